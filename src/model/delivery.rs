@@ -1,0 +1,109 @@
+//! A delivery: one thing the ticket system has still to be told, and how an attempt to tell it can end.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Row id of a delivery in the store. Never reused, so a late answer cannot hit another delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeliveryId(pub i64);
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What a delivery tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// There must be a ticket for this alert.
+    OpenTicket,
+}
+
+impl Payload {
+    /// As stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenTicket => "open-ticket",
+        }
+    }
+
+    /// The inverse of [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        (text == Self::OpenTicket.as_str()).then_some(Self::OpenTicket)
+    }
+}
+
+/// Where a delivery is. The arrows: pending → claimed → pending (again), delivered or dead; dead → pending (retry by
+/// command) or dropped; pending → withdrawn (no rule wants it any more).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryState {
+    /// Waits for its time.
+    Pending,
+    /// About to be sent, or sent without an answer yet. Found at start, it means: look before you create.
+    Claimed,
+    /// The ticket is there.
+    Delivered,
+    /// Cannot succeed without a person: the dead letter.
+    Dead,
+    /// A person gave it up.
+    Dropped,
+    /// No rule of the present config wants it any more.
+    Withdrawn,
+}
+
+impl DeliveryState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Claimed, Self::Delivered, Self::Dead, Self::Dropped, Self::Withdrawn];
+
+    /// As stored and shown.
+    pub fn as_str(self) -> &'static str {
+        ["pending", "claimed", "delivered", "dead", "dropped", "withdrawn"][self as usize]
+    }
+
+    /// The inverse of [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+}
+
+/// What a failed attempt means for the delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Network, 5xx, 408: again after a back-off.
+    Retry,
+    /// 429: again when the other side said.
+    RetryAt,
+    /// Nothing to do with this delivery (401, token refused, hibernating page, 403 on the table): the destination waits.
+    Hold,
+    /// This delivery cannot succeed as it is (400, 403 by data policy or business rule): dead letter.
+    Reject,
+}
+
+impl Class {
+    /// As stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::RetryAt => "retry-at",
+            Self::Hold => "hold",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// Whether a hold concerns the whole destination or one table of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldReason {
+    /// Credentials, proxy page, hibernation: nothing there can work.
+    Destination,
+    /// This table is absent or forbidden; others may work.
+    Table,
+}

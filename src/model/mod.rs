@@ -1,0 +1,28 @@
+//! Nouns that every room shares. No I/O, no async, no clock: a value that exists is valid.
+
+pub mod alert;
+
+pub mod cursor;
+
+pub mod delivery;
+
+pub mod names;
+
+pub mod protocol;
+
+pub mod secret;
+
+pub mod text;
+
+pub mod ticket;
+
+pub mod time;
+
+pub use alert::{Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Severity};
+pub use cursor::FileCursor;
+pub use delivery::{Class, DeliveryId, DeliveryState, HoldReason, Payload};
+pub use names::{DeskName, RuleName, SourceName, TableName};
+pub use protocol::Protocol;
+pub use secret::{Secret, SecretString};
+pub use ticket::{CorrelationId, Generation, SysId, TicketId, TicketState};
+pub use time::Timestamp;

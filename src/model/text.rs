@@ -1,0 +1,71 @@
+//! Text that came from a sensor, made safe to keep and to show.
+//!
+//! Decoded OT data put raw bytes into JSON strings (`\u0000\t\u0018`); a terminal acts on escape sequences, and a
+//! journal field of ServiceNow renders HTML between `[code]` tags. What leaves these functions has none of it.
+
+use std::borrow::Cow;
+
+/// At most `max` bytes of `text`, cut at a character; `…` (3 bytes, within `max`) marks a cut.
+pub fn clip(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max {
+        return Cow::Borrowed(text);
+    }
+    let room = max.saturating_sub('…'.len_utf8());
+    let end = text.floor_char_boundary(room);
+    if max < '…'.len_utf8() {
+        return Cow::Borrowed(&text[..text.floor_char_boundary(max)]);
+    }
+    Cow::Owned(format!("{}…", &text[..end]))
+}
+
+/// One line, without control characters and without marks that reorder text (bidi); runs of blanks stay.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    clean(text, false)
+}
+
+/// Several lines: newline and tab stay, everything else as in [`one_line`].
+pub fn lines(text: &str) -> Cow<'_, str> {
+    clean(text, true)
+}
+
+fn clean(text: &str, keep_newline: bool) -> Cow<'_, str> {
+    let bad = |c: char| match c {
+        '\n' | '\t' => !keep_newline,
+        c if c.is_control() => true,
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => true,
+        _ => false,
+    };
+    if !text.chars().any(bad) {
+        return Cow::Borrowed(text);
+    }
+    let space = |c: char| matches!(c, '\n' | '\r' | '\t');
+    Cow::Owned(
+        text.chars()
+            .filter_map(|c| match c {
+                c if !bad(c) => Some(c),
+                c if space(c) && !keep_newline => Some(' '),
+                _ => None,
+            })
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clips_at_a_character() {
+        assert_eq!(clip("abc", 3), "abc");
+        assert_eq!(clip("abcdef", 5), "ab…");
+        assert_eq!(clip("ééééé", 6), "é…");
+        assert_eq!(clip("abcdef", 2), "ab");
+    }
+
+    #[test]
+    fn takes_out_what_terminals_act_on() {
+        assert_eq!(one_line("a\u{1b}[31mb\r\nc\u{202e}d\0"), "a[31mb  cd");
+        assert_eq!(lines("a\n\u{0}b\tc"), "a\nb\tc");
+        assert!(matches!(one_line("plain"), Cow::Borrowed(_)));
+    }
+}

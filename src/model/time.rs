@@ -1,0 +1,114 @@
+//! One instant on the wall clock. Alerts, rows and requests use this type and no other.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// An instant in UTC, in microseconds since 1970 (EVE writes microseconds). Any value is fine: a sensor without a
+/// clock battery writes 1970, and that has to be carried, not refused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+/// Years 0001 to 9999, what jiff and every receiver can write.
+const MIN_US: i64 = -62_135_596_800_000_000;
+const MAX_US: i64 = 253_402_207_200_000_000;
+
+impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
+    /// From microseconds since 1970; clamped to the years 0001 to 9999.
+    pub const fn from_micros(micros: i64) -> Self {
+        if micros < MIN_US {
+            Self(MIN_US)
+        } else if micros > MAX_US {
+            Self(MAX_US)
+        } else {
+            Self(micros)
+        }
+    }
+
+    /// From whole seconds since 1970.
+    pub const fn from_secs(secs: i64) -> Self {
+        Self::from_micros(secs.saturating_mul(1_000_000))
+    }
+
+    /// Microseconds since 1970.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since 1970, rounded down.
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// This instant plus `d`, clamped.
+    #[must_use]
+    pub fn after(self, d: Duration) -> Self {
+        Self::from_micros(self.0.saturating_add(micros(d)))
+    }
+
+    /// This instant minus `d`, clamped.
+    #[must_use]
+    pub fn before(self, d: Duration) -> Self {
+        Self::from_micros(self.0.saturating_sub(micros(d)))
+    }
+
+    /// How long after `earlier` this is; zero when it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0).max(0) as u64)
+    }
+
+    /// `2026-11-21 08:15:00`: how ServiceNow writes and reads a date-time (UTC, no zone).
+    pub fn servicenow(self) -> String {
+        self.civil().strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+
+    fn civil(self) -> jiff::civil::DateTime {
+        let instant = jiff::Timestamp::from_microsecond(self.0).unwrap_or_default();
+        jiff::tz::Offset::UTC.to_datetime(instant)
+    }
+}
+
+fn micros(d: Duration) -> i64 {
+    i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// `2026-11-21T08:15:00Z`, with the fraction only where there is one.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instant = jiff::Timestamp::from_microsecond(self.0).unwrap_or_default();
+        write!(f, "{instant}")
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_both_forms() {
+        let t = Timestamp::from_secs(1_795_248_900);
+        assert_eq!(t.to_string(), "2026-11-21T08:15:00Z");
+        assert_eq!(t.servicenow(), "2026-11-21 08:15:00");
+        assert_eq!(Timestamp::from_micros(1_500_000).to_string(), "1970-01-01T00:00:01.5Z");
+    }
+
+    #[test]
+    fn clamps_instead_of_overflowing() {
+        let far = Timestamp::from_micros(i64::MAX);
+        assert_eq!(far.after(Duration::MAX), far);
+        assert!(far.to_string().starts_with("9999-12-30"));
+        assert!(Timestamp::from_micros(i64::MIN).servicenow().starts_with("0001-01-01"));
+        assert_eq!(Timestamp::EPOCH.since(far), Duration::ZERO);
+    }
+}

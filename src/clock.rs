@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
+/// A clock before this cannot be right (2026-11-01): certificates would fail and tickets would be misdated. Moved with
+/// each release; a constant, so that two builds of one release are the same.
+pub const RELEASED_AT: Timestamp = Timestamp::from_secs(1_793_491_200);
+
 /// Tells the wall time.
 pub trait Clock: Send + Sync + 'static {
     /// Now, as far as this machine knows.

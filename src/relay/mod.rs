@@ -1,9 +1,31 @@
 //! 5 — push. The loop that claims what is due, sends it and settles what came of it.
+//!
+//! `push.rs` is one run over one destination; `retry.rs` and `budget.rs` are pure. A delivery is claimed durably before
+//! anything is sent, looked up before it is created, and settled with an outcome row; what is claimed when the process
+//! ends is doubtful at the next start. So an answer that got lost never makes a second ticket, and a delivery never
+//! leaves without a trace.
+//!
+//! The loop wakes for three reasons: the sync interval, somebody who asks, and the earliest time at which something that
+//! failed is due again. Between syncs only what was tried before is sent.
+
+mod budget;
+mod push;
+mod retry;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::DeskName;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{RELEASED_AT, SharedClock};
+use crate::desk::{Compose, Desk, Fields};
+use crate::model::{DeliveryId, DeskName, Timestamp};
+use crate::store::op::notice::SyncRun;
+use crate::store::{Store, StoreError};
 
 /// What the relay needs to know, checked.
 #[derive(Clone, Debug)]
@@ -12,9 +34,14 @@ pub struct Settings {
     pub enabled: bool,
     /// `[sync] interval`, at least 5 min.
     pub interval: Duration,
+    /// How long after a doubtful answer the other side is asked whether the record is there: its index may lag.
+    pub doubt_wait: Duration,
     /// Limits by destination.
     pub desks: BTreeMap<DeskName, Limits>,
 }
+
+/// Default of [`Settings::doubt_wait`]: longer than the five seconds after which a record has been seen to appear.
+pub const DOUBT_WAIT: Duration = Duration::from_secs(6);
 
 /// The operator's own ceilings for one destination.
 #[derive(Clone, Copy, Debug)]
@@ -24,3 +51,251 @@ pub struct Limits {
     /// `max_in_flight`, 1 to 16.
     pub max_in_flight: usize,
 }
+
+/// What a sync came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Tickets created.
+    pub created: u64,
+    /// Tickets found there already (lost answers, a lost database).
+    pub found: u64,
+    /// Deliveries to be tried again.
+    pub again: u64,
+    /// Dead letters made.
+    pub dead: u64,
+    /// When the next of those that failed, or what is on hold, is tried; `None`: nothing waits for a time of its own.
+    pub next_at: Option<Timestamp>,
+    /// What waits and why, in words.
+    pub waiting: Vec<String>,
+}
+
+impl Report {
+    fn add(&mut self, other: Self) {
+        self.created += other.created;
+        self.found += other.found;
+        self.again += other.again;
+        self.dead += other.dead;
+        self.wake(other.next_at);
+        self.waiting.extend(other.waiting);
+    }
+
+    fn wake(&mut self, at: Option<Timestamp>) {
+        self.next_at = [self.next_at, at].into_iter().flatten().min();
+    }
+
+    /// Deliveries that got where they should.
+    pub fn delivered(&self) -> u64 {
+        self.created + self.found
+    }
+}
+
+/// A request that a sync would send.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Planned {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Destination.
+    pub desk: DeskName,
+    /// Table there.
+    pub table: String,
+    /// Its key there.
+    pub correlation_id: String,
+    /// The fields, or why they cannot be made.
+    pub fields: Result<Fields, String>,
+}
+
+/// What somebody asks of the running relay.
+#[derive(Debug)]
+pub enum Ask {
+    /// Sync now; holds are tried at once. Answers when the sync has ended.
+    Sync(oneshot::Sender<Report>),
+    /// What would a sync send, at most so many.
+    Plan(usize, oneshot::Sender<Vec<Planned>>),
+}
+
+/// What the relay tells about itself while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Whether a sync is running.
+    pub syncing: bool,
+    /// Deliveries that got where they should since the process started.
+    pub delivered: u64,
+    /// When the next sync is due, by this machine's clock.
+    pub next_sync_at: Option<Timestamp>,
+}
+
+/// Why a sync runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Interval,
+    Asked,
+    /// Only what was tried before.
+    Again,
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Interval => "interval",
+            Self::Asked => "asked",
+            Self::Again => "again",
+        }
+    }
+}
+
+/// The relay's state; `D` is the kind of ticket system.
+pub struct Relay<D> {
+    store: Store,
+    desks: Vec<Arc<D>>,
+    composer: Arc<dyn Compose>,
+    clock: SharedClock,
+    settings: Settings,
+    progress: watch::Sender<Progress>,
+}
+
+impl<D: Desk> Relay<D> {
+    /// A relay over these destinations.
+    pub fn new(
+        store: Store,
+        desks: Vec<Arc<D>>,
+        composer: Arc<dyn Compose>,
+        clock: SharedClock,
+        settings: Settings,
+    ) -> Self {
+        let (progress, _) = watch::channel(Progress::default());
+        Self { store, desks, composer, clock, settings, progress }
+    }
+
+    /// To watch it work.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Runs until `stop`. What is in flight then is finished; what cannot be is doubtful at the next start.
+    ///
+    /// # Errors
+    /// [`StoreError`]: without its store the relay cannot go on.
+    pub async fn run(self, mut asked: mpsc::Receiver<Ask>, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut again_at = self.recover().await?;
+        let mut next_sync = Instant::now() + self.first_wait().await?;
+        loop {
+            self.announce(next_sync);
+            let cause = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                ask = asked.recv() => match ask {
+                    Some(Ask::Plan(limit, answer)) => {
+                        // Whoever asked may be gone.
+                        let _ = answer.send(self.plan(limit).await?);
+                        continue;
+                    }
+                    Some(Ask::Sync(answer)) => {
+                        let report = self.sync(Cause::Asked, &stop).await?;
+                        again_at = report.next_at;
+                        let _ = answer.send(report);
+                        continue;
+                    }
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep_until(next_sync) => Cause::Interval,
+                () = self.sleep_to(again_at) => Cause::Again,
+            };
+            if cause == Cause::Interval {
+                next_sync = Instant::now() + self.settings.interval;
+            }
+            again_at = self.sync(cause, &stop).await?.next_at;
+        }
+    }
+
+    /// Syncs until all is delivered, or until what is left will not go within `patience`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn run_once(&self, patience: Duration, stop: &CancellationToken) -> Result<Report, StoreError> {
+        let deadline = self.clock.now().after(patience);
+        self.recover().await?;
+        let mut total = self.sync(Cause::Asked, stop).await?;
+        while let Some(at) = total.next_at.take().filter(|at| *at <= deadline && !stop.is_cancelled()) {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.sleep_to(Some(at)) => {}
+            }
+            total.waiting.clear();
+            total.again = 0;
+            total.add(self.sync(Cause::Again, stop).await?);
+        }
+        Ok(total)
+    }
+
+    /// What was in flight when the process ended is looked up after the other side's index has had time.
+    async fn recover(&self) -> Result<Option<Timestamp>, StoreError> {
+        let due = self.clock.now().after(self.settings.doubt_wait);
+        let doubtful = self.store.recover(due).await?;
+        if doubtful > 0 {
+            tracing::warn!(deliveries = doubtful, "the last run ended while sending; these are looked up before they are sent again");
+        }
+        // Those that already backed off before the restart are due at some time of their own.
+        Ok(Some(due))
+    }
+
+    /// Time to the first sync: the interval goes on over a restart.
+    async fn first_wait(&self) -> Result<Duration, StoreError> {
+        let Some(last) = self.store.last_sync_at().await? else { return Ok(Duration::ZERO) };
+        let now = self.clock.now();
+        // A last sync in the future means that the clock was set back: then now is as good as any time.
+        if now < last { Ok(Duration::ZERO) } else { Ok(self.settings.interval.saturating_sub(now.since(last))) }
+    }
+
+    /// Sleeps to a wall time, in monotonic time; for ever without one.
+    async fn sleep_to(&self, at: Option<Timestamp>) {
+        match at {
+            Some(at) => tokio::time::sleep(at.since(self.clock.now())).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn announce(&self, next_sync: Instant) {
+        let next = self.clock.now().after(next_sync.saturating_duration_since(Instant::now()));
+        let next = self.settings.enabled.then_some(next);
+        self.progress.send_if_modified(|p| std::mem::replace(&mut p.next_sync_at, next) != next);
+    }
+
+    /// One sync over all destinations, one after the other: they share this machine's uplink and clock.
+    async fn sync(&self, cause: Cause, stop: &CancellationToken) -> Result<Report, StoreError> {
+        let mut report = Report::default();
+        if !self.settings.enabled {
+            report.waiting.push("[sync] enabled = false: nothing is pushed".to_owned());
+            return Ok(report);
+        }
+        let started_at = self.clock.now();
+        if started_at < RELEASED_AT {
+            tracing::warn!(now = %started_at, "the clock is before this version's release; sending is held until it is right");
+            report.waiting.push(format!("the clock says {started_at}, before this version was released: sending is held"));
+            report.next_at = Some(started_at.after(Duration::from_secs(60)));
+            return Ok(report);
+        }
+        self.progress.send_modify(|p| p.syncing = true);
+        for desk in &self.desks {
+            report.add(self.push(desk, cause, stop).await?);
+        }
+        self.progress.send_modify(|p| p.syncing = false);
+        if cause != Cause::Again || report.delivered() + report.dead > 0 {
+            let run = SyncRun {
+                started_at,
+                ended_at: self.clock.now(),
+                cause: cause.as_str().to_owned(),
+                created: report.created,
+                found: report.found,
+                again: report.again,
+                dead: report.dead,
+            };
+            self.store.synced(run).await?;
+            tracing::info!(cause = cause.as_str(), created = report.created, found = report.found,
+                again = report.again, dead = report.dead, "sync done");
+        }
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests;

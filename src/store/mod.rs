@@ -1,7 +1,31 @@
 //! 4 — keep. SQLite, one writer.
+//!
+//! What was answered survives a power cut: operations join a transaction (group commit), and their answers leave only
+//! after it was synced. One live ticket per alert, destination and table; states move along the arrows of
+//! [`crate::model::DeliveryState`]; rows carry a checksum, because SQLite's pages do not.
+//!
+//! [`Store`] has one async method per operation (`op/`, one file each); [`Reader`] is for lists and status, beside a
+//! running writer or without one. Nothing else in otrelay knows SQL.
+
+mod index;
+mod lock;
+pub mod op;
+mod read;
+mod schema;
+mod session;
+mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use read::{
+    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, ListFilter, NoticeRow, Overview, Reader, RejectRow,
+    SourceRow, SyncRow, TicketRow,
+};
+pub use writer::{Store, Writer};
+
+/// Name of the database in the state directory.
+pub const DATABASE: &str = "queue.db";
 
 /// `[buffer] when_full`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,4 +47,108 @@ pub struct Settings {
     pub keep_delivered: Duration,
     /// `[buffer] when_full`.
     pub when_full: WhenFull,
+}
+
+/// The store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another agent runs on this state directory.
+    #[error("the state directory {} is in use by another otrelay{}", dir.display(), by(pid))]
+    Locked {
+        /// Which directory.
+        dir: PathBuf,
+        /// Its process, if it said so.
+        pid: String,
+    },
+    /// Written by a newer otrelay. The file is untouched.
+    #[error(
+        "{} has schema {found}, this otrelay knows up to {known}: it was written by a newer version; install that \
+         version again, or restore the backup it made",
+        path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// There is no database yet.
+    #[error("there is no store at {} yet: otrelay has not run with this state directory", .0.display())]
+    Absent(PathBuf),
+    /// SQLite is too old to be trusted with a WAL.
+    #[error("this otrelay was built with SQLite {0}, which can corrupt a WAL (fixed in 3.51.3)")]
+    OldSqlite(String),
+    /// A setting did not take.
+    #[error("SQLite did not accept {name}: wanted {wanted}, it has {found}")]
+    Setting {
+        /// Which pragma.
+        name: &'static str,
+        /// What was asked.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
+    /// The directory or a file in it could not be used.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A schema step failed.
+    #[error("cannot bring the store to this version's schema")]
+    Migration(#[source] Box<rusqlite_migration::Error>),
+    /// SQLite refused.
+    #[error("cannot open the store")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+fn by(pid: &str) -> String {
+    if pid.is_empty() { String::new() } else { format!(" (pid {pid})") }
+}
+
+/// An operation did not happen. Nothing of it is in the store.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No room: the disk, or `[buffer] max_size`.
+    #[error("the store is full ({0})")]
+    Full(String),
+    /// The disk failed. After a failed sync nobody knows what is on it: the process has to start again.
+    #[error("the disk failed under the store ({0})")]
+    Disk(String),
+    /// The database is damaged.
+    #[error("the store is damaged ({0})")]
+    Damaged(String),
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+    /// Anything else; a fault of ours.
+    #[error("the store refused ({0})")]
+    Refused(String),
+}
+
+impl StoreError {
+    /// Whether trying the same again later can help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(e: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let text = e.to_string();
+        match e.sqlite_error_code() {
+            Some(Code::DiskFull) => Self::Full(text),
+            Some(Code::SystemIoFailure | Code::CannotOpen | Code::ReadOnly | Code::NoLargeFileSupport) => {
+                Self::Disk(text)
+            }
+            Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Damaged(text),
+            _ => Self::Refused(text),
+        }
+    }
 }

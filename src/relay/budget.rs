@@ -1,0 +1,106 @@
+//! Pure: the hourly allowance of requests, with a tenth of it kept for critical alerts.
+
+use std::time::Duration;
+
+use crate::model::{Severity, Timestamp};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Requests of one destination in the present hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// Requests per hour, at least 1.
+    pub(super) limit: u32,
+    /// When the hour began.
+    pub(super) started_at: Timestamp,
+    /// Requests in it.
+    pub(super) used: u32,
+}
+
+/// What may be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowance {
+    /// So many requests, for alerts of this severity and higher.
+    Requests(u32, Severity),
+    /// None before this time.
+    NotBefore(Timestamp),
+}
+
+impl Budget {
+    /// Begins a new hour when the last is over. A clock that was set back begins one too, but forgives nothing.
+    pub(super) fn roll(&mut self, now: Timestamp) {
+        if now >= self.started_at.after(HOUR) {
+            (self.started_at, self.used) = (now, 0);
+        } else if now < self.started_at {
+            self.started_at = now;
+        }
+    }
+
+    /// Takes what the other side said about its own limit into account: we stay a twentieth below it.
+    pub(super) fn heed(&mut self, theirs: Option<u32>) {
+        if let Some(theirs) = theirs {
+            self.limit = self.limit.min((theirs - theirs / 20).max(1));
+        }
+    }
+
+    /// What may be sent at `now`. Call [`Self::roll`] first.
+    pub(super) fn allowance(&self) -> Allowance {
+        let left = self.limit.saturating_sub(self.used);
+        let reserve = self.limit / 10;
+        match left {
+            0 => Allowance::NotBefore(self.started_at.after(HOUR)),
+            left if left <= reserve => Allowance::Requests(left, Severity::Critical),
+            left => Allowance::Requests(left - reserve, Severity::Warning),
+        }
+    }
+
+    /// When the hour is over.
+    pub(super) fn ends_at(&self) -> Timestamp {
+        self.started_at.after(HOUR)
+    }
+
+    /// Counts requests that were made.
+    pub(super) fn spend(&mut self, requests: u32) {
+        self.used = self.used.saturating_add(requests);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(limit: u32, used: u32) -> Budget {
+        Budget { limit, started_at: Timestamp::from_secs(1_000), used }
+    }
+
+    #[test]
+    fn keeps_a_tenth_for_critical_alerts() {
+        assert_eq!(budget(1_000, 0).allowance(), Allowance::Requests(900, Severity::Warning));
+        assert_eq!(budget(1_000, 899).allowance(), Allowance::Requests(1, Severity::Warning));
+        assert_eq!(budget(1_000, 900).allowance(), Allowance::Requests(100, Severity::Critical));
+        assert_eq!(budget(1_000, 1_000).allowance(), Allowance::NotBefore(Timestamp::from_secs(4_600)));
+        assert_eq!(budget(1, 0).allowance(), Allowance::Requests(1, Severity::Warning));
+    }
+
+    #[test]
+    fn a_new_hour_begins_and_a_clock_set_back_forgives_nothing() {
+        let mut b = budget(10, 10);
+        b.roll(Timestamp::from_secs(4_599));
+        assert_eq!(b.used, 10);
+        b.roll(Timestamp::from_secs(10));
+        assert_eq!((b.used, b.started_at), (10, Timestamp::from_secs(10)));
+        b.roll(Timestamp::from_secs(3_610));
+        assert_eq!(b.used, 0);
+    }
+
+    #[test]
+    fn stays_below_their_limit() {
+        let mut b = budget(1_000, 0);
+        b.heed(Some(100));
+        assert_eq!(b.limit, 95);
+        b.heed(Some(500));
+        assert_eq!(b.limit, 95);
+        b.heed(Some(0));
+        assert_eq!(b.limit, 1);
+    }
+}

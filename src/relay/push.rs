@@ -1,0 +1,472 @@
+//! One run over one destination: claim a group, look it up, create what is not there, settle, until nothing is due or
+//! the destination has to wait.
+//!
+//! On disk at each step: before the claim, pending; from the claim to the settlement, claimed (doubtful at the next
+//! start); after it, what became of it. Nothing is sent that is not claimed, nothing claimed is left unsettled unless
+//! the process ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{Allowance, Budget};
+use super::{Cause, Limits, Planned, Relay, Report, retry};
+use crate::desk::{Desk, FIND_MAX, Found, Opened, Order, SendError, TicketFacts};
+use crate::model::ticket::TicketKeys;
+use crate::model::{Class, CorrelationId, HoldReason, Severity, TableName, Timestamp};
+use crate::store::StoreError;
+use crate::store::op::claim::{Claim, Claimed};
+use crate::store::op::desk_state::{DeskChange, DeskState, Hold};
+use crate::store::op::notice::Notice;
+use crate::store::op::settle::{Outcome, Settled};
+
+/// Creates that fail in a row with a server's or network's failure before the destination is left alone for a while.
+const PATIENCE: u32 = 3;
+
+/// What a group of sends came to, beside the settlements.
+#[derive(Default)]
+struct Group {
+    settled: Vec<Settled>,
+    changes: Vec<DeskChange>,
+    /// The destination, or a table of it, has to wait.
+    hold: Option<(Option<TableName>, SendError)>,
+    worked: bool,
+}
+
+impl<D: Desk> Relay<D> {
+    /// Pushes what is due to one destination.
+    pub(super) async fn push(
+        &self,
+        desk: &Arc<D>,
+        cause: Cause,
+        stop: &CancellationToken,
+    ) -> Result<Report, StoreError> {
+        let name = desk.name();
+        if cause == Cause::Asked {
+            self.store.change_desk(name, vec![DeskChange::Release]).await?;
+        }
+        let mut report = Report::default();
+        let mut state = self.store.desk_state(name).await?;
+        let limits = self.limits(desk);
+        let mut budget =
+            Budget { limit: limits.requests_per_hour, started_at: state.window_started_at, used: state.window_used };
+        let only_tried = cause == Cause::Again && !state.unfinished;
+        let mut unfinished = true;
+        while !stop.is_cancelled() {
+            let now = self.clock.now();
+            budget.roll(now);
+            budget.heed(desk.rate_limit().limit);
+            let Some(claim) = self.next_claim(desk, &state, &budget, only_tried, now, &mut report) else { break };
+            let claimed = self.store.claim(claim).await?;
+            if claimed.is_empty() {
+                unfinished = report.next_at.is_some();
+                break;
+            }
+            let before = desk.requests();
+            let mut group = self.send(desk, claimed, limits.max_in_flight, stop).await?;
+            budget.spend(u32::try_from(desk.requests() - before).unwrap_or(u32::MAX));
+            group.changes.push(DeskChange::Budget {
+                window_started_at: budget.started_at,
+                window_used: budget.used,
+            });
+            self.account(desk, &state, &mut group, &mut report);
+            self.store.settle(std::mem::take(&mut group.settled)).await?;
+            self.store.change_desk(name, group.changes).await?;
+            state = self.store.desk_state(name).await?;
+        }
+        if unfinished != state.unfinished && !only_tried {
+            self.store.change_desk(name, vec![DeskChange::Unfinished(unfinished)]).await?;
+        }
+        // What is due already and still there is blocked by something that the report has a time for.
+        report.wake(self.store.next_due(name, self.clock.now()).await?);
+        Ok(report)
+    }
+
+    fn limits(&self, desk: &Arc<D>) -> Limits {
+        let default = Limits { requests_per_hour: 1_000, max_in_flight: 2 };
+        self.settings.desks.get(desk.name()).copied().unwrap_or(default)
+    }
+
+    /// What to claim next; `None` when the destination has to wait, which the report then says.
+    fn next_claim(
+        &self,
+        desk: &Arc<D>,
+        state: &DeskState,
+        budget: &Budget,
+        only_tried: bool,
+        now: Timestamp,
+        report: &mut Report,
+    ) -> Option<Claim> {
+        let waiting: Vec<&Hold> = state.holds.iter().filter(|h| h.until_at > now).collect();
+        for hold in &waiting {
+            report.wake(Some(hold.until_at));
+            let place = hold.table.as_ref().map_or(String::new(), |t| format!(", table {t}"));
+            let text = format!("{}{place}: {}", desk.name(), hold.reason);
+            if !report.waiting.contains(&text) {
+                report.waiting.push(text);
+            }
+        }
+        if waiting.iter().any(|h| h.table.is_none()) {
+            return None;
+        }
+        let (requests, min_severity) = match budget.allowance() {
+            Allowance::Requests(n, severity) => (n, severity),
+            Allowance::NotBefore(at) => {
+                report.wake(Some(at));
+                report.waiting.push(format!("{}: the hourly budget of {} requests is used up", desk.name(), budget.limit));
+                return None;
+            }
+        };
+        if min_severity > Severity::Warning {
+            report.wake(Some(budget.ends_at()));
+        }
+        // One request is the look-up. After a failure one delivery probes for all.
+        let probing = state.failures > 0 || state.holds.iter().any(|h| h.table.is_none());
+        let limit = if probing { 1 } else { FIND_MAX.min(requests.saturating_sub(1).max(1) as usize) };
+        Some(Claim {
+            desk: desk.name().clone(),
+            except: waiting.iter().filter_map(|h| h.table.clone()).collect(),
+            limit,
+            only_tried,
+            min_severity,
+            peek: false,
+            now,
+        })
+    }
+
+    /// Sends claimed deliveries, table by table.
+    async fn send(
+        &self,
+        desk: &Arc<D>,
+        claimed: Vec<Claimed>,
+        in_flight: usize,
+        stop: &CancellationToken,
+    ) -> Result<Group, StoreError> {
+        let mut by_table: BTreeMap<TableName, Vec<Claimed>> = BTreeMap::new();
+        for c in claimed {
+            by_table.entry(c.table.clone()).or_default().push(c);
+        }
+        let mut group = Group::default();
+        for (table, claimed) in by_table {
+            let halted = stop.is_cancelled() || matches!(&group.hold, Some((None, _)));
+            if halted {
+                let now = self.clock.now();
+                group.settled.extend(claimed.iter().map(|c| back(c, now)));
+                continue;
+            }
+            self.send_table(desk, &table, claimed, in_flight, stop, &mut group).await?;
+        }
+        Ok(group)
+    }
+
+    async fn send_table(
+        &self,
+        desk: &Arc<D>,
+        table: &TableName,
+        claimed: Vec<Claimed>,
+        in_flight: usize,
+        stop: &CancellationToken,
+        group: &mut Group,
+    ) -> Result<(), StoreError> {
+        let keys: Vec<TicketKeys> = claimed
+            .iter()
+            .map(|c| TicketKeys::derive(&c.fingerprint, desk.name(), table, c.generation))
+            .collect();
+        let ids: Vec<CorrelationId> = keys.iter().map(|k| k.correlation_id.clone()).collect();
+        let (started_at, began) = (self.clock.now(), Instant::now());
+        let found = match desk.find(table, &ids).await {
+            Ok(found) => found,
+            Err(e) => {
+                self.not_found(table, &claimed, e, started_at, group);
+                return Ok(());
+            }
+        };
+        group.worked = true;
+        group.changes.push(DeskChange::Works { table: table.clone() });
+        let mut absent = Vec::new();
+        for (c, key) in claimed.into_iter().zip(keys) {
+            match found.iter().find(|f| f.correlation_id == key.correlation_id) {
+                Some(f) => group.settled.push(is_there(&c, f, started_at, began)),
+                None => absent.push((c, key)),
+            }
+        }
+        self.create(desk, table, absent, in_flight, stop, group).await
+    }
+
+    /// The look-up itself failed: nothing was created, so nothing is doubtful that was not before.
+    fn not_found(
+        &self,
+        table: &TableName,
+        claimed: &[Claimed],
+        e: SendError,
+        started_at: Timestamp,
+        group: &mut Group,
+    ) {
+        group.settled.extend(claimed.iter().map(|c| Settled {
+            id: c.id,
+            started_at,
+            duration_ms: 0,
+            status: e.status,
+            outcome: Outcome::Back { doubtful: c.doubtful, message: format!("look-up: {e}") },
+        }));
+        // A look-up that is refused is no fault of these deliveries; the table waits.
+        let table = (e.hold == HoldReason::Table || e.class() == Class::Reject).then(|| table.clone());
+        group.hold = Some((table, e));
+    }
+
+    /// Creates tickets, a bounded number at once; stops beginning new ones when the destination has to wait.
+    async fn create(
+        &self,
+        desk: &Arc<D>,
+        table: &TableName,
+        absent: Vec<(Claimed, TicketKeys)>,
+        in_flight: usize,
+        stop: &CancellationToken,
+        group: &mut Group,
+    ) -> Result<(), StoreError> {
+        let halted = AtomicBool::new(false);
+        let sends = absent.into_iter().map(|(c, keys)| {
+            let halted = &halted;
+            async move {
+                let started_at = self.clock.now();
+                if stop.is_cancelled() || halted.load(Ordering::Relaxed) {
+                    return (back(&c, started_at), None);
+                }
+                let (settled, answer) = self.create_one(desk, table, &c, keys, started_at).await;
+                if matches!(&answer, Some(Err(e)) if matches!(e.class(), Class::Hold | Class::RetryAt)) {
+                    halted.store(true, Ordering::Relaxed);
+                }
+                (settled, answer)
+            }
+        });
+        let mut results = futures_util::stream::iter(sends).buffer_unordered(in_flight.max(1));
+        let mut failed = 0;
+        while let Some((settled, answer)) = results.next().await {
+            group.settled.push(settled);
+            match answer {
+                Some(Ok(opened)) => {
+                    failed = 0;
+                    self.progress.send_modify(|p| p.delivered += 1);
+                    self.tell_dropped(desk, table, &opened).await?;
+                }
+                Some(Err(e)) => {
+                    let unreachable = e.class() == Class::Retry && !(e.doubtful && e.status.is_none());
+                    failed = if unreachable { failed + 1 } else { 0 };
+                    let waits = matches!(e.class(), Class::Hold | Class::RetryAt) || failed >= PATIENCE;
+                    if waits && group.hold.is_none() {
+                        halted.store(true, Ordering::Relaxed);
+                        let place = (e.hold == HoldReason::Table).then(|| table.clone());
+                        group.hold = Some((place, e));
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn create_one(
+        &self,
+        desk: &Arc<D>,
+        table: &TableName,
+        c: &Claimed,
+        keys: TicketKeys,
+        started_at: Timestamp,
+    ) -> (Settled, Option<Result<Opened, SendError>>) {
+        let settled = |outcome, status, duration_ms| Settled { id: c.id, started_at, duration_ms, status, outcome };
+        let Some(alert) = &c.alert else {
+            let message = "the stored alert is damaged (its checksum does not match)".to_owned();
+            return (settled(Outcome::Dead { message }, None, 0), None);
+        };
+        let facts = TicketFacts {
+            alert,
+            occurrences: c.occurrences,
+            last_seen_at: c.last_seen_at,
+            desk: desk.name(),
+            table,
+            generation: c.generation,
+            rule: c.rule.as_str(),
+        };
+        let fields = match self.composer.compose(&facts) {
+            Ok(fields) => fields,
+            Err(message) => return (settled(Outcome::Dead { message }, None, 0), None),
+        };
+        let began = Instant::now();
+        let answer = desk.open(&Order { table: table.clone(), keys, fields }).await;
+        let took = began.elapsed().as_millis() as u64;
+        let (outcome, status) = match &answer {
+            Ok(opened) => (
+                Outcome::There {
+                    created: true,
+                    sys_id: opened.sys_id.clone(),
+                    number: opened.number.clone(),
+                    state: opened.state.clone(),
+                },
+                Some(201),
+            ),
+            Err(e) => (self.after_failure(c, e), e.status),
+        };
+        (settled(outcome, status, took), Some(answer))
+    }
+
+    fn after_failure(&self, c: &Claimed, e: &SendError) -> Outcome {
+        let now = self.clock.now();
+        let attempts = c.attempts + 1;
+        let doubtful = c.doubtful || e.doubtful;
+        let message = e.message.clone();
+        let jitter = fastrand::f64();
+        match e.class() {
+            Class::Reject => Outcome::Dead { message: with_remedy(e) },
+            Class::Hold => Outcome::Back { doubtful, message },
+            Class::RetryAt => {
+                let due_at = now.after(retry::told(e.wait, attempts, jitter));
+                Outcome::Again { due_at, word: Class::RetryAt.as_str(), doubtful, message }
+            }
+            Class::Retry => {
+                // The first doubt is settled soon: most lost answers are only lost answers.
+                let wait = if e.doubtful && c.attempts == 0 {
+                    self.settings.doubt_wait
+                } else {
+                    retry::backoff(attempts, jitter).max(self.settings.doubt_wait)
+                };
+                Outcome::Again { due_at: now.after(wait), word: Class::Retry.as_str(), doubtful, message }
+            }
+        }
+    }
+
+    /// A field that the other side dropped in silence is told once per table and field.
+    async fn tell_dropped(&self, desk: &Arc<D>, table: &TableName, opened: &Opened) -> Result<(), StoreError> {
+        for d in &opened.dropped {
+            let got = if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
+            let notice = Notice {
+                subject: format!("dropped-field:{}:{table}:{}", desk.name(), d.field),
+                text: format!("{} took {} but not its field `{}`: it {got}", desk.name(), opened.number, d.field),
+                remedy: format!(
+                    "check the value that [rule.action.fields] gives `{}`: is it a field of {table}, a valid choice \
+                     value, an existing reference, and may the integration user write it?",
+                    d.field
+                ),
+            };
+            let text = notice.text.clone();
+            if self.store.notice(notice).await? {
+                tracing::warn!(desk = %desk.name(), table = %table, field = %d.field, "{text}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sums the group up and turns a failure of the destination into what has to be remembered.
+    fn account(&self, desk: &Arc<D>, state: &DeskState, group: &mut Group, report: &mut Report) {
+        let mut found = 0;
+        for s in &group.settled {
+            match &s.outcome {
+                Outcome::There { created: true, .. } => report.created += 1,
+                Outcome::There { created: false, .. } => found += 1,
+                Outcome::Again { .. } => report.again += 1,
+                Outcome::Dead { message } => {
+                    report.dead += 1;
+                    tracing::error!(delivery = %s.id, desk = %desk.name(), "dead letter: {message}");
+                }
+                Outcome::ClosedThere { .. } | Outcome::Back { .. } => {}
+            }
+        }
+        report.found += found;
+        if found > 0 {
+            self.progress.send_modify(|p| p.delivered += found);
+        }
+        let Some((table, e)) = &group.hold else { return };
+        let now = self.clock.now();
+        let before = state.holds.iter().find(|h| h.table == *table);
+        let tries = before.map_or(1, |h| h.tries.saturating_add(1));
+        let jitter = fastrand::f64();
+        let wait = match e.class() {
+            Class::Hold | Class::Reject => retry::hold(tries, jitter),
+            Class::RetryAt => retry::told(e.wait, tries, jitter),
+            Class::Retry => retry::backoff(state.failures + 1, jitter),
+        };
+        let hold = Hold {
+            table: table.clone(),
+            since_at: before.map_or(now, |h| h.since_at),
+            until_at: now.after(wait),
+            tries,
+            reason: e.message.clone(),
+            remedy: e.remedy.clone(),
+        };
+        if before.is_none_or(|h| h.reason != hold.reason) {
+            tracing::error!(desk = %desk.name(), until = %hold.until_at, remedy = %hold.remedy,
+                "{} waits: {}", desk.name(), hold.reason);
+        }
+        if e.class() == Class::Retry {
+            group.changes.push(DeskChange::Fails { failures: state.failures + 1, error: e.message.clone() });
+        }
+        group.changes.push(DeskChange::Holds(hold));
+    }
+
+    /// What a sync would send now, without sending or claiming.
+    pub(super) async fn plan(&self, limit: usize) -> Result<Vec<Planned>, StoreError> {
+        let mut plans = Vec::new();
+        for desk in &self.desks {
+            let claim = Claim {
+                desk: desk.name().clone(),
+                except: Vec::new(),
+                limit: limit.saturating_sub(plans.len()),
+                only_tried: false,
+                min_severity: Severity::Warning,
+                peek: true,
+                now: self.clock.now(),
+            };
+            for c in self.store.claim(claim).await? {
+                plans.push(self.planned(desk, &c));
+            }
+        }
+        Ok(plans)
+    }
+
+    fn planned(&self, desk: &Arc<D>, c: &Claimed) -> Planned {
+        let keys = TicketKeys::derive(&c.fingerprint, desk.name(), &c.table, c.generation);
+        let fields = match &c.alert {
+            None => Err("the stored alert is damaged".to_owned()),
+            Some(alert) => self.composer.compose(&TicketFacts {
+                alert,
+                occurrences: c.occurrences,
+                last_seen_at: c.last_seen_at,
+                desk: desk.name(),
+                table: &c.table,
+                generation: c.generation,
+                rule: c.rule.as_str(),
+            }),
+        };
+        Planned {
+            id: c.id,
+            desk: desk.name().clone(),
+            table: c.table.to_string(),
+            correlation_id: keys.correlation_id.to_string(),
+            fields,
+        }
+    }
+}
+
+/// Was not sent: as it was.
+fn back(c: &Claimed, now: Timestamp) -> Settled {
+    let outcome = Outcome::Back { doubtful: c.doubtful, message: String::new() };
+    Settled { id: c.id, started_at: now, duration_ms: 0, status: None, outcome }
+}
+
+fn is_there(c: &Claimed, f: &Found, started_at: Timestamp, began: Instant) -> Settled {
+    let (sys_id, number, state) = (f.sys_id.clone(), f.number.clone(), f.state.clone());
+    let outcome = if f.active {
+        Outcome::There { created: false, sys_id, number, state }
+    } else {
+        Outcome::ClosedThere { sys_id, number, state }
+    };
+    let duration_ms = began.elapsed().as_millis() as u64;
+    Settled { id: c.id, started_at, duration_ms, status: Some(200), outcome }
+}
+
+fn with_remedy(e: &SendError) -> String {
+    if e.remedy.is_empty() { e.message.clone() } else { format!("{} — {}", e.message, e.remedy) }
+}

@@ -1,0 +1,222 @@
+//! Taking what is due out of the outbox, durably: what is found claimed at the next start may have been sent.
+
+use rusqlite::{Row, params};
+
+use super::row::{AlertCrc, crc, delivery_crc, desk_scope};
+use crate::model::{
+    Alert, DeliveryId, DeliveryState, DeskName, Fingerprint, Generation, RuleName, Severity, TableName, TicketId, Timestamp,
+};
+use crate::store::session::Tx;
+use crate::store::writer::Operation;
+use crate::store::{Store, StoreError};
+
+/// What to claim.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Of which destination.
+    pub desk: DeskName,
+    /// Tables that are on hold: theirs are left.
+    pub except: Vec<TableName>,
+    /// At most so many.
+    pub limit: usize,
+    /// Only deliveries that were tried before (between two syncs).
+    pub only_tried: bool,
+    /// This severity and higher (the end of an hourly budget).
+    pub min_severity: Severity,
+    /// Only look: nothing is claimed.
+    pub peek: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A claimed delivery with all that is needed to send it.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Its ticket.
+    pub ticket: TicketId,
+    /// Where to.
+    pub table: TableName,
+    /// How many tickets of this alert were closed before.
+    pub generation: Generation,
+    /// Which finding.
+    pub fingerprint: Fingerprint,
+    /// The alert; `None` when the row is damaged (its checksum is wrong).
+    pub alert: Option<Alert>,
+    /// How often it was seen.
+    pub occurrences: u64,
+    /// When it was last seen, by the sensor's clock.
+    pub last_seen_at: Timestamp,
+    /// Attempts before this one.
+    pub attempts: u32,
+    /// Whether an earlier attempt may have created it.
+    pub doubtful: bool,
+    /// The rule that gives the fields.
+    pub rule: RuleName,
+}
+
+struct NextDue(DeskName, Timestamp);
+
+struct Recover {
+    now: Timestamp,
+    due_at: Timestamp,
+}
+
+impl Store {
+    /// Claims what is due, most severe first, then oldest.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {
+        self.call(claim).await
+    }
+
+    /// When the earliest delivery that was tried before is due, of those not due at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn next_due(&self, desk: &DeskName, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.call(NextDue(desk.clone(), now)).await
+    }
+
+    /// At start: what was claimed when the process ended becomes pending again, doubtful, and due at `due_at` (the
+    /// other side's index may lag behind a create). Gives their number.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn recover(&self, due_at: Timestamp) -> Result<u64, StoreError> {
+        let now = self.shared.clock.now();
+        self.call(Recover { now, due_at }).await
+    }
+}
+
+impl Operation for Claim {
+    type Output = Vec<Claimed>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Claimed>, StoreError> {
+        let desk_id = tx.desk_id(self.desk.as_str())?;
+        let except: Vec<&str> = self.except.iter().map(TableName::as_str).collect();
+        let except = serde_json::to_string(&except).unwrap_or_else(|_| "[]".to_owned());
+        // Two texts, because only with the literal condition SQLite may use the small index of tried ones.
+        let tried = if self.only_tried { "AND d.attempts > 0" } else { "" };
+        let mut select = tx.conn.prepare_cached(&format!(
+            "SELECT d.id, d.ticket_id, d.severity, d.attempts, d.doubtful, t.generation, t.rule, r.table_name,
+                    a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc,
+                    b.body, b.crc, a.id
+             FROM delivery d
+             JOIN ticket t ON t.id = d.ticket_id
+             JOIN route r ON r.id = t.route_id
+             JOIN alert a ON a.id = t.alert_id
+             JOIN alert_body b ON b.alert_id = a.id
+             WHERE d.desk_id = ?1 AND d.state = 'pending' AND d.due_at <= ?2 AND d.severity >= ?5 {tried}
+               AND r.table_name NOT IN (SELECT value FROM json_each(?3))
+             ORDER BY d.severity DESC, d.id LIMIT ?4"
+        ))?;
+        let rows: Vec<(Claimed, i64)> = select
+            .query_map(
+                params![
+                    desk_id,
+                    self.now.as_micros(),
+                    except,
+                    self.limit as i64,
+                    self.min_severity as i64
+                ],
+                |row| Ok((claimed(row)?, row.get(2)?)),
+            )?
+            .collect::<Result<_, _>>()?;
+        if self.peek {
+            return Ok(rows.into_iter().map(|(c, _)| c).collect());
+        }
+        let mut update =
+            tx.conn.prepare_cached("UPDATE delivery SET state = 'claimed', crc = ?2 WHERE id = ?1")?;
+        for (c, severity) in &rows {
+            let crc =
+                delivery_crc(c.ticket.0, desk_id, DeliveryState::Claimed, *severity, i64::from(c.attempts));
+            update.execute(params![c.id.0, crc])?;
+        }
+        let scope = desk_scope(self.desk.as_str());
+        tx.count(&scope, DeliveryState::Pending.as_str(), -(rows.len() as i64));
+        tx.count(&scope, DeliveryState::Claimed.as_str(), rows.len() as i64);
+        Ok(rows.into_iter().map(|(c, _)| c).collect())
+    }
+}
+
+fn claimed(row: &Row<'_>) -> rusqlite::Result<Claimed> {
+    let invalid = |column: usize| {
+        move |e: crate::model::names::NameError| {
+            rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e))
+        }
+    };
+    let bytes: [u8; 32] = row.get(8)?;
+    let facts = AlertCrc {
+        fingerprint: &bytes,
+        severity: row.get(9)?,
+        first_seen_at: row.get(10)?,
+        last_seen_at: row.get(11)?,
+        occurrences: row.get(12)?,
+    };
+    let body: String = row.get(14)?;
+    let sound = facts.value() == row.get::<_, i64>(13)?
+        && crc(&[row.get(16)?], &[body.as_bytes()]) == row.get::<_, i64>(15)?;
+    Ok(Claimed {
+        id: DeliveryId(row.get(0)?),
+        ticket: TicketId(row.get(1)?),
+        table: TableName::new(&row.get::<_, String>(7)?).map_err(invalid(7))?,
+        generation: Generation(row.get(5)?),
+        fingerprint: Fingerprint::from_bytes(bytes),
+        alert: if sound { serde_json::from_str(&body).ok() } else { None },
+        occurrences: facts.occurrences as u64,
+        last_seen_at: Timestamp::from_micros(facts.last_seen_at),
+        attempts: row.get(3)?,
+        doubtful: row.get(4)?,
+        rule: RuleName::new(&row.get::<_, String>(6)?).map_err(invalid(6))?,
+    })
+}
+
+impl Operation for NextDue {
+    type Output = Option<Timestamp>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Option<Timestamp>, StoreError> {
+        let desk_id = tx.desk_id(self.0.as_str())?;
+        let at: Option<i64> = tx
+            .conn
+            .prepare_cached(
+                "SELECT min(due_at) FROM delivery WHERE desk_id = ?1 AND state = 'pending' AND attempts > 0
+                   AND due_at > ?2",
+            )?
+            .query_row([desk_id, self.1.as_micros()], |r| r.get(0))?;
+        Ok(at.map(Timestamp::from_micros))
+    }
+}
+
+impl Operation for Recover {
+    type Output = u64;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        let mut select = tx.conn.prepare(
+            "SELECT d.id, d.ticket_id, d.desk_id, d.severity, d.attempts, k.name
+             FROM delivery d JOIN desk k ON k.id = d.desk_id WHERE d.state = 'claimed'",
+        )?;
+        let rows: Vec<(i64, i64, i64, i64, i64, String)> = select
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)))?
+            .collect::<Result<_, _>>()?;
+        for (id, ticket, desk, severity, attempts, name) in &rows {
+            let crc = delivery_crc(*ticket, *desk, DeliveryState::Pending, *severity, attempts + 1);
+            tx.conn.execute(
+                "UPDATE delivery SET state = 'pending', doubtful = 1, attempts = attempts + 1, due_at = ?2, crc = ?3
+                 WHERE id = ?1",
+                params![id, self.due_at.as_micros(), crc],
+            )?;
+            tx.conn.execute(
+                "INSERT INTO attempt (delivery_id, n, started_at, duration_ms, outcome, message)
+                 VALUES (?1, ?2, ?3, 0, 'unfinished', 'the process ended before the answer was recorded')",
+                params![id, attempts + 1, self.now.as_micros()],
+            )?;
+            let scope = desk_scope(name);
+            tx.count(&scope, DeliveryState::Claimed.as_str(), -1);
+            tx.count(&scope, DeliveryState::Pending.as_str(), 1);
+        }
+        Ok(rows.len() as u64)
+    }
+}

@@ -1,0 +1,58 @@
+//! How far a source was read, asked at start.
+
+use rusqlite::{OptionalExtension, Row};
+
+use crate::model::{FileCursor, SourceName};
+use crate::store::session::Tx;
+use crate::store::writer::Operation;
+use crate::store::{Store, StoreError};
+
+/// What is remembered of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its files.
+    pub cursors: Vec<FileCursor>,
+    /// Whether it was ever read, even if no file is remembered.
+    pub read_before: bool,
+}
+
+struct Remember(SourceName);
+
+impl Store {
+    /// How far this source was read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remembered(&self, source: &SourceName) -> Result<Remembered, StoreError> {
+        self.call(Remember(source.clone())).await
+    }
+}
+
+impl Operation for Remember {
+    type Output = Remembered;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Remembered, StoreError> {
+        let id: Option<i64> = tx
+            .conn
+            .query_row("SELECT id FROM source WHERE name = ?1", [self.0.as_str()], |r| r.get(0))
+            .optional()?;
+        let Some(id) = id else { return Ok(Remembered::default()) };
+        let mut statement = tx.conn.prepare(
+            "SELECT device, inode, head_hash, head_len, offset, backlog_end, path FROM cursor WHERE source_id = ?1",
+        )?;
+        let cursors = statement.query_map([id], cursor)?.collect::<Result<_, _>>()?;
+        Ok(Remembered { cursors, read_before: true })
+    }
+}
+
+fn cursor(row: &Row<'_>) -> rusqlite::Result<FileCursor> {
+    Ok(FileCursor {
+        device: row.get::<_, i64>(0)? as u64,
+        inode: row.get::<_, i64>(1)? as u64,
+        head_hash: row.get::<_, i64>(2)? as u64,
+        head_len: row.get(3)?,
+        offset: row.get::<_, i64>(4)? as u64,
+        backlog_end: row.get::<_, i64>(5)? as u64,
+        path: row.get(6)?,
+    })
+}

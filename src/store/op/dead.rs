@@ -1,0 +1,99 @@
+//! What a person does with dead letters and with what waits: retry, drop.
+
+use serde::Serialize;
+
+use super::settle::{Next, current, move_delivery};
+use crate::model::{DeliveryId, DeliveryState, Timestamp};
+use crate::store::session::Tx;
+use crate::store::writer::Operation;
+use crate::store::{Store, StoreError};
+
+/// What to do with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Due now, with attempts counted from zero. For dead letters and for pending ones that back off.
+    Retry,
+    /// Given up: for dead letters and pending ones. The alert's later sightings make no new one.
+    Drop,
+}
+
+/// What became of one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Whether it was done.
+    pub done: bool,
+    /// What it is now, or why not.
+    pub note: String,
+}
+
+struct Judge {
+    ids: Vec<DeliveryId>,
+    verdict: Verdict,
+    now: Timestamp,
+}
+
+impl Store {
+    /// Does what a person said.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is changed then.
+    pub async fn judge(&self, ids: Vec<DeliveryId>, verdict: Verdict) -> Result<Vec<Judged>, StoreError> {
+        let now = self.shared.clock.now();
+        self.call(Judge { ids, verdict, now }).await
+    }
+}
+
+impl Operation for Judge {
+    type Output = Vec<Judged>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Judged>, StoreError> {
+        self.ids.iter().map(|id| judge(tx, *id, self.verdict, self.now)).collect()
+    }
+}
+
+fn judge(tx: &mut Tx<'_>, id: DeliveryId, verdict: Verdict, now: Timestamp) -> Result<Judged, StoreError> {
+    let refused = |note: &str| Ok(Judged { id, done: false, note: note.to_owned() });
+    let Some(was) = current(tx, id)? else { return refused("there is no delivery with this id") };
+    match was.state {
+        DeliveryState::Dead | DeliveryState::Pending => {}
+        DeliveryState::Claimed => return refused("it is being sent at this moment; try again shortly"),
+        DeliveryState::Delivered => return refused("it is delivered already"),
+        DeliveryState::Dropped if verdict == Verdict::Retry => {
+            return refused("it was dropped; its next sighting will not bring it back");
+        }
+        DeliveryState::Dropped | DeliveryState::Withdrawn => return refused("it is given up already"),
+    }
+    let state = match verdict {
+        Verdict::Retry => DeliveryState::Pending,
+        Verdict::Drop => DeliveryState::Dropped,
+    };
+    let next = Next {
+        ticket: was.ticket,
+        state,
+        due_at: (verdict == Verdict::Retry).then_some(now),
+        attempts: was.attempts,
+        // Whatever the other side said last time, it may have kept it.
+        doubtful: true,
+        reason: None,
+        now,
+    };
+    move_delivery(tx, id, &was, &next)?;
+    if verdict == Verdict::Drop {
+        withdraw(tx, &was)?;
+    }
+    Ok(Judged { id, done: true, note: state.as_str().to_owned() })
+}
+
+/// Its ticket will not be made.
+pub(super) fn withdraw(tx: &Tx<'_>, was: &super::settle::Current) -> Result<(), StoreError> {
+    use crate::model::TicketState;
+    let state = TicketState::Withdrawn;
+    let crc = super::row::ticket_crc(was.alert_id, was.route_id, was.generation, state, "");
+    tx.conn.execute(
+        "UPDATE ticket SET state = ?2, crc = ?3 WHERE id = ?1 AND state = 'opening'",
+        rusqlite::params![was.ticket.0, state.as_str(), crc],
+    )?;
+    Ok(())
+}

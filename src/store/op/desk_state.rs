@@ -1,0 +1,198 @@
+//! What is remembered of a destination between sends and over restarts: holds, the hourly budget, the last answers.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::model::text::clip;
+use crate::model::{DeskName, TableName, Timestamp};
+use crate::store::session::Tx;
+use crate::store::writer::Operation;
+use crate::store::{Store, StoreError};
+
+/// A destination, or one table of it, that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// `None`: the whole destination.
+    pub table: Option<TableName>,
+    /// Since when.
+    pub since_at: Timestamp,
+    /// Until when at least.
+    pub until_at: Timestamp,
+    /// How often it was tried again without success.
+    pub tries: u32,
+    /// Why.
+    pub reason: String,
+    /// What a person can do.
+    pub remedy: String,
+}
+
+/// What is remembered of a destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeskState {
+    /// What waits.
+    pub holds: Vec<Hold>,
+    /// When the budget's hour began.
+    pub window_started_at: Timestamp,
+    /// Requests in it.
+    pub window_used: u32,
+    /// Failures in a row of the kind that concerns the whole destination.
+    pub failures: u32,
+    /// Whether the last sync had to leave some that were due.
+    pub unfinished: bool,
+}
+
+/// What changed.
+#[derive(Clone, Debug)]
+pub enum DeskChange {
+    /// It answered as it should: the hold on this table (and on the whole) ends.
+    Works {
+        /// The table that worked.
+        table: TableName,
+    },
+    /// It failed for now.
+    Fails {
+        /// Failures in a row.
+        failures: u32,
+        /// Its words.
+        error: String,
+    },
+    /// It, or a table of it, waits.
+    Holds(Hold),
+    /// Requests were made.
+    Budget {
+        /// When the hour began.
+        window_started_at: Timestamp,
+        /// Requests in it.
+        window_used: u32,
+    },
+    /// A sync had to leave some that were due, or left none.
+    Unfinished(bool),
+    /// A person asked to try again now.
+    Release,
+}
+
+struct Ask(DeskName);
+
+struct Change {
+    desk: DeskName,
+    changes: Vec<DeskChange>,
+    now: Timestamp,
+}
+
+impl Store {
+    /// What is remembered of a destination.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn desk_state(&self, desk: &DeskName) -> Result<DeskState, StoreError> {
+        self.call(Ask(desk.clone())).await
+    }
+
+    /// Remembers what changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn change_desk(&self, desk: &DeskName, changes: Vec<DeskChange>) -> Result<(), StoreError> {
+        let now = self.shared.clock.now();
+        self.call(Change { desk: desk.clone(), changes, now }).await
+    }
+}
+
+impl Operation for Ask {
+    type Output = DeskState;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<DeskState, StoreError> {
+        let id = tx.desk_id(self.0.as_str())?;
+        let mut state = tx
+            .conn
+            .query_row(
+                "SELECT window_started_at, window_used, failures, unfinished FROM desk WHERE id = ?1",
+                [id],
+                |r| {
+                    Ok(DeskState {
+                        holds: Vec::new(),
+                        window_started_at: Timestamp::from_micros(r.get(0)?),
+                        window_used: r.get(1)?,
+                        failures: r.get(2)?,
+                        unfinished: r.get(3)?,
+                    })
+                },
+            )
+            .optional()?
+            .unwrap_or_default();
+        let mut holds = tx.conn.prepare_cached(
+            "SELECT table_name, since_at, until_at, tries, reason, remedy FROM hold WHERE desk_id = ?1",
+        )?;
+        let rows = holds.query_map([id], |r| {
+            Ok(Hold {
+                table: TableName::new(&r.get::<_, String>(0)?).ok(),
+                since_at: Timestamp::from_micros(r.get(1)?),
+                until_at: Timestamp::from_micros(r.get(2)?),
+                tries: r.get(3)?,
+                reason: r.get(4)?,
+                remedy: r.get(5)?,
+            })
+        })?;
+        state.holds = rows.collect::<Result<_, _>>()?;
+        Ok(state)
+    }
+}
+
+impl Operation for Change {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let id = tx.desk_id(self.desk.as_str())?;
+        let now = self.now.as_micros();
+        for change in &self.changes {
+            match change {
+                DeskChange::Works { table } => {
+                    tx.conn.execute(
+                        "DELETE FROM hold WHERE desk_id = ?1 AND table_name IN ('', ?2)",
+                        params![id, table.as_str()],
+                    )?;
+                    tx.conn.execute("UPDATE desk SET failures = 0, last_ok_at = ?2 WHERE id = ?1", [id, now])?;
+                }
+                DeskChange::Fails { failures, error } => {
+                    tx.conn.execute(
+                        "UPDATE desk SET failures = ?2, last_error_at = ?3, last_error = ?4 WHERE id = ?1",
+                        params![id, failures, now, clip(error, super::WORDS_MAX)],
+                    )?;
+                }
+                DeskChange::Holds(hold) => {
+                    tx.conn.execute(
+                        "INSERT INTO hold (desk_id, table_name, since_at, until_at, tries, reason, remedy)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                         ON CONFLICT DO UPDATE SET until_at = excluded.until_at, tries = excluded.tries,
+                         reason = excluded.reason, remedy = excluded.remedy",
+                        params![
+                            id,
+                            hold.table.as_ref().map_or("", TableName::as_str),
+                            hold.since_at.as_micros(),
+                            hold.until_at.as_micros(),
+                            hold.tries,
+                            clip(&hold.reason, super::WORDS_MAX),
+                            clip(&hold.remedy, super::WORDS_MAX)
+                        ],
+                    )?;
+                    tx.conn.execute(
+                        "UPDATE desk SET last_error_at = ?2, last_error = ?3 WHERE id = ?1",
+                        params![id, now, clip(&hold.reason, super::WORDS_MAX)],
+                    )?;
+                }
+                DeskChange::Budget { window_started_at, window_used } => {
+                    tx.conn.execute(
+                        "UPDATE desk SET window_started_at = ?2, window_used = ?3 WHERE id = ?1",
+                        params![id, window_started_at.as_micros(), window_used],
+                    )?;
+                }
+                DeskChange::Unfinished(left) => {
+                    tx.conn.execute("UPDATE desk SET unfinished = ?2 WHERE id = ?1", params![id, left])?;
+                }
+                DeskChange::Release => {
+                    tx.conn.execute("UPDATE hold SET until_at = ?2 WHERE desk_id = ?1", [id, now])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

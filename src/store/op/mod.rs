@@ -1,0 +1,17 @@
+//! Operations, a file each: what the caller says, the SQL, what the caller gets. Each adds one async method to
+//! [`super::Store`].
+
+pub mod claim;
+pub mod cursors;
+pub mod dead;
+pub mod desk_state;
+pub mod notice;
+pub mod prune;
+pub mod record;
+pub mod reroute;
+pub mod settle;
+
+mod row;
+
+/// Bytes of a text in a row that came from outside.
+const WORDS_MAX: usize = 1_000;

@@ -1,0 +1,389 @@
+//! What a source took in: alerts, occurrences, deliveries, counters, samples and cursors, in one transaction.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::row::{AlertCrc, NewTicket, crc, insert_delivery, insert_ticket, source_scope};
+use crate::model::alert::RAW_MAX;
+use crate::model::text::clip;
+use crate::model::{
+    Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, SourceName, TableName,
+    TicketState, Timestamp,
+};
+use crate::store::session::Tx;
+use crate::store::writer::Operation;
+use crate::store::{Store, StoreError};
+
+/// Samples of filtered alerts that are kept, over all sources.
+pub const FILTERED_SAMPLES: i64 = 256;
+/// Samples of rejected input that are kept, over all sources.
+pub const REJECT_SAMPLES: i64 = 128;
+
+/// Where an alert goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// Destination.
+    pub desk: DeskName,
+    /// Table there.
+    pub table: TableName,
+    /// The rule that gives the fields.
+    pub rule: RuleName,
+}
+
+/// One alert with its sightings in this batch folded into it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Which finding.
+    pub fingerprint: Fingerprint,
+    /// The first sighting.
+    pub alert: Alert,
+    /// Sightings in this batch, at least 1.
+    pub occurrences: u64,
+    /// The sensor's time of the latest sighting.
+    pub last_seen_at: Timestamp,
+    /// Where it goes; not empty.
+    pub routes: Vec<Routed>,
+}
+
+/// Alerts of one batch that are not forwarded, by reason.
+#[derive(Clone, Debug)]
+pub struct Filtered {
+    /// Stable words of the reason.
+    pub reason: &'static str,
+    /// How many.
+    pub count: u64,
+    /// A few of them.
+    pub samples: Vec<Sample>,
+}
+
+/// What is kept of an alert that is not forwarded.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// By the sensor's clock.
+    pub at: Timestamp,
+    /// Severity.
+    pub severity: crate::model::Severity,
+    /// Engine.
+    pub engine: crate::model::Engine,
+    /// First protocol.
+    pub protocol: Option<Protocol>,
+    /// Title.
+    pub title: String,
+    /// `10.0.0.1 → 10.0.0.2`.
+    pub parties: String,
+}
+
+/// Input that was not understood.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// Stable words of the reason.
+    pub reason: &'static str,
+    /// How many.
+    pub count: u64,
+    /// Where and what, and the beginning of it; a few.
+    pub samples: Vec<(String, String)>,
+}
+
+/// One batch of one source.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Which source.
+    pub source: SourceName,
+    /// When it was taken in.
+    pub now: Timestamp,
+    /// Whether nobody waits for more of this source: then it may be gathered with what comes.
+    pub gather: bool,
+    /// Lines read.
+    pub lines: u64,
+    /// Alerts among them.
+    pub alerts: u64,
+    /// To be forwarded.
+    pub entries: Vec<Entry>,
+    /// Not forwarded.
+    pub filtered: Vec<Filtered>,
+    /// Not understood.
+    pub rejected: Vec<Rejected>,
+    /// How far the files are read.
+    pub cursors: Vec<FileCursor>,
+    /// Files that are done with.
+    pub finished: Vec<FileCursor>,
+    /// What is wrong with the source now.
+    pub trouble: Option<String>,
+}
+
+/// What a batch came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Findings seen for the first time.
+    pub new: u64,
+    /// Sightings of known findings.
+    pub repeats: u64,
+    /// Deliveries put into the outbox.
+    pub deliveries: u64,
+}
+
+impl Store {
+    /// Commits a batch; ends when it is synced.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of the batch is stored then.
+    pub async fn record(&self, record: Record) -> Result<Recorded, StoreError> {
+        self.call(record).await
+    }
+}
+
+impl Operation for Record {
+    type Output = Recorded;
+
+    fn urgent(&self) -> bool {
+        !self.gather
+    }
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Recorded, StoreError> {
+        let now = self.now.as_micros();
+        let source_id = tx.source_id(self.source.as_str(), now)?;
+        let scope = source_scope(self.source.as_str());
+        let mut sums = Recorded::default();
+        for entry in &self.entries {
+            record_entry(tx, source_id, entry, now, &mut sums)?;
+        }
+        tx.count(&scope, "lines", self.lines as i64);
+        tx.count(&scope, "alerts", self.alerts as i64);
+        tx.count(&scope, "new", sums.new as i64);
+        tx.count(&scope, "repeats", sums.repeats as i64);
+        for filtered in &self.filtered {
+            tx.count(&format!("filtered:{}", self.source), filtered.reason, filtered.count as i64);
+            keep_filtered(tx, source_id, filtered)?;
+        }
+        for rejected in &self.rejected {
+            tx.count(&format!("rejected:{}", self.source), rejected.reason, rejected.count as i64);
+            keep_rejected(tx, source_id, rejected, now)?;
+        }
+        move_cursors(tx, source_id, &self)?;
+        let last_alert_at = (self.alerts > 0).then_some(now);
+        tx.conn
+            .prepare_cached(
+                "UPDATE source SET last_read_at = ?2, last_alert_at = coalesce(?3, last_alert_at), trouble = ?4
+                 WHERE id = ?1",
+            )?
+            .execute(params![source_id, now, last_alert_at, self.trouble])?;
+        Ok(sums)
+    }
+}
+
+fn record_entry(
+    tx: &mut Tx<'_>,
+    source_id: i64,
+    entry: &Entry,
+    now: i64,
+    sums: &mut Recorded,
+) -> Result<(), StoreError> {
+    let known = tx.memory.index.find(tx.conn, &entry.fingerprint)?;
+    let alert_id = match known {
+        Some(id) => {
+            add_occurrences(tx, id, entry)?;
+            sums.repeats += entry.occurrences;
+            id
+        }
+        None => {
+            sums.new += 1;
+            sums.repeats += entry.occurrences - 1;
+            insert_alert(tx, source_id, entry, now)?
+        }
+    };
+    for routed in &entry.routes {
+        if open_ticket(tx, alert_id, known.is_none(), routed, entry.alert.severity as i64, now)? {
+            sums.deliveries += 1;
+        }
+    }
+    Ok(())
+}
+
+fn insert_alert(tx: &mut Tx<'_>, source_id: i64, entry: &Entry, now: i64) -> Result<i64, StoreError> {
+    let row = AlertCrc {
+        fingerprint: entry.fingerprint.as_bytes(),
+        severity: entry.alert.severity as i64,
+        first_seen_at: entry.alert.time.as_micros(),
+        last_seen_at: entry.last_seen_at.as_micros(),
+        occurrences: entry.occurrences as i64,
+    };
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO alert (fingerprint, source_id, severity, first_seen_at, last_seen_at, recorded_at,
+             occurrences, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            row.fingerprint,
+            source_id,
+            row.severity,
+            row.first_seen_at,
+            row.last_seen_at,
+            now,
+            row.occurrences,
+            row.value()
+        ])?;
+    let id = tx.conn.last_insert_rowid();
+    let body = body(&entry.alert)?;
+    tx.conn
+        .prepare_cached("INSERT INTO alert_body (alert_id, body, crc) VALUES (?1, ?2, ?3)")?
+        .execute(params![id, body, crc(&[id], &[body.as_bytes()])])?;
+    tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
+    Ok(id)
+}
+
+/// The alert as stored. `raw` is bounded again here: whatever a source does, a row stays small.
+fn body(alert: &Alert) -> Result<String, StoreError> {
+    let refused = |e: serde_json::Error| StoreError::Refused(format!("the alert cannot be written as JSON: {e}"));
+    if alert.raw.len() <= RAW_MAX {
+        return serde_json::to_string(alert).map_err(refused);
+    }
+    let cut = Alert { raw: clip(&alert.raw, RAW_MAX).into_owned(), ..alert.clone() };
+    serde_json::to_string(&cut).map_err(refused)
+}
+
+fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError> {
+    let mut row = tx
+        .conn
+        .prepare_cached("SELECT severity, first_seen_at, last_seen_at, occurrences FROM alert WHERE id = ?1")?
+        .query_row([id], |r| {
+            Ok(AlertCrc {
+                fingerprint: entry.fingerprint.as_bytes(),
+                severity: r.get(0)?,
+                first_seen_at: r.get(1)?,
+                last_seen_at: r.get(2)?,
+                occurrences: r.get(3)?,
+            })
+        })?;
+    row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
+    row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
+    tx.conn
+        .prepare_cached("UPDATE alert SET last_seen_at = ?2, occurrences = ?3, crc = ?4 WHERE id = ?1")?
+        .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
+    Ok(())
+}
+
+/// Makes sure that the alert has a live ticket on this route; true when a delivery was made for it.
+pub(super) fn open_ticket(
+    tx: &mut Tx<'_>,
+    alert_id: i64,
+    is_new: bool,
+    routed: &Routed,
+    severity: i64,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let (desk_id, route_id) = tx.route_id(routed.desk.as_str(), routed.table.as_str())?;
+    let generation = if is_new { Some(Generation(0)) } else { next_generation(tx, alert_id, route_id)? };
+    let Some(generation) = generation else { return Ok(false) };
+    let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
+    let ticket = insert_ticket(tx, &new)?;
+    insert_delivery(tx, ticket, desk_id, routed.desk.as_str(), severity, now)?;
+    Ok(true)
+}
+
+/// The generation of the ticket to be made now; `None`: there is a live one, or a person dropped it.
+fn next_generation(tx: &Tx<'_>, alert_id: i64, route_id: i64) -> Result<Option<Generation>, StoreError> {
+    let newest: Option<(i64, u32, String)> = tx
+        .conn
+        .prepare_cached(
+            "SELECT id, generation, state FROM ticket WHERE alert_id = ?1 AND route_id = ?2
+             ORDER BY generation DESC LIMIT 1",
+        )?
+        .query_row(params![alert_id, route_id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .optional()?;
+    let Some((ticket, generation, state)) = newest else { return Ok(Some(Generation(0))) };
+    match TicketState::parse(&state) {
+        Some(TicketState::Closed) => Ok(Some(Generation(generation).next())),
+        Some(TicketState::Withdrawn) => {
+            let dropped: bool = tx
+                .conn
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM delivery WHERE ticket_id = ?1 AND state = ?2)")?
+                .query_row(params![ticket, DeliveryState::Dropped.as_str()], |r| r.get(0))?;
+            if dropped {
+                return Ok(None);
+            }
+            // It never got there, so its keys are free: the new row takes its place.
+            tx.conn.prepare_cached("DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE ticket_id = ?1)")?.execute([ticket])?;
+            tx.conn.prepare_cached("DELETE FROM delivery WHERE ticket_id = ?1")?.execute([ticket])?;
+            tx.conn.prepare_cached("DELETE FROM ticket WHERE id = ?1")?.execute([ticket])?;
+            Ok(Some(Generation(generation)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn keep_filtered(tx: &Tx<'_>, source_id: i64, filtered: &Filtered) -> Result<(), StoreError> {
+    for s in &filtered.samples {
+        tx.conn
+            .prepare_cached(
+                "INSERT INTO filtered_sample (source_id, at, reason, severity, engine, protocol, title, parties)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                source_id,
+                s.at.as_micros(),
+                filtered.reason,
+                s.severity as i64,
+                s.engine.as_str(),
+                s.protocol.as_ref().map_or("", Protocol::as_str),
+                s.title,
+                s.parties
+            ])?;
+    }
+    if !filtered.samples.is_empty() {
+        tx.conn
+            .prepare_cached("DELETE FROM filtered_sample WHERE id <= (SELECT max(id) FROM filtered_sample) - ?1")?
+            .execute([FILTERED_SAMPLES])?;
+    }
+    Ok(())
+}
+
+fn keep_rejected(tx: &Tx<'_>, source_id: i64, rejected: &Rejected, now: i64) -> Result<(), StoreError> {
+    for (detail, sample) in &rejected.samples {
+        tx.conn
+            .prepare_cached(
+                "INSERT INTO reject_sample (source_id, at, reason, detail, sample) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                source_id,
+                now,
+                rejected.reason,
+                clip(detail, super::WORDS_MAX),
+                clip(sample, super::WORDS_MAX)
+            ])?;
+    }
+    if !rejected.samples.is_empty() {
+        tx.conn
+            .prepare_cached("DELETE FROM reject_sample WHERE id <= (SELECT max(id) FROM reject_sample) - ?1")?
+            .execute([REJECT_SAMPLES])?;
+    }
+    Ok(())
+}
+
+fn move_cursors(tx: &Tx<'_>, source_id: i64, record: &Record) -> Result<(), StoreError> {
+    for c in &record.finished {
+        tx.conn
+            .prepare_cached(
+                "DELETE FROM cursor WHERE source_id = ?1 AND device = ?2 AND inode = ?3 AND head_hash = ?4",
+            )?
+            .execute(params![source_id, c.device as i64, c.inode as i64, c.head_hash as i64])?;
+    }
+    for c in &record.cursors {
+        tx.conn
+            .prepare_cached(
+                "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                 ON CONFLICT DO UPDATE SET head_hash = excluded.head_hash, head_len = excluded.head_len,
+                 offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path",
+            )?
+            .execute(params![
+                source_id,
+                c.device as i64,
+                c.inode as i64,
+                c.head_hash as i64,
+                c.head_len,
+                c.offset as i64,
+                c.backlog_end as i64,
+                c.path
+            ])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! A changed rule applies to what is still undelivered: what it no longer wants is withdrawn, what it wants elsewhere
+//! gets its ticket there.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::record::{Routed, open_ticket};
+use super::settle::{Next, current, move_delivery};
+use crate::model::{Alert, DeliveryId, DeliveryState, Timestamp};
+use crate::store::session::Tx;
+use crate::store::writer::Operation;
+use crate::store::{Store, StoreError};
+
+/// An alert that has something undelivered.
+#[derive(Clone, Debug)]
+pub struct Undelivered {
+    /// Its row: the key of the next page.
+    pub alert_id: i64,
+    /// The alert.
+    pub alert: Alert,
+}
+
+struct Page {
+    after: i64,
+    limit: usize,
+}
+
+struct Reroute {
+    alert_id: i64,
+    routes: Vec<Routed>,
+    now: Timestamp,
+}
+
+struct Digest(Option<String>);
+
+impl Store {
+    /// Alerts with pending or dead deliveries, by row, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn undelivered(&self, after: i64, limit: usize) -> Result<Vec<Undelivered>, StoreError> {
+        self.call(Page { after, limit }).await
+    }
+
+    /// Makes the undelivered deliveries of an alert those of `routes`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reroute(&self, alert_id: i64, routes: Vec<Routed>) -> Result<(), StoreError> {
+        let now = self.shared.clock.now();
+        self.call(Reroute { alert_id, routes, now }).await
+    }
+
+    /// The digest of the rules that the outbox was made by; `None` in a new store.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rules_digest(&self) -> Result<Option<String>, StoreError> {
+        self.call(Digest(None)).await
+    }
+
+    /// Remembers by which rules the outbox was made.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_rules_digest(&self, digest: String) -> Result<(), StoreError> {
+        self.call(Digest(Some(digest))).await.map(|_| ())
+    }
+}
+
+impl Operation for Page {
+    type Output = Vec<Undelivered>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Undelivered>, StoreError> {
+        let mut select = tx.conn.prepare_cached(
+            "SELECT b.alert_id, b.body FROM alert_body b WHERE b.alert_id > ?1 AND EXISTS (
+               SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
+               WHERE t.alert_id = b.alert_id AND d.state IN ('pending', 'dead'))
+             ORDER BY b.alert_id LIMIT ?2",
+        )?;
+        let mut rows = select.query(params![self.after, self.limit as i64])?;
+        let mut page = Vec::new();
+        while let Some(row) = rows.next()? {
+            let body: String = row.get(1)?;
+            // A damaged body stays as it is; claiming it says so.
+            if let Ok(alert) = serde_json::from_str(&body) {
+                page.push(Undelivered { alert_id: row.get(0)?, alert });
+            }
+        }
+        Ok(page)
+    }
+}
+
+impl Operation for Reroute {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let now = self.now.as_micros();
+        for id in waiting(tx, self.alert_id)? {
+            let Some(was) = current(tx, id)? else { continue };
+            let table: String = tx.conn.query_row(
+                "SELECT table_name FROM route WHERE id = ?1",
+                [was.route_id],
+                |row| row.get(0),
+            )?;
+            let wanted =
+                self.routes.iter().find(|r| r.desk.as_str() == was.desk && r.table.as_str() == table);
+            match wanted {
+                Some(routed) => {
+                    tx.conn.execute(
+                        "UPDATE ticket SET rule = ?2 WHERE id = ?1",
+                        params![was.ticket.0, routed.rule.as_str()],
+                    )?;
+                }
+                None => {
+                    let next = Next {
+                        ticket: was.ticket,
+                        state: DeliveryState::Withdrawn,
+                        due_at: None,
+                        attempts: was.attempts,
+                        doubtful: true,
+                        reason: Some("no rule wants it any more"),
+                        now: self.now,
+                    };
+                    move_delivery(tx, id, &was, &next)?;
+                    super::dead::withdraw(tx, &was)?;
+                }
+            }
+        }
+        let severity: Option<i64> = tx
+            .conn
+            .query_row("SELECT severity FROM alert WHERE id = ?1", [self.alert_id], |row| row.get(0))
+            .optional()?;
+        for routed in severity.into_iter().flat_map(|s| self.routes.iter().map(move |r| (s, r))) {
+            open_ticket(tx, self.alert_id, false, routed.1, routed.0, now)?;
+        }
+        Ok(())
+    }
+}
+
+fn waiting(tx: &Tx<'_>, alert_id: i64) -> Result<Vec<DeliveryId>, StoreError> {
+    let mut select = tx.conn.prepare_cached(
+        "SELECT d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id
+         WHERE t.alert_id = ?1 AND d.state IN ('pending', 'dead')",
+    )?;
+    let ids = select.query_map([alert_id], |row| row.get(0).map(DeliveryId))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+impl Operation for Digest {
+    type Output = Option<String>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Option<String>, StoreError> {
+        let Some(digest) = self.0 else {
+            return Ok(tx
+                .conn
+                .query_row("SELECT value FROM meta WHERE key = 'rules'", [], |row| row.get(0))
+                .optional()?);
+        };
+        tx.conn.execute(
+            "INSERT INTO meta (key, value) VALUES ('rules', ?1) ON CONFLICT DO UPDATE SET value = excluded.value",
+            [&digest],
+        )?;
+        Ok(Some(digest))
+    }
+}

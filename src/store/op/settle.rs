@@ -1,0 +1,302 @@
+//! What became of claimed deliveries. Every send has an outcome row; states move along their arrows.
+
+use rusqlite::params;
+
+use super::row::{NewTicket, delivery_crc, desk_scope, insert_ticket, ticket_crc};
+use crate::model::text::clip;
+use crate::model::{DeliveryId, DeliveryState, Generation, SysId, TicketId, TicketState, Timestamp};
+use crate::store::session::Tx;
+use crate::store::writer::Operation;
+use crate::store::{Store, StoreError};
+
+/// What became of one claimed delivery.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// When its send began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// HTTP status, if there was one.
+    pub status: Option<u16>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The ticket is there.
+    There {
+        /// Whether this attempt created it; otherwise it was found.
+        created: bool,
+        /// The record.
+        sys_id: SysId,
+        /// Its number, or empty.
+        number: String,
+        /// Its state there.
+        state: String,
+    },
+    /// It is there but closed: the next generation has to be opened. The delivery goes on with that one.
+    ClosedThere {
+        /// The closed record.
+        sys_id: SysId,
+        /// Its number, or empty.
+        number: String,
+        /// Its state there.
+        state: String,
+    },
+    /// Again at `due_at`.
+    Again {
+        /// When.
+        due_at: Timestamp,
+        /// Word for the outcome row (`retry`, `retry-at`).
+        word: &'static str,
+        /// Whether it may have been created.
+        doubtful: bool,
+        /// The other side's words.
+        message: String,
+    },
+    /// Nothing to do with this delivery (destination on hold, or stopping): as it was, not counted as an attempt.
+    Back {
+        /// Whether it may have been created.
+        doubtful: bool,
+        /// Why, for the outcome row when something was sent; empty: nothing was sent, no row.
+        message: String,
+    },
+    /// Cannot succeed without a person.
+    Dead {
+        /// The other side's words.
+        message: String,
+    },
+}
+
+struct Settle {
+    all: Vec<Settled>,
+    now: Timestamp,
+}
+
+impl Store {
+    /// Settles claimed deliveries in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; they stay claimed then, and doubtful at the next start.
+    pub async fn settle(&self, all: Vec<Settled>) -> Result<(), StoreError> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        let now = self.shared.clock.now();
+        self.call(Settle { all, now }).await
+    }
+}
+
+/// What is needed of the rows that a settlement changes.
+pub(super) struct Current {
+    pub(super) ticket: TicketId,
+    pub(super) alert_id: i64,
+    pub(super) route_id: i64,
+    pub(super) generation: Generation,
+    pub(super) rule: String,
+    pub(super) desk_id: i64,
+    pub(super) desk: String,
+    pub(super) state: DeliveryState,
+    pub(super) severity: i64,
+    pub(super) attempts: i64,
+}
+
+pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, StoreError> {
+    use rusqlite::OptionalExtension;
+    let row = tx
+        .conn
+        .prepare_cached(
+            "SELECT t.id, t.alert_id, t.route_id, t.generation, t.rule, d.desk_id, k.name, d.state, d.severity,
+                    d.attempts
+             FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN desk k ON k.id = d.desk_id WHERE d.id = ?1",
+        )?
+        .query_row([id.0], |r| {
+            Ok(Current {
+                ticket: TicketId(r.get(0)?),
+                alert_id: r.get(1)?,
+                route_id: r.get(2)?,
+                generation: Generation(r.get(3)?),
+                rule: r.get(4)?,
+                desk_id: r.get(5)?,
+                desk: r.get(6)?,
+                // The schema's CHECK knows the same words.
+                state: DeliveryState::parse(&r.get::<_, String>(7)?).unwrap_or(DeliveryState::Pending),
+                severity: r.get(8)?,
+                attempts: r.get(9)?,
+            })
+        })
+        .optional()?;
+    Ok(row)
+}
+
+/// The new values of a delivery's row.
+pub(super) struct Next<'a> {
+    pub(super) ticket: TicketId,
+    pub(super) state: DeliveryState,
+    pub(super) due_at: Option<Timestamp>,
+    pub(super) attempts: i64,
+    pub(super) doubtful: bool,
+    pub(super) reason: Option<&'a str>,
+    pub(super) now: Timestamp,
+}
+
+pub(super) fn move_delivery(
+    tx: &mut Tx<'_>,
+    id: DeliveryId,
+    from: &Current,
+    next: &Next<'_>,
+) -> Result<(), StoreError> {
+    let settled_at = (!matches!(next.state, DeliveryState::Pending | DeliveryState::Claimed))
+        .then_some(next.now.as_micros());
+    let crc = delivery_crc(next.ticket.0, from.desk_id, next.state, from.severity, next.attempts);
+    tx.conn
+        .prepare_cached(
+            "UPDATE delivery SET ticket_id = ?2, state = ?3, due_at = coalesce(?4, due_at), attempts = ?5,
+             doubtful = ?6, settled_at = ?7, reason = ?8, crc = ?9 WHERE id = ?1",
+        )?
+        .execute(params![
+            id.0,
+            next.ticket.0,
+            next.state.as_str(),
+            next.due_at.map(Timestamp::as_micros),
+            next.attempts,
+            next.doubtful,
+            settled_at,
+            next.reason.map(|text| clip(text, super::WORDS_MAX)),
+            crc
+        ])?;
+    let scope = desk_scope(&from.desk);
+    tx.count(&scope, from.state.as_str(), -1);
+    tx.count(&scope, next.state.as_str(), 1);
+    Ok(())
+}
+
+/// A ticket that is there.
+struct There<'a> {
+    state: TicketState,
+    sys_id: &'a SysId,
+    number: &'a str,
+    remote: &'a str,
+    at: Timestamp,
+}
+
+fn ticket_is(tx: &Tx<'_>, now: &Current, there: &There<'_>) -> Result<(), StoreError> {
+    let crc = ticket_crc(now.alert_id, now.route_id, now.generation, there.state, there.sys_id.as_str());
+    tx.conn
+        .prepare_cached(
+            "UPDATE ticket SET state = ?2, sys_id = ?3, number = ?4, remote_state = ?5, opened_at = ?6, crc = ?7
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            now.ticket.0,
+            there.state.as_str(),
+            there.sys_id.as_str(),
+            clip(there.number, 100),
+            clip(there.remote, 100),
+            there.at.as_micros(),
+            crc
+        ])?;
+    Ok(())
+}
+
+impl Operation for Settle {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        for one in &self.all {
+            settle(tx, one, self.now)?;
+        }
+        Ok(())
+    }
+}
+
+fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreError> {
+    let Some(was) = current(tx, one.id)? else { return Ok(()) };
+    if was.state != DeliveryState::Claimed {
+        return Err(StoreError::Refused(format!("delivery {} is {}, not claimed", one.id, was.state.as_str())));
+    }
+    let mut next = Next {
+        ticket: was.ticket,
+        state: DeliveryState::Pending,
+        due_at: None,
+        attempts: was.attempts + 1,
+        doubtful: false,
+        reason: None,
+        now,
+    };
+    match &one.outcome {
+        Outcome::There { created, sys_id, number, state } => {
+            let there = There { state: TicketState::Open, sys_id, number, remote: state, at: now };
+            ticket_is(tx, &was, &there)?;
+            next.state = DeliveryState::Delivered;
+            let word = if *created { "created" } else { "found" };
+            tx.count(&desk_scope(&was.desk), word, 1);
+            attempt(tx, one, next.attempts, word, number)?;
+        }
+        Outcome::ClosedThere { sys_id, number, state } => {
+            let there = There { state: TicketState::Closed, sys_id, number, remote: state, at: now };
+            ticket_is(tx, &was, &there)?;
+            let new = NewTicket {
+                alert_id: was.alert_id,
+                route_id: was.route_id,
+                generation: was.generation.next(),
+                rule: &was.rule,
+            };
+            next.ticket = TicketId(insert_ticket(tx, &new)?);
+            next.due_at = Some(now);
+            attempt(tx, one, next.attempts, "found closed", number)?;
+        }
+        Outcome::Again { due_at, word, doubtful, message } => {
+            next.due_at = Some(*due_at);
+            next.doubtful = *doubtful;
+            next.reason = Some(message);
+            tx.count(&desk_scope(&was.desk), "retries", 1);
+            attempt(tx, one, next.attempts, word, message)?;
+        }
+        Outcome::Back { doubtful, message } => {
+            next.doubtful = *doubtful;
+            if message.is_empty() {
+                next.attempts = was.attempts;
+            } else {
+                next.reason = Some(message);
+                attempt(tx, one, next.attempts, "hold", message)?;
+            }
+        }
+        Outcome::Dead { message } => {
+            next.state = DeliveryState::Dead;
+            next.reason = Some(message);
+            attempt(tx, one, next.attempts, "reject", message)?;
+        }
+    }
+    move_delivery(tx, one.id, &was, &next)
+}
+
+/// Attempts of one delivery that are kept; what came before is in its number.
+const ATTEMPTS_KEPT: i64 = 20;
+
+fn attempt(tx: &Tx<'_>, one: &Settled, n: i64, outcome: &str, message: &str) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO attempt (delivery_id, n, started_at, duration_ms, outcome, status, message)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            one.id.0,
+            n,
+            one.started_at.as_micros(),
+            one.duration_ms as i64,
+            outcome,
+            one.status,
+            clip(message, super::WORDS_MAX)
+        ])?;
+    if n > ATTEMPTS_KEPT {
+        tx.conn
+            .prepare_cached("DELETE FROM attempt WHERE delivery_id = ?1 AND n <= ?2")?
+            .execute([one.id.0, n - ATTEMPTS_KEPT])?;
+    }
+    Ok(())
+}

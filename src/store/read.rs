@@ -1,0 +1,675 @@
+//! Lists and status: read-only, short-lived connections beside a running writer, or without one. Blocking; callers in
+//! the runtime wrap it in `spawn_blocking`.
+//!
+//! The rows here are what commands print with `--json`: their names are an interface.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::{DATABASE, OpenError, StoreError, schema};
+use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, TicketId, Timestamp};
+
+/// A read-only view.
+#[derive(Debug)]
+pub struct Reader {
+    conn: Connection,
+    size: u64,
+}
+
+/// What a list shows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListFilter {
+    /// At most so many rows, newest first.
+    #[serde(default)]
+    pub limit: u32,
+    /// This level and every higher one.
+    #[serde(default)]
+    pub min_severity: Option<Severity>,
+    /// Text that the title has in it (any case).
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Only deliveries or tickets in this state.
+    #[serde(default)]
+    pub state: Option<String>,
+}
+
+/// How things are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Overview {
+    /// Sources in the order they were first read.
+    pub sources: Vec<SourceRow>,
+    /// Destinations.
+    pub desks: Vec<DeskRow>,
+    /// The last sync, if there was one.
+    pub last_sync: Option<SyncRow>,
+    /// What a person should know.
+    pub notices: Vec<NoticeRow>,
+    /// Deliveries that wait, over all destinations.
+    pub backlog: i64,
+    /// Deliveries that need a person.
+    pub dead: i64,
+    /// When the oldest waiting delivery was made.
+    pub oldest_pending_at: Option<Timestamp>,
+    /// Alerts that were given up because the buffer was full.
+    pub shed: i64,
+    /// Bytes of the database.
+    pub bytes: u64,
+}
+
+/// A source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// Its name.
+    pub name: String,
+    /// When it was first read.
+    pub first_read_at: Timestamp,
+    /// When something last came of it.
+    pub last_read_at: Timestamp,
+    /// When the last alert came.
+    pub last_alert_at: Option<Timestamp>,
+    /// What is wrong with it now.
+    pub trouble: Option<String>,
+    /// Lines read.
+    pub lines: i64,
+    /// Alerts among them.
+    pub alerts: i64,
+    /// Findings seen for the first time.
+    pub new: i64,
+    /// Sightings of known findings.
+    pub repeats: i64,
+    /// Alerts that were not forwarded, by reason.
+    pub filtered: BTreeMap<String, i64>,
+    /// Input that was not understood, by reason.
+    pub rejected: BTreeMap<String, i64>,
+}
+
+/// A destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeskRow {
+    /// Its name.
+    pub name: String,
+    /// Deliveries by state, and `created`, `found`, `retries`.
+    pub counts: BTreeMap<String, i64>,
+    /// When it last did what was asked.
+    pub last_ok_at: Option<Timestamp>,
+    /// When it last did not.
+    pub last_error_at: Option<Timestamp>,
+    /// What it said then.
+    pub last_error: Option<String>,
+    /// What of it waits.
+    pub holds: Vec<HoldRow>,
+    /// Requests in the present hour of the budget.
+    pub requests_this_hour: i64,
+}
+
+/// A destination, or one table of it, that waits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HoldRow {
+    /// Empty: the whole destination.
+    pub table: String,
+    /// Since when.
+    pub since_at: Timestamp,
+    /// Until when at least.
+    pub until_at: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// One run of pushing what is due.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SyncRow {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// Why it ran.
+    pub cause: String,
+    /// Tickets created.
+    pub created: i64,
+    /// Tickets found there already.
+    pub found: i64,
+    /// Deliveries to be tried again.
+    pub again: i64,
+    /// Dead letters made.
+    pub dead: i64,
+}
+
+/// What a person should know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NoticeRow {
+    /// What it is about.
+    pub subject: String,
+    /// What is the case.
+    pub text: String,
+    /// What to do.
+    pub remedy: String,
+    /// First seen.
+    pub first_at: Timestamp,
+    /// Last seen.
+    pub last_at: Timestamp,
+    /// How often.
+    pub count: i64,
+}
+
+/// A finding.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AlertRow {
+    /// Its row.
+    pub id: i64,
+    /// 64 hex digits.
+    pub fingerprint: String,
+    /// Which source.
+    pub source: String,
+    /// How often it was seen.
+    pub occurrences: i64,
+    /// By the sensor's clock.
+    pub first_seen_at: Timestamp,
+    /// By the sensor's clock.
+    pub last_seen_at: Timestamp,
+    /// The alert as first recorded; `null` when the row is damaged.
+    pub alert: Option<Alert>,
+}
+
+/// A recent alert that was not forwarded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FilteredRow {
+    /// By the sensor's clock.
+    pub at: Timestamp,
+    /// Which source.
+    pub source: String,
+    /// Why.
+    pub reason: String,
+    /// Severity.
+    pub severity: Severity,
+    /// Engine.
+    pub engine: String,
+    /// First protocol.
+    pub protocol: String,
+    /// Title.
+    pub title: String,
+    /// `10.0.0.1 → 10.0.0.2`.
+    pub parties: String,
+}
+
+/// Recent input that was not understood.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RejectRow {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Which source.
+    pub source: String,
+    /// Why.
+    pub reason: String,
+    /// Where and what.
+    pub detail: String,
+    /// The beginning of it.
+    pub sample: String,
+}
+
+/// A ticket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TicketRow {
+    /// Its row.
+    pub id: TicketId,
+    /// Destination.
+    pub desk: String,
+    /// Table there.
+    pub table: String,
+    /// `INC0010042`; empty until it is there, and on tables without numbers.
+    pub number: String,
+    /// Empty until it is there.
+    pub sys_id: String,
+    /// `opening`, `open`, `closed`, `withdrawn`.
+    pub state: String,
+    /// How many tickets of the same alert were closed before.
+    pub generation: u32,
+    /// The rule that asked for it.
+    pub rule: String,
+    /// When it was confirmed there.
+    pub opened_at: Option<Timestamp>,
+    /// Severity of the alert.
+    pub severity: Severity,
+    /// Title of the alert.
+    pub title: String,
+    /// How often the alert was seen.
+    pub occurrences: i64,
+    /// Fingerprint of the alert.
+    pub fingerprint: String,
+}
+
+/// A delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// Its id, for `queue show|retry|drop`.
+    pub id: DeliveryId,
+    /// What it tells.
+    pub payload: String,
+    /// Where it is.
+    pub state: String,
+    /// Destination.
+    pub desk: String,
+    /// Table there.
+    pub table: String,
+    /// Severity of the alert.
+    pub severity: Severity,
+    /// Title of the alert.
+    pub title: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Whether an attempt may have reached the other side without an answer.
+    pub doubtful: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it is due.
+    pub due_at: Timestamp,
+    /// The other side's words of the last failure.
+    pub reason: Option<String>,
+    /// The rule that asked for it.
+    pub rule: String,
+    /// Its attempts, oldest first; only in `queue show`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<AttemptRow>,
+    /// Its alert; only in `queue show`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<Alert>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttemptRow {
+    /// Which.
+    pub n: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration_ms: i64,
+    /// What came of it.
+    pub outcome: String,
+    /// HTTP status.
+    pub status: Option<u16>,
+    /// The ticket's number, or the other side's words.
+    pub message: Option<String>,
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+impl Reader {
+    /// Opens the store of a state directory.
+    ///
+    /// # Errors
+    /// [`OpenError::Absent`] when otrelay has not run there yet.
+    pub fn open(dir: &Path) -> std::result::Result<Self, OpenError> {
+        let path = dir.join(DATABASE);
+        let conn = schema::open_reader(&path)?;
+        let size = std::fs::metadata(&path).map_or(0, |m| m.len());
+        Ok(Self { conn, size })
+    }
+
+    /// How things are. Cheap at any size: counters are kept, not counted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn overview(&self) -> Result<Overview> {
+        let tallies = self.tallies()?;
+        let of = |scope: &str| tallies.get(scope).cloned().unwrap_or_default();
+        let sources = self.sources(&of)?;
+        let desks = self.desks(&of)?;
+        let sum = |name: &str| desks.iter().filter_map(|d| d.counts.get(name)).sum::<i64>();
+        let (backlog, dead) = (sum("pending") + sum("claimed"), sum("dead"));
+        let oldest: Option<i64> = self.conn.query_row(
+            "SELECT min(created_at) FROM (SELECT created_at FROM delivery WHERE state = 'pending'
+             ORDER BY severity DESC, id LIMIT 1)",
+            [],
+            |r| r.get(0),
+        )?;
+        Ok(Overview {
+            sources,
+            last_sync: self.syncs(1)?.pop(),
+            notices: self.notices()?,
+            backlog,
+            dead,
+            oldest_pending_at: oldest.map(Timestamp::from_micros),
+            shed: of("store").get("shed").copied().unwrap_or(0),
+            bytes: self.size,
+            desks,
+        })
+    }
+
+    fn tallies(&self) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
+        let mut map: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+        let mut select = self.conn.prepare("SELECT scope, name, value FROM tally")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            map.entry(row.get(0)?).or_default().insert(row.get(1)?, row.get(2)?);
+        }
+        Ok(map)
+    }
+
+    fn sources(&self, of: &dyn Fn(&str) -> BTreeMap<String, i64>) -> Result<Vec<SourceRow>> {
+        let mut select = self
+            .conn
+            .prepare("SELECT name, first_read_at, last_read_at, last_alert_at, trouble FROM source ORDER BY id")?;
+        let rows = select.query_map([], |r| {
+            let name: String = r.get(0)?;
+            let counts = of(&format!("source:{name}"));
+            let get = |key: &str| counts.get(key).copied().unwrap_or(0);
+            Ok(SourceRow {
+                first_read_at: at(r, 1)?,
+                last_read_at: at(r, 2)?,
+                last_alert_at: maybe_at(r, 3)?,
+                trouble: r.get(4)?,
+                lines: get("lines"),
+                alerts: get("alerts"),
+                new: get("new"),
+                repeats: get("repeats"),
+                filtered: of(&format!("filtered:{name}")),
+                rejected: of(&format!("rejected:{name}")),
+                name,
+            })
+        })?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    fn desks(&self, of: &dyn Fn(&str) -> BTreeMap<String, i64>) -> Result<Vec<DeskRow>> {
+        let mut select = self.conn.prepare(
+            "SELECT id, name, last_ok_at, last_error_at, last_error, window_used FROM desk ORDER BY id",
+        )?;
+        let mut rows = select.query([])?;
+        let mut desks = Vec::new();
+        while let Some(r) = rows.next()? {
+            let name: String = r.get(1)?;
+            desks.push(DeskRow {
+                counts: of(&format!("desk:{name}")),
+                name,
+                last_ok_at: maybe_at(r, 2)?,
+                last_error_at: maybe_at(r, 3)?,
+                last_error: r.get(4)?,
+                holds: self.holds(r.get(0)?)?,
+                requests_this_hour: r.get(5)?,
+            });
+        }
+        Ok(desks)
+    }
+
+    fn holds(&self, desk: i64) -> Result<Vec<HoldRow>> {
+        let mut select = self
+            .conn
+            .prepare_cached("SELECT table_name, since_at, until_at, reason, remedy FROM hold WHERE desk_id = ?1")?;
+        let rows = select.query_map([desk], |r| {
+            Ok(HoldRow {
+                table: r.get(0)?,
+                since_at: at(r, 1)?,
+                until_at: at(r, 2)?,
+                reason: r.get(3)?,
+                remedy: r.get(4)?,
+            })
+        })?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// The latest syncs, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn syncs(&self, limit: u32) -> Result<Vec<SyncRow>> {
+        let mut select = self.conn.prepare(
+            "SELECT started_at, ended_at, cause, created, found, again, dead FROM sync ORDER BY id DESC LIMIT ?1",
+        )?;
+        let rows = select.query_map([limit], |r| {
+            Ok(SyncRow {
+                started_at: at(r, 0)?,
+                ended_at: at(r, 1)?,
+                cause: r.get(2)?,
+                created: r.get(3)?,
+                found: r.get(4)?,
+                again: r.get(5)?,
+                dead: r.get(6)?,
+            })
+        })?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    fn notices(&self) -> Result<Vec<NoticeRow>> {
+        let mut select = self.conn.prepare(
+            "SELECT subject, text, remedy, first_at, last_at, count FROM notice ORDER BY last_at DESC LIMIT 50",
+        )?;
+        let rows = select.query_map([], |r| {
+            Ok(NoticeRow {
+                subject: r.get(0)?,
+                text: r.get(1)?,
+                remedy: r.get(2)?,
+                first_at: at(r, 3)?,
+                last_at: at(r, 4)?,
+                count: r.get(5)?,
+            })
+        })?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Findings, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn alerts(&self, filter: &ListFilter) -> Result<Vec<AlertRow>> {
+        let mut select = self.conn.prepare(
+            "SELECT a.id, a.fingerprint, s.name, a.occurrences, a.first_seen_at, a.last_seen_at, b.body
+             FROM alert a JOIN source s ON s.id = a.source_id JOIN alert_body b ON b.alert_id = a.id
+             WHERE a.severity >= ?1 AND (?2 IS NULL OR json_extract(b.body, '$.title') LIKE ?2)
+             ORDER BY a.id DESC LIMIT ?3",
+        )?;
+        let rows = select.query_map(params![severity(filter), like(filter), limit(filter)], |r| {
+            Ok(AlertRow {
+                id: r.get(0)?,
+                fingerprint: Fingerprint::from_bytes(r.get(1)?).to_string(),
+                source: r.get(2)?,
+                occurrences: r.get(3)?,
+                first_seen_at: at(r, 4)?,
+                last_seen_at: at(r, 5)?,
+                alert: serde_json::from_str(&r.get::<_, String>(6)?).ok(),
+            })
+        })?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Recent alerts that were not forwarded, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn filtered(&self, filter: &ListFilter) -> Result<Vec<FilteredRow>> {
+        let mut select = self.conn.prepare(
+            "SELECT f.at, s.name, f.reason, f.severity, f.engine, f.protocol, f.title, f.parties
+             FROM filtered_sample f JOIN source s ON s.id = f.source_id
+             WHERE f.severity >= ?1 AND (?2 IS NULL OR f.title LIKE ?2) ORDER BY f.id DESC LIMIT ?3",
+        )?;
+        let rows = select.query_map(params![severity(filter), like(filter), limit(filter)], |r| {
+            Ok(FilteredRow {
+                at: at(r, 0)?,
+                source: r.get(1)?,
+                reason: r.get(2)?,
+                severity: level(r, 3)?,
+                engine: r.get(4)?,
+                protocol: r.get(5)?,
+                title: r.get(6)?,
+                parties: r.get(7)?,
+            })
+        })?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Recent input that was not understood, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn rejected(&self, filter: &ListFilter) -> Result<Vec<RejectRow>> {
+        let mut select = self.conn.prepare(
+            "SELECT r.at, s.name, r.reason, r.detail, r.sample FROM reject_sample r
+             JOIN source s ON s.id = r.source_id ORDER BY r.id DESC LIMIT ?1",
+        )?;
+        let rows = select.query_map([limit(filter)], |r| {
+            Ok(RejectRow {
+                at: at(r, 0)?,
+                source: r.get(1)?,
+                reason: r.get(2)?,
+                detail: r.get(3)?,
+                sample: r.get(4)?,
+            })
+        })?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Tickets, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
+        let mut select = self.conn.prepare(
+            "SELECT t.id, k.name, r.table_name, coalesce(t.number, ''), coalesce(t.sys_id, ''), t.state,
+                    t.generation, t.rule, t.opened_at, a.severity, json_extract(b.body, '$.title'), a.occurrences,
+                    a.fingerprint
+             FROM ticket t JOIN route r ON r.id = t.route_id JOIN desk k ON k.id = r.desk_id
+             JOIN alert a ON a.id = t.alert_id JOIN alert_body b ON b.alert_id = a.id
+             WHERE a.severity >= ?1 AND (?2 IS NULL OR json_extract(b.body, '$.title') LIKE ?2)
+               AND (?3 IS NULL OR t.state = ?3)
+             ORDER BY t.id DESC LIMIT ?4",
+        )?;
+        let rows = select.query_map(
+            params![severity(filter), like(filter), filter.state, limit(filter)],
+            |r| {
+                Ok(TicketRow {
+                    id: TicketId(r.get(0)?),
+                    desk: r.get(1)?,
+                    table: r.get(2)?,
+                    number: r.get(3)?,
+                    sys_id: r.get(4)?,
+                    state: r.get(5)?,
+                    generation: r.get(6)?,
+                    rule: r.get(7)?,
+                    opened_at: maybe_at(r, 8)?,
+                    severity: level(r, 9)?,
+                    title: r.get::<_, Option<String>>(10)?.unwrap_or_default(),
+                    occurrences: r.get(11)?,
+                    fingerprint: Fingerprint::from_bytes(r.get(12)?).to_string(),
+                })
+            },
+        )?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Deliveries in a state, in the order in which they will be sent (pending) or newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deliveries(&self, state: DeliveryState, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
+        let order = if state == DeliveryState::Pending { "d.severity DESC, d.id" } else { "d.id DESC" };
+        let mut select = self.conn.prepare(&format!(
+            "{DELIVERY} WHERE d.state = ?1 AND d.severity >= ?2
+               AND (?3 IS NULL OR json_extract(b.body, '$.title') LIKE ?3) ORDER BY {order} LIMIT ?4"
+        ))?;
+        let rows = select
+            .query_map(params![state.as_str(), severity(filter), like(filter), limit(filter)], delivery)?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// One delivery with its attempts and its alert.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>> {
+        let mut select = self.conn.prepare(&format!("{DELIVERY} WHERE d.id = ?1"))?;
+        let Some(mut row) = select.query_map([id.0], delivery)?.next().transpose()? else { return Ok(None) };
+        row.alert = self
+            .conn
+            .query_row(
+                "SELECT b.body FROM delivery d JOIN ticket t ON t.id = d.ticket_id
+                 JOIN alert_body b ON b.alert_id = t.alert_id WHERE d.id = ?1",
+                [id.0],
+                |r| r.get::<_, String>(0),
+            )
+            .ok()
+            .and_then(|body| serde_json::from_str(&body).ok());
+        let mut history = self.conn.prepare(
+            "SELECT n, started_at, duration_ms, outcome, status, message FROM attempt WHERE delivery_id = ?1
+             ORDER BY n",
+        )?;
+        row.history = history
+            .query_map([id.0], |r| {
+                Ok(AttemptRow {
+                    n: r.get(0)?,
+                    started_at: at(r, 1)?,
+                    duration_ms: r.get(2)?,
+                    outcome: r.get(3)?,
+                    status: r.get(4)?,
+                    message: r.get(5)?,
+                })
+            })?
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(Some(row))
+    }
+
+    /// `ok`, or the first thing that SQLite finds wrong.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn integrity(&self) -> Result<String> {
+        Ok(self.conn.query_row("PRAGMA integrity_check(1)", [], |r| r.get(0))?)
+    }
+}
+
+const DELIVERY: &str = "SELECT d.id, d.payload, d.state, k.name, r.table_name, d.severity,
+       json_extract(b.body, '$.title'), d.attempts, d.doubtful, d.created_at, d.due_at, d.reason, t.rule
+     FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
+     JOIN desk k ON k.id = d.desk_id JOIN alert_body b ON b.alert_id = t.alert_id";
+
+fn delivery(r: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+    Ok(DeliveryRow {
+        id: DeliveryId(r.get(0)?),
+        payload: r.get(1)?,
+        state: r.get(2)?,
+        desk: r.get(3)?,
+        table: r.get(4)?,
+        severity: level(r, 5)?,
+        title: r.get::<_, Option<String>>(6)?.unwrap_or_default(),
+        attempts: r.get(7)?,
+        doubtful: r.get(8)?,
+        created_at: at(r, 9)?,
+        due_at: at(r, 10)?,
+        reason: r.get(11)?,
+        rule: r.get(12)?,
+        history: Vec::new(),
+        alert: None,
+    })
+}
+
+fn at(r: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    r.get(column).map(Timestamp::from_micros)
+}
+
+fn maybe_at(r: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(r.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
+}
+
+fn level(r: &Row<'_>, column: usize) -> rusqlite::Result<Severity> {
+    let n: i64 = r.get(column)?;
+    Ok(Severity::ALL.get(n as usize).copied().unwrap_or(Severity::Warning))
+}
+
+fn severity(filter: &ListFilter) -> i64 {
+    filter.min_severity.map_or(0, |s| s as i64)
+}
+
+/// Most rows of one answer: an answer over the control socket stays bounded.
+const ROWS_MAX: u32 = 10_000;
+
+fn limit(filter: &ListFilter) -> u32 {
+    if filter.limit == 0 { ROWS_MAX } else { filter.limit.min(ROWS_MAX) }
+}
+
+/// `LIKE` pattern of a search text; its own wildcards are left to mean what they mean in SQL.
+fn like(filter: &ListFilter) -> Option<String> {
+    filter.text.as_ref().map(|text| format!("%{text}%"))
+}

@@ -1,0 +1,155 @@
+//! The writer's connection and what it keeps in memory beside it. Lives on one thread at a time: inside
+//! `spawn_blocking` while a batch runs, with the writer between batches.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+
+use super::index::FingerprintIndex;
+use super::{OpenError, StoreError};
+
+/// An open database with its memory. Everything here can be rebuilt from the file.
+pub(super) struct Session {
+    pub(super) conn: Connection,
+    memory: Memory,
+}
+
+/// What an operation sees: the connection inside a transaction, and the memory that belongs to it.
+pub(crate) struct Tx<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) memory: &'a mut Memory,
+}
+
+/// What is kept in memory so that it is not asked again for each row.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub(super) index: FingerprintIndex,
+    sources: HashMap<String, i64>,
+    desks: HashMap<String, i64>,
+    routes: HashMap<(String, String), (i64, i64)>,
+    tallies: HashMap<(String, &'static str), i64>,
+}
+
+impl Session {
+    /// Takes an opened connection and loads what is kept in memory.
+    pub(super) fn new(conn: Connection) -> Result<Self, OpenError> {
+        conn.set_prepared_statement_cache_capacity(64);
+        let memory = Memory { index: FingerprintIndex::load(&conn)?, ..Memory::default() };
+        Ok(Self { conn, memory })
+    }
+
+    /// Runs `work` in one transaction. After an error nothing of it is in the file nor in memory.
+    pub(super) fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let mut tx = Tx { conn: &self.conn, memory: &mut self.memory };
+        let result = work(&mut tx).and_then(|value| {
+            tx.flush_tallies()?;
+            tx.conn.execute_batch("COMMIT")?;
+            Ok(value)
+        });
+        if result.is_err() {
+            self.roll_back();
+        }
+        result
+    }
+
+    fn roll_back(&mut self) {
+        if !self.conn.is_autocommit() {
+            // A failed rollback leaves the connection in the transaction; the next BEGIN then says so.
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+        let index = FingerprintIndex::load(&self.conn).unwrap_or_default();
+        self.memory = Memory { index, ..Memory::default() };
+    }
+}
+
+impl Tx<'_> {
+    /// Runs `work` so that its failure takes back only what it did itself. Memory that it changed may be ahead of the
+    /// file afterwards, so it is loaded again.
+    pub(super) fn nested<T>(
+        &mut self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.flush_tallies()?;
+        self.conn.execute_batch("SAVEPOINT op")?;
+        let result = work(self).and_then(|value| {
+            self.flush_tallies()?;
+            Ok(value)
+        });
+        if result.is_err() {
+            self.conn.execute_batch("ROLLBACK TO op")?;
+            *self.memory = Memory { index: FingerprintIndex::load(self.conn)?, ..Memory::default() };
+        }
+        self.conn.execute_batch("RELEASE op")?;
+        result
+    }
+
+    /// Adds to a counter; written once per transaction.
+    pub(super) fn count(&mut self, scope: &str, name: &'static str, by: i64) {
+        if by != 0 {
+            *self.memory.tallies.entry((scope.to_owned(), name)).or_default() += by;
+        }
+    }
+
+    fn flush_tallies(&mut self) -> Result<(), StoreError> {
+        if self.memory.tallies.is_empty() {
+            return Ok(());
+        }
+        let mut add = self.conn.prepare_cached(
+            "INSERT INTO tally (scope, name, value) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET value = value + excluded.value",
+        )?;
+        for ((scope, name), by) in self.memory.tallies.drain() {
+            add.execute(params![scope, name, by])?;
+        }
+        Ok(())
+    }
+
+    /// The row of a source, made when it is new; `now` is when it was first read.
+    pub(super) fn source_id(&mut self, name: &str, now: i64) -> Result<i64, StoreError> {
+        if let Some(id) = self.memory.sources.get(name) {
+            return Ok(*id);
+        }
+        self.conn.execute(
+            "INSERT INTO source (name, first_read_at, last_read_at) VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING",
+            params![name, now],
+        )?;
+        let id = self.conn.query_row("SELECT id FROM source WHERE name = ?1", [name], |row| row.get(0))?;
+        self.memory.sources.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    /// The row of a destination, made when it is new.
+    pub(super) fn desk_id(&mut self, name: &str) -> Result<i64, StoreError> {
+        if let Some(id) = self.memory.desks.get(name) {
+            return Ok(*id);
+        }
+        self.conn.execute("INSERT INTO desk (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
+        let id = self.conn.query_row("SELECT id FROM desk WHERE name = ?1", [name], |row| row.get(0))?;
+        self.memory.desks.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    /// The rows of a destination and of one of its tables, made when they are new.
+    pub(super) fn route_id(&mut self, desk: &str, table: &str) -> Result<(i64, i64), StoreError> {
+        let key = (desk.to_owned(), table.to_owned());
+        if let Some(ids) = self.memory.routes.get(&key) {
+            return Ok(*ids);
+        }
+        let desk_id = self.desk_id(desk)?;
+        self.conn.execute(
+            "INSERT INTO route (desk_id, table_name) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            params![desk_id, table],
+        )?;
+        let route_id = self.conn.query_row(
+            "SELECT id FROM route WHERE desk_id = ?1 AND table_name = ?2",
+            params![desk_id, table],
+            |row| row.get(0),
+        )?;
+        self.memory.routes.insert(key, (desk_id, route_id));
+        Ok((desk_id, route_id))
+    }
+}

@@ -1,0 +1,218 @@
+//! The single writer: operations arrive on a bounded channel, join a transaction, and are answered after it is synced.
+//!
+//! Group commit adapts: what has come while the last commit ran goes into the next one. Operations that nobody waits
+//! for (a quiet sensor's alerts) are gathered for [`GATHER`] after the last commit, which bounds the syncs on flash to
+//! four a second; urgent ones are committed at once. An idle writer does nothing at all.
+//!
+//! Each batch runs in one `spawn_blocking`, so the disk never stops the runtime's thread, and a store in a test with
+//! paused time works.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::lock::StateLock;
+use super::session::{Session, Tx};
+use super::{DATABASE, OpenError, Settings, StoreError, schema};
+use crate::clock::SharedClock;
+
+/// How long operations that are not urgent are gathered after the last commit.
+const GATHER: Duration = Duration::from_millis(250);
+/// Most operations in one transaction; an operation of the intake is bounded by its batch.
+const MAX_OPERATIONS: usize = 64;
+/// Operations that may wait before callers have to.
+const QUEUE: usize = 16;
+
+/// One thing done to the store, inside a transaction.
+pub(crate) trait Operation: Send + 'static {
+    /// What the caller gets after the commit.
+    type Output: Send + 'static;
+
+    /// Whether somebody waits for it; otherwise it may be gathered for a moment.
+    fn urgent(&self) -> bool {
+        true
+    }
+
+    /// Does it. An error takes back what it did, and only that.
+    fn run(self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError>;
+}
+
+/// Called with the commit's result, on the writer's thread.
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// What running a job leaves: its answer, and the error after which the whole transaction has to go.
+type Ran = (Answer, Option<StoreError>);
+
+struct Job {
+    urgent: bool,
+    run: Box<dyn FnOnce(&mut Tx<'_>) -> Ran + Send>,
+}
+
+/// Handle to the store: cheap to clone, one async method per operation (in `op/`).
+#[derive(Clone)]
+pub struct Store {
+    jobs: mpsc::Sender<Job>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What every handle sees.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) clock: SharedClock,
+}
+
+/// The writer's task. Run it until every [`Store`] handle is gone; then the database is closed.
+pub struct Writer {
+    jobs: mpsc::Receiver<Job>,
+    session: Session,
+    _lock: StateLock,
+}
+
+impl Store {
+    /// Opens the state directory for writing: makes it, locks it, opens and migrates the database. Blocking.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with what to do.
+    pub fn open(settings: &Settings, clock: SharedClock) -> Result<(Self, Writer), OpenError> {
+        make_dir(&settings.dir)?;
+        let lock = StateLock::take(&settings.dir)?;
+        let path = settings.dir.join(DATABASE);
+        let conn = schema::open_writer(&path, settings.max_size)?;
+        restrict(&path)?;
+        let session = Session::new(conn)?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let store = Self { jobs: sender, shared: Arc::new(Shared { settings: settings.clone(), clock }) };
+        Ok((store, Writer { jobs: receiver, session, _lock: lock }))
+    }
+
+    /// Whether an agent runs on this state directory.
+    pub fn is_running(dir: &Path) -> bool {
+        StateLock::is_held(dir)
+    }
+
+    /// Submits an operation and waits for its commit.
+    pub(super) async fn call<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.submit(operation).await?.await
+    }
+
+    /// Submits an operation; the returned future ends with its commit. Waits only for room in the queue.
+    pub(super) async fn submit<O: Operation>(
+        &self,
+        operation: O,
+    ) -> Result<impl Future<Output = Result<O::Output, StoreError>> + Send + use<O>, StoreError> {
+        let (send, answer) = oneshot::channel();
+        let urgent = operation.urgent();
+        let run = Box::new(move |tx: &mut Tx<'_>| -> Ran {
+            let result = tx.nested(|tx| operation.run(tx));
+            // After some errors SQLite has already rolled the whole transaction back.
+            let fatal = result.as_ref().err().filter(|e| is_fatal(e) || tx.conn.is_autocommit()).cloned();
+            let answer: Answer = Box::new(move |commit| {
+                // Nobody may be listening any more; the operation stands all the same.
+                let _ = send.send(commit.and(result));
+            });
+            (answer, fatal)
+        });
+        self.jobs.send(Job { urgent, run }).await.map_err(|_| StoreError::Closed)?;
+        Ok(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+}
+
+impl Writer {
+    /// Runs until every handle is gone.
+    ///
+    /// # Errors
+    /// The first failure after which the process has to start again: the disk failed or the database is damaged.
+    pub async fn run(self) -> Result<(), StoreError> {
+        let Self { mut jobs, mut session, _lock } = self;
+        let mut last_commit: Option<Instant> = None;
+        while let Some(first) = jobs.recv().await {
+            let batch = gather(first, &mut jobs, last_commit).await;
+            let done = tokio::task::spawn_blocking(move || {
+                let outcome = commit(&mut session, batch);
+                (session, outcome)
+            });
+            let outcome;
+            (session, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
+            last_commit = Some(Instant::now());
+            outcome.or_else(|e| if is_fatal(&e) { Err(e) } else { Ok(()) })?;
+        }
+        // Leaves a small WAL behind and tells the query planner what it learnt; neither is needed for safety.
+        let _ = tokio::task::spawn_blocking(move || session.conn.execute_batch("PRAGMA optimize")).await;
+        Ok(())
+    }
+}
+
+/// Whether the process has to start again after this error.
+fn is_fatal(e: &StoreError) -> bool {
+    matches!(e, StoreError::Disk(_) | StoreError::Damaged(_))
+}
+
+/// The first job and those that may join it.
+async fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, last_commit: Option<Instant>) -> Vec<Job> {
+    let mut urgent = first.urgent;
+    let mut batch = vec![first];
+    while batch.len() < MAX_OPERATIONS {
+        if let Ok(job) = jobs.try_recv() {
+            urgent |= job.urgent;
+            batch.push(job);
+            continue;
+        }
+        let Some(until) = last_commit.map(|at| at + GATHER).filter(|at| !urgent && Instant::now() < *at) else {
+            break;
+        };
+        match tokio::time::timeout_at(until, jobs.recv()).await {
+            Ok(Some(job)) => {
+                urgent |= job.urgent;
+                batch.push(job);
+            }
+            Ok(None) | Err(_) => break,
+        }
+    }
+    batch
+}
+
+/// One transaction for all of them; the answers leave after the commit.
+fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
+    let mut answers = Vec::with_capacity(batch.len());
+    let outcome = session.transaction(|tx| {
+        let mut fatal = None;
+        for job in batch {
+            let (answer, error) = (job.run)(tx);
+            answers.push(answer);
+            fatal = fatal.or(error);
+        }
+        fatal.map_or(Ok(()), Err)
+    });
+    for answer in answers {
+        answer(outcome.clone());
+    }
+    outcome
+}
+
+/// The state directory, for the owner only.
+fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    if !std::fs::metadata(dir).map_err(io)?.is_dir() {
+        return Err(io(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+    }
+    Ok(())
+}
+
+/// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.
+fn restrict(path: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::PermissionsExt;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let file = Path::new(&name);
+        if file.exists() {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
+                .map_err(|source| OpenError::Io { path: file.to_owned(), source })?;
+        }
+    }
+    Ok(())
+}

@@ -1,6 +1,23 @@
 //! 3 — the loop that takes a batch, decides, and commits alerts, decisions, deliveries and cursors together.
+//!
+//! One batch after the other and never the next before the last is synced: a batch that failed is tried again as it is,
+//! because a later cursor would step over its alerts. When the store is full nothing more is taken; the bounded channel
+//! then stops the source, and the file is the buffer. Batches that came while the disk was busy go into one commit.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use crate::model::{Alert, Engine, Fingerprint, RuleName, Severity, SourceName, Timestamp};
+use crate::rules::{Decision, Reason, Rules};
+use crate::source::{Batch, RejectReason, Sighting};
+use crate::store::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sample};
+use crate::store::op::reroute::Undelivered;
+use crate::store::{Store, StoreError};
 
 /// `[sync] backfill`: which alerts are forwarded when a source is first read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,4 +33,267 @@ pub enum Backfill {
 pub struct Settings {
     /// `[sync] backfill`.
     pub backfill: Backfill,
+}
+
+/// Batches that are committed together at most.
+const TOGETHER: usize = 4;
+/// Samples of filtered alerts that one batch may add to the ring, by reason.
+const SAMPLES: usize = 4;
+/// Wait before a full store is tried again.
+const FULL_WAIT: Duration = Duration::from_secs(5);
+/// Alerts in one step when changed rules are applied to what is undelivered.
+const PAGE: usize = 200;
+
+/// The intake's state.
+pub struct Intake {
+    store: Store,
+    rules: Arc<Rules>,
+    clock: SharedClock,
+    settings: Settings,
+}
+
+impl Intake {
+    /// An intake that decides by these rules.
+    pub fn new(store: Store, rules: Arc<Rules>, clock: SharedClock, settings: Settings) -> Self {
+        Self { store, rules, clock, settings }
+    }
+
+    /// Takes batches until the sources are gone, then has drained them. `stop` only ends the wait for a full store.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the process has to start again.
+    pub async fn run(
+        self,
+        mut batches: mpsc::Receiver<Batch>,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut waiting = Vec::with_capacity(TOGETHER);
+        while batches.recv_many(&mut waiting, TOGETHER).await > 0 {
+            let records: Vec<Record> = waiting.drain(..).map(|batch| self.decide(batch)).collect();
+            self.commit(records, &stop).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, records: Vec<Record>, stop: &CancellationToken) -> Result<Recorded, StoreError> {
+        let mut told = false;
+        loop {
+            match self.store.record(records.clone()).await {
+                Ok(recorded) => {
+                    if recorded.room.is_tight() {
+                        self.make_room().await?;
+                    }
+                    return Ok(recorded);
+                }
+                Err(e) if e.is_passing() && !stop.is_cancelled() => {
+                    if !told {
+                        tracing::error!("nothing more is taken in until there is room: {e}");
+                        told = true;
+                    }
+                    if self.make_room().await? == 0 {
+                        tokio::select! {
+                            () = tokio::time::sleep(FULL_WAIT) => {}
+                            () = stop.cancelled() => {}
+                        }
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    async fn make_room(&self) -> Result<u64, StoreError> {
+        let given_up = self.store.make_room().await?;
+        if given_up > 0 {
+            tracing::error!(
+                alerts = given_up,
+                "the buffer is full ([buffer] max_size): undelivered alerts of the lowest severity were given up"
+            );
+        }
+        Ok(given_up)
+    }
+
+    /// Turns a batch into what the store has to do. Pure but for the time of receipt.
+    fn decide(&self, batch: Batch) -> Record {
+        let now = self.clock.now();
+        let mut folded = Folded::default();
+        let alerts = batch.sightings.len() as u64;
+        for sighting in batch.sightings {
+            folded.add(sighting, |s| self.verdict(s, now));
+        }
+        Record {
+            now,
+            gather: !batch.more,
+            lines: batch.lines,
+            alerts,
+            entries: folded.entries,
+            filtered: folded.filtered.into_values().collect(),
+            rejected: rejected(&batch.source, &batch.rejects, &batch.reject_counts),
+            cursors: batch.cursors,
+            finished: batch.finished,
+            trouble: batch.trouble,
+            source: batch.source,
+        }
+    }
+
+    fn verdict(&self, sighting: &Sighting, now: Timestamp) -> Result<Vec<Routed>, Reason> {
+        if sighting.backlog && self.is_too_old(sighting.alert.time, now) {
+            return Err(Reason::TooOld);
+        }
+        let decision = self.rules.decide(&sighting.alert);
+        if decision.is_forwarded() { Ok(routed(&decision)) } else { Err(decision.reason) }
+    }
+
+    fn is_too_old(&self, time: Timestamp, now: Timestamp) -> bool {
+        match self.settings.backfill {
+            Backfill::All => false,
+            Backfill::Within(Duration::ZERO) => true,
+            Backfill::Within(age) => time < now.before(age),
+        }
+    }
+
+    /// Applies changed rules to what is still undelivered; does nothing when they are the ones it was made by.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it goes on from the beginning at the next start.
+    pub async fn apply_rules(&self) -> Result<(), StoreError> {
+        let digest: String = self.rules.digest().iter().map(|b| format!("{b:02x}")).collect();
+        let known = self.store.rules_digest().await?;
+        if known.as_deref() == Some(digest.as_str()) {
+            return Ok(());
+        }
+        if known.is_some() {
+            tracing::info!("the rules have changed; they are applied to what is still undelivered");
+        }
+        let mut after = 0;
+        loop {
+            let page = self.store.undelivered(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.alert_id;
+            for Undelivered { alert_id, alert } in page {
+                let routes = routed(&self.rules.decide(&alert));
+                self.store.reroute(alert_id, routes).await?;
+            }
+        }
+        self.store.set_rules_digest(digest).await
+    }
+}
+
+fn routed(decision: &Decision<'_>) -> Vec<Routed> {
+    let route = |r: &crate::rules::Route<'_>| Routed {
+        desk: r.desk.clone(),
+        table: r.table.clone(),
+        rule: RuleName::clone(r.rule_name),
+    };
+    decision.routes.iter().map(route).collect()
+}
+
+/// What decides the same way within a batch: a fingerprint can change its severity between two sightings (a changed
+/// rule of the sensor), and then it is decided again.
+type Key = (Fingerprint, Severity, Engine, bool);
+
+/// A batch with its repeats folded.
+#[derive(Default)]
+struct Folded {
+    seen: HashMap<Key, Place>,
+    entries: Vec<Entry>,
+    filtered: HashMap<Reason, Filtered>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Entry(usize),
+    Filtered(Reason),
+}
+
+impl Folded {
+    fn add(&mut self, sighting: Sighting, verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>) {
+        let Alert { severity, engine, time, .. } = sighting.alert;
+        let key = (sighting.fingerprint, severity, engine, sighting.backlog);
+        match self.seen.get(&key) {
+            // A backlog reaches from before to after the backfill's edge, so only an entry answers for the next sighting.
+            Some(Place::Entry(at)) if !sighting.backlog => {
+                let entry = &mut self.entries[*at];
+                entry.occurrences += 1;
+                entry.last_seen_at = entry.last_seen_at.max(time);
+            }
+            Some(Place::Filtered(reason)) if !sighting.backlog => {
+                let reason = *reason;
+                self.filter(reason, &sighting.alert);
+            }
+            _ => self.decide(key, sighting, verdict),
+        }
+    }
+
+    fn decide(
+        &mut self,
+        key: Key,
+        sighting: Sighting,
+        verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>,
+    ) {
+        let place = match verdict(&sighting) {
+            Err(reason) => {
+                self.filter(reason, &sighting.alert);
+                Place::Filtered(reason)
+            }
+            Ok(routes) => {
+                if let Some(Place::Entry(at)) = self.seen.get(&key) {
+                    let entry = &mut self.entries[*at];
+                    entry.occurrences += 1;
+                    entry.last_seen_at = entry.last_seen_at.max(sighting.alert.time);
+                    return;
+                }
+                self.entries.push(Entry {
+                    fingerprint: sighting.fingerprint,
+                    last_seen_at: sighting.alert.time,
+                    alert: sighting.alert,
+                    occurrences: 1,
+                    routes,
+                });
+                Place::Entry(self.entries.len() - 1)
+            }
+        };
+        self.seen.insert(key, place);
+    }
+
+    fn filter(&mut self, reason: Reason, alert: &Alert) {
+        let filtered = self
+            .filtered
+            .entry(reason)
+            .or_insert_with(|| Filtered { reason: reason.as_str(), count: 0, samples: Vec::new() });
+        filtered.count += 1;
+        if filtered.samples.len() < SAMPLES {
+            filtered.samples.push(Sample {
+                at: alert.time,
+                severity: alert.severity,
+                engine: alert.engine,
+                protocol: alert.protocols.first().cloned(),
+                title: alert.title.clone(),
+                parties: format!("{} → {}", party(&alert.source), party(&alert.destination)),
+            });
+        }
+    }
+}
+
+fn party(end: &crate::model::Endpoint) -> String {
+    end.name
+        .clone()
+        .or_else(|| end.ip.map(|ip| ip.to_string()))
+        .or_else(|| end.mac.clone())
+        .unwrap_or_else(|| "?".to_owned())
+}
+
+fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u64; 4]) -> Vec<Rejected> {
+    let mut all = Vec::new();
+    for (reason, count) in RejectReason::ALL.into_iter().zip(counts).filter(|(_, count)| **count > 0) {
+        let samples: Vec<(String, String)> = rejects
+            .iter()
+            .filter(|r| r.reason == reason)
+            .map(|r| (r.detail.clone(), r.sample.clone()))
+            .collect();
+        let first = samples.first().map_or("", |(detail, _)| detail);
+        tracing::warn!(source = %source, reason = reason.as_str(), count, "input was not understood: {first}");
+        all.push(Rejected { reason: reason.as_str(), count: *count, samples });
+    }
+    all
 }

@@ -30,6 +30,8 @@ pub mod servicenow;
 
 pub mod status;
 
+pub mod control;
+
 // Ground.
 pub mod net;
 

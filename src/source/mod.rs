@@ -79,6 +79,8 @@ pub struct Batch {
     pub cursors: Vec<FileCursor>,
     /// Cursors of files that are gone and read to their end: forgotten with this batch.
     pub finished: Vec<FileCursor>,
+    /// Whether the source has more to give at once: the batch ended at a limit, not at the end of the input.
+    pub more: bool,
     /// What is wrong with the source at the moment, in words (`/var/log/suricata/eve.json is a directory`); `None`: nothing.
     pub trouble: Option<String>,
 }
@@ -94,6 +96,7 @@ impl Batch {
             lines: 0,
             cursors: Vec::new(),
             finished: Vec::new(),
+            more: false,
             trouble: None,
         }
     }

@@ -1,1 +1,143 @@
-//! (room is being built)
+//! For people: how things are, in one value that `status` prints and `status --json` gives out.
+//!
+//! Reads only. Whether something needs a person is decided here and nowhere else, so that the text, the JSON and the
+//! exit code cannot disagree.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Timestamp;
+use crate::store::Overview;
+
+/// How things are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the otrelay that answers.
+    pub version: String,
+    /// `[agent] name`.
+    pub agent: String,
+    /// Whether the service runs.
+    pub running: bool,
+    /// Whether a sync runs at this moment.
+    pub syncing: bool,
+    /// When this was asked.
+    pub now: Timestamp,
+    /// When the next sync is due; absent when no service runs or sync is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_sync_at: Option<Timestamp>,
+    /// What needs a person, in words; empty when all is fine.
+    pub attention: Vec<Attention>,
+    /// The numbers.
+    #[serde(flatten)]
+    pub overview: Overview,
+}
+
+/// Something that needs a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attention {
+    /// What is the case.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What the running service knows besides its store.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Whether a sync runs.
+    pub syncing: bool,
+    /// When the next one is due.
+    pub next_sync_at: Option<Timestamp>,
+}
+
+impl Status {
+    /// Puts it together; `live` is `None` when no service runs.
+    pub fn new(agent: &str, now: Timestamp, overview: Overview, live: Option<Live>) -> Self {
+        let running = live.is_some();
+        let live = live.unwrap_or_default();
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: agent.to_owned(),
+            running,
+            syncing: live.syncing,
+            now,
+            next_sync_at: live.next_sync_at,
+            attention: attention(&overview, now),
+            overview,
+        }
+    }
+}
+
+fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
+    let mut all = Vec::new();
+    let mut add = |what: String, remedy: &str| all.push(Attention { what, remedy: remedy.to_owned() });
+    for source in &o.sources {
+        if let Some(trouble) = &source.trouble {
+            add(format!("source {}: {trouble}", source.name), "see `path` of this [[source]] and the rights on the file");
+        }
+    }
+    for desk in &o.desks {
+        for hold in &desk.holds {
+            let place = if hold.table.is_empty() { String::new() } else { format!(", table {}", hold.table) };
+            let until = if hold.until_at > now { format!(" (tried again at {})", hold.until_at) } else { String::new() };
+            add(format!("destination {}{place} waits: {}{until}", desk.name, hold.reason), &hold.remedy);
+        }
+    }
+    if o.dead > 0 {
+        add(
+            format!("{} dead letter{}", o.dead, if o.dead == 1 { "" } else { "s" }),
+            "otrelay queue list --dead; then otrelay queue retry ID or otrelay queue drop ID",
+        );
+    }
+    if o.shed > 0 {
+        add(
+            format!("{} undelivered alerts were given up because the buffer was full", o.shed),
+            "raise [buffer] max_size, or narrow the rules",
+        );
+    }
+    for notice in &o.notices {
+        add(notice.text.clone(), &notice.remedy);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::DeskRow;
+
+    #[test]
+    fn quiet_when_fine() {
+        let status = Status::new("a", Timestamp::EPOCH, Overview::default(), Some(Live::default()));
+        assert!(status.attention.is_empty() && status.running);
+    }
+
+    #[test]
+    fn says_what_needs_a_person() {
+        let hold = crate::store::HoldRow {
+            table: String::new(),
+            since_at: Timestamp::EPOCH,
+            until_at: Timestamp::from_secs(300),
+            reason: "the instance refused the token".to_owned(),
+            remedy: "check the client".to_owned(),
+        };
+        let desk = DeskRow {
+            name: "prod".to_owned(),
+            counts: std::collections::BTreeMap::new(),
+            last_ok_at: None,
+            last_error_at: None,
+            last_error: None,
+            holds: vec![hold],
+            requests_this_hour: 0,
+        };
+        let overview = Overview { desks: vec![desk], dead: 1, ..Overview::default() };
+        let status = Status::new("a", Timestamp::EPOCH, overview, None);
+        let words: Vec<&str> = status.attention.iter().map(|a| a.what.as_str()).collect();
+        assert_eq!(
+            words,
+            [
+                "destination prod waits: the instance refused the token (tried again at 1970-01-01T00:05:00Z)",
+                "1 dead letter"
+            ]
+        );
+    }
+}

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use read::{
-    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, ListFilter, NoticeRow, Overview, Reader, RejectRow,
+    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview, Reader, RejectRow,
     SourceRow, SyncRow, TicketRow,
 };
 pub use writer::{Store, Writer};

@@ -9,7 +9,7 @@ use super::row::desk_scope;
 use crate::model::{DeliveryState, Fingerprint, Timestamp};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, WhenFull};
 
 /// Alerts in one step: bounds the transaction.
 const STEP: i64 = 500;
@@ -57,7 +57,35 @@ impl Store {
     }
 }
 
-fn room(tx: &Tx<'_>) -> Result<Room, StoreError> {
+impl Store {
+    /// Makes room by the policy until it is no longer tight, as far as the policy goes: with `refuse` only what was
+    /// delivered long ago goes. Gives how many undelivered findings were given up.
+    ///
+    /// # Errors
+    /// [`StoreError`] that is not passing.
+    pub async fn make_room(&self) -> Result<u64, StoreError> {
+        let mut given_up = 0;
+        loop {
+            let step = match self.shared.settings.when_full {
+                WhenFull::Refuse => self.prune().await.map(|_| (Room::default(), 0)),
+                WhenFull::ShedLowest => self.shed().await,
+            };
+            match step {
+                Ok((room, shed)) => {
+                    given_up += shed;
+                    // Without an undelivered finding to give up, the last step made what room there was.
+                    if !room.is_tight() || shed == 0 {
+                        return Ok(given_up);
+                    }
+                }
+                Err(e) if e.is_passing() => return Ok(given_up),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+pub(super) fn room(tx: &Tx<'_>) -> Result<Room, StoreError> {
     let get = |name: &str| tx.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (pages, free, most) = (get("page_count")?, get("freelist_count")?, get("max_page_count")?);
     Ok(Room { used: (pages - free) as u64 * 4096, limit: most as u64 * 4096 })

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::prune::{Room, room};
 use super::row::{AlertCrc, NewTicket, crc, insert_delivery, insert_ticket, source_scope};
 use crate::model::alert::RAW_MAX;
 use crate::model::text::clip;
@@ -119,26 +120,41 @@ pub struct Recorded {
     pub repeats: u64,
     /// Deliveries put into the outbox.
     pub deliveries: u64,
+    /// How full the buffer is after it.
+    pub room: Room,
 }
 
 impl Store {
-    /// Commits a batch; ends when it is synced.
+    /// Commits batches, all or none; ends when they are synced.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing of the batch is stored then.
-    pub async fn record(&self, record: Record) -> Result<Recorded, StoreError> {
-        self.call(record).await
+    /// [`StoreError`]; nothing of them is stored then.
+    pub async fn record(&self, records: Vec<Record>) -> Result<Recorded, StoreError> {
+        self.call(Records(records)).await
     }
 }
 
-impl Operation for Record {
+struct Records(Vec<Record>);
+
+impl Operation for Records {
     type Output = Recorded;
 
     fn urgent(&self) -> bool {
-        !self.gather
+        !self.0.iter().all(|r| r.gather)
     }
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Recorded, StoreError> {
+        let mut sums = Recorded::default();
+        for record in &self.0 {
+            record.write(tx, &mut sums)?;
+        }
+        sums.room = room(tx)?;
+        Ok(sums)
+    }
+}
+
+impl Record {
+    fn write(&self, tx: &mut Tx<'_>, total: &mut Recorded) -> Result<(), StoreError> {
         let now = self.now.as_micros();
         let source_id = tx.source_id(self.source.as_str(), now)?;
         let scope = source_scope(self.source.as_str());
@@ -158,7 +174,7 @@ impl Operation for Record {
             tx.count(&format!("rejected:{}", self.source), rejected.reason, rejected.count as i64);
             keep_rejected(tx, source_id, rejected, now)?;
         }
-        move_cursors(tx, source_id, &self)?;
+        move_cursors(tx, source_id, self)?;
         let last_alert_at = (self.alerts > 0).then_some(now);
         tx.conn
             .prepare_cached(
@@ -166,7 +182,10 @@ impl Operation for Record {
                  WHERE id = ?1",
             )?
             .execute(params![source_id, now, last_alert_at, self.trouble])?;
-        Ok(sums)
+        total.new += sums.new;
+        total.repeats += sums.repeats;
+        total.deliveries += sums.deliveries;
+        Ok(())
     }
 }
 

@@ -1,0 +1,106 @@
+//! The running service's ear: a unix socket in the state directory (or `$RUNTIME_DIRECTORY`), for this machine only.
+//!
+//! One JSON line in, one JSON line out, then the connection ends. Mode 0600, and the peer's user is checked: it has to
+//! be the service's own or root. `server.rs` answers in the service, `client.rs` asks; where no service runs, commands
+//! read the store themselves through the same [`answer`].
+
+pub mod client;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{DeliveryId, DeliveryState};
+use crate::store::op::dead::Verdict;
+use crate::store::{ListFilter, Reader, StoreError};
+
+/// Name of the socket.
+pub const SOCKET: &str = "otrelay.sock";
+/// Longest question in bytes.
+const QUESTION_MAX: u64 = 64 * 1024;
+
+/// What can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Question {
+    /// How things are.
+    Status,
+    /// Findings.
+    Alerts(ListFilter),
+    /// Recent alerts that were not forwarded.
+    Filtered(ListFilter),
+    /// Recent input that was not understood.
+    Rejected(ListFilter),
+    /// Tickets.
+    Tickets(ListFilter),
+    /// Deliveries in a state.
+    Queue {
+        /// Which state.
+        state: DeliveryState,
+        /// What of it.
+        filter: ListFilter,
+    },
+    /// One delivery with all that is known of it.
+    Delivery {
+        /// Which.
+        id: DeliveryId,
+    },
+    /// Try again.
+    Retry {
+        /// Which.
+        ids: Vec<DeliveryId>,
+    },
+    /// Give up.
+    Drop {
+        /// Which.
+        ids: Vec<DeliveryId>,
+    },
+    /// Sync now.
+    Sync,
+    /// What a sync would send.
+    Plan {
+        /// At most so many.
+        limit: usize,
+    },
+}
+
+impl Question {
+    /// Whether it changes deliveries, and how.
+    pub fn verdict(&self) -> Option<(&[DeliveryId], Verdict)> {
+        match self {
+            Self::Retry { ids } => Some((ids, Verdict::Retry)),
+            Self::Drop { ids } => Some((ids, Verdict::Drop)),
+            _ => None,
+        }
+    }
+}
+
+/// The answer: a value, or why there is none.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// What was asked for.
+    Ok(serde_json::Value),
+    /// Why not.
+    Error(String),
+}
+
+/// Answers what only needs reading. `None`: this question needs the service, or a writer. Blocking.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn answer(reader: &Reader, question: &Question) -> Result<Option<serde_json::Value>, StoreError> {
+    let value = match question {
+        Question::Alerts(filter) => json(reader.alerts(filter)?),
+        Question::Filtered(filter) => json(reader.filtered(filter)?),
+        Question::Rejected(filter) => json(reader.rejected(filter)?),
+        Question::Tickets(filter) => json(reader.tickets(filter)?),
+        Question::Queue { state, filter } => json(reader.deliveries(*state, filter)?),
+        Question::Delivery { id } => json(reader.delivery(*id)?),
+        _ => return Ok(None),
+    };
+    value.map(Some).map_err(|e| StoreError::Refused(e.to_string()))
+}
+
+fn json(value: impl Serialize) -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::to_value(value)
+}

@@ -1,0 +1,148 @@
+//! Answering in the service. Connections are few and short: they are served one after the other, but for a sync, which
+//! would block the others for as long as it runs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Answer, QUESTION_MAX, Question, answer};
+use crate::clock::SharedClock;
+use crate::relay::{Ask, Progress};
+use crate::status::{Live, Status};
+use crate::store::{Reader, Store};
+
+/// Callers that are served at the same time.
+const AT_ONCE: usize = 16;
+/// Time for a caller to ask.
+const TO_ASK: Duration = Duration::from_secs(5);
+
+/// What the ear needs.
+#[derive(Clone)]
+pub struct Control {
+    /// `[agent] name`.
+    pub agent: String,
+    /// The state directory.
+    pub dir: PathBuf,
+    /// For what changes deliveries.
+    pub store: Store,
+    /// For syncs.
+    pub relay: mpsc::Sender<Ask>,
+    /// What the relay tells about itself.
+    pub progress: watch::Receiver<Progress>,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+/// Opens the socket. A socket file that a killed process left behind is replaced: the lock on the state directory says
+/// that nobody else listens.
+///
+/// # Errors
+/// When the directory does not allow it.
+pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    if std::fs::symlink_metadata(path).is_ok() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+impl Control {
+    /// Answers until `stop`.
+    pub async fn run(self, listener: UnixListener, path: PathBuf, stop: CancellationToken) {
+        let mut callers = JoinSet::new();
+        loop {
+            while callers.try_join_next().is_some() {}
+            tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept(), if callers.len() < AT_ONCE => match accepted {
+                    Ok((stream, _)) => { callers.spawn(self.clone().serve(stream)); }
+                    // Out of file descriptors: the callers that are there give theirs back.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                },
+                Some(_) = callers.join_next(), if callers.len() >= AT_ONCE => {}
+            }
+        }
+        // The next start would remove it too.
+        let _ = std::fs::remove_file(path);
+    }
+
+    async fn serve(self, mut stream: UnixStream) {
+        let own = rustix::process::geteuid().as_raw();
+        if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
+            return;
+        }
+        let (read, mut write) = stream.split();
+        let mut line = String::new();
+        let mut reader = BufReader::new(read.take(QUESTION_MAX));
+        let answer = match tokio::time::timeout(TO_ASK, reader.read_line(&mut line)).await {
+            Ok(Ok(_)) => match serde_json::from_str(&line) {
+                Ok(question) => self.answer(question).await,
+                Err(e) => Answer::Error(format!("not a question that this version knows: {e}")),
+            },
+            _ => return,
+        };
+        if let Ok(mut text) = serde_json::to_vec(&answer) {
+            text.push(b'\n');
+            // A caller that left does not want it any more.
+            let _ = tokio::time::timeout(Duration::from_secs(30), write.write_all(&text)).await;
+        }
+    }
+
+    async fn answer(&self, question: Question) -> Answer {
+        let value = match &question {
+            Question::Sync => {
+                let (send, receive) = oneshot::channel();
+                self.ask_relay(Ask::Sync(send), receive).await
+            }
+            Question::Plan { limit } => {
+                let (send, receive) = oneshot::channel();
+                self.ask_relay(Ask::Plan(*limit, send), receive).await
+            }
+            _ => self.from_store(question).await,
+        };
+        value.map_or_else(Answer::Error, Answer::Ok)
+    }
+
+    async fn ask_relay<T: serde::Serialize>(
+        &self,
+        ask: Ask,
+        answer: oneshot::Receiver<T>,
+    ) -> Result<serde_json::Value, String> {
+        let gone = "the service is stopping";
+        self.relay.send(ask).await.map_err(|_| gone.to_owned())?;
+        let value = answer.await.map_err(|_| gone.to_owned())?;
+        serde_json::to_value(value).map_err(|e| e.to_string())
+    }
+
+    async fn from_store(&self, question: Question) -> Result<serde_json::Value, String> {
+        if let Some((ids, verdict)) = question.verdict() {
+            let judged = self.store.judge(ids.to_vec(), verdict).await.map_err(|e| e.to_string())?;
+            return serde_json::to_value(judged).map_err(|e| e.to_string());
+        }
+        let dir = self.dir.clone();
+        let (agent, now) = (self.agent.clone(), self.clock.now());
+        let live = {
+            let progress = self.progress.borrow();
+            Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at }
+        };
+        let read = move || -> Result<serde_json::Value, String> {
+            let reader = Reader::open(&dir).map_err(|e| e.to_string())?;
+            if matches!(question, Question::Status) {
+                let overview = reader.overview().map_err(|e| e.to_string())?;
+                let status = Status::new(&agent, now, overview, Some(live));
+                return serde_json::to_value(status).map_err(|e| e.to_string());
+            }
+            answer(&reader, &question)
+                .map_err(|e| e.to_string())?
+                .ok_or_else(|| "not a question for the store".to_owned())
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?
+    }
+}

@@ -1,8 +1,29 @@
 //! 2 — decide. Pure: the same alert gives the same decision, always with a reason.
+//!
+//! [`Rules`] is built once from the checked settings and then only read. [`Rules::decide`] is for every alert,
+//! [`Rules::explain`] says the same in words for one, [`Rules::fields`] fills the templates when a ticket is made.
+//! No rule is remembered between alerts: repeats are the store's, time (`backfill`) is the intake's.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod digest;
 
-use crate::model::{DeskName, Engine, RuleName, Severity, TableName};
+mod explain;
+
+mod matcher;
+
+mod reason;
+
+pub mod template;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::model::{Alert, AlertKind, DeskName, Engine, RuleName, Severity, TableName};
+
+pub use explain::{Condition, Failure, Verdict};
+pub use reason::{Decision, Reason, Route, RuleSet};
+pub use template::{TicketContext, VARIABLES, check_template};
+
+use matcher::Matcher;
+use template::{FieldTemplate, Templates};
 
 /// A forwarding rule, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,3 +56,276 @@ pub struct ActionSettings {
     /// Field to template: the operator's own, laid over the table's defaults.
     pub fields: BTreeMap<String, String>,
 }
+
+impl RuleSettings {
+    fn takes_kind(&self, kind: AlertKind) -> bool {
+        match kind {
+            AlertKind::Alert => self.report_alerts,
+            AlertKind::SystemNotification => self.report_system_notifications,
+        }
+    }
+
+    fn takes_severity(&self, severity: Severity) -> bool {
+        severity >= self.min_severity
+    }
+
+    fn takes_engine(&self, engine: Engine) -> bool {
+        self.engines.as_ref().is_none_or(|taken| taken.contains(&engine))
+    }
+}
+
+/// Most rules in a config.
+pub const RULES_MAX: usize = 4096;
+/// Most different protocol names in all rules together.
+pub const PROTOCOLS_MAX: usize = 4096;
+
+/// Why the rules cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RulesError {
+    /// More rules than [`RULES_MAX`].
+    #[error("{0} rules, at most {RULES_MAX} are possible")]
+    TooManyRules(usize),
+    /// More protocol names than [`PROTOCOLS_MAX`].
+    #[error("the rules name {0} different protocols, at most {PROTOCOLS_MAX} are possible")]
+    TooManyProtocols(usize),
+    /// Two rules with one name.
+    #[error("two rules are called `{0}`")]
+    DuplicateName(RuleName),
+    /// An enabled rule that would send nothing.
+    #[error("rule `{0}` is enabled and has no action")]
+    NoAction(RuleName),
+    /// A field template that does not work.
+    #[error("rule `{rule}`, table {table}: {problem}")]
+    Template {
+        /// Which rule.
+        rule: RuleName,
+        /// The action's table.
+        table: TableName,
+        /// Field, line and what is wrong.
+        problem: String,
+    },
+    /// A default template that does not work: a fault of this program, not of the config.
+    #[error("default fields of table {table}: {problem}")]
+    DefaultTemplate {
+        /// The table.
+        table: TableName,
+        /// Field, line and what is wrong.
+        problem: String,
+    },
+}
+
+/// Why a ticket's fields cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The rules changed since the alert was decided.
+    #[error("rule `{rule}` is no longer in the config")]
+    UnknownRule {
+        /// Its name.
+        rule: String,
+    },
+    /// The rules changed since the alert was decided.
+    #[error("rule `{rule}` has no action for table {table} of `{desk}` any more")]
+    NoAction {
+        /// Its name.
+        rule: String,
+        /// The destination asked for.
+        desk: DeskName,
+        /// The table asked for.
+        table: TableName,
+    },
+    /// A template fails on this alert.
+    #[error("rule `{rule}`, table {table}: {problem}")]
+    Field {
+        /// The rule's name.
+        rule: String,
+        /// The action's table.
+        table: TableName,
+        /// Field, line and what is wrong.
+        problem: String,
+    },
+}
+
+/// Default templates of a table: field to template.
+type Defaults = BTreeMap<String, FieldTemplate>;
+
+/// All rules, ready to decide.
+#[derive(Debug)]
+pub struct Rules {
+    settings: Vec<RuleSettings>,
+    matcher: Matcher,
+    /// Every different destination and table of the rules.
+    targets: Vec<(DeskName, TableName)>,
+    /// By rule, in the order of its actions: places in `targets`.
+    rule_targets: Vec<Vec<usize>>,
+    /// By rule and action: the operator's own fields.
+    own_fields: Vec<Vec<BTreeMap<String, FieldTemplate>>>,
+    defaults: HashMap<TableName, Defaults>,
+    templates: Templates,
+    by_name: HashMap<RuleName, usize>,
+    digest: [u8; 32],
+}
+
+impl Rules {
+    /// Compiles rules whose fields are only what the operator wrote.
+    pub fn compile(rules: &[RuleSettings]) -> Result<Self, RulesError> {
+        Self::compile_over(rules, |_| BTreeMap::new())
+    }
+
+    /// Compiles rules whose fields are laid over the default fields of their table.
+    pub fn compile_over(
+        rules: &[RuleSettings],
+        default_fields: impl Fn(&TableName) -> BTreeMap<String, String>,
+    ) -> Result<Self, RulesError> {
+        check(rules)?;
+        let mut templates = Templates::new();
+        let mut targets: Vec<(DeskName, TableName)> = Vec::new();
+        let mut places: HashMap<(DeskName, TableName), usize> = HashMap::new();
+        let mut defaults: HashMap<TableName, Defaults> = HashMap::new();
+        let mut rule_targets = Vec::with_capacity(rules.len());
+        let mut own_fields = Vec::with_capacity(rules.len());
+
+        for rule in rules {
+            let mut of_rule = Vec::with_capacity(rule.actions.len());
+            let mut fields_of_rule = Vec::with_capacity(rule.actions.len());
+            for ActionSettings { desk, table, fields } in &rule.actions {
+                let target = (desk.clone(), table.clone());
+                of_rule.push(*places.entry(target).or_insert_with_key(|target| {
+                    targets.push(target.clone());
+                    targets.len() - 1
+                }));
+                let compiled = templates.compile_all(fields).map_err(|problem| RulesError::Template {
+                    rule: rule.name.clone(),
+                    table: table.clone(),
+                    problem,
+                })?;
+                fields_of_rule.push(compiled);
+                if !defaults.contains_key(table) {
+                    let compiled = templates
+                        .compile_all(&default_fields(table))
+                        .map_err(|problem| RulesError::DefaultTemplate { table: table.clone(), problem })?;
+                    defaults.insert(table.clone(), compiled);
+                }
+            }
+            rule_targets.push(of_rule);
+            own_fields.push(fields_of_rule);
+        }
+
+        Ok(Self {
+            matcher: Matcher::compile(rules),
+            targets,
+            rule_targets,
+            own_fields,
+            defaults,
+            templates,
+            by_name: rules.iter().enumerate().map(|(at, r)| (r.name.clone(), at)).collect(),
+            digest: digest::of(rules),
+            settings: rules.to_vec(),
+        })
+    }
+
+    /// Where this alert goes and why. Two matching rules with the same destination and table give one route.
+    pub fn decide(&self, alert: &Alert) -> Decision<'_> {
+        let (reason, matched) = self.matcher.matching(alert);
+        let mut routes = Vec::new();
+        if reason == Reason::Matched {
+            let mut seen = vec![0u64; self.targets.len().div_ceil(64)];
+            'rules: for rule in matched.iter() {
+                for &target in &self.rule_targets[rule] {
+                    let (word, bit) = (target / 64, 1 << (target % 64));
+                    if seen[word] & bit != 0 {
+                        continue;
+                    }
+                    seen[word] |= bit;
+                    let (desk, table) = &self.targets[target];
+                    routes.push(Route { desk, table, rule, rule_name: &self.settings[rule].name });
+                    if routes.len() == self.targets.len() {
+                        break 'rules;
+                    }
+                }
+            }
+        }
+        Decision { routes, reason, matched }
+    }
+
+    /// What each rule says to this alert, in file order, disabled ones too.
+    pub fn explain(&self, alert: &Alert) -> Vec<Verdict<'_>> {
+        self.settings
+            .iter()
+            .enumerate()
+            .map(|(index, rule)| Verdict { index, rule: &rule.name, failure: explain::failure(rule, alert) })
+            .collect()
+    }
+
+    /// The fields of a ticket by the rule `context.rule`: the table's defaults, the rule's own laid over them. A field
+    /// that comes out empty is left out: an absent fact is absent.
+    pub fn fields(&self, context: &TicketContext<'_>) -> Result<BTreeMap<String, String>, TemplateError> {
+        let (desk, table) = (context.desk, context.table);
+        let Some(rule) = self.index_of(context.rule) else {
+            return Err(TemplateError::UnknownRule { rule: context.rule.to_owned() });
+        };
+        let wanted = self.settings[rule].actions.iter().position(|a| a.desk == *desk && a.table == *table);
+        let Some(action) = wanted else {
+            return Err(TemplateError::NoAction {
+                rule: context.rule.to_owned(),
+                desk: desk.clone(),
+                table: table.clone(),
+            });
+        };
+
+        let own = &self.own_fields[rule][action];
+        let defaults =
+            self.defaults.get(table).into_iter().flatten().filter(|(name, _)| !own.contains_key(*name));
+        let values = context.values();
+        let mut fields = BTreeMap::new();
+        for (name, template) in defaults.chain(own) {
+            let value = self.templates.render(template, &values).map_err(|fault| TemplateError::Field {
+                rule: context.rule.to_owned(),
+                table: table.clone(),
+                problem: fault.in_field(name),
+            })?;
+            if !value.is_empty() {
+                fields.insert(name.clone(), value);
+            }
+        }
+        Ok(fields)
+    }
+
+    /// The rules as they were given, in file order.
+    pub fn settings(&self) -> &[RuleSettings] {
+        &self.settings
+    }
+
+    /// Place in the file of the rule with this name.
+    pub fn index_of(&self, rule: &str) -> Option<usize> {
+        RuleName::new(rule).ok().and_then(|name| self.by_name.get(&name).copied())
+    }
+
+    /// SHA-256 over what can change a decision or a ticket: the same rules give the same digest on every machine.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
+/// What types cannot say.
+fn check(rules: &[RuleSettings]) -> Result<(), RulesError> {
+    if rules.len() > RULES_MAX {
+        return Err(RulesError::TooManyRules(rules.len()));
+    }
+    let protocols: BTreeSet<_> = rules.iter().flat_map(|r| r.protocols.iter().flatten()).collect();
+    if protocols.len() > PROTOCOLS_MAX {
+        return Err(RulesError::TooManyProtocols(protocols.len()));
+    }
+    let mut names = BTreeSet::new();
+    for rule in rules {
+        if !names.insert(&rule.name) {
+            return Err(RulesError::DuplicateName(rule.name.clone()));
+        }
+        if rule.enabled && rule.actions.is_empty() {
+            return Err(RulesError::NoAction(rule.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

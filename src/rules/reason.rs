@@ -1,0 +1,173 @@
+//! What a decision says: where an alert goes, or how far it came before no rule was left.
+//!
+//! Reasons are counted and shown under their names and stored under their index: both stay as they are across
+//! releases, a new reason goes to the end. A reason is never guessed: it names the furthest condition that any rule
+//! reached.
+
+use std::fmt;
+
+use crate::model::{DeskName, RuleName, TableName};
+
+/// Why an alert is forwarded or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// At least one rule takes it.
+    Matched,
+    /// There is no enabled rule.
+    NoRules,
+    /// No rule takes this kind: alert or system notification.
+    Kind,
+    /// Of the rules that take its kind, none takes this severity.
+    Severity,
+    /// Of those that also take its severity, none takes one of its protocols.
+    Protocol,
+    /// Of those that also take a protocol of it, none takes its engine.
+    Engine,
+    /// Older than `[sync] backfill` when its source was first read. The intake's reason: rules know no time.
+    TooOld,
+}
+
+impl Reason {
+    /// All of them, by index.
+    pub const ALL: [Self; 7] = [
+        Self::Matched,
+        Self::NoRules,
+        Self::Kind,
+        Self::Severity,
+        Self::Protocol,
+        Self::Engine,
+        Self::TooOld,
+    ];
+
+    /// Position in [`Self::ALL`]: for counters in an array and for the store. Stable.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The inverse of [`Self::index`].
+    pub fn from_index(index: usize) -> Option<Self> {
+        Self::ALL.get(index).copied()
+    }
+
+    /// As shown and as the label of counters. Stable.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::NoRules => "no rule is enabled",
+            Self::Kind => "no rule takes this kind",
+            Self::Severity => "below every rule's severity",
+            Self::Protocol => "no rule takes this protocol",
+            Self::Engine => "no rule takes this engine",
+            Self::TooOld => "older than backfill",
+        }
+    }
+
+    /// The inverse of [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.as_str() == text)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One ticket that an alert asks for. Two rules that name the same destination and table make one route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route<'r> {
+    /// To which destination.
+    pub desk: &'r DeskName,
+    /// Into which table.
+    pub table: &'r TableName,
+    /// Index of the first rule of the file that asks for it; its action gives the fields.
+    pub rule: usize,
+    /// That rule's name.
+    pub rule_name: &'r RuleName,
+}
+
+/// What becomes of an alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision<'r> {
+    /// Where it goes, in the order of the rules that ask for it; empty unless the reason is [`Reason::Matched`].
+    pub routes: Vec<Route<'r>>,
+    /// Why.
+    pub reason: Reason,
+    /// Every rule that matched, also those whose tickets an earlier rule already gave.
+    pub matched: RuleSet,
+}
+
+impl Decision<'_> {
+    /// Whether a ticket is wanted.
+    pub fn is_forwarded(&self) -> bool {
+        self.reason == Reason::Matched
+    }
+}
+
+/// A set of rules, by their index in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleSet(pub(super) Vec<u64>);
+
+impl RuleSet {
+    /// The indices, lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().enumerate().flat_map(|(at, &word)| Ones(word).map(move |bit| at * 64 + bit))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+}
+
+/// Positions of the set bits of a word, lowest first.
+struct Ones(u64);
+
+impl Iterator for Ones {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let bit = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(bit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_indices_lead_back() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert_eq!(Reason::from_index(index), Some(reason));
+            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::from_index(Reason::ALL.len()), None);
+    }
+
+    #[test]
+    fn indices_are_stored_and_never_move() {
+        assert_eq!(Reason::Matched.index(), 0);
+        assert_eq!(Reason::Severity.index(), 3);
+        assert_eq!(Reason::TooOld.index(), 6);
+    }
+
+    #[test]
+    fn a_set_walks_its_bits_in_order() {
+        let set = RuleSet(vec![1 | 1 << 63, 0, 0b100]);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 130]);
+        assert_eq!(set.len(), 3);
+        assert!(!set.is_empty() && RuleSet::default().is_empty());
+    }
+}

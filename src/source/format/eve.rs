@@ -1,8 +1,32 @@
 //! Suricata's EVE JSON, one line to one alert.
+//!
+//! Most lines of a sensor are no alerts, so a search for the bytes `"alert"` decides before anything is parsed. What
+//! is parsed is borrowed from the line and lenient (`wire`); what it means stands in `tables`; who began it is decided
+//! in `ends`. A line becomes an alert, or is not one, or is rejected with a reason: never a panic, never a stop.
+//! What this does not do: read files, decide what is forwarded.
 
-use std::collections::BTreeMap;
+mod ends;
 
-use crate::model::{Engine, Severity, SourceName};
+mod message;
+
+mod tables;
+
+mod time;
+
+mod wire;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use memchr::memmem;
+
+use self::ends::Ends;
+use super::super::RejectReason;
+use crate::model::alert::{RAW_MAX, TITLE_MAX};
+use crate::model::text::{self, clip, one_line};
+use crate::model::{
+    Alert, AlertKind, AlertState, Engine, Fingerprint, Identity, Protocol, Severity, SourceName, Timestamp,
+};
 
 /// How EVE is read, checked.
 #[derive(Clone, Debug)]
@@ -24,3 +48,247 @@ pub struct Settings {
     /// `time_zone`: the zone of timestamps without an offset. Default UTC.
     pub time_zone: jiff::tz::TimeZone,
 }
+
+/// What a line is.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// An alert, and which finding it is one sighting of.
+    Alert(Box<(Alert, Fingerprint)>),
+    /// Another event type, or an empty line.
+    NotAnAlert,
+    /// It should have been an alert, or should have been EVE; and what is wrong, for people.
+    Reject(RejectReason, String),
+}
+
+/// Priority of a rule that has none.
+const DEFAULT_PRIORITY: u64 = 3;
+/// Longest category, sensor name, community id or single reference that is kept, in bytes.
+const WORD_MAX: usize = 256;
+/// Most references of one alert.
+const REFERENCES_MAX: usize = 32;
+
+/// Reads lines. Built once per source: it holds the search tables.
+#[derive(Debug)]
+pub struct Reader {
+    settings: Settings,
+    alert: memmem::Finder<'static>,
+    escape: memmem::Finder<'static>,
+    protocols: HashMap<&'static str, Protocol>,
+}
+
+impl Reader {
+    /// A reader for one source.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            alert: memmem::Finder::new(b"\"alert\""),
+            escape: memmem::Finder::new(b"\\u00"),
+            protocols: tables::APP_PROTOS.iter().map(|name| (*name, Protocol::named(name))).collect(),
+        }
+    }
+
+    /// Reads one line, with or without its line end. `received_at` dates it, and is its time where the sensor's is
+    /// unreadable.
+    pub fn line(&self, line: &[u8], received_at: Timestamp) -> Outcome {
+        let line = line.trim_ascii();
+        // A byte order mark, `@cee: ` and the zeros that a power cut leaves in a file all end at the first brace.
+        let Some(start) = memchr::memchr(b'{', line) else {
+            return if line.is_empty() {
+                Outcome::NotAnAlert
+            } else {
+                Outcome::Reject(RejectReason::Malformed, "not a JSON object: the line has no `{`".to_owned())
+            };
+        };
+        let json = &line[start..];
+        if !json.ends_with(b"}") {
+            let detail = "the JSON object does not end on its line (cut short?)".to_owned();
+            return Outcome::Reject(RejectReason::Malformed, detail);
+        }
+        if !self.may_be_alert(json) {
+            return Outcome::NotAnAlert;
+        }
+        match serde_json::from_slice::<wire::Record<'_>>(json) {
+            Ok(record) => self.record(&record, json, received_at),
+            Err(error) => self.mended(json, received_at, &error),
+        }
+    }
+
+    /// Whether the line can have the event type `alert`: it has the word as a whole string, or it has one of the
+    /// word's letters written as an escape. A cheap no for nearly every other line.
+    fn may_be_alert(&self, json: &[u8]) -> bool {
+        self.alert.find(json).is_some()
+            || self.escape.find_iter(json).any(|at| matches!(json.get(at + 4), Some(b'6' | b'7')))
+    }
+
+    /// The line was no JSON as it stands; without its invalid UTF-8 it may be.
+    fn mended(&self, json: &[u8], received_at: Timestamp, error: &serde_json::Error) -> Outcome {
+        if let Cow::Owned(text) = String::from_utf8_lossy(json)
+            && let Ok(record) = serde_json::from_str::<wire::Record<'_>>(&text)
+        {
+            return self.record(&record, text.as_bytes(), received_at);
+        }
+        Outcome::Reject(RejectReason::Malformed, format!("not JSON: {error}"))
+    }
+
+    fn record(&self, record: &wire::Record<'_>, json: &[u8], received_at: Timestamp) -> Outcome {
+        if record.event_type.get() != Some("alert") {
+            return Outcome::NotAnAlert;
+        }
+        let Some(sid) = record.alert.signature_id.0 else {
+            let detail = "an alert without the number `alert.signature_id`".to_owned();
+            return Outcome::Reject(RejectReason::MissingField, detail);
+        };
+        Outcome::Alert(Box::new(self.alert(record, sid, json, received_at)))
+    }
+
+    fn alert(
+        &self,
+        record: &wire::Record<'_>,
+        sid: u64,
+        json: &[u8],
+        received_at: Timestamp,
+    ) -> (Alert, Fingerprint) {
+        let signature = Signature { gid: record.alert.gid.0.unwrap_or(1), sid, rev: record.alert.rev.0 };
+        let ends = Ends::of(record);
+        let fingerprint = self.fingerprint(record, &signature, &ends);
+        let category = record.alert.category.get().map(str::trim).filter(|text| !text.is_empty());
+        let folded = category.map(str::to_lowercase).unwrap_or_default();
+        let time = record.timestamp.get().and_then(|text| time::read(text, &self.settings.time_zone));
+        let sensor = record.host.get().map(word).filter(|name| !name.is_empty());
+        let protocols = self.protocols(record);
+        let title = title(record, &signature);
+        let message = message::compose(record, &signature, &title, &ends, &protocols);
+        let alert = Alert {
+            id: None,
+            time: time.unwrap_or(received_at),
+            received_at,
+            title,
+            message,
+            severity: self.severity(&record.alert, &folded),
+            engine: self.engine(&folded, sid),
+            protocols,
+            category: category.map(word),
+            source: ends.initiator,
+            destination: ends.responder,
+            sensor: sensor.unwrap_or_else(|| self.settings.agent.clone()),
+            site: self.settings.site.clone(),
+            zone: self.settings.zone.clone(),
+            state: AlertState::Raised,
+            kind: AlertKind::Alert,
+            references: references(&record.alert, &signature),
+            raw: raw(json),
+        };
+        (alert, fingerprint)
+    }
+
+    /// Neither ports nor the time nor the port table take part: a scan over ports is one finding.
+    fn fingerprint(&self, record: &wire::Record<'_>, signature: &Signature, ends: &Ends) -> Fingerprint {
+        let address = |end: &crate::model::Endpoint| end.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let protocol = match app_proto(record) {
+            Some(name) => Cow::Borrowed(name),
+            None => tables::ip_protocol(record.proto.get().unwrap_or_default()),
+        };
+        let identity = Identity::Derived {
+            signature: &format!("{}:{}", signature.gid, signature.sid),
+            source: &address(&ends.initiator),
+            destination: &address(&ends.responder),
+            protocol: &protocol,
+        };
+        Fingerprint::derive(&self.settings.agent, &self.settings.source, &identity)
+    }
+
+    /// The operator's table over the base table; the rule's own word over both; the category may cap.
+    fn severity(&self, alert: &wire::Alert<'_>, category: &str) -> Severity {
+        if category == tables::NOT_SUSPICIOUS {
+            return Severity::Warning;
+        }
+        let said = alert.metadata.signature_severity.as_deref().filter(|_| self.settings.signature_severity);
+        if let Some(severity) = said.and_then(tables::signature_severity) {
+            return severity;
+        }
+        let priority = alert.severity.0.unwrap_or(DEFAULT_PRIORITY);
+        let mapped = u32::try_from(priority).ok().and_then(|number| self.settings.severity_map.get(&number));
+        mapped.copied().unwrap_or_else(|| tables::severity(priority))
+    }
+
+    fn engine(&self, category: &str, sid: u64) -> Engine {
+        if let Some(engine) = self.settings.engine_map.get(category) {
+            return *engine;
+        }
+        if category.is_empty() {
+            return tables::engine_of_sid(sid);
+        }
+        tables::engine(category).unwrap_or(Engine::Anomaly)
+    }
+
+    /// The parser's name; where Suricata has no parser, the protocol of the port; else TCP, UDP and so on.
+    fn protocols(&self, record: &wire::Record<'_>) -> Vec<Protocol> {
+        if let Some(name) = app_proto(record) {
+            return vec![self.protocols.get(name).cloned().unwrap_or_else(|| Protocol::named(name))];
+        }
+        let of = |port: wire::Number| port.port().and_then(tables::ot_port);
+        match (of(record.src_port), of(record.dest_port)) {
+            (Some(name), None) | (None, Some(name)) => return vec![Protocol::named(name)],
+            // BACnet stations talk from port 47808 to port 47808.
+            (Some(one), Some(other)) if one == other => return vec![Protocol::named(one)],
+            _ => {}
+        }
+        let written = record.proto.get().unwrap_or_default();
+        let protocol = Protocol::named(&tables::ip_protocol(written));
+        if protocol.as_str().trim().is_empty() { Vec::new() } else { vec![protocol] }
+    }
+}
+
+/// The rule that fired.
+struct Signature {
+    gid: u64,
+    sid: u64,
+    rev: Option<u64>,
+}
+
+/// `app_proto`, unless Suricata says that it does not know.
+fn app_proto<'a>(record: &'a wire::Record<'_>) -> Option<&'a str> {
+    record.app_proto.get().filter(|name| !matches!(*name, "failed" | "unknown"))
+}
+
+/// One short line, safe to show.
+fn word(text: &str) -> String {
+    clip(one_line(text).trim(), WORD_MAX).into_owned()
+}
+
+fn title(record: &wire::Record<'_>, signature: &Signature) -> String {
+    let text = one_line(record.alert.signature.get().unwrap_or_default());
+    let text = text.trim();
+    if text.is_empty() {
+        return format!("{}:{}:{}", signature.gid, signature.sid, signature.rev.unwrap_or(0));
+    }
+    clip(text, TITLE_MAX).into_owned()
+}
+
+fn references(alert: &wire::Alert<'_>, signature: &Signature) -> Vec<String> {
+    let mut all = vec![format!("sid:{}:{}:{}", signature.gid, signature.sid, signature.rev.unwrap_or(0))];
+    let others = alert.metadata.references.iter().map(|value| {
+        // Rule sets write `CVE_2021_44228`, everyone else `CVE-2021-44228`.
+        let cve = value.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("cve"));
+        if cve { word(&value.to_ascii_uppercase().replace('_', "-")) } else { word(value) }
+    });
+    for reference in others.chain(alert.references.0.iter().map(|value| word(value))) {
+        if all.len() < REFERENCES_MAX && !reference.is_empty() && !all.contains(&reference) {
+            all.push(reference);
+        }
+    }
+    all
+}
+
+/// The beginning of the line, safe to show.
+fn raw(json: &[u8]) -> String {
+    let start = &json[..json.len().min(RAW_MAX + 1)];
+    // Nearly every line is printable ASCII: then there is nothing to clean.
+    let printable = start.iter().all(|byte| (0x20..0x7f).contains(byte));
+    let start = String::from_utf8_lossy(start);
+    let clean = if printable { start } else { Cow::Owned(text::lines(&start).into_owned()) };
+    clip(&clean, RAW_MAX).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! The parts of an EVE record that are looked at, borrowed from the line.
+//!
+//! Everything is lenient: a key may be absent, of another type, or there twice (the last one counts, as in most JSON
+//! readers); a value that cannot be used is as if absent. Unknown keys are skipped without being kept, so a record with
+//! megabytes of `dnp3` points costs time but no memory. What this does not do: decide anything.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Most values that are kept of one list.
+const LIST_MAX: usize = 32;
+
+/// A value that can be read from whatever JSON has in its place. Each method defaults to "not usable".
+trait Lenient<'de>: Sized + Default {
+    fn text(_: Cow<'de, str>) -> Self {
+        Self::default()
+    }
+    fn number(_: u64) -> Self {
+        Self::default()
+    }
+    fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::default())
+    }
+    fn map<A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::default())
+    }
+}
+
+/// The visitor of every [`Lenient`] type.
+struct Any<T>(PhantomData<T>);
+
+impl<'de, T: Lenient<'de>> Visitor<'de> for Any<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<T, E> {
+        Ok(T::text(Cow::Borrowed(text)))
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        Ok(T::text(Cow::Owned(text.to_owned())))
+    }
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        Ok(T::number(number))
+    }
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        Ok(u64::try_from(number).map(T::number).unwrap_or_default())
+    }
+    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+        // `2.0` is a two for those who keep all numbers as floats; anything else is no count and no port.
+        let whole = number.fract() == 0.0 && (0.0..9.0e15).contains(&number);
+        Ok(if whole { T::number(number as u64) } else { T::default() })
+    }
+    fn visit_bool<E: Error>(self, _: bool) -> Result<T, E> {
+        Ok(T::default())
+    }
+    fn visit_unit<E: Error>(self) -> Result<T, E> {
+        Ok(T::default())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<T, A::Error> {
+        T::list(list)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::map(map)
+    }
+}
+
+macro_rules! lenient {
+    ($type:ty, $life:lifetime) => {
+        impl<$life> Deserialize<$life> for $type {
+            fn deserialize<D: Deserializer<$life>>(from: D) -> Result<Self, D::Error> {
+                from.deserialize_any(Any::<Self>(PhantomData))
+            }
+        }
+    };
+}
+
+/// A text; a number is taken as it is written.
+#[derive(Debug, Default)]
+pub(super) struct Text<'a>(Option<Cow<'a, str>>);
+
+impl Text<'_> {
+    /// The text; `None` when absent or empty.
+    pub(super) fn get(&self) -> Option<&str> {
+        self.0.as_deref().filter(|text| !text.is_empty())
+    }
+}
+
+impl<'de> Lenient<'de> for Text<'de> {
+    fn text(text: Cow<'de, str>) -> Self {
+        Self(Some(text))
+    }
+    fn number(number: u64) -> Self {
+        Self(Some(Cow::Owned(number.to_string())))
+    }
+}
+lenient!(Text<'de>, 'de);
+
+/// A whole number of zero or more; a text with such a number counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Number(pub(super) Option<u64>);
+
+impl Number {
+    /// As a port, if it can be one.
+    pub(super) fn port(self) -> Option<u16> {
+        self.0.and_then(|number| u16::try_from(number).ok())
+    }
+}
+
+impl<'de> Lenient<'de> for Number {
+    fn text(text: Cow<'de, str>) -> Self {
+        Self(text.trim().parse().ok())
+    }
+    fn number(number: u64) -> Self {
+        Self(Some(number))
+    }
+}
+lenient!(Number, 'de);
+
+/// A list of texts; a single text is a list of one.
+#[derive(Debug, Default)]
+pub(super) struct List<'a>(pub(super) Vec<Cow<'a, str>>);
+
+impl<'de> Lenient<'de> for List<'de> {
+    fn text(text: Cow<'de, str>) -> Self {
+        Self(vec![text])
+    }
+    fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(Text(text)) = list.next_element()? {
+            if texts.len() < LIST_MAX {
+                texts.extend(text);
+            }
+        }
+        Ok(Self(texts))
+    }
+}
+lenient!(List<'de>, 'de);
+
+/// What is used of `alert.metadata`: keys are the rule writer's own.
+#[derive(Debug, Default)]
+pub(super) struct Metadata<'a> {
+    /// First value of `signature_severity`.
+    pub(super) signature_severity: Option<Cow<'a, str>>,
+    /// Values that are CVE numbers, and those of `mitre_*_id`.
+    pub(super) references: Vec<Cow<'a, str>>,
+}
+
+impl<'de> Lenient<'de> for Metadata<'de> {
+    fn map<A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+        let mut found = Self::default();
+        while let Some(Text(key)) = map.next_key()? {
+            let key = key.unwrap_or_default();
+            let List(values) = map.next_value()?;
+            if key == "signature_severity" {
+                found.signature_severity = values.into_iter().next();
+                continue;
+            }
+            let mitre = key.starts_with("mitre_") && key.ends_with("_id");
+            let room = LIST_MAX.saturating_sub(found.references.len());
+            found.references.extend(values.into_iter().filter(|value| mitre || is_cve(value)).take(room));
+        }
+        Ok(found)
+    }
+}
+lenient!(Metadata<'de>, 'de);
+
+fn is_cve(text: &str) -> bool {
+    let text = text.as_bytes();
+    text.len() > 4 && text[..3].eq_ignore_ascii_case(b"cve") && matches!(text[3], b'-' | b'_')
+}
+
+/// Declares a JSON object of which some keys are read.
+macro_rules! object {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub(super) struct $name<'a> {
+            $($(#[$field_doc])* pub(super) $field: $type,)*
+            life: PhantomData<&'a ()>,
+        }
+
+        impl<'de> Lenient<'de> for $name<'de> {
+            fn map<A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+                let mut object = Self::default();
+                while let Some(Text(key)) = map.next_key()? {
+                    match key.as_deref().unwrap_or_default() {
+                        $($key => object.$field = map.next_value()?,)*
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(object)
+            }
+        }
+        lenient!($name<'de>, 'de);
+    };
+}
+
+object! {
+    /// One line.
+    Record {
+        event_type: Text<'a> = "event_type",
+        timestamp: Text<'a> = "timestamp",
+        src_ip: Text<'a> = "src_ip",
+        src_port: Number = "src_port",
+        dest_ip: Text<'a> = "dest_ip",
+        dest_port: Number = "dest_port",
+        proto: Text<'a> = "proto",
+        app_proto: Text<'a> = "app_proto",
+        direction: Text<'a> = "direction",
+        host: Text<'a> = "host",
+        community_id: Text<'a> = "community_id",
+        flow_id: Number = "flow_id",
+        alert: Alert<'a> = "alert",
+        flow: Flow<'a> = "flow",
+        ether: Ether<'a> = "ether",
+        modbus: Exchange<'a> = "modbus",
+        dnp3: Exchange<'a> = "dnp3",
+        enip: Exchange<'a> = "enip",
+    }
+}
+
+object! {
+    /// `alert`.
+    Alert {
+        action: Text<'a> = "action",
+        gid: Number = "gid",
+        signature_id: Number = "signature_id",
+        rev: Number = "rev",
+        signature: Text<'a> = "signature",
+        category: Text<'a> = "category",
+        severity: Number = "severity",
+        metadata: Metadata<'a> = "metadata",
+        references: List<'a> = "references",
+        /// Who attacks, when the rule says so.
+        source: Party<'a> = "source",
+        /// Who is attacked, when the rule says so.
+        target: Party<'a> = "target",
+    }
+}
+
+object! {
+    /// `alert.source` and `alert.target`.
+    Party {
+        ip: Text<'a> = "ip",
+        port: Number = "port",
+    }
+}
+
+object! {
+    /// `flow`; its addresses are there in newer versions only.
+    Flow {
+        src_ip: Text<'a> = "src_ip",
+        src_port: Number = "src_port",
+        dest_ip: Text<'a> = "dest_ip",
+        dest_port: Number = "dest_port",
+        pkts_toserver: Number = "pkts_toserver",
+        pkts_toclient: Number = "pkts_toclient",
+        bytes_toserver: Number = "bytes_toserver",
+        bytes_toclient: Number = "bytes_toclient",
+    }
+}
+
+object! {
+    /// `ether`, off by default.
+    Ether {
+        src_mac: Text<'a> = "src_mac",
+        dest_mac: Text<'a> = "dest_mac",
+    }
+}
+
+object! {
+    /// `modbus`, `dnp3` or `enip` inside an alert.
+    Exchange {
+        request: Message<'a> = "request",
+        response: Message<'a> = "response",
+    }
+}
+
+object! {
+    /// One side of an OT exchange: the few keys that say what was asked for.
+    Message {
+        /// Modbus: `RdCoils`.
+        function_code: Text<'a> = "function_code",
+        /// Modbus.
+        unit_id: Number = "unit_id",
+        /// Modbus: `WRITE | COILS`.
+        access_type: Text<'a> = "access_type",
+        /// DNP3.
+        application: Application<'a> = "application",
+        /// EtherNet/IP.
+        command: Text<'a> = "command",
+        /// EtherNet/IP.
+        cip: Cip<'a> = "cip",
+    }
+}
+
+object! {
+    /// `dnp3.request.application`.
+    Application {
+        function_code: Number = "function_code",
+    }
+}
+
+object! {
+    /// `enip.request.cip`.
+    Cip {
+        service: Text<'a> = "service",
+    }
+}

@@ -154,6 +154,9 @@ pub enum TlsTrouble {
     /// Signed by nobody we trust.
     #[error("its certificate is signed by an authority that is not trusted here")]
     UnknownIssuer,
+    /// A signature that the key it names did not make.
+    #[error("a signature of its certificate does not fit the authority's key")]
+    BadSignature,
     /// The certificate is for other names.
     #[error("its certificate is for another name ({0})")]
     WrongName(String),
@@ -191,6 +194,10 @@ impl TlsTrouble {
             Self::UnknownIssuer => {
                 "if a private CA or an inspecting proxy signs it, put that CA's certificate (PEM) into a file and name it \
                  in `tls.ca_file`; for a self-signed certificate use `tls.pin`"
+            }
+            Self::BadSignature => {
+                "a CA of the same name but with another key is in `tls.ca_file` (was the CA made anew?): put the present \
+                 one there; if that is not it, the server does not hold the key of the certificate it shows"
             }
             Self::WrongName(_) => "use the name that the certificate has, or have it issued for this one",
             Self::PinMismatch { .. } => {
@@ -299,6 +306,7 @@ fn certificate_trouble(problem: &CertificateError) -> TlsTrouble {
             date(time)
         )),
         C::UnknownIssuer => TlsTrouble::UnknownIssuer,
+        C::BadSignature => TlsTrouble::BadSignature,
         C::NotValidForName => TlsTrouble::WrongName("not the one asked for".to_owned()),
         C::NotValidForNameContext { presented, .. } => {
             let names = presented.iter().take(5).cloned().collect::<Vec<_>>().join(", ");

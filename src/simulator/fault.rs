@@ -1,0 +1,306 @@
+//! Faults: what goes wrong, on which requests, how often. Rules stand in order; of those that end a request the first
+//! that fires does, and the others are not used up by it.
+//!
+//! A rule is written `KIND[=VALUE][:key=value[,key=value…]]`. See [`HELP`].
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::instance::Tweaks;
+
+/// The notation, for `--help` and for errors.
+pub const HELP: &str = "\
+KIND[=VALUE][:KEY=VALUE[,KEY=VALUE...]]
+
+Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  rate-limit[=SECONDS]  semaphore
+Kinds, carried out first: commit-drop  commit-cut=BYTES  commit-500  commit-202  truncated-json  delay=MS
+Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-table=NAME
+
+Keys: rate=0..1 (chance, by --seed)  count=N (only the first N that match)  after=N (not the first N that match)
+      method=POST  path=/prefix.  Without rate and count: each request that matches.
+
+Examples: commit-drop:rate=0.3,method=POST,path=/api/now/table/incident
+          status=503:count=5      delay=1500:method=GET      revoke-token:count=1,path=/api";
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The connection is closed before anything is done.
+    DropBefore,
+    /// That status instead of any work.
+    Status(u16),
+    /// 202 without body; nothing is done.
+    Accepted,
+    /// The page of a hibernating instance, with 200; nothing is done.
+    Hibernate,
+    /// A log-in page, with 200; nothing is done.
+    HtmlLogin,
+    /// 429 with `Retry-After` of so many seconds; nothing is done.
+    RateLimit(u64),
+    /// 429 of a full semaphore: plain text, no `Retry-After`; nothing is done.
+    Semaphore,
+    /// Carried out, then the connection is closed without an answer.
+    CommitDrop,
+    /// Carried out, then the answer is cut after so many bytes.
+    CommitCut(u64),
+    /// Carried out, then 500.
+    Commit500,
+    /// Carried out, then 202 without body.
+    CommitAccepted,
+    /// Carried out, then an answer that breaks off inside and ends in an error object.
+    TruncatedJson,
+    /// Carried out, then the answer waits.
+    Delay(Duration),
+    /// All access tokens are taken back first.
+    RevokeToken,
+    /// A record made now is not visible to list queries for that long.
+    IndexLag(Duration),
+    /// The field is dropped in silence.
+    DropField(String),
+    /// The table answers 403.
+    HideTable(String),
+}
+
+/// A kind, on which requests, how often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// What goes wrong.
+    pub kind: Kind,
+    /// Only this method; none: all.
+    pub method: Option<String>,
+    /// Only paths that begin so; empty: all.
+    pub path: String,
+    /// The chance of each request that matches, 0 to 1.
+    pub rate: f64,
+    /// At most so many times; none: without end.
+    pub count: Option<u64>,
+    /// So many requests that match are left alone first.
+    pub after: u64,
+}
+
+impl Fault {
+    /// On every request, without end.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, method: None, path: String::new(), rate: 1.0, count: None, after: 0 }
+    }
+
+    /// The next `count` times.
+    #[must_use]
+    pub fn times(mut self, count: u64) -> Self {
+        self.count = Some(count);
+        self
+    }
+
+    /// With that chance.
+    #[must_use]
+    pub fn rate(mut self, rate: f64) -> Self {
+        self.rate = rate;
+        self
+    }
+
+    /// Not on the first `after` requests that match.
+    #[must_use]
+    pub fn after(mut self, after: u64) -> Self {
+        self.after = after;
+        self
+    }
+
+    /// Only on this method and paths that begin so.
+    #[must_use]
+    pub fn on(mut self, method: &str, path: &str) -> Self {
+        self.method = (!method.is_empty()).then(|| method.to_ascii_uppercase());
+        path.clone_into(&mut self.path);
+        self
+    }
+}
+
+/// Why a fault was not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("fault `{text}`: {why}")]
+pub struct FaultError {
+    text: String,
+    why: String,
+}
+
+impl FromStr for Fault {
+    type Err = FaultError;
+
+    fn from_str(text: &str) -> Result<Self, FaultError> {
+        let fail = |why: &str| FaultError { text: text.chars().take(200).collect(), why: why.to_owned() };
+        let (what, keys) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
+        let mut fault = Self::new(kind(what).map_err(|why| fail(&why))?);
+        for pair in keys.split(',').filter(|p| !p.trim().is_empty()) {
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| fail("expected KEY=VALUE after the colon"))?;
+            let number = || value.parse::<u64>().map_err(|_| fail(&format!("{key} needs a whole number")));
+            match key.trim() {
+                "count" => fault.count = Some(number()?),
+                "after" => fault.after = number()?,
+                "rate" => {
+                    let rate = value.parse().ok().filter(|r| (0.0..=1.0).contains(r));
+                    fault.rate = rate.ok_or_else(|| fail("rate needs a number from 0 to 1"))?;
+                }
+                "method" => fault.method = Some(value.to_ascii_uppercase()),
+                "path" => value.clone_into(&mut fault.path),
+                _ => return Err(fail("known keys are rate, count, after, method, path")),
+            }
+        }
+        Ok(fault)
+    }
+}
+
+fn kind(what: &str) -> Result<Kind, String> {
+    let (name, value) = match what.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (what, None),
+    };
+    let number = |need: &str| {
+        let value = value.and_then(|v| v.parse::<u64>().ok());
+        value.ok_or_else(|| format!("{name} needs a value: {name}={need}"))
+    };
+    let word = || {
+        let value = value.filter(|v| !v.is_empty()).map(str::to_owned);
+        value.ok_or_else(|| format!("{name} needs a value: {name}=NAME"))
+    };
+    Ok(match name {
+        "drop-before" => Kind::DropBefore,
+        "status" => match number("CODE")? {
+            code @ 200..=599 => Kind::Status(code as u16),
+            _ => return Err("status needs a code from 200 to 599".to_owned()),
+        },
+        "202" => Kind::Accepted,
+        "hibernate" => Kind::Hibernate,
+        "html-login" => Kind::HtmlLogin,
+        "rate-limit" if value.is_none() => Kind::RateLimit(1),
+        "rate-limit" => Kind::RateLimit(number("SECONDS")?),
+        "semaphore" => Kind::Semaphore,
+        "commit-drop" => Kind::CommitDrop,
+        "commit-cut" => Kind::CommitCut(number("BYTES")?),
+        "commit-500" => Kind::Commit500,
+        "commit-202" => Kind::CommitAccepted,
+        "truncated-json" => Kind::TruncatedJson,
+        "delay" => Kind::Delay(Duration::from_millis(number("MS")?)),
+        "revoke-token" => Kind::RevokeToken,
+        "index-lag" => Kind::IndexLag(Duration::from_millis(number("MS")?)),
+        "drop-field" => Kind::DropField(word()?),
+        "hide-table" => Kind::HideTable(word()?),
+        _ => return Err(format!("unknown kind; the notation is {HELP}")),
+    })
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DropBefore => f.write_str("drop-before"),
+            Self::Status(code) => write!(f, "status={code}"),
+            Self::Accepted => f.write_str("202"),
+            Self::Hibernate => f.write_str("hibernate"),
+            Self::HtmlLogin => f.write_str("html-login"),
+            Self::RateLimit(seconds) => write!(f, "rate-limit={seconds}"),
+            Self::Semaphore => f.write_str("semaphore"),
+            Self::CommitDrop => f.write_str("commit-drop"),
+            Self::CommitCut(bytes) => write!(f, "commit-cut={bytes}"),
+            Self::Commit500 => f.write_str("commit-500"),
+            Self::CommitAccepted => f.write_str("commit-202"),
+            Self::TruncatedJson => f.write_str("truncated-json"),
+            Self::Delay(by) => write!(f, "delay={}", by.as_millis()),
+            Self::RevokeToken => f.write_str("revoke-token"),
+            Self::IndexLag(by) => write!(f, "index-lag={}", by.as_millis()),
+            Self::DropField(name) => write!(f, "drop-field={name}"),
+            Self::HideTable(name) => write!(f, "hide-table={name}"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        let mut keys = Vec::new();
+        if self.rate < 1.0 {
+            keys.push(format!("rate={}", self.rate));
+        }
+        keys.extend(self.count.map(|n| format!("count={n}")));
+        if self.after > 0 {
+            keys.push(format!("after={}", self.after));
+        }
+        keys.extend(self.method.as_ref().map(|m| format!("method={m}")));
+        if !self.path.is_empty() {
+            keys.push(format!("path={}", self.path));
+        }
+        if keys.is_empty() { Ok(()) } else { write!(f, ":{}", keys.join(",")) }
+    }
+}
+
+/// A rule and what it has done.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) fault: Fault,
+    pub(super) seen: u64,
+    pub(super) fired: u64,
+}
+
+/// The rules in force.
+pub(super) struct Faults {
+    pub(super) rules: Vec<Rule>,
+    rng: fastrand::Rng,
+}
+
+/// What the rules say about one request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Verdict {
+    pub(super) tweaks: Tweaks,
+    pub(super) revoke: bool,
+    pub(super) delay: Duration,
+    pub(super) end: Option<Kind>,
+}
+
+impl Faults {
+    /// Those rules, with chances drawn from the seed.
+    pub(super) fn new(faults: Vec<Fault>, seed: u64) -> Self {
+        let mut new = Self { rules: Vec::new(), rng: fastrand::Rng::with_seed(seed) };
+        faults.into_iter().for_each(|f| new.add(f));
+        new
+    }
+
+    /// One more rule, after the others.
+    pub(super) fn add(&mut self, fault: Fault) {
+        self.rules.push(Rule { fault, seen: 0, fired: 0 });
+    }
+
+    /// What happens to this request.
+    pub(super) fn judge(&mut self, method: &str, path: &str) -> Verdict {
+        let mut verdict = Verdict::default();
+        for rule in &mut self.rules {
+            let fault = &rule.fault;
+            let matches =
+                fault.method.as_deref().is_none_or(|m| m == method) && path.starts_with(&fault.path);
+            let ends = !matches!(
+                fault.kind,
+                Kind::RevokeToken
+                    | Kind::IndexLag(_)
+                    | Kind::DropField(_)
+                    | Kind::HideTable(_)
+                    | Kind::Delay(_)
+            );
+            if !matches || ends && verdict.end.is_some() {
+                continue;
+            }
+            rule.seen += 1;
+            let spent = fault.count.is_some_and(|n| rule.fired >= n);
+            if rule.seen <= fault.after || spent || fault.rate < 1.0 && self.rng.f64() >= fault.rate {
+                continue;
+            }
+            rule.fired += 1;
+            match fault.kind.clone() {
+                Kind::RevokeToken => verdict.revoke = true,
+                Kind::IndexLag(by) => verdict.tweaks.index_lag = Some(by),
+                Kind::DropField(name) => verdict.tweaks.drop_fields.push(name),
+                Kind::HideTable(name) => verdict.tweaks.hidden.push(name),
+                Kind::Delay(by) => verdict.delay = by,
+                other => verdict.end = Some(other),
+            }
+        }
+        verdict
+    }
+}

@@ -1,0 +1,226 @@
+//! The Import Set API and attachments.
+//!
+//! A staging table is transformed into its target as the option `imports` says; `sn_si_incident_import` is known from
+//! the start. Without a coalesce field each row makes a record, also a repeated one.
+
+use hyper::Method;
+use serde_json::{Map, Value, json};
+
+use super::call::{Answer, Call, Made};
+use super::instance::{Context, Instance};
+
+/// Outcomes and files that are kept; the oldest go first.
+const MAX_KEPT: usize = 1000;
+
+/// Where a staging table leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportMap {
+    /// The staging table's name.
+    pub staging: String,
+    /// The table that gets the records.
+    pub target: String,
+    /// The field that decides between update and insert; none: always insert.
+    pub coalesce: Option<String>,
+}
+
+impl std::str::FromStr for ImportMap {
+    type Err = String;
+
+    /// `STAGING=TARGET` or `STAGING=TARGET:COALESCE`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (staging, target) =
+            text.split_once('=').ok_or_else(|| format!("`{text}` is not STAGING=TARGET[:COALESCE]"))?;
+        let (target, coalesce) = match target.split_once(':') {
+            Some((target, field)) => (target, Some(field.to_owned())),
+            None => (target, None),
+        };
+        Ok(Self { staging: staging.to_owned(), target: target.to_owned(), coalesce })
+    }
+}
+
+impl Instance {
+    /// `/api/now/import/{staging}[/insertMultiple | /{sys_id}]`.
+    pub(super) fn import(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Answer {
+        let (staging, rest) = rest.split_once('/').unwrap_or((rest, ""));
+        let known = self.options.imports.iter().find(|m| m.staging == staging).cloned();
+        let builtin = || {
+            (staging == "sn_si_incident_import").then(|| ImportMap {
+                staging: staging.to_owned(),
+                target: "sn_si_incident".to_owned(),
+                coalesce: None,
+            })
+        };
+        let Some(map) = known.or_else(builtin) else { return Answer::no_table(staging) };
+        match (&call.method, rest) {
+            (&Method::POST, "") => self.import_one(ctx, call, &map),
+            (&Method::POST, "insertMultiple") => self.import_many(ctx, call, &map),
+            (&Method::GET, id) if !id.is_empty() => {
+                self.imports.get(id).map_or_else(Answer::no_record, |kept| Answer::json(200, kept))
+            }
+            _ => Answer::no_verb(&call.method),
+        }
+    }
+
+    fn import_one(&mut self, ctx: Context<'_>, call: &Call, map: &ImportMap) -> Answer {
+        let wanted = match call.object() {
+            Ok(wanted) => wanted,
+            Err(refusal) => return refusal,
+        };
+        let (result, made) = self.transform(ctx, map, &wanted);
+        let set = format!("ISET{:07}", 10_001 + self.imports.len());
+        let body = json!({"import_set": set, "staging_table": map.staging, "result": [result]});
+        let row = self.new_id();
+        if self.imports.len() >= MAX_KEPT {
+            self.imports.pop_first();
+        }
+        self.imports.insert(row.clone(), body.clone());
+        let location = format!("{}/api/now/import/{}/{row}", self.base, map.staging);
+        let mut answer = Answer::json(201, &body).with("location", location);
+        answer.made.extend(made);
+        answer
+    }
+
+    /// One row through the map: its element of `result`, and the record if one was made.
+    fn transform(
+        &mut self,
+        ctx: Context<'_>,
+        map: &ImportMap,
+        wanted: &Map<String, Value>,
+    ) -> (Value, Option<Made>) {
+        let name = format!("{} to {}", map.staging, map.target);
+        let failed = |text: &str| json!({"transform_map": name, "table": map.target, "status": "error", "error_message": text});
+        if !self.tables.contains_key(&map.target) {
+            return (failed("Invalid table"), None);
+        }
+        let old = map.coalesce.as_ref().and_then(|field| {
+            let key = wanted.get(field)?.as_str().filter(|k| !k.is_empty())?;
+            let table = self.tables.get(&map.target)?;
+            let (_, row) = table.rows().find(|(_, row)| table.value(row, field) == key)?;
+            Some(table.value(row, "sys_id").to_owned())
+        });
+        let mod_count = |instance: &Self, id: &str| {
+            instance.find(&map.target, id).map(|(t, _, row)| t.value(row, "sys_mod_count").to_owned())
+        };
+        let (done, status) = match &old {
+            Some(id) => {
+                let before = mod_count(self, id);
+                let done = self.update(ctx, &map.target, id, wanted, true);
+                let status = if mod_count(self, id) == before { "ignored" } else { "updated" };
+                (done, status)
+            }
+            None => (self.insert(ctx, &map.target, wanted, true), "inserted"),
+        };
+        match done {
+            Ok(made) => {
+                let shown = self.display(&map.target, &made.sys_id).unwrap_or_default();
+                let link = format!("{}/api/now/table/{}/{}", self.base, map.target, made.sys_id);
+                let result = json!({
+                    "transform_map": name, "table": map.target, "display_name": "number",
+                    "display_value": shown, "record_link": link, "status": status, "sys_id": made.sys_id,
+                });
+                (result, old.is_none().then_some(made))
+            }
+            Err(refusal) => {
+                let text = String::from_utf8_lossy(&refusal.body).into_owned();
+                (failed(&text), None)
+            }
+        }
+    }
+
+    /// Keys are column labels; the outcome is not in the answer but in `sys_import_set_row`.
+    fn import_many(&mut self, ctx: Context<'_>, call: &Call, map: &ImportMap) -> Answer {
+        let body = match call.object() {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let (set, many) = (self.new_id(), self.new_id());
+        let mut all = Vec::new();
+        for record in body.get("records").and_then(Value::as_array).into_iter().flatten() {
+            let Value::Object(record) = record else { continue };
+            let columns = record.iter().map(|(label, v)| (label.to_lowercase().replace(' ', "_"), v.clone()));
+            let (result, made) = self.transform(ctx, map, &columns.collect());
+            let row = json!({
+                "import_set": set, "staging_table": map.staging, "sys_import_state": result["status"],
+                "sys_import_state_comment": result["error_message"], "sys_target_sys_id": result["sys_id"],
+                "sys_target_table": map.target,
+            });
+            if let Value::Object(row) = row {
+                drop(self.insert(ctx, "sys_import_set_row", &row, false));
+            }
+            all.extend(made);
+        }
+        let mut answer = Answer::json(201, &json!({"import_set_id": set, "multi_import_set_id": many}));
+        answer.made = all;
+        answer
+    }
+
+    /// `/api/now/attachment[/file]`: upload, list, read, read the bytes, delete.
+    pub(super) fn attachment(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Answer {
+        const TABLE: &str = "sys_attachment";
+        match (&call.method, rest) {
+            (&Method::POST, "file") => self.upload(ctx, call).unwrap_or_else(|refusal| refusal),
+            (&Method::GET, "") => self.table_api(ctx, call, TABLE, false),
+            (&Method::GET, id) if id.ends_with("/file") => {
+                let id = id.trim_end_matches("/file");
+                let (Some(bytes), Some((table, _, row))) = (self.files.get(id), self.find(TABLE, id)) else {
+                    return Answer::no_record();
+                };
+                let mut answer = Answer::empty(200).with("content-type", table.value(row, "content_type"));
+                answer.body.clone_from(bytes);
+                answer
+            }
+            (&Method::GET, id) => self.table_api(ctx, call, &format!("{TABLE}/{id}"), false),
+            (&Method::DELETE, id) => {
+                self.files.remove(id);
+                self.table_api(ctx, call, &format!("{TABLE}/{id}"), false)
+            }
+            _ => Answer::no_verb(&call.method),
+        }
+    }
+
+    fn upload(&mut self, ctx: Context<'_>, call: &Call) -> Result<Answer, Answer> {
+        let need = |name: &str| {
+            let missing = || Answer::error(400, "Missing parameter", Some(name));
+            call.params.get(name).filter(|v| !v.is_empty()).ok_or_else(missing)
+        };
+        let (table, record, file) = (need("table_name")?, need("table_sys_id")?, need("file_name")?);
+        self.table(table, ctx.tweaks)?;
+        self.find(table, record).ok_or_else(Answer::no_record)?;
+        let made = self.insert(ctx, "sys_attachment", &Map::new(), false)?;
+        let link = format!("{}/api/now/attachment/{}/file", self.base, made.sys_id);
+        let size = call.body.len().to_string();
+        let kind = call.header("content-type").unwrap_or("application/octet-stream");
+        let fields = [
+            ("table_name", table),
+            ("table_sys_id", record),
+            ("file_name", file),
+            ("content_type", kind),
+            ("size_bytes", &size),
+            ("download_link", &link),
+        ];
+        self.overwrite(&made, &fields);
+        if self.files.len() >= MAX_KEPT {
+            self.files.pop_first();
+        }
+        self.files.insert(made.sys_id.clone(), call.body.to_vec());
+        let result: Map<String, Value> = fields.iter().map(|(n, v)| ((*n).to_owned(), json!(v))).collect();
+        let mut result = Value::Object(result);
+        result["sys_id"] = json!(made.sys_id);
+        let mut answer = Answer::result(201, &result)
+            .with("location", format!("{}/api/now/attachment/{}", self.base, made.sys_id));
+        answer.made.push(made);
+        Ok(answer)
+    }
+
+    /// Sets fields that callers may not write.
+    fn overwrite(&mut self, made: &Made, fields: &[(&str, &str)]) {
+        let Some((table, seq, row)) = self.find(&made.table, &made.sys_id) else { return };
+        let mut row = row.clone();
+        for (field, value) in fields {
+            table.set(&mut row, field, value);
+        }
+        if let Some(table) = self.tables.get_mut(&made.table) {
+            table.put(seq, row);
+        }
+    }
+}

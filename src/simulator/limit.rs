@@ -1,0 +1,91 @@
+//! An hourly limit in small: so many requests per window, counted from full windows of the wall clock.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::call::Answer;
+use crate::model::Timestamp;
+
+/// A rule of `sys_rate_limit_rules`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateRule {
+    /// Requests per window.
+    pub limit: u32,
+    /// The window; an hour on an instance.
+    pub window: Duration,
+}
+
+impl FromStr for RateRule {
+    type Err = String;
+
+    /// `100/3600`: requests per seconds.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').unwrap_or((text, "3600"));
+        match (parts.0.trim().parse(), parts.1.trim().parse()) {
+            (Ok(limit), Ok(seconds @ 1..=86_400)) => Ok(Self { limit, window: Duration::from_secs(seconds) }),
+            _ => Err(format!("`{text}` is not REQUESTS/SECONDS, for example 100/3600 (1 to 86400 seconds)")),
+        }
+    }
+}
+
+/// The sys_id that the headers name.
+const RULE_ID: &str = "f7c2a1d0e4b94c6a8d3e5f1027b6c9d8";
+
+/// Counts requests.
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    window: i64,
+    used: u32,
+}
+
+/// The state after a request was counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count {
+    rule: RateRule,
+    reset_at: i64,
+    wait: u64,
+    pub(super) exceeded: bool,
+}
+
+impl Limiter {
+    /// Counts one request.
+    pub(super) fn count(&mut self, rule: RateRule, now: Timestamp) -> Count {
+        let length = rule.window.as_secs().max(1) as i64;
+        let window = now.as_secs().div_euclid(length);
+        if window != self.window {
+            *self = Self { window, used: 0 };
+        }
+        self.used = self.used.saturating_add(1);
+        let reset_at = (window + 1) * length;
+        let wait = reset_at.saturating_sub(now.as_secs()).max(1) as u64;
+        Count { rule, reset_at, wait, exceeded: self.used > rule.limit }
+    }
+}
+
+impl Count {
+    /// The same answer with the three headers.
+    pub(super) fn head(self, answer: Answer) -> Answer {
+        answer
+            .with("x-ratelimit-limit", self.rule.limit.to_string())
+            .with("x-ratelimit-reset", self.reset_at.to_string())
+            .with("x-ratelimit-rule", RULE_ID)
+    }
+
+    /// The refusal.
+    pub(super) fn refusal(self) -> Answer {
+        self.head(denied(self.rule.limit, self.wait))
+    }
+}
+
+/// The 429 of a rule.
+pub(super) fn denied(limit: u32, wait: u64) -> Answer {
+    let detail = format!("Rate limit of {limit} requests per hour for Table API exceeded");
+    Answer::error(429, "Rate limit exceeded", Some(&detail)).with("retry-after", wait.to_string())
+}
+
+/// The 429 of a full pool of workers: plain text, and nothing that says how long to wait.
+pub(super) fn no_worker() -> Answer {
+    let mut answer = Answer::empty(429).with("content-type", "text/plain");
+    answer.body = b"Too Many Requests".to_vec();
+    answer
+}

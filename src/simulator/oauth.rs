@@ -1,0 +1,279 @@
+//! Who is calling: the token endpoint, bearer tokens, basic authentication, API keys.
+//!
+//! Every refusal of the token endpoint has the same status and body, as on an instance; the reason stands nowhere.
+//! Passwords, client secrets and API keys are compared in constant time, tokens by their SHA-256.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hyper::Method;
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+
+use super::call::{Answer, Call, Params};
+use super::instance::{Instance, User};
+use crate::model::Timestamp;
+
+/// 100 days, as delivered.
+const REFRESH_LIFETIME: Duration = Duration::from_secs(8_640_000);
+
+/// Most tokens and used JWT ids that are remembered.
+const MAX_TOKENS: usize = 10_000;
+
+type Digest = [u8; 32];
+
+#[derive(Clone, Debug)]
+struct Token {
+    user: String,
+    client: String,
+    expires_at: Timestamp,
+}
+
+/// Tokens that were issued.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    access: HashMap<Digest, Token>,
+    refresh: HashMap<Digest, Token>,
+    /// (grant, client, user) to the access and refresh token that a repeated grant gives again.
+    current: HashMap<(&'static str, String, String), (String, String)>,
+    used_ids: HashSet<String>,
+}
+
+impl Tokens {
+    /// Takes all access tokens back; refresh tokens stay.
+    pub(super) fn revoke_access(&mut self) {
+        self.access.clear();
+    }
+
+    /// Access tokens that are known, expired or not.
+    pub(super) fn count(&self) -> usize {
+        self.access.len()
+    }
+
+    fn make_room(&mut self, now: Timestamp) {
+        if self.access.len() + self.refresh.len() > MAX_TOKENS {
+            self.access.retain(|_, t| t.expires_at > now);
+            self.refresh.retain(|_, t| t.expires_at > now);
+        }
+        if self.access.len() + self.refresh.len() + self.current.len() + self.used_ids.len() > 4 * MAX_TOKENS
+        {
+            *self = Self::default();
+        }
+    }
+}
+
+fn digest(token: &str) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref());
+    out
+}
+
+/// Equal, told in a time that does not depend on where they differ.
+fn equal(a: &str, b: &str) -> bool {
+    a.as_bytes().ct_eq(b.as_bytes()).into()
+}
+
+impl Instance {
+    /// `/oauth_token.do`.
+    pub(super) fn oauth_token(&mut self, call: &Call) -> Answer {
+        self.grant(call).unwrap_or_else(|| {
+            Answer::json(401, &json!({"error_description": "access_denied", "error": "server_error"}))
+        })
+    }
+
+    fn grant(&mut self, call: &Call) -> Option<Answer> {
+        let form = call.content_type().as_deref() == Some("application/x-www-form-urlencoded");
+        let in_url = ["grant_type", "client_id", "client_secret", "username", "password", "refresh_token"];
+        if call.method != Method::POST || !form || in_url.iter().any(|p| call.params.get(p).is_some()) {
+            return None;
+        }
+        let body = Params::parse(std::str::from_utf8(&call.body).ok()?);
+        match body.get("grant_type")? {
+            "password" => {
+                let client = self.client(call, &body, true)?;
+                if self.property("glide.oauth.inbound.ropc.grant_type.disabled") == Some("true") {
+                    return None;
+                }
+                let user = self.login(body.get("username")?, body.get("password")?)?;
+                self.issue("password", &client, &user, true)
+            }
+            "refresh_token" => {
+                let client = self.client(call, &body, true)?;
+                let text = body.get("refresh_token")?;
+                let token = self.tokens.refresh.get(&digest(text))?.clone();
+                if token.client != client || token.expires_at <= self.clock.now() {
+                    return None;
+                }
+                let user = self.user(&token.user)?;
+                let access = self.new_access(&client, &user)?;
+                let current = ("password", client, user.name);
+                if let Some(pair) = self.tokens.current.get_mut(&current) {
+                    pair.0.clone_from(&access);
+                }
+                Some(self.granted(&access, Some(text)))
+            }
+            "client_credentials" => {
+                let client = self.client(call, &body, false)?;
+                let on = "glide.oauth.inbound.client.credential.grant_type.enabled";
+                if self.property(on) != Some("true") {
+                    return None;
+                }
+                let user = self.user(&self.options.user.clone())?;
+                self.issue("client_credentials", &client, &user, false)
+            }
+            "urn:ietf:params:oauth:grant-type:jwt-bearer" => self.jwt_bearer(call, &body),
+            _ => None,
+        }
+    }
+
+    /// Checks the shape and the claims of the assertion. The signature is not checked: the simulator has no keys.
+    fn jwt_bearer(&mut self, call: &Call, body: &Params) -> Option<Answer> {
+        let mut parts = body.get("assertion")?.split('.');
+        let (header, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || URL_SAFE_NO_PAD.decode(signature).ok()?.is_empty() {
+            return None;
+        }
+        let read = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).ok()?).ok();
+        let (header, claims) = (read(header)?, read(claims)?);
+        let known = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"];
+        if !known.contains(&header.get("alg")?.as_str()?) {
+            return None;
+        }
+        let claim = |name: &str| claims.get(name).and_then(Value::as_str);
+        let client = claim("aud")?.to_owned();
+        let given = body.get("client_id").is_some() || call.header("authorization").is_some();
+        if given && self.client(call, body, true)? != client || !self.has_client(&client) {
+            return None;
+        }
+        let expires = claims.get("exp").and_then(Value::as_i64)?;
+        let id = claim("jti")?.to_owned();
+        if claim("iss")? != client
+            || expires <= self.clock.now().as_secs()
+            || !self.tokens.used_ids.insert(id)
+        {
+            return None;
+        }
+        let user = self.user(claim("sub")?)?;
+        self.issue("jwt", &client, &user, false)
+    }
+
+    /// The client, if its id and secret are right; from the form, or from `Authorization` where that is allowed.
+    fn client(&self, call: &Call, body: &Params, basic: bool) -> Option<String> {
+        let (id, secret) = match (body.get("client_id"), body.get("client_secret")) {
+            (Some(id), Some(secret)) => (id.to_owned(), secret.to_owned()),
+            _ if basic => basic_of(call)?,
+            _ => return None,
+        };
+        let mut right = false;
+        for (known, its) in &self.options.clients {
+            right |= equal(known, &id) & equal(its.expose(), &secret);
+        }
+        right.then_some(id)
+    }
+
+    fn has_client(&self, id: &str) -> bool {
+        self.options.clients.iter().any(|(known, _)| known == id)
+    }
+
+    /// The user, if the password is right.
+    fn login(&self, name: &str, password: &str) -> Option<User> {
+        let right = equal(name, &self.options.user) & equal(password, self.options.password.expose());
+        right.then(|| self.user(name)).flatten()
+    }
+
+    /// Gives the token that lives, or a new one.
+    fn issue(&mut self, grant: &'static str, client: &str, user: &User, refresh: bool) -> Option<Answer> {
+        let now = self.clock.now();
+        self.tokens.make_room(now);
+        let key = (grant, client.to_owned(), user.name.clone());
+        let (mut access, mut again) = self.tokens.current.get(&key).cloned().unwrap_or_default();
+        if self.tokens.access.get(&digest(&access)).is_none_or(|t| t.expires_at <= now) {
+            access = self.new_access(client, user)?;
+        }
+        if refresh {
+            if self.tokens.refresh.get(&digest(&again)).is_none_or(|t| t.expires_at <= now) {
+                again = random_token()?;
+            }
+            let expires_at = now.after(REFRESH_LIFETIME);
+            let token = Token { user: user.name.clone(), client: client.to_owned(), expires_at };
+            self.tokens.refresh.insert(digest(&again), token);
+        }
+        self.tokens.current.insert(key, (access.clone(), again.clone()));
+        Some(self.granted(&access, refresh.then_some(again.as_str())))
+    }
+
+    fn new_access(&mut self, client: &str, user: &User) -> Option<String> {
+        let text = random_token()?;
+        let expires_at = self.clock.now().after(self.options.token_lifetime);
+        let token = Token { user: user.name.clone(), client: client.to_owned(), expires_at };
+        self.tokens.access.insert(digest(&text), token);
+        Some(text)
+    }
+
+    fn granted(&self, access: &str, refresh: Option<&str>) -> Answer {
+        let left = self.tokens.access.get(&digest(access)).map(|t| t.expires_at.since(self.clock.now()));
+        let mut body = json!({
+            "access_token": access,
+            "scope": "useraccount",
+            "token_type": "Bearer",
+            "expires_in": left.unwrap_or_default().as_millis().div_ceil(1000) as u64,
+        });
+        if let Some(refresh) = refresh {
+            body["refresh_token"] = json!(refresh);
+        }
+        Answer::json(200, &body)
+    }
+
+    /// `/oauth_revoke_token.do?token=…`: needs no authentication.
+    pub(super) fn oauth_revoke(&mut self, call: &Call) -> Answer {
+        let body = Params::parse(std::str::from_utf8(&call.body).unwrap_or_default());
+        if let Some(token) = call.params.get("token").or_else(|| body.get("token")) {
+            let key = digest(token);
+            self.tokens.access.remove(&key);
+            self.tokens.refresh.remove(&key);
+        }
+        Answer::empty(200)
+    }
+
+    /// Who makes this call, or the 401 for it.
+    pub(super) fn authenticate(&self, call: &Call) -> Result<User, Answer> {
+        self.who(call).ok_or_else(Answer::unauthenticated)
+    }
+
+    fn who(&self, call: &Call) -> Option<User> {
+        if let Some(given) = call.header("x-sn-apikey").or_else(|| call.params.get("x-sn-apikey")) {
+            let key = self.options.api_key.as_ref()?;
+            return equal(key.expose(), given).then(|| self.user(&self.options.user)).flatten();
+        }
+        let given = call.header("authorization")?;
+        let (scheme, token) = given.split_once(' ')?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            let token = self.tokens.access.get(&digest(token.trim()))?;
+            return (token.expires_at > self.clock.now()).then(|| self.user(&token.user)).flatten();
+        }
+        if self.property("glide.authenticate.basic_auth.restriction.enforce") == Some("true") {
+            return None;
+        }
+        let (name, password) = basic_of(call)?;
+        self.login(&name, &password)
+    }
+}
+
+fn basic_of(call: &Call) -> Option<(String, String)> {
+    let (scheme, text) = call.header("authorization")?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(text.trim()).ok()?).ok()?;
+    let (name, password) = text.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
+}
+
+/// 66 characters that nobody guesses.
+fn random_token() -> Option<String> {
+    let mut bytes = [0; 48];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).ok()?;
+    Some(format!("{}_s", URL_SAFE_NO_PAD.encode(bytes)))
+}

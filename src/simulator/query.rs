@@ -1,0 +1,239 @@
+//! Encoded queries: text to conditions, and conditions against a record. As on an instance, what is not understood
+//! (unknown field, unknown operator, a script other than the caller's own id and name) drops *that condition*, and
+//! the rows come back unfiltered; a client that trusts the filter finds strangers' records.
+//!
+//! Comparison of text ignores case, as the usual database collation does; numbers compare as numbers.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+/// How a field is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    In,
+    NotIn,
+    Like,
+    NotLike,
+    StartsWith,
+    EndsWith,
+    IsEmpty,
+    IsNotEmpty,
+    Anything,
+    Between,
+    SameAs,
+    NotSameAs,
+    InstanceOf,
+}
+
+/// Longest first where one is the beginning of another.
+const OPS: &[(&str, Op)] = &[
+    ("NOT LIKE", Op::NotLike),
+    ("NOT IN", Op::NotIn),
+    ("NOTLIKE", Op::NotLike),
+    ("STARTSWITH", Op::StartsWith),
+    ("ENDSWITH", Op::EndsWith),
+    ("ISNOTEMPTY", Op::IsNotEmpty),
+    ("ISEMPTY", Op::IsEmpty),
+    ("INSTANCEOF", Op::InstanceOf),
+    ("EMPTYSTRING", Op::IsEmpty),
+    ("ANYTHING", Op::Anything),
+    ("BETWEEN", Op::Between),
+    ("NSAMEAS", Op::NotSameAs),
+    ("SAMEAS", Op::SameAs),
+    ("LIKE", Op::Like),
+    ("IN", Op::In),
+    ("!=", Op::Ne),
+    ("<=", Op::Le),
+    (">=", Op::Ge),
+    ("=", Op::Eq),
+    ("<", Op::Lt),
+    (">", Op::Gt),
+];
+
+/// One condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) field: String,
+    pub(super) op: Op,
+    pub(super) value: String,
+}
+
+/// A key of the order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) field: String,
+    pub(super) descending: bool,
+}
+
+/// A parsed query: any of the groups, all of a group's clauses, any of a clause's conditions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) groups: Vec<Vec<Vec<Condition>>>,
+    pub(super) order: Vec<Order>,
+    /// Whether a condition was dropped.
+    pub(super) dropped: bool,
+}
+
+/// Who asks, for `javascript:gs.getUserID()` and `gs.getUserName()`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'a> {
+    pub(super) sys_id: &'a str,
+    pub(super) name: &'a str,
+}
+
+/// What a condition looks at.
+pub(super) trait Fields {
+    /// The value of a field, dot-walked; empty when there is none.
+    fn value(&self, field: &str) -> Cow<'_, str>;
+    /// Whether the record is of that class or below it.
+    fn is_a(&self, class: &str) -> bool;
+}
+
+impl Query {
+    /// Reads an encoded query. `known` says whether the table has the field.
+    pub(super) fn parse(text: &str, caller: Caller<'_>, known: impl Fn(&str) -> bool) -> Self {
+        let mut query = Self::default();
+        let mut group: Vec<Vec<Condition>> = Vec::new();
+        for term in split(text) {
+            if let Some(rest) = term.strip_prefix("NQ") {
+                query.groups.push(std::mem::take(&mut group));
+                query.condition(&mut group, rest, false, caller, &known);
+            } else if let Some(field) = term.strip_prefix("ORDERBYDESC") {
+                query.order_by(field, true, &known);
+            } else if let Some(field) = term.strip_prefix("ORDERBY") {
+                query.order_by(field, false, &known);
+            } else if let Some(rest) = term.strip_prefix("OR") {
+                query.condition(&mut group, rest, true, caller, &known);
+            } else if term != "EQ" && !term.is_empty() {
+                query.condition(&mut group, &term, false, caller, &known);
+            }
+        }
+        query.groups.push(group);
+        query
+    }
+
+    fn order_by(&mut self, field: &str, descending: bool, known: &impl Fn(&str) -> bool) {
+        if known(field) {
+            self.order.push(Order { field: field.to_owned(), descending });
+        }
+    }
+
+    fn condition(
+        &mut self,
+        group: &mut Vec<Vec<Condition>>,
+        term: &str,
+        or: bool,
+        caller: Caller<'_>,
+        known: &impl Fn(&str) -> bool,
+    ) {
+        let parsed = read(term, caller).filter(|c| known(&c.field));
+        let Some(condition) = parsed else {
+            self.dropped = true;
+            return;
+        };
+        match group.last_mut() {
+            Some(clause) if or => clause.push(condition),
+            _ => group.push(vec![condition]),
+        }
+    }
+
+    /// Whether a record is asked for.
+    pub(super) fn matches(&self, fields: &impl Fields) -> bool {
+        self.groups.iter().any(|group| group.iter().all(|clause| clause.iter().any(|c| c.holds(fields))))
+    }
+
+    /// The values one of which this field must have, if the query says so: what an index can answer.
+    pub(super) fn pinned(&self, field: &str) -> Option<Vec<&str>> {
+        let [group] = self.groups.as_slice() else { return None };
+        group.iter().find_map(|clause| match clause.as_slice() {
+            [c] if c.field == field && c.op == Op::Eq && !c.value.is_empty() => Some(vec![c.value.as_str()]),
+            [c] if c.field == field && c.op == Op::In => Some(c.value.split(',').map(str::trim).collect()),
+            _ => None,
+        })
+    }
+}
+
+/// Cuts at single carets; a doubled one is a caret of the value.
+fn split(text: &str) -> Vec<String> {
+    let mut terms = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '^' {
+            terms.last_mut().expect("never empty").push(c);
+        } else if chars.next_if_eq(&'^').is_some() {
+            terms.last_mut().expect("never empty").push('^');
+        } else {
+            terms.push(String::new());
+        }
+    }
+    terms
+}
+
+fn read(term: &str, caller: Caller<'_>) -> Option<Condition> {
+    let end = term.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.'))?;
+    let (field, rest) = term.split_at(end);
+    let (op, value) = OPS.iter().find_map(|(name, op)| rest.strip_prefix(name).map(|v| (*op, v)))?;
+    let value = match value.strip_prefix("javascript:") {
+        None => value,
+        Some(script) => match script.trim().trim_end_matches(';') {
+            "gs.getUserID()" => caller.sys_id,
+            "gs.getUserName()" => caller.name,
+            _ => return None,
+        },
+    };
+    (!field.is_empty()).then(|| Condition { field: field.to_owned(), op, value: value.to_owned() })
+}
+
+impl Condition {
+    fn holds(&self, fields: &impl Fields) -> bool {
+        let have = fields.value(&self.field);
+        let want = self.value.as_str();
+        match self.op {
+            Op::Eq => same(&have, want),
+            Op::Ne => !same(&have, want),
+            Op::Lt => !have.is_empty() && order(&have, want) == Ordering::Less,
+            Op::Le => !have.is_empty() && order(&have, want) != Ordering::Greater,
+            Op::Gt => order(&have, want) == Ordering::Greater,
+            Op::Ge => order(&have, want) != Ordering::Less,
+            Op::In => want.split(',').any(|w| same(&have, w.trim())),
+            Op::NotIn => !want.split(',').any(|w| same(&have, w.trim())),
+            Op::Like => lower(&have).contains(&lower(want)),
+            Op::NotLike => !lower(&have).contains(&lower(want)),
+            Op::StartsWith => lower(&have).starts_with(&lower(want)),
+            Op::EndsWith => lower(&have).ends_with(&lower(want)),
+            Op::IsEmpty => have.is_empty(),
+            Op::IsNotEmpty => !have.is_empty(),
+            Op::Anything => true,
+            Op::Between => want.split_once('@').is_some_and(|(low, high)| {
+                !have.is_empty()
+                    && order(&have, low) != Ordering::Less
+                    && order(&have, high) != Ordering::Greater
+            }),
+            Op::SameAs => same(&have, &fields.value(want)),
+            Op::NotSameAs => !same(&have, &fields.value(want)),
+            Op::InstanceOf => fields.is_a(want),
+        }
+    }
+}
+
+fn lower(text: &str) -> String {
+    text.to_lowercase()
+}
+
+fn same(a: &str, b: &str) -> bool {
+    a == b || (!a.is_ascii() || !b.is_ascii()) && lower(a) == lower(b) || a.eq_ignore_ascii_case(b)
+}
+
+/// Numbers as numbers, everything else as text without case.
+pub(super) fn order(a: &str, b: &str) -> Ordering {
+    match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(a), Ok(b)) => a.total_cmp(&b),
+        _ => lower(a).cmp(&lower(b)),
+    }
+}

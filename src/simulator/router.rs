@@ -1,0 +1,128 @@
+//! From a path to the API behind it. Authentication comes first, then the headers that the REST APIs insist on.
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::call::{Answer, Call};
+use super::instance::{Context, Instance, Tweaks, User};
+
+impl Instance {
+    /// Answers one call.
+    pub(super) fn answer(&mut self, call: &Call, tweaks: &Tweaks) -> Answer {
+        match call.path.as_str() {
+            "/oauth_token.do" => return self.oauth_token(call),
+            "/oauth_revoke_token.do" => return self.oauth_revoke(call),
+            _ => {}
+        }
+        let user = match self.authenticate(call) {
+            Ok(user) => user,
+            Err(refusal) => return refusal.with("x-is-logged-in", "false"),
+        };
+        self.answer_as(&user, call, tweaks).with("x-is-logged-in", "true")
+    }
+
+    /// Answers a call of a user who is logged in: also an item of a batch.
+    pub(super) fn answer_as(&mut self, user: &User, call: &Call, tweaks: &Tweaks) -> Answer {
+        if let Err(refusal) = headers(call) {
+            return refusal;
+        }
+        let unfolded =
+            call.params.get("sysparm_tiny").and_then(|token| self.tiny.get(token)).map(|target| {
+                Call::new(call.method.clone(), target, call.headers.clone(), call.body.clone())
+            });
+        let call = unfolded.as_ref().unwrap_or(call);
+        let ctx = Context { user, tweaks };
+        let Some(rest) = call.path.strip_prefix("/api/now/") else {
+            return match call.path.as_str() {
+                "/api/global/em/jsonv2" => self.events(ctx, call),
+                _ => Answer::no_path(),
+            };
+        };
+        let (version, rest) = match rest.split_once('/') {
+            Some((v @ ("v1" | "v2"), rest)) => (v, rest),
+            _ => ("", rest),
+        };
+        match rest.split_once('/').unwrap_or((rest, "")) {
+            ("table", rest) if !rest.is_empty() => self.table_api(ctx, call, rest, version == "v1"),
+            ("stats", table) if !table.is_empty() => self.stats(ctx, call, table),
+            ("import", rest) if !rest.is_empty() => self.import(ctx, call, rest),
+            ("batch", "") => self.batch(ctx, call),
+            ("attachment", rest) => self.attachment(ctx, call, rest),
+            ("tinyurl", "") => self.shorten(call),
+            _ => Answer::no_path(),
+        }
+    }
+
+    /// `POST /api/now/tinyurl {"url": …}`: a short name for a long address.
+    fn shorten(&mut self, call: &Call) -> Answer {
+        if call.method != Method::POST {
+            return Answer::no_verb(&call.method);
+        }
+        let body = match call.object() {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let Some(target) = body.get("url").and_then(Value::as_str) else {
+            return Answer::error(400, "Missing parameter", Some("url"));
+        };
+        // An absolute address of this instance is fine too.
+        let target = target.strip_prefix(&self.base).unwrap_or(target).to_owned();
+        let token = self.new_id();
+        if self.tiny.len() >= 1000 {
+            self.tiny.pop_first();
+        }
+        self.tiny.insert(token.clone(), target);
+        Answer::result(200, &json!(token))
+    }
+
+    /// `POST /api/global/em/jsonv2`: events in bulk.
+    fn events(&mut self, ctx: Context<'_>, call: &Call) -> Answer {
+        if call.method != Method::POST {
+            return Answer::no_verb(&call.method);
+        }
+        let body = match call.object() {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let mut answer = Answer::empty(200);
+        for record in body.get("records").and_then(Value::as_array).into_iter().flatten() {
+            let Value::Object(record) = record else { continue };
+            match self.insert(ctx, "em_event", record, false) {
+                Ok(made) => answer.made.push(made),
+                Err(refusal) => return refusal,
+            }
+        }
+        let text = format!("{} events were inserted", answer.made.len());
+        let made = answer.made;
+        answer = Answer::result(200, &json!({"Default Bulk Endpoint": text}));
+        answer.made = made;
+        answer
+    }
+}
+
+/// `Accept` is needed always, `Content-Type` with a body; only JSON is spoken. (DELETE without a content type is
+/// taken: `PySNC` sends it so, whatever the documentation says.)
+fn headers(call: &Call) -> Result<(), Answer> {
+    let Some(accept) = call.header("accept") else {
+        return Err(Answer::error(400, "Bad Request", Some("Accept header is missing")));
+    };
+    let fits = ["*/*", "application/*", "application/json"];
+    let upload = call.path.contains("/attachment");
+    if !upload && !accept.split(',').any(|a| fits.contains(&a.split(';').next().unwrap_or_default().trim())) {
+        return Err(Answer::error(
+            406,
+            "Not acceptable",
+            Some("The simulator answers application/json only"),
+        ));
+    }
+    if [Method::POST, Method::PUT, Method::PATCH].contains(&call.method) && !upload {
+        return match call.content_type().as_deref() {
+            Some("application/json" | "text/json") => Ok(()),
+            None => Err(Answer::error(400, "Bad Request", Some("Content-Type header is missing"))),
+            Some(other) => {
+                Err(Answer::error(415, "Unsupported Media Type", Some(&format!("{other} is not supported"))))
+            }
+        };
+    }
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! What an instance does to a record that is written: drops in silence what it does not take, calculates what it
+//! calculates, and refuses what a data policy forbids. Nothing is written when anything is refused.
+//!
+//! References: 32 hex digits are stored whether or not such a record exists, as an instance does; any other text is
+//! resolved by name, user name or number, with and without `sysparm_input_display_value`, and stays empty when
+//! nothing has that name. (Real instances differ here; nobody should depend on it.)
+
+use serde_json::{Map, Value};
+
+use super::call::{Answer, Made};
+use super::instance::{Context, Instance, Row, Table, stamp};
+use super::schema::{Field, Kind};
+use crate::model::SysId;
+
+/// Fields and values that a call wants, before anything is decided.
+pub(super) type Wanted = Map<String, Value>;
+
+/// A body, taken apart: what goes into the record, and what goes into the journal.
+#[derive(Default)]
+struct Taken {
+    set: Vec<(String, String)>,
+    notes: Vec<(String, String)>,
+}
+
+impl Instance {
+    /// Inserts a record; its sys_id comes back.
+    pub(super) fn insert(
+        &mut self,
+        ctx: Context<'_>,
+        table: &str,
+        wanted: &Wanted,
+        labels: bool,
+    ) -> Result<Made, Answer> {
+        if !self.has_room() {
+            return Err(Answer::refused("The simulator is full: see its option --max-records"));
+        }
+        if let Some(target) = self.tables.get_mut(table) {
+            wanted.keys().for_each(|k| target.schema.learn(k));
+        }
+        let taken = self.take(ctx, table, wanted, labels);
+        let sys_id = match wanted.get("sys_id").and_then(Value::as_str).map(SysId::new) {
+            Some(Ok(id)) => id.as_str().to_owned(),
+            _ => self.new_id(),
+        };
+        let now = self.clock.now();
+        let target = self.tables.get(table).ok_or_else(|| Answer::no_table(table))?;
+        if target.with_key("sys_id", &[&sys_id]).is_some_and(|found| !found.is_empty()) {
+            let detail = format!(
+                "Error during insert of {table}: Unique Key violation detected by database (Duplicate entry \
+                 '{sys_id}' for key 'PRIMARY')"
+            );
+            return Err(Answer::refused(&detail));
+        }
+        let mut row = Row::default();
+        let by = ctx.user.name.as_str();
+        for (field, value) in [("sys_id", sys_id.as_str()), ("sys_created_by", by), ("sys_updated_by", by)] {
+            target.set(&mut row, field, value);
+        }
+        stamp(target, &mut row, now);
+        target.set(&mut row, "opened_at", &now.servicenow());
+        target.set(&mut row, "opened_by", &ctx.user.sys_id);
+        for (field, value) in &taken.set {
+            target.set(&mut row, field, value);
+        }
+        settle(target, &mut row, None, &now.servicenow(), &ctx.user.sys_id);
+        policy(target, &row, None)?;
+        if let Some(lag) = ctx.tweaks.index_lag {
+            row.visible_at = now.after(lag);
+        }
+        if let Some(target) = self.tables.get_mut(table)
+            && let Some(number) = target.take_number()
+        {
+            target.set(&mut row, "number", &number);
+        }
+        self.push(table, row);
+        self.note(ctx, table, &sys_id, &taken.notes);
+        self.after_write(table);
+        Ok(Made { table: table.to_owned(), sys_id })
+    }
+
+    /// Changes a record. Only journal entries are taken once a ticket is closed.
+    pub(super) fn update(
+        &mut self,
+        ctx: Context<'_>,
+        table: &str,
+        sys_id: &str,
+        wanted: &Wanted,
+        labels: bool,
+    ) -> Result<Made, Answer> {
+        let (found, seq, row) = self.find(table, sys_id).ok_or_else(Answer::no_record)?;
+        let (table, before) = (found.name.clone(), row.clone());
+        if let Some(target) = self.tables.get_mut(&table) {
+            wanted.keys().for_each(|k| target.schema.learn(k));
+        }
+        let taken = self.take(ctx, &table, wanted, labels);
+        let target = self.tables.get(&table).ok_or_else(|| Answer::no_table(&table))?;
+        let changes: Vec<_> = taken.set.iter().filter(|(f, v)| target.value(&before, f) != v).collect();
+        if !changes.is_empty() && is_closed(target, &before) {
+            return Err(Answer::refused("ACL Exception Update Failed due to security constraints"));
+        }
+        let now = self.clock.now();
+        let mut after = before.clone();
+        if changes.iter().any(|(f, _)| f == "assignment_group") {
+            target.set(&mut after, "assigned_to", "");
+            let count: u64 = target.value(&before, "reassignment_count").parse().unwrap_or(0);
+            target.set(&mut after, "reassignment_count", &(count + 1).to_string());
+        }
+        for (field, value) in &changes {
+            target.set(&mut after, field, value);
+        }
+        settle(target, &mut after, Some(&before), &now.servicenow(), &ctx.user.sys_id);
+        policy(target, &after, Some(&before))?;
+        if !changes.is_empty() || !taken.notes.is_empty() {
+            let count: u64 = target.value(&before, "sys_mod_count").parse().unwrap_or(0);
+            target.set(&mut after, "sys_mod_count", &(count + 1).to_string());
+            target.set(&mut after, "sys_updated_on", &now.servicenow());
+            target.set(&mut after, "sys_updated_by", &ctx.user.name);
+            if let Some(target) = self.tables.get_mut(&table) {
+                target.put(seq, after);
+            }
+            self.note(ctx, &table, sys_id, &taken.notes);
+            self.after_write(&table);
+        }
+        Ok(Made { table, sys_id: sys_id.to_owned() })
+    }
+
+    fn after_write(&mut self, table: &str) {
+        if table == "sys_choice" {
+            self.refresh_choices();
+        }
+    }
+
+    /// Takes a body apart and drops what the table does not take.
+    fn take(&self, ctx: Context<'_>, table: &str, wanted: &Wanted, labels: bool) -> Taken {
+        let mut taken = Taken::default();
+        let Some(target) = self.tables.get(table) else { return taken };
+        for (name, value) in wanted {
+            let Some(field) = target.schema.field(name) else { continue };
+            if field.read_only || ctx.tweaks.drop_fields.contains(name) {
+                continue;
+            }
+            let Some(text) = plain(value) else { continue };
+            if field.kind == Kind::Journal {
+                if !text.is_empty() {
+                    taken.notes.push((name.clone(), text));
+                }
+            } else if let Some(kept) = self.accept(table, field, &text, labels) {
+                taken.set.push((name.clone(), kept));
+            }
+        }
+        mirror(&mut taken.set, "state", "incident_state", target);
+        taken
+    }
+
+    /// What is stored of a value; nothing when it is dropped.
+    fn accept(&self, table: &str, field: &Field, text: &str, labels: bool) -> Option<String> {
+        if text.is_empty() {
+            return (field.kind != Kind::Choice).then(String::new);
+        }
+        match &field.kind {
+            Kind::Text(max) => Some(text.chars().take(*max).collect()),
+            Kind::Integer => text.trim().parse::<i64>().ok().map(|n| n.to_string()),
+            Kind::Boolean => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "1" => Some("true".to_owned()),
+                "false" | "0" => Some("false".to_owned()),
+                _ => None,
+            },
+            Kind::DateTime => {
+                text.parse::<jiff::civil::DateTime>().ok().map(|t| t.strftime("%F %T").to_string())
+            }
+            Kind::Choice => {
+                let choices = self.choices(table, &field.name);
+                let fits = |(value, label): &&(String, String)| {
+                    value == text || labels && label.eq_ignore_ascii_case(text)
+                };
+                match choices.iter().find(fits) {
+                    Some((value, _)) => Some(value.clone()),
+                    None if choices.is_empty() => Some(text.chars().take(40).collect()),
+                    None => None,
+                }
+            }
+            Kind::Reference(target) => match SysId::new(text) {
+                Ok(id) => Some(id.as_str().to_owned()),
+                Err(_) => self.resolve(target, text),
+            },
+            Kind::Journal => None,
+        }
+    }
+
+    /// Writes journal entries.
+    fn note(&mut self, ctx: Context<'_>, table: &str, sys_id: &str, notes: &[(String, String)]) {
+        for (element, value) in notes {
+            let (id, now) = (self.new_id(), self.clock.now());
+            let Some(journal) = self.tables.get("sys_journal_field") else { return };
+            let mut row = Row::default();
+            let by = ctx.user.name.as_str();
+            let fields = [
+                ("sys_id", id.as_str()),
+                ("name", table),
+                ("element", element),
+                ("element_id", sys_id),
+                ("value", value),
+                ("sys_created_by", by),
+                ("sys_updated_by", by),
+            ];
+            for (field, value) in fields {
+                journal.set(&mut row, field, value);
+            }
+            stamp(journal, &mut row, now);
+            self.push("sys_journal_field", row);
+        }
+    }
+}
+
+/// Text of a JSON value as the instance reads it; an object gives its `value`.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some(String::new()),
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Object(map) => match map.get("value").or_else(|| map.get("display_value")) {
+            Some(Value::String(text)) => Some(text.clone()),
+            _ => None,
+        },
+        Value::Array(_) => None,
+    }
+}
+
+/// One of the two names of the state speaks for both.
+fn mirror(set: &mut Vec<(String, String)>, main: &str, twin: &str, table: &Table) {
+    if table.schema.field(twin).is_none() {
+        return;
+    }
+    let find = |name: &str| set.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    let Some(value) = find(main).or_else(|| find(twin)) else { return };
+    set.retain(|(n, _)| n != main && n != twin);
+    set.push((main.to_owned(), value.clone()));
+    set.push((twin.to_owned(), value));
+}
+
+/// What a state means, table by table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    OnHold,
+    Resolved,
+    Closed,
+    Cancelled,
+}
+
+fn stage(table: &Table, row: &Row) -> Stage {
+    match (table.name.as_str(), table.value(row, "state")) {
+        ("incident" | "sn_ot_incident", "3") => Stage::OnHold,
+        ("incident" | "sn_ot_incident", "6") | ("problem", "106") => Stage::Resolved,
+        ("incident" | "sn_ot_incident", "7")
+        | ("problem", "107")
+        | ("change_request" | "sn_si_incident", "3") => Stage::Closed,
+        ("incident" | "sn_ot_incident", "8") | ("sn_si_incident", "7") | ("change_request", "4") => {
+            Stage::Cancelled
+        }
+        _ => Stage::Open,
+    }
+}
+
+fn is_closed(table: &Table, row: &Row) -> bool {
+    matches!(stage(table, row), Stage::Closed | Stage::Cancelled)
+}
+
+/// Calculates what the instance calculates.
+fn settle(table: &Table, row: &mut Row, before: Option<&Row>, now: &str, user: &str) {
+    if table.schema.field("priority").is_some() {
+        let level = |field| table.value(row, field).parse::<u8>().unwrap_or(3).clamp(1, 3);
+        let priority = level("impact") + level("urgency") - 1;
+        table.set(row, "priority", &priority.to_string());
+    }
+    if table.schema.field("state").is_none() {
+        return;
+    }
+    let now_at = stage(table, row);
+    if before.is_some_and(|b| stage(table, b) == now_at) || before.is_none() && now_at == Stage::Open {
+        return;
+    }
+    if matches!(now_at, Stage::Resolved | Stage::Closed) && table.value(row, "resolved_at").is_empty() {
+        table.set(row, "resolved_at", now);
+        table.set(row, "resolved_by", user);
+    }
+    if matches!(now_at, Stage::Closed | Stage::Cancelled) {
+        table.set(row, "closed_at", now);
+        table.set(row, "closed_by", user);
+        table.set(row, "active", "false");
+    }
+    if now_at == Stage::Open && before.is_some_and(|b| stage(table, b) == Stage::Resolved) {
+        let count: u64 = table.value(row, "reopen_count").parse().unwrap_or(0);
+        table.set(row, "reopen_count", &(count + 1).to_string());
+        table.set(row, "resolved_at", "");
+        table.set(row, "resolved_by", "");
+    }
+}
+
+/// Refuses a state whose fields are missing.
+fn policy(table: &Table, row: &Row, before: Option<&Row>) -> Result<(), Answer> {
+    if !table
+        .schema
+        .position("state")
+        .is_some_and(|_| before.is_none_or(|b| stage(table, b) != stage(table, row)))
+    {
+        return Ok(());
+    }
+    let needed: &[(&str, &str)] = match (table.name.as_str(), stage(table, row)) {
+        ("incident" | "sn_ot_incident", Stage::OnHold) => &[("hold_reason", "On hold reason")],
+        ("problem", Stage::Resolved | Stage::Closed) => &[("resolution_code", "Resolution code")],
+        ("change_request" | "sn_si_incident", Stage::Closed) => {
+            &[("close_code", "Close code"), ("close_notes", "Close notes")]
+        }
+        (_, Stage::Resolved | Stage::Closed) => {
+            &[("close_code", "Resolution code"), ("close_notes", "Resolution notes")]
+        }
+        _ => &[],
+    };
+    let missing: Vec<&str> =
+        needed.iter().filter(|(f, _)| table.value(row, f).is_empty()).map(|(_, label)| *label).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(", ");
+    Err(Answer::refused(&format!("Data Policy Exception: The following fields are mandatory: {list}")))
+}

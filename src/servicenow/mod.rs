@@ -1,9 +1,34 @@
 //! 6 — the one [`crate::desk::Desk`]: ServiceNow's Table API.
+//!
+//! `relay` calls [`ServiceNow`]; `incident` says what is asked and reads what came back, `client` makes the call with a
+//! token of `auth`, `classify` turns each answer into a record or a class of failure. One attempt per call: repeating
+//! and waiting are the relay's, with one exception, a call that was refused for its token is made once more with a
+//! fresh one. No body, token or secret gets into an error or a log.
 
 use url::Url;
 
 use crate::model::{DeskName, Secret};
 use crate::net::{ProxySettings, TlsSettings};
+
+mod auth;
+
+mod classify;
+
+mod client;
+
+mod fields;
+
+mod incident;
+
+mod query;
+
+mod wire;
+
+#[cfg(test)]
+mod conversation;
+
+pub use client::{ServiceNow, SetupError};
+pub use fields::default_fields;
 
 /// A destination, checked.
 #[derive(Clone, Debug)]

@@ -1,0 +1,437 @@
+//! What an answer means. Pure: status, headers and body in; the record or a [`SendError`] out.
+//!
+//! Success is narrow (200 or 201, JSON that parses, a `result`, no `error` beside it); everything else has a class.
+//! When in doubt about a write the answer is `doubtful`, and when in doubt whether a delivery or the destination is at
+//! fault, the destination waits: a dead letter must be the instance's own verdict on that record.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::wire::Words;
+use crate::desk::{RateLimit, SendError};
+use crate::model::{Class, HoldReason, TableName, Timestamp, text};
+use crate::net::{Answer, TransportError};
+
+/// Longest text of the instance that goes into a message, in bytes.
+const WORDS_MAX: usize = 500;
+/// Longest wait that is believed; the instance counts by the hour.
+const WAIT_MAX: Duration = Duration::from_hours(24);
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// Reading: repeating it does no harm, and no single delivery can be at fault.
+    LookUp,
+    /// Creating: may have happened although the answer says otherwise.
+    Create,
+}
+
+/// The call whose answer is judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt<'a> {
+    pub(super) what: What,
+    pub(super) table: &'a TableName,
+    /// `https://acme.service-now.com`.
+    pub(super) place: &'a str,
+    /// Wall time, where the answer has no `Date`.
+    pub(super) now: Timestamp,
+}
+
+impl Attempt<'_> {
+    fn writes(&self) -> bool {
+        self.what == What::Create
+    }
+
+    /// The beginning of each message.
+    fn tried(&self) -> String {
+        let what = match self.what {
+            What::LookUp => "look up tickets",
+            What::Create => "create a ticket",
+        };
+        format!("could not {what} in {} at {}", self.table, self.place)
+    }
+
+    fn error(&self, class: Class, hold: HoldReason, cause: &str, remedy: &str) -> SendError {
+        SendError {
+            class,
+            hold,
+            message: format!("{}: {cause}", self.tried()),
+            remedy: remedy.to_owned(),
+            doubtful: false,
+            wait: None,
+            status: None,
+        }
+    }
+
+    pub(super) fn retry(&self, cause: &str) -> SendError {
+        SendError { doubtful: self.writes(), ..self.error(Class::Retry, HoldReason::Destination, cause, "") }
+    }
+
+    pub(super) fn hold_table(&self, cause: &str, remedy: &str) -> SendError {
+        self.error(Class::Hold, HoldReason::Table, cause, remedy)
+    }
+
+    fn hold_destination(&self, cause: &str, remedy: &str) -> SendError {
+        self.error(Class::Hold, HoldReason::Destination, cause, remedy)
+    }
+
+    /// A look-up serves many deliveries, so it never condemns one: then the table waits.
+    pub(super) fn reject(&self, cause: &str, remedy: &str) -> SendError {
+        let class = if self.writes() { Class::Reject } else { Class::Hold };
+        self.error(class, HoldReason::Table, cause, remedy)
+    }
+}
+
+/// No answer came.
+pub(super) fn no_answer(error: &TransportError, attempt: &Attempt<'_>) -> SendError {
+    let class = transport_class(error);
+    SendError {
+        doubtful: attempt.writes() && error.request_was_sent(),
+        ..attempt.error(class, HoldReason::Destination, &error.to_string(), &error.remedy())
+    }
+}
+
+/// A refused certificate or proxy login does not mend itself within minutes; everything else may.
+pub(super) fn transport_class(error: &TransportError) -> Class {
+    match error {
+        TransportError::NotAllowed(_)
+        | TransportError::Tls { .. }
+        | TransportError::Proxy { login: true, .. } => Class::Hold,
+        _ => Class::Retry,
+    }
+}
+
+/// The parsed body of a success, with its `result`.
+pub(super) fn judge(answer: &Answer, attempt: &Attempt<'_>) -> Result<Value, SendError> {
+    let parsed = body(answer);
+    let judged =
+        match (answer.status, &parsed) {
+            (200 | 201, Body::Json(_)) => match parsed {
+                Body::Json(value) => success(value, attempt),
+                _ => Err(attempt.retry("the answer changed while it was read")),
+            },
+            (200 | 201, _) => Err(not_json(answer, &parsed, attempt)),
+            (300..=399, _) => Err(redirect(answer, attempt)),
+            (429, _) => Err(rate_limited(answer, &parsed, attempt)),
+            (401, _) => Err(unauthorised(answer, &parsed, attempt)),
+            (400..=499, _) => Err(client_error(answer, &parsed, attempt)),
+            (500..=599, _) => Err(server_error(answer, &parsed, attempt)),
+            (202, _) => Err(attempt
+                .retry("it answered 202, which says that the request waits in a queue and may never run")),
+            (status, _) => {
+                Err(attempt.retry(&format!("it answered {status}, which is no answer to such a request")))
+            }
+        };
+    judged.map_err(|error| finish(error, answer))
+}
+
+/// What the answer says about the hourly limit; nothing where no rule of the instance matched.
+pub(super) fn rate_limit(answer: &Answer) -> Option<RateLimit> {
+    let limit = answer.header("x-ratelimit-limit").and_then(|v| v.trim().parse().ok());
+    let reset_at = reset_at(answer);
+    (limit.is_some() || reset_at.is_some()).then_some(RateLimit { limit, reset_at })
+}
+
+/// A body, as far as it is what its content type says.
+pub(super) enum Body {
+    Json(Value),
+    /// JSON by its type, but it does not parse, or is not an object.
+    Damaged,
+    /// A web page; its title, cleaned.
+    Page {
+        title: String,
+        hibernating: bool,
+    },
+    /// Nothing at all.
+    Empty,
+    /// Neither JSON nor a page.
+    Other,
+}
+
+pub(super) fn body(answer: &Answer) -> Body {
+    let is_json =
+        matches!(answer.content_type.as_deref(), Some(t) if t == "application/json" || t.ends_with("+json"));
+    let encoded = answer.header("content-encoding").is_some_and(|e| !e.eq_ignore_ascii_case("identity"));
+    if answer.body.trim_ascii().is_empty() {
+        return Body::Empty;
+    }
+    if encoded {
+        return Body::Other;
+    }
+    let is_page = answer.content_type.as_deref().is_some_and(|t| t.contains("html"))
+        || answer.body.trim_ascii_start().starts_with(b"<");
+    if is_page {
+        return page(&answer.body);
+    }
+    if !is_json {
+        return Body::Other;
+    }
+    match serde_json::from_slice::<Value>(&answer.body) {
+        Ok(value) if value.is_object() => Body::Json(value),
+        _ => Body::Damaged,
+    }
+}
+
+/// Only the head of a page is looked at.
+fn page(bytes: &[u8]) -> Body {
+    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(64 * 1024)]).to_ascii_lowercase();
+    let title = head
+        .split_once("<title")
+        .and_then(|(_, rest)| rest.split_once('>'))
+        .and_then(|(_, rest)| rest.split_once('<'))
+        .map(|(title, _)| clean(title.trim(), 80))
+        .unwrap_or_default();
+    let hibernating = head.contains("hibernating");
+    Body::Page { title, hibernating }
+}
+
+/// The words of an error answer.
+pub(super) fn words(parsed: &Body) -> Option<Words> {
+    match parsed {
+        Body::Json(value) => value.get("error").map(Words::of),
+        _ => None,
+    }
+}
+
+fn success(value: Value, attempt: &Attempt<'_>) -> Result<Value, SendError> {
+    if let Some(error) = value.get("error").filter(|e| !e.is_null()) {
+        let words = Words::of(error);
+        return Err(attempt
+            .retry(&format!("the answer holds an error although it began as a success: {}", said(&words))));
+    }
+    if value.get("result").is_none() {
+        return Err(attempt.retry("the answer has no `result`"));
+    }
+    Ok(value)
+}
+
+fn not_json(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
+    let doubtful = attempt.writes();
+    match parsed {
+        Body::Page { title, hibernating } => {
+            let (cause, remedy) = page_words(answer.status, title, *hibernating);
+            SendError { doubtful, ..attempt.hold_destination(&cause, remedy) }
+        }
+        Body::Empty => attempt.retry(&format!("it answered {} without a body", answer.status)),
+        Body::Damaged => {
+            attempt.retry(&format!("it answered {} with JSON that is cut or damaged", answer.status))
+        }
+        Body::Other | Body::Json(_) => {
+            let kind = answer.content_type.as_deref().unwrap_or("no content type");
+            attempt.retry(&format!("it answered {} with {} instead of JSON", answer.status, clean(kind, 80)))
+        }
+    }
+}
+
+/// What a web page in place of an answer means, and the remedy.
+pub(super) fn page_words(status: u16, title: &str, hibernating: bool) -> (String, &'static str) {
+    if hibernating {
+        let cause = "the instance is hibernating: it answered with a web page instead of JSON".to_owned();
+        return (
+            cause,
+            "wake the developer instance up on developer.servicenow.com; nothing is lost meanwhile",
+        );
+    }
+    let title = if title.is_empty() { String::new() } else { format!(" titled `{title}`") };
+    let cause = format!("it answered {status} with a web page{title} instead of JSON");
+    let remedy = "something that is not the REST API answered: check `instance`; a log-in page, a maintenance page or a \
+                  proxy in between looks like this";
+    (cause, remedy)
+}
+
+fn redirect(answer: &Answer, attempt: &Attempt<'_>) -> SendError {
+    let target = answer
+        .header("location")
+        .map(|l| match url::Url::parse(l) {
+            // The host is enough; the rest may carry a session.
+            Ok(url) => url.host_str().map_or_else(|| "another page".to_owned(), |h| clean(h, 200)),
+            Err(_) => "another page of the same host".to_owned(),
+        })
+        .unwrap_or_else(|| "nowhere".to_owned());
+    attempt.hold_destination(
+        &format!("it answered {} and sends us on to {target}; redirects are not followed", answer.status),
+        "put the address of the instance itself into `instance`; a redirect to a log-in page means that the instance \
+         or a proxy wants a person",
+    )
+}
+
+fn rate_limited(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
+    let wait = wait(answer, attempt.now);
+    let mut cause = "it refuses more requests for now (429)".to_owned();
+    if let Some(words) = words(parsed) {
+        cause = format!("{cause}: {}", said(&words));
+    }
+    let remedy = if wait.is_some() {
+        "waits as long as the instance said; if it recurs, lower `requests_per_hour` below the instance's limit"
+    } else {
+        "the instance is busy; if it recurs, lower `max_in_flight` and `requests_per_hour`"
+    };
+    SendError { wait, ..attempt.error(Class::RetryAt, HoldReason::Destination, &cause, remedy) }
+}
+
+fn unauthorised(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
+    let mut cause = "it does not accept our login (401)".to_owned();
+    if let Some(words) = words(parsed) {
+        cause = format!("{cause}: {}", said(&words));
+    }
+    let remedy = if answer.header("x-mfa_token").is_some() {
+        "the instance asks this user for a second factor: exempt the integration user from it"
+    } else {
+        // `client` fills it in: it knows the kind of login.
+        ""
+    };
+    attempt.hold_destination(&cause, remedy)
+}
+
+fn client_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
+    let status = answer.status;
+    if matches!(status, 408 | 409 | 425) {
+        let words = words(parsed).map(|w| format!(": {}", said(&w))).unwrap_or_default();
+        return attempt.retry(&format!("it answered {status}{words}"));
+    }
+    let Some(words) = words(parsed) else {
+        return foreign_refusal(answer, parsed, attempt);
+    };
+    let said = said(&words);
+    let text = format!("{} {}", words.message, words.detail).to_ascii_lowercase();
+    let has = |needle: &str| text.contains(needle);
+    let cause = format!("it answered {status}: {said}");
+    if is_unique_violation(&text) {
+        return attempt.retry(&cause);
+    }
+    match status {
+        400 if has("invalid table") || (has("table ") && has("does not exist")) => {
+            attempt.hold_table(&format!("{cause}; there is no such table"), MISSING_TABLE)
+        }
+        400 | 404 if has("requested uri does not represent") => attempt.hold_destination(
+            &cause,
+            "the Table API is not at this address: `instance` must be the bare address of the instance",
+        ),
+        404 => attempt.hold_table(&cause, MISSING_TABLE),
+        403 if has("data policy") => {
+            attempt.reject(&cause, "give the named fields a value in [rule.action.fields], then `otrelay queue retry`")
+        }
+        403 if has("business rule") => attempt.reject(
+            &cause,
+            "a business rule on the instance forbids this record; change the rule or the fields, then `otrelay queue retry`",
+        ),
+        403 if has("api level acl") => attempt.hold_table(
+            &cause,
+            "the user may not use the Table API: look at the REST API ACL and the REST API access policies",
+        ),
+        403 if has("webservicepolicyvalidator") => attempt.hold_table(
+            &cause,
+            "allow web service access on this table (application access of the table record)",
+        ),
+        403 if has("operation failed") && !has("acl") && !has("security constraint") => {
+            attempt.reject(&cause, "the instance refused this record; see its words")
+        }
+        403 => attempt.hold_table(&cause, MISSING_RIGHT),
+        400 | 413 | 422 => attempt.reject(&cause, "change the fields in [rule.action.fields], then `otrelay queue retry`"),
+        _ => attempt.hold_destination(&cause, "the instance and otrelay do not agree on the protocol; report it"),
+    }
+}
+
+const MISSING_TABLE: &str = "check `table` in the rule's action, that the plugin or store app that brings the table is \
+                             active, and that the user may read it; deliveries wait meanwhile";
+const MISSING_RIGHT: &str = "give the integration user the roles to read and create in this table (incident: itil or \
+                             sn_incident_write) and check the scope of its token; deliveries wait meanwhile";
+
+/// A refusal that is not in the instance's own form came from something in between, or from another server.
+fn foreign_refusal(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
+    let status = answer.status;
+    match parsed {
+        Body::Page { title, hibernating } => {
+            let (cause, remedy) = page_words(status, title, *hibernating);
+            attempt.hold_destination(&cause, remedy)
+        }
+        _ if status == 413 => attempt.reject(
+            "it answered 413: the request is too large",
+            "shorten the fields in [rule.action.fields], then `otrelay queue retry`",
+        ),
+        _ if status == 407 => attempt
+            .hold_destination("a proxy asks for a login (407)", "set `proxy.username` and `proxy.password`"),
+        _ => attempt.hold_destination(
+            &format!("it answered {status} without the words of a ServiceNow instance"),
+            "check `instance`, and whether a proxy or firewall in between refuses the request",
+        ),
+    }
+}
+
+fn server_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
+    let cause = match (words(parsed), parsed) {
+        (Some(words), _) => format!("it answered {}: {}", answer.status, said(&words)),
+        (None, Body::Page { title, .. }) if !title.is_empty() => {
+            format!("it answered {} with a web page titled `{title}`", answer.status)
+        }
+        _ => format!("it answered {}", answer.status),
+    };
+    let wait = retry_after(answer, attempt.now);
+    SendError { wait, ..attempt.retry(&cause) }
+}
+
+/// The instance refuses a second record with our `sys_id`: ours is there already.
+pub(super) fn is_unique_violation(lower_case_text: &str) -> bool {
+    lower_case_text.contains("unique key violation") || lower_case_text.contains("duplicate entry")
+}
+
+/// Adds what every message ends with.
+fn finish(mut error: SendError, answer: &Answer) -> SendError {
+    error.status = Some(answer.status);
+    if let Some(id) = answer.header("x-transaction-id") {
+        error.message.push_str(&format!(" (transaction {})", clean(id, 64)));
+    }
+    error
+}
+
+/// Message and detail, cleaned and bounded.
+pub(super) fn said(words: &Words) -> String {
+    let both = match (words.message.trim(), words.detail.trim()) {
+        ("", "") => return "(no words)".to_owned(),
+        (message, "") => message.to_owned(),
+        ("", detail) => detail.to_owned(),
+        (message, detail) => format!("{message}: {detail}"),
+    };
+    clean(&both, WORDS_MAX)
+}
+
+fn clean(text: &str, max: usize) -> String {
+    text::clip(&text::one_line(text), max).into_owned()
+}
+
+/// How long it asked us to wait: `Retry-After`, else until the window of its limit starts again.
+pub(super) fn wait(answer: &Answer, now: Timestamp) -> Option<Duration> {
+    retry_after(answer, now).or_else(|| {
+        let now = server_date(answer).unwrap_or(now);
+        positive(reset_at(answer)?.since(now))
+    })
+}
+
+fn retry_after(answer: &Answer, now: Timestamp) -> Option<Duration> {
+    let text = answer.header("retry-after")?.trim();
+    if let Ok(secs) = text.parse::<u64>() {
+        return positive(Duration::from_secs(secs));
+    }
+    let now = server_date(answer).unwrap_or(now);
+    positive(http_date(text)?.since(now))
+}
+
+/// Nothing, or a date in the past, is no advice.
+fn positive(wait: Duration) -> Option<Duration> {
+    (!wait.is_zero()).then_some(wait.min(WAIT_MAX))
+}
+
+fn reset_at(answer: &Answer) -> Option<Timestamp> {
+    answer.header("x-ratelimit-reset")?.trim().parse().ok().map(Timestamp::from_secs)
+}
+
+/// The instance's clock, so that ours need not be right.
+fn server_date(answer: &Answer) -> Option<Timestamp> {
+    http_date(answer.header("date")?)
+}
+
+fn http_date(text: &str) -> Option<Timestamp> {
+    let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+    Some(Timestamp::from_secs(zoned.timestamp().as_second()))
+}

@@ -1,0 +1,193 @@
+//! One destination and one call: a token, the request, its answer judged; once more if the token was refused.
+//!
+//! The calls are put together in `incident`. Nothing is remembered here but the token and two numbers the relay's
+//! budget asks for: how many requests were made, and what the instance last said about its limit.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+use url::Url;
+
+use super::Settings;
+use super::auth::{Authorization, Line, Login};
+use super::classify::{self, Attempt, What};
+use crate::clock::SharedClock;
+use crate::desk::{RateLimit, SendError};
+use crate::model::{Class, DeskName, TableName};
+use crate::net::{self, Answer, Deadlines, HttpClient, Method, NetError, Request};
+
+/// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
+const ANSWER_MAX: usize = 2 * 1024 * 1024;
+
+/// Why a destination cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The address cannot be used.
+    #[error("`instance` of destination {name}: {problem}; expected https://NAME.service-now.com")]
+    Instance {
+        /// The destination.
+        name: DeskName,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Trust files or proxy cannot be used.
+    #[error("destination {name}: {source}")]
+    Net {
+        /// The destination.
+        name: DeskName,
+        /// What is wrong.
+        source: NetError,
+    },
+}
+
+/// A ServiceNow instance, as a [`crate::desk::Desk`].
+#[derive(Debug)]
+pub struct ServiceNow {
+    pub(super) name: DeskName,
+    base: Url,
+    /// `https://acme.service-now.com`, for messages.
+    pub(super) place: String,
+    http: HttpClient,
+    login: Login,
+    clock: ClockBox,
+    requests: AtomicU64,
+    rate_limit: Mutex<RateLimit>,
+}
+
+/// A clock has no `Debug` of its own.
+struct ClockBox(SharedClock);
+
+impl std::fmt::Debug for ClockBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// A call, before it has a token.
+pub(super) struct Call<'a> {
+    pub(super) what: What,
+    pub(super) table: &'a TableName,
+    pub(super) method: Method,
+    /// Below `/api/now/table/{table}`: empty, or `/{sys_id}`.
+    pub(super) below: String,
+    /// The query string, encoded.
+    pub(super) query: String,
+    pub(super) body: Option<Vec<u8>>,
+}
+
+impl ServiceNow {
+    /// Sets a destination up; no request is made.
+    ///
+    /// # Errors
+    /// An address that is not allowed, trust files that cannot be read, nothing to trust at all.
+    pub fn new(settings: Settings, clock: SharedClock) -> Result<Self, SetupError> {
+        Self::with_deadlines(settings, clock, Deadlines::default())
+    }
+
+    /// As [`Self::new`], with deadlines of one's own.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_deadlines(
+        settings: Settings,
+        clock: SharedClock,
+        deadlines: Deadlines,
+    ) -> Result<Self, SetupError> {
+        let Settings { name, instance, auth, proxy, tls } = settings;
+        let refuse = |problem: String| SetupError::Instance { name: name.clone(), problem };
+        net::check_url(&instance).map_err(refuse)?;
+        if instance.path() != "/" || instance.query().is_some() || instance.fragment().is_some() {
+            return Err(refuse("it has a path or a query; only the bare address is wanted".to_owned()));
+        }
+        let http = net::client_with(&tls, proxy.as_ref(), deadlines)
+            .map_err(|source| SetupError::Net { name: name.clone(), source })?;
+        let place = instance.as_str().trim_end_matches('/').to_owned();
+        let mut token_url = instance.clone();
+        token_url.set_path("/oauth_token.do");
+        Ok(Self {
+            name,
+            base: instance,
+            login: Login::new(auth, token_url, place.clone()),
+            place,
+            http,
+            clock: ClockBox(clock),
+            requests: AtomicU64::new(0),
+            rate_limit: Mutex::default(),
+        })
+    }
+
+    pub(super) fn request_count(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn last_rate_limit(&self) -> RateLimit {
+        *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How an answer to such a call is judged and worded.
+    pub(super) fn attempt<'a>(&'a self, what: What, table: &'a TableName) -> Attempt<'a> {
+        Attempt { what, table, place: &self.place, now: self.clock.0.now() }
+    }
+
+    /// The parsed answer of a success, and the answer it came in. A 401 says that nothing was executed, so the call is
+    /// made once more with a fresh token.
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<(Value, Answer), SendError> {
+        let authorization = self.authorization().await?;
+        let first = self.once(call, &authorization).await;
+        match first {
+            Err(error) if error.status == Some(401) && self.login.can_renew() => {
+                self.login.refused(authorization.grant).await;
+                let fresh = self.authorization().await?;
+                self.once(call, &fresh).await
+            }
+            other => other,
+        }
+    }
+
+    async fn authorization(&self) -> Result<Authorization, SendError> {
+        let line = Line { http: &self.http, requests: &self.requests, now: self.clock.0.now() };
+        self.login.authorization(&line).await
+    }
+
+    async fn once(
+        &self,
+        call: &Call<'_>,
+        authorization: &Authorization,
+    ) -> Result<(Value, Answer), SendError> {
+        let attempt = self.attempt(call.what, call.table);
+        let judged = match self.http.send(self.request(call, authorization)).await {
+            Ok(answer) => {
+                self.note_rate_limit(&answer);
+                classify::judge(&answer, &attempt).map(|value| (value, answer))
+            }
+            Err(error) => Err(classify::no_answer(&error, &attempt)),
+        };
+        judged.map_err(|mut error| {
+            self.login.scrub(&mut error, &authorization.header);
+            if error.status == Some(401) && error.class == Class::Hold && error.remedy.is_empty() {
+                self.login.refused_call_remedy().clone_into(&mut error.remedy);
+            }
+            error
+        })
+    }
+
+    fn request(&self, call: &Call<'_>, authorization: &Authorization) -> Request {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut url = self.base.clone();
+        url.set_path(&format!("/api/now/table/{}{}", call.table, call.below));
+        url.set_query(Some(&call.query));
+        let mut headers =
+            vec![("accept", "application/json".to_owned()), ("authorization", authorization.header.clone())];
+        if call.body.is_some() {
+            headers.push(("content-type", "application/json".to_owned()));
+        }
+        Request { method: call.method, url, headers, body: call.body.clone(), answer_max: ANSWER_MAX }
+    }
+
+    fn note_rate_limit(&self, answer: &Answer) {
+        if let Some(seen) = classify::rate_limit(answer) {
+            *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        }
+    }
+}

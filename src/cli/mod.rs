@@ -1,8 +1,279 @@
-//! Commands: a file each.
+//! Commands: a file each. Data goes to stdout, notices to stderr; exit codes are 0, 1 failure, 2 usage, 75 try again
+//! later, 78 config.
 
+mod ask;
+pub mod check;
+pub mod config;
+#[cfg(feature = "simulator")]
+pub mod demo;
+pub mod explain;
+mod human;
+pub mod lists;
+pub mod run;
+#[cfg(feature = "simulator")]
+pub mod simulate;
+pub mod status;
+pub mod sync;
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-/// Runs the command line.
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::AppError;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{Config, ConfigError, Environment, Loaded, Purpose};
+use crate::log::{self, Volume};
+use crate::store::OpenError;
+
+/// Carries OT/IoT security alerts from this sensor into ServiceNow.
+#[derive(Debug, Parser)]
+#[command(name = "otrelay", version, about, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// Config file instead of /etc/otrelay/otrelay.toml (also: OTRELAY_CONFIG)
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Say more on stderr
+    #[arg(long, short, global = true)]
+    verbose: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The main job from nothing: recorded sensor output, a simulated ServiceNow, and an account of what happened
+    #[cfg(feature = "simulator")]
+    Demo(demo::DemoArgs),
+    /// The service: takes alerts in, decides, keeps, pushes
+    Run(run::RunArgs),
+    /// Check the config, offline
+    Check(check::CheckArgs),
+    /// Last sync, next sync, backlog, dead letters, sources, destinations; quiet when fine
+    Status(status::StatusArgs),
+    /// Push what is due now
+    Sync(sync::SyncArgs),
+    /// For one alert: how it is normalised, which rules match or why not, the request that would be sent
+    Explain(explain::ExplainArgs),
+    /// Findings, newest first
+    Alerts(lists::AlertsArgs),
+    /// Tickets, newest first
+    Tickets(lists::TicketsArgs),
+    /// Deliveries: what ServiceNow has still to be told, and dead letters
+    #[command(subcommand)]
+    Queue(lists::QueueCommand),
+    /// The effective config, its schema, the commented example
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// The ServiceNow simulator alone, to rehearse a config against
+    #[cfg(feature = "simulator")]
+    Simulate(simulate::SimulateArgs),
+}
+
+/// What a command ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All is well.
+    Fine = 0,
+    /// It did not work.
+    Failure = 1,
+    /// Try again later: the state directory is in use, or something still waits.
+    Later = 75,
+    /// The config, or the version.
+    Config = 78,
+}
+
+/// Where a command writes, and what it knows of the process.
+pub(crate) struct Terminal<'a> {
+    pub(crate) out: &'a mut dyn Write,
+    pub(crate) err: &'a mut dyn Write,
+    pub(crate) environment: Environment,
+    pub(crate) verbose: bool,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    #[error(transparent)]
+    Ask(#[from] crate::control::client::AskError),
+    #[error("cannot write the output")]
+    Output(#[from] std::io::Error),
+    #[error("cannot write JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("cannot read {}", path.display())]
+    Input {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Words(String),
+}
+
+impl CliError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Config,
+            Self::Open(e) | Self::App(AppError::Open(e)) => match e {
+                OpenError::Locked { .. } => Exit::Later,
+                OpenError::Newer { .. } => Exit::Config,
+                _ => Exit::Failure,
+            },
+            Self::App(AppError::Rules(_) | AppError::Desk(_)) => Exit::Config,
+            _ => Exit::Failure,
+        }
+    }
+}
+
+type Outcome = Result<Exit, CliError>;
+
+/// Runs the command line of the process.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let variable = |name: &str| std::env::var(name).ok();
+    let environment = Environment::new(variable).with_config(cli.config.clone());
+    let mut out = std::io::stdout().lock();
+    let mut err = std::io::stderr();
+    let mut terminal = Terminal { out: &mut out, err: &mut err, environment, verbose: cli.verbose };
+    log_for(&cli, &terminal.environment);
+    let result = dispatch(cli.command, &mut terminal).and_then(|exit| {
+        terminal.out.flush()?;
+        Ok(exit)
+    });
+    match result {
+        Ok(exit) => ExitCode::from(exit as u8),
+        // `otrelay alerts | head`: nobody reads on.
+        Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => {
+            let _ = writeln!(terminal.err, "otrelay: {}", chain(&e));
+            ExitCode::from(e.exit() as u8)
+        }
+    }
+}
+
+fn log_for(cli: &Cli, environment: &Environment) {
+    let service = matches!(&cli.command, Command::Run(args) if !args.once);
+    let volume = match (cli.verbose, service) {
+        (true, _) => Volume::Verbose,
+        (false, true) => Volume::Normal,
+        (false, false) => Volume::Quiet,
+    };
+    let set = |name: &str| (environment.variables)(name).is_some_and(|value| !value.is_empty());
+    log::init(volume, set("JOURNAL_STREAM") && !std::io::stderr().is_terminal(), set("NO_COLOR"));
+}
+
+fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
+    match command {
+        #[cfg(feature = "simulator")]
+        Command::Demo(args) => demo::run(&args, terminal),
+        Command::Run(args) => run::run(&args, terminal),
+        Command::Check(args) => numbered(check::run(&args, &terminal.environment, terminal.out, terminal.err)?),
+        Command::Status(args) => status::run(&args, terminal),
+        Command::Sync(args) => sync::run(&args, terminal),
+        Command::Explain(args) => explain::run(&args, terminal),
+        Command::Alerts(args) => lists::alerts(&args, terminal),
+        Command::Tickets(args) => lists::tickets(&args, terminal),
+        Command::Queue(command) => lists::queue(command, terminal),
+        Command::Config(command) => {
+            numbered(config::run(&command, &terminal.environment, terminal.out, terminal.err)?)
+        }
+        #[cfg(feature = "simulator")]
+        Command::Simulate(args) => simulate(args, terminal),
+    }
+}
+
+fn numbered(code: u8) -> Outcome {
+    Ok(match code {
+        0 => Exit::Fine,
+        78 => Exit::Config,
+        _ => Exit::Failure,
+    })
+}
+
+/// The error and its causes in one line.
+fn chain(e: &dyn Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        let next = e.to_string();
+        // Transparent errors repeat their cause.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = e.source();
+    }
+    text
+}
+
+/// Loads the config for work; warnings go to stderr once.
+fn load(terminal: &mut Terminal<'_>) -> Result<Config, CliError> {
+    let Loaded { config, warnings, .. } =
+        crate::config::load(&terminal.environment, Purpose::Run, crate::rules::template::check_template)?;
+    for warning in &warnings {
+        writeln!(terminal.err, "{warning}")?;
+    }
+    Ok(config)
+}
+
+/// Loads the config to look at a store: no secret has to be there.
+fn load_to_look(terminal: &Terminal<'_>) -> Result<Config, CliError> {
+    let loaded =
+        crate::config::load(&terminal.environment, Purpose::Show, crate::rules::template::check_template)?;
+    Ok(loaded.config)
+}
+
+fn clock() -> SharedClock {
+    Arc::new(SystemClock)
+}
+
+/// One thread for everything, and at most three for what blocks: disk, files, names.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(3)
+        .thread_keep_alive(std::time::Duration::from_secs(30))
+        .build()
+        .map_err(|e| CliError::Words(format!("cannot start the runtime: {e}")))
+}
+
+/// Runs `work`; SIGTERM and SIGINT cancel `stop`, and `work` then ends in its own order.
+async fn with_signals<T>(stop: CancellationToken, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    tokio::select! {
+        result = &mut work => return result,
+        () = signalled() => stop.cancel(),
+    }
+    work.await
+}
+
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+#[cfg(feature = "simulator")]
+fn simulate(args: simulate::SimulateArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    let ran = runtime()?.block_on(simulate::run(args, terminal.out));
+    ran.map(|()| Exit::Fine).map_err(|e| CliError::Words(chain(&e)))
 }

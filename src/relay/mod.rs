@@ -227,6 +227,18 @@ impl<D: Desk> Relay<D> {
         Ok(total)
     }
 
+    /// What a sync would send now, at most so many; nothing is sent or changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn plan(&self, limit: usize) -> Result<Vec<Planned>, StoreError> {
+        let mut plans = Vec::new();
+        for desk in &self.desks {
+            plans.extend(self.plan_desk(desk, limit.saturating_sub(plans.len())).await?);
+        }
+        Ok(plans)
+    }
+
     /// What was in flight when the process ended is looked up after the other side's index has had time.
     async fn recover(&self) -> Result<Option<Timestamp>, StoreError> {
         let due = self.clock.now().after(self.settings.doubt_wait);

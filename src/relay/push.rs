@@ -406,24 +406,19 @@ impl<D: Desk> Relay<D> {
         group.changes.push(DeskChange::Holds(hold));
     }
 
-    /// What a sync would send now, without sending or claiming.
-    pub(super) async fn plan(&self, limit: usize) -> Result<Vec<Planned>, StoreError> {
-        let mut plans = Vec::new();
-        for desk in &self.desks {
-            let claim = Claim {
-                desk: desk.name().clone(),
-                except: Vec::new(),
-                limit: limit.saturating_sub(plans.len()),
-                only_tried: false,
-                min_severity: Severity::Warning,
-                peek: true,
-                now: self.clock.now(),
-            };
-            for c in self.store.claim(claim).await? {
-                plans.push(self.planned(desk, &c));
-            }
-        }
-        Ok(plans)
+    /// What a sync would send to one destination now, without sending or claiming.
+    pub(super) async fn plan_desk(&self, desk: &Arc<D>, limit: usize) -> Result<Vec<Planned>, StoreError> {
+        let claim = Claim {
+            desk: desk.name().clone(),
+            except: Vec::new(),
+            limit,
+            only_tried: false,
+            min_severity: Severity::Warning,
+            peek: true,
+            now: self.clock.now(),
+        };
+        let claimed = self.store.claim(claim).await?;
+        Ok(claimed.iter().map(|c| self.planned(desk, c)).collect())
     }
 
     fn planned(&self, desk: &Arc<D>, c: &Claimed) -> Planned {

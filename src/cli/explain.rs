@@ -1,0 +1,264 @@
+//! `otrelay explain FILE`: how the alerts of a file are normalised, which rules match or why not, and the request that
+//! would be sent. Nothing is stored, nothing is sent.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::human::json;
+use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
+use crate::app;
+use crate::config::{Config, SourceSettings};
+use crate::desk::{Compose, Fields, TicketFacts};
+use crate::model::ticket::TicketKeys;
+use crate::model::{Alert, Fingerprint, Generation};
+use crate::rules::Rules;
+use crate::source::format::eve;
+
+/// Longest line that is read, in bytes: as for a source.
+const LINE_MAX: u64 = 16 << 20;
+
+/// Arguments of `otrelay explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// A file with EVE lines; `-` for standard input
+    pub file: PathBuf,
+    /// The source whose settings are used; needed when there are several
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Only this alert of the file, counted from 1
+    #[arg(long, value_name = "N")]
+    pub nth: Option<usize>,
+    /// At most so many alerts
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
+    pub limit: usize,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is said of one alert.
+#[derive(Serialize)]
+struct Explained {
+    /// Line of the file, from 1.
+    line: usize,
+    fingerprint: String,
+    alert: Alert,
+    /// Whether a ticket is wanted, and why or why not.
+    forwarded: bool,
+    reason: &'static str,
+    rules: Vec<Said>,
+    requests: Vec<Asked>,
+}
+
+#[derive(Serialize)]
+struct Said {
+    rule: String,
+    matches: bool,
+    /// Why not.
+    because: Option<String>,
+}
+
+/// A request that would be sent.
+#[derive(Serialize)]
+struct Asked {
+    destination: String,
+    table: String,
+    rule: String,
+    method: &'static str,
+    path: String,
+    /// Fields, or why they cannot be made.
+    fields: Result<Fields, String>,
+}
+
+pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    let config = load_to_look(terminal)?;
+    let rules = std::sync::Arc::new(app::compile(&config).map_err(app::AppError::from)?);
+    let composer = app::Composer { rules: std::sync::Arc::clone(&rules), agent: config.agent.name.clone() };
+    let reader = eve::Reader::new(source(&config, args.source.as_deref())?.clone());
+    let now = clock().now();
+
+    let mut lines = open(&args.file)?;
+    let (mut found, mut seen, mut number) = (Vec::new(), 0, 0);
+    while let Some(line) = next_line(&mut lines, &args.file)? {
+        number += 1;
+        match reader.line(&line, now) {
+            eve::Outcome::Alert(both) => {
+                let (alert, fingerprint) = *both;
+                seen += 1;
+                if args.nth.is_none_or(|n| n == seen) {
+                    found.push(explain(number, alert, &fingerprint, &rules, &composer));
+                }
+            }
+            eve::Outcome::NotAnAlert => {}
+            eve::Outcome::Reject(reason, detail) => {
+                writeln!(terminal.err, "line {number}: {}: {detail}", reason.as_str())?;
+            }
+        }
+        if found.len() >= args.limit.max(1) {
+            break;
+        }
+    }
+    if args.json {
+        json(terminal.out, &found)?;
+    } else {
+        found.iter().try_for_each(|e| print(e, terminal.out))?;
+    }
+    if found.is_empty() {
+        return Err(CliError::Words(format!("{number} lines of {} hold no such alert", args.file.display())));
+    }
+    Ok(Exit::Fine)
+}
+
+fn source<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c eve::Settings, CliError> {
+    let names = || config.sources.iter().map(|s| s.name().as_str()).collect::<Vec<_>>().join(", ");
+    let wanted = |s: &&SourceSettings| name.is_none_or(|name| s.name().as_str() == name);
+    let mut fitting = config.sources.iter().filter(wanted);
+    match (fitting.next(), fitting.next()) {
+        (Some(SourceSettings::SuricataEve { eve, .. }), None) => Ok(eve),
+        (Some(_), Some(_)) => Err(CliError::Words(format!("say which --source: {}", names()))),
+        (None, _) => Err(CliError::Words(format!("there is no such source; the config has {}", names()))),
+    }
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, CliError> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    let input = |source| CliError::Input { path: path.to_owned(), source };
+    Ok(Box::new(BufReader::new(std::fs::File::open(path).map_err(input)?)))
+}
+
+/// A line without its end; longer than the limit ends the command, a file of such lines is no EVE.
+fn next_line(lines: &mut Box<dyn BufRead>, path: &Path) -> Result<Option<Vec<u8>>, CliError> {
+    let input = |source| CliError::Input { path: path.to_owned(), source };
+    let mut line = Vec::new();
+    let read = lines.as_mut().take(LINE_MAX).read_until(b'\n', &mut line).map_err(input)?;
+    if read as u64 == LINE_MAX && line.last() != Some(&b'\n') {
+        return Err(CliError::Words(format!("a line of {} is longer than 16 MiB", path.display())));
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok((read > 0).then_some(line))
+}
+
+fn explain(
+    line: usize,
+    alert: Alert,
+    fingerprint: &Fingerprint,
+    rules: &Rules,
+    composer: &app::Composer,
+) -> Explained {
+    let decision = rules.decide(&alert);
+    let said = rules
+        .explain(&alert)
+        .iter()
+        .map(|v| Said {
+            rule: v.rule.to_string(),
+            matches: v.matches(),
+            because: v.failure.as_ref().map(ToString::to_string),
+        })
+        .collect();
+    let requests = decision
+        .routes
+        .iter()
+        .map(|route| {
+            let keys = TicketKeys::derive(fingerprint, route.desk, route.table, Generation::default());
+            let facts = TicketFacts {
+                alert: &alert,
+                occurrences: 1,
+                last_seen_at: alert.time,
+                desk: route.desk,
+                table: route.table,
+                generation: Generation::default(),
+                rule: route.rule_name.as_str(),
+            };
+            let fields = composer.compose(&facts).map(|mut fields| {
+                fields.insert("correlation_id".to_owned(), keys.correlation_id.to_string());
+                fields.insert("correlation_display".to_owned(), "otrelay".to_owned());
+                fields.insert("sys_id".to_owned(), keys.sys_id.to_string());
+                fields
+            });
+            Asked {
+                destination: route.desk.to_string(),
+                table: route.table.to_string(),
+                rule: route.rule_name.to_string(),
+                method: "POST",
+                path: format!("/api/now/table/{}", route.table),
+                fields,
+            }
+        })
+        .collect();
+    Explained {
+        line,
+        fingerprint: fingerprint.to_string(),
+        forwarded: decision.is_forwarded(),
+        reason: decision.reason.as_str(),
+        rules: said,
+        requests,
+        alert,
+    }
+}
+
+fn print(e: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
+    let a = &e.alert;
+    writeln!(out, "line {}: {}", e.line, a.title)?;
+    let protocols: Vec<&str> = a.protocols.iter().map(crate::model::Protocol::as_str).collect();
+    for (name, value) in [
+        ("severity", a.severity.to_string()),
+        ("engine", a.engine.to_string()),
+        ("protocol", protocols.join(", ")),
+        ("category", a.category.clone().unwrap_or_default()),
+        ("source", endpoint(&a.source)),
+        ("destination", endpoint(&a.destination)),
+        ("time", format!("{}", a.time)),
+        ("sensor", a.sensor.clone()),
+        ("site", a.site.clone().unwrap_or_default()),
+        ("zone", a.zone.clone().unwrap_or_default()),
+        ("references", a.references.join(", ")),
+        ("fingerprint", e.fingerprint.clone()),
+    ] {
+        if !value.is_empty() {
+            field(out, name, &value)?;
+        }
+    }
+    let verdict = if e.forwarded { "forwarded" } else { "not forwarded" };
+    writeln!(out, "{verdict}: {}", e.reason)?;
+    for r in &e.rules {
+        match &r.because {
+            None => writeln!(out, "  rule \"{}\" matches", r.rule)?,
+            Some(why) => writeln!(out, "  rule \"{}\" does not: {why}", r.rule)?,
+        }
+    }
+    for r in &e.requests {
+        writeln!(out, "{} {} to {} (rule \"{}\")", r.method, r.path, r.destination, r.rule)?;
+        match &r.fields {
+            Ok(fields) => fields.iter().try_for_each(|(name, value)| field(out, name, value))?,
+            Err(why) => writeln!(out, "  cannot be made: {why}")?,
+        }
+    }
+    writeln!(out)
+}
+
+fn endpoint(end: &crate::model::Endpoint) -> String {
+    let mut parts = Vec::new();
+    parts.extend(end.name.clone());
+    parts.extend(end.ip.map(|ip| ip.to_string()));
+    parts.extend(end.mac.clone());
+    parts.extend(end.port.map(|port| format!("port {port}")));
+    parts.join(", ")
+}
+
+/// `  name   value`, further lines of the value indented below.
+pub(super) fn field(out: &mut dyn Write, name: &str, value: &str) -> std::io::Result<()> {
+    let text = crate::model::text::lines(value);
+    let mut lines = text.lines();
+    writeln!(out, "  {name:<20} {}", lines.next().unwrap_or_default())?;
+    for line in lines {
+        writeln!(out, "  {:<20} {line}", "")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! `otrelay status`: how things are. A few lines when all is fine, what needs a person first when not.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::ask::Asker;
+use super::human::{json, relative, time};
+use super::{CliError, Exit, Outcome, Terminal, clock};
+use crate::control::Question;
+use crate::control::client::{AskError, ask};
+use crate::status::Status;
+use crate::store::{DeskRow, OpenError, Overview, Reader, SourceRow};
+
+/// Arguments of `otrelay status`.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// Everything, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) fn run(args: &StatusArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    let asker = Asker::new(terminal)?;
+    let status = status(&asker)?;
+    if args.json {
+        json(terminal.out, &status)?;
+    } else {
+        print(&status, terminal.out)?;
+    }
+    Ok(Exit::Fine)
+}
+
+fn status(asker: &Asker) -> Result<Status, CliError> {
+    if asker.running {
+        match ask(&asker.socket, &Question::Status) {
+            Err(AskError::NotRunning(_)) => {}
+            answer => return Ok(serde_json::from_value(answer?).map_err(AskError::Strange)?),
+        }
+    }
+    let overview = match Reader::open(&asker.config.store.dir) {
+        Ok(reader) => reader.overview()?,
+        Err(OpenError::Absent(_)) => Overview::default(),
+        Err(e) => return Err(e.into()),
+    };
+    Ok(Status::new(&asker.config.agent.name, clock().now(), overview, None))
+}
+
+fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let now = s.now;
+    let o = &s.overview;
+    let service = if s.running { "running" } else { "not running" };
+    writeln!(out, "otrelay {} on {}: {service}", s.version, s.agent)?;
+    for a in &s.attention {
+        writeln!(out, "  ! {}", a.what)?;
+        if !a.remedy.is_empty() {
+            writeln!(out, "    {}", a.remedy)?;
+        }
+    }
+    match &o.last_sync {
+        Some(sync) => writeln!(
+            out,
+            "last sync    {} UTC ({}): {} created, {} found, {} to retry, {} dead",
+            time(sync.started_at),
+            relative(sync.started_at, now),
+            sync.created,
+            sync.found,
+            sync.again,
+            sync.dead
+        )?,
+        None => writeln!(out, "last sync    never")?,
+    }
+    match s.next_sync_at {
+        _ if s.syncing => writeln!(out, "next sync    running now")?,
+        Some(at) => writeln!(out, "next sync    {} UTC ({})", time(at), relative(at, now))?,
+        None => {}
+    }
+    let oldest = o.oldest_pending_at.filter(|_| o.backlog > 0);
+    let oldest = oldest.map_or(String::new(), |at| format!(", first in line since {}", relative(at, now)));
+    writeln!(out, "backlog      {} waiting{oldest}, {} dead", o.backlog, o.dead)?;
+    o.sources.iter().try_for_each(|source| print_source(source, s, out))?;
+    o.desks.iter().try_for_each(|desk| print_desk(desk, s, out))
+}
+
+fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "source       {}: {} lines, {} alerts ({} findings, {} repeats), last read {}",
+        r.name,
+        r.lines,
+        r.alerts,
+        r.new,
+        r.repeats,
+        relative(r.last_read_at, s.now)
+    )?;
+    for (reason, count) in &r.filtered {
+        writeln!(out, "             {count} not forwarded: {reason}")?;
+    }
+    for (reason, count) in &r.rejected {
+        writeln!(out, "             {count} rejected: {reason}")?;
+    }
+    Ok(())
+}
+
+fn print_desk(d: &DeskRow, s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let get = |name: &str| d.counts.get(name).copied().unwrap_or(0);
+    let last = d.last_ok_at.map_or("never".to_owned(), |at| relative(at, s.now));
+    writeln!(
+        out,
+        "destination  {}: {} delivered, {} waiting, {} dead, {} requests this hour, last answer {last}",
+        d.name,
+        get("delivered"),
+        get("pending") + get("claimed"),
+        get("dead"),
+        d.requests_this_hour
+    )
+}

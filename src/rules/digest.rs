@@ -26,7 +26,9 @@ pub(super) fn of(rules: &[RuleSettings]) -> [u8; 32] {
             Some(names) => {
                 part("protocols");
                 part(&names.len().to_string());
-                names.iter().for_each(|name| part(name));
+                for name in names {
+                    part(name);
+                }
             }
         }
         match &rule.engines {
@@ -34,7 +36,9 @@ pub(super) fn of(rules: &[RuleSettings]) -> [u8; 32] {
             Some(engines) => {
                 part("engines");
                 part(&engines.len().to_string());
-                engines.iter().for_each(|engine| part(engine.as_str()));
+                for engine in engines {
+                    part(engine.as_str());
+                }
             }
         }
         for action in &rule.actions {

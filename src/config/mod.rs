@@ -1,1 +1,184 @@
-//! (room is being built)
+//! Text to Settings. `/etc/otrelay/otrelay.toml` and `conf.d/*.toml` are read, merged and checked as a whole; every
+//! room then gets its own `Settings` and reads no file and no environment itself.
+//!
+//! The way of a file: `load` reads it, `read` walks the TOML tree into the raw tables of `file` with the place of every
+//! value, `check` makes Settings of them (`agent`, `desk`, `input`, `rule`), `secret` fetches what is only named there.
+//! All problems are collected, not only the first: an operator who edits over a serial line gets one list.
+//!
+//! Invariants: nothing starts half-configured ([`Config`] exists only when there was no error); an unknown key is an
+//! error; no [`Problem`] holds the text of a secret. Not here: anything that needs the network (`otrelay doctor`).
+
+mod check;
+mod desk;
+mod duration;
+mod example;
+mod file;
+mod input;
+mod load;
+mod machine;
+mod problem;
+mod read;
+mod rule;
+mod secret;
+mod show;
+mod size;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::source::format::eve;
+use crate::{intake, model, relay, rules, servicenow, store};
+
+pub use example::example;
+pub use load::{DEFAULT_PATH, load, parse_str};
+pub use machine::look_around;
+pub use problem::{Level, Place, Problem};
+pub use show::{Effective, Entry, Origin, Section};
+
+/// Looks a variable up.
+pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What the config depends on beside its files. `cli` makes it from the process; tests from what they need.
+#[derive(Clone)]
+pub struct Environment {
+    /// `--config`, else `$OTRELAY_CONFIG`; `None`: [`DEFAULT_PATH`].
+    pub config_path: Option<PathBuf>,
+    /// `$CREDENTIALS_DIRECTORY`, where systemd puts credentials.
+    pub credentials_dir: Option<PathBuf>,
+    /// `$STATE_DIRECTORY`, the first one where there are several.
+    pub state_dir: Option<PathBuf>,
+    /// For secrets of the form `{ env = "NAME" }`.
+    pub variables: Variables,
+}
+
+impl Environment {
+    /// Reads the well-known variables through `variables`.
+    pub fn new(variables: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        let path = |name: &str| variables(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let state_dir = variables("STATE_DIRECTORY")
+            .and_then(|dirs| dirs.split(':').next().filter(|dir| !dir.is_empty()).map(PathBuf::from));
+        Self {
+            config_path: path("OTRELAY_CONFIG"),
+            credentials_dir: path("CREDENTIALS_DIRECTORY"),
+            state_dir,
+            variables: Arc::new(variables),
+        }
+    }
+
+    /// With another config file: `--config FILE`.
+    #[must_use]
+    pub fn with_config(mut self, path: Option<PathBuf>) -> Self {
+        self.config_path = path.or(self.config_path);
+        self
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment")
+            .field("config_path", &self.config_path)
+            .field("credentials_dir", &self.credentials_dir)
+            .field("state_dir", &self.state_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the config is loaded for: how much of the machine takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To work with it: every secret has to be there.
+    Run,
+    /// To check it: as `Run`, but credentials that only systemd can hand over are a warning outside of a unit.
+    Check,
+    /// To show it: no secret and no other file is read; the secrets of such a [`Config`] are empty.
+    Show,
+}
+
+/// Checks one field template: name of the field, text of the template; the error says what is wrong with it.
+pub type TemplateCheck = fn(&str, &str) -> Result<(), String>;
+
+/// Everything the rooms need to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This sensor.
+    pub agent: Agent,
+    /// For `store`.
+    pub store: store::Settings,
+    /// For `relay`.
+    pub relay: relay::Settings,
+    /// For `intake`.
+    pub intake: intake::Settings,
+    /// Destinations, in the order of the files.
+    pub desks: Vec<servicenow::Settings>,
+    /// Sources, in the order of the files.
+    pub sources: Vec<SourceSettings>,
+    /// Rules, in the order of the files: the main file's first.
+    pub rules: Vec<rules::RuleSettings>,
+}
+
+/// This sensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// 1 to 64 characters, one line.
+    pub name: String,
+    /// What this machine is.
+    pub role: Role,
+    /// Where it is.
+    pub site: Option<String>,
+    /// Which part of the site.
+    pub zone: Option<String>,
+}
+
+/// What this machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A sensor.
+    Sensor,
+}
+
+/// A `[[source]]`, checked.
+#[derive(Clone, Debug)]
+pub enum SourceSettings {
+    /// EVE files of Suricata.
+    SuricataEve {
+        /// Glob, absolute.
+        pattern: String,
+        /// How a line becomes an alert; holds the source's name.
+        eve: eve::Settings,
+    },
+}
+
+impl SourceSettings {
+    /// Its name.
+    pub fn name(&self) -> &model::SourceName {
+        match self {
+            Self::SuricataEve { eve, .. } => &eve.source,
+        }
+    }
+}
+
+/// A config that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// For the rooms.
+    pub config: Config,
+    /// What is odd but works.
+    pub warnings: Vec<Problem>,
+    /// The files that were read, main file first.
+    pub files: Vec<PathBuf>,
+    /// Every value with its origin, secrets masked: `otrelay config show`.
+    pub effective: Effective,
+}
+
+/// A config that cannot be used. `Display` is all problems, one a line, errors and warnings.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError {
+    /// All of them, in the order of files and lines; at least one is an error.
+    pub problems: Vec<Problem>,
+}
+
+/// The JSON Schema of the config file, for editors.
+pub fn schema() -> serde_json::Value {
+    file::schema().to_value()
+}

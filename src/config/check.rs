@@ -1,0 +1,273 @@
+//! Raw tables to Settings: the order of the checks, `[agent]`, `[sync]`, `[buffer]`, and what stands across tables.
+//!
+//! A check never stops the next one. A part that could not be made is `None` and has its reason among the problems.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::file::{self, File, Role};
+use super::problem::{At, Level, Problem, Problems, quote};
+use super::read::Field;
+use super::show::{Effective, Origin};
+use super::{Agent, Config, Environment, Purpose, TemplateCheck, duration, size};
+use crate::intake::{self, Backfill};
+use crate::store::{self, WhenFull};
+use crate::{relay, source};
+
+const MIN_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const MIN_BUFFER: u64 = 8 << 20;
+const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
+
+/// What the checks have at hand, and where they write what they find.
+pub(super) struct Check<'a> {
+    pub(super) environment: &'a Environment,
+    pub(super) purpose: Purpose,
+    pub(super) templates: TemplateCheck,
+    /// False when a file could not be read, so that what is missing may stand in there.
+    pub(super) complete: bool,
+    pub(super) problems: &'a mut Problems,
+    pub(super) effective: Effective,
+}
+
+/// Checks all of it; `None` when there was an error.
+pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config> {
+    let agent = agent(&file.agent.get_or_default(), c);
+    let state_dir = state_dir(&file.agent.get_or_default(), c);
+    let (enabled, interval, backfill) = sync(&file.sync.get_or_default(), c);
+    let store = buffer(&file.buffer.get_or_default(), state_dir, c);
+    let desks = super::desk::check(&file.servicenow, c);
+    let sources = super::input::check(&file.source, agent.as_ref(), c);
+    let names: Vec<&str> = file
+        .servicenow
+        .get()
+        .map_or(Vec::new(), |(desks, _)| desks.0.iter().map(|(name, ..)| name.as_str()).collect());
+    let rules = super::rule::check(&file.rule, &names, c);
+    later(file, c);
+    if c.complete {
+        whole(file, root, enabled, c);
+    }
+    if c.problems.has_errors() {
+        return None;
+    }
+    let limits = desks.iter().map(|(settings, limits)| (settings.name.clone(), *limits)).collect();
+    Some(Config {
+        agent: agent?,
+        store: store?,
+        relay: relay::Settings { enabled, interval: interval?, desks: limits },
+        intake: intake::Settings { backfill: backfill? },
+        desks: desks.into_iter().map(|(settings, _)| settings).collect(),
+        sources,
+        rules,
+    })
+}
+
+impl Check<'_> {
+    /// The value of a key that may be left out; notes it for `config show`. `None`: it is there and wrong.
+    pub(super) fn value<T: Clone, V: Into<Value>>(
+        &mut self,
+        name: &str,
+        field: &Field<T>,
+        default: T,
+        shown: impl FnOnce(&T) -> V,
+    ) -> Option<T> {
+        let value = match (field.get(), field.is_present()) {
+            (Some((value, _)), _) => value.clone(),
+            (None, true) => return None,
+            (None, false) => default,
+        };
+        let shown = shown(&value);
+        self.effective.note_field(name, shown, field);
+        Some(value)
+    }
+
+    /// The value of a key that has to be there.
+    pub(super) fn required<'f, T>(
+        &mut self,
+        name: &str,
+        field: &'f Field<T>,
+        table: &At,
+        expected: &str,
+    ) -> Option<(&'f T, &'f At)> {
+        if !field.is_present() {
+            self.problems.error(&table.child(name), "missing", |p| p.expected(expected));
+        }
+        field.get()
+    }
+
+    /// A duration, at least `min`; the default is text as well, so that it is written as people write it.
+    pub(super) fn duration(
+        &mut self,
+        name: &str,
+        field: &Field<String>,
+        default: &str,
+        min: Duration,
+    ) -> Option<Duration> {
+        let text = self.value(name, field, default.to_owned(), |text| text.clone())?;
+        let found = duration::parse(&text).map_err(|why| (why.to_owned(), duration::EXPECTED.to_owned()));
+        let found = found.and_then(|d| {
+            let least = duration::format(min);
+            let short = || ("too short".to_owned(), format!("at least \"{least}\""));
+            if d < min { Err(short()) } else { Ok(d) }
+        });
+        match (found, field.at()) {
+            (Ok(duration), _) => Some(duration),
+            (Err((why, expected)), Some(at)) => {
+                self.problems.error(at, why, |p| p.found(format!("\"{text}\"")).expected(expected));
+                None
+            }
+            (Err(_), None) => None,
+        }
+    }
+
+    /// One line of at most `max` characters.
+    pub(super) fn line(&mut self, name: &str, field: &Field<String>, max: usize) -> Option<String> {
+        let (text, at) = field.get()?;
+        let fits =
+            !text.trim().is_empty() && text.chars().count() <= max && !text.chars().any(char::is_control);
+        if !fits {
+            self.problems.error(at, "this cannot be used", |p| {
+                p.found(format!("\"{text}\"")).expected(format!("one line of 1 to {max} characters"))
+            });
+            return None;
+        }
+        self.effective.note_field(name, text.clone(), field);
+        Some(text.clone())
+    }
+
+    pub(super) fn not_yet(&mut self, at: &At, what: &str) {
+        self.problems.error(at, format!("{what} is not supported yet"), |p| p.hint("remove it"));
+    }
+}
+
+fn agent(agent: &file::Agent, c: &mut Check<'_>) -> Option<Agent> {
+    c.effective.begin("[agent]", "agent");
+    let name = if agent.name.is_present() {
+        c.line("name", &agent.name, 64)
+    } else {
+        let host = source::host::name();
+        let clean: String = host.chars().filter(|c| !c.is_control()).take(64).collect();
+        c.effective.note("name", clean.clone(), Origin::Default);
+        Some(clean)
+    };
+    let role = c.value("role", &agent.role, Role::Sensor, |role| role.as_str())?;
+    if let (Role::Console, Some(at)) = (role, agent.role.at()) {
+        c.not_yet(at, "role = \"console\"");
+    }
+    let site = c.line("site", &agent.site, 200);
+    let zone = c.line("zone", &agent.zone, 200);
+    Some(Agent { name: name?, role: super::Role::Sensor, site, zone })
+}
+
+fn state_dir(agent: &file::Agent, c: &mut Check<'_>) -> Option<PathBuf> {
+    let (dir, origin) = match (agent.state_dir.get(), agent.state_dir.is_present(), &c.environment.state_dir)
+    {
+        (Some((dir, at)), ..) => (PathBuf::from(dir), Origin::from(at)),
+        (None, true, _) => return None,
+        (None, false, Some(dir)) => (dir.clone(), Origin::Environment("STATE_DIRECTORY")),
+        (None, false, None) => (PathBuf::from(DEFAULT_STATE_DIR), Origin::Default),
+    };
+    c.effective.note("state_dir", dir.to_string_lossy(), origin);
+    if dir.is_absolute() {
+        return Some(dir);
+    }
+    let problem = Problem::new(Level::Error, "agent.state_dir", "the path has to be absolute");
+    let problem = problem.found(format!("\"{}\"", dir.display()));
+    c.problems.push(agent.state_dir.at().map_or(problem.clone(), |at| problem.at(at)));
+    None
+}
+
+fn sync(sync: &file::Sync, c: &mut Check<'_>) -> (bool, Option<Duration>, Option<Backfill>) {
+    c.effective.begin("[sync]", "sync");
+    let enabled = c.value("enabled", &sync.enabled, true, |v| *v).unwrap_or(true);
+    let interval = c.duration("interval", &sync.interval, "60m", MIN_INTERVAL);
+    if let Some(at) = sync.tickets_interval.at() {
+        c.not_yet(at, "reading ticket states back");
+    }
+    let backfill = if sync.backfill.get().is_some_and(|(text, _)| text == "all") {
+        c.effective.note_field("backfill", "all", &sync.backfill);
+        Some(Backfill::All)
+    } else {
+        c.duration("backfill", &sync.backfill, "7d", Duration::ZERO).map(Backfill::Within)
+    };
+    (enabled, interval, backfill)
+}
+
+fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Option<store::Settings> {
+    c.effective.begin("[buffer]", "buffer");
+    let max_size = c.value("max_size", &buffer.max_size, "256MiB".to_owned(), |text| text.clone());
+    let max_size = max_size.and_then(|text| {
+        let wrong = match size::parse(&text) {
+            Ok(bytes) if bytes >= MIN_BUFFER => return Some(bytes),
+            Ok(_) => ("too small", format!("at least \"{}\"", size::format(MIN_BUFFER))),
+            Err(why) => (why, size::EXPECTED.to_owned()),
+        };
+        let at = buffer.max_size.at()?;
+        c.problems.error(at, wrong.0, |p| p.found(format!("\"{}\"", quote(&text))).expected(wrong.1));
+        None
+    });
+    let keep_delivered = c.duration("keep_delivered", &buffer.keep_delivered, "30d", Duration::ZERO);
+    let when_full = c.value("when_full", &buffer.when_full, file::WhenFull::ShedLowest, |w| w.as_str());
+    let when_full = match when_full? {
+        file::WhenFull::ShedLowest => WhenFull::ShedLowest,
+        file::WhenFull::Refuse => WhenFull::Refuse,
+    };
+    Some(store::Settings { dir: dir?, max_size: max_size?, keep_delivered: keep_delivered?, when_full })
+}
+
+/// What the schema knows and otrelay does not do yet is refused, never ignored.
+fn later(file: &File, c: &mut Check<'_>) {
+    if let Some((devices, _)) = file.devices.get() {
+        // `enabled = false` says what is the case; so does a table that is only prepared.
+        if let Some((true, at)) = devices.enabled.get().map(|(enabled, at)| (*enabled, at)) {
+            c.not_yet(at, "pushing devices");
+        } else if !devices.enabled.is_present() {
+            for at in
+                [devices.servicenow.at(), devices.method.at(), devices.data_source.at()].into_iter().flatten()
+            {
+                c.not_yet(at, "pushing devices");
+            }
+        }
+    }
+    if let Some(at) = file.status.get().and_then(|(status, _)| status.listen.at()) {
+        c.not_yet(at, "the status page");
+    }
+    if let Some((tests, _)) = file.test.get() {
+        for (_, at) in &tests.0 {
+            c.not_yet(at, "a [[test]] case");
+        }
+    }
+}
+
+/// What stands across tables and files.
+fn whole(file: &File, root: &At, enabled: bool, c: &mut Check<'_>) {
+    let first = |at: Option<&At>| at.cloned().unwrap_or_else(|| root.clone());
+    let sources = file.source.get().map_or(0, |(list, _)| list.0.len());
+    if sources == 0 && !is_wrong(&file.source) {
+        c.problems.error(&root.child("source"), "nothing to read: there is no [[source]]", |p| {
+            p.hint("add one with name, kind = \"suricata-eve\" and path")
+        });
+    }
+    let rules = file.rule.get().map_or(0, |(list, _)| list.0.len());
+    if rules == 0 && !is_wrong(&file.rule) {
+        c.problems.warn(&root.child("rule"), "there is no [[rule]]: nothing will be forwarded", |p| p);
+    }
+    let desks = file.servicenow.get().map_or(0, |(named, _)| named.0.len());
+    if desks == 0 && !is_wrong(&file.servicenow) {
+        let message = "there is no destination";
+        let hint = "add [servicenow.NAME] with instance and auth";
+        if enabled && rules > 0 {
+            c.problems.error(&first(file.rule.at()), message, |p| {
+                Problem { key: "servicenow".into(), ..p }.hint(hint)
+            });
+        } else {
+            c.problems.warn(&root.child("servicenow"), message, |p| p.hint(hint));
+        }
+    }
+}
+
+/// Whether the key is there and could not be read, or had parts that could not.
+fn is_wrong<T>(field: &Field<T>) -> bool {
+    field.is_present() && field.get().is_none()
+}

@@ -1,0 +1,211 @@
+//! Reads the config files, lays them together and has them checked.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::check::{Check, check};
+use super::problem::{At, Level, Problem, Problems};
+use super::read::{Field, Reader, Table as _};
+use super::show::Effective;
+use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file};
+
+/// The config file when none is named.
+pub const DEFAULT_PATH: &str = "/etc/otrelay/otrelay.toml";
+
+/// Largest config file, in bytes.
+const FILE_MAX: u64 = 1 << 20;
+/// Most files of `conf.d`.
+const FILES_MAX: usize = 200;
+
+/// Reads the main file and `conf.d/*.toml` beside it, and checks all of it.
+///
+/// # Errors
+/// With every problem that was found, when at least one of them is an error.
+pub fn load(
+    environment: &Environment,
+    purpose: Purpose,
+    templates: TemplateCheck,
+) -> Result<Loaded, ConfigError> {
+    let main = environment.config_path.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+    let mut problems = Problems::default();
+    let paths = match beside(&main, &mut problems) {
+        Some(others) => std::iter::once(main.clone()).chain(others).collect(),
+        None => vec![main.clone()],
+    };
+    let mut texts = Vec::new();
+    for (order, path) in paths.iter().enumerate() {
+        let at = At::file(path, order);
+        match read(path, order == 0) {
+            Ok((text, mode)) => {
+                if mode & 0o022 != 0 {
+                    let message = format!("others may change this file (mode {:04o})", mode & 0o7777);
+                    problems.warn(&at, message, |p| p.hint(format!("chmod 0640 {}", path.display())));
+                }
+                texts.push((order, path.as_path(), text, mode));
+            }
+            Err(problem) => problems.push(problem.at(&at)),
+        }
+    }
+    let complete = texts.len() == paths.len();
+    let inputs: Vec<Input<'_>> = texts
+        .iter()
+        .map(|(order, path, text, mode)| Input { order: *order, path, text, mode: *mode })
+        .collect();
+    finish(&main, &inputs, complete, environment, purpose, templates, problems)
+}
+
+/// Checks one text as if it were the only config file. Reads no file and no variable: for tests and fuzzing.
+///
+/// # Errors
+/// With every problem that was found, when at least one of them is an error.
+pub fn parse_str(name: &str, text: &str) -> Result<Loaded, ConfigError> {
+    let path = Path::new(name);
+    if text.len() as u64 > FILE_MAX {
+        return Err(ConfigError { problems: vec![too_large().at(&At::file(path, 0))] });
+    }
+    let environment = Environment::new(|_| None);
+    let inputs = [Input { order: 0, path, text, mode: 0o600 }];
+    finish(path, &inputs, true, &environment, Purpose::Show, |_, _| Ok(()), Problems::default())
+}
+
+struct Input<'a> {
+    order: usize,
+    path: &'a Path,
+    text: &'a str,
+    mode: u32,
+}
+
+fn finish(
+    main: &Path,
+    inputs: &[Input<'_>],
+    mut complete: bool,
+    environment: &Environment,
+    purpose: Purpose,
+    templates: TemplateCheck,
+    mut problems: Problems,
+) -> Result<Loaded, ConfigError> {
+    let mut merged = file::File::default();
+    for input in inputs {
+        let mut reader = Reader::new(input.path, input.order, input.text, &mut problems);
+        let Some(one) = reader.document::<file::File>() else {
+            complete = false;
+            continue;
+        };
+        if input.mode & 0o004 != 0 {
+            readable_secrets(&one, input, &mut problems);
+        }
+        merged.merge(one, &mut problems);
+    }
+    let root = At::file(main, 0);
+    let effective = Effective::default();
+    let mut context = Check { environment, purpose, templates, complete, problems: &mut problems, effective };
+    // A file that could not be read leaves no config: what is checked then is checked for its problems only.
+    let config = check(&merged, &root, &mut context);
+    let effective = context.effective;
+    match config {
+        Some(config) => {
+            let files = inputs.iter().map(|input| input.path.to_owned()).collect();
+            Ok(Loaded { config, warnings: problems.sorted(), files, effective })
+        }
+        None => Err(ConfigError { problems: problems.sorted() }),
+    }
+}
+
+/// A file that everyone may read should not hold a secret itself.
+fn readable_secrets(one: &file::File, input: &Input<'_>, problems: &mut Problems) {
+    let bare = |field: &Field<file::SecretRef>| {
+        field.get().filter(|(secret, _)| matches!(secret, file::SecretRef::Bare(_))).map(|(_, at)| at.clone())
+    };
+    let Some((desks, _)) = one.servicenow.get() else { return };
+    let first = desks.0.iter().find_map(|(_, desk, _)| {
+        let proxy = desk.proxy.get().and_then(|(proxy, _)| bare(&proxy.password));
+        bare(&desk.client_secret).or_else(|| bare(&desk.password)).or(proxy)
+    });
+    if let Some(at) = first {
+        let message =
+            format!("everyone may read this secret (the file has mode {:04o})", input.mode & 0o7777);
+        problems.warn(&at, message, |p| p.hint(format!("chmod 0640 {}", input.path.display())));
+    }
+}
+
+fn refuse(message: impl Into<String>) -> Problem {
+    Problem::new(Level::Error, "", message)
+}
+
+fn too_large() -> Problem {
+    refuse("the file is larger than 1 MiB").hint("is it the right file?")
+}
+
+/// The files of `conf.d`, in lexical order; `None` when they cannot be listed.
+fn beside(main: &Path, problems: &mut Problems) -> Option<Vec<PathBuf>> {
+    let dir = main.parent().unwrap_or_else(|| Path::new("")).join("conf.d");
+    let at = At::file(&dir, FILES_MAX + 1);
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            let message = format!("cannot be listed: {error}");
+            problems.error(&at, message, |p| p.hint("it has to be a directory that otrelay may read"));
+            return None;
+        }
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) => {
+                let path = entry.path();
+                // Editors leave `.otrelay.toml.swp` and `.#x.toml` behind.
+                let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+                if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+                    files.push(path);
+                }
+            }
+            Err(error) => problems.error(&at, format!("cannot be listed: {error}"), |p| p),
+        }
+        if files.len() > FILES_MAX {
+            problems
+                .error(&at, format!("more than {FILES_MAX} config files"), |p| p.hint("put them together"));
+            return None;
+        }
+    }
+    files.sort();
+    Some(files)
+}
+
+/// The text of a file and its mode.
+fn read(path: &Path, is_main: bool) -> Result<(String, u32), Problem> {
+    let cannot = |error: &std::io::Error| {
+        let problem = refuse(format!("cannot be read: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::NotFound if is_main => {
+                problem.hint("`otrelay config example` prints one to begin with; --config names another file")
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                problem.hint("it has to be readable by the user that otrelay runs as")
+            }
+            _ => problem,
+        }
+    };
+    // Not blocking: a pipe in the place of the file must not stop the start.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(|e| cannot(&e))?;
+    let metadata = file.metadata().map_err(|e| cannot(&e))?;
+    if metadata.is_dir() {
+        return Err(refuse("this is a directory").hint("name the file in it"));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|e| cannot(&e))?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(too_large());
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((text, metadata.mode())),
+        Err(error) => {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = memchr::memchr_iter(b'\n', good).count() + 1;
+            Err(refuse(format!("line {line} is not UTF-8")).hint("save the file as UTF-8"))
+        }
+    }
+}

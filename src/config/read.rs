@@ -1,0 +1,454 @@
+//! From a parsed TOML tree to the raw tables of `file.rs`, with the place of every value and every error at once.
+//!
+//! `#[derive(Deserialize)]` stops at the first error. Here a [`Field`] that cannot be read is marked as wrong, the
+//! reader goes on, and later checks can tell a wrong key from a missing one. The [`table!`] macro makes the struct, its
+//! list of keys, its reader and its JSON Schema from one text, so that they cannot differ.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{At, Problems, list, quote};
+
+pub(super) type Node<'i> = Spanned<DeValue<'i>>;
+
+/// Turns spans of one file into places, and collects what is wrong.
+pub(super) struct Reader<'a> {
+    file: At,
+    text: &'a str,
+    /// Byte offset at which each line begins.
+    lines: Vec<usize>,
+    pub(super) problems: &'a mut Problems,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(path: &Path, order: usize, text: &'a str, problems: &'a mut Problems) -> Self {
+        let lines =
+            std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|n| n + 1)).collect();
+        Self { file: At::file(path, order), text, lines, problems }
+    }
+
+    pub(super) fn at(&self, span: Range<usize>, key: impl Into<Arc<str>>) -> At {
+        let start = self.text.floor_char_boundary(span.start);
+        let line = self.lines.partition_point(|begin| *begin <= start);
+        let begin = self.lines[line.saturating_sub(1)];
+        let column = self.text[begin..start].chars().take(10_000).count() + 1;
+        At { line, column, key: key.into(), ..self.file.clone() }
+    }
+
+    /// Reads a whole file; `None` when it is no TOML.
+    pub(super) fn document<T: Table>(&mut self) -> Option<T> {
+        match DeTable::parse(self.text) {
+            Ok(root) => Some(T::read_table(root.get_ref(), &self.at(0..0, ""), self)),
+            Err(error) => {
+                // Only the message: the error's own Display repeats the line, which may hold a secret.
+                let at = self.at(error.span().unwrap_or_default(), "");
+                self.problems.error(&at, format!("not valid TOML: {}", quote(error.message())), |p| p);
+                None
+            }
+        }
+    }
+
+    pub(super) fn wrong_type(&mut self, at: &At, node: &Node<'_>, expected: &str) {
+        let kind = node.get_ref().type_str();
+        let article = if matches!(kind.as_bytes()[0], b'a' | b'i') { "an" } else { "a" };
+        let kind = if kind == "string" { "text" } else { kind };
+        let found = if kind == "text" { kind.to_owned() } else { format!("{article} {kind}") };
+        self.problems.error(at, "wrong type", |p| p.found(found).expected(expected));
+    }
+}
+
+/// A value that can stand in the file. `None`: it could not be read, and the reason is among the problems.
+pub(super) trait Read: Sized {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self>;
+}
+
+/// A set of known keys.
+pub(super) trait Table: Sized {
+    const KEYS: &'static [&'static str];
+
+    fn read_table(table: &DeTable<'_>, at: &At, reader: &mut Reader<'_>) -> Self;
+
+    /// Lays what a later file says beside what is here; nothing may be said twice.
+    fn merge(&mut self, other: Self, problems: &mut Problems);
+}
+
+/// What a later file does to what earlier ones said.
+pub(super) trait Merge: Sized {
+    fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems);
+}
+
+/// One key: absent, wrong, or set.
+#[derive(Clone, Debug)]
+pub(super) struct Field<T> {
+    at: Option<At>,
+    value: Option<T>,
+}
+
+impl<T> Default for Field<T> {
+    fn default() -> Self {
+        Self { at: None, value: None }
+    }
+}
+
+impl<T> Field<T> {
+    /// Whether the key is there, with a good value or a wrong one.
+    pub(super) fn is_present(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Where the key is, if it is there.
+    pub(super) fn at(&self) -> Option<&At> {
+        self.at.as_ref()
+    }
+
+    /// The value and where it is, if it is there and good.
+    pub(super) fn get(&self) -> Option<(&T, &At)> {
+        self.value.as_ref().zip(self.at.as_ref())
+    }
+
+    /// A copy of the value, or the empty table where the key is not there or wrong.
+    pub(super) fn get_or_default(&self) -> T
+    where
+        T: Clone + Default,
+    {
+        self.value.clone().unwrap_or_default()
+    }
+
+    /// Gives it another value; the place is its own, else that of `other`.
+    pub(super) fn set(&mut self, value: T, other: Self) {
+        self.at = self.at.take().or(other.at);
+        self.value = Some(value);
+    }
+
+    /// Keeps the first; both places are named.
+    pub(super) fn once(&mut self, other: Self, problems: &mut Problems) {
+        match (&self.at, &other.at) {
+            (None, _) => *self = other,
+            (Some(first), Some(second)) => {
+                let message = format!("set twice, first at {}", first.line());
+                problems.error(second, message, |p| p.hint("keep one of the two"));
+            }
+            (Some(_), None) => {}
+        }
+    }
+}
+
+impl<T: Read> Field<T> {
+    pub(super) fn fill(&mut self, node: &Node<'_>, at: At, reader: &mut Reader<'_>) {
+        self.value = T::read(node, &at, reader);
+        self.at = Some(at);
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Field<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// Reads the entries of `table` by `fill`, which answers whether it knows the key.
+pub(super) fn entries(
+    table: &DeTable<'_>,
+    at: &At,
+    known: &[&str],
+    reader: &mut Reader<'_>,
+    mut fill: impl FnMut(&str, &Node<'_>, At, &mut Reader<'_>) -> bool,
+) {
+    for (key, node) in table {
+        let name: &str = key.get_ref();
+        // A key may be anything when it is quoted; the path is for people.
+        let path = super::problem::join(&at.key, &quote(name));
+        let here = reader.at(key.span(), path);
+        if !fill(name, node, here.clone(), reader) {
+            let expected = format!("one of {}", list(known.iter().copied()));
+            let elsewhere =
+                super::file::home_of(name).filter(|_| !at.key.is_empty() || !node.get_ref().is_table());
+            reader.problems.error(&here, "unknown key", |p| {
+                let p = p.expected(expected).near(name, known.iter().copied());
+                match elsewhere {
+                    Some(home) if p.hint.is_none() => p.hint(format!("`{}` belongs in {home}", quote(name))),
+                    _ => p,
+                }
+            });
+        }
+    }
+}
+
+/// Declares a table of the config file: struct, keys, reader, merger and JSON Schema from one text.
+macro_rules! table {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$key_meta:meta])* $key:ident: $type:ty,)* })*) => {$(
+        #[derive(Clone, Debug, Default, schemars::JsonSchema)]
+        #[schemars(deny_unknown_fields)]
+        $(#[$meta])*
+        pub(super) struct $name {
+            $($(#[$key_meta])* #[schemars(default)] pub(super) $key: $crate::config::read::Field<$type>,)*
+        }
+
+        impl $crate::config::read::Table for $name {
+            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            fn read_table(
+                table: &toml::de::DeTable<'_>,
+                at: &$crate::config::problem::At,
+                reader: &mut $crate::config::read::Reader<'_>,
+            ) -> Self {
+                let mut this = Self::default();
+                $crate::config::read::entries(table, at, Self::KEYS, reader, |key, node, at, reader| match key {
+                    $(stringify!($key) => {
+                        this.$key.fill(node, at, reader);
+                        true
+                    })*
+                    _ => false,
+                });
+                this
+            }
+
+            fn merge(&mut self, other: Self, problems: &mut $crate::config::problem::Problems) {
+                $(<$type as $crate::config::read::Merge>::merge(&mut self.$key, other.$key, problems);)*
+            }
+        }
+
+        impl $crate::config::read::Read for $name {
+            fn read(
+                node: &$crate::config::read::Node<'_>,
+                at: &$crate::config::problem::At,
+                reader: &mut $crate::config::read::Reader<'_>,
+            ) -> Option<Self> {
+                let Some(table) = node.get_ref().as_table() else {
+                    let expected = concat!("a table of ", stringify!($($key),*));
+                    reader.wrong_type(at, node, expected);
+                    return None;
+                };
+                Some(<Self as $crate::config::read::Table>::read_table(table, at, reader))
+            }
+        }
+    )*};
+}
+pub(super) use table;
+
+/// Declares a choice of fixed words.
+macro_rules! word {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$word_meta:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema)]
+        $(#[$meta])*
+        pub(super) enum $name {
+            $($(#[$word_meta])* #[schemars(rename = $word)] $variant,)*
+        }
+
+        impl $name {
+            pub(super) const WORDS: &'static [&'static str] = &[$($word),*];
+
+            pub(super) fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl $crate::config::read::Read for $name {
+            fn read(
+                node: &$crate::config::read::Node<'_>,
+                at: &$crate::config::problem::At,
+                reader: &mut $crate::config::read::Reader<'_>,
+            ) -> Option<Self> {
+                let word = $crate::config::read::choice(node, at, reader, Self::WORDS)?;
+                [$(Self::$variant),*].into_iter().find(|choice| choice.as_str() == word)
+            }
+        }
+    )*};
+}
+pub(super) use word;
+
+/// One of `words`, exactly.
+pub(super) fn choice<'w>(
+    node: &Node<'_>,
+    at: &At,
+    reader: &mut Reader<'_>,
+    words: &[&'w str],
+) -> Option<&'w str> {
+    let expected = format!("one of {}", quoted(words));
+    let Some(text) = node.get_ref().as_str() else {
+        reader.wrong_type(at, node, &expected);
+        return None;
+    };
+    let found = words.iter().find(|word| **word == text).copied();
+    if found.is_none() {
+        reader.problems.error(at, "unknown word", |p| {
+            p.found(format!("\"{text}\"")).expected(expected).near(text, words.iter().copied())
+        });
+    }
+    found
+}
+
+pub(super) fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}
+
+impl Read for bool {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let value = node.get_ref().as_bool();
+        if value.is_none() {
+            reader.wrong_type(at, node, "true or false (without quotes)");
+        }
+        value
+    }
+}
+
+impl Read for String {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let value = node.get_ref().as_str().map(str::to_owned);
+        if value.is_none() {
+            reader.wrong_type(at, node, "text in quotes");
+        }
+        value
+    }
+}
+
+impl Read for i64 {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(integer) = node.get_ref().as_integer() else {
+            reader.wrong_type(at, node, "a whole number (without quotes)");
+            return None;
+        };
+        let value = Self::from_str_radix(integer.as_str(), integer.radix()).ok();
+        if value.is_none() {
+            reader.problems.error(at, "the number is too large", |p| p.found(integer.as_str()));
+        }
+        value
+    }
+}
+
+/// Several values with their places: an array of tables, or a list of words.
+#[derive(Clone, Debug)]
+pub(super) struct List<T>(pub(super) Vec<(T, At)>);
+
+impl<T: Read> Read for List<T> {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(array) = node.get_ref().as_array() else {
+            if node.get_ref().is_table() {
+                let name = at.key.rsplit('.').next().unwrap_or_default();
+                let hint = format!("write [[{name}]] with two brackets");
+                reader.problems.error(at, "one table where several may stand", |p| p.hint(hint));
+            } else {
+                reader.wrong_type(at, node, "a list in [ ]");
+            }
+            return None;
+        };
+        let mut values = Vec::with_capacity(array.len());
+        for (n, node) in array.iter().enumerate() {
+            let at = reader.at(node.span(), format!("{}[{}]", at.key, n + 1));
+            if let Some(value) = T::read(node, &at, reader) {
+                values.push((value, at));
+            }
+        }
+        Some(Self(values))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for List<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("List_of_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<T>::json_schema(generator)
+    }
+}
+
+/// A table whose keys the operator chooses, in the order of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Named<T>(pub(super) Vec<(String, T, At)>);
+
+impl<T: Read> Read for Named<T> {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(table) = node.get_ref().as_table() else {
+            reader.wrong_type(at, node, "a table");
+            return None;
+        };
+        let mut values = Vec::with_capacity(table.len());
+        for (key, node) in table {
+            let name: &str = key.get_ref();
+            let at = reader.at(key.span(), super::problem::join(&at.key, &quote(name)));
+            if let Some(value) = T::read(node, &at, reader) {
+                values.push((name.to_owned(), value, at));
+            }
+        }
+        values.sort_by_key(|(_, _, at)| (at.line, at.column));
+        Some(Self(values))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Named<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Named_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        std::collections::BTreeMap::<String, T>::json_schema(generator)
+    }
+}
+
+/// Values that stand in one file only.
+macro_rules! once {
+    ($($type:ty),* $(,)?) => {$(
+        impl $crate::config::read::Merge for $type {
+            fn merge(
+                first: &mut $crate::config::read::Field<Self>,
+                second: $crate::config::read::Field<Self>,
+                problems: &mut $crate::config::problem::Problems,
+            ) {
+                first.once(second, problems);
+            }
+        }
+    )*};
+}
+pub(super) use once;
+
+once!(bool, String, i64);
+
+/// For tables that several files may share: their keys are laid beside each other.
+pub(super) fn merge_table<T: Table>(first: &mut Field<T>, second: Field<T>, problems: &mut Problems) {
+    if second.at.is_none() {
+        return;
+    }
+    match (&mut first.value, second.value) {
+        (Some(table), Some(other)) => table.merge(other, problems),
+        (None, other) => *first = Field { at: second.at, value: other },
+        (Some(_), None) => {}
+    }
+}
+
+/// For arrays of tables: those of the later file come after.
+pub(super) fn append<T>(first: &mut Field<List<T>>, second: Field<List<T>>) {
+    match (&mut first.value, second.value) {
+        (Some(list), Some(other)) => list.0.extend(other.0),
+        (None, Some(other)) => *first = Field { at: second.at, value: Some(other) },
+        (_, None) => {}
+    }
+}

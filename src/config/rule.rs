@@ -1,0 +1,287 @@
+//! `[[rule]]` and `[[rule.action]]` to Settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::check::Check;
+use super::file::{Action, AnyOr, EngineWord, ReportType, Rule, SeverityWord};
+use super::problem::{At, list, nearest};
+use super::read::{Field, List, Named};
+use crate::model::{DeskName, Engine, Protocol, RuleName, Severity, TableName, protocol};
+use crate::rules::{ActionSettings, RuleSettings};
+
+/// Most rules of a config.
+const MAX_RULES: usize = 10_000;
+/// Fields that otrelay has to fill itself, and why.
+const OWN_FIELDS: [(&str, &str); 4] = [
+    ("correlation_id", "otrelay finds its ticket again by it"),
+    ("correlation_display", "otrelay marks its tickets with it"),
+    ("sys_id", "otrelay derives it, so that a lost answer makes no second ticket"),
+    ("number", "ServiceNow gives it"),
+];
+
+/// Folding walks the alias table; a config with thousands of rules names the same few protocols.
+#[derive(Default)]
+struct Folds {
+    known: BTreeSet<String>,
+    folded: BTreeMap<String, String>,
+}
+
+impl Folds {
+    fn new() -> Self {
+        Self { known: Protocol::known().map(protocol::fold).collect(), folded: BTreeMap::new() }
+    }
+
+    fn fold(&mut self, name: &str) -> String {
+        if let Some(folded) = self.folded.get(name) {
+            return folded.clone();
+        }
+        let folded = protocol::fold(name);
+        self.folded.insert(name.to_owned(), folded.clone());
+        folded
+    }
+}
+
+/// Checks all rules; those with an error are left out.
+pub(super) fn check(rules: &Field<List<Rule>>, desks: &[&str], c: &mut Check<'_>) -> Vec<RuleSettings> {
+    let Some((rules, place)) = rules.get() else { return Vec::new() };
+    if rules.0.len() > MAX_RULES {
+        c.problems.error(place, "too many rules", |p| {
+            p.found(rules.0.len().to_string()).expected(format!("at most {MAX_RULES}"))
+        });
+        return Vec::new();
+    }
+    let mut names: BTreeMap<&str, &At> = BTreeMap::new();
+    let mut folds = Folds::new();
+    let mut checked = Vec::new();
+    for (rule, at) in &rules.0 {
+        if let Some((name, place)) = rule.name.get() {
+            if let Some(first) = names.get(name.as_str()) {
+                let message = format!("two rules have this name, the first at {}", first.line());
+                c.problems
+                    .error(place, message, |p| p.found(format!("\"{name}\"")).hint("rename one of them"));
+            } else {
+                names.insert(name, place);
+            }
+        }
+        checked.extend(one(rule, at, desks, &mut folds, c));
+    }
+    checked
+}
+
+fn one(rule: &Rule, at: &At, desks: &[&str], folds: &mut Folds, c: &mut Check<'_>) -> Option<RuleSettings> {
+    c.effective.begin("[[rule]]", at.key.to_string());
+    let name = c.required("name", &rule.name, at, "a name for this rule").and_then(|(text, place)| {
+        let name = RuleName::new(text);
+        if let Err(error) = &name {
+            let expected = error.expected;
+            c.problems.error(place, "this name cannot be used", |p| {
+                p.found(format!("\"{text}\"")).expected(expected)
+            });
+        }
+        c.effective.note_field("name", text.clone(), &rule.name);
+        name.ok()
+    });
+    let enabled = c.value("enabled", &rule.enabled, true, |v| *v);
+    let default = SeverityWord(Severity::Warning);
+    let min_severity = c.value("min_severity", &rule.min_severity, default, |s| s.0.as_str());
+    let protocols = protocols(&rule.protocols, folds, c);
+    let engines = engines(&rule.engines, c);
+    let report_alerts = c.value("report_alerts", &rule.report_alerts, true, |v| *v);
+    let report_system =
+        c.value("report_system_notifications", &rule.report_system_notifications, false, |v| *v);
+    if let (Some(true), Some(at)) = (report_system, rule.report_system_notifications.at()) {
+        c.not_yet(at, "reporting system notifications");
+    }
+    if let (Some(false), Some(false), Some(at)) = (report_alerts, report_system, rule.report_alerts.at()) {
+        c.problems.warn(at, "this rule takes neither alerts nor system notifications", |p| {
+            p.hint("set enabled = false to switch it off")
+        });
+    }
+    let actions = match rule.action.get() {
+        Some((actions, _)) => actions.0.as_slice(),
+        None => &[],
+    };
+    let wrong_actions = rule.action.is_present() && rule.action.get().is_none();
+    if actions.is_empty() && !wrong_actions && enabled == Some(true) {
+        c.problems.error(&at.child("action"), "an enabled rule without an action", |p| {
+            p.hint("add [[rule.action]] below it, or set enabled = false")
+        });
+    }
+    let mut checked = Vec::with_capacity(actions.len());
+    let mut targets = BTreeSet::new();
+    for (action, at) in actions {
+        let action = self::action(action, at, desks, c);
+        if let Some(action) = &action
+            && !targets.insert((action.desk.clone(), action.table.clone()))
+        {
+            let message = format!("this rule has two actions for table {} of {}", action.table, action.desk);
+            c.problems.warn(at, message, |p| p.hint("they make one ticket, with the fields of the first"));
+        }
+        checked.push(action);
+    }
+    Some(RuleSettings {
+        name: name?,
+        enabled: enabled?,
+        min_severity: min_severity?.0,
+        protocols: protocols?,
+        engines: engines?,
+        report_alerts: report_alerts?,
+        report_system_notifications: report_system?,
+        actions: checked.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+/// Outer `None`: wrong. Inner `None`: any.
+#[expect(clippy::option_option, reason = "wrong, any, and these are three answers, and `?` takes the first")]
+fn protocols(
+    field: &Field<AnyOr<String>>,
+    folds: &mut Folds,
+    c: &mut Check<'_>,
+) -> Option<Option<BTreeSet<String>>> {
+    let these = match c.value("protocols", field, AnyOr::Any, |value| any_or(value, |name| name.as_str()))? {
+        AnyOr::Any => return Some(None),
+        AnyOr::These(these) => these,
+    };
+    let mut folded = BTreeSet::new();
+    for (name, at) in &these.0 {
+        let form = folds.fold(name);
+        if form.is_empty() {
+            c.problems.error(at, "this is not the name of a protocol", |p| {
+                p.found(format!("\"{name}\"")).expected("a name with letters or digits")
+            });
+            continue;
+        }
+        if !folds.known.contains(&form) {
+            c.problems.warn(at, "otrelay does not know this protocol", |p| {
+                let p = p.found(format!("\"{name}\""));
+                match nearest(name, Protocol::known()) {
+                    Some(near) => p.hint(format!("did you mean `{near}`? Else it is compared as written")),
+                    None => p.hint("it is compared as written"),
+                }
+            });
+        }
+        folded.insert(form);
+    }
+    nothing_listed(field, these.0.is_empty(), c)?;
+    Some(Some(folded))
+}
+
+#[expect(clippy::option_option, reason = "as for protocols")]
+fn engines(field: &Field<AnyOr<EngineWord>>, c: &mut Check<'_>) -> Option<Option<BTreeSet<Engine>>> {
+    let these =
+        match c.value("engines", field, AnyOr::Any, |value| any_or(value, |engine| engine.0.as_str()))? {
+            AnyOr::Any => return Some(None),
+            AnyOr::These(these) => these,
+        };
+    nothing_listed(field, these.0.is_empty(), c)?;
+    Some(Some(these.0.iter().map(|(engine, _)| engine.0).collect()))
+}
+
+fn any_or<T>(value: &AnyOr<T>, word: impl Fn(&T) -> &str) -> Value {
+    match value {
+        AnyOr::Any => "any".into(),
+        AnyOr::These(these) => these.0.iter().map(|(item, _)| Value::from(word(item))).collect(),
+    }
+}
+
+fn nothing_listed<T>(field: &Field<T>, empty: bool, c: &mut Check<'_>) -> Option<()> {
+    if let (true, Some(at)) = (empty, field.at()) {
+        c.problems.error(at, "an empty list matches nothing", |p| {
+            p.expected("\"any\" or at least one").hint("remove the key to match any")
+        });
+        return None;
+    }
+    Some(())
+}
+
+fn action(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> Option<ActionSettings> {
+    c.effective.begin("[[rule.action]]", at.key.to_string());
+    let desk = destination(action, at, desks, c);
+    let report_type =
+        c.value("report_type", &action.report_type, ReportType::Incidents, |kind| kind.as_str());
+    if let (Some(ReportType::Application), Some(at)) = (report_type, action.report_type.at()) {
+        c.not_yet(at, "report_type = \"application\"");
+    }
+    let table = c.value("table", &action.table, "incident".to_owned(), |text| text.clone());
+    let table = table.and_then(|text| match TableName::new(&text) {
+        Ok(table) => Some(table),
+        Err(error) => {
+            let place = action.table.at()?;
+            c.problems.error(place, "this is not the name of a table", |p| {
+                p.found(format!("\"{text}\""))
+                    .expected(error.expected)
+                    .hint("the name, not the label: `incident`")
+            });
+            None
+        }
+    });
+    let fields = match action.fields.get() {
+        Some((fields, _)) => self::fields(fields, c),
+        None => (!action.fields.is_present()).then(BTreeMap::new),
+    };
+    Some(ActionSettings { desk: desk?, table: table?, fields: fields? })
+}
+
+fn destination(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> Option<DeskName> {
+    let name = match (action.servicenow.get(), desks) {
+        (Some((name, place)), _) if desks.contains(&name.as_str()) => {
+            c.effective.note("servicenow", name.clone(), place.into());
+            name.as_str()
+        }
+        // That there is no destination at all is said once, for the whole config.
+        (Some(_), []) => return None,
+        (Some((name, place)), _) => {
+            if c.complete {
+                c.problems.error(place, "there is no such destination", |p| {
+                    p.found(format!("\"{name}\""))
+                        .expected(format!("one of {}", list(desks.iter().copied())))
+                        .near(name, desks.iter().copied())
+                });
+            }
+            return None;
+        }
+        (None, [only]) if !action.servicenow.is_present() => {
+            c.effective.note_field("servicenow", *only, &action.servicenow);
+            only
+        }
+        (None, [_, _, ..]) if !action.servicenow.is_present() => {
+            c.problems.error(&at.child("servicenow"), "missing: there is more than one destination", |p| {
+                p.expected(format!("one of {}", list(desks.iter().copied())))
+            });
+            return None;
+        }
+        (None, _) => return None,
+    };
+    DeskName::new(name).ok()
+}
+
+fn fields(fields: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String, String>> {
+    let mut checked = BTreeMap::new();
+    let mut wrong = false;
+    for (name, template, at) in &fields.0 {
+        c.effective.note(&format!("fields.{name}"), template.clone(), at.into());
+        let is_name = name.len() <= 80
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if !is_name {
+            wrong = true;
+            c.problems.error(at, "this is not the name of a field", |p| {
+                p.expected("a-z 0-9 _, a letter first").hint("the name, not the label: `short_description`")
+            });
+        } else if let Some((_, why)) = OWN_FIELDS.iter().find(|(own, _)| own == name) {
+            wrong = true;
+            c.problems.error(at, format!("this field cannot be set: {why}"), |p| p.hint("remove it"));
+        } else if let Err(why) = (c.templates)(name, template) {
+            wrong = true;
+            c.problems.error(
+                at,
+                format!("the template does not work: {}", super::problem::quote(&why)),
+                |p| p,
+            );
+        }
+        checked.insert(name.clone(), template.clone());
+    }
+    (!wrong).then_some(checked)
+}

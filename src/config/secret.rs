@@ -1,0 +1,264 @@
+//! Fetches secrets from where the config says they are: a systemd credential, a file, a variable, the config itself.
+//!
+//! A secret file must not be readable by everyone or writable by a group: whoever can change it chooses whom otrelay
+//! logs in as. Nothing of a secret's text goes into a problem.
+
+use std::fs::{File, Metadata};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use super::file::SecretRef;
+use super::problem::{At, Level, Problem, Problems};
+use super::{Environment, Purpose};
+use crate::model::Secret;
+use crate::model::secret::ExposeSecret as _;
+
+/// Longest secret, in bytes.
+const MAX: u64 = 64 * 1024;
+
+/// Fetches one; `None` when it cannot be used and a problem says why.
+pub(super) fn fetch(
+    secret: &SecretRef,
+    at: &At,
+    environment: &Environment,
+    purpose: Purpose,
+    problems: &mut Problems,
+) -> Option<Secret> {
+    let origin = origin(secret);
+    if purpose == Purpose::Show {
+        return Some(Secret::new(origin, ""));
+    }
+    let text = match secret {
+        SecretRef::Bare(text) => {
+            problems.warn(at, "the secret itself is written in the config", |p| {
+                p.hint("move it to a credential or a file: { credential = \"NAME\" } or { file = \"/PATH\" }")
+            });
+            Ok(text.expose_secret().to_owned())
+        }
+        SecretRef::Env(name) => (environment.variables)(name).ok_or_else(|| {
+            refuse(format!("the {origin} is not set")).hint("set it in the service's environment")
+        }),
+        SecretRef::File(path) => from_file(Path::new(path), true),
+        SecretRef::Credential(name) => match credential(name, environment) {
+            Ok(path) => from_file(&path, false).map_err(|p| Problem {
+                message: format!("{origin}: {}", p.message),
+                hint: Some(format!("LoadCredential={name}:/PATH in the unit, or `systemd-creds encrypt`")),
+                ..p
+            }),
+            Err(problem) if purpose == Purpose::Check && environment.credentials_dir.is_none() => {
+                problems.push(Problem { level: Level::Warning, ..problem }.at(at));
+                return Some(Secret::new(origin, ""));
+            }
+            Err(problem) => Err(problem),
+        },
+    };
+    let text =
+        text.and_then(|text| {
+            let trimmed = text.strip_suffix('\n').unwrap_or(&text);
+            let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
+            match trimmed.len() as u64 {
+                0 => Err(refuse(format!("the secret is empty ({origin})"))),
+                length if length > MAX => Err(refuse(format!("the secret is longer than 64 KiB ({origin})"))
+                    .hint("is it the right file?")),
+                _ => Ok(trimmed.to_owned()),
+            }
+        });
+    match text {
+        Ok(text) => Some(Secret::new(origin, text)),
+        Err(problem) => {
+            problems.push(problem.at(at));
+            None
+        }
+    }
+}
+
+/// Where it is, in words.
+pub(super) fn origin(secret: &SecretRef) -> String {
+    use super::problem::quote;
+    match secret {
+        SecretRef::Credential(name) => format!("credential {}", quote(name)),
+        SecretRef::File(path) => format!("file {}", quote(path)),
+        SecretRef::Env(name) => format!("environment variable {}", quote(name)),
+        SecretRef::Bare(_) => "written in the config".to_owned(),
+    }
+}
+
+fn refuse(message: impl Into<String>) -> Problem {
+    Problem::new(Level::Error, "", message)
+}
+
+fn credential(name: &str, environment: &Environment) -> Result<std::path::PathBuf, Problem> {
+    let plain = !name.is_empty()
+        && name.len() <= 255
+        && !name.starts_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    if !plain {
+        return Err(refuse("this is not the name of a credential").expected("A-Z a-z 0-9 _ - ."));
+    }
+    let Some(dir) = &environment.credentials_dir else {
+        return Err(refuse(format!(
+            "credential {name} cannot be looked up: CREDENTIALS_DIRECTORY is not set"
+        ))
+        .hint("systemd sets it for the service; by hand use { file = \"/PATH\" }"));
+    };
+    Ok(dir.join(name))
+}
+
+fn from_file(path: &Path, check_mode: bool) -> Result<String, Problem> {
+    let shown = path.display();
+    if !path.is_absolute() {
+        return Err(refuse("the path of a secret has to be absolute").found(path.to_string_lossy()));
+    }
+    // Not blocking: a pipe in the place of the file must not stop the start.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file =
+        File::options().read(true).custom_flags(nonblock).open(path).map_err(|e| unreadable(path, &e))?;
+    let metadata = file.metadata().map_err(|e| unreadable(path, &e))?;
+    if !metadata.is_file() {
+        return Err(refuse(format!("{shown} is not a file")));
+    }
+    if check_mode {
+        may_be_trusted(path, &metadata)?;
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX + 3).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
+    String::from_utf8(bytes).map_err(|_| refuse(format!("{shown} is not text in UTF-8")))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    let problem = refuse(format!("{} cannot be read: {error}", path.display()));
+    match error.kind() {
+        std::io::ErrorKind::NotFound => problem.hint("create it, mode 0600, owned by the service"),
+        std::io::ErrorKind::PermissionDenied => {
+            problem.hint("it has to be readable by the user that otrelay runs as")
+        }
+        _ => problem,
+    }
+}
+
+fn may_be_trusted(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
+    let mode = metadata.mode() & 0o7777;
+    let own = rustix::process::geteuid().as_raw();
+    let shown = path.display();
+    if mode & 0o027 != 0 {
+        let who = if mode & 0o007 != 0 { "everyone" } else { "a group" };
+        let does = if mode & 0o006 == 0o004 { "be read by" } else { "be changed by" };
+        return Err(refuse(format!("{shown} has mode {mode:04o}: a secret must not {does} {who}"))
+            .hint(format!("chmod 0600 {shown} (0640 where a group has to read it)")));
+    }
+    if metadata.uid() != 0 && metadata.uid() != own {
+        return Err(refuse(format!("{shown} belongs to user {}", metadata.uid()))
+            .expected(format!("root or the user that otrelay runs as ({own})"))
+            .hint(format!("chown root {shown}, or run this as its owner")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn environment(dir: Option<&Path>, vars: &[(&str, &str)]) -> Environment {
+        let vars: BTreeMap<String, String> = vars.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let mut environment = Environment::new(move |name| vars.get(name).cloned());
+        environment.credentials_dir = dir.map(Into::into);
+        environment
+    }
+
+    fn get(secret: &SecretRef, environment: &Environment, purpose: Purpose) -> Result<Secret, String> {
+        let mut problems = Problems::default();
+        let at = At::file(Path::new("t.toml"), 0);
+        let secret = fetch(secret, &at, environment, purpose, &mut problems);
+        secret.ok_or_else(|| problems.sorted()[0].message.clone())
+    }
+
+    fn file(dir: &Path, name: &str, text: &[u8], mode: u32) -> SecretRef {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        SecretRef::File(path.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_file_gives_its_text_without_the_last_newline() {
+        let dir = tempfile::tempdir().unwrap();
+        let environment = environment(None, &[]);
+        for (text, mode) in [("canary", 0o600), ("canary\n", 0o640), ("canary\r\n", 0o400)] {
+            let secret = file(dir.path(), "s", text.as_bytes(), mode);
+            assert_eq!(get(&secret, &environment, Purpose::Run).unwrap().expose(), "canary");
+            std::fs::remove_file(dir.path().join("s")).unwrap();
+        }
+    }
+
+    #[test]
+    fn files_that_others_may_use_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, why) in [
+            (0o644, "be read by everyone"),
+            (0o620, "be changed by a group"),
+            (0o602, "be changed by everyone"),
+            (0o666, "be changed by everyone"),
+        ] {
+            let secret = file(dir.path(), &format!("{mode:o}"), b"canary", mode);
+            let error = get(&secret, &environment(None, &[]), Purpose::Run).unwrap_err();
+            assert!(error.contains(why) && !error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn empty_long_and_binary_secrets_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = vec![b'x'; 64 * 1024 + 1];
+        for (text, why) in [(&b"\n"[..], "empty"), (&long, "longer than 64 KiB"), (b"\xff\xfe", "not text")] {
+            let secret = file(dir.path(), "s", text, 0o600);
+            let error = get(&secret, &environment(None, &[]), Purpose::Run).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        let just = file(dir.path(), "s", &long[1..], 0o600);
+        assert_eq!(get(&just, &environment(None, &[]), Purpose::Run).unwrap().expose().len(), 64 * 1024);
+    }
+
+    #[test]
+    fn a_directory_or_nothing_is_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let environment = environment(None, &[]);
+        let of = |path: &Path| SecretRef::File(path.to_str().unwrap().to_owned());
+        assert!(get(&of(dir.path()), &environment, Purpose::Run).unwrap_err().contains("is not a file"));
+        let missing = get(&of(&dir.path().join("none")), &environment, Purpose::Run).unwrap_err();
+        assert!(missing.contains("cannot be read"), "{missing}");
+        let relative = get(&SecretRef::File("secret".into()), &environment, Purpose::Run).unwrap_err();
+        assert!(relative.contains("absolute"), "{relative}");
+    }
+
+    #[test]
+    fn credentials_come_from_systemd_whatever_their_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        file(dir.path(), "token", b"canary\n", 0o444);
+        let inside = environment(Some(dir.path()), &[]);
+        let token = SecretRef::Credential("token".into());
+        let secret = get(&token, &inside, Purpose::Run).unwrap();
+        assert_eq!((secret.expose(), secret.origin.as_str()), ("canary", "credential token"));
+        for bad in ["../token", "", "a/b", "."] {
+            assert!(get(&SecretRef::Credential(bad.into()), &inside, Purpose::Run).is_err(), "{bad}");
+        }
+        let outside = environment(None, &[]);
+        assert!(get(&token, &outside, Purpose::Run).unwrap_err().contains("CREDENTIALS_DIRECTORY"));
+        assert!(get(&token, &outside, Purpose::Check).is_ok());
+    }
+
+    #[test]
+    fn variables_and_bare_texts() {
+        let environment = environment(None, &[("PW", "canary"), ("NONE", "")]);
+        let of = |name: &str| SecretRef::Env(name.into());
+        assert_eq!(get(&of("PW"), &environment, Purpose::Run).unwrap().expose(), "canary");
+        assert!(get(&of("NONE"), &environment, Purpose::Run).unwrap_err().contains("empty"));
+        assert!(get(&of("UNSET"), &environment, Purpose::Run).unwrap_err().contains("is not set"));
+        let bare = SecretRef::Bare("canary".to_owned().into());
+        assert_eq!(get(&bare, &environment, Purpose::Run).unwrap().origin, "written in the config");
+        assert_eq!(get(&bare, &environment, Purpose::Show).unwrap().expose(), "");
+    }
+}

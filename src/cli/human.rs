@@ -17,7 +17,7 @@ pub(super) struct Listing(Table);
 impl Listing {
     pub(super) fn new(header: &[&str]) -> Self {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(header.iter().map(|name| name.to_uppercase()));
         Self(table)
     }

@@ -1,6 +1,5 @@
 //! `otrelay alerts`, `tickets`, `queue`: what is in the store, and what a person decides about deliveries.
 
-use std::io::Write;
 
 use clap::{Args, Subcommand};
 

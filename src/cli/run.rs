@@ -1,6 +1,6 @@
 //! `otrelay run`: the service, or with `--once` one pass over what the file sources hold.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -55,7 +55,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     Some(Config {
         agent: agent?,
         store: store?,
-        relay: relay::Settings { enabled, interval: interval?, desks: limits },
+        relay: relay::Settings { enabled, interval: interval?, doubt_wait: relay::DOUBT_WAIT, desks: limits },
         intake: intake::Settings { backfill: backfill? },
         desks: desks.into_iter().map(|(settings, _)| settings).collect(),
         sources,

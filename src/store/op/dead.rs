@@ -1,6 +1,6 @@
 //! What a person does with dead letters and with what waits: retry, drop.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::settle::{Next, current, move_delivery};
 use crate::model::{DeliveryId, DeliveryState, Timestamp};
@@ -18,7 +18,7 @@ pub enum Verdict {
 }
 
 /// What became of one of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judged {
     /// The delivery.
     pub id: DeliveryId,

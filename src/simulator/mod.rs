@@ -42,6 +42,8 @@ mod schema;
 mod serve;
 mod table_api;
 mod tls;
+#[cfg(test)]
+mod trial;
 mod values;
 mod write;
 

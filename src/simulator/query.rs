@@ -253,3 +253,128 @@ pub(super) fn order(a: &str, b: &str) -> Ordering {
         _ => lower(a).cmp(&lower(b)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CALLER: Caller<'static> = Caller { sys_id: "76bb", name: "admin" };
+
+    struct Row(BTreeMap<&'static str, &'static str>);
+
+    impl Fields for Row {
+        fn value(&self, field: &str) -> Cow<'_, str> {
+            Cow::Borrowed(self.0.get(field).copied().unwrap_or_default())
+        }
+        fn is_a(&self, class: &str) -> bool {
+            class == "cmdb_ci"
+        }
+    }
+
+    fn known(field: &str) -> bool {
+        ["name", "state", "at", "by", "sys_id", "other"].contains(&field)
+    }
+
+    fn row() -> Row {
+        let fields = [("name", "PLC-Line3"), ("state", "2"), ("at", "2026-11-02 09:15:00"), ("by", "admin")];
+        Row(fields.into())
+    }
+
+    fn check(query: &str, expected: bool) {
+        let parsed = Query::parse(query, CALLER, known);
+        assert_eq!(parsed.matches(&row()), expected, "{query}: {parsed:?}");
+    }
+
+    #[test]
+    fn operators() {
+        check("name=plc-line3", true);
+        check("name!=plc-line3", false);
+        check("state<10", true);
+        check("state>10", false);
+        check("state>=2^state<=2", true);
+        check("stateIN1,2,3", true);
+        check("stateNOT IN1,2,3", false);
+        check("nameLIKEline", true);
+        check("nameNOT LIKEline", false);
+        check("nameSTARTSWITHplc", true);
+        check("nameENDSWITHline", false);
+        check("otherISEMPTY", true);
+        check("nameISEMPTY", false);
+        check("nameISNOTEMPTY", true);
+        check("stateBETWEEN1@3", true);
+        check("atBETWEEN2026-11-02 09:00:00@2026-11-02 09:14:59", false);
+        check("at>=2026-11-02 09:15:00", true);
+        check("at>javascript:gs.dateGenerate('2026-11-02','09:15:01')", false);
+        check("by=javascript:gs.getUserName()", true);
+        check("sys_idINSTANCEOFcmdb_ci", true);
+        check("nameSAMEASname", true);
+        check("nameANYTHING", true);
+    }
+
+    #[test]
+    fn joins() {
+        check("state=1^ORstate=2", true);
+        // `^OR` binds only to the condition before it.
+        check("name=x^state=1^ORstate=2", false);
+        check("name=x^NQstate=2", true);
+        check("name=x^NQstate=3", false);
+        check("", true);
+        check("state=2^EQ", true);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_dropped() {
+        for query in ["nosuch=1", "atFOOBAR7", "by=javascript:gs.exit()", "nosuch=1^state=2", "=x", "name"] {
+            check(query, true);
+            assert!(Query::parse(query, CALLER, known).dropped, "{query}");
+        }
+        check("nosuch=1^state=3", false);
+        check("state=3^ORnosuch=1", false);
+    }
+
+    #[test]
+    fn order_is_kept() {
+        let query = Query::parse("ORDERBYname^ORDERBYDESCat^ORDERBYnosuch^state=2", CALLER, known);
+        let order: Vec<_> = query.order.iter().map(|o| (o.field.as_str(), o.descending)).collect();
+        assert_eq!(order, [("name", false), ("at", true)]);
+        assert!(query.matches(&row()));
+    }
+
+    #[test]
+    fn an_index_is_used_only_where_it_decides() {
+        let pinned = |q: &str| {
+            let query = Query::parse(q, CALLER, known);
+            query.pinned("name").map(|v| v.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert_eq!(pinned("name=a^state=1"), Some(vec!["a".to_owned()]));
+        assert_eq!(pinned("nameINa,b"), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(pinned("name=a^ORstate=1"), None);
+        assert_eq!(pinned("name=a^NQstate=1"), None);
+        assert_eq!(pinned("name!=a"), None);
+    }
+
+    proptest! {
+        /// A value whose carets are doubled stays one condition with that value, whatever it says.
+        #[test]
+        fn an_escaped_value_never_changes_the_conditions(value in "[\\^=ORNQa-z@,!<>javscript:]{0,40}|\\PC{0,30}") {
+            prop_assume!(!value.starts_with("javascript:"));
+            let escaped = value.replace('^', "^^");
+            let query = Query::parse(&format!("state=2^name={escaped}^ORDERBYat"), CALLER, known);
+            let condition = |field: &str, value: &str| {
+                vec![Condition { field: field.to_owned(), op: Op::Eq, value: value.to_owned() }]
+            };
+            prop_assert_eq!(query.groups, vec![vec![condition("state", "2"), condition("name", &value)]]);
+            prop_assert_eq!(query.order.len(), 1);
+            prop_assert!(!query.dropped);
+        }
+
+        #[test]
+        fn any_text_is_read_without_a_panic(text in "\\PC{0,200}") {
+            Query::parse(&text, CALLER, |_| true).matches(&row());
+        }
+    }
+}

@@ -140,3 +140,69 @@ impl Instance {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::Trial;
+    use super::*;
+
+    /// One field of a new incident in one shape.
+    fn check(field: &str, params: &str, expected: &Value) {
+        let mut trial = Trial::new();
+        let group = trial.list("sys_user_group", "name=Network", "sys_id").remove(0);
+        let body = json!({"impact": "1", "work_notes": "n", "assignment_group": group});
+        let id = trial.make("incident", &body)["sys_id"].as_str().unwrap().to_owned();
+        let (_, answer) = trial.call("GET", &format!("/api/now/table/incident/{id}?{params}"), &Value::Null);
+        let expected = expected.to_string().replace("GROUP", &group);
+        assert_eq!(answer["result"][field].to_string(), expected, "{field} with {params}");
+    }
+
+    #[test]
+    fn scalars() {
+        check("impact", "", &json!("1"));
+        check("impact", "sysparm_display_value=False", &json!("1"));
+        check("impact", "sysparm_display_value=True", &json!("1 - High"));
+        check("priority", "sysparm_display_value=all", &json!({"display_value": "3 - Moderate", "value": "3"}));
+        check("active", "sysparm_display_value=all", &json!({"display_value": "true", "value": "true"}));
+        check("sys_mod_count", "", &json!("0"));
+        check("close_notes", "", &json!(""));
+    }
+
+    #[test]
+    fn references() {
+        let field = "assignment_group";
+        let link = "http://sim/api/now/table/sys_user_group/GROUP";
+        let bare = "sysparm_exclude_reference_link=true&sysparm_display_value=";
+        check(field, "", &json!({"link": link, "value": "GROUP"}));
+        check(field, &format!("{bare}false"), &json!("GROUP"));
+        check(field, "sysparm_display_value=true", &json!({"display_value": "Network", "link": link}));
+        check(field, &format!("{bare}true"), &json!("Network"));
+        let all = json!({"display_value": "Network", "link": link, "value": "GROUP"});
+        check(field, "sysparm_display_value=all", &all);
+        check(field, &format!("{bare}all"), &json!({"display_value": "Network", "value": "GROUP"}));
+        check("cmdb_ci", "", &json!(""));
+        check("cmdb_ci", "sysparm_display_value=true", &json!(""));
+        check("cmdb_ci", "sysparm_display_value=all", &json!({"display_value": "", "value": ""}));
+        let global = json!({"link": "http://sim/api/now/table/sys_user_group/global", "value": "global"});
+        check("sys_domain", "", &global);
+    }
+
+    #[test]
+    fn journals() {
+        check("work_notes", "", &json!(""));
+        let text = "2026-11-21 08:15:00 - admin (Work notes)\nn\n\n";
+        check("work_notes", "sysparm_display_value=true", &json!(text));
+        check("comments", "sysparm_display_value=true", &json!(""));
+    }
+
+    #[test]
+    fn fields() {
+        let walked = "sysparm_fields=number,nosuch,assignment_group.name,cmdb_ci.name";
+        check("assignment_group.name", walked, &json!("Network"));
+        check("cmdb_ci.name", walked, &json!(""));
+        check("nosuch", walked, &Value::Null);
+        check("state", walked, &Value::Null);
+        // No fields are all fields.
+        check("state", "sysparm_fields=", &json!("1"));
+    }
+}

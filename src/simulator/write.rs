@@ -325,3 +325,155 @@ fn policy(table: &Table, row: &Row, before: Option<&Row>) -> Result<(), Answer> 
     let list = missing.join(", ");
     Err(Answer::refused(&format!("Data Policy Exception: The following fields are mandatory: {list}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::trial::Trial;
+    use super::*;
+
+    /// Creates an incident with one field and looks at what is stored.
+    fn check(field: &str, sent: &Value, expected: &str) {
+        let made = Trial::new().make("incident", &json!({ field: sent }));
+        let got = match &made[field] {
+            Value::Object(reference) => reference["value"].clone(),
+            other => other.clone(),
+        };
+        assert_eq!(got, json!(expected), "{field} = {sent}");
+    }
+
+    #[test]
+    fn what_is_dropped_in_silence() {
+        check("category", &json!("no such choice"), "inquiry");
+        check("category", &json!("Network"), "inquiry");
+        check("category", &json!("network"), "network");
+        check("impact", &json!(""), "3");
+        check("impact", &json!(1), "1");
+        check("priority", &json!("1"), "5");
+        check("number", &json!("INC1"), "INC0010001");
+        check("sys_created_by", &json!("someone"), "admin");
+        check("sys_mod_count", &json!("7"), "0");
+        check("assignment_group", &json!("No Such Group"), "");
+        check("opened_at", &json!("yesterday"), "2026-11-21 08:15:00");
+        check("work_notes", &json!("kept elsewhere"), "");
+        check("short_description", &json!("x".repeat(200)), &"x".repeat(160));
+        check("description", &Value::Null, "");
+        check("description", &json!(["a"]), "");
+        let made = Trial::new().make("incident", &json!({"bunk_field": "x"}));
+        assert_eq!(made.get("bunk_field"), None);
+    }
+
+    #[test]
+    fn references_are_kept_or_resolved() {
+        let id = "0123456789abcdef0123456789abcdef";
+        check("assignment_group", &json!(id), id);
+        check("cmdb_ci", &json!({"value": id, "display_value": "x"}), id);
+        let mut trial = Trial::new();
+        let made = trial.make("incident", &json!({"assignment_group": "ot soc", "caller_id": "abel.tuter"}));
+        let group = trial.list("sys_user_group", "name=OT SOC", "sys_id").remove(0);
+        assert_eq!(made["assignment_group"]["value"], json!(group));
+        assert_ne!(made["caller_id"], json!(""));
+    }
+
+    #[test]
+    fn labels_count_only_when_asked_for() {
+        let mut trial = Trial::new();
+        let body = json!({"category": "Network", "urgency": "1 - High"});
+        let (status, answer) =
+            trial.call("POST", "/api/now/table/incident?sysparm_input_display_value=true", &body);
+        assert_eq!((status, &answer["result"]["category"]), (201, &json!("network")));
+        assert_eq!(answer["result"]["urgency"], json!("1"));
+    }
+
+    #[test]
+    fn a_sys_id_is_taken_once() {
+        let mut trial = Trial::new();
+        let body = json!({"sys_id": "0123456789abcdef0123456789abcdef", "correlation_id": "otrelay-1"});
+        assert_eq!(trial.make("incident", &body)["sys_id"], body["sys_id"]);
+        let (status, answer) = trial.call("POST", "/api/now/table/incident", &body);
+        assert_eq!(status, 403);
+        let detail = answer["error"]["detail"].as_str().unwrap();
+        assert!(detail.contains("Unique Key violation detected by database"), "{detail}");
+        assert_eq!(trial.instance.records("incident").len(), 1);
+        assert!(trial.instance.twins().is_empty());
+        // What is no sys_id gets one.
+        let other = trial.make("incident", &json!({"sys_id": "mine", "correlation_id": "otrelay-1"}));
+        assert_eq!(other["sys_id"].as_str().unwrap().len(), 32);
+        assert_eq!(trial.instance.twins(), [("otrelay-1".to_owned(), 2)].into());
+    }
+
+    #[test]
+    fn closing_wants_its_fields_and_then_the_record_is_read_only() {
+        let mut trial = Trial::new();
+        let id = trial.make("incident", &json!({}))["sys_id"].as_str().unwrap().to_owned();
+        let path = format!("/api/now/table/incident/{id}");
+        let (status, answer) = trial.call("PATCH", &path, &json!({"state": "6"}));
+        assert_eq!(status, 403);
+        let text = "Data Policy Exception: The following fields are mandatory: Resolution code, Resolution notes";
+        assert_eq!(answer["error"]["detail"], json!(text));
+        assert_eq!(trial.call("PATCH", &path, &json!({"state": "3"})).0, 403);
+
+        let close = json!({"state": "6", "close_code": "User error", "close_notes": "done"});
+        let (_, answer) = trial.call("PATCH", &path, &close);
+        let result = &answer["result"];
+        assert_eq!((&result["active"], &result["resolved_at"]), (&json!("true"), &json!("2026-11-21 08:15:00")));
+        let (_, answer) = trial.call("PATCH", &path, &json!({"state": "2"}));
+        assert_eq!(answer["result"]["reopen_count"], json!("1"));
+        let (_, answer) = trial.call("PUT", &path, &json!({"incident_state": "7"}));
+        assert_eq!((&answer["result"]["active"], &answer["result"]["state"]), (&json!("false"), &json!("7")));
+
+        assert_eq!(trial.call("PATCH", &path, &json!({"state": "1"})).0, 403);
+        assert_eq!(trial.call("PATCH", &path, &json!({"work_notes": "late"})).0, 200);
+        assert_eq!(trial.list("sys_journal_field", &format!("element_id={id}"), "value"), ["late"]);
+    }
+
+    #[test]
+    fn every_change_is_counted_and_no_change_is_not() {
+        let mut trial = Trial::new();
+        let id = trial.make("incident", &json!({"impact": "2"}))["sys_id"].as_str().unwrap().to_owned();
+        let patch = |trial: &mut Trial, body: Value| {
+            let (status, mut answer) = trial.call("PATCH", &format!("/api/now/table/incident/{id}"), &body);
+            assert_eq!(status, 200, "{answer}");
+            answer["result"].take()
+        };
+        trial.wait(60);
+        assert_eq!(patch(&mut trial, json!({"impact": "2"}))["sys_updated_on"], json!("2026-11-21 08:15:00"));
+        let changed = patch(&mut trial, json!({"impact": "1", "urgency": "1"}));
+        assert_eq!((&changed["priority"], &changed["sys_mod_count"]), (&json!("1"), &json!("1")));
+        assert_eq!(changed["sys_updated_on"], json!("2026-11-21 08:16:00"));
+        // A repeated note is a second note.
+        for count in ["2", "3"] {
+            assert_eq!(patch(&mut trial, json!({"work_notes": "n"}))["sys_mod_count"], json!(count));
+        }
+    }
+
+    #[test]
+    fn numbers_count_up_table_by_table() {
+        let mut trial = Trial::new();
+        let mut number = |table: &str| trial.make(table, &json!({}))["number"].clone();
+        assert_eq!(number("incident"), json!("INC0010001"));
+        assert_eq!(number("incident"), json!("INC0010002"));
+        assert_eq!(number("problem"), json!("PRB0010001"));
+        assert_eq!(number("change_request"), json!("CHG0010001"));
+        assert_eq!(number("sn_si_incident"), json!("SIR0010001"));
+        assert_eq!(number("sn_ot_incident"), json!("OTINC0010001"));
+    }
+
+    #[test]
+    fn faults_drop_fields_and_limits_hold() {
+        let mut trial = Trial::new();
+        trial.tweaks.drop_fields.push("correlation_id".to_owned());
+        assert_eq!(trial.make("incident", &json!({"correlation_id": "x"}))["correlation_id"], json!(""));
+        trial.instance.options.max_records = 1;
+        assert_eq!(trial.call("POST", "/api/now/table/incident", &json!({})).0, 403);
+    }
+
+    #[test]
+    fn a_new_choice_is_a_choice() {
+        let mut trial = Trial::new();
+        let choice = json!({"name": "incident", "element": "category", "value": "ot", "label": "OT"});
+        trial.make("sys_choice", &choice);
+        assert_eq!(trial.make("incident", &json!({"category": "ot"}))["category"], json!("ot"));
+    }
+}

@@ -1,5 +1,8 @@
 //! Commands: a file each.
 
+pub mod check;
+pub mod config;
+
 use std::process::ExitCode;
 
 /// Runs the command line.

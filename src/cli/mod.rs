@@ -179,7 +179,7 @@ fn log_for(cli: &Cli, environment: &Environment) {
 fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
     match command {
         #[cfg(feature = "simulator")]
-        Demo(demo::DemoArgs),
+        Command::Demo(args) => demo::run(&args, terminal),
         Command::Run(args) => run::run(&args, terminal),
         Command::Check(args) => numbered(check::run(&args, &terminal.environment, terminal.out, terminal.err)?),
         Command::Status(args) => status::run(&args, terminal),

@@ -22,6 +22,8 @@ mod rule;
 mod secret;
 mod show;
 mod size;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -157,8 +157,8 @@ mod tests {
         let text = effective.to_string();
         assert_eq!(
             text,
-            "[agent]\nname = \"line\\\"4\\u007f\"        # default\nmap = { \"1\" = \"critical\" }  # environment, $X\n\
-             list = [\"a\", 1, true]        # default\n"
+            "[agent]\nname = \"line\\\"4\\u007f\"      # default\nmap = { \"1\" = \"critical\" }  # environment, $X\n\
+             list = [\"a\", 1, true]       # default\n"
         );
         let read: toml::Table = text.parse().unwrap();
         assert_eq!(read["agent"]["name"].as_str(), Some("line\"4\u{7f}"));

@@ -1,1 +1,3 @@
 //! Black-box tests: one binary, a module per feature.
+
+mod config_errors;

@@ -1,0 +1,440 @@
+//! What the whole room promises: defaults, merging, the shipped file, the schema, and no panic on any text.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::file::{self, File};
+use super::read::Table as _;
+use super::*;
+use crate::intake::Backfill;
+use crate::model::{Engine, Severity};
+use crate::servicenow::Auth;
+use crate::store::WhenFull;
+
+const MINIMAL: &str = r#"
+[agent]
+name = "line4"
+[servicenow.prod]
+instance = "https://acme.service-now.com"
+auth = "basic"
+username = "otrelay"
+password = { env = "PW" }
+[[source]]
+name = "eve"
+kind = "suricata-eve"
+path = "/var/log/suricata/eve*.json"
+[[rule]]
+name = "all"
+[[rule.action]]
+"#;
+
+fn environment(dir: &Path) -> Environment {
+    let vars = BTreeMap::from([("PW", "canary-7731"), ("STATE_DIRECTORY", "/state:/other")]);
+    Environment::new(move |name| vars.get(name).map(|value| (*value).to_owned()))
+        .with_config(Some(dir.join("otrelay.toml")))
+}
+
+/// Writes files below a new directory and loads them for the service.
+fn load_files(files: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        set_mode(&path, 0o640);
+    }
+    load(&environment(dir.path()), Purpose::Run, |_, _| Ok(()))
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn messages(result: Result<Loaded, ConfigError>) -> Vec<String> {
+    let problems = match result {
+        Ok(loaded) => loaded.warnings,
+        Err(error) => error.problems,
+    };
+    problems.into_iter().map(|p| format!("{}: {}", p.key, p.message)).collect()
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let loaded = load_files(&[("otrelay.toml", MINIMAL)]).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let config = loaded.config;
+    assert_eq!(config.agent.name, "line4");
+    assert_eq!((&config.agent.site, &config.agent.zone), (&None, &None));
+    assert_eq!(config.store.dir, Path::new("/state"));
+    assert_eq!(config.store.max_size, 256 << 20);
+    assert_eq!(config.store.keep_delivered, Duration::from_secs(30 * 86_400));
+    assert_eq!(config.store.when_full, WhenFull::ShedLowest);
+    assert!(config.relay.enabled);
+    assert_eq!(config.relay.interval, Duration::from_secs(3600));
+    assert_eq!(config.intake.backfill, Backfill::Within(Duration::from_secs(7 * 86_400)));
+    let limits = config.relay.desks.values().next().unwrap();
+    assert_eq!((limits.requests_per_hour, limits.max_in_flight), (1000, 2));
+    let Auth::Basic { username, password } = &config.desks[0].auth else { panic!("{:?}", config.desks) };
+    assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
+    let SourceSettings::SuricataEve { pattern, eve } = &config.sources[0];
+    assert_eq!(pattern, "/var/log/suricata/eve*.json");
+    assert_eq!((eve.agent.as_str(), eve.signature_severity), ("line4", true));
+    let rule = &config.rules[0];
+    assert_eq!((rule.min_severity, &rule.protocols, &rule.engines), (Severity::Warning, &None, &None));
+    assert!(rule.enabled && rule.report_alerts && !rule.report_system_notifications);
+    assert_eq!((rule.actions[0].desk.as_str(), rule.actions[0].table.as_str()), ("prod", "incident"));
+}
+
+#[test]
+fn everything_that_can_be_set_arrives() {
+    let text = r#"
+[agent]
+name = "a"
+site = "Plant"
+zone = "Z"
+state_dir = "/s"
+[sync]
+enabled = false
+interval = "5m"
+backfill = "all"
+[buffer]
+max_size = "8MiB"
+keep_delivered = "1d"
+when_full = "refuse"
+[servicenow.prod]
+instance = "http://127.0.0.1:8080/"
+auth = "password"
+client_id = "id"
+client_secret = { env = "PW" }
+username = "u"
+password = { env = "PW" }
+proxy = { url = "http://proxy:3128", username = "p", password = { env = "PW" } }
+tls = { pin = "sha256:ABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABAB" }
+requests_per_hour = 1
+max_in_flight = 16
+[[source]]
+name = "eve"
+kind = "suricata-eve"
+path = "/e"
+severity_map = { 1 = "major", 9 = "minor" }
+engine_map = { "Attempted Information Leak" = "anomaly" }
+signature_severity = false
+time_zone = "+01:00"
+[[rule]]
+name = "r"
+enabled = false
+min_severity = "Critical"
+protocols = ["modbus/tcp", "CIP"]
+engines = ["malware", "Policy_Violation"]
+report_alerts = true
+[[rule.action]]
+servicenow = "prod"
+report_type = "incidents"
+table = "sn_si_incident"
+[rule.action.fields]
+short_description = "{{ title }}"
+"#;
+    let loaded = load_files(&[("otrelay.toml", text)]).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let config = loaded.config;
+    assert!(!config.relay.enabled);
+    assert_eq!(config.intake.backfill, Backfill::All);
+    assert_eq!(config.store.dir, Path::new("/s"));
+    assert_eq!(config.store.when_full, WhenFull::Refuse);
+    let desk = &config.desks[0];
+    assert_eq!(desk.tls.pin, Some([0xab; 32]));
+    let (user, password) = desk.proxy.as_ref().unwrap().login.as_ref().unwrap();
+    assert_eq!((user.as_str(), password.expose()), ("p", "canary-7731"));
+    let SourceSettings::SuricataEve { eve, .. } = &config.sources[0];
+    assert_eq!(eve.severity_map, BTreeMap::from([(1, Severity::Major), (9, Severity::Minor)]));
+    assert_eq!(eve.engine_map, BTreeMap::from([("attempted information leak".to_owned(), Engine::Anomaly)]));
+    assert_eq!((eve.site.as_deref(), eve.zone.as_deref()), (Some("Plant"), Some("Z")));
+    let rule = &config.rules[0];
+    assert_eq!(rule.min_severity, Severity::Critical);
+    let protocols: Vec<&str> = rule.protocols.as_ref().unwrap().iter().map(String::as_str).collect();
+    assert_eq!(protocols, ["ethernetip", "modbus"]);
+    assert_eq!(rule.engines.as_ref().unwrap().len(), 2);
+    assert_eq!(rule.actions[0].fields["short_description"], "{{ title }}");
+}
+
+#[test]
+fn files_are_laid_together_in_order() {
+    let loaded = load_files(&[
+        ("otrelay.toml", MINIMAL),
+        ("conf.d/20-b.toml", "[[rule]]\nname = \"b\"\n[[rule.action]]\nservicenow = \"dr\"\n"),
+        ("conf.d/10-a.toml", "[sync]\ninterval = \"10m\"\n[[rule]]\nname = \"a\"\nenabled = false\n"),
+        (
+            "conf.d/30-dr.toml",
+            "[servicenow.dr]\ninstance = \"https://dr.service-now.com\"\nauth = \"basic\"\nusername = \"u\"\npassword = { env = \"PW\" }\n",
+        ),
+        ("conf.d/.hidden.toml", "nonsense"),
+        ("conf.d/readme.txt", "nonsense"),
+    ]);
+    // The main file's action names no destination, and with the second one it has to.
+    let error = loaded.unwrap_err();
+    assert_eq!(error.problems.len(), 1, "{error}");
+    assert_eq!(error.problems[0].key, "rule[1].action[1].servicenow");
+
+    let one = MINIMAL.replace("[[rule.action]]", "[[rule.action]]\nservicenow = \"prod\"");
+    let loaded = load_files(&[
+        ("otrelay.toml", &one),
+        ("conf.d/20-b.toml", "[[rule]]\nname = \"b\"\nenabled = false\n"),
+        ("conf.d/10-a.toml", "[sync]\ninterval = \"10m\"\n[[rule]]\nname = \"a\"\nenabled = false\n"),
+    ])
+    .unwrap();
+    let names: Vec<&str> = loaded.config.rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(names, ["all", "a", "b"]);
+    assert_eq!(loaded.config.relay.interval, Duration::from_secs(600));
+    let files: Vec<_> = loaded.files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(files, ["otrelay.toml", "10-a.toml", "20-b.toml"]);
+}
+
+#[test]
+fn what_everyone_may_read_or_change_is_warned_about() {
+    let bare = MINIMAL.replace("{ env = \"PW\" }", "\"canary-7731\"");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("otrelay.toml");
+    std::fs::write(&path, bare).unwrap();
+    set_mode(&path, 0o664);
+    let loaded = load(&environment(dir.path()), Purpose::Run, |_, _| Ok(())).unwrap();
+    let text = loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    for part in
+        ["others may change this file (mode 0664)", "everyone may read this secret", "written in the config"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains("canary"), "{text}");
+    assert!(!format!("{loaded:?}").contains("canary"));
+    assert!(!loaded.effective.to_string().contains("canary"));
+}
+
+#[test]
+fn a_missing_or_odd_main_file_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = load(&environment(dir.path()), Purpose::Run, |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("otrelay config example"), "{error}");
+    std::fs::create_dir(dir.path().join("otrelay.toml")).unwrap();
+    let error = load(&environment(dir.path()), Purpose::Run, |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("this is a directory"), "{error}");
+    std::fs::remove_dir(dir.path().join("otrelay.toml")).unwrap();
+    std::fs::write(dir.path().join("otrelay.toml"), b"# ok\n# \xff\n").unwrap();
+    let error = load(&environment(dir.path()), Purpose::Run, |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("line 2 is not UTF-8"), "{error}");
+    std::fs::write(dir.path().join("otrelay.toml"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    let error = load(&environment(dir.path()), Purpose::Run, |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_makes_no_config_even_when_the_rest_is_good() {
+    let error = load_files(&[("otrelay.toml", MINIMAL), ("conf.d/a.toml", "[sync\n")]).unwrap_err();
+    assert_eq!(error.problems.len(), 1, "{error}");
+    assert!(error.to_string().contains("conf.d/a.toml:1:"), "{error}");
+}
+
+#[test]
+fn the_shipped_file_is_good_and_shows_what_is_in_effect() {
+    let loaded = parse_str("otrelay.toml", example()).unwrap();
+    assert_eq!(loaded.warnings, []);
+    // Every commented default is the real one: taking the marks away changes no value but the optional ones.
+    for entry in loaded.effective.entries() {
+        assert!(example().contains(entry.name.trim_start_matches("fields.")), "{} is not shown", entry.key);
+    }
+}
+
+/// `# key = value` lines of the shipped file, by number.
+fn commented(text: &str) -> Vec<usize> {
+    let is_key = |line: &str| {
+        let Some((key, _)) = line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")) else {
+            return false;
+        };
+        key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    };
+    text.lines().enumerate().filter(|(_, line)| is_key(line)).map(|(n, _)| n).collect()
+}
+
+#[test]
+fn every_commented_line_of_the_shipped_file_works_when_it_is_taken() {
+    let text = example();
+    let lines = commented(text);
+    assert!(lines.len() > 25, "{}", lines.len());
+    let known: Vec<&str> = loaded_keys();
+    for n in lines {
+        let taken: Vec<&str> =
+            text.lines().enumerate().map(|(i, line)| if i == n { &line[2..] } else { line }).collect();
+        let line = taken[n];
+        let loaded = parse_str("otrelay.toml", &taken.join("\n")).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!(loaded.warnings, [], "{line}");
+        let key = line.split(" = ").next().unwrap();
+        assert!(known.contains(&key) || line.contains('"'), "{line}");
+    }
+}
+
+fn loaded_keys() -> Vec<&'static str> {
+    let tables: [&[&str]; 7] = [
+        file::Agent::KEYS,
+        file::Sync::KEYS,
+        file::Buffer::KEYS,
+        file::Desk::KEYS,
+        file::Source::KEYS,
+        file::Rule::KEYS,
+        file::Action::KEYS,
+    ];
+    tables.concat()
+}
+
+#[test]
+fn a_commented_default_is_the_default() {
+    let text = example();
+    let origin = parse_str("otrelay.toml", text).unwrap();
+    let optional = [
+        "name",
+        "site",
+        "zone",
+        "proxy",
+        "tls",
+        "severity_map",
+        "engine_map",
+        "state_dir",
+        "assignment_group",
+        "short_description",
+    ];
+    for n in commented(text) {
+        let line = text.lines().nth(n).unwrap();
+        let key = line[2..].split(" = ").next().unwrap();
+        if optional.contains(&key) {
+            continue;
+        }
+        let taken: Vec<&str> =
+            text.lines().enumerate().map(|(i, l)| if i == n { &l[2..] } else { l }).collect();
+        let taken = parse_str("otrelay.toml", &taken.join("\n")).unwrap();
+        let values = |loaded: &Loaded| -> Vec<(String, serde_json::Value)> {
+            loaded.effective.entries().map(|e| (e.key.clone(), e.value.clone())).collect()
+        };
+        assert_eq!(values(&taken), values(&origin), "{line}");
+    }
+}
+
+/// Walks the schema beside the readers: what one knows, the other has to know.
+#[test]
+fn the_schema_has_the_keys_that_the_reader_knows() {
+    let schema = schema();
+    let of = |name: &str| -> Vec<String> {
+        let table = if name == "File" { &schema } else { &schema["$defs"][name] };
+        assert_eq!(table["additionalProperties"], false, "{name}");
+        let properties = table["properties"].as_object().unwrap_or_else(|| panic!("{name}: {schema:#}"));
+        for (key, property) in properties {
+            assert!(property["description"].is_string(), "{name}.{key} has no description");
+        }
+        properties.keys().cloned().collect()
+    };
+    let tables: [(&str, &[&str]); 12] = [
+        ("File", File::KEYS),
+        ("Agent", file::Agent::KEYS),
+        ("Sync", file::Sync::KEYS),
+        ("Buffer", file::Buffer::KEYS),
+        ("Desk", file::Desk::KEYS),
+        ("Proxy", file::Proxy::KEYS),
+        ("Tls", file::Tls::KEYS),
+        ("Source", file::Source::KEYS),
+        ("Rule", file::Rule::KEYS),
+        ("Action", file::Action::KEYS),
+        ("Devices", file::Devices::KEYS),
+        ("Status", file::Status::KEYS),
+    ];
+    for (name, keys) in tables {
+        let mut known: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+        known.sort();
+        let mut there = of(name);
+        there.sort();
+        assert_eq!(there, known, "{name}");
+    }
+    // Nothing that TOML cannot write, and no table beside those above.
+    assert!(!schema.to_string().contains("\"null\""), "{schema:#}");
+    for (name, table) in schema["$defs"].as_object().unwrap() {
+        let listed = tables.iter().any(|(known, _)| known == name);
+        assert!(listed || table.get("properties").is_none(), "{name} is not compared");
+    }
+}
+
+#[test]
+fn showing_reads_no_secret_and_tells_where_values_come_from() {
+    let text = MINIMAL.replace("{ env = \"PW\" }", "{ file = \"/does/not/exist\" }");
+    let loaded = parse_str("t.toml", &text).unwrap();
+    let shown = loaded.effective.to_string();
+    for line in [
+        "name = \"line4\"",
+        "# t.toml:3",
+        "interval = \"60m\"",
+        "# default",
+        "password = \"(file /does/not/exist)\"",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    shown.parse::<toml::Table>().unwrap();
+}
+
+#[test]
+fn templates_are_checked_by_whoever_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("otrelay.toml");
+    std::fs::write(&path, format!("{MINIMAL}[rule.action.fields]\nshort_description = \"{{{{ x\"\n"))
+        .unwrap();
+    set_mode(&path, 0o600);
+    let refuse: TemplateCheck = |field, text| Err(format!("{field}: {} bytes", text.len()));
+    let messages = messages(load(&environment(dir.path()), Purpose::Run, refuse));
+    assert_eq!(
+        messages,
+        [
+            "rule[1].action[1].fields.short_description: the template does not work: short_description: 4 bytes"
+        ]
+    );
+}
+
+#[test]
+fn ten_thousand_rules_and_no_more() {
+    let rules = |n: usize| {
+        let mut text = MINIMAL.to_owned();
+        for i in 0..n {
+            text.push_str(&format!("[[rule]]\nname='r{i}'\nprotocols=['Modbus']\nenabled=false\n"));
+        }
+        text
+    };
+    assert_eq!(parse_str("t", &rules(9_999)).unwrap().config.rules.len(), 10_000);
+    assert!(messages(parse_str("t", &rules(10_000))).iter().any(|m| m == "rule: too many rules"));
+}
+
+/// Text that is nearly a config: lines of the real file in any order, some of them spoiled.
+fn nearly() -> impl Strategy<Value = String> {
+    let lines: Vec<String> = format!("{MINIMAL}{}", example())
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or(line).to_owned())
+        .collect();
+    let spoiled =
+        (proptest::sample::select(lines), any::<prop::sample::Index>(), ".?").prop_map(|(line, at, with)| {
+            let mut line: Vec<char> = line.chars().collect();
+            let at = at.index(line.len() + 1);
+            line.splice(at..at, with.chars());
+            line.into_iter().collect::<String>()
+        });
+    prop::collection::vec(spoiled, 0..40).prop_map(|lines| lines.join("\n"))
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "(?s).{0,400}") {
+        let _ = parse_str("t.toml", &text);
+    }
+
+    #[test]
+    fn no_near_miss_makes_it_panic(text in nearly()) {
+        match parse_str("t.toml", &text) {
+            Ok(loaded) => prop_assert!(loaded.warnings.iter().all(|p| p.level == Level::Warning)),
+            Err(error) => prop_assert!(error.problems.iter().any(|p| p.level == Level::Error)),
+        }
+    }
+}

@@ -1,5 +1,8 @@
 //! Commands: a file each.
 
+#[cfg(feature = "simulator")]
+pub mod simulate;
+
 use std::process::ExitCode;
 
 /// Runs the command line.

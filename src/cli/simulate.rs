@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::model::Secret;
+use crate::model::{Secret, TableName};
 use crate::simulator::{FAULT_HELP, Fault, ImportMap, Options, RateRule, Running, SimError, Simulator};
 
 /// What can be said on the command line. User and password come from `OTRELAY_SIM_USER` and `OTRELAY_SIM_PASS`, an API
@@ -40,7 +40,7 @@ pub struct SimulateArgs {
     pub token_lifetime: u64,
 
     /// One more table; it takes any field
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = table)]
     pub table: Vec<String>,
 
     /// A staging table of the Import Set API
@@ -90,6 +90,10 @@ fn client(text: &str) -> Result<(String, String), String> {
     parts
         .map(|(id, secret)| (id.to_owned(), secret.to_owned()))
         .ok_or_else(|| "expected ID:SECRET".to_owned())
+}
+
+fn table(text: &str) -> Result<String, String> {
+    TableName::new(text).map(|name| name.as_str().to_owned()).map_err(|e| e.to_string())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -171,10 +175,10 @@ fn introduction(options: &Options) -> String {
     };
     let mut text = format!("user      {} / {}\n", options.user, show(&options.password));
     for (id, secret) in &options.clients {
-        text.push_str(&format!("client    {id} / {}\n", show(secret)));
+        text += &["client    ", id, " / ", &show(secret), "\n"].concat();
     }
     for fault in &options.faults {
-        text.push_str(&format!("fault     {fault}\n"));
+        text += &["fault     ", &fault.to_string(), "\n"].concat();
     }
     text
 }

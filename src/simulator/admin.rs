@@ -28,7 +28,9 @@ pub(super) fn answer(state: &mut State, call: &Call, loopback: bool) -> Answer {
             let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
             match lines.map(Fault::from_str).collect::<Result<Vec<_>, _>>() {
                 Ok(list) => {
-                    list.into_iter().for_each(|f| state.faults.add(f));
+                    for fault in list {
+                        state.faults.add(fault);
+                    }
                     faults(state)
                 }
                 Err(e) => Answer::error(400, "Not a fault", Some(&e.to_string())),

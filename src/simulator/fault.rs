@@ -259,7 +259,9 @@ impl Faults {
     /// Those rules, with chances drawn from the seed.
     pub(super) fn new(faults: Vec<Fault>, seed: u64) -> Self {
         let mut new = Self { rules: Vec::new(), rng: fastrand::Rng::with_seed(seed) };
-        faults.into_iter().for_each(|f| new.add(f));
+        for fault in faults {
+            new.add(fault);
+        }
         new
     }
 

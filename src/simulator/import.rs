@@ -9,8 +9,11 @@ use serde_json::{Map, Value, json};
 use super::call::{Answer, Call, Made};
 use super::instance::{Context, Instance};
 
-/// Outcomes and files that are kept; the oldest go first.
+/// Outcomes that are kept.
 const MAX_KEPT: usize = 1000;
+
+/// Bytes of attachments that are kept; what does not fit is refused.
+const MAX_FILES: usize = 64 << 20;
 
 /// Where a staging table leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,8 +124,8 @@ impl Instance {
                 (result, old.is_none().then_some(made))
             }
             Err(refusal) => {
-                let text = String::from_utf8_lossy(&refusal.body).into_owned();
-                (failed(&text), None)
+                let body: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
+                (failed(body["error"]["detail"].as_str().unwrap_or("Target record not found")), None)
             }
         }
     }
@@ -186,6 +189,9 @@ impl Instance {
         let (table, record, file) = (need("table_name")?, need("table_sys_id")?, need("file_name")?);
         self.table(table, ctx.tweaks)?;
         self.find(table, record).ok_or_else(Answer::no_record)?;
+        if self.files.values().map(Vec::len).sum::<usize>() + call.body.len() > MAX_FILES {
+            return Err(Answer::refused("The simulator keeps 64 MB of attachments; delete some"));
+        }
         let made = self.insert(ctx, "sys_attachment", &Map::new(), false)?;
         let link = format!("{}/api/now/attachment/{}/file", self.base, made.sys_id);
         let size = call.body.len().to_string();
@@ -199,9 +205,6 @@ impl Instance {
             ("download_link", &link),
         ];
         self.overwrite(&made, &fields);
-        if self.files.len() >= MAX_KEPT {
-            self.files.pop_first();
-        }
         self.files.insert(made.sys_id.clone(), call.body.to_vec());
         let result: Map<String, Value> = fields.iter().map(|(n, v)| ((*n).to_owned(), json!(v))).collect();
         let mut result = Value::Object(result);

@@ -189,6 +189,8 @@ pub(super) struct Instance {
     pub(super) tables: BTreeMap<String, Table>,
     /// (table, element) to (value, label); made again when `sys_choice` changes.
     choices: HashMap<(String, String), Vec<(String, String)>>,
+    /// A table to itself and all that extend it; tables do not change after the start.
+    families: HashMap<String, Vec<String>>,
     pub(super) tiny: BTreeMap<String, String>,
     pub(super) imports: BTreeMap<String, serde_json::Value>,
     pub(super) files: BTreeMap<String, Vec<u8>>,
@@ -206,6 +208,7 @@ impl Instance {
             tokens: Tokens::default(),
             tables: BTreeMap::new(),
             choices: HashMap::new(),
+            families: HashMap::new(),
             tiny: BTreeMap::new(),
             imports: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -215,6 +218,10 @@ impl Instance {
         };
         for plan in schema::tables(&instance.options.tables) {
             instance.tables.insert(plan.name.clone(), Table::new(plan));
+        }
+        for name in instance.tables.keys() {
+            let mine = instance.tables.keys().filter(|t| instance.is_a(t, name)).cloned().collect();
+            instance.families.insert(name.clone(), mine);
         }
         instance.seed();
         instance
@@ -259,7 +266,7 @@ impl Instance {
         self.refresh_choices();
     }
 
-    /// The sys_id of a delivered row depends only on what it is: a rehearsed config works again after a restart.
+    /// The id of a delivered row depends only on what it is: a rehearsed config works again after a restart.
     fn seed_row(&mut self, table: &str, fields: &[(&str, &str)]) {
         let mut what = table.to_owned();
         for (_, value) in fields.iter().take(3) {
@@ -267,7 +274,7 @@ impl Instance {
             what.push_str(value);
         }
         let digest = ring::digest::digest(&ring::digest::SHA256, what.as_bytes());
-        let sys_id: String = digest.as_ref()[..16].iter().map(|b| format!("{b:02x}")).collect();
+        let sys_id = crate::model::alert::hex(&digest.as_ref()[..16]);
         let now = self.clock.now();
         let Some(target) = self.tables.get(table) else { return };
         let mut row = Row::default();
@@ -306,7 +313,7 @@ impl Instance {
         self.records < self.options.max_records
     }
 
-    /// A new sys_id.
+    /// A new `sys_id`.
     pub(super) fn new_id(&mut self) -> String {
         format!("{:032x}", self.rng.u128(..))
     }
@@ -322,8 +329,9 @@ impl Instance {
     }
 
     /// The table and all that extend it.
-    pub(super) fn family<'a>(&'a self, name: &str) -> Vec<&'a Table> {
-        self.tables.values().filter(|t| self.is_a(&t.name, name)).collect()
+    pub(super) fn family<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Table> + use<'a> {
+        let names = self.families.get(name).map_or(&[] as &[String], Vec::as_slice);
+        names.iter().filter_map(|n| self.tables.get(n))
     }
 
     /// Whether `table` is `class` or extends it.
@@ -343,7 +351,7 @@ impl Instance {
 
     /// A record of the table or of one that extends it.
     pub(super) fn find(&self, table: &str, sys_id: &str) -> Option<(&Table, u64, &Row)> {
-        self.family(table).into_iter().find_map(|t| {
+        self.family(table).find_map(|t| {
             let seq = *t.with_key("sys_id", &[sys_id])?.first()?;
             Some((t, seq, t.row(seq)?))
         })
@@ -356,9 +364,9 @@ impl Instance {
         Some(shown.into_iter().find(|v| !v.is_empty()).unwrap_or_default())
     }
 
-    /// The sys_id of the record with that display value or user name.
+    /// The `sys_id` of the record with that display value or user name.
     pub(super) fn resolve(&self, table: &str, shown: &str) -> Option<String> {
-        self.family(table).into_iter().find_map(|t| {
+        self.family(table).find_map(|t| {
             let (_, row) = t.rows().find(|(_, row)| {
                 ["name", "number", "user_name"].iter().any(|f| t.value(row, f).eq_ignore_ascii_case(shown))
             })?;
@@ -412,7 +420,7 @@ impl Instance {
 
     /// All records of a table and of those that extend it, as tests see them.
     pub(super) fn records(&self, table: &str) -> Vec<Record> {
-        self.family(table).into_iter().flat_map(|t| t.rows().map(|(_, row)| t.record(row))).collect()
+        self.family(table).flat_map(|t| t.rows().map(|(_, row)| t.record(row))).collect()
     }
 
     /// How many records each table has.

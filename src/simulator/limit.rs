@@ -28,7 +28,7 @@ impl FromStr for RateRule {
     }
 }
 
-/// The sys_id that the headers name.
+/// The `sys_id` that the headers name.
 const RULE_ID: &str = "f7c2a1d0e4b94c6a8d3e5f1027b6c9d8";
 
 /// Counts requests.

@@ -84,7 +84,7 @@ pub struct Options {
     pub batch_item_cost: Duration,
     /// Faults from the start.
     pub faults: Vec<Fault>,
-    /// Draws the chances of faults, and sys_ids.
+    /// Draws the chances of faults, and every `sys_id`.
     pub seed: u64,
     /// Most records in all tables together.
     pub max_records: usize,
@@ -309,7 +309,7 @@ impl Running {
         let mut state = self.shared.lock();
         let wanted = fields.iter().map(|(n, v)| ((*n).to_owned(), serde_json::Value::from(*v))).collect();
         let tweaks = instance::Tweaks::default();
-        let user = instance::User { name: "abel.tuter".to_owned(), sys_id: String::new() };
+        let Some(user) = state.instance.user("abel.tuter") else { return false };
         let ctx = instance::Context { user: &user, tweaks: &tweaks };
         state.instance.update(ctx, table, sys_id, &wanted, false).is_ok()
     }

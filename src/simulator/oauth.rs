@@ -17,7 +17,7 @@ use super::instance::{Instance, User};
 use crate::model::Timestamp;
 
 /// 100 days, as delivered.
-const REFRESH_LIFETIME: Duration = Duration::from_secs(8_640_000);
+const REFRESH_LIFETIME: Duration = Duration::from_hours(100 * 24);
 
 /// Most tokens and used JWT ids that are remembered.
 const MAX_TOKENS: usize = 10_000;

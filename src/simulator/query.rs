@@ -1,6 +1,6 @@
 //! Encoded queries: text to conditions, and conditions against a record. As on an instance, what is not understood
-//! (unknown field, unknown operator, a script other than the caller's own id and name) drops *that condition*, and
-//! the rows come back unfiltered; a client that trusts the filter finds strangers' records.
+//! (unknown field, unknown operator, a script other than the caller's own id and name and `gs.dateGenerate`) drops
+//! *that condition*, and the rows come back unfiltered; a client that trusts the filter finds strangers' records.
 //!
 //! Comparison of text ignores case, as the usual database collation does; numbers compare as numbers.
 
@@ -33,6 +33,7 @@ pub(super) enum Op {
 
 /// Longest first where one is the beginning of another.
 const OPS: &[(&str, Op)] = &[
+    ("DOES NOT CONTAIN", Op::NotLike),
     ("NOT LIKE", Op::NotLike),
     ("NOT IN", Op::NotIn),
     ("NOTLIKE", Op::NotLike),
@@ -46,6 +47,7 @@ const OPS: &[(&str, Op)] = &[
     ("BETWEEN", Op::Between),
     ("NSAMEAS", Op::NotSameAs),
     ("SAMEAS", Op::SameAs),
+    ("CONTAINS", Op::Like),
     ("LIKE", Op::Like),
     ("IN", Op::In),
     ("!=", Op::Ne),
@@ -179,15 +181,29 @@ fn read(term: &str, caller: Caller<'_>) -> Option<Condition> {
     let end = term.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.'))?;
     let (field, rest) = term.split_at(end);
     let (op, value) = OPS.iter().find_map(|(name, op)| rest.strip_prefix(name).map(|v| (*op, v)))?;
-    let value = match value.strip_prefix("javascript:") {
-        None => value,
-        Some(script) => match script.trim().trim_end_matches(';') {
-            "gs.getUserID()" => caller.sys_id,
-            "gs.getUserName()" => caller.name,
-            _ => return None,
-        },
+    let value = match value.split_once('@') {
+        Some((low, high)) if op == Op::Between => {
+            format!("{}@{}", evaluate(low, caller)?, evaluate(high, caller)?)
+        }
+        _ => evaluate(value, caller)?,
     };
-    (!field.is_empty()).then(|| Condition { field: field.to_owned(), op, value: value.to_owned() })
+    (!field.is_empty()).then(|| Condition { field: field.to_owned(), op, value })
+}
+
+/// The value itself, or what its script gives; nothing for a script that is not known here.
+fn evaluate(value: &str, caller: Caller<'_>) -> Option<String> {
+    let Some(script) = value.strip_prefix("javascript:") else { return Some(value.to_owned()) };
+    match script.trim().trim_end_matches(';') {
+        "gs.getUserID()" => Some(caller.sys_id.to_owned()),
+        "gs.getUserName()" => Some(caller.name.to_owned()),
+        other => {
+            // `gs.dateGenerate('2026-11-02','08:00:00')`, in the caller's zone, which is GMT.
+            let list = other.strip_prefix("gs.dateGenerate(")?.strip_suffix(')')?;
+            let parts: Vec<_> = list.split(',').map(|p| p.trim().trim_matches(['\'', '"'])).collect();
+            let when = parts.join(" ").parse::<jiff::civil::DateTime>().ok()?;
+            Some(when.strftime("%F %T").to_string())
+        }
+    }
 }
 
 impl Condition {

@@ -18,7 +18,12 @@ impl Instance {
             Ok(user) => user,
             Err(refusal) => return refusal.with("x-is-logged-in", "false"),
         };
-        self.answer_as(&user, call, tweaks).with("x-is-logged-in", "true")
+        let answer = self.answer_as(&user, call, tweaks).with("x-is-logged-in", "true");
+        if call.headers.contains_key("cookie") {
+            return answer;
+        }
+        let session = self.new_id().to_ascii_uppercase();
+        answer.with("set-cookie", format!("JSESSIONID={session}; Path=/; HttpOnly"))
     }
 
     /// Answers a call of a user who is logged in: also an item of a batch.

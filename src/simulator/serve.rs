@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -37,6 +37,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// `glide.rest.max_content_length`.
 const MAX_BODY: usize = 10 << 20;
+
+/// Most of a body that is read only to be refused.
+const MAX_DRAIN: usize = 64 << 20;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -167,15 +170,7 @@ async fn respond(
 ) -> Result<Response<Full<Bytes>>, Cut> {
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |t| t.as_str()).to_owned();
-    let length = head.headers.get("content-length").and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    let body = match length {
-        Some(n) if n > MAX_BODY => Err(n),
-        _ => match Limited::new(body, MAX_BODY).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(MAX_BODY + 1),
-            Err(_) => return Err(Cut),
-        },
-    };
+    let body = read(body).await?;
     let call = Call::new(head.method, &target, head.headers, body.clone().unwrap_or_default());
     if call.path == "/simulator" || call.path.starts_with("/simulator/") {
         let answer = admin::answer(&mut shared.lock(), &call, peer.ip().is_loopback());
@@ -206,6 +201,23 @@ async fn respond(
             Ok(response(answer, false))
         }
     }
+}
+
+/// The whole body, or how long it is when it is too long. That much is read all the same: a connection that is closed
+/// on unread bytes is reset, and the client would never see the answer.
+async fn read(mut body: Incoming) -> Result<Result<Bytes, usize>, Cut> {
+    let (mut all, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Cut)?.into_data() else { continue };
+        length += data.len();
+        if length > MAX_DRAIN {
+            return Err(Cut);
+        }
+        if length <= MAX_BODY {
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if length > MAX_BODY { Err(length) } else { Ok(all.into()) })
 }
 
 /// One request that is being worked on; counts for the semaphore.

@@ -146,8 +146,8 @@ impl Instance {
             links.push(format!("<{}>;rel=\"prev\"", url(offset.saturating_sub(limit))));
         }
         links.push(format!("<{}>;rel=\"first\"", url(0)));
-        if limit > 0 {
-            links.push(format!("<{}>;rel=\"last\"", url(total.saturating_sub(1) / limit * limit)));
+        if let Some(pages) = total.saturating_sub(1).checked_div(limit) {
+            links.push(format!("<{}>;rel=\"last\"", url(pages * limit)));
         }
         links.join(",")
     }

@@ -18,6 +18,7 @@ pub(super) fn acceptor(address: IpAddr, names: &[String]) -> Result<(TlsAcceptor
     let ca_key = KeyPair::generate().map_err(failed)?;
     let mut ca = CertificateParams::new(Vec::new()).map_err(failed)?;
     ca.distinguished_name.push(DnType::CommonName, "otrelay simulator CA");
+    ca.not_after = rcgen::date_time_ymd(2049, 12, 31);
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ca_cert = ca.self_signed(&ca_key).map_err(failed)?;
@@ -30,6 +31,8 @@ pub(super) fn acceptor(address: IpAddr, names: &[String]) -> Result<(TlsAcceptor
     let key = KeyPair::generate().map_err(failed)?;
     let mut leaf = CertificateParams::new(subjects).map_err(failed)?;
     leaf.distinguished_name.push(DnType::CommonName, "otrelay simulator");
+    // Until 2049: later dates have another form in a certificate, which small TLS stacks get wrong.
+    leaf.not_after = rcgen::date_time_ymd(2049, 12, 31);
     leaf.use_authority_key_identifier_extension = true;
     let cert = leaf.signed_by(&key, &issuer).map_err(failed)?;
 

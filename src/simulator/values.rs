@@ -134,7 +134,7 @@ impl Instance {
                 let kind = if element == "comments" { "Additional comments" } else { "Work notes" };
                 let (on, by) =
                     (journal.value(entry, "sys_created_on"), journal.value(entry, "sys_created_by"));
-                text.push_str(&format!("{on} - {by} ({kind})\n{}\n\n", journal.value(entry, "value")));
+                text += &[on, " - ", by, " (", kind, ")\n", journal.value(entry, "value"), "\n\n"].concat();
             }
         }
         text

@@ -23,7 +23,7 @@ struct Taken {
 }
 
 impl Instance {
-    /// Inserts a record; its sys_id comes back.
+    /// Inserts a record; its `sys_id` comes back.
     pub(super) fn insert(
         &mut self,
         ctx: Context<'_>,

@@ -28,6 +28,7 @@ use crate::app::AppError;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError, Environment, Loaded, Purpose};
 use crate::log::{self, Volume};
+use crate::rules::template::check_template;
 use crate::store::OpenError;
 
 /// Carries OT/IoT security alerts from this sensor into ServiceNow.
@@ -69,8 +70,7 @@ enum Command {
     #[command(subcommand)]
     Queue(lists::QueueCommand),
     /// The effective config, its schema, the commented example
-    #[command(subcommand)]
-    Config(config::ConfigCommand),
+    Config(config::ConfigArgs),
     /// The ServiceNow simulator alone, to rehearse a config against
     #[cfg(feature = "simulator")]
     Simulate(simulate::SimulateArgs),
@@ -94,7 +94,6 @@ pub(crate) struct Terminal<'a> {
     pub(crate) out: &'a mut dyn Write,
     pub(crate) err: &'a mut dyn Write,
     pub(crate) environment: Environment,
-    pub(crate) verbose: bool,
 }
 
 /// Why a command failed.
@@ -148,7 +147,7 @@ pub fn main() -> ExitCode {
     let environment = Environment::new(variable).with_config(cli.config.clone());
     let mut out = std::io::stdout().lock();
     let mut err = std::io::stderr();
-    let mut terminal = Terminal { out: &mut out, err: &mut err, environment, verbose: cli.verbose };
+    let mut terminal = Terminal { out: &mut out, err: &mut err, environment };
     log_for(&cli, &terminal.environment);
     let result = dispatch(cli.command, &mut terminal).and_then(|exit| {
         terminal.out.flush()?;
@@ -158,6 +157,11 @@ pub fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit as u8),
         // `otrelay alerts | head`: nobody reads on.
         Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(CliError::Config(e)) => {
+            // Nothing is left to tell when stderr is gone.
+            let code = check::refuse(&e, terminal.err).unwrap_or(check::EX_CONFIG);
+            ExitCode::from(code)
+        }
         Err(e) => {
             let _ = writeln!(terminal.err, "otrelay: {}", chain(&e));
             ExitCode::from(e.exit() as u8)
@@ -181,15 +185,19 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         #[cfg(feature = "simulator")]
         Command::Demo(args) => demo::run(&args, terminal),
         Command::Run(args) => run::run(&args, terminal),
-        Command::Check(args) => numbered(check::run(&args, &terminal.environment, terminal.out, terminal.err)?),
+        Command::Check(args) => {
+            let environment = &terminal.environment;
+            numbered(check::check(&args, environment, check_template, terminal.out, terminal.err)?)
+        }
         Command::Status(args) => status::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
         Command::Alerts(args) => lists::alerts(&args, terminal),
         Command::Tickets(args) => lists::tickets(&args, terminal),
         Command::Queue(command) => lists::queue(command, terminal),
-        Command::Config(command) => {
-            numbered(config::run(&command, &terminal.environment, terminal.out, terminal.err)?)
+        Command::Config(args) => {
+            let environment = &terminal.environment;
+            numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?)
         }
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate(args, terminal),
@@ -223,7 +231,7 @@ fn chain(e: &dyn Error) -> String {
 /// Loads the config for work; warnings go to stderr once.
 fn load(terminal: &mut Terminal<'_>) -> Result<Config, CliError> {
     let Loaded { config, warnings, .. } =
-        crate::config::load(&terminal.environment, Purpose::Run, crate::rules::template::check_template)?;
+        crate::config::load(&terminal.environment, Purpose::Run, check_template)?;
     for warning in &warnings {
         writeln!(terminal.err, "{warning}")?;
     }
@@ -233,7 +241,7 @@ fn load(terminal: &mut Terminal<'_>) -> Result<Config, CliError> {
 /// Loads the config to look at a store: no secret has to be there.
 fn load_to_look(terminal: &Terminal<'_>) -> Result<Config, CliError> {
     let loaded =
-        crate::config::load(&terminal.environment, Purpose::Show, crate::rules::template::check_template)?;
+        crate::config::load(&terminal.environment, Purpose::Show, check_template)?;
     Ok(loaded.config)
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ask::runtime_dir;
-use super::human::{relative, span};
+use super::human::relative;
 use super::{Exit, Outcome, Terminal, clock, load, runtime, with_signals};
 use crate::app;
 use crate::relay::{Progress, Report};
@@ -91,9 +91,4 @@ pub(super) fn follow(bar: &ProgressBar, progress: watch::Receiver<Progress>) {
         };
         bar.set_style(style.with_key("delivered", delivered));
     }
-}
-
-/// `12 s` for the account of a run.
-pub(super) fn took(d: std::time::Duration) -> String {
-    span(d)
 }

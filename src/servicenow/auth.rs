@@ -340,9 +340,28 @@ impl Login {
         }
     }
 
-    /// Takes our secrets out of a text that quotes the other side, in case it quoted us.
+    /// Takes our secrets out of an error that quotes the other side, in case it quoted us.
     pub(super) fn scrub(&self, error: &mut SendError, authorization: &str) {
-        let mut secrets: Vec<&str> = vec![authorization];
+        for secret in self.secrets(authorization) {
+            if error.message.contains(secret) {
+                error.message = error.message.replace(secret, "***");
+            }
+        }
+    }
+
+    /// The same for a whole answer, before its words are cut: half a secret is one too.
+    pub(super) fn scrub_body(&self, body: &mut Vec<u8>, authorization: &str) {
+        let mut text = String::from_utf8_lossy(body).into_owned();
+        for secret in self.secrets(authorization) {
+            if text.contains(secret) {
+                text = text.replace(secret, "***");
+            }
+        }
+        *body = text.into_bytes();
+    }
+
+    fn secrets<'a>(&'a self, authorization: &'a str) -> Vec<&'a str> {
+        let mut secrets = vec![authorization];
         secrets.extend(authorization.split_once(' ').map(|(_, token)| token));
         match &self.auth {
             Auth::Password { client_secret, password, .. } => {
@@ -351,12 +370,9 @@ impl Login {
             Auth::ClientCredentials { client_secret, .. } => secrets.push(client_secret.expose()),
             Auth::Basic { password, .. } => secrets.push(password.expose()),
         }
-        for secret in secrets {
-            // A very short secret would blacken ordinary words and thereby show itself.
-            if secret.len() >= 6 && error.message.contains(secret) {
-                error.message = error.message.replace(secret, "***");
-            }
-        }
+        // A very short one would blacken ordinary words and thereby show itself.
+        secrets.retain(|secret| secret.len() >= 6);
+        secrets
     }
 }
 

@@ -372,8 +372,9 @@ fn server_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendEr
 }
 
 /// The instance refuses a second record with our `sys_id`: ours is there already.
-pub(super) fn is_unique_violation(lower_case_text: &str) -> bool {
-    lower_case_text.contains("unique key violation") || lower_case_text.contains("duplicate entry")
+pub(super) fn is_unique_violation(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("unique key violation") || text.contains("duplicate entry")
 }
 
 /// Adds what every message ends with.
@@ -434,4 +435,296 @@ fn server_date(answer: &Answer) -> Option<Timestamp> {
 fn http_date(text: &str) -> Option<Timestamp> {
     let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
     Some(Timestamp::from_secs(zoned.timestamp().as_second()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const JSON: &str = "application/json";
+    const HTML: &str = "text/html";
+    /// 2026-11-21 08:15:00 UTC, ours; the instance's clock in the tests is an hour behind.
+    const NOW: i64 = 1_795_248_900;
+
+    fn answer(status: u16, kind: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
+        Answer {
+            status,
+            content_type: (!kind.is_empty()).then(|| kind.to_owned()),
+            headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    fn judged(what: What, answer: &Answer) -> Result<Value, SendError> {
+        let table = TableName::new("incident").unwrap();
+        let attempt =
+            Attempt { what, table: &table, place: "https://acme.example", now: Timestamp::from_secs(NOW) };
+        judge(answer, &attempt)
+    }
+
+    fn refused(message: &str, detail: &str) -> String {
+        serde_json::json!({"error": {"message": message, "detail": detail}, "status": "failure"}).to_string()
+    }
+
+    /// A create that failed: `class`, optionally `/table`, optionally ` doubtful`.
+    fn check(status: u16, kind: &str, body: &str, expected: &str, words: &str) {
+        let error =
+            judged(What::Create, &answer(status, kind, body, &[("x-transaction-id", "abc123")])).unwrap_err();
+        let mut got = error.class.as_str().to_owned();
+        if error.class == Class::Hold && error.hold == HoldReason::Table {
+            got.push_str("/table");
+        }
+        if error.doubtful {
+            got.push_str(" doubtful");
+        }
+        assert_eq!(got, expected, "{status} {body}: {error}");
+        let all = format!("{}; {}", error.message, error.remedy);
+        assert!(all.contains(words), "expected `{words}` in: {all}");
+        assert!(error.message.starts_with("could not create a ticket in incident at https://acme.example: "));
+        assert!(error.message.ends_with(" (transaction abc123)"), "{}", error.message);
+        assert_eq!(error.status, Some(status));
+        if matches!(error.class, Class::Hold | Class::Reject) && status != 401 {
+            assert!(!error.remedy.is_empty(), "a person has to act on: {all}");
+        }
+        // A look-up is never doubtful and never condemns a delivery.
+        let look_up = judged(What::LookUp, &answer(status, kind, body, &[])).unwrap_err();
+        assert!(!look_up.doubtful && look_up.class != Class::Reject, "{look_up}");
+    }
+
+    #[test]
+    fn what_looks_like_success_and_is_not() {
+        check(
+            200,
+            HTML,
+            "<html><head><title>Instance Hibernating page</title>",
+            "hold doubtful",
+            "hibernating",
+        );
+        check(
+            200,
+            HTML,
+            "<div class=instance-hibernating-page>",
+            "hold doubtful",
+            "developer.servicenow.com",
+        );
+        check(
+            200,
+            HTML,
+            "<!DOCTYPE html><TITLE>Log in\u{1b}[2J</TITLE>",
+            "hold doubtful",
+            "titled `log in[2j`",
+        );
+        check(200, JSON, "  <html>proxy</html>", "hold doubtful", "web page instead of JSON");
+        check(202, "", "", "retry doubtful", "may never run");
+        check(202, JSON, r#"{"result":{}}"#, "retry doubtful", "202");
+        check(204, "", "", "retry doubtful", "204");
+        check(200, "", "", "retry doubtful", "without a body");
+        check(201, JSON, "", "retry doubtful", "without a body");
+        check(201, JSON, r#"{"result":{"sys_id":"0f1e"#, "retry doubtful", "cut or damaged");
+        check(201, JSON, "[1]", "retry doubtful", "cut or damaged");
+        check(201, JSON, "{}", "retry doubtful", "no `result`");
+        check(201, JSON, r#"{"error":{}}"#, "retry doubtful", "holds an error");
+        check(
+            200,
+            JSON,
+            r#"{"result":[],"error":{"message":"Transaction cancelled: maximum execution time exceeded","detail":null}}"#,
+            "retry doubtful",
+            "maximum execution time exceeded",
+        );
+        check(200, "text/plain", r#"{"result":{}}"#, "retry doubtful", "text/plain instead of JSON");
+        let gzip = answer(200, JSON, "\u{1f}...", &[("content-encoding", "gzip")]);
+        assert!(judged(What::Create, &gzip).unwrap_err().doubtful);
+        let mut latin = answer(200, JSON, "", &[]);
+        latin.body = b"{\"result\":\"\xe9\"}".to_vec();
+        assert!(judged(What::Create, &latin).unwrap_err().message.contains("damaged"));
+        let deep = format!("{{\"result\":{}", "[".repeat(100_000));
+        check(200, JSON, &deep, "retry doubtful", "damaged");
+    }
+
+    #[test]
+    fn success_is_json_with_a_result() {
+        for (status, kind, body) in [
+            (200, JSON, r#"{"result":[]}"#),
+            (201, JSON, r#"{"result":{"sys_id":"x"}}"#),
+            (201, "application/vnd.api+json", r#"{"result":{}, "error":null}"#),
+        ] {
+            assert!(judged(What::Create, &answer(status, kind, body, &[])).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn refusals_have_the_class_of_their_cause() {
+        let e = refused;
+        let not_auth = e("User Not Authenticated", "Required to provide Auth information");
+        check(401, JSON, &not_auth, "hold", "User Not Authenticated: Required");
+        check(400, JSON, &e("Invalid table sys_nonexistent", ""), "hold/table", "no such table");
+        check(400, JSON, &e("Table sys_nonexistent does not exist", ""), "hold/table", "plugin or store app");
+        check(404, JSON, &e("No Record found", "Record doesn't exist or ACL"), "hold/table", "`table`");
+        check(400, JSON, &e("Requested URI does not represent any resource", ""), "hold", "bare address");
+        check(404, JSON, &e("Requested URI does not represent any resource", ""), "hold", "bare address");
+        let large =
+            e("Exception while reading request", "Rejected large REST payload with content-length = 2 bytes");
+        check(400, JSON, &large, "reject", "large REST payload");
+        check(
+            400,
+            JSON,
+            &e("Exception while reading request", "The payload is not valid JSON."),
+            "reject",
+            "valid",
+        );
+        check(413, "", "", "reject", "too large");
+        let denied = e("User Not Authorized", "User is unauthorized to access table: incident");
+        check(403, JSON, &denied, "hold/table", "itil");
+        check(
+            403,
+            JSON,
+            &e("User Not Authorized", "Failed API level ACL Validation"),
+            "hold/table",
+            "access policies",
+        );
+        check(403, JSON, &e("Insufficient rights to query records", ""), "hold/table", "roles");
+        let acl = e("Operation Failed", "ACL Exception Insert Failed due to security constraints");
+        check(403, JSON, &acl, "hold/table", "roles");
+        let rule =
+            "Operation against file 'incident' was aborted by Business Rule 'x^0f'. Business Rule Stack:x";
+        check(403, JSON, &e("Operation Failed", rule), "reject", "aborted by Business Rule");
+        let policy = "Data Policy Exception: The following fields are mandatory: Resolution code";
+        check(403, JSON, &e("Operation Failed", policy), "reject", "[rule.action.fields]");
+        check(403, JSON, &e("Operation Failed", "something"), "reject", "something");
+        check(403, JSON, &e("x", "WebServicePolicyValidator said no"), "hold/table", "web service access");
+        check(405, JSON, &e("Method not Supported", ""), "hold", "Method not Supported");
+    }
+
+    #[test]
+    fn what_did_not_come_from_the_instance_condemns_no_delivery() {
+        check(400, HTML, "<title>Bad Request</title>", "hold", "titled `bad request`");
+        check(403, HTML, "<html><title>Blocked by policy</title>", "hold", "blocked by policy");
+        check(404, "", "", "hold", "without the words of a ServiceNow instance");
+        check(400, "text/plain", "no", "hold", "proxy or firewall");
+        check(407, "", "", "hold", "proxy.username");
+        check(418, "", "", "hold", "418");
+    }
+
+    #[test]
+    fn transient_answers_are_tried_again() {
+        let cancelled = refused("Transaction cancelled: maximum execution time exceeded", "");
+        check(500, JSON, &cancelled, "retry doubtful", "Transaction cancelled");
+        check(502, HTML, "<title>Bad Gateway</title>", "retry doubtful", "titled `bad gateway`");
+        check(503, "", "", "retry doubtful", "503");
+        check(504, "", "", "retry doubtful", "504");
+        check(408, "", "", "retry doubtful", "408");
+        check(409, JSON, &refused("x", ""), "retry doubtful", "409");
+        for status in [400, 403, 409, 500] {
+            let twin = refused("Operation Failed", "Unique Key violation detected by database");
+            check(status, JSON, &twin, "retry doubtful", "Unique Key violation");
+        }
+    }
+
+    #[test]
+    fn redirects_name_their_host_and_nothing_else() {
+        let check = |location: &str, expected: &str| {
+            let error = judged(What::Create, &answer(302, "", "", &[("location", location)])).unwrap_err();
+            assert_eq!((error.class, error.hold), (Class::Hold, HoldReason::Destination));
+            assert!(error.message.contains(expected), "{error}");
+            assert!(!error.message.contains("canary"), "{error}");
+        };
+        check("https://sso.example/login?session=canary", "to sso.example;");
+        check("/login.do?session=canary", "another page of the same host");
+        check("https://user:canary@sso.example", "to sso.example;");
+    }
+
+    #[test]
+    fn waits_come_from_the_instance_and_by_its_clock() {
+        let check = |headers: &[(&str, &str)], expected: Option<u64>| {
+            let error =
+                judged(What::Create, &answer(429, JSON, &refused("Rate limit exceeded", ""), headers));
+            let error = error.unwrap_err();
+            assert_eq!(error.class, Class::RetryAt);
+            assert!(!error.doubtful);
+            assert_eq!(error.wait.map(|w| w.as_secs()), expected, "{headers:?}");
+        };
+        let date = ("date", "Sat, 21 Nov 2026 07:15:00 GMT");
+        let reset = ("x-ratelimit-reset", "1795248000"); // 08:00:00
+        check(&[("retry-after", "30")], Some(30));
+        check(&[("retry-after", "30"), date, reset], Some(30));
+        check(&[("retry-after", "Sat, 21 Nov 2026 07:20:00 GMT"), date], Some(300));
+        check(&[("retry-after", "Sat, 21 Nov 2026 08:20:00 GMT")], Some(300));
+        check(&[("retry-after", "Sat, 21 Nov 2026 07:10:00 GMT"), date], None);
+        check(&[("retry-after", "0"), date, reset], Some(2700));
+        check(&[date, reset], Some(2700));
+        check(&[reset], None);
+        check(&[("retry-after", "36000")], Some(36000));
+        check(&[("retry-after", "99999999999999999999")], None);
+        check(&[("retry-after", "9999999999")], Some(86400));
+        check(&[("retry-after", "soon"), ("x-ratelimit-reset", "-5")], None);
+        check(&[], None);
+        let limit = rate_limit(&answer(200, JSON, "{}", &[("x-ratelimit-limit", "100"), reset])).unwrap();
+        assert_eq!(
+            limit,
+            RateLimit { limit: Some(100), reset_at: Some(Timestamp::from_secs(1_795_248_000)) }
+        );
+        assert_eq!(rate_limit(&answer(200, JSON, "{}", &[date])), None);
+    }
+
+    #[test]
+    fn the_instances_words_are_bounded_and_cleaned() {
+        let body = refused(&"x\u{1b}[31m\n".repeat(1000), &"y".repeat(10_000));
+        let error = judged(What::Create, &answer(400, JSON, &body, &[])).unwrap_err();
+        assert!(error.message.len() < 700, "{}", error.message.len());
+        assert!(!error.message.chars().any(char::is_control));
+    }
+
+    #[test]
+    fn a_broken_line_is_doubtful_once_there_was_one() {
+        let table = TableName::new("incident").unwrap();
+        let check = |error: &TransportError, what, class, doubtful| {
+            let attempt = Attempt { what, table: &table, place: "https://x", now: Timestamp::EPOCH };
+            let error = no_answer(error, &attempt);
+            assert_eq!((error.class, error.doubtful), (class, doubtful), "{error}");
+        };
+        let host = || "x:443".to_owned();
+        let cut = TransportError::Cut { host: host(), cause: "connection reset".to_owned() };
+        let connect = TransportError::Connect { host: host(), cause: "connection refused".to_owned() };
+        let tls =
+            TransportError::Tls { host: host(), trouble: crate::net::TlsTrouble::UnknownIssuer, sent: false };
+        let proxy = |login| TransportError::Proxy { proxy: host(), host: host(), cause: host(), login };
+        check(&cut, What::Create, Class::Retry, true);
+        check(&cut, What::LookUp, Class::Retry, false);
+        check(&connect, What::Create, Class::Retry, false);
+        check(&tls, What::Create, Class::Hold, false);
+        check(&proxy(true), What::Create, Class::Hold, false);
+        check(&proxy(false), What::Create, Class::Retry, false);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_breaks_it_and_only_json_is_success(
+            status in 100u16..1000,
+            kind in prop::option::of("application/json|text/html|[a-z/+;= ]{0,20}"),
+            body in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                "\\{\"(result|error)\":(\\{\\}|null|\\[\\]|\"x\"|\\{\"message\":[0-9]\\})[,}]?\\}?".prop_map(String::into_bytes),
+                "<.{0,10}title.{0,40}".prop_map(String::into_bytes),
+            ],
+            header in "retry-after|date|location|x-ratelimit-reset|content-encoding",
+            value in ".{0,40}",
+        ) {
+            let mut answer = answer(status, kind.as_deref().unwrap_or(""), "", &[(&header, &value)]);
+            answer.body = body;
+            for what in [What::LookUp, What::Create] {
+                match judged(what, &answer) {
+                    Ok(value) => {
+                        prop_assert!(matches!(status, 200 | 201));
+                        prop_assert!(value.get("result").is_some());
+                        prop_assert!(value.get("error").is_none_or(Value::is_null));
+                        prop_assert!(serde_json::from_slice::<Value>(&answer.body).is_ok());
+                    }
+                    Err(error) => prop_assert!(error.message.len() < 1000),
+                }
+            }
+            let _ = rate_limit(&answer);
+        }
+    }
 }

@@ -157,9 +157,18 @@ impl ServiceNow {
     ) -> Result<(Value, Answer), SendError> {
         let attempt = self.attempt(call.what, call.table);
         let judged = match self.http.send(self.request(call, authorization)).await {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 self.note_rate_limit(&answer);
-                classify::judge(&answer, &attempt).map(|value| (value, answer))
+                match classify::judge(&answer, &attempt) {
+                    Ok(value) => Ok((value, answer)),
+                    // Judged once more without our secrets, in case it quotes us: its words get into the error. The
+                    // verdict stays: scrubbing may mend a damaged body.
+                    Err(verdict) => {
+                        self.login.scrub_body(&mut answer.body, &authorization.header);
+                        let clean = classify::judge(&answer, &attempt).err();
+                        Err(clean.filter(|e| e.class == verdict.class).unwrap_or(verdict))
+                    }
+                }
             }
             Err(error) => Err(classify::no_answer(&error, &attempt)),
         };

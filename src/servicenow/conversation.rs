@@ -1,6 +1,5 @@
 //! Whole calls against a scripted server: tokens, look-ups, creates, and what failures look like from outside.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -36,9 +35,13 @@ fn basic() -> Auth {
 }
 
 fn desk(stub: &Stub, auth: Auth) -> ServiceNow {
+    desk_at(stub.url.clone(), auth)
+}
+
+fn desk_at(instance: url::Url, auth: Auth) -> ServiceNow {
     let settings = Settings {
         name: DeskName::new("prod").unwrap(),
-        instance: stub.url.clone(),
+        instance,
         auth,
         proxy: None,
         tls: TlsSettings::default(),
@@ -138,4 +141,414 @@ async fn a_ticket_is_looked_up_and_created_with_one_token() {
     assert_eq!(sent["correlation_display"], "otrelay");
     assert_eq!(sent["sys_id"], keys(0).sys_id.as_str());
     assert_eq!(sent["short_description"], "Stop command");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_renewed_once_and_the_call_repeated() {
+    // The first token is refused; the refresh gives another one.
+    let stub = Stub::start(|_, request| {
+        if request.contains("grant_type=refresh_token") {
+            assert!(request.contains("refresh_token=canary-refresh-74"));
+            return json(200, r#"{"access_token":"second","expires_in":1799}"#);
+        }
+        if is_token_request(request) {
+            return token();
+        }
+        if request.contains("Bearer second") { created(&echo(request)) } else { unauthenticated() }
+    });
+    let desk = desk(&stub, password());
+    assert_eq!(desk.open(&order()).await.unwrap().number, "INC0010042");
+    assert_eq!(kinds(&stub), ["password", "call", "refresh_token", "call"]);
+    // The refresh token was not echoed, so the old one stays good for the next time.
+    desk.open(&order()).await.unwrap();
+    assert_eq!(desk.requests(), 5);
+}
+
+#[tokio::test]
+async fn a_dead_refresh_token_leads_to_one_new_password_grant() {
+    let mut grants = 0;
+    let stub = Stub::start(move |_, request| {
+        if request.contains("grant_type=refresh_token") {
+            return denied();
+        }
+        if is_token_request(request) {
+            grants += 1;
+            return json(
+                200,
+                &format!(r#"{{"access_token":"t{grants}","refresh_token":"r","expires_in":"1799"}}"#),
+            );
+        }
+        if request.contains("Bearer t2") { created(&echo(request)) } else { unauthenticated() }
+    });
+    let desk = desk(&stub, password());
+    desk.open(&order()).await.unwrap();
+    assert_eq!(kinds(&stub), ["password", "call", "refresh_token", "password", "call"]);
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_twice_holds_the_destination() {
+    let stub = with_token(|_| unauthenticated());
+    let desk = desk(&stub, client_credentials());
+    let error = desk.open(&order()).await.unwrap_err();
+    assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldReason::Destination, false));
+    assert!(error.remedy.contains("Broadly scoped"), "{}", error.remedy);
+    assert_eq!(kinds(&stub), ["client_credentials", "call", "client_credentials", "call"]);
+}
+
+#[tokio::test]
+async fn basic_sends_the_pair_and_names_the_gate() {
+    let stub = Stub::start(|_, request| {
+        // relay:canary-password-72 &=+%
+        assert!(
+            request.contains("authorization: Basic cmVsYXk6Y2FuYXJ5LXBhc3N3b3JkLTcyICY9KyU="),
+            "{request}"
+        );
+        unauthenticated()
+    });
+    let error = find(&desk(&stub, basic()), 1).await.unwrap_err();
+    assert_eq!((error.class, error.status), (Class::Hold, Some(401)));
+    assert!(error.remedy.contains("Web service access only"), "{}", error.remedy);
+    assert_eq!(stub.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn refusals_of_the_token_endpoint_name_all_causes() {
+    async fn check(auth: Auth, reply: fn() -> Reply, class: Class, words: &[&str]) {
+        let stub = Stub::start(move |_, _| reply());
+        let desk = desk(&stub, auth);
+        let error = desk.open(&order()).await.unwrap_err();
+        let text = format!("{error}; {}", error.remedy);
+        assert_eq!((error.class, error.doubtful), (class, false), "{text}");
+        for word in words {
+            assert!(text.contains(word), "expected `{word}` in: {text}");
+        }
+        assert!(!text.contains("wrong password"));
+        assert!(error.message.starts_with("could not get a token from http://127.0.0.1:"), "{error}");
+        assert_eq!(stub.seen().len(), 1, "a refusal is not hammered");
+    }
+    let ropc =
+        ["server_error, access_denied", "locked out", "ropc.grant_type.disabled", "client_secret", "clone"];
+    check(password(), denied, Class::Hold, &ropc).await;
+    let cc = ["client.credential.grant_type.enabled", "OAuth Application User", "system log"];
+    check(client_credentials(), denied, Class::Hold, &cc).await;
+    let hibernating =
+        || reply(200, &[("Content-Type", "text/html")], "<title>Instance Hibernating page</title>");
+    check(password(), hibernating, Class::Hold, &["hibernating"]).await;
+    check(password(), || json(200, "{}"), Class::Hold, &["without a usable access token"]).await;
+    check(password(), || json(200, r#"{"access_token":"a\nb"}"#), Class::Hold, &["usable access token"])
+        .await;
+    check(password(), || json(200, r#"{"access_token":7}"#), Class::Hold, &["not that of a token endpoint"])
+        .await;
+    check(password(), || json(200, r#"{"error":"invalid_grant"}"#), Class::Hold, &["error in place"]).await;
+    check(password(), || json(400, r#"{"error":"invalid_client"}"#), Class::Hold, &["invalid_client"]).await;
+    check(password(), || json(200, r#"{"access_"#), Class::Retry, &["cut or damaged"]).await;
+    check(password(), || reply(503, &[], ""), Class::Retry, &["503"]).await;
+    check(password(), || reply(302, &[("Location", "/x")], ""), Class::Hold, &["redirects are not followed"])
+        .await;
+    check(password(), || reply(429, &[("Retry-After", "7")], ""), Class::RetryAt, &["429"]).await;
+    check(password(), || Reply::Bytes(Vec::new()), Class::Retry, &["broke before its answer"]).await;
+}
+
+#[tokio::test]
+async fn callers_share_one_grant_and_one_refusal() {
+    let slow = |body: &'static str, status| {
+        Stub::start(move |_, request| {
+            if is_token_request(request) {
+                std::thread::sleep(Duration::from_millis(200));
+                return json(status, body);
+            }
+            json(200, r#"{"result":[]}"#)
+        })
+    };
+    let stub = slow(r#"{"access_token":"t","expires_in":1799}"#, 200);
+    let desk_ok = desk(&stub, password());
+    let (a, b, c) = tokio::join!(find(&desk_ok, 1), find(&desk_ok, 1), find(&desk_ok, 1));
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    assert_eq!(kinds(&stub), ["password", "call", "call", "call"]);
+
+    let stub = slow(r#"{"error":"server_error","error_description":"access_denied"}"#, 401);
+    let desk_bad = desk(&stub, password());
+    let (a, b, c) = tokio::join!(find(&desk_bad, 1), find(&desk_bad, 1), find(&desk_bad, 1));
+    assert!(a.is_err() && b.is_err() && c.is_err());
+    assert_eq!(kinds(&stub), ["password"]);
+    // Later callers try anew: when to is the relay's.
+    assert!(find(&desk_bad, 1).await.is_err());
+    assert_eq!(kinds(&stub), ["password", "password"]);
+}
+
+#[tokio::test]
+async fn a_token_at_its_end_is_renewed_before_the_call() {
+    let stub = Stub::start(|_, request| {
+        if is_token_request(request) {
+            return json(200, r#"{"access_token":"t","expires_in":0}"#);
+        }
+        json(200, r#"{"result":[]}"#)
+    });
+    let desk = desk(&stub, client_credentials());
+    find(&desk, 1).await.unwrap();
+    find(&desk, 1).await.unwrap();
+    assert_eq!(kinds(&stub), ["client_credentials", "call", "client_credentials", "call"]);
+}
+
+fn row(n: u32, sys_id: char, active: &str, created: &str) -> serde_json::Value {
+    json!({
+        "correlation_id": keys(n).correlation_id.as_str(), "sys_id": sys_id.to_string().repeat(32),
+        "number": format!("INC{sys_id}"), "active": active, "state": "2", "sys_created_on": created,
+    })
+}
+
+/// One look-up of ids 0, 1 and 2 in a table with these rows: what was found, as `id number active`.
+async fn look_up(rows: serde_json::Value) -> Result<Vec<String>, SendError> {
+    let body = json!({ "result": rows }).to_string();
+    let stub = with_token(move |_| json(200, &body));
+    let found = find(&desk(&stub, password()), 3).await?;
+    let ids: Vec<_> = (0..3).map(|i| keys(i).correlation_id).collect();
+    let number = |id| ids.iter().position(|i| i == id).unwrap();
+    let mut lines: Vec<_> =
+        found.iter().map(|f| format!("{} {} {}", number(&f.correlation_id), f.number, f.active)).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+#[tokio::test]
+async fn of_twins_the_oldest_active_one_counts() {
+    let rows = json!([
+        row(0, 'a', "false", "2026-01-01 00:00:00"),
+        row(0, 'b', "true", "2026-01-03 00:00:00"),
+        row(0, 'c', "true", "2026-01-02 00:00:00"),
+        row(2, 'd', "false", "2026-01-01 00:00:00"),
+    ]);
+    assert_eq!(look_up(rows).await.unwrap(), ["0 INCc true", "2 INCd false"]);
+    let mut bare = row(1, 'e', "", "");
+    bare.as_object_mut().unwrap().remove("active");
+    assert_eq!(look_up(json!([bare])).await.unwrap(), ["1 INCe true"]);
+}
+
+#[tokio::test]
+async fn strangers_in_a_look_up_hold_the_table() {
+    let stranger =
+        json!({"sys_id": "f".repeat(32), "correlation_id": "", "number": "INC1", "active": "true"});
+    let hidden = json!({"sys_id": "f".repeat(32), "number": "INC1", "active": "true"});
+    for rows in [json!([stranger]), json!([hidden]), json!([row(0, 'a', "true", ""), stranger])] {
+        let error = look_up(rows).await.unwrap_err();
+        assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldReason::Table, false));
+        assert!(error.message.contains("the instance ignored our look-up"), "{error}");
+        assert!(error.remedy.contains("right to read the field correlation_id"), "{}", error.remedy);
+    }
+    // All that was asked for is there, so nothing can be doubled.
+    let all = json!([row(0, 'a', "true", ""), row(1, 'b', "true", ""), row(2, 'c', "true", ""), stranger]);
+    assert_eq!(look_up(all).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn damaged_look_ups_are_no_look_ups() {
+    for rows in [json!({}), json!("x"), json!(null)] {
+        assert_eq!(look_up(rows).await.unwrap_err().class, Class::Retry);
+    }
+    let mut bad = row(0, 'a', "true", "");
+    bad["sys_id"] = json!("../../x");
+    assert_eq!(look_up(json!([bad])).await.unwrap_err().class, Class::Retry);
+    let stub = with_token(|_| json(200, "{}"));
+    let many: Vec<_> = (0..41).map(|i| keys(i).correlation_id).collect();
+    assert_eq!(desk(&stub, password()).find(&table(), &many).await.unwrap_err().class, Class::Hold);
+    assert_eq!(desk(&stub, password()).find(&table(), &[]).await.unwrap(), vec![]);
+    assert_eq!(stub.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_look_up_reads_on_while_there_is_more() {
+    let stub = with_token(|request| {
+        let first = request.contains("sysparm_offset=0 ");
+        let rows = if first { json!([row(0, 'a', "true", "")]) } else { json!([row(1, 'b', "true", "")]) };
+        let headers = [("Content-Type", "application/json"), ("X-Total-Count", "15")];
+        reply(200, &headers, &json!({ "result": rows }).to_string())
+    });
+    assert_eq!(find(&desk(&stub, password()), 2).await.unwrap().len(), 2);
+    assert_eq!(kinds(&stub), ["password", "call", "call"]);
+}
+
+#[tokio::test]
+async fn what_was_dropped_is_reported() {
+    let stub = with_token(|request| {
+        let mut record = echo(request);
+        record["impact"] = json!("3");
+        record["correlation_id"] = json!("");
+        record["sys_id"] = json!("e".repeat(32));
+        created(&record)
+    });
+    let opened = desk(&stub, password()).open(&order()).await.unwrap();
+    let dropped: Vec<_> = opened.dropped.iter().map(|d| (d.field.as_str(), d.got.as_str())).collect();
+    assert_eq!(dropped, [("correlation_id", ""), ("impact", "3")]);
+    assert_eq!(opened.sys_id.as_str(), "e".repeat(32));
+}
+
+#[tokio::test]
+async fn a_taken_key_is_left_to_the_look_up_unless_no_look_up_can_find_it() {
+    async fn check(correlation_id: String) -> Result<crate::desk::Opened, SendError> {
+        let stub = with_token(move |request| {
+            if request.starts_with("POST ") {
+                let words = json!({"message": "Operation Failed", "detail": "Unique Key violation detected by database"});
+                return json(403, &json!({"error": words, "status": "failure"}).to_string());
+            }
+            let record = json!({"sys_id": keys(0).sys_id.as_str(), "number": "INC7", "state": "2",
+                "correlation_id": correlation_id});
+            assert!(request.starts_with(&format!("GET /api/now/table/incident/{}?", keys(0).sys_id)));
+            json(200, &json!({ "result": record }).to_string())
+        });
+        desk(&stub, password()).open(&order()).await
+    }
+    let error = check(keys(0).correlation_id.to_string()).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful), (Class::Retry, true));
+    let opened = check(String::new()).await.unwrap();
+    assert_eq!((opened.number.as_str(), opened.dropped[0].field.as_str()), ("INC7", "correlation_id"));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_or_never_ends_is_doubtful() {
+    async fn check(answer: fn(&str) -> Reply, words: &str) {
+        let stub = with_token(answer);
+        let error = desk(&stub, password()).open(&order()).await.unwrap_err();
+        assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{error}");
+        assert!(error.message.contains(words), "expected `{words}` in: {error}");
+    }
+    check(|_| Reply::Bytes(Vec::new()), "broke before its answer").await;
+    check(|_| Reply::Bytes(b"HTTP/1.1 201 Created\r\nContent-Le".to_vec()), "broke before its answer").await;
+    let cut =
+        |_: &str| Reply::Bytes(b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{\"result\":".to_vec());
+    check(cut, "broke before its answer").await;
+    check(|_| Reply::Hang(Duration::from_secs(3)), "no complete answer").await;
+    let drip = |_: &str| {
+        Reply::Drip(
+            b"HTTP/1.1 201 Created\r\nContent-Length: 9000\r\n\r\n".to_vec(),
+            Duration::from_millis(60),
+        )
+    };
+    check(drip, "no complete answer").await;
+    check(
+        |_| Reply::Bytes(b"HTTP/1.1 201 Created\r\nContent-Length: 50000000\r\n\r\n".to_vec()),
+        "longer than",
+    )
+    .await;
+    let endless = |_: &str| {
+        let head = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\n\r\n".to_vec();
+        Reply::Bytes([head, vec![b' '; 3_000_000]].concat())
+    };
+    check(endless, "longer than").await;
+    let latin = |_: &str| {
+        let head = b"HTTP/1.1 201 X\r\nContent-Type: application/json\r\n\r\n".to_vec();
+        Reply::Bytes([head, b"{\"result\":{\"x\":\"\xe9\"}}".to_vec()].concat())
+    };
+    check(latin, "cut or damaged").await;
+    check(|_| Reply::Bytes(b"SSH-2.0-OpenSSH\r\n".to_vec()), "broke before its answer").await;
+}
+
+#[tokio::test]
+async fn a_closed_port_is_not_doubtful_and_a_redirect_is_not_followed() {
+    let stub = with_token(|_| reply(302, &[("Location", "http://127.0.0.1:9/login?canary")], ""));
+    let error = desk(&stub, password()).open(&order()).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful), (Class::Hold, false));
+    assert!(error.message.contains("sends us on to 127.0.0.1"), "{error}");
+
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error =
+        desk_at(format!("http://{closed}").parse().unwrap(), basic()).open(&order()).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful), (Class::Retry, false));
+    assert!(error.message.contains("connection refused"), "{error}");
+}
+
+#[tokio::test]
+async fn the_last_word_on_the_limit_is_kept() {
+    let stub = with_token(|_| {
+        let limit = [
+            ("Content-Type", "application/json"),
+            ("X-RateLimit-Limit", "100"),
+            ("X-RateLimit-Reset", "1795252500"),
+            ("Retry-After", "120"),
+        ];
+        reply(
+            429,
+            &limit,
+            r#"{"error":{"message":"Rate limit exceeded","detail":"Rate limit of 100"},"status":"failure"}"#,
+        )
+    });
+    let desk = desk(&stub, password());
+    let error = find(&desk, 1).await.unwrap_err();
+    assert_eq!((error.class, error.wait), (Class::RetryAt, Some(Duration::from_secs(120))));
+    assert_eq!(desk.rate_limit().limit, Some(100));
+    assert_eq!(desk.rate_limit().reset_at, Some(Timestamp::from_secs(1_795_252_500)));
+}
+
+#[test]
+fn addresses_that_are_no_instance_are_refused() {
+    let check = |instance: &str, words: &str| {
+        let settings = Settings {
+            name: DeskName::new("prod").unwrap(),
+            instance: instance.parse().unwrap(),
+            auth: password(),
+            proxy: None,
+            tls: TlsSettings::default(),
+        };
+        let error = ServiceNow::new(settings, ManualClock::at(Timestamp::EPOCH)).unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains("canary"), "{error}");
+    };
+    check("http://acme.service-now.com", "not encrypted");
+    check("https://canary:canary@acme.service-now.com", "user name or password");
+    check("https://acme.service-now.com/nav_to.do", "bare address");
+    check("https://acme.service-now.com/?x=canary", "bare address");
+    check("https://169.254.169.254", "link-local");
+}
+
+/// Every way to fail, with a server that quotes all our secrets back: none is in any text we make of it.
+#[tokio::test]
+async fn no_secret_gets_into_an_error() {
+    let all = [
+        (password(), format!("{SECRET} {PASSWORD} {TOKEN} Bearer {TOKEN}")),
+        (client_credentials(), format!("{SECRET} {TOKEN} Bearer {TOKEN}")),
+        (basic(), PASSWORD.to_owned()),
+        // Cut in the middle by the bound on the instance's words.
+        (password(), format!("{}{PASSWORD}", "x".repeat(491))),
+    ];
+    for (auth, quoted) in all {
+        for status in [200u16, 201, 202, 302, 400, 401, 403, 404, 408, 413, 429, 500, 503] {
+            for at_token in [false, true] {
+                let words =
+                    json!({"error": {"message": quoted, "detail": quoted}, "error_description": quoted});
+                let stub = Stub::start(move |_, request| {
+                    if is_token_request(request) && !at_token {
+                        token()
+                    } else {
+                        json(status, &words.to_string())
+                    }
+                });
+                let desk = desk(&stub, auth.clone());
+                let mut texts = format!("{desk:?} {auth:?}");
+                for error in [find(&desk, 1).await.unwrap_err(), desk.open(&order()).await.unwrap_err()] {
+                    texts.push_str(&format!("{error} {error:?} {}", error.remedy));
+                }
+                texts.push_str(&format!("{desk:?}"));
+                for canary in ["canary", "Y2FuYXJ5"] {
+                    assert!(!texts.contains(canary), "{canary} at {status} in {texts}");
+                }
+            }
+        }
+    }
+}
+
+fn unauthenticated() -> Reply {
+    let words =
+        json!({"message": "User Not Authenticated", "detail": "Required to provide Auth information"});
+    json(401, &json!({"error": words, "status": "failure"}).to_string())
+}
+
+fn denied() -> Reply {
+    json(401, r#"{"error_description":"access_denied","error":"server_error"}"#)
+}
+
+/// Each request as its grant type or `call`.
+fn kinds(stub: &Stub) -> Vec<String> {
+    let grant = |r: &String| {
+        let form = r.split_once("grant_type=").filter(|_| is_token_request(r));
+        form.map_or("call", |(_, rest)| rest.split('&').next().unwrap_or_default()).to_owned()
+    };
+    stub.seen().iter().map(grant).collect()
 }

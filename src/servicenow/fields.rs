@@ -30,25 +30,28 @@ Engine: {{ engine }}
 {% if category %}Category: {{ category }}
 {% endif %}{% if protocols %}Protocols: {{ protocols | join(', ') }}
 {% endif %}\
-{% if source and (source.ip or source.mac or source.name) %}\
-Source: {{ source.name or '' }} {{ source.ip or '' }}{% if source.port %} port {{ source.port }}{% endif %}\
-{% if source.mac %} ({{ source.mac }}){% endif %}
+{% if source.ip or source.mac or source.name %}\
+Source: {{ source.label }}\
+{% if source.ip and source.ip != source.label %}, {{ source.ip }}{% endif %}\
+{% if source.port %}, port {{ source.port }}{% endif %}\
+{% if source.mac and source.mac != source.label %}, {{ source.mac }}{% endif %}
 {% endif %}\
-{% if destination and (destination.ip or destination.mac or destination.name) %}\
-Destination: {{ destination.name or '' }} {{ destination.ip or '' }}\
-{% if destination.port %} port {{ destination.port }}{% endif %}\
-{% if destination.mac %} ({{ destination.mac }}){% endif %}
+{% if destination.ip or destination.mac or destination.name %}\
+Destination: {{ destination.label }}\
+{% if destination.ip and destination.ip != destination.label %}, {{ destination.ip }}{% endif %}\
+{% if destination.port %}, port {{ destination.port }}{% endif %}\
+{% if destination.mac and destination.mac != destination.label %}, {{ destination.mac }}{% endif %}
 {% endif %}\
 Sensor: {{ sensor }}
 {% if site %}Site: {{ site }}
 {% endif %}{% if zone %}Zone: {{ zone }}
 {% endif %}\
-First seen: {{ first_seen }}
-Last seen: {{ last_seen }}
+First seen: {{ first_seen }} UTC
+Last seen: {{ last_seen }} UTC
 Occurrences: {{ occurrences }}
 {% if references %}References: {{ references | join(', ') }}
-{% endif %}{% if rule %}Forwarded by rule: {{ rule }}
-{% endif %}";
+{% endif %}\
+Forwarded by rule: {{ rule }}";
 
 const IMPACT: &str = "{% if severity == 'critical' or severity == 'major' %}1{% elif severity == 'minor' %}2\
                       {% else %}3{% endif %}";
@@ -108,6 +111,8 @@ fn clean(name: &str, value: &str) -> String {
     } else {
         (text::lines(value), FIELD_MAX)
     };
+    // Twice the room is enough to take tags out of, and bounds how often a nested one can show up.
+    let value = clip_chars(&value, 2 * FIELD_MAX);
     clip_chars(without_code_tags(&value).trim(), max)
 }
 
@@ -161,7 +166,7 @@ fn code_tag(text: &str) -> Option<usize> {
     let word = inner.get(..4).filter(|w| w.eq_ignore_ascii_case("code"))?;
     let after = &inner[word.len()..];
     let ends = after.trim_start().starts_with(']') || after.starts_with(char::is_whitespace);
-    let close = after.find(']').filter(|&at| ends && at <= 80)?;
+    let close = after.find(']').filter(|&at| ends && at <= 80 && !after[..at].contains('['))?;
     Some(text.len() - after.len() + close + 1)
 }
 
@@ -212,4 +217,144 @@ fn same_number(a: &str, b: &str) -> bool {
 pub(super) fn record(fields: &Fields, keys: &Fields) -> Value {
     let text = |(name, value): (&String, &String)| (name.clone(), Value::String(value.clone()));
     Value::Object(fields.iter().chain(keys).map(text).collect::<Map<_, _>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::{Environment, UndefinedBehavior, context};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn code_tags_are_taken_out_however_they_are_written() {
+        let check = |text: &str, expected: &str| assert_eq!(without_code_tags(text), expected, "{text}");
+        check("a[code]<script>[/code]b", "a<script>b");
+        check("[CODE]x[/CoDe]", "x");
+        check("[ code ]x[ / code ]", "x");
+        check("[code lang=x]y", "y");
+        check("[co[code]de]x[/co[/code]de]", "x");
+        check("[[code]code]", "");
+        check("[codec] [code [zip code] array[i]", "[codec] [code [zip code] array[i]");
+        check("plain", "plain");
+        check("[", "[");
+        check("[é]", "[é]");
+    }
+
+    #[test]
+    fn what_goes_out_is_clean_and_bounded() {
+        let check = |name: &str, value: &str, expected: Option<&str>| {
+            let out = outgoing(&Fields::from([(name.to_owned(), value.to_owned())])).unwrap();
+            assert_eq!(out.get(name).map(String::as_str), expected, "{value:?}");
+        };
+        check("short_description", "a\nb\u{1b}[2J\u{202e}", Some("a b[2J"));
+        check("description", "a\nb\u{0}\tc\n", Some("a\nb\tc"));
+        check("impact", "  1\n", Some("1"));
+        check("category", " \n", None);
+        let long = "é".repeat(200);
+        let cut = format!("{}…", "é".repeat(159));
+        check("short_description", &long, Some(&cut));
+        check("short_description", &"é".repeat(160), Some(&"é".repeat(160)));
+        check("description", &"x".repeat(5000), Some(&format!("{}…", "x".repeat(3999))));
+        for bad in ["", "a.b", "a b", "1a", "Impact", "a^b", "sys_id\n"] {
+            assert!(outgoing(&Fields::from([(bad.to_owned(), "x".to_owned())])).is_err(), "{bad}");
+        }
+        let many: Fields = (0..101).map(|i| (format!("u_{i}"), "x".to_owned())).collect();
+        assert_eq!(outgoing(&many), Err(FieldError::TooMany(101)));
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_from_what_was_only_rewritten() {
+        let check = |sent: &str, got: Value, lost: Option<&str>| {
+            let sent = Fields::from([("f".to_owned(), sent.to_owned())]);
+            let record = if got == json!("absent") { json!({}) } else { json!({ "f": got }) };
+            let dropped = dropped(&sent, &record);
+            assert_eq!(dropped.first().map(|d| d.got.as_str()), lost, "{sent:?} {record}");
+        };
+        let id = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        check("1", json!("1"), None);
+        check("1", json!(1), None);
+        check("2.0", json!("2"), None);
+        check("true", json!(true), None);
+        check("1", json!("true"), None);
+        check("a\nb", json!("a\r\nb\r\n"), None);
+        check("OT SOC", json!(id), None);
+        check("OT SOC", json!({"link": "https://x", "value": id}), None);
+        check("OT SOC", json!({"display_value": "OT SOC", "link": "https://x"}), None);
+        check(id, json!({"link": "https://x", "value": id}), None);
+        check(id, json!("1f1e2d3c4b5a69788796a5b4c3d2e1f0"), Some("1f1e2d3c4b5a69788796a5b4c3d2e1f0"));
+        check("OT SOC", json!(""), Some(""));
+        check("OT SOC", json!("absent"), Some(""));
+        check("OT SOC", json!(null), Some(""));
+        check("1", json!("3"), Some("3"));
+        check("a long text", json!("a long"), Some("a long"));
+        let journal = Fields::from([
+            ("work_notes".to_owned(), "x".to_owned()),
+            ("comments".to_owned(), "x".to_owned()),
+        ]);
+        assert_eq!(dropped(&journal, &json!({"work_notes": ""})), vec![]);
+    }
+
+    fn render(table: &str, field: &str, severity: &str, full: bool) -> String {
+        let fields = default_fields(&TableName::new(table).unwrap());
+        let mut engine = Environment::new();
+        engine.set_undefined_behavior(UndefinedBehavior::Strict);
+        let some = |text: &'static str| if full { text } else { "" };
+        let alert = context! {
+            severity, title => "Stop command", message => some("A PLC was stopped."), sensor => "line4", engine => "malware",
+            category => some("ICS"), protocols => if full { vec!["Modbus", "S7"] } else { vec![] },
+            source => context! { ip => some("10.0.0.1"), mac => some("00:1b:1b:aa:bb:cc"), name => some("hmi"), port => some("49152"),
+                label => if full { "hmi" } else { "unknown" } },
+            destination => context! { ip => some("10.0.0.2"), mac => "", name => "", port => some("502"), label => some("10.0.0.2") },
+            site => some("North"), zone => some("Line 4"), first_seen => "2026-11-21 08:15:00", last_seen => "2026-11-21 08:16:00",
+            occurrences => 3, references => if full { vec!["CVE-2020-1"] } else { vec![] }, rule => "OT",
+        };
+        engine.render_str(fields[field], alert).unwrap()
+    }
+
+    #[test]
+    fn severities_become_impact_and_urgency() {
+        for (severity, impact, urgency) in
+            [("critical", "1", "1"), ("major", "1", "2"), ("minor", "2", "2"), ("warning", "3", "3")]
+        {
+            assert_eq!(render("incident", "impact", severity, true), impact, "{severity}");
+            assert_eq!(render("incident", "urgency", severity, true), urgency, "{severity}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_says_all_there_is_and_no_empty_lines() {
+        assert_eq!(render("incident", "short_description", "major", true), "[major] Stop command (line4)");
+        let expected = "A PLC was stopped.\n\nSeverity: major\nEngine: malware\nCategory: ICS\nProtocols: Modbus, S7\n\
+             Source: hmi, 10.0.0.1, port 49152, 00:1b:1b:aa:bb:cc\nDestination: 10.0.0.2, port 502\nSensor: line4\n\
+             Site: North\nZone: Line 4\nFirst seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\n\
+             Occurrences: 3\nReferences: CVE-2020-1\nForwarded by rule: OT";
+        assert_eq!(render("incident", "description", "major", true), expected);
+        let bare = "Stop command\n\nSeverity: major\nEngine: malware\nSensor: line4\n\
+             First seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\nOccurrences: 3\nForwarded by rule: OT";
+        assert_eq!(render("x_any", "description", "major", false), bare);
+    }
+
+    #[test]
+    fn unknown_tables_get_only_what_every_task_has() {
+        let names =
+            |table: &str| default_fields(&TableName::new(table).unwrap()).into_keys().collect::<Vec<_>>();
+        assert_eq!(
+            names("incident"),
+            ["contact_type", "description", "impact", "short_description", "urgency"]
+        );
+        assert_eq!(names("x_custom"), ["description", "short_description"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_code_tag_survives(text in "(\\[|\\]|/|code|CODE|co|de| |x|é){0,30}") {
+            let out = without_code_tags(&text);
+            prop_assert!(one_round(&out).is_none());
+            let lower: String = out.to_lowercase().split_whitespace().collect();
+            // `[code` may stay where a blank is missing or nothing closes it; a whole tag may not.
+            prop_assert!(!out.to_lowercase().contains("[code]") && !out.to_lowercase().contains("[/code]"), "{}", lower);
+        }
+    }
 }

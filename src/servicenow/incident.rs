@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::classify::What;
+use super::classify::{self, What};
 use super::client::{Call, ServiceNow};
 use super::query::{Query, url_value};
 use super::{fields, wire};
@@ -110,7 +110,13 @@ impl Desk for ServiceNow {
             query: format!("{VALUES}&sysparm_fields={}", url_value(&wanted.join(","))),
             body: Some(body),
         };
-        let (value, _) = self.call(&call).await?;
+        let value = match self.call(&call).await {
+            Ok((value, _)) => value,
+            Err(error) if classify::is_unique_violation(&error.message) => {
+                return self.adopt(order, &call.query).await.ok_or(error);
+            }
+            Err(error) => return Err(error),
+        };
         let record = value.get("result").unwrap_or(&Value::Null);
         read_back(record, &fields, &keys).ok_or_else(|| {
             attempt.retry("the answer says that a record was made, but it has no valid sys_id")
@@ -123,6 +129,32 @@ impl Desk for ServiceNow {
 
     fn rate_limit(&self) -> RateLimit {
         self.last_rate_limit()
+    }
+}
+
+impl ServiceNow {
+    /// The record that has our `sys_id` already, if no look-up by `correlation_id` can find it, because the instance
+    /// dropped that field when it was made: without this such a ticket would be refused as a twin for ever. It is ours,
+    /// for nobody else derives that id. A record that has its `correlation_id` is left to the look-up.
+    async fn adopt(&self, order: &Order, query: &str) -> Option<Opened> {
+        let call = Call {
+            what: What::LookUp,
+            table: &order.table,
+            method: Method::Get,
+            below: format!("/{}", order.keys.sys_id),
+            query: query.to_owned(),
+            body: None,
+        };
+        let (value, _) = self.call(&call).await.ok()?;
+        let record = value.get("result")?;
+        let kept = wire::field(record, "correlation_id");
+        let is_ours = wire::field(record, "sys_id") == order.keys.sys_id.as_str();
+        if !is_ours || kept == order.keys.correlation_id.as_str() {
+            return None;
+        }
+        let lost = DroppedField { field: "correlation_id".to_owned(), got: short(&kept) };
+        let opened = read_back(record, &Fields::new(), &Fields::new())?;
+        Some(Opened { dropped: vec![lost], ..opened })
     }
 }
 

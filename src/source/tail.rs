@@ -21,3 +21,6 @@ pub struct Settings {
     /// Whether the source was read before, even if no file is remembered: then new files are no backlog.
     pub read_before: bool,
 }
+pub struct Tail;
+impl Tail { pub fn new(_: Settings, _: crate::clock::SharedClock) -> Self { Tail } }
+impl super::Source for Tail { fn name(&self) -> &SourceName { unimplemented!() } async fn run(self, _: tokio::sync::mpsc::Sender<super::Batch>, _: tokio_util::sync::CancellationToken) -> Result<(), super::SourceError> { Ok(()) } }

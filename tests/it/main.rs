@@ -1,3 +1,4 @@
 //! Black-box tests: one binary, a module per feature.
 
 mod config_errors;
+mod servicenow;

@@ -1,0 +1,303 @@
+//! The desk against the simulator: what fails on the way, and that the ticket is there once whatever fails.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use otrelay::clock::SystemClock;
+use otrelay::desk::{Desk, Fields, Found, Opened, Order, SendError};
+use otrelay::model::ticket::TicketKeys;
+use otrelay::model::{Class, DeskName, Fingerprint, Generation, HoldReason, Secret, TableName};
+use otrelay::net::{Deadlines, TlsSettings};
+use otrelay::servicenow::{Auth, ServiceNow, Settings};
+use otrelay::simulator::{Fault, FaultKind, Options, RateRule, Running, Simulator};
+
+const API: &str = "/api/now/table";
+
+fn password() -> Auth {
+    let own = |text: &str| Secret::new("test", text);
+    Auth::Password {
+        client_id: "otrelay".to_owned(),
+        client_secret: own("otrelay"),
+        username: "admin".to_owned(),
+        password: own("admin"),
+    }
+}
+
+async fn start(options: Options) -> Running {
+    Simulator::start(options).await.unwrap()
+}
+
+fn desk_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> ServiceNow {
+    let settings = Settings {
+        name: DeskName::new("prod").unwrap(),
+        instance: simulator.url().parse().unwrap(),
+        auth,
+        proxy: None,
+        tls,
+    };
+    let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
+    ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
+}
+
+fn desk(simulator: &Running) -> ServiceNow {
+    desk_with(simulator, password(), TlsSettings::default())
+}
+
+fn incident() -> TableName {
+    TableName::new("incident").unwrap()
+}
+
+fn order(number: u8) -> Order {
+    let fields = [("short_description", "[major] Stop command"), ("impact", "1"), ("urgency", "2")];
+    Order {
+        table: incident(),
+        keys: TicketKeys::derive(
+            &Fingerprint::from_bytes([number; 32]),
+            &DeskName::new("prod").unwrap(),
+            &incident(),
+            Generation(0),
+        ),
+        fields: fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect::<Fields>(),
+    }
+}
+
+async fn find(desk: &ServiceNow, order: &Order) -> Result<Vec<Found>, SendError> {
+    desk.find(&order.table, std::slice::from_ref(&order.keys.correlation_id)).await
+}
+
+/// As the relay does it: create; whatever is doubtful is looked up before it is created again.
+async fn deliver(desk: &ServiceNow, order: &Order) -> Result<Vec<Class>, SendError> {
+    let mut classes = Vec::new();
+    for _ in 0..5 {
+        match desk.open(order).await {
+            Ok(_) => return Ok(classes),
+            Err(error) if matches!(error.class, Class::Retry | Class::RetryAt) => classes.push(error.class),
+            Err(error) => return Err(error),
+        }
+        if !find(desk, order).await?.is_empty() {
+            return Ok(classes);
+        }
+    }
+    panic!("not delivered: {classes:?}");
+}
+
+fn fault(kind: FaultKind) -> Fault {
+    Fault::new(kind).on("POST", API).times(1)
+}
+
+#[tokio::test]
+async fn a_ticket_is_created_found_and_not_made_twice() {
+    let simulator = start(Options::default()).await;
+    let desk = desk(&simulator);
+    let order = order(1);
+    assert_eq!(find(&desk, &order).await.unwrap(), vec![]);
+    let opened = desk.open(&order).await.unwrap();
+    assert_eq!(opened.sys_id, order.keys.sys_id);
+    assert!(opened.number.starts_with("INC"), "{opened:?}");
+    assert_eq!(opened.dropped, vec![]);
+
+    let found = find(&desk, &order).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].sys_id, &found[0].number, found[0].active), (&opened.sys_id, &opened.number, true));
+
+    let error = desk.open(&order).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{error}");
+    let records = simulator.records("incident");
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].get("correlation_display"), "otrelay");
+    assert!(simulator.ledger().iter().all(|entry| !entry.cookie));
+
+    let closing = [("state", "7"), ("close_code", "Duplicate"), ("close_notes", "done")];
+    assert!(simulator.edit("incident", opened.sys_id.as_str(), &closing));
+    assert!(!find(&desk, &order).await.unwrap()[0].active);
+}
+
+#[tokio::test]
+async fn forty_tickets_are_found_with_one_request() {
+    let simulator = start(Options::default()).await;
+    let desk = desk(&simulator);
+    let orders: Vec<Order> = (0..40).map(order).collect();
+    for order in &orders[..39] {
+        desk.open(order).await.unwrap();
+    }
+    let before = desk.requests();
+    let ids: Vec<_> = orders.iter().map(|o| o.keys.correlation_id.clone()).collect();
+    assert_eq!(desk.find(&incident(), &ids).await.unwrap().len(), 39);
+    assert_eq!(desk.requests(), before + 1);
+}
+
+#[tokio::test]
+async fn every_login_works() {
+    let property = ("glide.oauth.inbound.client.credential.grant_type.enabled".to_owned(), "true".to_owned());
+    let simulator = start(Options { properties: vec![property], ..Options::default() }).await;
+    let secret = |text: &str| Secret::new("test", text);
+    let logins = [
+        password(),
+        Auth::ClientCredentials { client_id: "otrelay".to_owned(), client_secret: secret("otrelay") },
+        Auth::Basic { username: "admin".to_owned(), password: secret("admin") },
+    ];
+    for (number, auth) in (10..).zip(logins) {
+        let desk = desk_with(&simulator, auth.clone(), TlsSettings::default());
+        assert!(desk.open(&order(number)).await.is_ok(), "{auth:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_holds_and_names_the_causes() {
+    let simulator = start(Options::default()).await;
+    let secret = |text: &str| Secret::new("test", text);
+    let wrong =
+        Auth::ClientCredentials { client_id: "otrelay".to_owned(), client_secret: secret("canary-wrong") };
+    let error = desk_with(&simulator, wrong, TlsSettings::default()).open(&order(1)).await.unwrap_err();
+    assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldReason::Destination, false));
+    assert!(
+        error.remedy.contains("client_secret") && error.remedy.contains("grant_type.enabled"),
+        "{}",
+        error.remedy
+    );
+    assert!(!format!("{error:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn revoked_and_expired_tokens_are_renewed_unseen() {
+    let lifetime = Duration::from_secs(1);
+    let simulator = start(Options { token_lifetime: lifetime, ..Options::default() }).await;
+    let desk = desk(&simulator);
+    desk.open(&order(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    desk.open(&order(2)).await.unwrap();
+    simulator.revoke_tokens();
+    desk.open(&order(3)).await.unwrap();
+    simulator.add_fault(Fault::new(FaultKind::RevokeToken).on("POST", API).times(1));
+    desk.open(&order(4)).await.unwrap();
+    assert_eq!(simulator.records("incident").len(), 4);
+    assert!(simulator.twins().is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_answer_makes_no_twin() {
+    let simulator = start(Options::default()).await;
+    let desk = desk(&simulator);
+    let faults = [
+        FaultKind::CommitDrop,
+        FaultKind::CommitAccepted,
+        FaultKind::TruncatedJson,
+        FaultKind::Accepted,
+        FaultKind::DropBefore,
+        FaultKind::Delay(Duration::from_secs(3)),
+        FaultKind::Status(500),
+        FaultKind::Status(503),
+    ];
+    let count = faults.len();
+    for (number, kind) in (1..).zip(faults) {
+        let shown = format!("{kind:?}");
+        simulator.add_fault(fault(kind));
+        let classes = deliver(&desk, &order(number)).await.unwrap();
+        assert_eq!(classes, [Class::Retry], "{shown}");
+    }
+    assert_eq!(simulator.records("incident").len(), count);
+    assert!(simulator.twins().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_cut_at_any_byte_makes_no_twin() {
+    let simulator = start(Options::default()).await;
+    let desk = desk(&simulator);
+    for (number, cut) in (0..60).zip((0..).step_by(9)) {
+        simulator.add_fault(fault(FaultKind::CommitCut(cut)));
+        deliver(&desk, &order(number)).await.unwrap();
+    }
+    assert_eq!(simulator.records("incident").len(), 60);
+    assert!(simulator.twins().is_empty());
+}
+
+/// One create under a fault.
+async fn under(kind: FaultKind) -> Result<Opened, SendError> {
+    let simulator = start(Options::default()).await;
+    simulator.add_fault(fault(kind));
+    desk(&simulator).open(&order(1)).await
+}
+
+#[tokio::test]
+async fn pages_in_place_of_answers_hold_the_destination() {
+    for (kind, word) in [(FaultKind::Hibernate, "hibernating"), (FaultKind::HtmlLogin, "web page")] {
+        let error = under(kind).await.unwrap_err();
+        assert_eq!((error.class, error.hold), (Class::Hold, HoldReason::Destination), "{error}");
+        assert!(error.message.contains(word) && !error.remedy.is_empty(), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn limits_are_told_with_their_waits() {
+    let error = under(FaultKind::RateLimit(90)).await.unwrap_err();
+    assert_eq!((error.class, error.wait), (Class::RetryAt, Some(Duration::from_secs(90))));
+    let error = under(FaultKind::Semaphore).await.unwrap_err();
+    assert_eq!((error.class, error.wait), (Class::RetryAt, None));
+}
+
+#[tokio::test]
+async fn a_rule_of_the_instance_shows_before_it_bites() {
+    let rule = RateRule { limit: 2, window: Duration::from_secs(3600) };
+    let simulator = start(Options { rate_limit: Some(rule), ..Options::default() }).await;
+    let desk = desk(&simulator);
+    desk.open(&order(1)).await.unwrap();
+    assert_eq!(desk.rate_limit().limit, Some(2));
+    assert!(desk.rate_limit().reset_at.is_some());
+    let mut last = None;
+    for number in 2..5 {
+        last = desk.open(&order(number)).await.err();
+    }
+    let error = last.unwrap();
+    assert_eq!(error.class, Class::RetryAt, "{error}");
+    assert!(error.wait.is_some_and(|w| w <= Duration::from_secs(3600)), "{error:?}");
+}
+
+#[tokio::test]
+async fn dropped_fields_are_read_off_the_answer() {
+    let opened = under(FaultKind::DropField("impact".to_owned())).await.unwrap();
+    let dropped: Vec<_> = opened.dropped.iter().map(|d| d.field.as_str()).collect();
+    assert_eq!(dropped, ["impact"]);
+
+    // Without its correlation_id no look-up finds it; the derived sys_id still does.
+    let simulator = start(Options::default()).await;
+    simulator.add_fault(Fault::new(FaultKind::DropField("correlation_id".to_owned())));
+    let desk = desk(&simulator);
+    let first = desk.open(&order(1)).await.unwrap();
+    assert_eq!(first.dropped[0].field, "correlation_id");
+    let again = desk.open(&order(1)).await.unwrap();
+    assert_eq!((again.sys_id, again.number), (first.sys_id, first.number));
+    assert_eq!(simulator.records("incident").len(), 1);
+}
+
+#[tokio::test]
+async fn tables_that_are_hidden_or_absent_wait_alone() {
+    let simulator = start(Options::default()).await;
+    simulator.add_fault(Fault::new(FaultKind::HideTable("problem".to_owned())));
+    let desk = desk(&simulator);
+    for table in ["problem", "x_no_such_table"] {
+        let order = Order { table: TableName::new(table).unwrap(), ..order(1) };
+        for error in [find(&desk, &order).await.unwrap_err(), desk.open(&order).await.unwrap_err()] {
+            assert_eq!(
+                (error.class, error.hold, error.doubtful),
+                (Class::Hold, HoldReason::Table, false),
+                "{error}"
+            );
+            assert!(error.message.contains(table) && !error.remedy.is_empty(), "{error}");
+        }
+    }
+    desk.open(&order(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_private_ca_is_trusted_when_it_is_named() {
+    let simulator = start(Options { tls: true, ..Options::default() }).await;
+    let error = desk(&simulator).open(&order(1)).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful), (Class::Hold, false), "{error}");
+    assert!(error.message.contains("not trusted") && error.remedy.contains("tls.ca_file"), "{error}");
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(simulator.ca_pem().unwrap().as_bytes()).unwrap();
+    let tls = TlsSettings { ca_file: Some(file.path().to_path_buf()), pin: None };
+    desk_with(&simulator, password(), tls).open(&order(1)).await.unwrap();
+    assert_eq!(simulator.records("incident").len(), 1);
+}

@@ -68,6 +68,22 @@ struct Orphan {
     gone: bool,
 }
 
+impl Orphan {
+    /// How long a copy must be to hold all that is missed, as far as that is known.
+    fn end(&self) -> u64 {
+        self.size.unwrap_or(0).max(self.cursor.offset)
+    }
+
+    fn gap(&self, fate: &str) -> Gap {
+        let FileCursor { path, offset, .. } = &self.cursor;
+        let rest = match self.size {
+            Some(size) => format!("{} bytes were not read", size.saturating_sub(*offset)),
+            None => "what it got after that may be lost".to_owned(),
+        };
+        Gap(format!("{path} {fate}; it was read up to byte {offset}, {rest}"))
+    }
+}
+
 /// A file that the pattern leads to.
 struct Seen {
     path: PathBuf,
@@ -304,7 +320,7 @@ impl Watch {
             let id = Id { device: cursor.device, inode: cursor.inode };
             let fate = Some("was replaced while nobody read it");
             if let Some(at) = fresh.iter().position(|file| file.id == id) {
-                if continues(&mut fresh[at], &cursor).unwrap_or(false) {
+                if continues(&fresh[at], &cursor).unwrap_or(false) {
                     let mut file = fresh.remove(at);
                     go_on(&mut file, &cursor);
                     self.files.push(file);
@@ -372,23 +388,22 @@ impl Watch {
     /// Reads copies of orphans on from where the originals were read up to; counts what has no copy.
     fn adopt(&mut self, fresh: &mut Vec<Followed>, entries: &mut Entries, now: Instant, events: &mut Events) {
         for orphan in std::mem::take(&mut self.orphans) {
-            let cursor = &orphan.cursor;
-            let copy = fresh.iter_mut().position(|file| is_copy_of(file, cursor));
-            if let Some(at) = copy {
-                let mut file = fresh.remove(at);
-                go_on(&mut file, cursor);
-                self.files.push(file);
-            } else if let Some(file) = self.copy_nearby(&orphan, entries, now) {
-                self.files.push(file);
-            } else if let Some(fate) = orphan.fate {
-                let rest = match orphan.size {
-                    Some(size) => format!("{} bytes were not read", size.saturating_sub(cursor.offset)),
-                    None => "what it got after that may be lost".to_owned(),
-                };
-                events.gaps.push(Gap(format!(
-                    "{} {fate}; it was read up to byte {}, {rest}",
-                    cursor.path, cursor.offset
-                )));
+            let (copies, others) =
+                std::mem::take(fresh).into_iter().partition(|file| is_copy_of(file, &orphan.cursor));
+            *fresh = others;
+            let mut copies: Vec<Followed> = copies;
+            if copies.is_empty() {
+                copies.extend(self.copy_nearby(&orphan, entries, now));
+            }
+            let found = copies.iter().any(|file| file.look.size >= orphan.end());
+            for mut file in copies {
+                go_on(&mut file, &orphan.cursor);
+                if file.named || file.has_more() {
+                    self.files.push(file);
+                }
+            }
+            if let Some(fate) = orphan.fate.filter(|_| !found) {
+                events.gaps.push(orphan.gap(fate));
             }
             if orphan.gone {
                 events.finished.push(orphan.cursor);
@@ -396,33 +411,27 @@ impl Watch {
         }
     }
 
-    /// A copy that the pattern does not lead to (`eve.json.1`), if it holds more than was read.
+    /// A copy that the pattern does not lead to (`eve.json.1`), if it holds all that is missed.
     fn copy_nearby(&self, orphan: &Orphan, entries: &mut Entries, now: Instant) -> Option<Followed> {
-        let cursor = &orphan.cursor;
         if orphan.gone && orphan.fate.is_none() {
             return None;
         }
-        let path = Path::new(&cursor.path);
+        let path = Path::new(&orphan.cursor.path);
         let name = path.file_name()?.to_string_lossy().into_owned();
         let stem = name.split('.').next().unwrap_or_default();
         let near = entries.of(path).ok()?.iter().filter(|(_, path)| {
             let other = path.file_name().unwrap_or_default().to_string_lossy();
             other.starts_with(stem) && !is_packed(path)
         });
-        for (_, path) in near.take(COPIES_MAX) {
-            let Ok((handle, meta)) = file::open_regular(path) else { continue };
-            let followed = self.files.iter().any(|file| file.id == Id::of(&meta));
-            if followed || meta.size() <= cursor.offset {
-                continue;
+        near.take(COPIES_MAX).find_map(|(_, path)| {
+            let (handle, meta) = file::open_regular(path).ok()?;
+            if meta.size() < orphan.end() || self.files.iter().any(|file| file.id == Id::of(&meta)) {
+                return None;
             }
-            let Ok(mut file) = Followed::new(path.clone(), handle, 0, now) else { continue };
-            if is_copy_of(&mut file, cursor) {
-                go_on(&mut file, cursor);
-                file.named = false;
-                return Some(file);
-            }
-        }
-        None
+            let mut file = Followed::new(path.clone(), handle, 0, now).ok()?;
+            file.named = false;
+            is_copy_of(&file, &orphan.cursor).then_some(file)
+        })
     }
 
     /// Follows what is new. A copy of a file that is followed waits: when the original is truncated or gone, the copy
@@ -486,7 +495,7 @@ fn moved(near: &[(u64, PathBuf)], cursor: &FileCursor, now: Instant) -> Option<F
     let (_, path) = near.iter().find(|(inode, path)| *inode == cursor.inode && !is_packed(path))?;
     let (handle, meta) = file::open_regular(path).ok()?;
     let mut file = Followed::new(path.clone(), handle, 0, now).ok()?;
-    if meta.dev() != cursor.device || !continues(&mut file, cursor).ok()? {
+    if meta.dev() != cursor.device || !continues(&file, cursor).ok()? {
         return None;
     }
     go_on(&mut file, cursor);
@@ -495,21 +504,31 @@ fn moved(near: &[(u64, PathBuf)], cursor: &FileCursor, now: Instant) -> Option<F
 }
 
 /// Whether the file still holds what was read of it.
-fn continues(file: &mut Followed, cursor: &FileCursor) -> io::Result<bool> {
-    if file.look.size < cursor.offset.max(u64::from(cursor.head_len)) {
+fn continues(file: &Followed, cursor: &FileCursor) -> io::Result<bool> {
+    Ok(file.look.size >= cursor.offset && begins_as(file, cursor)?)
+}
+
+/// Whether the file begins as the cursor's file did.
+fn begins_as(file: &Followed, cursor: &FileCursor) -> io::Result<bool> {
+    if file.look.size < u64::from(cursor.head_len) {
         return Ok(false);
     }
-    Head { hash: cursor.head_hash, len: cursor.head_len }.is_of(file.open()?)
+    let head = Head { hash: cursor.head_hash, len: cursor.head_len };
+    match &file.handle {
+        Some(handle) => head.is_of(handle),
+        None => head.is_of(&file::open_regular(&file.path)?.0),
+    }
 }
 
-/// Whether the file is a copy of what the cursor's file was.
-fn is_copy_of(file: &mut Followed, cursor: &FileCursor) -> bool {
-    cursor.head_len >= COPY_HEAD_MIN && continues(file, cursor).unwrap_or(false)
+/// Whether the file is a copy of what the cursor's file was; it may be an older and shorter one.
+fn is_copy_of(file: &Followed, cursor: &FileCursor) -> bool {
+    cursor.head_len >= COPY_HEAD_MIN && begins_as(file, cursor).unwrap_or(false)
 }
 
-/// Reads on where the cursor is.
+/// Reads on where the cursor is, or from the end of an older copy.
 fn go_on(file: &mut Followed, cursor: &FileCursor) {
-    (file.offset, file.backlog_end, file.moved) = (cursor.offset, cursor.backlog_end, true);
+    file.offset = cursor.offset.min(file.look.size);
+    (file.backlog_end, file.moved) = (cursor.backlog_end, true);
     if let Err(error) = file.align() {
         file.trouble = Some(unreadable(&file.path, &error));
     }

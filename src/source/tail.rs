@@ -1,9 +1,34 @@
 //! Files that grow: by glob, through rotation by rename, by copytruncate and by a new name, without keeping long lines.
+//!
+//! Three layers: `file` reads the lines of one file, `watch` knows which files there are and what became of them,
+//! [`Tail`] makes batches of what they hand out. All of it is synchronous in [`Tail::turn`], which tests call
+//! directly; [`Source::run`] is a thin loop around it that waits. A file is only looked at while nothing happens:
+//! one wake-up a second, and no thread beside the runtime's.
+//!
+//! Invariants: a cursor is the start of a line; it moves in the same batch that carries the line's alert; memory does
+//! not depend on the size of a line, a file or the number of files. What this does not do: store cursors, decide what
+//! is forwarded, read packed files.
 
-use crate::model::{FileCursor, SourceName};
+mod file;
 
-use super::Reading;
+mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use crate::model::text::{clip, one_line};
+use crate::model::{Alert, FileCursor, SourceName, Timestamp};
+
+use self::file::{CHUNK, Piece};
+use self::watch::{Events, Watch};
 use super::format::eve;
+use super::{Batch, Reading, Reject, RejectReason, SAMPLE_MAX, Sighting, Source, SourceError};
 
 /// What a file source needs to know, checked.
 #[derive(Clone, Debug)]
@@ -21,6 +46,290 @@ pub struct Settings {
     /// Whether the source was read before, even if no file is remembered: then new files are no backlog.
     pub read_before: bool,
 }
+<<<<<<< HEAD
 pub struct Tail;
 impl Tail { pub fn new(_: Settings, _: crate::clock::SharedClock) -> Self { Tail } }
 impl super::Source for Tail { fn name(&self) -> &SourceName { unimplemented!() } async fn run(self, _: tokio::sync::mpsc::Sender<super::Batch>, _: tokio_util::sync::CancellationToken) -> Result<(), super::SourceError> { Ok(()) } }
+=======
+
+/// Most sightings in a batch.
+pub const SIGHTINGS_MAX: usize = 1024;
+/// Most text of sightings in a batch, in bytes, give or take one alert.
+const KEPT_MAX: usize = 2 * 1024 * 1024;
+/// Most bytes read for a batch, give or take one line.
+const READ_MAX: u64 = 8 * 1024 * 1024;
+/// Most rejects that a batch has in full.
+const REJECTS_MAX: usize = 16;
+/// How long cursors may wait when only lines without alerts come: flash is written once for all of them.
+const CURSORS_EVERY: Duration = Duration::from_secs(10);
+/// How long to wait before looking again when something was written a moment ago.
+const WAIT_BUSY: Duration = Duration::from_millis(250);
+/// How long to wait before looking again when nothing is written.
+const WAIT_IDLE: Duration = Duration::from_secs(1);
+/// How long after the last line it counts as busy.
+const BUSY_FOR: Duration = Duration::from_secs(5);
+/// How long the last batch may wait for room after the order to stop; undelivered, it is read again at the next start.
+const LAST_BATCH: Duration = Duration::from_secs(2);
+
+/// What came of one turn.
+#[derive(Debug)]
+pub struct Turn {
+    /// What is to be committed now; `None` when nothing is worth a commit yet.
+    pub batch: Option<Batch>,
+    /// Whether there is more to read at once.
+    pub more: bool,
+}
+
+/// Files that grow, as a [`Source`].
+pub struct Tail {
+    name: SourceName,
+    reading: Reading,
+    clock: SharedClock,
+    reader: eve::Reader,
+    watch: Watch,
+    /// One chunk; as long as the longest line only while that is read.
+    buffer: Vec<u8>,
+    pending: Batch,
+    /// When a batch was last handed out, and with which trouble.
+    told: Option<(Instant, Option<String>)>,
+    busy_at: Option<Instant>,
+}
+
+impl Tail {
+    /// A tail that has read nothing yet.
+    pub fn new(settings: Settings, clock: SharedClock) -> Self {
+        Self {
+            pending: Batch::new(settings.name.clone()),
+            name: settings.name,
+            reading: settings.reading,
+            clock,
+            reader: eve::Reader::new(settings.eve),
+            watch: Watch::new(&settings.pattern, settings.cursors, settings.read_before),
+            buffer: vec![0; CHUNK],
+            told: None,
+            busy_at: None,
+        }
+    }
+
+    /// Looks at the files and reads what is new, up to the size of a batch. Blocks on the disk.
+    pub fn turn(&mut self, now: Instant) -> Turn {
+        let mut events = Events::default();
+        self.watch.look(now, &mut events);
+        self.note(events);
+        let before = self.pending.lines;
+        let more = self.read();
+        self.watch.close_idle();
+        if self.pending.lines > before {
+            self.busy_at = Some(now);
+        }
+        Turn { batch: self.take(now, false), more }
+    }
+
+    /// What is still to be told when the reading ends.
+    pub fn last(&mut self, now: Instant) -> Option<Batch> {
+        self.take(now, true)
+    }
+
+    /// Counts what happened to files.
+    fn note(&mut self, events: Events) {
+        for gap in events.gaps {
+            refuse(&mut self.pending, RejectReason::Lost, gap.0, &[]);
+        }
+        for (place, start) in events.cut {
+            let detail = format!("{place}: the last line has no end");
+            refuse(&mut self.pending, RejectReason::Malformed, detail, &start);
+        }
+        self.pending.finished.extend(events.finished);
+    }
+
+    /// Reads until the batch is full or the files end; whether there is more.
+    fn read(&mut self) -> bool {
+        let mut budget = READ_MAX;
+        let mut kept = 0;
+        for file in &mut self.watch.files {
+            if !file.has_more() {
+                continue;
+            }
+            let mut take = Take {
+                received_at: self.clock.now(),
+                reader: &self.reader,
+                batch: &mut self.pending,
+                kept: &mut kept,
+                path: file.path.clone(),
+                backlog_end: file.backlog_end,
+            };
+            let result = file.read(&mut self.buffer, &mut budget, |at, piece| take.piece(at, &piece));
+            file.trouble = result.err().map(|error| watch::unreadable(&file.path, &error));
+            if budget == 0 || is_full(&self.pending, kept) {
+                break;
+            }
+        }
+        (budget == 0 || is_full(&self.pending, kept))
+            && self.watch.files.iter().any(|file| file.has_more() && file.trouble.is_none())
+    }
+
+    /// The batch, when it is worth a commit: alerts and rejects at once, cursors alone now and then.
+    fn take(&mut self, now: Instant, last: bool) -> Option<Batch> {
+        let trouble = self.watch.trouble();
+        let (told_at, told) = match &self.told {
+            Some((at, trouble)) => (Some(*at), trouble.as_ref()),
+            None => (None, None),
+        };
+        let pending = &self.pending;
+        let urgent = told_at.is_none()
+            || told != trouble.as_ref()
+            || !pending.sightings.is_empty()
+            || !pending.finished.is_empty()
+            || pending.reject_counts.iter().any(|count| *count > 0);
+        let due = last || told_at.is_some_and(|at| now.duration_since(at) >= CURSORS_EVERY);
+        if !urgent && !(due && self.has_moved()) {
+            return None;
+        }
+        let mut batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone()));
+        for file in self.watch.files.iter_mut().filter(|file| file.moved) {
+            batch.cursors.push(file.cursor());
+            file.moved = false;
+        }
+        batch.trouble.clone_from(&trouble);
+        self.told = Some((now, trouble));
+        Some(batch)
+    }
+
+    fn has_moved(&self) -> bool {
+        self.pending.lines > 0 || self.watch.files.iter().any(|file| file.moved)
+    }
+
+    /// Waits until something may have happened. Looks at the files itself: a few calls that do not wait for the disk.
+    async fn stirred(&self) {
+        loop {
+            let now = Instant::now();
+            let busy = self.busy_at.is_some_and(|at| now.duration_since(at) < BUSY_FOR);
+            tokio::time::sleep(if busy { WAIT_BUSY } else { WAIT_IDLE }).await;
+            let now = Instant::now();
+            let told = self.told.as_ref().map(|(at, _)| now.duration_since(*at));
+            let due = self.has_moved() && told.is_none_or(|since| since >= CURSORS_EVERY);
+            if due || self.watch.stirred(now) {
+                return;
+            }
+        }
+    }
+}
+
+impl Source for Tail {
+    fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    async fn run(mut self, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), SourceError> {
+        let name = self.name.clone();
+        while !stop.is_cancelled() {
+            let (tail, turn) = spawn_blocking(move || {
+                let turn = self.turn(Instant::now());
+                (self, turn)
+            })
+            .await
+            .map_err(|error| SourceError::Reader(name.clone(), error))?;
+            self = tail;
+            if let Some(batch) = turn.batch
+                && !send(&out, batch, &name, &stop).await?
+            {
+                return Ok(());
+            }
+            if turn.more {
+                continue;
+            }
+            if self.reading == Reading::Once {
+                break;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.stirred() => {}
+            }
+        }
+        if let Some(batch) = self.last(Instant::now()) {
+            send(&out, batch, &name, &stop).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Hands a batch over, waiting for room; whether it was taken. After the order to stop it does not wait for long.
+async fn send(
+    out: &mpsc::Sender<Batch>,
+    batch: Batch,
+    name: &SourceName,
+    stop: &CancellationToken,
+) -> Result<bool, SourceError> {
+    let given_up = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_BATCH).await;
+    };
+    tokio::select! {
+        biased;
+        sent = out.send(batch) => sent.map(|()| true).map_err(|_| SourceError::Closed(name.clone())),
+        () = given_up => Ok(false),
+    }
+}
+
+/// Turns pieces of one file into sightings and rejects.
+struct Take<'a> {
+    received_at: Timestamp,
+    reader: &'a eve::Reader,
+    batch: &'a mut Batch,
+    kept: &'a mut usize,
+    path: PathBuf,
+    backlog_end: u64,
+}
+
+impl Take<'_> {
+    /// Takes a piece; whether there is room for another.
+    fn piece(&mut self, at: u64, piece: &Piece<'_>) -> bool {
+        self.batch.lines += 1;
+        match piece {
+            Piece::Line(line) => match self.reader.line(line, self.received_at) {
+                eve::Outcome::Alert(both) => {
+                    let (alert, fingerprint) = *both;
+                    *self.kept += kept(&alert);
+                    let backlog = at < self.backlog_end;
+                    self.batch.sightings.push(Sighting { alert, fingerprint, backlog });
+                }
+                eve::Outcome::NotAnAlert => {}
+                eve::Outcome::Reject(reason, why) => {
+                    let detail = format!("{}: {why}", watch::place(&self.path, at));
+                    refuse(self.batch, reason, detail, line);
+                }
+            },
+            Piece::TooLong(length, start) => {
+                let place = watch::place(&self.path, at);
+                let detail = format!("{place}: a line of {length} bytes; {} are read", file::LINE_MAX);
+                refuse(self.batch, RejectReason::TooLong, detail, start);
+            }
+        }
+        !is_full(self.batch, *self.kept)
+    }
+}
+
+fn is_full(batch: &Batch, kept: usize) -> bool {
+    batch.sightings.len() >= SIGHTINGS_MAX || kept >= KEPT_MAX
+}
+
+/// How much text an alert keeps, in bytes: what makes batches large.
+fn kept(alert: &Alert) -> usize {
+    let references: usize = alert.references.iter().map(String::len).sum();
+    alert.raw.len() + alert.message.len() + alert.title.len() + references
+}
+
+/// Counts a reject, and keeps it while there is room.
+fn refuse(batch: &mut Batch, reason: RejectReason, detail: String, input: &[u8]) {
+    batch.reject_counts[reason as usize] += 1;
+    if batch.rejects.len() < REJECTS_MAX {
+        let start = String::from_utf8_lossy(&input[..input.len().min(SAMPLE_MAX)]);
+        let sample = clip(&one_line(&start), SAMPLE_MAX).into_owned();
+        let detail = one_line(&detail).into_owned();
+        batch.rejects.push(Reject { reason, detail, sample });
+    }
+}
+
+#[cfg(test)]
+mod tests;
+>>>>>>> w-src

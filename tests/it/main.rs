@@ -2,3 +2,5 @@
 
 mod config_errors;
 mod servicenow;
+mod simulator;
+mod tidy;

@@ -1,1 +1,5 @@
 //! Black-box tests: one binary, a module per feature.
+
+#[cfg(test)]
+#[cfg(feature = "simulator")]
+mod simulator;

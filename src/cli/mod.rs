@@ -1,8 +1,5 @@
 //! Commands: a file each.
 
-#[cfg(feature = "simulator")]
-pub mod simulate;
-
 use std::process::ExitCode;
 
 /// Runs the command line.

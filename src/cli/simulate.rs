@@ -10,8 +10,8 @@ use clap::Args;
 use crate::model::{Secret, TableName};
 use crate::simulator::{FAULT_HELP, Fault, ImportMap, Options, RateRule, Running, SimError, Simulator};
 
-/// What can be said on the command line. User and password come from `OTRELAY_SIM_USER` and `OTRELAY_SIM_PASS`, an API
-/// key from `OTRELAY_SIM_API_KEY`: arguments can be read by everyone on the machine.
+// User and password come from the environment: arguments can be read by everyone on the machine.
+/// Run the ServiceNow simulator until it is interrupted
 #[derive(Args, Clone, Debug)]
 #[command(after_help = after_help())]
 pub struct SimulateArgs {

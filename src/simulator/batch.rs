@@ -139,3 +139,69 @@ fn outcome(id: &str, item: &Value, answer: &Answer, cost: Duration) -> Value {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::Trial;
+    use super::*;
+
+    fn create(id: &str, short: &str) -> Value {
+        json!({
+            "id": id, "method": "POST", "url": "/api/now/table/incident?sysparm_fields=short_description",
+            "headers": [{"name": "Content-Type", "value": "application/json"}],
+            "body": STANDARD.encode(json!({"short_description": short}).to_string()),
+        })
+    }
+
+    #[test]
+    fn items_run_in_order_and_failures_do_not_stop_them() {
+        let mut trial = Trial::new();
+        let nowhere = json!({"id": 7, "method": "GET", "url": "/api/now/table/nosuch", "headers": []});
+        let body = json!({"batch_request_id": 12, "rest_requests": [create("a", "one"), nowhere, create("b", "two")]});
+        let (status, answer) = trial.call("POST", "/api/now/v1/batch", &body);
+        assert_eq!((status, &answer["batch_request_id"]), (200, &json!("12")));
+        let done = answer["serviced_requests"].as_array().unwrap();
+        let told: Vec<_> = done.iter().map(|d| (d["id"].clone(), d["status_code"].clone())).collect();
+        assert_eq!(told, [(json!("a"), json!(201)), (json!("7"), json!(400)), (json!("b"), json!(201))]);
+        assert_eq!(done[0]["status_text"], json!("Created"));
+        let inner = STANDARD.decode(done[0]["body"].as_str().unwrap()).unwrap();
+        let inner: Value = serde_json::from_slice(&inner).unwrap();
+        assert_eq!(inner["result"], json!({"short_description": "one"}));
+        assert_eq!(trial.list("incident", "", "short_description"), ["one", "two"]);
+        assert_eq!(answer["unserviced_requests"], json!([]));
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_time_is_left() {
+        let mut trial = Trial::new();
+        trial.instance.options.batch_item_cost = Duration::from_secs(12);
+        let body = json!({"batch_request_id": "x", "rest_requests": [create("a", "1"), create("b", "2"),
+            create("c", "3"), create("d", "4")]});
+        let (_, answer) = trial.call("POST", "/api/now/v1/batch", &body);
+        assert_eq!(answer["unserviced_requests"], json!(["c", "d"]));
+        assert_eq!(answer["serviced_requests"][0]["execution_time"], json!(12_000));
+        assert_eq!(trial.list("incident", "", "short_description"), ["1", "2"]);
+    }
+
+    #[test]
+    fn a_batch_in_a_batch_is_refused() {
+        let item = json!({"id": "a", "method": "POST", "url": "/api/now/v1/batch", "headers": []});
+        let body = json!({"batch_request_id": "x", "rest_requests": [item]});
+        let (_, answer) = Trial::new().call("POST", "/api/now/v1/batch", &body);
+        assert_eq!(answer["serviced_requests"][0]["status_code"], json!(400));
+    }
+
+    #[test]
+    fn counts() {
+        let mut trial = Trial::new();
+        for impact in ["1", "1", "2"] {
+            trial.make("incident", &json!({ "impact": impact }));
+        }
+        let path = "/api/now/stats/incident?sysparm_count=true";
+        let (_, answer) = trial.call("GET", &format!("{path}&sysparm_query=impact=1"), &Value::Null);
+        assert_eq!(answer, json!({"result": {"stats": {"count": "2"}}}));
+        let (_, answer) = trial.call("GET", &format!("{path}&sysparm_group_by=impact"), &Value::Null);
+        assert_eq!(answer["result"][1]["stats"]["count"], json!("1"));
+        assert_eq!(trial.call("GET", "/api/now/stats/nosuch", &Value::Null).0, 400);
+    }
+}

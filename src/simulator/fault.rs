@@ -306,3 +306,97 @@ impl Faults {
         verdict
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads and writes a rule.
+    fn check(text: &str, written: &str) {
+        assert_eq!(text.parse::<Fault>().unwrap().to_string(), written);
+    }
+
+    #[test]
+    fn the_notation() {
+        check(
+            "commit-drop:rate=0.3,method=post,path=/api/now",
+            "commit-drop:rate=0.3,method=POST,path=/api/now",
+        );
+        check("status=503:count=5", "status=503:count=5");
+        check(" 202 ", "202");
+        check("rate-limit", "rate-limit=1");
+        check("delay=1500:after=2,count=1", "delay=1500:count=1,after=2");
+        for kind in [
+            "drop-before",
+            "hibernate",
+            "html-login",
+            "semaphore",
+            "commit-drop",
+            "commit-cut=20",
+            "commit-500",
+            "commit-202",
+            "truncated-json",
+            "revoke-token",
+            "index-lag=50",
+            "drop-field=a",
+            "hide-table=b",
+        ] {
+            check(kind, kind);
+        }
+    }
+
+    #[test]
+    fn errors_say_what_was_expected() {
+        for (text, words) in [
+            ("nothing", "unknown kind"),
+            ("status", "status=CODE"),
+            ("status=99", "from 200 to 599"),
+            ("drop-field", "drop-field=NAME"),
+            ("202:often", "KEY=VALUE"),
+            ("202:rate=2", "from 0 to 1"),
+            ("202:count=x", "count needs a whole number"),
+            ("202:colour=red", "known keys"),
+        ] {
+            let error = text.parse::<Fault>().unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    fn ends(faults: &mut Faults, method: &str, path: &str, times: usize) -> Vec<Option<Kind>> {
+        (0..times).map(|_| faults.judge(method, path).end).collect()
+    }
+
+    #[test]
+    fn the_first_that_fires_ends_it_and_the_others_are_not_used_up() {
+        let rules = ["status=503:count=1,after=1,method=POST", "hibernate:count=1,path=/api"];
+        let mut faults = Faults::new(rules.map(|r| r.parse().unwrap()).into(), 1);
+        assert_eq!(ends(&mut faults, "GET", "/oauth_token.do", 1), [None]);
+        let expected = [Some(Kind::Hibernate), Some(Kind::Status(503)), None];
+        assert_eq!(ends(&mut faults, "POST", "/api/now", 3), expected);
+        let mut faults =
+            Faults::new(["status=500:count=1", "202:count=1"].map(|r| r.parse().unwrap()).into(), 1);
+        assert_eq!(ends(&mut faults, "GET", "/", 3), [Some(Kind::Status(500)), Some(Kind::Accepted), None]);
+    }
+
+    #[test]
+    fn chances_depend_on_the_seed_alone() {
+        let fired = |seed| {
+            let mut faults = Faults::new(vec![Fault::new(Kind::CommitDrop).rate(0.3)], seed);
+            ends(&mut faults, "POST", "/", 1000).iter().filter(|e| e.is_some()).count()
+        };
+        assert_eq!(fired(1), fired(1));
+        assert!((200..400).contains(&fired(1)), "{}", fired(1));
+    }
+
+    #[test]
+    fn what_only_changes_a_request_adds_up() {
+        let rules =
+            ["delay=5", "drop-field=a", "drop-field=b", "hide-table=c", "index-lag=9", "revoke-token", "202"];
+        let verdict = Faults::new(rules.map(|r| r.parse().unwrap()).into(), 1).judge("GET", "/");
+        assert_eq!((verdict.delay, verdict.revoke), (Duration::from_millis(5), true));
+        assert_eq!(verdict.tweaks.drop_fields, ["a", "b"]);
+        assert_eq!(verdict.tweaks.hidden, ["c"]);
+        assert_eq!(verdict.tweaks.index_lag, Some(Duration::from_millis(9)));
+        assert_eq!(verdict.end, Some(Kind::Accepted));
+    }
+}

@@ -227,3 +227,83 @@ impl Instance {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Options;
+    use super::super::trial::{Trial, header};
+    use super::*;
+
+    fn trial() -> Trial {
+        let imports =
+            vec!["u_alerts=incident:correlation_id".parse().unwrap(), "u_lost=u_nowhere".parse().unwrap()];
+        Trial::with(Options { imports, ..Options::default() })
+    }
+
+    #[test]
+    fn rows_are_inserted_updated_or_ignored() {
+        let mut trial = trial();
+        let mut send = |impact: &str| {
+            let body = json!({"correlation_id": "otrelay-1", "impact": impact});
+            let (status, mut answer) = trial.call("POST", "/api/now/import/u_alerts", &body);
+            assert_eq!((status, &answer["staging_table"]), (201, &json!("u_alerts")));
+            answer["result"][0].take()
+        };
+        let first = send("2");
+        assert_eq!((&first["status"], &first["display_value"]), (&json!("inserted"), &json!("INC0010001")));
+        assert_eq!(send("2")["status"], json!("ignored"));
+        let third = send("1");
+        assert_eq!((&third["status"], &third["sys_id"]), (&json!("updated"), &first["sys_id"]));
+        assert_eq!(trial.instance.records("incident").len(), 1);
+    }
+
+    #[test]
+    fn failures_are_told_inside_the_result() {
+        let mut trial = trial();
+        let (status, answer) = trial.call("POST", "/api/now/import/u_lost", &json!({}));
+        assert_eq!((status, &answer["result"][0]["status"]), (201, &json!("error")));
+        let (_, answer) = trial.call("POST", "/api/now/import/u_alerts", &json!({"state": "6"}));
+        assert!(answer["result"][0]["error_message"].as_str().unwrap().starts_with("Data Policy Exception"));
+        assert_eq!(trial.call("POST", "/api/now/import/u_other", &json!({})).0, 400);
+    }
+
+    #[test]
+    fn outcomes_can_be_read_again() {
+        let mut trial = trial();
+        let answer = trial.answer("POST", "/api/now/import/sn_si_incident_import", "{}");
+        let place = header(&answer, "location").unwrap().strip_prefix("http://sim").unwrap().to_owned();
+        let (status, again) = trial.call("GET", &place, &Value::Null);
+        assert_eq!((status, again), (200, serde_json::from_slice(&answer.body).unwrap()));
+        assert_eq!(trial.instance.records("sn_si_incident").len(), 1);
+    }
+
+    #[test]
+    fn many_at_once_by_label() {
+        let mut trial = trial();
+        let body =
+            json!({"records": [{"Short Description": "a", "Correlation Id": "x"}, {"Correlation Id": "y"}]});
+        let (status, answer) = trial.call("POST", "/api/now/import/u_alerts/insertMultiple", &body);
+        assert_eq!(status, 201);
+        assert!(answer["import_set_id"].is_string() && answer["multi_import_set_id"].is_string());
+        assert_eq!(trial.list("incident", "", "correlation_id"), ["x", "y"]);
+        assert_eq!(trial.list("sys_import_set_row", "", "sys_import_state"), ["inserted", "inserted"]);
+    }
+
+    #[test]
+    fn files() {
+        let mut trial = Trial::new();
+        let id = trial.make("incident", &json!({}))["sys_id"].as_str().unwrap().to_owned();
+        let target =
+            format!("/api/now/attachment/file?table_name=incident&table_sys_id={id}&file_name=a.pcap");
+        let login = [("authorization", "Basic YWRtaW46YWRtaW4="), ("accept", "*/*"), ("content-type", "a/b")];
+        let answer = trial.raw("POST", &target, &login, "bytes");
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, &body["result"]["size_bytes"]), (201, &json!("5")));
+        let file = body["result"]["sys_id"].as_str().unwrap();
+        let got = trial.answer("GET", &format!("/api/now/attachment/{file}/file"), "");
+        assert_eq!((got.body.as_slice(), header(&got, "content-type")), (b"bytes".as_slice(), Some("a/b")));
+        assert_eq!(trial.raw("POST", "/api/now/attachment/file?table_name=x", &login, "").status, 400);
+        assert_eq!(trial.answer("DELETE", &format!("/api/now/attachment/{file}"), "").status, 204);
+        assert_eq!(trial.answer("GET", &format!("/api/now/attachment/{file}/file"), "").status, 404);
+    }
+}

@@ -112,3 +112,43 @@ pub(super) fn redact(query: &str) -> String {
     let text = pairs.collect::<Vec<_>>().join("&");
     crate::model::text::clip(&text, 4000).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, status: Option<u16>) -> Entry {
+        Entry {
+            at: Timestamp::EPOCH,
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            query: String::new(),
+            status,
+            fault: None,
+            created: Vec::new(),
+            cookie: false,
+        }
+    }
+
+    #[test]
+    fn counters_go_on_where_entries_end() {
+        let mut ledger = Ledger::default();
+        for number in 0..MAX_ENTRIES + 5 {
+            let made = [Made { table: "incident".to_owned(), sys_id: number.to_string() }];
+            ledger.write(entry("/api/now/v2/table/incident/1", (number % 2 == 0).then_some(201)), &made);
+        }
+        assert_eq!(ledger.entries().len(), MAX_ENTRIES);
+        assert_eq!(ledger.entries()[0].created, ["incident/5"]);
+        let book = ledger.show(1);
+        assert_eq!(book["requests"], json!(MAX_ENTRIES + 5));
+        assert_eq!(book["by_table"]["incident"]["POST"], json!(MAX_ENTRIES + 5));
+        assert_eq!((&book["cut"], &book["by_status"]["201"]), (&json!(5002), &json!(5003)));
+        assert_eq!(book["entries"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn secrets_are_not_written_down() {
+        let text = redact("a=1&X-SN-APIKEY=canary&token=canary&sysparm_query=x^y");
+        assert_eq!(text, "a=1&X-SN-APIKEY=***&token=***&sysparm_query=x^y");
+    }
+}

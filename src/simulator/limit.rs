@@ -89,3 +89,33 @@ pub(super) fn no_worker() -> Answer {
     answer.body = b"Too Many Requests".to_vec();
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::header;
+    use super::*;
+
+    #[test]
+    fn windows_are_full_ones_of_the_clock() {
+        let rule: RateRule = "2/60".parse().unwrap();
+        let mut limiter = Limiter::default();
+        let mut count = |second: i64| limiter.count(rule, Timestamp::from_secs(6000 + second));
+        assert!(!count(10).exceeded && !count(20).exceeded);
+        let third = count(45);
+        assert!(third.exceeded);
+        let refusal = third.refusal();
+        assert_eq!((refusal.status, header(&refusal, "retry-after")), (429, Some("15")));
+        assert_eq!(header(&refusal, "x-ratelimit-limit"), Some("2"));
+        assert_eq!(header(&refusal, "x-ratelimit-reset"), Some("6060"));
+        assert!(header(&refusal, "x-ratelimit-rule").is_some());
+        assert!(!count(60).exceeded);
+    }
+
+    #[test]
+    fn rules_are_read() {
+        assert_eq!("5".parse(), Ok(RateRule { limit: 5, window: Duration::from_hours(1) }));
+        for bad in ["", "x/1", "1/0", "1/90000"] {
+            assert!(bad.parse::<RateRule>().is_err(), "{bad}");
+        }
+    }
+}

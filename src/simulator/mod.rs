@@ -1,16 +1,16 @@
 //! A ServiceNow instance in memory: `otrelay simulate`, `otrelay demo`, and the other side of the tests. The agent
 //! never knows which it talks to.
 //!
-//! **Path of a request.** [`serve`] reads it whole, asks [`fault`] what is to go wrong, hands it to the [`instance`]
-//! through [`router`] (authentication in [`oauth`]), writes it into the [`ledger`] and sends what is left of the
-//! answer. [`admin`] has the addresses below `/simulator`.
+//! **Path of a request.** `serve` reads it whole, asks `fault` what is to go wrong, hands it to the `instance`
+//! through `router` (authentication in `oauth`), writes it into the `ledger` and sends what is left of the
+//! answer. `admin` has the addresses below `/simulator`.
 //!
 //! **Invariants.** A call is one transaction: what the ledger says was created is there, whatever the client heard.
 //! Everything is bounded: bodies, connections, records, tokens, the ledger. Plain HTTP on loopback only.
 //!
 //! **Not here.** Business rules, roles and field ACLs beyond what faults simulate, time zones other than GMT, XML,
 //! relative dates and scripts in queries, CMDB identification (`identifyreconcile`). A reference given by name is
-//! resolved when some record has that name (see [`write`]).
+//! resolved when some record has that name (see `write`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,7 +60,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// HTTPS with a certificate of the simulator's own CA.
     pub tls: bool,
-    /// Names in that certificate, besides `localhost` and the address.
+    /// Names in that certificate, besides `localhost` and the address. The first one stands in links when it listens
+    /// on all addresses.
     pub tls_names: Vec<String>,
     /// User that may log in.
     pub user: String,
@@ -249,7 +250,13 @@ async fn bind(options: Options) -> Result<(TcpListener, Parts), SimError> {
     } else {
         (None, None)
     };
-    let url = format!("{}://{address}", if options.tls { "https" } else { "http" });
+    let url = if options.tls && address.ip().is_unspecified() {
+        // Links and `Location` need a host that a caller can reach.
+        let host = options.tls_names.first().map_or("localhost", String::as_str);
+        format!("https://{host}:{}", address.port())
+    } else {
+        format!("{}://{address}", if options.tls { "https" } else { "http" })
+    };
     let shared = serve::Shared::new(serve::State::new(options, url.clone()));
     Ok((listener, Parts { shared, url, ca_pem, tls, stop: CancellationToken::new() }))
 }

@@ -239,7 +239,13 @@ impl Instance {
 
     /// Who makes this call, or the 401 for it.
     pub(super) fn authenticate(&self, call: &Call) -> Result<User, Answer> {
-        self.who(call).ok_or_else(Answer::unauthenticated)
+        self.who(call).ok_or_else(|| {
+            if call.header("x-sn-apikey").is_some() {
+                let detail = "Required to provide Auth information";
+                return Answer::error(401, "User is not authenticated", Some(detail));
+            }
+            Answer::unauthenticated()
+        })
     }
 
     fn who(&self, call: &Call) -> Option<User> {
@@ -276,4 +282,186 @@ fn random_token() -> Option<String> {
     let mut bytes = [0; 48];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).ok()?;
     Some(format!("{}_s", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Options;
+    use super::super::trial::Trial;
+    use super::*;
+    use crate::model::Secret;
+
+    const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+    const PASSWORD: &str =
+        "grant_type=password&client_id=otrelay&client_secret=otrelay&username=admin&password=admin";
+
+    fn token(trial: &mut Trial, form: &str) -> Value {
+        let answer = trial.raw("POST", "/oauth_token.do", &[FORM], form);
+        let body = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.status, 200, "{form}: {body}");
+        body
+    }
+
+    fn bearer(trial: &mut Trial, token: &Value) -> u16 {
+        let login = format!("Bearer {}", token.as_str().unwrap());
+        let headers = [("authorization", login.as_str()), ("accept", "*/*")];
+        trial.raw("GET", "/api/now/table/incident", &headers, "").status
+    }
+
+    fn check_refused(trial: &mut Trial, target: &str, headers: &[(&str, &str)], form: &str) {
+        let answer = trial.raw("POST", target, headers, form);
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.status, 401, "{target} {form}");
+        assert_eq!(body, json!({"error_description": "access_denied", "error": "server_error"}));
+    }
+
+    #[test]
+    fn the_password_grant_repeats_its_token_until_it_ends() {
+        let mut trial = Trial::new();
+        let first = token(&mut trial, PASSWORD);
+        assert_eq!((&first["expires_in"], &first["token_type"]), (&json!(1799), &json!("Bearer")));
+        assert_eq!(bearer(&mut trial, &first["access_token"]), 200);
+        trial.wait(1000);
+        let second = token(&mut trial, PASSWORD);
+        assert_eq!(second["access_token"], first["access_token"]);
+        assert_eq!((&second["expires_in"], &second["refresh_token"]), (&json!(799), &first["refresh_token"]));
+        trial.wait(799);
+        assert_eq!(bearer(&mut trial, &first["access_token"]), 401);
+        assert_ne!(token(&mut trial, PASSWORD)["access_token"], first["access_token"]);
+    }
+
+    #[test]
+    fn a_refresh_echoes_the_refresh_token_and_it_dies_after_100_days() {
+        let mut trial = Trial::new();
+        let first = token(&mut trial, PASSWORD);
+        let text = first["refresh_token"].as_str().unwrap();
+        let form =
+            format!("grant_type=refresh_token&client_id=otrelay&client_secret=otrelay&refresh_token={text}");
+        trial.wait(99 * 86_400);
+        let second = token(&mut trial, &form);
+        assert_eq!(second["refresh_token"], first["refresh_token"]);
+        assert_ne!(second["access_token"], first["access_token"]);
+        assert_eq!(token(&mut trial, PASSWORD)["access_token"], second["access_token"]);
+        // The password grant has moved the end of the refresh token; a refresh does not.
+        trial.wait(99 * 86_400);
+        token(&mut trial, &form);
+        trial.wait(86_400);
+        check_refused(&mut trial, "/oauth_token.do", &[FORM], &form);
+    }
+
+    #[test]
+    fn every_refusal_looks_the_same() {
+        let mut trial = Trial::new();
+        for form in [
+            "",
+            "grant_type=magic&client_id=otrelay&client_secret=otrelay",
+            "grant_type=password&client_id=otrelay&client_secret=wrong&username=admin&password=admin",
+            "grant_type=password&client_id=otrelay&client_secret=otrelay&username=admin&password=wrong",
+            "grant_type=password&client_id=otrelay&client_secret=otrelay&username=abel.tuter&password=admin",
+            "grant_type=refresh_token&client_id=otrelay&client_secret=otrelay&refresh_token=old",
+            "grant_type=client_credentials&client_id=otrelay&client_secret=wrong",
+            "grant_type=client_credentials&client_id=otrelay",
+        ] {
+            check_refused(&mut trial, "/oauth_token.do", &[FORM], form);
+        }
+        check_refused(&mut trial, &format!("/oauth_token.do?{PASSWORD}"), &[FORM], "");
+        check_refused(&mut trial, "/oauth_token.do", &[("content-type", "application/json")], PASSWORD);
+    }
+
+    #[test]
+    fn client_credentials_have_no_refresh_token_and_a_switch() {
+        let mut trial = Trial::new();
+        let form = "grant_type=client_credentials&client_id=otrelay&client_secret=otrelay";
+        let got = token(&mut trial, form);
+        assert_eq!(got.get("refresh_token"), None);
+        assert_eq!(bearer(&mut trial, &got["access_token"]), 200);
+        let off = "glide.oauth.inbound.client.credential.grant_type.enabled".to_owned();
+        let properties = vec![(off, "false".to_owned())];
+        let mut trial = Trial::with(Options { properties, ..Options::default() });
+        check_refused(&mut trial, "/oauth_token.do", &[FORM], form);
+    }
+
+    #[test]
+    fn the_client_may_come_as_basic() {
+        let mut trial = Trial::new();
+        let login = format!("Basic {}", STANDARD.encode("otrelay:otrelay"));
+        let headers = [FORM, ("authorization", login.as_str())];
+        let form = "grant_type=password&username=admin&password=admin";
+        assert_eq!(trial.raw("POST", "/oauth_token.do", &headers, form).status, 200);
+        check_refused(&mut trial, "/oauth_token.do", &headers, "grant_type=client_credentials");
+    }
+
+    #[test]
+    fn an_assertion_is_judged_by_its_claims_and_used_once() {
+        let mut trial = Trial::new();
+        let now = trial.clock_secs();
+        let jwt = |claims: &Value| {
+            let part = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
+            let head = part(&json!({"alg": "RS256", "kid": "k"}));
+            let grant = "grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer";
+            format!("{grant}&assertion={head}.{}.c2ln", part(claims))
+        };
+        let good = json!({"aud": "otrelay", "iss": "otrelay", "sub": "admin", "exp": now + 60, "jti": "1"});
+        let got = token(&mut trial, &jwt(&good));
+        assert_eq!(got.get("refresh_token"), None);
+        assert_eq!(bearer(&mut trial, &got["access_token"]), 200);
+        check_refused(&mut trial, "/oauth_token.do", &[FORM], &jwt(&good));
+        for (claim, value) in [
+            ("aud", json!("x")),
+            ("iss", json!("x")),
+            ("sub", json!("x")),
+            ("exp", json!(now)),
+            ("jti", json!(2)),
+        ] {
+            let mut bad = good.clone();
+            bad["jti"] = json!(claim);
+            bad[claim] = value;
+            check_refused(&mut trial, "/oauth_token.do", &[FORM], &jwt(&bad));
+        }
+        check_refused(&mut trial, "/oauth_token.do", &[FORM], &format!("{}&client_id=otrelay", jwt(&good)));
+    }
+
+    #[test]
+    fn a_revoked_token_is_gone() {
+        let mut trial = Trial::new();
+        let got = token(&mut trial, PASSWORD);
+        let target = format!("/oauth_revoke_token.do?token={}", got["access_token"].as_str().unwrap());
+        assert_eq!(trial.raw("GET", &target, &[], "").status, 200);
+        assert_eq!(bearer(&mut trial, &got["access_token"]), 401);
+        let again = token(&mut trial, PASSWORD);
+        assert_eq!(bearer(&mut trial, &again["access_token"]), 200);
+        trial.instance.tokens.revoke_access();
+        assert_eq!(bearer(&mut trial, &again["access_token"]), 401);
+    }
+
+    #[test]
+    fn other_ways_to_log_in() {
+        let key = Some(Secret::new("test", "k-1"));
+        let mut trial = Trial::with(Options { api_key: key, ..Options::default() });
+        let mut check = |login: &[(&str, &str)], target: &str, expected: u16| {
+            let headers: Vec<_> = login.iter().copied().chain([("accept", "application/json")]).collect();
+            assert_eq!(trial.raw("GET", target, &headers, "").status, expected, "{login:?} {target}");
+        };
+        let path = "/api/now/table/incident";
+        check(&[], path, 401);
+        check(&[("x-sn-apikey", "k-1")], path, 200);
+        check(&[("x-sn-apikey", "k-2")], path, 401);
+        check(&[], &format!("{path}?x-sn-apikey=k-1"), 200);
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        check(&[("authorization", &basic("admin:admin"))], path, 200);
+        check(&[("authorization", &basic("admin:x"))], path, 401);
+        check(&[("authorization", "Bearer x")], path, 401);
+        check(&[("authorization", "Basic !")], path, 401);
+    }
+
+    #[test]
+    fn basic_authentication_can_be_switched_off() {
+        let switch = "glide.authenticate.basic_auth.restriction.enforce".to_owned();
+        let properties = vec![(switch, "true".to_owned())];
+        let mut trial = Trial::with(Options { properties, ..Options::default() });
+        let (status, answer) = trial.call("GET", "/api/now/table/incident", &Value::Null);
+        let error =
+            json!({"message": "User Not Authenticated", "detail": "Required to provide Auth information"});
+        assert_eq!((status, &answer["error"]), (401, &error));
+    }
 }

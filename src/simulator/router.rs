@@ -131,3 +131,66 @@ fn headers(call: &Call) -> Result<(), Answer> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::Trial;
+    use super::*;
+
+    /// A call with a valid login and those headers.
+    fn check(method: &str, target: &str, headers: &[(&str, &str)], body: &str, expected: u16) {
+        let login = ("authorization", "Basic YWRtaW46YWRtaW4=");
+        let headers: Vec<_> = headers.iter().copied().chain([login]).collect();
+        let answer = Trial::new().raw(method, target, &headers, body);
+        assert_eq!(answer.status, expected, "{method} {target} {headers:?}");
+    }
+
+    #[test]
+    fn headers_are_insisted_on() {
+        let (path, accept, kind) =
+            ("/api/now/table/incident", ("accept", "application/json"), ("content-type", "application/json"));
+        check("GET", path, &[accept], "", 200);
+        check("GET", path, &[("accept", "*/*")], "", 200);
+        check("GET", path, &[], "", 400);
+        check("GET", path, &[("accept", "application/xml")], "", 406);
+        check("POST", path, &[accept, kind], "{}", 201);
+        check("POST", path, &[accept, ("content-type", "application/json; charset=utf-8")], "", 201);
+        check("POST", path, &[accept], "{}", 400);
+        check("POST", path, &[accept, ("content-type", "text/plain")], "{}", 415);
+        check("POST", path, &[accept, kind], "{\"a\":", 400);
+        check("POST", path, &[accept, kind], "7", 400);
+        check("DELETE", &format!("{path}/00"), &[accept], "", 404);
+        check("POST", &format!("{path}/00"), &[accept, kind, ("x-http-method-override", "PATCH")], "{}", 404);
+    }
+
+    #[test]
+    fn paths_that_lead_nowhere() {
+        for path in
+            ["/", "/api/now/", "/api/now/table", "/api/now/table/", "/api/now/v3/table/incident", "/x.do"]
+        {
+            check("GET", path, &[("accept", "*/*")], "", 400);
+        }
+    }
+
+    #[test]
+    fn a_short_address_stands_for_the_long_one() {
+        let mut trial = Trial::new();
+        trial.make("incident", &json!({"impact": "1"}));
+        trial.make("incident", &json!({}));
+        let long = "http://sim/api/now/table/incident?sysparm_query=impact%3D1&sysparm_fields=impact";
+        let (_, answer) = trial.call("POST", "/api/now/tinyurl", &json!({ "url": long }));
+        let token = answer["result"].as_str().unwrap();
+        let target = format!("/api/now/table/incident?sysparm_tiny={token}");
+        assert_eq!(trial.call("GET", &target, &Value::Null).1["result"], json!([{"impact": "1"}]));
+    }
+
+    #[test]
+    fn events_are_inserted_in_bulk() {
+        let mut trial = Trial::new();
+        let body = json!({"records": [{"source": "otrelay", "severity": "2"}, {"source": "otrelay"}]});
+        let (status, answer) = trial.call("POST", "/api/global/em/jsonv2", &body);
+        let text = json!({"Default Bulk Endpoint": "2 events were inserted"});
+        assert_eq!((status, &answer["result"]), (200, &text));
+        assert_eq!(trial.instance.records("em_event").len(), 2);
+    }
+}

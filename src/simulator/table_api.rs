@@ -26,8 +26,7 @@ impl Instance {
             _ => Err(Answer::no_verb(&call.method)),
         };
         let mut answer = done.unwrap_or_else(|refusal| refusal);
-        let silent = call.params.flag("x-no-response-body")
-            || call.header("x-no-response-body").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        let silent = call.header("x-no-response-body").is_some_and(|v| v.eq_ignore_ascii_case("true"));
         if call.method == Method::HEAD || silent && answer.status < 300 {
             answer.body.clear();
         }
@@ -187,5 +186,160 @@ impl Instance {
         let name = table.name.clone();
         self.drop_row(&name, seq);
         Ok(Answer::empty(204))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::trial::{Trial, header};
+    use super::*;
+
+    const PATH: &str = "/api/now/table/incident";
+
+    fn with_incidents(count: usize) -> Trial {
+        let mut trial = Trial::new();
+        for number in 0..count {
+            trial.make("incident", &json!({"short_description": format!("n{number}")}));
+            trial.wait(1);
+        }
+        trial
+    }
+
+    #[test]
+    fn pages_have_a_count_and_links() {
+        let mut trial = with_incidents(25);
+        let mut page = |offset: usize| {
+            let target = format!("{PATH}?sysparm_limit=10&sysparm_offset={offset}&sysparm_fields=number");
+            trial.answer("GET", &target, "")
+        };
+        let first = page(0);
+        assert_eq!(header(&first, "x-total-count"), Some("25"));
+        let url = |offset: usize| {
+            format!("<http://sim{PATH}?sysparm_limit=10&sysparm_fields=number&sysparm_offset={offset}>")
+        };
+        let expected = format!("{};rel=\"next\",{};rel=\"first\",{};rel=\"last\"", url(10), url(0), url(20));
+        assert_eq!(header(&first, "link"), Some(expected.as_str()));
+        let last = page(20);
+        let rows: Value = serde_json::from_slice(&last.body).unwrap();
+        assert_eq!(rows["result"].as_array().unwrap().len(), 5);
+        assert!(!header(&last, "link").unwrap().contains("rel=\"next\""));
+        assert!(header(&last, "link").unwrap().contains(&format!("{};rel=\"prev\"", url(10))));
+        assert_eq!(serde_json::from_slice::<Value>(&page(30).body).unwrap(), json!({"result": []}));
+    }
+
+    #[test]
+    fn count_and_links_can_be_left_out() {
+        let mut trial = with_incidents(2);
+        let answer = trial.answer("GET", &format!("{PATH}?sysparm_no_count=true"), "");
+        assert_eq!((header(&answer, "x-total-count"), header(&answer, "link")), (None, None));
+        let answer = trial.answer("GET", &format!("{PATH}?sysparm_suppress_pagination_header=True"), "");
+        assert_eq!((header(&answer, "x-total-count"), header(&answer, "link")), (Some("2"), None));
+        let answer = trial.answer("HEAD", PATH, "");
+        assert_eq!((answer.status, answer.body.len(), header(&answer, "x-total-count")), (200, 0, Some("2")));
+    }
+
+    #[test]
+    fn an_empty_list_is_404_only_in_v1() {
+        let mut trial = Trial::new();
+        for (path, status) in [
+            ("/api/now/v1/table/incident", 404),
+            ("/api/now/v2/table/incident", 200),
+            ("/api/now/table/incident", 200),
+        ] {
+            assert_eq!(trial.call("GET", path, &Value::Null).0, status, "{path}");
+        }
+    }
+
+    #[test]
+    fn verbs_and_their_answers() {
+        let mut trial = Trial::new();
+        let made = trial.answer("POST", &format!("{PATH}?sysparm_query=number=x"), "{\"impact\":\"1\"}");
+        let record: Value = serde_json::from_slice(&made.body).unwrap();
+        let id = record["result"]["sys_id"].as_str().unwrap().to_owned();
+        let path = format!("{PATH}/{id}");
+        assert_eq!(
+            (made.status, header(&made, "location")),
+            (201, Some(format!("http://sim{path}").as_str()))
+        );
+        assert_eq!(made.made.len(), 1);
+        assert_eq!(trial.call("GET", &path, &Value::Null).1["result"]["impact"], json!("1"));
+        assert_eq!(trial.call("PUT", &path, &json!({"urgency": "1"})).1["result"]["priority"], json!("1"));
+        assert_eq!(
+            trial.call("PATCH", &path, &json!([{"urgency": "2"}, {}])).1["result"]["urgency"],
+            json!("2")
+        );
+        let headers = [
+            ("authorization", "Basic YWRtaW46YWRtaW4="),
+            ("accept", "*/*"),
+            ("content-type", "application/json"),
+            ("x-no-response-body", "true"),
+        ];
+        let silent = trial.raw("PATCH", &path, &headers, "{}");
+        assert_eq!((silent.status, silent.body.len()), (200, 0));
+        let gone = trial.answer("DELETE", &path, "");
+        assert_eq!((gone.status, gone.body.len()), (204, 0));
+        let (status, answer) = trial.call("GET", &path, &Value::Null);
+        let error = json!({"message": "No Record found",
+            "detail": "Record doesn't exist or ACL restricts the record retrieval"});
+        assert_eq!((status, &answer["error"], &answer["status"]), (404, &error, &json!("failure")));
+        assert_eq!(trial.call("DELETE", PATH, &Value::Null).0, 405);
+        assert_eq!(trial.call("POST", &path, &json!({})).0, 405);
+    }
+
+    #[test]
+    fn tables_that_are_not_there_or_hidden() {
+        let mut trial = Trial::new();
+        let (status, answer) = trial.call("GET", "/api/now/table/sys_nonexistent", &Value::Null);
+        let error = json!({"message": "Invalid table sys_nonexistent", "detail": null});
+        assert_eq!((status, &answer["error"]), (400, &error));
+        assert_eq!(trial.call("GET", "/api/now/table/cmdb_ci_ot_sensor", &Value::Null).0, 400);
+        trial.tweaks.hidden.push("problem".to_owned());
+        let (status, answer) = trial.call("POST", "/api/now/table/problem", &json!({}));
+        let detail = json!("User is unauthorized to access table: problem");
+        assert_eq!((status, &answer["error"]["detail"]), (403, &detail));
+        assert!(trial.instance.records("problem").is_empty());
+    }
+
+    #[test]
+    fn a_dropped_condition_returns_everything_unless_a_property_says_otherwise() {
+        let mut trial = with_incidents(3);
+        assert_eq!(trial.list("incident", "corelation_id=x", "number").len(), 3);
+        assert_eq!(trial.list("incident", "opened_atFOOBAR7", "number").len(), 3);
+        assert_eq!(trial.list("incident", "correlation_id=x", "number").len(), 0);
+        trial.make("sys_properties", &json!({"name": "unrelated", "value": "true"}));
+        let id = trial.list("sys_properties", "name=glide.invalid_query.returns_no_rows", "sys_id").remove(0);
+        trial.call("PATCH", &format!("/api/now/table/sys_properties/{id}"), &json!({"value": "true"}));
+        assert_eq!(trial.list("incident", "corelation_id=x", "number").len(), 0);
+    }
+
+    #[test]
+    fn lists_by_key_by_time_and_by_plain_parameters() {
+        let mut trial = with_incidents(3);
+        trial.make("incident", &json!({"correlation_id": "otrelay-a"}));
+        trial.make("incident", &json!({"correlation_id": "otrelay-b", "state": "2"}));
+        let keys = trial.list("incident", "correlation_idINotrelay-b,otrelay-a,otrelay-c", "correlation_id");
+        assert_eq!(keys, ["otrelay-a", "otrelay-b"]);
+        let late = trial.list("incident", "sys_updated_on>=2026-11-21 08:15:02^ORDERBYDESCnumber", "number");
+        assert_eq!(late, ["INC0010005", "INC0010004", "INC0010003"]);
+        assert_eq!(trial.list("incident", "opened_by.user_name=admin^state=2", "number"), ["INC0010005"]);
+        assert_eq!(trial.list("incident", "opened_by=javascript:gs.getUserID()", "number").len(), 5);
+        assert_eq!(trial.list("task", "state=2", "sys_class_name"), ["incident"]);
+        let target = format!("{PATH}?state=in%20progress&nosuch=1&sysparm_fields=number");
+        let (_, answer) = trial.call("GET", &target, &Value::Null);
+        assert_eq!(answer["result"], json!([{"number": "INC0010005"}]));
+    }
+
+    #[test]
+    fn a_lagging_index_hides_new_records_from_lists_only() {
+        let mut trial = Trial::new();
+        trial.tweaks.index_lag = Some(std::time::Duration::from_secs(5));
+        let made = trial.make("incident", &json!({"correlation_id": "otrelay-a"}));
+        let path = format!("{PATH}/{}", made["sys_id"].as_str().unwrap());
+        assert!(trial.list("incident", "correlation_id=otrelay-a", "number").is_empty());
+        assert_eq!(trial.call("GET", &path, &Value::Null).0, 200);
+        trial.wait(5);
+        assert_eq!(trial.list("incident", "correlation_id=otrelay-a", "number").len(), 1);
     }
 }

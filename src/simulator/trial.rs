@@ -18,7 +18,7 @@ use crate::model::Timestamp;
 /// An instance and its clock.
 pub(super) struct Trial {
     pub(super) instance: Instance,
-    pub(super) clock: Arc<ManualClock>,
+    clock: Arc<ManualClock>,
     pub(super) tweaks: Tweaks,
 }
 
@@ -42,6 +42,11 @@ impl Trial {
     /// Seconds pass.
     pub(super) fn wait(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// What the clock shows.
+    pub(super) fn clock_secs(&self) -> i64 {
+        self.instance.clock.now().as_secs()
     }
 
     /// Any call with those headers.

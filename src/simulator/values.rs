@@ -162,7 +162,11 @@ mod tests {
         check("impact", "", &json!("1"));
         check("impact", "sysparm_display_value=False", &json!("1"));
         check("impact", "sysparm_display_value=True", &json!("1 - High"));
-        check("priority", "sysparm_display_value=all", &json!({"display_value": "3 - Moderate", "value": "3"}));
+        check(
+            "priority",
+            "sysparm_display_value=all",
+            &json!({"display_value": "3 - Moderate", "value": "3"}),
+        );
         check("active", "sysparm_display_value=all", &json!({"display_value": "true", "value": "true"}));
         check("sys_mod_count", "", &json!("0"));
         check("close_notes", "", &json!(""));

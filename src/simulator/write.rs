@@ -410,14 +410,18 @@ mod tests {
         let path = format!("/api/now/table/incident/{id}");
         let (status, answer) = trial.call("PATCH", &path, &json!({"state": "6"}));
         assert_eq!(status, 403);
-        let text = "Data Policy Exception: The following fields are mandatory: Resolution code, Resolution notes";
+        let text =
+            "Data Policy Exception: The following fields are mandatory: Resolution code, Resolution notes";
         assert_eq!(answer["error"]["detail"], json!(text));
         assert_eq!(trial.call("PATCH", &path, &json!({"state": "3"})).0, 403);
 
         let close = json!({"state": "6", "close_code": "User error", "close_notes": "done"});
         let (_, answer) = trial.call("PATCH", &path, &close);
         let result = &answer["result"];
-        assert_eq!((&result["active"], &result["resolved_at"]), (&json!("true"), &json!("2026-11-21 08:15:00")));
+        assert_eq!(
+            (&result["active"], &result["resolved_at"]),
+            (&json!("true"), &json!("2026-11-21 08:15:00"))
+        );
         let (_, answer) = trial.call("PATCH", &path, &json!({"state": "2"}));
         assert_eq!(answer["result"]["reopen_count"], json!("1"));
         let (_, answer) = trial.call("PUT", &path, &json!({"incident_state": "7"}));

@@ -1,3 +1,5 @@
+//! Tests of the EVE format: real lines, odd lines, and what becomes of them.
+
 use super::*;
 
 fn settings() -> Settings {

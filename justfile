@@ -1,0 +1,50 @@
+# The commands that CI runs, under short names. `just` lists them.
+
+export CROSS_CONFIG := "cross.toml"
+
+_default:
+    @just --list --unsorted
+
+# Everything that has to pass before a change goes in
+ci: fmt-check lint test deny docs
+
+# All tests; `just test tidy` only those with that word
+test *ARGS:
+    cargo test --locked {{ ARGS }}
+
+# Lints are errors, with the simulator and without it
+lint:
+    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --lib --bins --no-default-features -- -D warnings
+
+# Format the code
+fmt:
+    cargo fmt
+
+# Say what is not formatted
+fmt-check:
+    cargo fmt --check
+
+# Licences, banned libraries, sources; needs no network
+deny:
+    cargo deny --locked check bans licenses sources
+
+# Known vulnerabilities of the libraries; asks the network for the list
+advisories:
+    cargo deny --locked check advisories
+
+# The documentation of the code; a broken link is an error
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
+
+# The main job from nothing, against the built-in ServiceNow simulator
+demo *ARGS:
+    cargo run --locked --release -- demo {{ ARGS }}
+
+# Benchmarks; `just bench rules` one of them
+bench NAME="":
+    cargo bench --locked {{ if NAME == "" { "--benches" } else { "--bench " + NAME } }}
+
+# Fuzz one target for some seconds (needs nightly and cargo-fuzz)
+fuzz TARGET SECONDS="60":
+    cargo +nightly fuzz run {{ TARGET }} -- -max_total_time={{ SECONDS }}

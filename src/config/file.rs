@@ -4,6 +4,7 @@
 //! so that they are refused by name and not as unknown; what may stand where is decided by `check`.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
@@ -11,6 +12,7 @@ use super::problem::{At, Problems};
 use super::read::{
     Field, List, Merge, Named, Node, Read, Reader, Table, append, merge_table, once, quoted, table, word,
 };
+use super::{duration, size};
 use crate::model::SecretString;
 
 table! {
@@ -30,10 +32,10 @@ table! {
         rule: List<Rule>,
         /// Device attributes.
         devices: Devices,
-        /// Status page and metrics.
-        status: Status,
-        /// Cases for `otrelay test`.
-        test: List<Case>,
+        /// Status page and metrics. Not supported yet.
+        (later) status: Status,
+        /// Cases for `otrelay test`. Not supported yet.
+        (later) test: List<Case>,
     }
 
     /// This sensor.
@@ -55,19 +57,19 @@ table! {
         /// `false`: take in and keep, push nothing. Default true.
         enabled: bool,
         /// Time between two pushes, at least 5m. Default 60m.
-        interval: String,
-        /// How often ticket states are read back, at least 5m.
-        tickets_interval: String,
+        interval: Period,
+        /// How often ticket states are read back, at least 5m. Not supported yet.
+        (later) tickets_interval: Period,
         /// Alerts up to this old are forwarded when a source is first read; `0s`: only new ones; `all`. Default 7d.
-        backfill: String,
+        backfill: Backfill,
     }
 
     /// What is kept on disk.
     Buffer {
         /// Size of the whole state directory, at least 8MiB. Default 256MiB.
-        max_size: String,
+        max_size: Size,
         /// How long delivered alerts are kept. Default 30d.
-        keep_delivered: String,
+        keep_delivered: Period,
         /// What happens when `max_size` is reached. Default `shed-lowest`.
         when_full: WhenFull,
     }
@@ -87,16 +89,16 @@ table! {
         username: String,
         /// Its password.
         password: SecretRef,
-        /// With `auth = "refresh-token"`.
-        refresh_token: SecretRef,
-        /// With `auth = "jwt-bearer"`.
-        private_key: SecretRef,
-        /// With `auth = "jwt-bearer"`: the user to act as.
-        subject: String,
-        /// With `auth = "jwt-bearer"`: which key signs.
-        key_id: String,
-        /// With `auth = "api-key"`.
-        api_key: SecretRef,
+        /// With `auth = "refresh-token"`. Not supported yet.
+        (later) refresh_token: SecretRef,
+        /// With `auth = "jwt-bearer"`. Not supported yet.
+        (later) private_key: SecretRef,
+        /// With `auth = "jwt-bearer"`: the user to act as. Not supported yet.
+        (later) subject: String,
+        /// With `auth = "jwt-bearer"`: which key signs. Not supported yet.
+        (later) key_id: String,
+        /// With `auth = "api-key"`. Not supported yet.
+        (later) api_key: SecretRef,
         /// The proxy on the way there.
         proxy: Proxy,
         /// What is trusted.
@@ -124,16 +126,16 @@ table! {
         ca_file: String,
         /// `sha256:` and the fingerprint of the one certificate that is trusted.
         pin: String,
-        /// The client's certificate, PEM.
-        client_cert_file: String,
-        /// Its key, PEM.
-        client_key_file: String,
-        /// The listener's certificate, PEM.
-        cert_file: String,
-        /// Its key, PEM.
-        key_file: String,
-        /// PEM file with the certificates that senders have to show.
-        client_ca_file: String,
+        /// The client's certificate, PEM. Not supported yet.
+        (later) client_cert_file: String,
+        /// Its key, PEM. Not supported yet.
+        (later) client_key_file: String,
+        /// The listener's certificate, PEM. Not supported yet.
+        (later) cert_file: String,
+        /// Its key, PEM. Not supported yet.
+        (later) key_file: String,
+        /// PEM file with the certificates that senders have to show. Not supported yet.
+        (later) client_ca_file: String,
     }
 
     /// What is read.
@@ -153,20 +155,20 @@ table! {
         signature_severity: bool,
         /// Zone of timestamps without an offset: an IANA name or `+hh:mm`. Default UTC.
         time_zone: String,
-        /// Where a listener waits.
-        listen: OneOrMore,
-        /// Networks that may send.
-        allow: List<String>,
-        /// What syslog messages hold.
-        format: SyslogFormat,
-        /// Where a polled console is.
-        url: String,
-        /// The token that is shown, or asked for.
-        token: SecretRef,
-        /// Certificates of the listener, or what a poll trusts.
-        tls: Tls,
-        /// Time between two polls, at least 5s.
-        poll_interval: String,
+        /// Where a listener waits. Not supported yet.
+        (later) listen: OneOrMore,
+        /// Networks that may send. Not supported yet.
+        (later) allow: List<String>,
+        /// What syslog messages hold. Not supported yet.
+        (later) format: SyslogFormat,
+        /// Where a polled console is. Not supported yet.
+        (later) url: String,
+        /// The token that is shown, or asked for. Not supported yet.
+        (later) token: SecretRef,
+        /// Certificates of the listener, or what a poll trusts. Not supported yet.
+        (later) tls: Tls,
+        /// Time between two polls, at least 5s. Not supported yet.
+        (later) poll_interval: Period,
     }
 
     /// A forwarding rule.
@@ -226,8 +228,8 @@ word! {
     Role {
         /// A sensor.
         Sensor = "sensor",
-        /// A management console.
-        Console = "console",
+        /// A management console. Not supported yet.
+        (later) Console = "console",
     }
 
     /// What happens when the buffer is full.
@@ -244,14 +246,14 @@ word! {
         Password = "password",
         /// OAuth client credentials.
         ClientCredentials = "client-credentials",
-        /// OAuth refresh token.
-        RefreshToken = "refresh-token",
-        /// OAuth JWT bearer.
-        JwtBearer = "jwt-bearer",
-        /// REST API key.
-        ApiKey = "api-key",
-        /// TLS client certificate.
-        ClientCertificate = "client-certificate",
+        /// OAuth refresh token. Not supported yet.
+        (later) RefreshToken = "refresh-token",
+        /// OAuth JWT bearer. Not supported yet.
+        (later) JwtBearer = "jwt-bearer",
+        /// REST API key. Not supported yet.
+        (later) ApiKey = "api-key",
+        /// TLS client certificate. Not supported yet.
+        (later) ClientCertificate = "client-certificate",
         /// Basic authentication.
         Basic = "basic",
     }
@@ -260,20 +262,20 @@ word! {
     SourceKind {
         /// EVE JSON files.
         SuricataEve = "suricata-eve",
-        /// Zeek logs.
-        Zeek = "zeek",
-        /// CEF or LEEF over syslog.
-        Syslog = "syslog",
-        /// The API of a Defender for IoT sensor.
-        DefenderSensor = "defender-sensor",
-        /// The API of a Defender for IoT console.
-        DefenderConsole = "defender-console",
-        /// Plain JSON lines.
-        JsonLines = "json-lines",
-        /// JSON over HTTP.
-        Http = "http",
-        /// This machine.
-        Host = "host",
+        /// Zeek logs. Not supported yet.
+        (later) Zeek = "zeek",
+        /// CEF or LEEF over syslog. Not supported yet.
+        (later) Syslog = "syslog",
+        /// The API of a Defender for IoT sensor. Not supported yet.
+        (later) DefenderSensor = "defender-sensor",
+        /// The API of a Defender for IoT console. Not supported yet.
+        (later) DefenderConsole = "defender-console",
+        /// Plain JSON lines. Not supported yet.
+        (later) JsonLines = "json-lines",
+        /// JSON over HTTP. Not supported yet.
+        (later) Http = "http",
+        /// This machine. Not supported yet.
+        (later) Host = "host",
     }
 
     /// What syslog messages hold.
@@ -294,8 +296,8 @@ word! {
     ReportType {
         /// Tickets.
         Incidents = "incidents",
-        /// Records of the ServiceNow application.
-        Application = "application",
+        /// Records of the ServiceNow application. Not supported yet.
+        (later) Application = "application",
     }
 
     /// How devices are pushed.
@@ -350,6 +352,96 @@ macro_rules! model_word {
 model_word!(SeverityWord, crate::model::Severity, "severity");
 model_word!(EngineWord, crate::model::Engine, "engine");
 
+/// A duration with the text it was written as.
+#[derive(Clone, Debug)]
+pub(super) struct Period {
+    pub(super) text: String,
+    pub(super) value: Duration,
+}
+
+/// A size in bytes with the text it was written as.
+#[derive(Clone, Debug)]
+pub(super) struct Size {
+    pub(super) text: String,
+    pub(super) value: u64,
+}
+
+/// Which alerts are forwarded when a source is first read.
+#[derive(Clone, Debug)]
+pub(super) enum Backfill {
+    All,
+    Within(Period),
+}
+
+/// Text that `parse` understands.
+fn parsed<T>(
+    node: &Node<'_>,
+    at: &At,
+    reader: &mut Reader<'_>,
+    expected: &str,
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> Option<(String, T)> {
+    let Some(text) = node.get_ref().as_str() else {
+        reader.wrong_type(at, node, expected);
+        return None;
+    };
+    match parse(text) {
+        Ok(value) => Some((text.to_owned(), value)),
+        Err(why) => {
+            reader.problems.error(at, why, |p| p.found(format!("\"{text}\"")).expected(expected));
+            None
+        }
+    }
+}
+
+impl Read for Period {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let (text, value) = parsed(node, at, reader, duration::EXPECTED, duration::parse)?;
+        Some(Self { text, value })
+    }
+}
+
+impl Read for Size {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let (text, value) = parsed(node, at, reader, size::EXPECTED, size::parse)?;
+        Some(Self { text, value })
+    }
+}
+
+impl Read for Backfill {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        if node.get_ref().as_str() == Some("all") {
+            return Some(Self::All);
+        }
+        let expected = format!("\"all\" or {}", duration::EXPECTED);
+        let (text, value) = parsed(node, at, reader, &expected, duration::parse)?;
+        Some(Self::Within(Period { text, value }))
+    }
+}
+
+macro_rules! text_schema {
+    ($($type:ident: $pattern:literal),* $(,)?) => {$(
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    )*};
+}
+text_schema! {
+    Period: r"^\s*([0-9]+\s*(d|h|m|s|ms)\s*)+$",
+    Backfill: r"^(all|\s*([0-9]+\s*(d|h|m|s|ms)\s*)+)$",
+    Size: r"^\s*[0-9]+\s*([kKMmGg][iI]?)?[bB]\s*$",
+}
+
 /// `"any"`, or a list.
 #[derive(Clone, Debug)]
 pub(super) enum AnyOr<T> {
@@ -362,7 +454,10 @@ impl<T: Read> Read for AnyOr<T> {
         match node.get_ref().as_str() {
             Some("any") => Some(Self::Any),
             Some(text) => {
-                let hint = format!("write [\"{}\"]", super::problem::quote(text));
+                let hint = match text.to_ascii_lowercase().as_str() {
+                    "any" | "all" | "*" | "" => "write \"any\"".to_owned(),
+                    _ => format!("write [\"{}\"]", super::problem::quote(text)),
+                };
                 reader.problems.error(at, "text where a list belongs", |p| {
                     p.found(format!("\"{text}\"")).expected("\"any\" or a list in [ ]").hint(hint)
                 });
@@ -470,7 +565,7 @@ impl Read for SecretRef {
         };
         let mut found = Vec::new();
         let mut wrong = false;
-        super::read::entries(table, at, &SECRET_KEYS, reader, |key, node, at, reader| {
+        super::read::entries(table, at, &SECRET_KEYS, &[], reader, |key, node, at, reader| {
             let make = match key {
                 "credential" => Self::Credential,
                 "file" => Self::File,
@@ -538,6 +633,9 @@ once!(
     SeverityWord,
     SecretRef,
     OneOrMore,
+    Period,
+    Size,
+    Backfill,
     Desk,
     Proxy,
     Tls,
@@ -577,7 +675,11 @@ appended!(Source, Rule, Case);
 
 impl Merge for Named<Desk> {
     fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems) {
-        let Some((others, _)) = second.get() else { return };
+        let Some((others, _)) = second.get() else {
+            // A wrong one is remembered, so that it is not said to be missing as well.
+            first.mark(second.at());
+            return;
+        };
         let mut all = first.get().map(|(named, _)| named.0.clone()).unwrap_or_default();
         for (name, desk, at) in &others.0 {
             match all.iter().find(|(known, ..)| known == name) {

@@ -26,7 +26,7 @@ pub(super) fn check(
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
     let mut paths: BTreeMap<&str, &At> = BTreeMap::new();
     let mut checked = Vec::new();
-    for (source, at) in &sources.0 {
+    for (source, at) in &sources.items {
         if let Some((name, place)) = source.name.get() {
             if let Some(first) = names.get(name.as_str()) {
                 let message = format!("two sources have this name, the first at {}", first.line());
@@ -65,7 +65,7 @@ fn one(source: &Source, at: &At, agent: Option<&Agent>, c: &mut Check<'_>) -> Op
     });
     let (kind, place) = c.required("kind", &source.kind, at, "\"suricata-eve\"")?;
     if *kind != SourceKind::SuricataEve {
-        c.not_yet(place, &format!("kind = \"{}\"", kind.as_str()));
+        c.not_yet(place, &format!("kind = \"{}\"", kind.as_str()), "remove this source");
         return None;
     }
     c.effective.note_field("kind", kind.as_str(), &source.kind);

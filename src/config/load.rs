@@ -56,7 +56,8 @@ pub fn load(
     finish(&main, &inputs, complete, environment, purpose, templates, problems)
 }
 
-/// Checks one text as if it were the only config file. Reads no file and no variable: for tests and fuzzing.
+/// Checks one text as if it were the only config file. Reads no variable and no file but the time
+/// zone database: for tests and fuzzing.
 ///
 /// # Errors
 /// With every problem that was found, when at least one of them is an error.

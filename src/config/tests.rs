@@ -396,6 +396,22 @@ fn templates_are_checked_by_whoever_is_asked() {
 }
 
 #[test]
+fn a_file_of_certificates_holds_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    let text =
+        MINIMAL.replace("[[source]]", &format!("tls = {{ ca_file = \"{}\" }}\n[[source]]", ca.display()));
+    let load = || load_files(&[("otrelay.toml", &text)]);
+    std::fs::write(&ca, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let found = messages(load());
+    assert!(found.len() == 1 && found[0].ends_with("holds no certificate"), "{found:?}");
+    std::fs::write(&ca, "# ours\n-----BEGIN CERTIFICATE-----\n").unwrap();
+    assert_eq!(load().unwrap().config.desks[0].tls.ca_file.as_deref(), Some(ca.as_path()));
+    std::fs::write(&ca, vec![b'x'; (1 << 20) + 1]).unwrap();
+    assert!(messages(load())[0].ends_with("is larger than 1 MiB"));
+}
+
+#[test]
 fn ten_thousand_rules_and_no_more() {
     let rules = |n: usize| {
         let mut text = MINIMAL.to_owned();

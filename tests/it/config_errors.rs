@@ -168,7 +168,8 @@ fn show_masks_secrets_and_names_origins() {
     let report: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
     let origin = |key: &str| {
         let values = report["values"].as_array().unwrap();
-        let entry = values.iter().find(|entry| entry["key"] == key).unwrap_or_else(|| panic!("{key}: {report:#}"));
+        let entry =
+            values.iter().find(|entry| entry["key"] == key).unwrap_or_else(|| panic!("{key}: {report:#}"));
         entry["origin"].as_str().unwrap().to_owned()
     };
     assert_eq!(origin("sync.interval"), "default");

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::file::{self, File, Period, Role, Size};
+use super::file::{self, File};
 use super::problem::{At, Level, Problem, Problems};
 use super::read::Field;
 use super::show::{Effective, Origin};
+use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
 use crate::store::{self, WhenFull};
 use crate::{relay, source};
 
-const MIN_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;
 const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
 
@@ -183,14 +184,14 @@ fn sync(sync: &file::Sync, c: &mut Check<'_>) -> (bool, Option<Duration>, Option
         c.not_yet(at, "reading ticket states back", "remove it");
     }
     let week =
-        file::Backfill::Within(Period { text: "7d".to_owned(), value: Duration::from_secs(7 * 86_400) });
+        values::Backfill::Within(Period { text: "7d".to_owned(), value: Duration::from_hours(7 * 24) });
     let backfill = c.value("backfill", &sync.backfill, week, |backfill| match backfill {
-        file::Backfill::All => "all".to_owned(),
-        file::Backfill::Within(period) => period.text.clone(),
+        values::Backfill::All => "all".to_owned(),
+        values::Backfill::Within(period) => period.text.clone(),
     });
     let backfill = backfill.map(|backfill| match backfill {
-        file::Backfill::All => Backfill::All,
-        file::Backfill::Within(period) => Backfill::Within(period.value),
+        values::Backfill::All => Backfill::All,
+        values::Backfill::Within(period) => Backfill::Within(period.value),
     });
     (enabled, interval, backfill)
 }
@@ -209,10 +210,10 @@ fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Opt
         max_size.value
     });
     let keep_delivered = c.duration("keep_delivered", &buffer.keep_delivered, "30d", Duration::ZERO);
-    let when_full = c.value("when_full", &buffer.when_full, file::WhenFull::ShedLowest, |w| w.as_str());
+    let when_full = c.value("when_full", &buffer.when_full, values::WhenFull::ShedLowest, |w| w.as_str());
     let when_full = match when_full? {
-        file::WhenFull::ShedLowest => WhenFull::ShedLowest,
-        file::WhenFull::Refuse => WhenFull::Refuse,
+        values::WhenFull::ShedLowest => WhenFull::ShedLowest,
+        values::WhenFull::Refuse => WhenFull::Refuse,
     };
     Some(store::Settings { dir: dir?, max_size: max_size?, keep_delivered: keep_delivered?, when_full })
 }

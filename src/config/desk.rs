@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use url::{Host, Url};
 
 use super::check::Check;
-use super::file::{AuthKind, Desk, Proxy, SecretRef, Tls};
+use super::file::{Desk, Proxy, Tls};
 use super::problem::At;
 use super::read::{Field, Named};
+use super::values::{AuthKind, SecretRef};
 use super::{Purpose, secret};
 use crate::model::{DeskName, Secret};
 use crate::net::{ProxySettings, TlsSettings};
@@ -120,7 +121,7 @@ fn instance(text: &str, at: &At, c: &mut Check<'_>) -> Option<Url> {
         "https" => {}
         "http" if is_loopback(&url) => {}
         "http" => {
-            error("alerts must not leave unencrypted: http is for loopback addresses only", "use https")
+            error("alerts must not leave unencrypted: http is for loopback addresses only", "use https");
         }
         _ => error("the scheme is neither https nor http", "use https"),
     }

@@ -9,6 +9,7 @@ use super::check::{Check, check};
 use super::problem::{At, Level, Problem, Problems};
 use super::read::{Field, Reader, Table as _};
 use super::show::Effective;
+use super::values::SecretRef;
 use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file};
 
 /// The config file when none is named.
@@ -116,8 +117,8 @@ fn finish(
 
 /// A file that everyone may read should not hold a secret itself.
 fn readable_secrets(one: &file::File, input: &Input<'_>, problems: &mut Problems) {
-    let bare = |field: &Field<file::SecretRef>| {
-        field.get().filter(|(secret, _)| matches!(secret, file::SecretRef::Bare(_))).map(|(_, at)| at.clone())
+    let bare = |field: &Field<SecretRef>| {
+        field.get().filter(|(secret, _)| matches!(secret, SecretRef::Bare(_))).map(|(_, at)| at.clone())
     };
     let Some((desks, _)) = one.servicenow.get() else { return };
     let first = desks.0.iter().find_map(|(_, desk, _)| {

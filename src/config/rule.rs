@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::check::Check;
-use super::file::{Action, AnyOr, EngineWord, ReportType, Rule, SeverityWord};
+use super::file::{Action, Rule};
 use super::problem::{At, list, nearest};
 use super::read::{Field, List, Named};
+use super::values::{AnyOr, EngineWord, ReportType, SeverityWord};
 use crate::model::{DeskName, Engine, Protocol, RuleName, Severity, TableName, protocol};
 use crate::rules::{ActionSettings, RuleSettings};
 
@@ -208,7 +209,7 @@ fn action(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> Option
     if let (Some(ReportType::Application), Some(at)) = (report_type, action.report_type.at()) {
         c.not_yet(at, "report_type = \"application\"", "remove it");
     }
-    let table = c.value("table", &action.table, "incident".to_owned(), |text| text.clone());
+    let table = c.value("table", &action.table, "incident".to_owned(), Clone::clone);
     let table = table.and_then(|text| match TableName::new(&text) {
         Ok(table) => Some(table),
         Err(error) => {

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::file::{self, File, Role};
-use super::problem::{At, Level, Problem, Problems, quote};
+use super::file::{self, File};
+use super::problem::{At, Level, Problem, Problems};
 use super::read::Field;
 use super::show::{Effective, Origin};
+use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
 use crate::store::{self, WhenFull};
 use crate::{relay, source};
 
-const MIN_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;
 const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
 
@@ -96,29 +97,25 @@ impl Check<'_> {
         field.get()
     }
 
-    /// A duration, at least `min`; the default is text as well, so that it is written as people write it.
+    /// A duration, at least `min`; the default is text as well, so that it is shown as people write it.
     pub(super) fn duration(
         &mut self,
         name: &str,
-        field: &Field<String>,
+        field: &Field<Period>,
         default: &str,
         min: Duration,
     ) -> Option<Duration> {
-        let text = self.value(name, field, default.to_owned(), |text| text.clone())?;
-        let found = duration::parse(&text).map_err(|why| (why.to_owned(), duration::EXPECTED.to_owned()));
-        let found = found.and_then(|d| {
+        let value = duration::parse(default).unwrap_or_default();
+        let default = Period { text: default.to_owned(), value };
+        let period = self.value(name, field, default, |period| period.text.clone())?;
+        if let (true, Some(at)) = (period.value < min, field.at()) {
             let least = duration::format(min);
-            let short = || ("too short".to_owned(), format!("at least \"{least}\""));
-            if d < min { Err(short()) } else { Ok(d) }
-        });
-        match (found, field.at()) {
-            (Ok(duration), _) => Some(duration),
-            (Err((why, expected)), Some(at)) => {
-                self.problems.error(at, why, |p| p.found(format!("\"{text}\"")).expected(expected));
-                None
-            }
-            (Err(_), None) => None,
+            self.problems.error(at, "too short", |p| {
+                p.found(format!("\"{}\"", period.text)).expected(format!("at least \"{least}\""))
+            });
+            return None;
         }
+        Some(period.value)
     }
 
     /// One line of at most `max` characters.
@@ -136,8 +133,8 @@ impl Check<'_> {
         Some(text.clone())
     }
 
-    pub(super) fn not_yet(&mut self, at: &At, what: &str) {
-        self.problems.error(at, format!("{what} is not supported yet"), |p| p.hint("remove it"));
+    pub(super) fn not_yet(&mut self, at: &At, what: &str, hint: &str) {
+        self.problems.error(at, format!("{what} is not supported yet"), |p| p.hint(hint));
     }
 }
 
@@ -151,12 +148,13 @@ fn agent(agent: &file::Agent, c: &mut Check<'_>) -> Option<Agent> {
         c.effective.note("name", clean.clone(), Origin::Default);
         Some(clean)
     };
-    let role = c.value("role", &agent.role, Role::Sensor, |role| role.as_str())?;
-    if let (Role::Console, Some(at)) = (role, agent.role.at()) {
-        c.not_yet(at, "role = \"console\"");
+    let role = c.value("role", &agent.role, Role::Sensor, |role| role.as_str());
+    if let (Some(Role::Console), Some(at)) = (role, agent.role.at()) {
+        c.not_yet(at, "role = \"console\"", "remove it");
     }
     let site = c.line("site", &agent.site, 200);
     let zone = c.line("zone", &agent.zone, 200);
+    role?;
     Some(Agent { name: name?, role: super::Role::Sensor, site, zone })
 }
 
@@ -183,35 +181,39 @@ fn sync(sync: &file::Sync, c: &mut Check<'_>) -> (bool, Option<Duration>, Option
     let enabled = c.value("enabled", &sync.enabled, true, |v| *v).unwrap_or(true);
     let interval = c.duration("interval", &sync.interval, "60m", MIN_INTERVAL);
     if let Some(at) = sync.tickets_interval.at() {
-        c.not_yet(at, "reading ticket states back");
+        c.not_yet(at, "reading ticket states back", "remove it");
     }
-    let backfill = if sync.backfill.get().is_some_and(|(text, _)| text == "all") {
-        c.effective.note_field("backfill", "all", &sync.backfill);
-        Some(Backfill::All)
-    } else {
-        c.duration("backfill", &sync.backfill, "7d", Duration::ZERO).map(Backfill::Within)
-    };
+    let week =
+        values::Backfill::Within(Period { text: "7d".to_owned(), value: Duration::from_hours(7 * 24) });
+    let backfill = c.value("backfill", &sync.backfill, week, |backfill| match backfill {
+        values::Backfill::All => "all".to_owned(),
+        values::Backfill::Within(period) => period.text.clone(),
+    });
+    let backfill = backfill.map(|backfill| match backfill {
+        values::Backfill::All => Backfill::All,
+        values::Backfill::Within(period) => Backfill::Within(period.value),
+    });
     (enabled, interval, backfill)
 }
 
 fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Option<store::Settings> {
     c.effective.begin("[buffer]", "buffer");
-    let max_size = c.value("max_size", &buffer.max_size, "256MiB".to_owned(), |text| text.clone());
-    let max_size = max_size.and_then(|text| {
-        let wrong = match size::parse(&text) {
-            Ok(bytes) if bytes >= MIN_BUFFER => return Some(bytes),
-            Ok(_) => ("too small", format!("at least \"{}\"", size::format(MIN_BUFFER))),
-            Err(why) => (why, size::EXPECTED.to_owned()),
-        };
-        let at = buffer.max_size.at()?;
-        c.problems.error(at, wrong.0, |p| p.found(format!("\"{}\"", quote(&text))).expected(wrong.1));
-        None
+    let default = Size { text: "256MiB".to_owned(), value: 256 << 20 };
+    let max_size = c.value("max_size", &buffer.max_size, default, |size| size.text.clone());
+    let max_size = max_size.map(|max_size| {
+        if let (true, Some(at)) = (max_size.value < MIN_BUFFER, buffer.max_size.at()) {
+            let least = size::format(MIN_BUFFER);
+            c.problems.error(at, "too small", |p| {
+                p.found(format!("\"{}\"", max_size.text)).expected(format!("at least \"{least}\""))
+            });
+        }
+        max_size.value
     });
     let keep_delivered = c.duration("keep_delivered", &buffer.keep_delivered, "30d", Duration::ZERO);
-    let when_full = c.value("when_full", &buffer.when_full, file::WhenFull::ShedLowest, |w| w.as_str());
+    let when_full = c.value("when_full", &buffer.when_full, values::WhenFull::ShedLowest, |w| w.as_str());
     let when_full = match when_full? {
-        file::WhenFull::ShedLowest => WhenFull::ShedLowest,
-        file::WhenFull::Refuse => WhenFull::Refuse,
+        values::WhenFull::ShedLowest => WhenFull::ShedLowest,
+        values::WhenFull::Refuse => WhenFull::Refuse,
     };
     Some(store::Settings { dir: dir?, max_size: max_size?, keep_delivered: keep_delivered?, when_full })
 }
@@ -220,22 +222,22 @@ fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Opt
 fn later(file: &File, c: &mut Check<'_>) {
     if let Some((devices, _)) = file.devices.get() {
         // `enabled = false` says what is the case; so does a table that is only prepared.
-        if let Some((true, at)) = devices.enabled.get().map(|(enabled, at)| (*enabled, at)) {
-            c.not_yet(at, "pushing devices");
-        } else if !devices.enabled.is_present() {
-            for at in
-                [devices.servicenow.at(), devices.method.at(), devices.data_source.at()].into_iter().flatten()
-            {
-                c.not_yet(at, "pushing devices");
-            }
+        let others = [devices.servicenow.at(), devices.method.at(), devices.data_source.at()];
+        let at = match devices.enabled.get() {
+            Some((true, at)) => Some(at),
+            Some((false, _)) => None,
+            None => others.into_iter().flatten().next(),
+        };
+        if let Some(at) = at {
+            c.not_yet(at, "pushing devices", "remove [devices], or set enabled = false in it");
         }
     }
     if let Some(at) = file.status.get().and_then(|(status, _)| status.listen.at()) {
-        c.not_yet(at, "the status page");
+        c.not_yet(at, "the status page", "remove it");
     }
     if let Some((tests, _)) = file.test.get() {
-        for (_, at) in &tests.0 {
-            c.not_yet(at, "a [[test]] case");
+        for (_, at) in &tests.items {
+            c.not_yet(at, "a [[test]] case", "remove it");
         }
     }
 }
@@ -243,13 +245,13 @@ fn later(file: &File, c: &mut Check<'_>) {
 /// What stands across tables and files.
 fn whole(file: &File, root: &At, enabled: bool, c: &mut Check<'_>) {
     let first = |at: Option<&At>| at.cloned().unwrap_or_else(|| root.clone());
-    let sources = file.source.get().map_or(0, |(list, _)| list.0.len());
+    let sources = file.source.get().map_or(0, |(list, _)| list.written);
     if sources == 0 && !is_wrong(&file.source) {
         c.problems.error(&root.child("source"), "nothing to read: there is no [[source]]", |p| {
             p.hint("add one with name, kind = \"suricata-eve\" and path")
         });
     }
-    let rules = file.rule.get().map_or(0, |(list, _)| list.0.len());
+    let rules = file.rule.get().map_or(0, |(list, _)| list.written);
     if rules == 0 && !is_wrong(&file.rule) {
         c.problems.warn(&root.child("rule"), "there is no [[rule]]: nothing will be forwarded", |p| p);
     }

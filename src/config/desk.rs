@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use url::{Host, Url};
 
 use super::check::Check;
-use super::file::{AuthKind, Desk, Proxy, SecretRef, Tls};
+use super::file::{Desk, Proxy, Tls};
 use super::problem::At;
 use super::read::{Field, Named};
+use super::values::{AuthKind, SecretRef};
 use super::{Purpose, secret};
 use crate::model::{DeskName, Secret};
 use crate::net::{ProxySettings, TlsSettings};
@@ -64,8 +65,7 @@ fn one(name: &str, desk: &Desk, at: &At, c: &mut Check<'_>) -> Option<(Settings,
         Some((tls, _)) => trust(tls, c),
         None => (!desk.tls.is_present()).then(TlsSettings::default),
     };
-    let requests_per_hour =
-        number("requests_per_hour", &desk.requests_per_hour, 1000, 1..=i64::from(u32::MAX), c);
+    let requests_per_hour = number("requests_per_hour", &desk.requests_per_hour, 1000, 1..=1_000_000, c);
     let max_in_flight = number("max_in_flight", &desk.max_in_flight, 2, 1..=16, c);
     let limits = Limits {
         requests_per_hour: u32::try_from(requests_per_hour?).ok()?,
@@ -121,7 +121,7 @@ fn instance(text: &str, at: &At, c: &mut Check<'_>) -> Option<Url> {
         "https" => {}
         "http" if is_loopback(&url) => {}
         "http" => {
-            error("alerts must not leave unencrypted: http is for loopback addresses only", "use https")
+            error("alerts must not leave unencrypted: http is for loopback addresses only", "use https");
         }
         _ => error("the scheme is neither https nor http", "use https"),
     }
@@ -162,7 +162,8 @@ fn auth(desk: &Desk, table: &At, c: &mut Check<'_>) -> Option<Auth> {
         c.required("auth", &desk.auth, table, "\"password\", \"client-credentials\" or \"basic\"")?;
     let kind = *kind;
     if needs(kind).is_empty() {
-        c.not_yet(at, &format!("auth = \"{}\"", kind.as_str()));
+        let hint = "choose \"password\", \"client-credentials\" or \"basic\"";
+        c.not_yet(at, &format!("auth = \"{}\"", kind.as_str()), hint);
         return None;
     }
     c.effective.note_field("auth", kind.as_str(), &desk.auth);
@@ -253,7 +254,7 @@ fn proxy(proxy: &Proxy, table: &At, c: &mut Check<'_>) -> Option<ProxySettings> 
 
 fn trust(tls: &Tls, c: &mut Check<'_>) -> Option<TlsSettings> {
     for at in [tls.client_cert_file.at(), tls.client_key_file.at()].into_iter().flatten() {
-        c.not_yet(at, "a client certificate");
+        c.not_yet(at, "a client certificate", "remove it");
     }
     for at in [tls.cert_file.at(), tls.key_file.at(), tls.client_ca_file.at()].into_iter().flatten() {
         c.problems.error(at, "this key is for sources that listen", |p| p.expected("ca_file or pin"));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Ten years: beyond it a slip is likelier than an intention, and dates would leave what the receivers can write.
-const MAX: Duration = Duration::from_secs(3650 * 86_400);
+const MAX: Duration = Duration::from_hours(3650 * 24);
 
 const UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
@@ -109,7 +109,7 @@ mod tests {
             let duration = parse(text).unwrap();
             assert_eq!(parse(&format(duration)), Ok(duration), "{text}");
         }
-        assert_eq!(format(Duration::from_secs(3600)), "1h");
-        assert_eq!(format(Duration::from_secs(5400)), "90m");
+        assert_eq!(format(Duration::from_hours(1)), "1h");
+        assert_eq!(format(Duration::from_mins(90)), "90m");
     }
 }

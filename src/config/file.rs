@@ -3,15 +3,14 @@
 //! The doc comments become the descriptions of `otrelay config schema`. Keys whose work comes later are here as well,
 //! so that they are refused by name and not as unknown; what may stand where is decided by `check`.
 
-use std::borrow::Cow;
+use schemars::Schema;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-use super::problem::{At, Problems};
-use super::read::{
-    Field, List, Merge, Named, Node, Read, Reader, Table, append, merge_table, once, quoted, table, word,
+use super::problem::Problems;
+use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
+use super::values::{
+    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OneOrMore, Period, ReportType, Role,
+    SecretRef, SeverityWord, Size, SourceKind, SyslogFormat, WhenFull,
 };
-use crate::model::SecretString;
 
 table! {
     /// The configuration of otrelay.
@@ -30,10 +29,10 @@ table! {
         rule: List<Rule>,
         /// Device attributes.
         devices: Devices,
-        /// Status page and metrics.
-        status: Status,
-        /// Cases for `otrelay test`.
-        test: List<Case>,
+        /// Status page and metrics. Not supported yet.
+        (later) status: Status,
+        /// Cases for `otrelay test`. Not supported yet.
+        (later) test: List<Case>,
     }
 
     /// This sensor.
@@ -55,19 +54,19 @@ table! {
         /// `false`: take in and keep, push nothing. Default true.
         enabled: bool,
         /// Time between two pushes, at least 5m. Default 60m.
-        interval: String,
-        /// How often ticket states are read back, at least 5m.
-        tickets_interval: String,
+        interval: Period,
+        /// How often ticket states are read back, at least 5m. Not supported yet.
+        (later) tickets_interval: Period,
         /// Alerts up to this old are forwarded when a source is first read; `0s`: only new ones; `all`. Default 7d.
-        backfill: String,
+        backfill: Backfill,
     }
 
     /// What is kept on disk.
     Buffer {
         /// Size of the whole state directory, at least 8MiB. Default 256MiB.
-        max_size: String,
+        max_size: Size,
         /// How long delivered alerts are kept. Default 30d.
-        keep_delivered: String,
+        keep_delivered: Period,
         /// What happens when `max_size` is reached. Default `shed-lowest`.
         when_full: WhenFull,
     }
@@ -87,16 +86,16 @@ table! {
         username: String,
         /// Its password.
         password: SecretRef,
-        /// With `auth = "refresh-token"`.
-        refresh_token: SecretRef,
-        /// With `auth = "jwt-bearer"`.
-        private_key: SecretRef,
-        /// With `auth = "jwt-bearer"`: the user to act as.
-        subject: String,
-        /// With `auth = "jwt-bearer"`: which key signs.
-        key_id: String,
-        /// With `auth = "api-key"`.
-        api_key: SecretRef,
+        /// With `auth = "refresh-token"`. Not supported yet.
+        (later) refresh_token: SecretRef,
+        /// With `auth = "jwt-bearer"`. Not supported yet.
+        (later) private_key: SecretRef,
+        /// With `auth = "jwt-bearer"`: the user to act as. Not supported yet.
+        (later) subject: String,
+        /// With `auth = "jwt-bearer"`: which key signs. Not supported yet.
+        (later) key_id: String,
+        /// With `auth = "api-key"`. Not supported yet.
+        (later) api_key: SecretRef,
         /// The proxy on the way there.
         proxy: Proxy,
         /// What is trusted.
@@ -124,16 +123,16 @@ table! {
         ca_file: String,
         /// `sha256:` and the fingerprint of the one certificate that is trusted.
         pin: String,
-        /// The client's certificate, PEM.
-        client_cert_file: String,
-        /// Its key, PEM.
-        client_key_file: String,
-        /// The listener's certificate, PEM.
-        cert_file: String,
-        /// Its key, PEM.
-        key_file: String,
-        /// PEM file with the certificates that senders have to show.
-        client_ca_file: String,
+        /// The client's certificate, PEM. Not supported yet.
+        (later) client_cert_file: String,
+        /// Its key, PEM. Not supported yet.
+        (later) client_key_file: String,
+        /// The listener's certificate, PEM. Not supported yet.
+        (later) cert_file: String,
+        /// Its key, PEM. Not supported yet.
+        (later) key_file: String,
+        /// PEM file with the certificates that senders have to show. Not supported yet.
+        (later) client_ca_file: String,
     }
 
     /// What is read.
@@ -153,20 +152,20 @@ table! {
         signature_severity: bool,
         /// Zone of timestamps without an offset: an IANA name or `+hh:mm`. Default UTC.
         time_zone: String,
-        /// Where a listener waits.
-        listen: OneOrMore,
-        /// Networks that may send.
-        allow: List<String>,
-        /// What syslog messages hold.
-        format: SyslogFormat,
-        /// Where a polled console is.
-        url: String,
-        /// The token that is shown, or asked for.
-        token: SecretRef,
-        /// Certificates of the listener, or what a poll trusts.
-        tls: Tls,
-        /// Time between two polls, at least 5s.
-        poll_interval: String,
+        /// Where a listener waits. Not supported yet.
+        (later) listen: OneOrMore,
+        /// Networks that may send. Not supported yet.
+        (later) allow: List<String>,
+        /// What syslog messages hold. Not supported yet.
+        (later) format: SyslogFormat,
+        /// Where a polled console is. Not supported yet.
+        (later) url: String,
+        /// The token that is shown, or asked for. Not supported yet.
+        (later) token: SecretRef,
+        /// Certificates of the listener, or what a poll trusts. Not supported yet.
+        (later) tls: Tls,
+        /// Time between two polls, at least 5s. Not supported yet.
+        (later) poll_interval: Period,
     }
 
     /// A forwarding rule.
@@ -210,7 +209,7 @@ table! {
         servicenow: String,
         /// By which API.
         method: DeviceMethod,
-        /// A choice of cmdb_ci.discovery_source there.
+        /// A choice of `cmdb_ci.discovery_source` there.
         data_source: String,
     }
 
@@ -221,323 +220,7 @@ table! {
     }
 }
 
-word! {
-    /// What this machine is.
-    Role {
-        /// A sensor.
-        Sensor = "sensor",
-        /// A management console.
-        Console = "console",
-    }
-
-    /// What happens when the buffer is full.
-    WhenFull {
-        /// The oldest of the lowest severity goes first, counted.
-        ShedLowest = "shed-lowest",
-        /// Nothing more is taken in until there is room.
-        Refuse = "refuse",
-    }
-
-    /// How otrelay logs in.
-    AuthKind {
-        /// OAuth password grant with refresh token.
-        Password = "password",
-        /// OAuth client credentials.
-        ClientCredentials = "client-credentials",
-        /// OAuth refresh token.
-        RefreshToken = "refresh-token",
-        /// OAuth JWT bearer.
-        JwtBearer = "jwt-bearer",
-        /// REST API key.
-        ApiKey = "api-key",
-        /// TLS client certificate.
-        ClientCertificate = "client-certificate",
-        /// Basic authentication.
-        Basic = "basic",
-    }
-
-    /// Kind of a source.
-    SourceKind {
-        /// EVE JSON files.
-        SuricataEve = "suricata-eve",
-        /// Zeek logs.
-        Zeek = "zeek",
-        /// CEF or LEEF over syslog.
-        Syslog = "syslog",
-        /// The API of a Defender for IoT sensor.
-        DefenderSensor = "defender-sensor",
-        /// The API of a Defender for IoT console.
-        DefenderConsole = "defender-console",
-        /// Plain JSON lines.
-        JsonLines = "json-lines",
-        /// JSON over HTTP.
-        Http = "http",
-        /// This machine.
-        Host = "host",
-    }
-
-    /// What syslog messages hold.
-    SyslogFormat {
-        /// Found out from each message.
-        Auto = "auto",
-        /// ArcSight CEF.
-        Cef = "cef",
-        /// QRadar LEEF.
-        Leef = "leef",
-        /// The text of Defender for IoT.
-        DefenderText = "defender-text",
-        /// Anything.
-        Plain = "plain",
-    }
-
-    /// What is reported.
-    ReportType {
-        /// Tickets.
-        Incidents = "incidents",
-        /// Records of the ServiceNow application.
-        Application = "application",
-    }
-
-    /// How devices are pushed.
-    DeviceMethod {
-        /// Identification and Reconciliation API.
-        IdentifyReconcile = "identify-reconcile",
-        /// Import set.
-        ImportSet = "import-set",
-    }
-}
-
-/// A severity, by its word.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SeverityWord(pub(super) crate::model::Severity);
-
-/// An engine, by its words.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EngineWord(pub(super) crate::model::Engine);
-
-macro_rules! model_word {
-    ($type:ident, $model:ty, $what:literal) => {
-        impl Read for $type {
-            fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
-                let words = <$model>::ALL.map(<$model>::as_str);
-                let expected = format!("one of {}", quoted(&words));
-                let Some(text) = node.get_ref().as_str() else {
-                    reader.wrong_type(at, node, &expected);
-                    return None;
-                };
-                let value = <$model>::parse(text).map(Self);
-                if value.is_none() {
-                    reader.problems.error(at, concat!("unknown ", $what), |p| {
-                        p.found(format!("\"{text}\"")).expected(expected).near(text, words)
-                    });
-                }
-                value
-            }
-        }
-
-        impl JsonSchema for $type {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($model).rsplit("::").next().unwrap_or($what).trim().to_owned().into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "enum": <$model>::ALL.map(<$model>::as_str) })
-            }
-        }
-    };
-}
-
-model_word!(SeverityWord, crate::model::Severity, "severity");
-model_word!(EngineWord, crate::model::Engine, "engine");
-
-/// `"any"`, or a list.
-#[derive(Clone, Debug)]
-pub(super) enum AnyOr<T> {
-    Any,
-    These(List<T>),
-}
-
-impl<T: Read> Read for AnyOr<T> {
-    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
-        match node.get_ref().as_str() {
-            Some("any") => Some(Self::Any),
-            Some(text) => {
-                let hint = format!("write [\"{}\"]", super::problem::quote(text));
-                reader.problems.error(at, "text where a list belongs", |p| {
-                    p.found(format!("\"{text}\"")).expected("\"any\" or a list in [ ]").hint(hint)
-                });
-                None
-            }
-            None if node.get_ref().is_array() => List::read(node, at, reader).map(Self::These),
-            None => {
-                reader.wrong_type(at, node, "\"any\" or a list in [ ]");
-                None
-            }
-        }
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for AnyOr<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("Any_or_{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let item = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "const": "any" }, { "type": "array", "items": item }] })
-    }
-}
-
-/// A text or a list of texts. Only sources that are not supported yet have it, so its content is not kept.
-#[derive(Clone, Debug)]
-pub(super) struct OneOrMore;
-
-impl Read for OneOrMore {
-    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
-        if node.get_ref().is_str() {
-            return Some(Self);
-        }
-        List::<String>::read(node, at, reader).map(|_| Self)
-    }
-}
-
-impl JsonSchema for OneOrMore {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "OneOrMore".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
-    }
-}
-
-/// A `[[test]]` case. Its keys are not laid down yet; any table stands.
-#[derive(Clone, Debug)]
-pub(super) struct Case;
-
-impl Read for Case {
-    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
-        if node.get_ref().is_table() {
-            return Some(Self);
-        }
-        reader.wrong_type(at, node, "a table");
-        None
-    }
-}
-
-impl JsonSchema for Case {
-    fn schema_name() -> Cow<'static, str> {
-        "Case".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "object", "description": "A case for `otrelay test`." })
-    }
-}
-
-/// Where a secret is.
-#[derive(Clone, Debug)]
-pub(super) enum SecretRef {
-    /// `{ credential = "NAME" }`: a systemd credential.
-    Credential(String),
-    /// `{ file = "/…" }`.
-    File(String),
-    /// `{ env = "NAME" }`.
-    Env(String),
-    /// The secret itself.
-    Bare(SecretString),
-}
-
-const SECRET_KEYS: [&str; 3] = ["credential", "file", "env"];
-const SECRET_EXPECTED: &str = "{ credential = \"NAME\" }, { file = \"/PATH\" } or { env = \"NAME\" }";
-
-impl Read for SecretRef {
-    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
-        if let Some(text) = node.get_ref().as_str() {
-            return Some(Self::Bare(SecretString::from(text)));
-        }
-        let Some(table) = node.get_ref().as_table() else {
-            reader.wrong_type(at, node, SECRET_EXPECTED);
-            return None;
-        };
-        let mut found = Vec::new();
-        let mut wrong = false;
-        super::read::entries(table, at, &SECRET_KEYS, reader, |key, node, at, reader| {
-            let make = match key {
-                "credential" => Self::Credential,
-                "file" => Self::File,
-                "env" => Self::Env,
-                _ => {
-                    wrong = true;
-                    return false;
-                }
-            };
-            // The value may be a secret that was put in the wrong place: only its type is ever repeated.
-            match String::read(node, &at, reader) {
-                Some(text) => found.push(make(text)),
-                None => wrong = true,
-            }
-            true
-        });
-        match (found.pop(), found.is_empty(), wrong) {
-            (Some(one), true, false) => Some(one),
-            (_, _, true) => None,
-            _ => {
-                reader.problems.error(at, "it is not clear where the secret is", |p| {
-                    p.expected(format!("exactly one of {SECRET_EXPECTED}"))
-                });
-                None
-            }
-        }
-    }
-}
-
-impl JsonSchema for SecretRef {
-    fn schema_name() -> Cow<'static, str> {
-        "Secret".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let by = |key: &str, what: &str| {
-            json_schema!({
-                "type": "object",
-                "description": what,
-                "properties": { (key): { "type": "string" } },
-                "required": [key],
-                "additionalProperties": false,
-            })
-        };
-        json_schema!({
-            "description": "Where a secret is. A bare string works and is warned about.",
-            "anyOf": [
-                by("credential", "A systemd credential."),
-                by("file", "A file that only root, the service and its group may read."),
-                by("env", "An environment variable."),
-                { "type": "string" },
-            ],
-        })
-    }
-}
-
 once!(
-    Role,
-    WhenFull,
-    AuthKind,
-    SourceKind,
-    SyslogFormat,
-    ReportType,
-    DeviceMethod,
-    SeverityWord,
-    SecretRef,
-    OneOrMore,
     Desk,
     Proxy,
     Tls,
@@ -547,8 +230,6 @@ once!(
     Named<String>,
     Named<SeverityWord>,
     Named<EngineWord>,
-    AnyOr<String>,
-    AnyOr<EngineWord>,
     List<String>,
     List<Action>,
 );
@@ -577,7 +258,11 @@ appended!(Source, Rule, Case);
 
 impl Merge for Named<Desk> {
     fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems) {
-        let Some((others, _)) = second.get() else { return };
+        let Some((others, _)) = second.get() else {
+            // A wrong one is remembered, so that it is not said to be missing as well.
+            first.mark(second.at());
+            return;
+        };
         let mut all = first.get().map(|(named, _)| named.0.clone()).unwrap_or_default();
         for (name, desk, at) in &others.0 {
             match all.iter().find(|(known, ..)| known == name) {

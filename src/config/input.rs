@@ -6,9 +6,10 @@ use jiff::tz::{Offset, TimeZone};
 use serde_json::Value;
 
 use super::check::Check;
-use super::file::{EngineWord, SeverityWord, Source, SourceKind};
+use super::file::Source;
 use super::problem::At;
 use super::read::{Field, List, Named};
+use super::values::{EngineWord, SeverityWord, SourceKind};
 use super::{Agent, SourceSettings};
 use crate::model::{Engine, Severity, SourceName};
 use crate::source::format::eve;
@@ -26,7 +27,7 @@ pub(super) fn check(
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
     let mut paths: BTreeMap<&str, &At> = BTreeMap::new();
     let mut checked = Vec::new();
-    for (source, at) in &sources.0 {
+    for (source, at) in &sources.items {
         if let Some((name, place)) = source.name.get() {
             if let Some(first) = names.get(name.as_str()) {
                 let message = format!("two sources have this name, the first at {}", first.line());
@@ -65,7 +66,7 @@ fn one(source: &Source, at: &At, agent: Option<&Agent>, c: &mut Check<'_>) -> Op
     });
     let (kind, place) = c.required("kind", &source.kind, at, "\"suricata-eve\"")?;
     if *kind != SourceKind::SuricataEve {
-        c.not_yet(place, &format!("kind = \"{}\"", kind.as_str()));
+        c.not_yet(place, &format!("kind = \"{}\"", kind.as_str()), "remove this source");
         return None;
     }
     c.effective.note_field("kind", kind.as_str(), &source.kind);
@@ -79,7 +80,7 @@ fn one(source: &Source, at: &At, agent: Option<&Agent>, c: &mut Check<'_>) -> Op
     let severity_map = severities(&source.severity_map, c);
     let engine_map = engines(&source.engine_map, c);
     let signature_severity = c.value("signature_severity", &source.signature_severity, true, |v| *v);
-    let time_zone = c.value("time_zone", &source.time_zone, "UTC".to_owned(), |text| text.clone());
+    let time_zone = c.value("time_zone", &source.time_zone, "UTC".to_owned(), Clone::clone);
     let time_zone = time_zone.and_then(|text| {
         let zone = zone(&text);
         if let (None, Some(place)) = (&zone, source.time_zone.at()) {
@@ -147,17 +148,14 @@ fn severities(map: &Field<Named<SeverityWord>>, c: &mut Check<'_>) -> Option<BTr
     let mut shown = serde_json::Map::new();
     let mut wrong = false;
     for (key, SeverityWord(severity), at) in &named.0 {
-        match key.parse::<u32>().ok().filter(|n| (1..=255).contains(n)) {
-            Some(priority) => {
-                checked.insert(priority, *severity);
-                shown.insert(priority.to_string(), severity.as_str().into());
-            }
-            None => {
-                wrong = true;
-                c.problems.error(at, "this is not a priority", |p| {
-                    p.found(format!("\"{key}\"")).expected("1 to 255, e.g. 1 = \"critical\"")
-                });
-            }
+        if let Some(priority) = key.parse::<u32>().ok().filter(|n| (1..=255).contains(n)) {
+            checked.insert(priority, *severity);
+            shown.insert(priority.to_string(), severity.as_str().into());
+        } else {
+            wrong = true;
+            c.problems.error(at, "this is not a priority", |p| {
+                p.found(format!("\"{key}\"")).expected("1 to 255, e.g. 1 = \"critical\"")
+            });
         }
     }
     c.effective.note_field("severity_map", Value::Object(shown), map);

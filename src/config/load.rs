@@ -9,6 +9,7 @@ use super::check::{Check, check};
 use super::problem::{At, Level, Problem, Problems};
 use super::read::{Field, Reader, Table as _};
 use super::show::Effective;
+use super::values::SecretRef;
 use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file};
 
 /// The config file when none is named.
@@ -56,7 +57,8 @@ pub fn load(
     finish(&main, &inputs, complete, environment, purpose, templates, problems)
 }
 
-/// Checks one text as if it were the only config file. Reads no file and no variable: for tests and fuzzing.
+/// Checks one text as if it were the only config file. Reads no variable and no file but the time
+/// zone database: for tests and fuzzing.
 ///
 /// # Errors
 /// With every problem that was found, when at least one of them is an error.
@@ -115,8 +117,8 @@ fn finish(
 
 /// A file that everyone may read should not hold a secret itself.
 fn readable_secrets(one: &file::File, input: &Input<'_>, problems: &mut Problems) {
-    let bare = |field: &Field<file::SecretRef>| {
-        field.get().filter(|(secret, _)| matches!(secret, file::SecretRef::Bare(_))).map(|(_, at)| at.clone())
+    let bare = |field: &Field<SecretRef>| {
+        field.get().filter(|(secret, _)| matches!(secret, SecretRef::Bare(_))).map(|(_, at)| at.clone())
     };
     let Some((desks, _)) = one.servicenow.get() else { return };
     let first = desks.0.iter().find_map(|(_, desk, _)| {

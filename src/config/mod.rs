@@ -24,6 +24,7 @@ mod show;
 mod size;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -57,7 +57,7 @@ pub struct Problem {
     pub level: Level,
     /// Where; `None` when no file is to blame.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// The key with its tables (`sync.interval`, `rule[2].action[1].table`; lists count from 1); may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub key: String,
@@ -65,15 +65,15 @@ pub struct Problem {
     pub message: String,
     /// What stands there, shortened; never a secret.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub found: Option<String>,
+    pub found: Option<Box<str>>,
     /// What may stand there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expected: Option<String>,
+    pub expected: Option<Box<str>>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
     #[serde(skip)]
-    pub(super) file_order: usize,
+    pub(super) file_order: u32,
 }
 
 impl Problem {
@@ -88,28 +88,28 @@ impl Problem {
             found: None,
             expected: None,
             hint: None,
-            file_order: usize::MAX,
+            file_order: u32::MAX,
         }
     }
 
     /// Says what stands there. Not for secrets.
     #[must_use]
     pub fn found(mut self, found: impl AsRef<str>) -> Self {
-        self.found = Some(quote(found.as_ref()));
+        self.found = Some(quote(found.as_ref()).into());
         self
     }
 
     /// Says what may stand there.
     #[must_use]
     pub fn expected(mut self, expected: impl Into<String>) -> Self {
-        self.expected = Some(expected.into());
+        self.expected = Some(expected.into().into());
         self
     }
 
     /// Says what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
     }
 
@@ -123,8 +123,8 @@ impl Problem {
     }
 
     pub(super) fn at(mut self, at: &At) -> Self {
-        self.place = Some(at.place());
-        self.file_order = at.file.order;
+        self.place = Some(Box::new(at.place()));
+        self.file_order = u32::try_from(at.file.order).unwrap_or(u32::MAX);
         if self.key.is_empty() {
             self.key = at.key.to_string();
         }

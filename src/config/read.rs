@@ -71,6 +71,8 @@ pub(super) trait Read: Sized {
 /// A set of known keys.
 pub(super) trait Table: Sized {
     const KEYS: &'static [&'static str];
+    /// Those of them that are known but refused: not offered in messages.
+    const LATER: &'static [&'static str];
 
     fn read_table(table: &DeTable<'_>, at: &At, reader: &mut Reader<'_>) -> Self;
 
@@ -126,6 +128,11 @@ impl<T> Field<T> {
         self.value = Some(value);
     }
 
+    /// Remembers that the key is there, if only in a wrong way.
+    pub(super) fn mark(&mut self, at: Option<&At>) {
+        self.at = self.at.take().or_else(|| at.cloned());
+    }
+
     /// Keeps the first; both places are named.
     pub(super) fn once(&mut self, other: Self, problems: &mut Problems) {
         match (&self.at, &other.at) {
@@ -169,6 +176,7 @@ pub(super) fn entries(
     table: &DeTable<'_>,
     at: &At,
     known: &[&str],
+    later: &[&str],
     reader: &mut Reader<'_>,
     mut fill: impl FnMut(&str, &Node<'_>, At, &mut Reader<'_>) -> bool,
 ) {
@@ -178,7 +186,7 @@ pub(super) fn entries(
         let path = super::problem::join(&at.key, &quote(name));
         let here = reader.at(key.span(), path);
         if !fill(name, node, here.clone(), reader) {
-            let expected = format!("one of {}", list(known.iter().copied()));
+            let expected = format!("one of {}", offered(known, later));
             let elsewhere =
                 super::file::home_of(name).filter(|_| !at.key.is_empty() || !node.get_ref().is_table());
             reader.problems.error(&here, "unknown key", |p| {
@@ -194,7 +202,7 @@ pub(super) fn entries(
 
 /// Declares a table of the config file: struct, keys, reader, merger and JSON Schema from one text.
 macro_rules! table {
-    ($($(#[$meta:meta])* $name:ident { $($(#[$key_meta:meta])* $key:ident: $type:ty,)* })*) => {$(
+    ($($(#[$meta:meta])* $name:ident { $($(#[$key_meta:meta])* $(($later:ident))? $key:ident: $type:ty,)* })*) => {$(
         #[derive(Clone, Debug, Default, schemars::JsonSchema)]
         #[schemars(deny_unknown_fields)]
         $(#[$meta])*
@@ -204,6 +212,7 @@ macro_rules! table {
 
         impl $crate::config::read::Table for $name {
             const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+            const LATER: &'static [&'static str] = &[$($($crate::config::read::name_of!($later $key),)?)*];
 
             fn read_table(
                 table: &toml::de::DeTable<'_>,
@@ -211,7 +220,7 @@ macro_rules! table {
                 reader: &mut $crate::config::read::Reader<'_>,
             ) -> Self {
                 let mut this = Self::default();
-                $crate::config::read::entries(table, at, Self::KEYS, reader, |key, node, at, reader| match key {
+                $crate::config::read::entries(table, at, Self::KEYS, Self::LATER, reader, |key, node, at, reader| match key {
                     $(stringify!($key) => {
                         this.$key.fill(node, at, reader);
                         true
@@ -233,8 +242,8 @@ macro_rules! table {
                 reader: &mut $crate::config::read::Reader<'_>,
             ) -> Option<Self> {
                 let Some(table) = node.get_ref().as_table() else {
-                    let expected = concat!("a table of ", stringify!($($key),*));
-                    reader.wrong_type(at, node, expected);
+                    let known = $crate::config::read::offered(Self::KEYS, Self::LATER);
+                    reader.wrong_type(at, node, &format!("a table of {known}"));
                     return None;
                 };
                 Some(<Self as $crate::config::read::Table>::read_table(table, at, reader))
@@ -244,9 +253,22 @@ macro_rules! table {
 }
 pub(super) use table;
 
+/// The name of a key that is marked; the mark only makes the repetition possible.
+macro_rules! name_of {
+    (later $key:ident) => {
+        stringify!($key)
+    };
+}
+pub(super) use name_of;
+
+/// Known keys or words without those that are refused.
+pub(super) fn offered(known: &[&str], later: &[&str]) -> String {
+    list(known.iter().copied().filter(|key| !later.contains(key)))
+}
+
 /// Declares a choice of fixed words.
 macro_rules! word {
-    ($($(#[$meta:meta])* $name:ident { $($(#[$word_meta:meta])* $variant:ident = $word:literal,)* })*) => {$(
+    ($($(#[$meta:meta])* $name:ident { $($(#[$word_meta:meta])* $(($later:ident))? $variant:ident = $word:literal,)* })*) => {$(
         #[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema)]
         $(#[$meta])*
         pub(super) enum $name {
@@ -254,7 +276,9 @@ macro_rules! word {
         }
 
         impl $name {
-            pub(super) const WORDS: &'static [&'static str] = &[$($word),*];
+            const WORDS: &'static [&'static str] = &[$($word),*];
+            /// Those of them that are known but refused: not offered in messages.
+            const LATER: &'static [&'static str] = &[$($($crate::config::read::word_of!($later $word),)?)*];
 
             pub(super) fn as_str(self) -> &'static str {
                 match self {
@@ -269,7 +293,7 @@ macro_rules! word {
                 at: &$crate::config::problem::At,
                 reader: &mut $crate::config::read::Reader<'_>,
             ) -> Option<Self> {
-                let word = $crate::config::read::choice(node, at, reader, Self::WORDS)?;
+                let word = $crate::config::read::choice(node, at, reader, Self::WORDS, Self::LATER)?;
                 [$(Self::$variant),*].into_iter().find(|choice| choice.as_str() == word)
             }
         }
@@ -277,14 +301,26 @@ macro_rules! word {
 }
 pub(super) use word;
 
+/// As `name_of`, for words.
+macro_rules! word_of {
+    (later $word:literal) => {
+        $word
+    };
+}
+pub(super) use word_of;
+
 /// One of `words`, exactly.
 pub(super) fn choice<'w>(
     node: &Node<'_>,
     at: &At,
     reader: &mut Reader<'_>,
     words: &[&'w str],
+    later: &[&str],
 ) -> Option<&'w str> {
-    let expected = format!("one of {}", quoted(words));
+    let expected = match words.iter().copied().filter(|word| !later.contains(word)).collect::<Vec<_>>() {
+        now if now.len() == 1 => quoted(&now),
+        now => format!("one of {}", quoted(&now)),
+    };
     let Some(text) = node.get_ref().as_str() else {
         reader.wrong_type(at, node, &expected);
         return None;
@@ -338,7 +374,12 @@ impl Read for i64 {
 
 /// Several values with their places: an array of tables, or a list of words.
 #[derive(Clone, Debug)]
-pub(super) struct List<T>(pub(super) Vec<(T, At)>);
+pub(super) struct List<T> {
+    /// Those that could be read.
+    pub(super) items: Vec<(T, At)>,
+    /// How many stand there, good or wrong.
+    pub(super) written: usize,
+}
 
 impl<T: Read> Read for List<T> {
     fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
@@ -359,7 +400,7 @@ impl<T: Read> Read for List<T> {
                 values.push((value, at));
             }
         }
-        Some(Self(values))
+        Some(Self { items: values, written: array.len() })
     }
 }
 
@@ -390,9 +431,12 @@ impl<T: Read> Read for Named<T> {
         let mut values = Vec::with_capacity(table.len());
         for (key, node) in table {
             let name: &str = key.get_ref();
-            let at = reader.at(key.span(), super::problem::join(&at.key, &quote(name)));
-            if let Some(value) = T::read(node, &at, reader) {
-                values.push((name.to_owned(), value, at));
+            let here = reader.at(key.span(), super::problem::join(&at.key, &quote(name)));
+            if &*at.key == "servicenow" && !node.get_ref().is_table() {
+                let hint = "a destination has a name: write [servicenow.NAME]";
+                reader.problems.error(&here, "this stands above the destinations", |p| p.hint(hint));
+            } else if let Some(value) = T::read(node, &here, reader) {
+                values.push((name.to_owned(), value, here));
             }
         }
         values.sort_by_key(|(_, _, at)| (at.line, at.column));
@@ -447,8 +491,12 @@ pub(super) fn merge_table<T: Table>(first: &mut Field<T>, second: Field<T>, prob
 /// For arrays of tables: those of the later file come after.
 pub(super) fn append<T>(first: &mut Field<List<T>>, second: Field<List<T>>) {
     match (&mut first.value, second.value) {
-        (Some(list), Some(other)) => list.0.extend(other.0),
+        (Some(list), Some(other)) => {
+            list.items.extend(other.items);
+            list.written += other.written;
+        }
         (None, Some(other)) => *first = Field { at: second.at, value: Some(other) },
-        (_, None) => {}
+        // A wrong one is remembered, so that it is not said to be missing as well.
+        (_, None) => first.at = first.at.take().or(second.at),
     }
 }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::check::Check;
-use super::file::{Action, AnyOr, EngineWord, ReportType, Rule, SeverityWord};
+use super::file::{Action, Rule};
 use super::problem::{At, list, nearest};
 use super::read::{Field, List, Named};
+use super::values::{AnyOr, EngineWord, ReportType, SeverityWord};
 use crate::model::{DeskName, Engine, Protocol, RuleName, Severity, TableName, protocol};
 use crate::rules::{ActionSettings, RuleSettings};
 
@@ -46,16 +47,16 @@ impl Folds {
 /// Checks all rules; those with an error are left out.
 pub(super) fn check(rules: &Field<List<Rule>>, desks: &[&str], c: &mut Check<'_>) -> Vec<RuleSettings> {
     let Some((rules, place)) = rules.get() else { return Vec::new() };
-    if rules.0.len() > MAX_RULES {
+    if rules.items.len() > MAX_RULES {
         c.problems.error(place, "too many rules", |p| {
-            p.found(rules.0.len().to_string()).expected(format!("at most {MAX_RULES}"))
+            p.found(rules.items.len().to_string()).expected(format!("at most {MAX_RULES}"))
         });
         return Vec::new();
     }
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
     let mut folds = Folds::new();
     let mut checked = Vec::new();
-    for (rule, at) in &rules.0 {
+    for (rule, at) in &rules.items {
         if let Some((name, place)) = rule.name.get() {
             if let Some(first) = names.get(name.as_str()) {
                 let message = format!("two rules have this name, the first at {}", first.line());
@@ -92,19 +93,18 @@ fn one(rule: &Rule, at: &At, desks: &[&str], folds: &mut Folds, c: &mut Check<'_
     let report_system =
         c.value("report_system_notifications", &rule.report_system_notifications, false, |v| *v);
     if let (Some(true), Some(at)) = (report_system, rule.report_system_notifications.at()) {
-        c.not_yet(at, "reporting system notifications");
+        c.not_yet(at, "reporting system notifications", "remove it");
     }
     if let (Some(false), Some(false), Some(at)) = (report_alerts, report_system, rule.report_alerts.at()) {
         c.problems.warn(at, "this rule takes neither alerts nor system notifications", |p| {
             p.hint("set enabled = false to switch it off")
         });
     }
-    let actions = match rule.action.get() {
-        Some((actions, _)) => actions.0.as_slice(),
-        None => &[],
+    let (actions, written) = match rule.action.get() {
+        Some((actions, _)) => (actions.items.as_slice(), actions.written),
+        None => ([].as_slice(), usize::from(rule.action.is_present())),
     };
-    let wrong_actions = rule.action.is_present() && rule.action.get().is_none();
-    if actions.is_empty() && !wrong_actions && enabled == Some(true) {
+    if written == 0 && enabled == Some(true) {
         c.problems.error(&at.child("action"), "an enabled rule without an action", |p| {
             p.hint("add [[rule.action]] below it, or set enabled = false")
         });
@@ -145,8 +145,13 @@ fn protocols(
         AnyOr::These(these) => these,
     };
     let mut folded = BTreeSet::new();
-    for (name, at) in &these.0 {
+    for (name, at) in &these.items {
         let form = folds.fold(name);
+        if form == "any" || form == "all" {
+            c.problems
+                .error(at, "this word stands alone, not in a list", |p| p.hint("write \"any\" without [ ]"));
+            continue;
+        }
         if form.is_empty() {
             c.problems.error(at, "this is not the name of a protocol", |p| {
                 p.found(format!("\"{name}\"")).expected("a name with letters or digits")
@@ -164,7 +169,7 @@ fn protocols(
         }
         folded.insert(form);
     }
-    nothing_listed(field, these.0.is_empty(), c)?;
+    nothing_listed(field, these.written == 0, c)?;
     Some(Some(folded))
 }
 
@@ -175,14 +180,14 @@ fn engines(field: &Field<AnyOr<EngineWord>>, c: &mut Check<'_>) -> Option<Option
             AnyOr::Any => return Some(None),
             AnyOr::These(these) => these,
         };
-    nothing_listed(field, these.0.is_empty(), c)?;
-    Some(Some(these.0.iter().map(|(engine, _)| engine.0).collect()))
+    nothing_listed(field, these.written == 0, c)?;
+    Some(Some(these.items.iter().map(|(engine, _)| engine.0).collect()))
 }
 
 fn any_or<T>(value: &AnyOr<T>, word: impl Fn(&T) -> &str) -> Value {
     match value {
         AnyOr::Any => "any".into(),
-        AnyOr::These(these) => these.0.iter().map(|(item, _)| Value::from(word(item))).collect(),
+        AnyOr::These(these) => these.items.iter().map(|(item, _)| Value::from(word(item))).collect(),
     }
 }
 
@@ -202,9 +207,9 @@ fn action(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> Option
     let report_type =
         c.value("report_type", &action.report_type, ReportType::Incidents, |kind| kind.as_str());
     if let (Some(ReportType::Application), Some(at)) = (report_type, action.report_type.at()) {
-        c.not_yet(at, "report_type = \"application\"");
+        c.not_yet(at, "report_type = \"application\"", "remove it");
     }
-    let table = c.value("table", &action.table, "incident".to_owned(), |text| text.clone());
+    let table = c.value("table", &action.table, "incident".to_owned(), Clone::clone);
     let table = table.and_then(|text| match TableName::new(&text) {
         Ok(table) => Some(table),
         Err(error) => {

@@ -8,8 +8,8 @@ use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::file::SecretRef;
 use super::problem::{At, Level, Problem, Problems};
+use super::values::SecretRef;
 use super::{Environment, Purpose};
 use crate::model::Secret;
 use crate::model::secret::ExposeSecret as _;
@@ -43,7 +43,9 @@ pub(super) fn fetch(
         SecretRef::Credential(name) => match credential(name, environment) {
             Ok(path) => from_file(&path, false).map_err(|p| Problem {
                 message: format!("{origin}: {}", p.message),
-                hint: Some(format!("LoadCredential={name}:/PATH in the unit, or `systemd-creds encrypt`")),
+                hint: Some(
+                    format!("LoadCredential={name}:/PATH in the unit, or `systemd-creds encrypt`").into(),
+                ),
                 ..p
             }),
             Err(problem) if purpose == Purpose::Check && environment.credentials_dir.is_none() => {

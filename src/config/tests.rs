@@ -1,6 +1,7 @@
 //! What the whole room promises: defaults, merging, the shipped file, the schema, and no panic on any text.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,11 +72,11 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!((&config.agent.site, &config.agent.zone), (&None, &None));
     assert_eq!(config.store.dir, Path::new("/state"));
     assert_eq!(config.store.max_size, 256 << 20);
-    assert_eq!(config.store.keep_delivered, Duration::from_secs(30 * 86_400));
+    assert_eq!(config.store.keep_delivered, Duration::from_hours(30 * 24));
     assert_eq!(config.store.when_full, WhenFull::ShedLowest);
     assert!(config.relay.enabled);
-    assert_eq!(config.relay.interval, Duration::from_secs(3600));
-    assert_eq!(config.intake.backfill, Backfill::Within(Duration::from_secs(7 * 86_400)));
+    assert_eq!(config.relay.interval, Duration::from_hours(1));
+    assert_eq!(config.intake.backfill, Backfill::Within(Duration::from_hours(7 * 24)));
     let limits = config.relay.desks.values().next().unwrap();
     assert_eq!((limits.requests_per_hour, limits.max_in_flight), (1000, 2));
     let Auth::Basic { username, password } = &config.desks[0].auth else { panic!("{:?}", config.desks) };
@@ -188,7 +189,7 @@ fn files_are_laid_together_in_order() {
     .unwrap();
     let names: Vec<&str> = loaded.config.rules.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(names, ["all", "a", "b"]);
-    assert_eq!(loaded.config.relay.interval, Duration::from_secs(600));
+    assert_eq!(loaded.config.relay.interval, Duration::from_mins(10));
     let files: Vec<_> = loaded.files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(files, ["otrelay.toml", "10-a.toml", "20-b.toml"]);
 }
@@ -396,11 +397,27 @@ fn templates_are_checked_by_whoever_is_asked() {
 }
 
 #[test]
+fn a_file_of_certificates_holds_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    let text =
+        MINIMAL.replace("[[source]]", &format!("tls = {{ ca_file = \"{}\" }}\n[[source]]", ca.display()));
+    let load = || load_files(&[("otrelay.toml", &text)]);
+    std::fs::write(&ca, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let found = messages(load());
+    assert!(found.len() == 1 && found[0].ends_with("holds no certificate"), "{found:?}");
+    std::fs::write(&ca, "# ours\n-----BEGIN CERTIFICATE-----\n").unwrap();
+    assert_eq!(load().unwrap().config.desks[0].tls.ca_file.as_deref(), Some(ca.as_path()));
+    std::fs::write(&ca, vec![b'x'; (1 << 20) + 1]).unwrap();
+    assert!(messages(load())[0].ends_with("is larger than 1 MiB"));
+}
+
+#[test]
 fn ten_thousand_rules_and_no_more() {
     let rules = |n: usize| {
         let mut text = MINIMAL.to_owned();
         for i in 0..n {
-            text.push_str(&format!("[[rule]]\nname='r{i}'\nprotocols=['Modbus']\nenabled=false\n"));
+            let _ = write!(text, "[[rule]]\nname='r{i}'\nprotocols=['Modbus']\nenabled=false\n");
         }
         text
     };

@@ -3,6 +3,8 @@
 //! `fixtures/config/bad/` holds wrong files (or folders with a main file and `conf.d`) beside what is said about them,
 //! `good/` those that work. `OTRELAY_BLESS=1` writes the answers anew, to be read before they are committed.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -168,7 +170,8 @@ fn show_masks_secrets_and_names_origins() {
     let report: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
     let origin = |key: &str| {
         let values = report["values"].as_array().unwrap();
-        let entry = values.iter().find(|entry| entry["key"] == key).unwrap_or_else(|| panic!("{key}: {report:#}"));
+        let entry =
+            values.iter().find(|entry| entry["key"] == key).unwrap_or_else(|| panic!("{key}: {report:#}"));
         entry["origin"].as_str().unwrap().to_owned()
     };
     assert_eq!(origin("sync.interval"), "default");

@@ -1,0 +1,429 @@
+//! Values of the config file that are more than a text or a number: words, durations, sizes, `any` or a list, and
+//! where a secret is. How each is read, and what the JSON Schema says of it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::problem::At;
+use super::read::{List, Node, Read, Reader, once, quoted, word};
+use super::{duration, size};
+use crate::model::SecretString;
+
+word! {
+    /// What this machine is.
+    Role {
+        /// A sensor.
+        Sensor = "sensor",
+        /// A management console. Not supported yet.
+        (later) Console = "console",
+    }
+
+    /// What happens when the buffer is full.
+    WhenFull {
+        /// The oldest of the lowest severity goes first, counted.
+        ShedLowest = "shed-lowest",
+        /// Nothing more is taken in until there is room.
+        Refuse = "refuse",
+    }
+
+    /// How otrelay logs in.
+    AuthKind {
+        /// OAuth password grant with refresh token.
+        Password = "password",
+        /// OAuth client credentials.
+        ClientCredentials = "client-credentials",
+        /// OAuth refresh token. Not supported yet.
+        (later) RefreshToken = "refresh-token",
+        /// OAuth JWT bearer. Not supported yet.
+        (later) JwtBearer = "jwt-bearer",
+        /// REST API key. Not supported yet.
+        (later) ApiKey = "api-key",
+        /// TLS client certificate. Not supported yet.
+        (later) ClientCertificate = "client-certificate",
+        /// Basic authentication.
+        Basic = "basic",
+    }
+
+    /// Kind of a source.
+    SourceKind {
+        /// EVE JSON files.
+        SuricataEve = "suricata-eve",
+        /// Zeek logs. Not supported yet.
+        (later) Zeek = "zeek",
+        /// CEF or LEEF over syslog. Not supported yet.
+        (later) Syslog = "syslog",
+        /// The API of a Defender for `IoT` sensor. Not supported yet.
+        (later) DefenderSensor = "defender-sensor",
+        /// The API of a Defender for `IoT` console. Not supported yet.
+        (later) DefenderConsole = "defender-console",
+        /// Plain JSON lines. Not supported yet.
+        (later) JsonLines = "json-lines",
+        /// JSON over HTTP. Not supported yet.
+        (later) Http = "http",
+        /// This machine. Not supported yet.
+        (later) Host = "host",
+    }
+
+    /// What syslog messages hold.
+    SyslogFormat {
+        /// Found out from each message.
+        Auto = "auto",
+        /// `ArcSight` CEF.
+        Cef = "cef",
+        /// `QRadar` LEEF.
+        Leef = "leef",
+        /// The text of Defender for `IoT`.
+        DefenderText = "defender-text",
+        /// Anything.
+        Plain = "plain",
+    }
+
+    /// What is reported.
+    ReportType {
+        /// Tickets.
+        Incidents = "incidents",
+        /// Records of the ServiceNow application. Not supported yet.
+        (later) Application = "application",
+    }
+
+    /// How devices are pushed.
+    DeviceMethod {
+        /// Identification and Reconciliation API.
+        IdentifyReconcile = "identify-reconcile",
+        /// Import set.
+        ImportSet = "import-set",
+    }
+}
+
+/// A severity, by its word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeverityWord(pub(super) crate::model::Severity);
+
+/// An engine, by its words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EngineWord(pub(super) crate::model::Engine);
+
+macro_rules! model_word {
+    ($type:ident, $model:ty, $what:literal) => {
+        impl Read for $type {
+            fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+                let words = <$model>::ALL.map(<$model>::as_str);
+                let expected = format!("one of {}", quoted(&words));
+                let Some(text) = node.get_ref().as_str() else {
+                    reader.wrong_type(at, node, &expected);
+                    return None;
+                };
+                let value = <$model>::parse(text).map(Self);
+                if value.is_none() {
+                    reader.problems.error(at, concat!("unknown ", $what), |p| {
+                        p.found(format!("\"{text}\"")).expected(expected).near(text, words)
+                    });
+                }
+                value
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($model).rsplit("::").next().unwrap_or($what).trim().to_owned().into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "enum": <$model>::ALL.map(<$model>::as_str) })
+            }
+        }
+    };
+}
+
+model_word!(SeverityWord, crate::model::Severity, "severity");
+model_word!(EngineWord, crate::model::Engine, "engine");
+
+/// A duration with the text it was written as.
+#[derive(Clone, Debug)]
+pub(super) struct Period {
+    pub(super) text: String,
+    pub(super) value: Duration,
+}
+
+/// A size in bytes with the text it was written as.
+#[derive(Clone, Debug)]
+pub(super) struct Size {
+    pub(super) text: String,
+    pub(super) value: u64,
+}
+
+/// Which alerts are forwarded when a source is first read.
+#[derive(Clone, Debug)]
+pub(super) enum Backfill {
+    All,
+    Within(Period),
+}
+
+/// Text that `parse` understands.
+fn parsed<T>(
+    node: &Node<'_>,
+    at: &At,
+    reader: &mut Reader<'_>,
+    expected: &str,
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> Option<(String, T)> {
+    let Some(text) = node.get_ref().as_str() else {
+        reader.wrong_type(at, node, expected);
+        return None;
+    };
+    match parse(text) {
+        Ok(value) => Some((text.to_owned(), value)),
+        Err(why) => {
+            reader.problems.error(at, why, |p| p.found(format!("\"{text}\"")).expected(expected));
+            None
+        }
+    }
+}
+
+impl Read for Period {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let (text, value) = parsed(node, at, reader, duration::EXPECTED, duration::parse)?;
+        Some(Self { text, value })
+    }
+}
+
+impl Read for Size {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let (text, value) = parsed(node, at, reader, size::EXPECTED, size::parse)?;
+        Some(Self { text, value })
+    }
+}
+
+impl Read for Backfill {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        if node.get_ref().as_str() == Some("all") {
+            return Some(Self::All);
+        }
+        let expected = format!("\"all\" or {}", duration::EXPECTED);
+        let (text, value) = parsed(node, at, reader, &expected, duration::parse)?;
+        Some(Self::Within(Period { text, value }))
+    }
+}
+
+macro_rules! text_schema {
+    ($($type:ident: $pattern:literal),* $(,)?) => {$(
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    )*};
+}
+text_schema! {
+    Period: r"^\s*([0-9]+\s*(d|h|m|s|ms)\s*)+$",
+    Backfill: r"^(all|\s*([0-9]+\s*(d|h|m|s|ms)\s*)+)$",
+    Size: r"^\s*[0-9]+\s*([kKMmGg][iI]?)?[bB]\s*$",
+}
+
+/// `"any"`, or a list.
+#[derive(Clone, Debug)]
+pub(super) enum AnyOr<T> {
+    Any,
+    These(List<T>),
+}
+
+impl<T: Read> Read for AnyOr<T> {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        match node.get_ref().as_str() {
+            Some("any") => Some(Self::Any),
+            Some(text) => {
+                let hint = match text.to_ascii_lowercase().as_str() {
+                    "any" | "all" | "*" | "" => "write \"any\"".to_owned(),
+                    _ => format!("write [\"{}\"]", super::problem::quote(text)),
+                };
+                reader.problems.error(at, "text where a list belongs", |p| {
+                    p.found(format!("\"{text}\"")).expected("\"any\" or a list in [ ]").hint(hint)
+                });
+                None
+            }
+            None if node.get_ref().is_array() => List::read(node, at, reader).map(Self::These),
+            None => {
+                reader.wrong_type(at, node, "\"any\" or a list in [ ]");
+                None
+            }
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for AnyOr<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Any_or_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let item = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [{ "const": "any" }, { "type": "array", "items": item }] })
+    }
+}
+
+/// A text or a list of texts. Only sources that are not supported yet have it, so its content is not kept.
+#[derive(Clone, Debug)]
+pub(super) struct OneOrMore;
+
+impl Read for OneOrMore {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        if node.get_ref().is_str() {
+            return Some(Self);
+        }
+        List::<String>::read(node, at, reader).map(|_| Self)
+    }
+}
+
+impl JsonSchema for OneOrMore {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OneOrMore".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+    }
+}
+
+/// A `[[test]]` case. Its keys are not laid down yet; any table stands.
+#[derive(Clone, Debug)]
+pub(super) struct Case;
+
+impl Read for Case {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        if node.get_ref().is_table() {
+            return Some(Self);
+        }
+        reader.wrong_type(at, node, "a table");
+        None
+    }
+}
+
+impl JsonSchema for Case {
+    fn schema_name() -> Cow<'static, str> {
+        "Case".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "description": "A case for `otrelay test`." })
+    }
+}
+
+/// Where a secret is.
+#[derive(Clone, Debug)]
+pub(super) enum SecretRef {
+    /// `{ credential = "NAME" }`: a systemd credential.
+    Credential(String),
+    /// `{ file = "/…" }`.
+    File(String),
+    /// `{ env = "NAME" }`.
+    Env(String),
+    /// The secret itself.
+    Bare(SecretString),
+}
+
+const SECRET_KEYS: [&str; 3] = ["credential", "file", "env"];
+const SECRET_EXPECTED: &str = "{ credential = \"NAME\" }, { file = \"/PATH\" } or { env = \"NAME\" }";
+
+impl Read for SecretRef {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        if let Some(text) = node.get_ref().as_str() {
+            return Some(Self::Bare(SecretString::from(text)));
+        }
+        let Some(table) = node.get_ref().as_table() else {
+            reader.wrong_type(at, node, SECRET_EXPECTED);
+            return None;
+        };
+        let mut found = Vec::new();
+        let mut wrong = false;
+        super::read::entries(table, at, &SECRET_KEYS, &[], reader, |key, node, at, reader| {
+            let make = match key {
+                "credential" => Self::Credential,
+                "file" => Self::File,
+                "env" => Self::Env,
+                _ => {
+                    wrong = true;
+                    return false;
+                }
+            };
+            // The value may be a secret that was put in the wrong place: only its type is ever repeated.
+            match String::read(node, &at, reader) {
+                Some(text) => found.push(make(text)),
+                None => wrong = true,
+            }
+            true
+        });
+        match (found.pop(), found.is_empty(), wrong) {
+            (Some(one), true, false) => Some(one),
+            (_, _, true) => None,
+            _ => {
+                reader.problems.error(at, "it is not clear where the secret is", |p| {
+                    p.expected(format!("exactly one of {SECRET_EXPECTED}"))
+                });
+                None
+            }
+        }
+    }
+}
+
+impl JsonSchema for SecretRef {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let by = |key: &str, what: &str| {
+            json_schema!({
+                "type": "object",
+                "description": what,
+                "properties": { (key): { "type": "string" } },
+                "required": [key],
+                "additionalProperties": false,
+            })
+        };
+        json_schema!({
+            "description": "Where a secret is. A bare string works and is warned about.",
+            "anyOf": [
+                by("credential", "A systemd credential."),
+                by("file", "A file that only root, the service and its group may read."),
+                by("env", "An environment variable."),
+                { "type": "string" },
+            ],
+        })
+    }
+}
+
+once!(
+    Role,
+    WhenFull,
+    AuthKind,
+    SourceKind,
+    SyslogFormat,
+    ReportType,
+    DeviceMethod,
+    SeverityWord,
+    SecretRef,
+    OneOrMore,
+    Period,
+    Size,
+    Backfill,
+    AnyOr<String>,
+    AnyOr<EngineWord>,
+);

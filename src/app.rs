@@ -204,7 +204,11 @@ pub async fn once(
 ///
 /// # Errors
 /// [`AppError`].
-pub async fn push_once(config: Config, clock: SharedClock, stop: CancellationToken) -> Result<Report, AppError> {
+pub async fn push_once(
+    config: Config,
+    clock: SharedClock,
+    stop: CancellationToken,
+) -> Result<Report, AppError> {
     let parts = Parts::open(&config, &clock)?;
     let mut stages = Stages::begin(parts.writer);
     let intake = Intake::new(parts.store.clone(), parts.rules, Arc::clone(&clock), config.intake);

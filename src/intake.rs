@@ -257,10 +257,11 @@ impl Folded {
     }
 
     fn filter(&mut self, reason: Reason, alert: &Alert) {
-        let filtered = self
-            .filtered
-            .entry(reason)
-            .or_insert_with(|| Filtered { reason: reason.as_str(), count: 0, samples: Vec::new() });
+        let filtered = self.filtered.entry(reason).or_insert_with(|| Filtered {
+            reason: reason.as_str(),
+            count: 0,
+            samples: Vec::new(),
+        });
         filtered.count += 1;
         if filtered.samples.len() < SAMPLES {
             filtered.samples.push(Sample {

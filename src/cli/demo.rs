@@ -88,7 +88,16 @@ async fn demo(
     let reader = Reader::open(&store_dir)?;
     let overview = reader.overview()?;
     let tickets = reader.tickets(&ListFilter::default())?;
-    let account = Account { overview, tickets, first, second, requests, lost, incidents: simulator.records("incident").len(), twins: simulator.twins().len() };
+    let account = Account {
+        overview,
+        tickets,
+        first,
+        second,
+        requests,
+        lost,
+        incidents: simulator.records("incident").len(),
+        twins: simulator.twins().len(),
+    };
     account.print(terminal.out)?;
     terminal.out.flush()?;
     let exit = account.exit();
@@ -103,14 +112,14 @@ async fn demo(
     Ok(exit)
 }
 
-/// A quarter of the answers to creates is lost after the record was made, and three times the instance says 500 to a
+/// A quarter of the answers to creates is lost after the record was made, and twice the instance says 500 to a
 /// create that it has done.
 fn options(seed: u64) -> Options {
     let creates = "/api/now/table/incident";
     Options {
         seed,
         faults: vec![
-            Fault::new(FaultKind::Commit500).times(3).after(5).on("POST", creates),
+            Fault::new(FaultKind::Commit500).times(2).after(5).on("POST", creates),
             Fault::new(FaultKind::CommitDrop).rate(0.25).on("POST", creates),
         ],
         ..Options::default()
@@ -184,10 +193,16 @@ fn private(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn opening(args: &DemoArgs, simulator: &Running, out: &mut dyn Write) -> std::io::Result<()> {
     match &args.input {
-        None => writeln!(out, "Input      recorded output of a real Suricata, {} KiB", RECORDED.len() / 1024)?,
+        None => {
+            writeln!(out, "Input      recorded output of a real Suricata, {} KiB", RECORDED.len() / 1024)?
+        }
         Some(path) => writeln!(out, "Input      {}", path.display())?,
     }
-    writeln!(out, "ServiceNow a simulator at {}, which loses a quarter of its answers on purpose", simulator.url())?;
+    writeln!(
+        out,
+        "ServiceNow a simulator at {}, which loses a quarter of its answers on purpose",
+        simulator.url()
+    )?;
     writeln!(out, "Rules      everything from major up; malformed OT protocols from minor up")?;
     writeln!(out)
 }
@@ -198,7 +213,12 @@ fn serving(config: &Path, simulator: &Running, eve: &Path, out: &mut dyn Write) 
     writeln!(out, "  otrelay --config {} status", config.display())?;
     writeln!(out, "  otrelay --config {} tickets", config.display())?;
     writeln!(out, "  curl -u admin:admin '{}/api/now/table/incident?sysparm_limit=3'", simulator.url())?;
-    writeln!(out, "  append EVE lines to {} and run: otrelay --config {} sync", eve.display(), config.display())?;
+    writeln!(
+        out,
+        "  append EVE lines to {} and run: otrelay --config {} sync",
+        eve.display(),
+        config.display()
+    )?;
     out.flush()
 }
 
@@ -228,7 +248,8 @@ impl Account {
     }
 
     fn print_intake(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        let sum = |get: fn(&crate::store::SourceRow) -> i64| self.overview.sources.iter().map(get).sum::<i64>();
+        let sum =
+            |get: fn(&crate::store::SourceRow) -> i64| self.overview.sources.iter().map(get).sum::<i64>();
         let (lines, alerts) = (sum(|s| s.lines), sum(|s| s.alerts));
         let mut filtered: BTreeMap<&str, i64> = BTreeMap::new();
         let mut rejected: BTreeMap<&str, i64> = BTreeMap::new();
@@ -238,14 +259,22 @@ impl Account {
         }
         let kept = alerts - filtered.values().sum::<i64>();
         writeln!(out, "{lines:>7} lines read")?;
-        writeln!(out, "{alerts:>7} of them are alerts; the others are flows, statistics and protocol records")?;
+        writeln!(
+            out,
+            "{alerts:>7} of them are alerts; the others are flows, statistics and protocol records"
+        )?;
         for (why, n) in &rejected {
             writeln!(out, "{n:>7} rejected: {why}")?;
         }
         for (why, n) in &filtered {
             writeln!(out, "{n:>7} alerts not forwarded: {why}")?;
         }
-        writeln!(out, "{kept:>7} alerts to forward, grouped into {} findings ({} repeats counted on them)", sum(|s| s.new), sum(|s| s.repeats))?;
+        writeln!(
+            out,
+            "{kept:>7} alerts to forward, grouped into {} findings ({} repeats counted on them)",
+            sum(|s| s.new),
+            sum(|s| s.repeats)
+        )?;
         writeln!(out)
     }
 

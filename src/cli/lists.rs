@@ -1,6 +1,5 @@
 //! `otrelay alerts`, `tickets`, `queue`: what is in the store, and what a person decides about deliveries.
 
-
 use clap::{Args, Subcommand};
 
 use super::ask::Asker;
@@ -169,7 +168,8 @@ fn filtered(rows: &[FilteredRow], args: &ListArgs, terminal: &mut Terminal<'_>) 
         json(terminal.out, &rows)?;
         return Ok(Exit::Fine);
     }
-    let mut listing = Listing::new(&["time (utc)", "severity", "engine", "protocol", "title", "from → to", "why not"]);
+    let mut listing =
+        Listing::new(&["time (utc)", "severity", "engine", "protocol", "title", "from → to", "why not"]);
     for r in rows {
         listing.row(&[
             &time(r.at),
@@ -181,7 +181,13 @@ fn filtered(rows: &[FilteredRow], args: &ListArgs, terminal: &mut Terminal<'_>) 
             &r.reason,
         ]);
     }
-    end(&listing, rows.len(), args, "samples of alerts that were not forwarded; `status` counts all", terminal)
+    end(
+        &listing,
+        rows.len(),
+        args,
+        "samples of alerts that were not forwarded; `status` counts all",
+        terminal,
+    )
 }
 
 fn rejected(rows: &[RejectRow], args: &ListArgs, terminal: &mut Terminal<'_>) -> Outcome {
@@ -204,7 +210,8 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
         json(terminal.out, &rows)?;
         return Ok(Exit::Fine);
     }
-    let mut listing = Listing::new(&["number", "state", "severity", "title", "seen", "destination", "table", "rule"]);
+    let mut listing =
+        Listing::new(&["number", "state", "severity", "title", "seen", "destination", "table", "rule"]);
     for r in &rows {
         let number = if r.number.is_empty() { "-" } else { &r.number };
         let seen = r.occurrences.to_string();
@@ -236,7 +243,8 @@ fn queue_list(asker: &Asker, args: &QueueListArgs, terminal: &mut Terminal<'_>) 
         json(terminal.out, &rows)?;
         return Ok(Exit::Fine);
     }
-    let mut listing = Listing::new(&["id", "severity", "title", "destination", "table", "tries", "due (utc)", "reason"]);
+    let mut listing =
+        Listing::new(&["id", "severity", "title", "destination", "table", "tries", "due (utc)", "reason"]);
     for r in &rows {
         let (id, tries) = (r.id.to_string(), r.attempts.to_string());
         let reason = r.reason.as_deref().unwrap_or("");
@@ -268,7 +276,10 @@ fn queue_show(asker: &Asker, id: DeliveryId, as_json: bool, terminal: &mut Termi
     writeln!(out, "  rule      {}", r.rule)?;
     writeln!(out, "  made      {} UTC, due {} UTC", time(r.created_at), time(r.due_at))?;
     if r.doubtful {
-        writeln!(out, "  doubtful  an attempt may have reached the other side; it is looked up before it is sent again")?;
+        writeln!(
+            out,
+            "  doubtful  an attempt may have reached the other side; it is looked up before it is sent again"
+        )?;
     }
     if let Some(reason) = &r.reason {
         writeln!(out, "  reason    {}", crate::model::text::one_line(reason))?;

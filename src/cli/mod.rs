@@ -240,8 +240,7 @@ fn load(terminal: &mut Terminal<'_>) -> Result<Config, CliError> {
 
 /// Loads the config to look at a store: no secret has to be there.
 fn load_to_look(terminal: &Terminal<'_>) -> Result<Config, CliError> {
-    let loaded =
-        crate::config::load(&terminal.environment, Purpose::Show, check_template)?;
+    let loaded = crate::config::load(&terminal.environment, Purpose::Show, check_template)?;
     Ok(loaded.config)
 }
 
@@ -271,7 +270,8 @@ async fn with_signals<T>(stop: CancellationToken, work: impl Future<Output = T>)
 
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

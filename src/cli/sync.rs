@@ -1,6 +1,5 @@
 //! `otrelay sync`: pushes what is due now, through the running service or itself when none runs.
 
-
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 

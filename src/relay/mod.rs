@@ -175,7 +175,11 @@ impl<D: Desk> Relay<D> {
     ///
     /// # Errors
     /// [`StoreError`]: without its store the relay cannot go on.
-    pub async fn run(self, mut asked: mpsc::Receiver<Ask>, stop: CancellationToken) -> Result<(), StoreError> {
+    pub async fn run(
+        self,
+        mut asked: mpsc::Receiver<Ask>,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
         let mut again_at = self.recover().await?;
         let mut next_sync = Instant::now() + self.first_wait().await?;
         loop {
@@ -244,7 +248,10 @@ impl<D: Desk> Relay<D> {
         let due = self.clock.now().after(self.settings.doubt_wait);
         let doubtful = self.store.recover(due).await?;
         if doubtful > 0 {
-            tracing::warn!(deliveries = doubtful, "the last run ended while sending; these are looked up before they are sent again");
+            tracing::warn!(
+                deliveries = doubtful,
+                "the last run ended while sending; these are looked up before they are sent again"
+            );
         }
         // Those that already backed off before the restart are due at some time of their own.
         Ok(Some(due))
@@ -255,7 +262,11 @@ impl<D: Desk> Relay<D> {
         let Some(last) = self.store.last_sync_at().await? else { return Ok(Duration::ZERO) };
         let now = self.clock.now();
         // A last sync in the future means that the clock was set back: then now is as good as any time.
-        if now < last { Ok(Duration::ZERO) } else { Ok(self.settings.interval.saturating_sub(now.since(last))) }
+        if now < last {
+            Ok(Duration::ZERO)
+        } else {
+            Ok(self.settings.interval.saturating_sub(now.since(last)))
+        }
     }
 
     /// Sleeps to a wall time, in monotonic time; for ever without one.
@@ -282,7 +293,9 @@ impl<D: Desk> Relay<D> {
         let started_at = self.clock.now();
         if started_at < RELEASED_AT {
             tracing::warn!(now = %started_at, "the clock is before this version's release; sending is held until it is right");
-            report.waiting.push(format!("the clock says {started_at}, before this version was released: sending is held"));
+            report.waiting.push(format!(
+                "the clock says {started_at}, before this version was released: sending is held"
+            ));
             report.next_at = Some(started_at.after(Duration::from_secs(60)));
             return Ok(report);
         }
@@ -302,8 +315,14 @@ impl<D: Desk> Relay<D> {
                 dead: report.dead,
             };
             self.store.synced(run).await?;
-            tracing::info!(cause = cause.as_str(), created = report.created, found = report.found,
-                again = report.again, dead = report.dead, "sync done");
+            tracing::info!(
+                cause = cause.as_str(),
+                created = report.created,
+                found = report.found,
+                again = report.again,
+                dead = report.dead,
+                "sync done"
+            );
         }
         Ok(report)
     }

@@ -52,15 +52,20 @@ impl<D: Desk> Relay<D> {
         let mut report = Report::default();
         let mut state = self.store.desk_state(name).await?;
         let limits = self.limits(desk);
-        let mut budget =
-            Budget { limit: limits.requests_per_hour, started_at: state.window_started_at, used: state.window_used };
+        let mut budget = Budget {
+            limit: limits.requests_per_hour,
+            started_at: state.window_started_at,
+            used: state.window_used,
+        };
         let only_tried = cause == Cause::Again && !state.unfinished;
         let mut unfinished = true;
         while !stop.is_cancelled() {
             let now = self.clock.now();
             budget.roll(now);
             budget.heed(desk.rate_limit().limit);
-            let Some(claim) = self.next_claim(desk, &state, &budget, only_tried, now, &mut report) else { break };
+            let Some(claim) = self.next_claim(desk, &state, &budget, only_tried, now, &mut report) else {
+                break;
+            };
             let claimed = self.store.claim(claim).await?;
             if claimed.is_empty() {
                 unfinished = report.next_at.is_some();
@@ -69,10 +74,9 @@ impl<D: Desk> Relay<D> {
             let before = desk.requests();
             let mut group = self.send(desk, claimed, limits.max_in_flight, stop).await?;
             budget.spend(u32::try_from(desk.requests() - before).unwrap_or(u32::MAX));
-            group.changes.push(DeskChange::Budget {
-                window_started_at: budget.started_at,
-                window_used: budget.used,
-            });
+            group
+                .changes
+                .push(DeskChange::Budget { window_started_at: budget.started_at, window_used: budget.used });
             self.account(desk, &state, &mut group, &mut report);
             self.store.settle(std::mem::take(&mut group.settled)).await?;
             self.store.change_desk(name, group.changes).await?;
@@ -117,7 +121,11 @@ impl<D: Desk> Relay<D> {
             Allowance::Requests(n, severity) => (n, severity),
             Allowance::NotBefore(at) => {
                 report.wake(Some(at));
-                report.waiting.push(format!("{}: the hourly budget of {} requests is used up", desk.name(), budget.limit));
+                report.waiting.push(format!(
+                    "{}: the hourly budget of {} requests is used up",
+                    desk.name(),
+                    budget.limit
+                ));
                 return None;
             }
         };
@@ -277,7 +285,8 @@ impl<D: Desk> Relay<D> {
         keys: TicketKeys,
         started_at: Timestamp,
     ) -> (Settled, Option<Result<Opened, SendError>>) {
-        let settled = |outcome, status, duration_ms| Settled { id: c.id, started_at, duration_ms, status, outcome };
+        let settled =
+            |outcome, status, duration_ms| Settled { id: c.id, started_at, duration_ms, status, outcome };
         let Some(alert) = &c.alert else {
             let message = "the stored alert is damaged (its checksum does not match)".to_owned();
             return (settled(Outcome::Dead { message }, None, 0), None);
@@ -339,12 +348,23 @@ impl<D: Desk> Relay<D> {
     }
 
     /// A field that the other side dropped in silence is told once per table and field.
-    async fn tell_dropped(&self, desk: &Arc<D>, table: &TableName, opened: &Opened) -> Result<(), StoreError> {
+    async fn tell_dropped(
+        &self,
+        desk: &Arc<D>,
+        table: &TableName,
+        opened: &Opened,
+    ) -> Result<(), StoreError> {
         for d in &opened.dropped {
-            let got = if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
+            let got =
+                if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
             let notice = Notice {
                 subject: format!("dropped-field:{}:{table}:{}", desk.name(), d.field),
-                text: format!("{} took {} but not its field `{}`: it {got}", desk.name(), opened.number, d.field),
+                text: format!(
+                    "{} took {} but not its field `{}`: it {got}",
+                    desk.name(),
+                    opened.number,
+                    d.field
+                ),
                 remedy: format!(
                     "check the value that [rule.action.fields] gives `{}`: is it a field of {table}, a valid choice \
                      value, an existing reference, and may the integration user write it?",

@@ -46,11 +46,6 @@ pub struct Settings {
     /// Whether the source was read before, even if no file is remembered: then new files are no backlog.
     pub read_before: bool,
 }
-<<<<<<< HEAD
-pub struct Tail;
-impl Tail { pub fn new(_: Settings, _: crate::clock::SharedClock) -> Self { Tail } }
-impl super::Source for Tail { fn name(&self) -> &SourceName { unimplemented!() } async fn run(self, _: tokio::sync::mpsc::Sender<super::Batch>, _: tokio_util::sync::CancellationToken) -> Result<(), super::SourceError> { Ok(()) } }
-=======
 
 /// Most sightings in a batch.
 pub const SIGHTINGS_MAX: usize = 1024;
@@ -122,7 +117,12 @@ impl Tail {
         if self.pending.lines > before {
             self.busy_at = Some(now);
         }
-        Turn { batch: self.take(now, false), more }
+        let mut batch = self.take(now, false);
+        if let Some(batch) = &mut batch {
+            // Nobody gains by a wait when the reading is about to end.
+            batch.more = more || self.reading == Reading::Once;
+        }
+        Turn { batch, more }
     }
 
     /// What is still to be told when the reading ends.
@@ -332,4 +332,3 @@ fn refuse(batch: &mut Batch, reason: RejectReason, detail: String, input: &[u8])
 
 #[cfg(test)]
 mod tests;
->>>>>>> w-src

@@ -72,13 +72,20 @@ fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
     let mut add = |what: String, remedy: &str| all.push(Attention { what, remedy: remedy.to_owned() });
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
-            add(format!("source {}: {trouble}", source.name), "see `path` of this [[source]] and the rights on the file");
+            add(
+                format!("source {}: {trouble}", source.name),
+                "see `path` of this [[source]] and the rights on the file",
+            );
         }
     }
     for desk in &o.desks {
         for hold in &desk.holds {
             let place = if hold.table.is_empty() { String::new() } else { format!(", table {}", hold.table) };
-            let until = if hold.until_at > now { format!(" (tried again at {})", hold.until_at) } else { String::new() };
+            let until = if hold.until_at > now {
+                format!(" (tried again at {})", hold.until_at)
+            } else {
+                String::new()
+            };
             add(format!("destination {}{place} waits: {}{until}", desk.name, hold.reason), &hold.remedy);
         }
     }

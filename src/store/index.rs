@@ -43,7 +43,11 @@ impl FingerprintIndex {
     }
 
     /// The alert with this fingerprint. Prefixes may collide, so the row itself decides.
-    pub(super) fn find(&self, conn: &Connection, fingerprint: &Fingerprint) -> Result<Option<i64>, StoreError> {
+    pub(super) fn find(
+        &self,
+        conn: &Connection,
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<i64>, StoreError> {
         let prefix = fingerprint.prefix();
         let is_it = |id: i64| -> Result<bool, StoreError> {
             let found: Option<[u8; 32]> = conn
@@ -69,7 +73,12 @@ impl FingerprintIndex {
     }
 
     /// Adds an alert that was just inserted, and writes a run when it is long enough.
-    pub(super) fn add(&mut self, conn: &Connection, fingerprint: &Fingerprint, alert: i64) -> Result<(), StoreError> {
+    pub(super) fn add(
+        &mut self,
+        conn: &Connection,
+        fingerprint: &Fingerprint,
+        alert: i64,
+    ) -> Result<(), StoreError> {
         self.remember(fingerprint, alert);
         if self.count >= RUN { self.write_run(conn) } else { Ok(()) }
     }
@@ -93,7 +102,12 @@ impl FingerprintIndex {
     }
 
     /// Takes out an alert that is being deleted.
-    pub(super) fn remove(&mut self, conn: &Connection, fingerprint: &Fingerprint, alert: i64) -> Result<(), StoreError> {
+    pub(super) fn remove(
+        &mut self,
+        conn: &Connection,
+        fingerprint: &Fingerprint,
+        alert: i64,
+    ) -> Result<(), StoreError> {
         let prefix = fingerprint.prefix();
         if let Some(ids) = self.recent.get_mut(&prefix) {
             let before = ids.len();

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use read::{
-    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview, Reader, RejectRow,
-    SourceRow, SyncRow, TicketRow,
+    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
+    Reader, RejectRow, SourceRow, SyncRow, TicketRow,
 };
 pub use writer::{Store, Writer};
 

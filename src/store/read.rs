@@ -351,9 +351,9 @@ impl Reader {
     }
 
     fn sources(&self, of: &dyn Fn(&str) -> BTreeMap<String, i64>) -> Result<Vec<SourceRow>> {
-        let mut select = self
-            .conn
-            .prepare("SELECT name, first_read_at, last_read_at, last_alert_at, trouble FROM source ORDER BY id")?;
+        let mut select = self.conn.prepare(
+            "SELECT name, first_read_at, last_read_at, last_alert_at, trouble FROM source ORDER BY id",
+        )?;
         let rows = select.query_map([], |r| {
             let name: String = r.get(0)?;
             let counts = of(&format!("source:{name}"));
@@ -397,9 +397,9 @@ impl Reader {
     }
 
     fn holds(&self, desk: i64) -> Result<Vec<HoldRow>> {
-        let mut select = self
-            .conn
-            .prepare_cached("SELECT table_name, since_at, until_at, reason, remedy FROM hold WHERE desk_id = ?1")?;
+        let mut select = self.conn.prepare_cached(
+            "SELECT table_name, since_at, until_at, reason, remedy FROM hold WHERE desk_id = ?1",
+        )?;
         let rows = select.query_map([desk], |r| {
             Ok(HoldRow {
                 table: r.get(0)?,
@@ -537,9 +537,8 @@ impl Reader {
                AND (?3 IS NULL OR t.state = ?3)
              ORDER BY t.id DESC LIMIT ?4",
         )?;
-        let rows = select.query_map(
-            params![severity(filter), like(filter), filter.state, limit(filter)],
-            |r| {
+        let rows =
+            select.query_map(params![severity(filter), like(filter), filter.state, limit(filter)], |r| {
                 Ok(TicketRow {
                     id: TicketId(r.get(0)?),
                     desk: r.get(1)?,
@@ -555,8 +554,7 @@ impl Reader {
                     occurrences: r.get(11)?,
                     fingerprint: Fingerprint::from_bytes(r.get(12)?).to_string(),
                 })
-            },
-        )?;
+            })?;
         Ok(rows.collect::<std::result::Result<_, _>>()?)
     }
 

@@ -79,7 +79,8 @@ fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
 
 fn settings(conn: &Connection, max_size: u64) -> Result<(), OpenError> {
     // The WAL and its checkpoint live beside the pages within max_size.
-    let pages = (max_size.saturating_sub(2 * JOURNAL_SIZE_LIMIT.min(max_size as i64 / 4) as u64) / 4096) as i64;
+    let pages =
+        (max_size.saturating_sub(2 * JOURNAL_SIZE_LIMIT.min(max_size as i64 / 4) as u64) / 4096) as i64;
     let wanted: [(&str, i64); 11] = [
         ("synchronous", 2),
         ("wal_autocheckpoint", WAL_AUTOCHECKPOINT),

@@ -159,7 +159,8 @@ async fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, last_commit: Option<
             batch.push(job);
             continue;
         }
-        let Some(until) = last_commit.map(|at| at + GATHER).filter(|at| !urgent && Instant::now() < *at) else {
+        let Some(until) = last_commit.map(|at| at + GATHER).filter(|at| !urgent && Instant::now() < *at)
+        else {
             break;
         };
         match tokio::time::timeout_at(until, jobs.recv()).await {

@@ -4,7 +4,8 @@ use rusqlite::{Row, params};
 
 use super::row::{AlertCrc, crc, delivery_crc, desk_scope};
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, DeskName, Fingerprint, Generation, RuleName, Severity, TableName, TicketId, Timestamp,
+    Alert, DeliveryId, DeliveryState, DeskName, Fingerprint, Generation, RuleName, Severity, TableName,
+    TicketId, Timestamp,
 };
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -115,13 +116,7 @@ impl Operation for Claim {
         ))?;
         let rows: Vec<(Claimed, i64)> = select
             .query_map(
-                params![
-                    desk_id,
-                    self.now.as_micros(),
-                    except,
-                    self.limit as i64,
-                    self.min_severity as i64
-                ],
+                params![desk_id, self.now.as_micros(), except, self.limit as i64, self.min_severity as i64],
                 |row| Ok((claimed(row)?, row.get(2)?)),
             )?
             .collect::<Result<_, _>>()?;

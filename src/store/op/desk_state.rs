@@ -150,7 +150,8 @@ impl Operation for Change {
                         "DELETE FROM hold WHERE desk_id = ?1 AND table_name IN ('', ?2)",
                         params![id, table.as_str()],
                     )?;
-                    tx.conn.execute("UPDATE desk SET failures = 0, last_ok_at = ?2 WHERE id = ?1", [id, now])?;
+                    tx.conn
+                        .execute("UPDATE desk SET failures = 0, last_ok_at = ?2 WHERE id = ?1", [id, now])?;
                 }
                 DeskChange::Fails { failures, error } => {
                     tx.conn.execute(

@@ -150,7 +150,8 @@ impl Operation for Shed {
 
 fn pick(tx: &Tx<'_>, sql: &str, first: i64) -> Result<Vec<(i64, Fingerprint)>, StoreError> {
     let mut select = tx.conn.prepare_cached(sql)?;
-    let rows = select.query_map(params![first, STEP], |r| Ok((r.get(0)?, Fingerprint::from_bytes(r.get(1)?))))?;
+    let rows =
+        select.query_map(params![first, STEP], |r| Ok((r.get(0)?, Fingerprint::from_bytes(r.get(1)?))))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

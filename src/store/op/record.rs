@@ -7,8 +7,8 @@ use super::row::{AlertCrc, NewTicket, crc, insert_delivery, insert_ticket, sourc
 use crate::model::alert::RAW_MAX;
 use crate::model::text::clip;
 use crate::model::{
-    Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, SourceName, TableName,
-    TicketState, Timestamp,
+    Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, SourceName,
+    TableName, TicketState, Timestamp,
 };
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -251,7 +251,8 @@ fn insert_alert(tx: &mut Tx<'_>, source_id: i64, entry: &Entry, now: i64) -> Res
 
 /// The alert as stored. `raw` is bounded again here: whatever a source does, a row stays small.
 fn body(alert: &Alert) -> Result<String, StoreError> {
-    let refused = |e: serde_json::Error| StoreError::Refused(format!("the alert cannot be written as JSON: {e}"));
+    let refused =
+        |e: serde_json::Error| StoreError::Refused(format!("the alert cannot be written as JSON: {e}"));
     if alert.raw.len() <= RAW_MAX {
         return serde_json::to_string(alert).map_err(refused);
     }
@@ -320,7 +321,11 @@ fn next_generation(tx: &Tx<'_>, alert_id: i64, route_id: i64) -> Result<Option<G
                 return Ok(None);
             }
             // It never got there, so its keys are free: the new row takes its place.
-            tx.conn.prepare_cached("DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE ticket_id = ?1)")?.execute([ticket])?;
+            tx.conn
+                .prepare_cached(
+                    "DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE ticket_id = ?1)",
+                )?
+                .execute([ticket])?;
             tx.conn.prepare_cached("DELETE FROM delivery WHERE ticket_id = ?1")?.execute([ticket])?;
             tx.conn.prepare_cached("DELETE FROM ticket WHERE id = ?1")?.execute([ticket])?;
             Ok(Some(Generation(generation)))
@@ -349,7 +354,9 @@ fn keep_filtered(tx: &Tx<'_>, source_id: i64, filtered: &Filtered) -> Result<(),
     }
     if !filtered.samples.is_empty() {
         tx.conn
-            .prepare_cached("DELETE FROM filtered_sample WHERE id <= (SELECT max(id) FROM filtered_sample) - ?1")?
+            .prepare_cached(
+                "DELETE FROM filtered_sample WHERE id <= (SELECT max(id) FROM filtered_sample) - ?1",
+            )?
             .execute([FILTERED_SAMPLES])?;
     }
     Ok(())

@@ -97,11 +97,10 @@ impl Operation for Reroute {
         let now = self.now.as_micros();
         for id in waiting(tx, self.alert_id)? {
             let Some(was) = current(tx, id)? else { continue };
-            let table: String = tx.conn.query_row(
-                "SELECT table_name FROM route WHERE id = ?1",
-                [was.route_id],
-                |row| row.get(0),
-            )?;
+            let table: String =
+                tx.conn.query_row("SELECT table_name FROM route WHERE id = ?1", [was.route_id], |row| {
+                    row.get(0)
+                })?;
             let wanted =
                 self.routes.iter().find(|r| r.desk.as_str() == was.desk && r.table.as_str() == table);
             match wanted {

@@ -34,11 +34,23 @@ impl AlertCrc<'_> {
     }
 }
 
-pub(super) fn delivery_crc(ticket: i64, desk: i64, state: DeliveryState, severity: i64, attempts: i64) -> i64 {
+pub(super) fn delivery_crc(
+    ticket: i64,
+    desk: i64,
+    state: DeliveryState,
+    severity: i64,
+    attempts: i64,
+) -> i64 {
     crc(&[ticket, desk, severity, attempts], &[state.as_str().as_bytes()])
 }
 
-pub(super) fn ticket_crc(alert: i64, route: i64, generation: Generation, state: TicketState, sys_id: &str) -> i64 {
+pub(super) fn ticket_crc(
+    alert: i64,
+    route: i64,
+    generation: Generation,
+    state: TicketState,
+    sys_id: &str,
+) -> i64 {
     crc(&[alert, route, i64::from(generation.0)], &[state.as_str().as_bytes(), sys_id.as_bytes()])
 }
 

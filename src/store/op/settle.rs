@@ -217,7 +217,11 @@ impl Operation for Settle {
 fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreError> {
     let Some(was) = current(tx, one.id)? else { return Ok(()) };
     if was.state != DeliveryState::Claimed {
-        return Err(StoreError::Refused(format!("delivery {} is {}, not claimed", one.id, was.state.as_str())));
+        return Err(StoreError::Refused(format!(
+            "delivery {} is {}, not claimed",
+            one.id,
+            was.state.as_str()
+        )));
     }
     let mut next = Next {
         ticket: was.ticket,

@@ -15,8 +15,8 @@ use super::op::settle::{Outcome, Settled};
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{
-    Alert, AlertKind, AlertState, DeliveryId, DeliveryState, DeskName, Endpoint, Engine, FileCursor, Fingerprint,
-    Identity, Protocol, RuleName, Severity, SourceName, SysId, TableName, Timestamp,
+    Alert, AlertKind, AlertState, DeliveryId, DeliveryState, DeskName, Endpoint, Engine, FileCursor,
+    Fingerprint, Identity, Protocol, RuleName, Severity, SourceName, SysId, TableName, Timestamp,
 };
 
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
@@ -180,7 +180,11 @@ async fn a_repeat_counts_up_and_makes_no_second_delivery() {
     let bench = Bench::new();
     let first = bench.record(vec![entry(1, Severity::Major)]).await;
     assert_eq!((first.new, first.repeats, first.deliveries), (1, 0, 1));
-    let again = Entry { occurrences: 3, last_seen_at: NOW.after(Duration::from_secs(9)), ..entry(1, Severity::Major) };
+    let again = Entry {
+        occurrences: 3,
+        last_seen_at: NOW.after(Duration::from_secs(9)),
+        ..entry(1, Severity::Major)
+    };
     let second = bench.record(vec![again]).await;
     assert_eq!((second.new, second.repeats, second.deliveries), (0, 3, 0));
     let claimed = bench.claim(10).await;
@@ -264,7 +268,10 @@ async fn states_move_only_along_their_arrows() {
     let claimed = bench.claim(1).await;
     bench.settle(&claimed[0], there(1)).await;
     let twice = bench.store.settle(vec![settled(&claimed[0], there(2))]).await;
-    assert!(matches!(twice, Err(StoreError::Refused(ref why)) if why.contains("delivered, not claimed")), "{twice:?}");
+    assert!(
+        matches!(twice, Err(StoreError::Refused(ref why)) if why.contains("delivered, not claimed")),
+        "{twice:?}"
+    );
     let dropped = bench.store.judge(vec![claimed[0].id, DeliveryId(99)], Verdict::Drop).await.unwrap();
     assert!(dropped.iter().all(|j| !j.done));
 }
@@ -336,8 +343,11 @@ async fn cursors_and_samples_come_with_their_alerts() {
             })
             .collect(),
     }];
-    batch.rejected =
-        vec![Rejected { reason: "malformed", count: 2, samples: vec![("byte 1".to_owned(), "}{".to_owned())] }];
+    batch.rejected = vec![Rejected {
+        reason: "malformed",
+        count: 2,
+        samples: vec![("byte 1".to_owned(), "}{".to_owned())],
+    }];
     bench.store.record(vec![batch]).await.unwrap();
     let bench = bench.reopen().await;
     let source = SourceName::new("eve").unwrap();
@@ -434,22 +444,26 @@ async fn a_full_buffer_gives_up_the_lowest_severity_and_counts_it() {
     let left = bench.reader().deliveries(DeliveryState::Pending, &ListFilter::default()).unwrap();
     assert_eq!(left.iter().filter(|d| d.severity == Severity::Critical).count(), 150, "critical ones stay");
     assert_eq!(overview.backlog as usize, left.len());
-    let used: u64 = std::fs::read_dir(bench.dir.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
+    let used: u64 =
+        std::fs::read_dir(bench.dir.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
     assert!(used <= 8 << 20, "{used} bytes in the state directory");
 }
 
 #[tokio::test]
 async fn notices_and_syncs_are_kept_and_bounded() {
     let bench = Bench::new();
-    let notice =
-        |n: u32| Notice { subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
+    let notice = |n: u32| Notice { subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
     assert!(bench.store.notice(notice(0)).await.unwrap());
     assert!(!bench.store.notice(notice(0)).await.unwrap(), "told before");
     assert_eq!(bench.reader().overview().unwrap().notices[0].count, 2);
     assert_eq!(bench.store.last_sync_at().await.unwrap(), None);
     for n in 0..120 {
         let started_at = NOW.after(Duration::from_secs(n));
-        bench.store.synced(SyncRun { started_at, cause: "interval".to_owned(), ..SyncRun::default() }).await.unwrap();
+        bench
+            .store
+            .synced(SyncRun { started_at, cause: "interval".to_owned(), ..SyncRun::default() })
+            .await
+            .unwrap();
     }
     assert_eq!(bench.store.last_sync_at().await.unwrap(), Some(NOW.after(Duration::from_secs(119))));
     assert_eq!(bench.reader().syncs(1_000).unwrap().len(), 100);
@@ -459,7 +473,10 @@ async fn notices_and_syncs_are_kept_and_bounded() {
 async fn one_agent_per_state_directory() {
     let bench = Bench::new();
     let second = Store::open(&settings(bench.dir.path()), bench.clock.clone()).map(|_| ()).unwrap_err();
-    assert!(matches!(second, OpenError::Locked { ref pid, .. } if *pid == std::process::id().to_string()), "{second}");
+    assert!(
+        matches!(second, OpenError::Locked { ref pid, .. } if *pid == std::process::id().to_string()),
+        "{second}"
+    );
     assert!(Store::is_running(bench.dir.path()));
 }
 

@@ -138,7 +138,14 @@ async fn agree(steps: Vec<Step>) {
                 bench.store.judge(dead.iter().map(|d| d.id).collect(), verdict).await.unwrap();
                 for n in model.of(DeliveryState::Dead) {
                     model.findings.get_mut(&n).unwrap().due = now;
-                    model.set(n, if verdict == Verdict::Retry { DeliveryState::Pending } else { DeliveryState::Dropped });
+                    model.set(
+                        n,
+                        if verdict == Verdict::Retry {
+                            DeliveryState::Pending
+                        } else {
+                            DeliveryState::Dropped
+                        },
+                    );
                 }
             }
             Step::Restart => {
@@ -198,7 +205,12 @@ fn compare(bench: &Bench, model: &Model) {
             reader.deliveries(state, &all).unwrap().into_iter().map(|d| d.title).collect();
         let wanted: BTreeSet<String> = model.of(state).into_iter().map(|n| format!("alert {n}")).collect();
         assert_eq!(real, wanted, "{}", state.as_str());
-        assert_eq!(counted.get(state.as_str()).copied().unwrap_or(0) as usize, wanted.len(), "{}", state.as_str());
+        assert_eq!(
+            counted.get(state.as_str()).copied().unwrap_or(0) as usize,
+            wanted.len(),
+            "{}",
+            state.as_str()
+        );
     }
     let live = reader.tickets(&all).unwrap();
     let mut keys = BTreeSet::new();

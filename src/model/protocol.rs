@@ -4,7 +4,9 @@
 //! (`modbustcp`, `s7comm`, `enip`, `cip`) to one name. Two names are the same protocol when their folded forms are.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,11 +80,16 @@ fn strip(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(64).collect()
 }
 
-fn canonical(stripped: &str) -> Option<&'static str> {
+/// Every stripped form to its canonical name: sources and rules ask it for every alert.
+static BY_FORM: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
     TABLE
         .iter()
-        .find(|(name, aliases)| strip(name) == stripped || aliases.iter().any(|a| strip(a) == stripped))
-        .map(|(name, _)| *name)
+        .flat_map(|(name, aliases)| std::iter::once(name).chain(*aliases).map(|form| (strip(form), *name)))
+        .collect()
+});
+
+fn canonical(stripped: &str) -> Option<&'static str> {
+    BY_FORM.get(stripped).copied()
 }
 
 /// The form in which protocols are compared: stripped, then the alias table. Empty for a name without any ASCII

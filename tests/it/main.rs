@@ -2,9 +2,11 @@
 
 #[cfg(test)]
 mod config_errors;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod servicenow;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod simulator;
 #[cfg(test)]
 mod tidy;

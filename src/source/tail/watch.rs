@@ -25,9 +25,9 @@ const OPEN_MAX: usize = 64;
 /// How long a rotated file must be quiet once its successor is written to: Suricata writes on until the HUP reaches it.
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// How long a deleted file without a successor must be quiet.
-const QUIET_DELETED: Duration = Duration::from_secs(60);
+const QUIET_DELETED: Duration = Duration::from_mins(1);
 /// How long a moved file without a successor must be quiet: its writer may still have it open.
-const QUIET_MOVED: Duration = Duration::from_secs(600);
+const QUIET_MOVED: Duration = Duration::from_mins(10);
 /// How long between two scans when nothing seems to have changed.
 const SCAN_AT_LEAST: Duration = Duration::from_secs(10);
 /// How long between two scans at least.
@@ -240,7 +240,7 @@ impl Watch {
                     }
                 }
                 Ok(meta) => {
-                    self.troubles.push(format!("{} is {}, not a file", path.display(), file::kind(&meta)))
+                    self.troubles.push(format!("{} is {}, not a file", path.display(), file::kind(&meta)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.refuse(&path, &error),

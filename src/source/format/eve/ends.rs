@@ -23,12 +23,10 @@ impl Ends {
     pub(super) fn of(record: &wire::Record<'_>) -> Self {
         let sender = end(&record.src_ip, record.src_port);
         let receiver = end(&record.dest_ip, record.dest_port);
-        let (attacker, attacked) = (&record.alert.source, &record.alert.target);
-        if attacker.ip.get().is_some() && attacked.ip.get().is_some() {
-            let told = Self {
-                initiator: end(&attacker.ip, attacker.port),
-                responder: end(&attacked.ip, attacked.port),
-            };
+        let (attacker, victim) = (&record.alert.source, &record.alert.target);
+        if attacker.ip.get().is_some() && victim.ip.get().is_some() {
+            let told =
+                Self { initiator: end(&attacker.ip, attacker.port), responder: end(&victim.ip, victim.port) };
             return told.with_macs(record, &sender, &receiver);
         }
         let server = |end: &Endpoint| end.port.and_then(tables::ot_port).is_some();

@@ -271,18 +271,10 @@ impl Folded {
                 engine: alert.engine,
                 protocol: alert.protocols.first().cloned(),
                 title: alert.title.clone(),
-                parties: format!("{} → {}", party(&alert.source), party(&alert.destination)),
+                parties: alert.parties(),
             });
         }
     }
-}
-
-fn party(end: &crate::model::Endpoint) -> String {
-    end.name
-        .clone()
-        .or_else(|| end.ip.map(|ip| ip.to_string()))
-        .or_else(|| end.mac.clone())
-        .unwrap_or_else(|| "?".to_owned())
 }
 
 fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u64; 4]) -> Vec<Rejected> {

@@ -6,7 +6,7 @@ use super::ask::Asker;
 use super::human::{Listing, json, time};
 use super::{CliError, Exit, Outcome, Terminal};
 use crate::control::Question;
-use crate::model::{Alert, DeliveryId, DeliveryState, Endpoint, Protocol, Severity, TicketState};
+use crate::model::{DeliveryId, DeliveryState, Protocol, Severity, TicketState};
 use crate::store::op::dead::Judged;
 use crate::store::{AlertRow, DeliveryRow, FilteredRow, ListFilter, RejectRow, TicketRow};
 
@@ -148,19 +148,11 @@ pub(super) fn alerts(args: &AlertsArgs, terminal: &mut Terminal<'_>) -> Outcome 
             alert.engine.as_str(),
             alert.protocols.first().map_or("", Protocol::as_str),
             &alert.title,
-            &parties(alert),
+            &alert.parties(),
             &seen,
         ]);
     }
     end(&listing, rows.len(), &args.list, "findings", terminal)
-}
-
-fn parties(alert: &Alert) -> String {
-    let party = |end: &Endpoint| {
-        end.name.clone().or_else(|| end.ip.map(|ip| ip.to_string())).or_else(|| end.mac.clone())
-    };
-    let name = |end| party(end).unwrap_or_else(|| "?".to_owned());
-    format!("{} → {}", name(&alert.source), name(&alert.destination))
 }
 
 fn filtered(rows: &[FilteredRow], args: &ListArgs, terminal: &mut Terminal<'_>) -> Outcome {
@@ -210,12 +202,31 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
         json(terminal.out, &rows)?;
         return Ok(Exit::Fine);
     }
-    let mut listing =
-        Listing::new(&["number", "state", "severity", "title", "seen", "destination", "table", "rule"]);
+    let mut listing = Listing::new(&[
+        "number",
+        "state",
+        "severity",
+        "title",
+        "from → to",
+        "seen",
+        "destination",
+        "table",
+        "rule",
+    ]);
     for r in &rows {
         let number = if r.number.is_empty() { "-" } else { &r.number };
         let seen = r.occurrences.to_string();
-        listing.row(&[number, &r.state, r.severity.as_str(), &r.title, &seen, &r.desk, &r.table, &r.rule]);
+        listing.row(&[
+            number,
+            &r.state,
+            r.severity.as_str(),
+            &r.title,
+            &r.parties,
+            &seen,
+            &r.desk,
+            &r.table,
+            &r.rule,
+        ]);
     }
     end(&listing, rows.len(), &args.list, "tickets", terminal)
 }
@@ -298,7 +309,7 @@ fn queue_show(asker: &Asker, id: DeliveryId, as_json: bool, terminal: &mut Termi
         )?;
     }
     if let Some(alert) = &r.alert {
-        writeln!(out, "  from → to {}", parties(alert))?;
+        writeln!(out, "  from → to {}", alert.parties())?;
         for line in alert.message.lines() {
             writeln!(out, "  | {line}")?;
         }

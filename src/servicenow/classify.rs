@@ -392,6 +392,8 @@ pub(super) fn said(words: &Words) -> String {
         ("", "") => return "(no words)".to_owned(),
         (message, "") => message.to_owned(),
         ("", detail) => detail.to_owned(),
+        // Some details begin with the message.
+        (message, detail) if detail.starts_with(message) => detail.to_owned(),
         (message, detail) => format!("{message}: {detail}"),
     };
     clean(&both, WORDS_MAX)

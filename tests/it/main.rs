@@ -1,10 +1,14 @@
 //! Black-box tests: one binary, a module per feature.
 
+#[cfg(all(test, feature = "simulator"))]
+mod alert_to_incident;
 #[cfg(test)]
 mod config_errors;
 #[cfg(all(test, feature = "simulator"))]
 mod servicenow;
 #[cfg(all(test, feature = "simulator"))]
 mod simulator;
+#[cfg(all(test, feature = "simulator"))]
+mod support;
 #[cfg(test)]
 mod tidy;

@@ -5,6 +5,10 @@ mod alert_to_incident;
 #[cfg(test)]
 mod config_errors;
 #[cfg(all(test, feature = "simulator"))]
+mod lost_answer;
+#[cfg(all(test, feature = "simulator"))]
+mod outage;
+#[cfg(all(test, feature = "simulator"))]
 mod servicenow;
 #[cfg(all(test, feature = "simulator"))]
 mod simulator;

@@ -129,7 +129,8 @@ table = "problem"
 fn two_rules_make_one_ticket_by_the_first_and_another_table_another_ticket() {
     let simulator = simulator();
     let agent = Agent::new(&simulator).rules(TWO_RULES);
-    agent.feed(alert(1).line() + &alert(2).severity(3).line() + &alert(3).severity(3).protocol("dnp3").line());
+    agent
+        .feed(alert(1).line() + &alert(2).severity(3).line() + &alert(3).severity(3).protocol("dnp3").line());
     agent.once().ends(0).says("4 tickets created");
     let first = format!("first: {}", eve::title(1));
     assert_one_each(&simulator, [first, format!("second: {}", eve::title(2))]);
@@ -165,7 +166,8 @@ short_description = "{{ protocol }} {{ source.ip }} > {{ destination.ip }}:{{ de
     assert_eq!((record.get("impact"), record.get("urgency")), ("1", "1"));
     assert_eq!(record.get("correlation_display"), "otrelay");
     let description = record.get("description");
-    for words in [eve::title(1).as_str(), "Occurrences: 2", "Severity: critical", "Forwarded by rule: Fields"] {
+    for words in [eve::title(1).as_str(), "Occurrences: 2", "Severity: critical", "Forwarded by rule: Fields"]
+    {
         assert!(description.contains(words), "no `{words}` in {description}");
     }
 }
@@ -210,7 +212,8 @@ fn an_agent_that_lost_its_state_finds_its_tickets() {
     assert_one_each(&simulator, (0..30).map(eve::short));
     let numbers = values(&simulator, "incident", "number");
     let rows = agent.json(&["tickets"]);
-    let mut known: Vec<&str> = rows.as_array().unwrap().iter().map(|r| r["number"].as_str().unwrap()).collect();
+    let mut known: Vec<&str> =
+        rows.as_array().unwrap().iter().map(|r| r["number"].as_str().unwrap()).collect();
     known.sort_unstable();
     assert_eq!(known, numbers);
 }

@@ -2,12 +2,16 @@
 
 #[cfg(all(test, feature = "simulator"))]
 mod alert_to_incident;
+#[cfg(all(test, feature = "simulator"))]
+mod bad_input;
 #[cfg(test)]
 mod config_errors;
 #[cfg(all(test, feature = "simulator"))]
 mod lost_answer;
 #[cfg(all(test, feature = "simulator"))]
 mod outage;
+#[cfg(all(test, feature = "simulator"))]
+mod rotation;
 #[cfg(all(test, feature = "simulator"))]
 mod servicenow;
 #[cfg(all(test, feature = "simulator"))]

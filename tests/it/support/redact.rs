@@ -37,7 +37,8 @@ fn date(text: &str) -> Option<(usize, &'static str)> {
     if !fits {
         return None;
     }
-    let more = bytes[shape.len()..].iter().take_while(|b| b.is_ascii_digit() || matches!(b, b'.' | b'Z')).count();
+    let more =
+        bytes[shape.len()..].iter().take_while(|b| b.is_ascii_digit() || matches!(b, b'.' | b'Z')).count();
     Some((shape.len() + more, "<time>"))
 }
 

@@ -1,12 +1,22 @@
 //! Black-box tests: one binary, a module per feature.
 
+#[cfg(all(test, feature = "simulator"))]
+mod alert_to_incident;
+#[cfg(all(test, feature = "simulator"))]
+mod bad_input;
 #[cfg(test)]
 mod config_errors;
-#[cfg(test)]
-#[cfg(feature = "simulator")]
+#[cfg(all(test, feature = "simulator"))]
+mod lost_answer;
+#[cfg(all(test, feature = "simulator"))]
+mod outage;
+#[cfg(all(test, feature = "simulator"))]
+mod rotation;
+#[cfg(all(test, feature = "simulator"))]
 mod servicenow;
-#[cfg(test)]
-#[cfg(feature = "simulator")]
+#[cfg(all(test, feature = "simulator"))]
 mod simulator;
+#[cfg(all(test, feature = "simulator"))]
+mod support;
 #[cfg(test)]
 mod tidy;

@@ -4,6 +4,8 @@
 mod alert_to_incident;
 #[cfg(all(test, feature = "simulator"))]
 mod bad_input;
+#[cfg(all(test, feature = "simulator"))]
+mod cli;
 #[cfg(test)]
 mod config_errors;
 #[cfg(all(test, feature = "simulator"))]
@@ -12,6 +14,10 @@ mod lost_answer;
 mod outage;
 #[cfg(all(test, feature = "simulator"))]
 mod rotation;
+#[cfg(all(test, feature = "simulator"))]
+mod rules_change;
+#[cfg(all(test, feature = "simulator"))]
+mod secrets;
 #[cfg(all(test, feature = "simulator"))]
 mod servicenow;
 #[cfg(all(test, feature = "simulator"))]

@@ -152,7 +152,7 @@ pub(super) fn alerts(args: &AlertsArgs, terminal: &mut Terminal<'_>) -> Outcome 
             &seen,
         ]);
     }
-    end(&listing, rows.len(), &args.list, "findings", terminal)
+    end(&listing, rows.len(), &args.list, ["finding", "findings"], "", terminal)
 }
 
 fn filtered(rows: &[FilteredRow], args: &ListArgs, terminal: &mut Terminal<'_>) -> Outcome {
@@ -177,7 +177,8 @@ fn filtered(rows: &[FilteredRow], args: &ListArgs, terminal: &mut Terminal<'_>) 
         &listing,
         rows.len(),
         args,
-        "samples of alerts that were not forwarded; `status` counts all",
+        ["sample", "samples"],
+        " of alerts that were not forwarded; `status` counts all",
         terminal,
     )
 }
@@ -192,7 +193,8 @@ fn rejected(rows: &[RejectRow], args: &ListArgs, terminal: &mut Terminal<'_>) ->
         let sample: String = r.sample.chars().take(60).collect();
         listing.row(&[&time(r.at), &r.source, &r.reason, &r.detail, &sample]);
     }
-    end(&listing, rows.len(), args, "samples of input that was not understood; `status` counts all", terminal)
+    let what = " of input that was not understood; `status` counts all";
+    end(&listing, rows.len(), args, ["sample", "samples"], what, terminal)
 }
 
 pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcome {
@@ -228,7 +230,7 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
             &r.rule,
         ]);
     }
-    end(&listing, rows.len(), &args.list, "tickets", terminal)
+    end(&listing, rows.len(), &args.list, ["ticket", "tickets"], "", terminal)
 }
 
 pub(super) fn queue(command: QueueCommand, terminal: &mut Terminal<'_>) -> Outcome {
@@ -270,8 +272,8 @@ fn queue_list(asker: &Asker, args: &QueueListArgs, terminal: &mut Terminal<'_>) 
             reason,
         ]);
     }
-    let what = format!("deliveries, {}", state.as_str());
-    end(&listing, rows.len(), &args.list, &what, terminal)
+    let what = format!(", {}", state.as_str());
+    end(&listing, rows.len(), &args.list, ["delivery", "deliveries"], &what, terminal)
 }
 
 fn queue_show(asker: &Asker, id: DeliveryId, as_json: bool, terminal: &mut Terminal<'_>) -> Outcome {
@@ -340,11 +342,19 @@ fn judge(asker: &Asker, question: &Question, as_json: bool, terminal: &mut Termi
 }
 
 /// Prints a list; on stderr how many there are, so that an empty list is not taken for a failure.
-fn end(listing: &Listing, rows: usize, args: &ListArgs, what: &str, terminal: &mut Terminal<'_>) -> Outcome {
+fn end(
+    listing: &Listing,
+    rows: usize,
+    args: &ListArgs,
+    [one, many]: [&str; 2],
+    what: &str,
+    terminal: &mut Terminal<'_>,
+) -> Outcome {
     if rows > 0 {
         listing.print(terminal.out)?;
     }
     let more = if args.limit > 0 && rows as u32 == args.limit { " (more with --limit)" } else { "" };
-    writeln!(terminal.err, "{rows} {what}{more}")?;
+    let noun = if rows == 1 { one } else { many };
+    writeln!(terminal.err, "{rows} {noun}{what}{more}")?;
     Ok(Exit::Fine)
 }

@@ -36,11 +36,11 @@ use crate::store::OpenError;
 #[command(name = "otrelay", version, about, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     /// Config file instead of /etc/otrelay/otrelay.toml (also: OTRELAY_CONFIG)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 900)]
     config: Option<PathBuf>,
 
     /// Say more on stderr
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 901)]
     verbose: bool,
 
     #[command(subcommand)]

@@ -7,6 +7,9 @@ mod alert_to_incident;
 #[cfg(feature = "simulator")]
 mod bad_input;
 #[cfg(test)]
+#[cfg(feature = "simulator")]
+mod cli;
+#[cfg(test)]
 mod config_errors;
 #[cfg(test)]
 #[cfg(feature = "simulator")]
@@ -17,6 +20,12 @@ mod outage;
 #[cfg(test)]
 #[cfg(feature = "simulator")]
 mod rotation;
+#[cfg(test)]
+#[cfg(feature = "simulator")]
+mod rules_change;
+#[cfg(test)]
+#[cfg(feature = "simulator")]
+mod secrets;
 #[cfg(test)]
 #[cfg(feature = "simulator")]
 mod servicenow;

@@ -4,7 +4,9 @@
 //! (`modbustcp`, `s7comm`, `enip`, `cip`) to one name. Two names are the same protocol when their folded forms are.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,11 +80,16 @@ fn strip(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(64).collect()
 }
 
+/// Every stripped form of [`TABLE`] with its canonical name: asked for each alert, so not searched.
+static FORMS: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
+    let forms = |(name, aliases): &'static (&'static str, &'static [&'static str])| {
+        std::iter::once(name).chain(*aliases).map(|form| (strip(form), *name))
+    };
+    TABLE.iter().flat_map(forms).collect()
+});
+
 fn canonical(stripped: &str) -> Option<&'static str> {
-    TABLE
-        .iter()
-        .find(|(name, aliases)| strip(name) == stripped || aliases.iter().any(|a| strip(a) == stripped))
-        .map(|(name, _)| *name)
+    FORMS.get(stripped).copied()
 }
 
 /// The form in which protocols are compared: stripped, then the alias table. Empty for a name without any ASCII

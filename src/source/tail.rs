@@ -1,6 +1,6 @@
 //! Files that grow: by glob, through rotation by rename, by copytruncate and by a new name, without keeping long lines.
 //!
-//! Three layers: `file` reads the lines of one file, `watch` knows which files there are and what became of them,
+//! `file` reads the lines of one file, `watch` knows which files there are, `search` finds what was moved or copied,
 //! [`Tail`] makes batches of what they hand out. All of it is synchronous in [`Tail::turn`], which tests call
 //! directly; [`Source::run`] is a thin loop around it that waits. A file is only looked at while nothing happens:
 //! one wake-up a second, and no thread beside the runtime's.
@@ -10,6 +10,8 @@
 //! is forwarded, read packed files.
 
 mod file;
+
+mod search;
 
 mod watch;
 
@@ -133,11 +135,11 @@ impl Tail {
     /// Counts what happened to files.
     fn note(&mut self, events: Events) {
         for gap in events.gaps {
-            refuse(&mut self.pending, RejectReason::Lost, gap.0, &[]);
+            refuse(&mut self.pending, RejectReason::Lost, &gap, &[]);
         }
         for (place, start) in events.cut {
             let detail = format!("{place}: the last line has no end");
-            refuse(&mut self.pending, RejectReason::Malformed, detail, &start);
+            refuse(&mut self.pending, RejectReason::Malformed, &detail, &start);
         }
         self.pending.finished.extend(events.finished);
     }
@@ -182,7 +184,8 @@ impl Tail {
             || !pending.finished.is_empty()
             || pending.reject_counts.iter().any(|count| *count > 0);
         let due = last || told_at.is_some_and(|at| now.duration_since(at) >= CURSORS_EVERY);
-        if !urgent && !(due && self.has_moved()) {
+        let worth = urgent || (due && self.has_moved());
+        if !worth {
             return None;
         }
         let mut batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone()));
@@ -296,13 +299,13 @@ impl Take<'_> {
                 eve::Outcome::NotAnAlert => {}
                 eve::Outcome::Reject(reason, why) => {
                     let detail = format!("{}: {why}", watch::place(&self.path, at));
-                    refuse(self.batch, reason, detail, line);
+                    refuse(self.batch, reason, &detail, line);
                 }
             },
             Piece::TooLong(length, start) => {
                 let place = watch::place(&self.path, at);
                 let detail = format!("{place}: a line of {length} bytes; {} are read", file::LINE_MAX);
-                refuse(self.batch, RejectReason::TooLong, detail, start);
+                refuse(self.batch, RejectReason::TooLong, &detail, start);
             }
         }
         !is_full(self.batch, *self.kept)
@@ -320,12 +323,12 @@ fn kept(alert: &Alert) -> usize {
 }
 
 /// Counts a reject, and keeps it while there is room.
-fn refuse(batch: &mut Batch, reason: RejectReason, detail: String, input: &[u8]) {
+fn refuse(batch: &mut Batch, reason: RejectReason, detail: &str, input: &[u8]) {
     batch.reject_counts[reason as usize] += 1;
     if batch.rejects.len() < REJECTS_MAX {
         let start = String::from_utf8_lossy(&input[..input.len().min(SAMPLE_MAX)]);
         let sample = clip(&one_line(&start), SAMPLE_MAX).into_owned();
-        let detail = one_line(&detail).into_owned();
+        let detail = one_line(detail).into_owned();
         batch.rejects.push(Reject { reason, detail, sample });
     }
 }

@@ -3,18 +3,18 @@
 //! A file is the same file when device, inode and first bytes are. A name that leads to another inode was rotated: the
 //! old handle is read on until the writer has surely let go of it. A file that begins anew was truncated: where a copy
 //! with the old beginning is found, that is read on from the old place (`copytruncate`); a copy of a file that is still
-//! followed is not read at all. Whatever cannot be found again becomes one [`Gap`]. What this does not do: read lines.
+//! followed is not read at all. Whatever cannot be found again becomes one gap. What this does not do: read lines.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs;
 use std::io;
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::file::{self, Change, Followed, Head, Id, Look};
+use super::file::{self, Change, Followed, Id, Look};
+use super::search::{self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, moved};
 use crate::model::FileCursor;
 use crate::model::cursor::HEAD_LEN;
 
@@ -25,63 +25,23 @@ const OPEN_MAX: usize = 64;
 /// How long a rotated file must be quiet once its successor is written to: Suricata writes on until the HUP reaches it.
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// How long a deleted file without a successor must be quiet.
-const QUIET_DELETED: Duration = Duration::from_secs(60);
+const QUIET_DELETED: Duration = Duration::from_mins(1);
 /// How long a moved file without a successor must be quiet: its writer may still have it open.
-const QUIET_MOVED: Duration = Duration::from_secs(600);
+const QUIET_MOVED: Duration = Duration::from_mins(10);
 /// How long between two scans when nothing seems to have changed.
 const SCAN_AT_LEAST: Duration = Duration::from_secs(10);
 /// How long between two scans at least.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
-/// Most entries of a directory that are looked at to find a file that was moved.
-const ENTRIES_MAX: usize = 10_000;
-/// Most files that are opened to find the copy of a truncated one.
-const COPIES_MAX: usize = 64;
-/// Shortest beginning by which a copy is known.
-const COPY_HEAD_MIN: u32 = 64;
-
-/// Packed files; what they hold was read before they were packed, or is not readable as lines.
-const PACKED: [&str; 8] = ["gz", "xz", "zst", "bz2", "lz4", "zip", "z", "lzma"];
-
-/// Input that is gone. One for each file, whatever its size.
-#[derive(Debug)]
-pub(super) struct Gap(pub(super) String);
 
 /// What happened to files since it was last asked.
 #[derive(Debug, Default)]
 pub(super) struct Events {
-    /// Input that was lost.
-    pub(super) gaps: Vec<Gap>,
+    /// Input that is gone, in words: one for each file, whatever its size.
+    pub(super) gaps: Vec<String>,
     /// Files whose last line has no end and never will: where it starts, and its beginning.
     pub(super) cut: Vec<(String, Vec<u8>)>,
     /// Files that are gone.
     pub(super) finished: Vec<FileCursor>,
-}
-
-/// A place that was read up to, in a file that is no longer there under its identity.
-struct Orphan {
-    cursor: FileCursor,
-    /// How long the file was when it was last seen; `None` when that was before this process.
-    size: Option<u64>,
-    /// What to say when its rest is not found; `None` when there is no rest.
-    fate: Option<&'static str>,
-    /// Whether nothing else has its device and inode now.
-    gone: bool,
-}
-
-impl Orphan {
-    /// How long a copy must be to hold all that is missed, as far as that is known.
-    fn end(&self) -> u64 {
-        self.size.unwrap_or(0).max(self.cursor.offset)
-    }
-
-    fn gap(&self, fate: &str) -> Gap {
-        let FileCursor { path, offset, .. } = &self.cursor;
-        let rest = match self.size {
-            Some(size) => format!("{} bytes were not read", size.saturating_sub(*offset)),
-            None => "what it got after that may be lost".to_owned(),
-        };
-        Gap(format!("{path} {fate}; it was read up to byte {offset}, {rest}"))
-    }
 }
 
 /// A file that the pattern leads to.
@@ -240,7 +200,7 @@ impl Watch {
                     }
                 }
                 Ok(meta) => {
-                    self.troubles.push(format!("{} is {}, not a file", path.display(), file::kind(&meta)))
+                    self.troubles.push(format!("{} is {}, not a file", path.display(), file::kind(&meta)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.refuse(&path, &error),
@@ -393,7 +353,7 @@ impl Watch {
             *fresh = others;
             let mut copies: Vec<Followed> = copies;
             if copies.is_empty() {
-                copies.extend(self.copy_nearby(&orphan, entries, now));
+                copies.extend(search::copy_nearby(&orphan, &self.files, entries, now));
             }
             let found = copies.iter().any(|file| file.look.size >= orphan.end());
             for mut file in copies {
@@ -409,29 +369,6 @@ impl Watch {
                 events.finished.push(orphan.cursor);
             }
         }
-    }
-
-    /// A copy that the pattern does not lead to (`eve.json.1`), if it holds all that is missed.
-    fn copy_nearby(&self, orphan: &Orphan, entries: &mut Entries, now: Instant) -> Option<Followed> {
-        if orphan.gone && orphan.fate.is_none() {
-            return None;
-        }
-        let path = Path::new(&orphan.cursor.path);
-        let name = path.file_name()?.to_string_lossy().into_owned();
-        let stem = name.split('.').next().unwrap_or_default();
-        let near = entries.of(path).ok()?.iter().filter(|(_, path)| {
-            let other = path.file_name().unwrap_or_default().to_string_lossy();
-            other.starts_with(stem) && !is_packed(path)
-        });
-        near.take(COPIES_MAX).find_map(|(_, path)| {
-            let (handle, meta) = file::open_regular(path).ok()?;
-            if meta.size() < orphan.end() || self.files.iter().any(|file| file.id == Id::of(&meta)) {
-                return None;
-            }
-            let mut file = Followed::new(path.clone(), handle, 0, now).ok()?;
-            file.named = false;
-            is_copy_of(&file, &orphan.cursor).then_some(file)
-        })
     }
 
     /// Follows what is new. A copy of a file that is followed waits: when the original is truncated or gone, the copy
@@ -471,90 +408,6 @@ impl Watch {
     }
 }
 
-/// Names in the directories of files that are looked for, read once per scan.
-#[derive(Default)]
-struct Entries(HashMap<PathBuf, Vec<(u64, PathBuf)>>);
-
-impl Entries {
-    /// Inode and path of what is in the directory of `path`.
-    fn of(&mut self, path: &Path) -> io::Result<&[(u64, PathBuf)]> {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !self.0.contains_key(dir) {
-            let entries: io::Result<Vec<_>> = fs::read_dir(dir)?
-                .take(ENTRIES_MAX)
-                .map(|entry| entry.map(|entry| (entry.ino(), entry.path())))
-                .collect();
-            self.0.insert(dir.to_owned(), entries?);
-        }
-        Ok(self.0.get(dir).map(Vec::as_slice).unwrap_or_default())
-    }
-}
-
-/// The file of a cursor under another name in its directory.
-fn moved(near: &[(u64, PathBuf)], cursor: &FileCursor, now: Instant) -> Option<Followed> {
-    let (_, path) = near.iter().find(|(inode, path)| *inode == cursor.inode && !is_packed(path))?;
-    let (handle, meta) = file::open_regular(path).ok()?;
-    let mut file = Followed::new(path.clone(), handle, 0, now).ok()?;
-    if meta.dev() != cursor.device || !continues(&file, cursor).ok()? {
-        return None;
-    }
-    go_on(&mut file, cursor);
-    file.named = false;
-    Some(file)
-}
-
-/// Whether the file still holds what was read of it.
-fn continues(file: &Followed, cursor: &FileCursor) -> io::Result<bool> {
-    Ok(file.look.size >= cursor.offset && begins_as(file, cursor)?)
-}
-
-/// Whether the file begins as the cursor's file did.
-fn begins_as(file: &Followed, cursor: &FileCursor) -> io::Result<bool> {
-    if file.look.size < u64::from(cursor.head_len) {
-        return Ok(false);
-    }
-    let head = Head { hash: cursor.head_hash, len: cursor.head_len };
-    match &file.handle {
-        Some(handle) => head.is_of(handle),
-        None => head.is_of(&file::open_regular(&file.path)?.0),
-    }
-}
-
-/// Whether the file is a copy of what the cursor's file was; it may be an older and shorter one.
-fn is_copy_of(file: &Followed, cursor: &FileCursor) -> bool {
-    cursor.head_len >= COPY_HEAD_MIN && begins_as(file, cursor).unwrap_or(false)
-}
-
-/// Reads on where the cursor is, or from the end of an older copy.
-fn go_on(file: &mut Followed, cursor: &FileCursor) {
-    file.offset = cursor.offset.min(file.look.size);
-    (file.backlog_end, file.moved) = (cursor.backlog_end, true);
-    if let Err(error) = file.align() {
-        file.trouble = Some(unreadable(&file.path, &error));
-    }
-}
-
-/// Whether `copy` is the beginning of `original`, as far as the first and the last bytes of `copy` tell.
-fn begins(original: &mut Followed, copy: &mut Followed) -> io::Result<bool> {
-    const TAIL: u64 = 4096;
-    let comparable = original.head.len >= copy.head.len && original.look.size >= copy.look.size;
-    let long = copy.head.len as usize == HEAD_LEN;
-    if !comparable || copy.look.size == 0 || long && original.head.hash != copy.head.hash {
-        return Ok(false);
-    }
-    if !long && original.handle.is_none() {
-        return Ok(false);
-    }
-    if !copy.head.is_of(original.open()?)? {
-        return Ok(false);
-    }
-    let from = copy.look.size.saturating_sub(TAIL);
-    let mut ends = [vec![0; (copy.look.size - from) as usize], vec![0; (copy.look.size - from) as usize]];
-    let one = file::read_full(original.open()?, &mut ends[0], from)?;
-    let other = file::read_full(copy.open()?, &mut ends[1], from)?;
-    Ok(one == other && ends[0] == ends[1])
-}
-
 /// Whether a file without a name is read to its end and its writer has let go of it.
 fn is_over(
     file: &mut Followed,
@@ -579,11 +432,6 @@ fn is_over(
         QUIET_MOVED
     };
     !file.has_more() && now.duration_since(file.grew_at) >= quiet
-}
-
-fn is_packed(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    PACKED.iter().any(|packed| extension.eq_ignore_ascii_case(packed))
 }
 
 /// `eve.json, byte 8123`.

@@ -70,16 +70,16 @@ impl Intake {
     ) -> Result<(), StoreError> {
         let mut waiting = Vec::with_capacity(TOGETHER);
         while batches.recv_many(&mut waiting, TOGETHER).await > 0 {
-            let records: Vec<Record> = waiting.drain(..).map(|batch| self.decide(batch)).collect();
+            let records: Arc<[Record]> = waiting.drain(..).map(|batch| self.decide(batch)).collect();
             self.commit(records, &stop).await?;
         }
         Ok(())
     }
 
-    async fn commit(&self, records: Vec<Record>, stop: &CancellationToken) -> Result<Recorded, StoreError> {
+    async fn commit(&self, records: Arc<[Record]>, stop: &CancellationToken) -> Result<Recorded, StoreError> {
         let mut told = false;
         loop {
-            match self.store.record(records.clone()).await {
+            match self.store.record(Arc::clone(&records)).await {
                 Ok(recorded) => {
                     if recorded.room.is_tight() {
                         self.make_room().await?;

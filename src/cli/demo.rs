@@ -21,7 +21,10 @@ use crate::simulator::{Fault, FaultKind, Options, Running, Simulator};
 use crate::store::{ListFilter, Overview, Reader, TicketRow};
 
 /// Recorded by a real Suricata over traffic of a plant of our own; tests/fixtures/eve/make has the script.
-const RECORDED: &[u8] = include_bytes!("../../tests/fixtures/eve/plant.json");
+/// Packed, because the program is meant for small machines; a test holds it to `plant.json`.
+const RECORDED: &[u8] = include_bytes!("../../tests/fixtures/eve/plant.json.zlib");
+/// Most bytes that are unpacked.
+const RECORDED_MAX: usize = 4 << 20;
 
 /// Tickets that the account lists.
 const LISTED: usize = 25;
@@ -52,7 +55,7 @@ pub(super) fn run(args: &DemoArgs, terminal: &mut Terminal<'_>) -> Outcome {
 fn input(args: &DemoArgs, dir: &Path) -> Result<PathBuf, CliError> {
     let eve = dir.join("eve.json");
     match &args.input {
-        None => std::fs::write(&eve, RECORDED)?,
+        None => std::fs::write(&eve, recorded()?)?,
         Some(path) => {
             let input = |source| CliError::Input { path: path.clone(), source };
             if !std::fs::metadata(path).map_err(input)?.is_file() {
@@ -62,6 +65,11 @@ fn input(args: &DemoArgs, dir: &Path) -> Result<PathBuf, CliError> {
         }
     }
     Ok(eve)
+}
+
+fn recorded() -> Result<Vec<u8>, CliError> {
+    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(RECORDED, RECORDED_MAX)
+        .map_err(|e| CliError::Words(format!("the recording in this program is damaged: {e}")))
 }
 
 async fn demo(
@@ -193,9 +201,7 @@ fn private(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn opening(args: &DemoArgs, simulator: &Running, out: &mut dyn Write) -> std::io::Result<()> {
     match &args.input {
-        None => {
-            writeln!(out, "Input      recorded output of a real Suricata, {} KiB", RECORDED.len() / 1024)?;
-        }
+        None => writeln!(out, "Input      recorded output of a real Suricata")?,
         Some(path) => writeln!(out, "Input      {}", path.display())?,
     }
     writeln!(
@@ -321,5 +327,14 @@ impl Account {
             "Something is left: see the numbers above."
         };
         writeln!(out, "{verdict}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_packed_recording_is_the_fixture() {
+        let fixture = include_bytes!("../../tests/fixtures/eve/plant.json");
+        assert!(super::recorded().unwrap() == fixture, "pack plant.json again: see its README");
     }
 }

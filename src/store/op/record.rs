@@ -1,5 +1,7 @@
 //! What a source took in: alerts, occurrences, deliveries, counters, samples and cursors, in one transaction.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::prune::{Room, room};
@@ -125,16 +127,16 @@ pub struct Recorded {
 }
 
 impl Store {
-    /// Commits batches, all or none; ends when they are synced.
+    /// Commits batches, all or none; ends when they are synced. Shared, because the caller keeps them to try again.
     ///
     /// # Errors
     /// [`StoreError`]; nothing of them is stored then.
-    pub async fn record(&self, records: Vec<Record>) -> Result<Recorded, StoreError> {
-        self.call(Records(records)).await
+    pub async fn record(&self, records: impl Into<Arc<[Record]>>) -> Result<Recorded, StoreError> {
+        self.call(Records(records.into())).await
     }
 }
 
-struct Records(Vec<Record>);
+struct Records(Arc<[Record]>);
 
 impl Operation for Records {
     type Output = Recorded;
@@ -145,7 +147,7 @@ impl Operation for Records {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Recorded, StoreError> {
         let mut sums = Recorded::default();
-        for record in &self.0 {
+        for record in self.0.iter() {
             record.write(tx, &mut sums)?;
         }
         sums.room = room(tx)?;

@@ -14,30 +14,59 @@ import time
 import scene
 
 
-def round_(agent, rng, number):
-    """Starts otrelay and kills it. Says whether it still ran."""
+# The create is carried out and its answer lost.
+LOST_ANSWERS = f"commit-drop:rate=0.3,method=POST,path=/api/now/table/{scene.TABLE}"
+
+
+class Ended(Exception):
+    """otrelay ended before it was killed."""
+
+
+def wait(process, seconds):
+    try:
+        raise Ended(process.wait(timeout=seconds))
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def round_(agent, rng, number, feeder, rotation):
+    """Starts otrelay and kills it; a rotation is done before that or meanwhile. Says whether it still ran."""
     arguments = ("run", "--once") if rng.random() < 0.5 else ("run",)
+    life, meanwhile = rng.uniform(0.05, 0.6), rng.random() < 0.5
+    if rotation and not meanwhile:
+        feeder.rotate(rotation)
+        rotation = None
     process = agent.start(*arguments)
     try:
-        code = process.wait(timeout=rng.uniform(0.05, 0.6))
-    except subprocess.TimeoutExpired:
+        wait(process, life / 2)
+        if rotation:
+            feeder.rotate(rotation)
+            rotation = None
+        wait(process, life / 2)
         process.send_signal(signal.SIGKILL)
         process.wait()
         return True
-    if "--once" not in arguments or code not in (scene.OK, scene.TRY_LATER):
-        raise scene.Failed(f"round {number}: `{' '.join(arguments)}` ended by itself with {code}")
-    return False
+    except Ended as e:
+        code = e.args[0]
+        if "--once" not in arguments or code not in (scene.OK, scene.TRY_LATER):
+            raise scene.Failed(f"round {number}: `{' '.join(arguments)}` ended by itself with {code}") from None
+        if rotation:
+            feeder.rotate(rotation)
+        return False
 
 
 def main():
     scene.binary()
     seed = int(os.environ.get("SEED") or random.randrange(1, 1_000_000))
     kills = int(os.environ.get("KILLS") or 40)
+    # A file that is renamed out of the glob before it was ever read is not otrelay's to find.
+    if kills < 20:
+        sys.exit("KILLS must be at least 20: each file has to be seen before it is rotated")
     rng = random.Random(seed)
     print(f"kill: seed {seed}, {kills} kills", flush=True)
     began = time.monotonic()
     with scene.Scratch("kill") as directory:
-        simulator = scene.Simulator(directory, seed)
+        simulator = scene.Simulator(directory, seed, LOST_ANSWERS)
         agent = scene.Agent(directory, simulator.url)
         feeder = scene.Feeder(agent.eve, random.Random(seed + 1))
         try:
@@ -47,9 +76,8 @@ def main():
             while hit < kills:
                 if rounds > 20 * kills:
                     raise scene.Failed("otrelay ends before it can be killed")
-                if hit in rotations:
-                    feeder.rotate(rotations.pop(hit))
-                hit += round_(agent, rng, rounds)
+                due = rotations.pop(hit, None)
+                hit += round_(agent, rng, rounds, feeder, due)
                 rounds += 1
             feeder.stop()
             lost = simulator.mend()

@@ -164,7 +164,7 @@ impl Reader {
             received_at,
             title,
             message,
-            severity: self.severity(&record.alert, &folded),
+            severity: self.severity(&record.alert),
             engine: self.engine(&folded, sid),
             protocols,
             category: category.map(word),
@@ -197,11 +197,8 @@ impl Reader {
         Fingerprint::derive(&self.settings.agent, &self.settings.source, &identity)
     }
 
-    /// The operator's table over the base table; the rule's own word over both; the category may cap.
-    fn severity(&self, alert: &wire::Alert<'_>, category: &str) -> Severity {
-        if category == tables::NOT_SUSPICIOUS {
-            return Severity::Warning;
-        }
+    /// The operator's table over the base table; the rule's own word over both.
+    fn severity(&self, alert: &wire::Alert<'_>) -> Severity {
         let said = alert.metadata.signature_severity.as_deref().filter(|_| self.settings.signature_severity);
         if let Some(severity) = said.and_then(tables::signature_severity) {
             return severity;

@@ -30,9 +30,6 @@ pub(super) fn signature_severity(word: &str) -> Option<Severity> {
     WORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(word)).map(|(_, severity)| *severity)
 }
 
-/// The category whose alerts are never more than a warning.
-pub(super) const NOT_SUSPICIOUS: &str = "not suspicious traffic";
-
 /// Engine of a category text (folded to lower case); `None` for a text that Suricata does not ship.
 pub(super) fn engine(category: &str) -> Option<Engine> {
     Some(match category {
@@ -79,7 +76,7 @@ pub(super) fn engine(category: &str) -> Option<Engine> {
         | "a suspicious string was detected"
         | "a system call was detected" => Engine::Anomaly,
 
-        NOT_SUSPICIOUS | "unknown traffic" | "misc activity" | "a tcp connection was detected" => {
+        "not suspicious traffic" | "unknown traffic" | "misc activity" | "a tcp connection was detected" => {
             Engine::Operational
         }
 

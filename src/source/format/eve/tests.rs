@@ -198,7 +198,7 @@ fn severity_by_table_rule_word_and_category() {
     assert_eq!(of(&own, r#""severity":2,"metadata":{"signature_severity":["High"]}"#), Severity::Major);
     own.signature_severity = false;
     assert_eq!(of(&own, informational), Severity::Major);
-    assert_eq!(of(&own, r#""severity":1,"category":"Not Suspicious Traffic""#), Severity::Warning);
+    assert_eq!(of(&own, r#""severity":1,"category":"Not Suspicious Traffic""#), Severity::Minor);
 }
 
 #[test]

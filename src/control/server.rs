@@ -79,10 +79,10 @@ impl Control {
             return;
         }
         let (read, mut write) = stream.split();
-        let mut line = String::new();
+        let mut line = Vec::new();
         let mut reader = BufReader::new(read.take(QUESTION_MAX));
-        let answer = match tokio::time::timeout(TO_ASK, reader.read_line(&mut line)).await {
-            Ok(Ok(_)) => match serde_json::from_str(&line) {
+        let answer = match tokio::time::timeout(TO_ASK, reader.read_until(b'\n', &mut line)).await {
+            Ok(Ok(_)) => match serde_json::from_slice(&line) {
                 Ok(question) => self.answer(question).await,
                 Err(e) => Answer::Error(format!("not a question that this version knows: {e}")),
             },

@@ -80,6 +80,7 @@ CREATE TABLE hold (
     since_at   INTEGER NOT NULL,
     until_at   INTEGER NOT NULL,
     tries      INTEGER NOT NULL CHECK (tries > 0),
+    told       INTEGER NOT NULL CHECK (told IN (0, 1)),  -- until_at is the other side's word
     reason     TEXT    NOT NULL,
     remedy     TEXT    NOT NULL,
     PRIMARY KEY (desk_id, table_name)

@@ -625,12 +625,12 @@ impl Reader {
     }
 }
 
-/// When the oldest that waits was made: the first of each destination and severity, because that is what the index of
+/// When the oldest that waits was made: the first of each table and severity, because that is what the index of
 /// the outbox can tell.
 pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
-     SELECT (SELECT d.created_at FROM delivery d WHERE d.state = 'pending' AND d.desk_id = k.id
+     SELECT (SELECT d.created_at FROM delivery d WHERE d.state = 'pending' AND d.route_id = k.id
                AND d.severity = s.value ORDER BY d.id LIMIT 1) AS created_at
-     FROM desk k, json_each('[0,1,2,3]') s)";
+     FROM route k, json_each('[0,1,2,3]') s)";
 
 /// Title of an alert; nothing when its row is damaged, because one bad row must not spoil a list.
 const TITLE: &str = "CASE WHEN json_valid(b.body) THEN json_extract(b.body, '$.title') END";

@@ -107,27 +107,38 @@ impl Store {
     }
 }
 
-/// What is due: destination, now, tables to leave, limit, lowest severity. Two texts, because only with the literal
-/// condition SQLite may use the small index of tried ones.
+/// The tables of a destination that are not left out.
+fn routes(tx: &Tx<'_>, desk_id: i64, except: &str) -> Result<Vec<i64>, StoreError> {
+    let mut select = tx.conn.prepare_cached(
+        "SELECT id FROM route WHERE desk_id = ?1 AND table_name NOT IN (SELECT value FROM json_each(?2))",
+    )?;
+    let ids = select.query_map(params![desk_id, except], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// What is due of a destination (only what was tried) or of one of its tables: which, now, tables to leave, limit,
+/// lowest severity. The index is named because SQLite would walk the backlog in the order that is wanted instead.
 pub(in crate::store) fn select(only_tried: bool) -> String {
     let (index, due) = if only_tried {
-        // Left alone, SQLite walks the whole backlog in the order that is wanted.
-        ("INDEXED BY delivery_tried", "d.attempts > 0 AND d.due_at <= ?2")
+        (
+            "delivery_tried",
+            "d.desk_id = ?1 AND d.attempts > 0 AND d.due_at <= ?2
+               AND r.table_name NOT IN (SELECT value FROM json_each(?3))",
+        )
     } else {
         // What was never tried is due whatever its date says: the clock may have been ahead when it was made.
-        ("INDEXED BY delivery_due", "(d.attempts = 0 OR d.due_at <= ?2)")
+        ("delivery_due", "d.route_id = ?1 AND (d.attempts = 0 OR d.due_at <= ?2)")
     };
     format!(
         "SELECT d.id, d.ticket_id, d.severity, d.attempts, d.doubtful, t.generation, t.rule, r.table_name,
                 a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc,
                 b.body, b.crc, a.id
-         FROM delivery d {index}
+         FROM delivery d INDEXED BY {index}
          JOIN ticket t ON t.id = d.ticket_id
          JOIN route r ON r.id = t.route_id
          JOIN alert a ON a.id = t.alert_id
          JOIN alert_body b ON b.alert_id = a.id
-         WHERE d.desk_id = ?1 AND d.state = 'pending' AND {due} AND d.severity >= ?5
-           AND r.table_name NOT IN (SELECT value FROM json_each(?3))
+         WHERE d.state = 'pending' AND {due} AND d.severity >= ?5
          ORDER BY d.severity DESC, d.id LIMIT ?4"
     )
 }
@@ -142,14 +153,19 @@ impl Operation for Claim {
         let desk_id = tx.desk_id(self.desk.as_str())?;
         let except: Vec<&str> = self.except.iter().map(TableName::as_str).collect();
         let except = serde_json::to_string(&except).unwrap_or_else(|_| "[]".to_owned());
-        let mut select_due = tx.conn.prepare_cached(&select(self.only_tried))?;
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let rows: Vec<(Claimed, i64)> = select_due
-            .query_map(
-                params![desk_id, self.now.as_micros(), except, limit, self.min_severity as i64],
-                |row| Ok((claimed(row)?, row.get(2)?)),
-            )?
-            .collect::<Result<_, _>>()?;
+        // What was tried is little and asked for at once. The backlog is asked for table by table: one that is on hold
+        // may be large, and would be walked by each claim for the others.
+        let places = if self.only_tried { vec![desk_id] } else { routes(tx, desk_id, &except)? };
+        let mut rows: Vec<(Claimed, i64)> = Vec::new();
+        for place in places {
+            let mut due = tx.conn.prepare_cached(&select(self.only_tried))?;
+            let with = params![place, self.now.as_micros(), except, limit, self.min_severity as i64];
+            let found = due.query_map(with, |row| Ok((claimed(row)?, row.get(2)?)))?;
+            rows.extend(found.collect::<Result<Vec<_>, _>>()?);
+        }
+        rows.sort_by_key(|(c, severity)| (std::cmp::Reverse(*severity), c.id));
+        rows.truncate(self.limit);
         if self.peek {
             return Ok(rows.into_iter().map(|(c, _)| c).collect());
         }

@@ -299,7 +299,7 @@ pub(super) fn open_ticket(
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
     let ticket = insert_ticket(tx, &new)?;
-    insert_delivery(tx, ticket, desk_id, routed.desk.as_str(), severity, now)?;
+    insert_delivery(tx, ticket, (desk_id, route_id), routed.desk.as_str(), severity, now)?;
     Ok(true)
 }
 

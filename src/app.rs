@@ -373,17 +373,13 @@ async fn finish(stage: &mut JoinSet<Ended>) -> Result<(), AppError> {
 /// Forgets what was delivered long ago.
 async fn housekeeping(store: Store, stop: CancellationToken) -> Ended {
     loop {
-        tokio::select! {
+        let pruned = tokio::select! {
             () = stop.cancelled() => return ("housekeeping", Ok(())),
-            () = tokio::time::sleep(HOUSEKEEPING) => {}
-        }
-        loop {
-            match store.prune().await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(e) if e.is_passing() => break,
-                Err(e) => return ("housekeeping", Err(e.into())),
-            }
+            pruned = async { tokio::time::sleep(HOUSEKEEPING).await; store.prune().await } => pruned,
+        };
+        match pruned {
+            Err(e) if !e.is_passing() => return ("housekeeping", Err(e.into())),
+            Ok(_) | Err(_) => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::model::alert::hex;
 use crate::model::{Alert, Engine, Fingerprint, RuleName, Severity, SourceName, Timestamp};
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Batch, RejectReason, Sighting};
+use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
 use crate::store::{Store, StoreError};
@@ -91,7 +92,7 @@ impl Intake {
                         tracing::error!("nothing more is taken in until there is room: {e}");
                         told = true;
                     }
-                    if self.make_room().await? == 0 {
+                    if self.make_room().await? == Made::default() {
                         tokio::select! {
                             () = tokio::time::sleep(FULL_WAIT) => {}
                             () = stop.cancelled() => {}
@@ -103,15 +104,15 @@ impl Intake {
         }
     }
 
-    async fn make_room(&self) -> Result<u64, StoreError> {
-        let given_up = self.store.make_room().await?;
-        if given_up > 0 {
+    async fn make_room(&self) -> Result<Made, StoreError> {
+        let made = self.store.make_room().await?;
+        if made.given_up > 0 {
             tracing::error!(
-                alerts = given_up,
+                alerts = made.given_up,
                 "the buffer is full ([buffer] max_size): undelivered alerts of the lowest severity were given up"
             );
         }
-        Ok(given_up)
+        Ok(made)
     }
 
     /// Turns a batch into what the store has to do. Pure but for the time of receipt.
@@ -171,10 +172,9 @@ impl Intake {
             let page = self.store.undelivered(after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.alert_id;
-            for Undelivered { alert_id, alert } in page {
-                let routes = routed(&self.rules.decide(&alert));
-                self.store.reroute(alert_id, routes).await?;
-            }
+            // A damaged one stays as it is; claiming it says so.
+            let decide = |u: Undelivered| Some((u.alert_id, routed(&self.rules.decide(&u.alert?))));
+            self.store.reroute(page.into_iter().filter_map(decide).collect()).await?;
         }
         self.store.set_rules_digest(digest).await
     }

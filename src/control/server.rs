@@ -84,14 +84,14 @@ impl Control {
             return;
         }
         let (read, mut write) = stream.split();
-        let mut line = String::new();
+        let mut line = Vec::new();
         let mut reader = BufReader::new(read.take(QUESTION_MAX));
         let question = tokio::select! {
-            question = tokio::time::timeout(TO_ASK, reader.read_line(&mut line)) => question,
+            question = tokio::time::timeout(TO_ASK, reader.read_until(b'\n', &mut line)) => question,
             () = stop.cancelled() => return,
         };
         let answer = match question {
-            Ok(Ok(_)) => match serde_json::from_str(&line) {
+            Ok(Ok(_)) => match serde_json::from_slice(&line) {
                 Ok(question) => self.answer(question).await,
                 Err(e) => Answer::Error(format!("not a question that this version knows: {e}")),
             },

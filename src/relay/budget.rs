@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::model::{Severity, Timestamp};
 
 const HOUR: Duration = Duration::from_hours(1);
+/// Requests that a ticket takes at least: it is looked up, then created.
+const TICKET: u32 = 2;
 
 /// Requests of one destination in the present hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +48,16 @@ impl Budget {
     /// What may be sent at `now`. Call [`Self::roll`] first.
     pub(super) fn allowance(&self) -> Allowance {
         let left = self.limit.saturating_sub(self.used);
-        let reserve = self.limit / 10;
-        match left {
-            0 => Allowance::NotBefore(self.started_at.after(HOUR)),
-            left if left <= reserve => Allowance::Requests(left, Severity::Critical),
-            left => Allowance::Requests(left - reserve, Severity::Warning),
+        let reserve = if self.limit < 10 { 0 } else { (self.limit / 10).max(TICKET) };
+        if left >= reserve + TICKET {
+            Allowance::Requests(left - reserve, Severity::Warning)
+        } else if left >= TICKET {
+            Allowance::Requests(left, Severity::Critical)
+        } else if self.used == 0 {
+            // A limit of 1: less than a ticket an hour would be nothing for ever.
+            Allowance::Requests(TICKET, Severity::Warning)
+        } else {
+            Allowance::NotBefore(self.ends_at())
         }
     }
 
@@ -76,10 +83,14 @@ mod tests {
     #[test]
     fn keeps_a_tenth_for_critical_alerts() {
         assert_eq!(budget(1_000, 0).allowance(), Allowance::Requests(900, Severity::Warning));
-        assert_eq!(budget(1_000, 899).allowance(), Allowance::Requests(1, Severity::Warning));
+        assert_eq!(budget(1_000, 898).allowance(), Allowance::Requests(2, Severity::Warning));
+        assert_eq!(budget(1_000, 899).allowance(), Allowance::Requests(101, Severity::Critical));
         assert_eq!(budget(1_000, 900).allowance(), Allowance::Requests(100, Severity::Critical));
         assert_eq!(budget(1_000, 1_000).allowance(), Allowance::NotBefore(Timestamp::from_secs(4_600)));
-        assert_eq!(budget(1, 0).allowance(), Allowance::Requests(1, Severity::Warning));
+        assert_eq!(budget(1_000, 999).allowance(), Allowance::NotBefore(Timestamp::from_secs(4_600)));
+        assert_eq!(budget(2, 0).allowance(), Allowance::Requests(2, Severity::Warning));
+        assert_eq!(budget(1, 0).allowance(), Allowance::Requests(2, Severity::Warning));
+        assert_eq!(budget(1, 2).allowance(), Allowance::NotBefore(Timestamp::from_secs(4_600)));
     }
 
     #[test]

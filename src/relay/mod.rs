@@ -43,6 +43,11 @@ pub struct Settings {
 /// Default of [`Settings::doubt_wait`]: longer than the five seconds after which a record has been seen to appear.
 pub const DOUBT_WAIT: Duration = Duration::from_secs(6);
 
+/// Most plans that one answer has: an answer over the control socket stays bounded.
+const PLAN_MAX: usize = 1_000;
+/// Wait before a store without room is tried again.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+
 /// The operator's own ceilings for one destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -67,6 +72,9 @@ pub struct Report {
     pub next_at: Option<Timestamp>,
     /// What waits and why, in words.
     pub waiting: Vec<String>,
+    /// Nothing was even tried: the sync is still owed.
+    #[serde(skip)]
+    owed: bool,
 }
 
 impl Report {
@@ -180,8 +188,9 @@ impl<D: Desk> Relay<D> {
         mut asked: mpsc::Receiver<Ask>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
-        let mut again_at = self.recover().await?;
-        let mut next_sync = Instant::now() + self.first_wait().await?;
+        let mut again_at = self.patiently(&stop, || self.recover()).await?;
+        let mut next_sync = Instant::now() + self.patiently(&stop, || self.first_wait()).await?;
+        let mut owed = false;
         loop {
             self.announce(next_sync);
             let cause = tokio::select! {
@@ -190,11 +199,11 @@ impl<D: Desk> Relay<D> {
                 ask = asked.recv() => match ask {
                     Some(Ask::Plan(limit, answer)) => {
                         // Whoever asked may be gone.
-                        let _ = answer.send(self.plan(limit).await?);
+                        let _ = answer.send(self.plan(limit.min(PLAN_MAX)).await.or_else(passing)?);
                         continue;
                     }
                     Some(Ask::Sync(answer)) => {
-                        let report = self.sync(Cause::Asked, &stop).await?;
+                        let report = self.try_sync(Cause::Asked, &stop).await?;
                         again_at = report.next_at;
                         let _ = answer.send(report);
                         continue;
@@ -207,7 +216,46 @@ impl<D: Desk> Relay<D> {
             if cause == Cause::Interval {
                 next_sync = Instant::now() + self.settings.interval;
             }
-            again_at = self.sync(cause, &stop).await?.next_at;
+            // A sync that could not even begin is made up for, not only what was tried before.
+            let cause = if owed { Cause::Interval } else { cause };
+            let report = self.try_sync(cause, &stop).await?;
+            owed = report.owed && cause == Cause::Interval;
+            again_at = report.next_at;
+        }
+    }
+
+    /// A sync for which a full store is no end: there will be room again.
+    async fn try_sync(&self, cause: Cause, stop: &CancellationToken) -> Result<Report, StoreError> {
+        match self.sync(cause, stop).await {
+            Err(e) if e.is_passing() => {
+                tracing::error!("nothing is pushed until there is room: {e}");
+                let next_at = Some(self.clock.now().after(ROOM_WAIT));
+                Ok(Report { waiting: vec![e.to_string()], next_at, owed: true, ..Report::default() })
+            }
+            other => other,
+        }
+    }
+
+    /// Does something to the store until it is done, or fails in a way that does not pass, or `stop`.
+    async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        stop: &CancellationToken,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, StoreError> {
+        let mut told = false;
+        loop {
+            let e = match attempt().await {
+                Err(e) if e.is_passing() && !stop.is_cancelled() => e,
+                other => return other,
+            };
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!("pushing waits for room in the store: {e}");
+            }
+            self.store.make_room().await?;
+            tokio::select! {
+                () = tokio::time::sleep(ROOM_WAIT) => {}
+                () = stop.cancelled() => {}
+            }
         }
     }
 
@@ -219,13 +267,13 @@ impl<D: Desk> Relay<D> {
         let deadline = self.clock.now().after(patience);
         self.recover().await?;
         let mut total = self.sync(Cause::Asked, stop).await?;
-        while let Some(at) = total.next_at.take().filter(|at| *at <= deadline && !stop.is_cancelled()) {
+        while let Some(at) = total.next_at.filter(|at| *at <= deadline && !stop.is_cancelled()) {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.sleep_to(Some(at)) => {}
             }
             total.waiting.clear();
-            total.again = 0;
+            (total.again, total.next_at) = (0, None);
             total.add(self.sync(Cause::Again, stop).await?);
         }
         Ok(total)
@@ -283,7 +331,7 @@ impl<D: Desk> Relay<D> {
         self.progress.send_if_modified(|p| std::mem::replace(&mut p.next_sync_at, next) != next);
     }
 
-    /// One sync over all destinations, one after the other: they share this machine's uplink and clock.
+    /// One sync over all destinations, side by side: one that is slow or dead delays no other.
     async fn sync(&self, cause: Cause, stop: &CancellationToken) -> Result<Report, StoreError> {
         let mut report = Report::default();
         if !self.settings.enabled {
@@ -297,13 +345,17 @@ impl<D: Desk> Relay<D> {
                 "the clock says {started_at}, before this version was released: sending is held"
             ));
             report.next_at = Some(started_at.after(Duration::from_mins(1)));
+            report.owed = true;
             return Ok(report);
         }
         self.progress.send_modify(|p| p.syncing = true);
-        for desk in &self.desks {
-            report.add(self.push(desk, cause, stop).await?);
-        }
+        // All to their end, whatever one of them meets: what is claimed has to be settled.
+        let pushes = self.desks.iter().map(|desk| self.push(desk, cause, stop));
+        let pushed = futures_util::future::join_all(pushes).await;
         self.progress.send_modify(|p| p.syncing = false);
+        for one in pushed {
+            report.add(one?);
+        }
         if cause != Cause::Again || report.delivered() + report.dead > 0 {
             let run = SyncRun {
                 started_at,
@@ -326,6 +378,11 @@ impl<D: Desk> Relay<D> {
         }
         Ok(report)
     }
+}
+
+/// Nothing to show from a store that is only full for a while.
+fn passing<T: Default>(e: StoreError) -> Result<T, StoreError> {
+    if e.is_passing() { Ok(T::default()) } else { Err(e) }
 }
 
 #[cfg(test)]

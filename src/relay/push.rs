@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures_util::StreamExt;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::budget::{Allowance, Budget};
 use super::{Cause, Limits, Planned, Relay, Report, retry};
 use crate::desk::{Desk, FIND_MAX, Found, Opened, Order, SendError, TicketFacts};
 use crate::model::ticket::TicketKeys;
-use crate::model::{Class, CorrelationId, HoldReason, Severity, TableName, Timestamp};
+use crate::model::{Class, CorrelationId, DeskName, HoldReason, Severity, TableName, Timestamp};
 use crate::store::StoreError;
 use crate::store::op::claim::{Claim, Claimed};
 use crate::store::op::desk_state::{DeskChange, DeskState, Hold};
@@ -25,16 +25,58 @@ use crate::store::op::notice::Notice;
 use crate::store::op::settle::{Outcome, Settled};
 
 /// Creates that fail in a row with a server's or network's failure before the destination is left alone for a while.
+/// One is enough while it is being probed after such a pause.
 const PATIENCE: u32 = 3;
+/// Creates whose answers get lost in a row before the same. Most lost answers are only lost answers; a destination that
+/// swallows them all would cost a deadline each.
+const LOST_PATIENCE: u32 = 16;
 
 /// What a group of sends came to, beside the settlements.
 #[derive(Default)]
 struct Group {
     settled: Vec<Settled>,
     changes: Vec<DeskChange>,
-    /// The destination, or a table of it, has to wait.
-    hold: Option<(Option<TableName>, SendError)>,
-    worked: bool,
+    /// The destination (`None`), or tables of it, have to wait.
+    holds: Vec<(Option<TableName>, SendError)>,
+    /// Told after the settlement: a notice that cannot be kept must not cost an outcome.
+    notices: BTreeMap<String, Notice>,
+}
+
+impl Group {
+    fn halts_all(&self) -> bool {
+        self.holds.iter().any(|(table, _)| table.is_none())
+    }
+}
+
+/// What a group may do to a destination.
+struct Leave<'a, D> {
+    desk: &'a D,
+    in_flight: usize,
+    /// Failed creates in a row after which it is left alone.
+    patience: u32,
+    stop: &'a CancellationToken,
+    /// The desk's own count when the group began.
+    before: u64,
+    most: u32,
+    begun: AtomicU32,
+}
+
+impl<D: Desk> Leave<'_, D> {
+    /// Requests so far. What was begun may not be counted by the desk yet; what the desk counts has tokens in it.
+    fn made(&self) -> u32 {
+        let counted = self.desk.requests().saturating_sub(self.before);
+        u32::try_from(counted).unwrap_or(u32::MAX).max(self.begun.load(Ordering::Relaxed))
+    }
+
+    /// Whether one more request may begin; if so, it counts as begun.
+    fn begin(&self) -> bool {
+        let made = self.made();
+        let may = made < self.most && !self.stop.is_cancelled();
+        if may {
+            self.begun.store(made + 1, Ordering::Relaxed);
+        }
+        may
+    }
 }
 
 impl<D: Desk> Relay<D> {
@@ -50,6 +92,7 @@ impl<D: Desk> Relay<D> {
             self.store.change_desk(name, vec![DeskChange::Release]).await?;
         }
         let mut report = Report::default();
+        self.store.straighten(name, self.clock.now()).await?;
         let mut state = self.store.desk_state(name).await?;
         let limits = self.limits(desk);
         let mut budget = Budget {
@@ -59,34 +102,47 @@ impl<D: Desk> Relay<D> {
         };
         let only_tried = cause == Cause::Again && !state.unfinished;
         let mut unfinished = true;
+        let mut looked_at = self.clock.now();
         while !stop.is_cancelled() {
-            let now = self.clock.now();
-            budget.roll(now);
+            looked_at = self.clock.now();
+            budget.roll(looked_at);
             budget.heed(desk.rate_limit().limit);
-            let Some(claim) = self.next_claim(desk, &state, &budget, only_tried, now, &mut report) else {
+            let Some((claim, most)) =
+                next_claim(desk.name(), &state, &budget, only_tried, looked_at, &mut report)
+            else {
                 break;
             };
+            let probing = is_probing(&state);
             let claimed = self.store.claim(claim).await?;
             if claimed.is_empty() {
                 unfinished = report.next_at.is_some();
                 break;
             }
-            let before = desk.requests();
-            let mut group = self.send(desk, claimed, limits.max_in_flight, stop).await?;
-            budget.spend(u32::try_from(desk.requests() - before).unwrap_or(u32::MAX));
+            let leave = Leave {
+                desk: desk.as_ref(),
+                in_flight: limits.max_in_flight.max(1),
+                patience: if probing { 1 } else { PATIENCE },
+                stop,
+                before: desk.requests(),
+                most,
+                begun: AtomicU32::new(0),
+            };
+            let mut group = self.send(&leave, claimed).await;
+            budget.spend(leave.made());
             group
                 .changes
                 .push(DeskChange::Budget { window_started_at: budget.started_at, window_used: budget.used });
             self.account(desk, &state, &mut group, &mut report);
-            self.store.settle(std::mem::take(&mut group.settled)).await?;
-            self.store.change_desk(name, group.changes).await?;
+            let (settled, changes) = (group.settled, group.changes);
+            self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
+            self.tell(group.notices).await?;
             state = self.store.desk_state(name).await?;
         }
         if unfinished != state.unfinished && !only_tried {
             self.store.change_desk(name, vec![DeskChange::Unfinished(unfinished)]).await?;
         }
-        // What is due already and still there is blocked by something that the report has a time for.
-        report.wake(self.store.next_due(name, self.clock.now()).await?);
+        // What was due at the last look and is still there is blocked by something that the report has a time for.
+        report.wake(self.store.next_due(name, looked_at).await?);
         Ok(report)
     }
 
@@ -95,91 +151,32 @@ impl<D: Desk> Relay<D> {
         self.settings.desks.get(desk.name()).copied().unwrap_or(default)
     }
 
-    /// What to claim next; `None` when the destination has to wait, which the report then says.
-    fn next_claim(
-        &self,
-        desk: &Arc<D>,
-        state: &DeskState,
-        budget: &Budget,
-        only_tried: bool,
-        now: Timestamp,
-        report: &mut Report,
-    ) -> Option<Claim> {
-        let waiting: Vec<&Hold> = state.holds.iter().filter(|h| h.until_at > now).collect();
-        for hold in &waiting {
-            report.wake(Some(hold.until_at));
-            let place = hold.table.as_ref().map_or(String::new(), |t| format!(", table {t}"));
-            let text = format!("{}{place}: {}", desk.name(), hold.reason);
-            if !report.waiting.contains(&text) {
-                report.waiting.push(text);
-            }
-        }
-        if waiting.iter().any(|h| h.table.is_none()) {
-            return None;
-        }
-        let (requests, min_severity) = match budget.allowance() {
-            Allowance::Requests(n, severity) => (n, severity),
-            Allowance::NotBefore(at) => {
-                report.wake(Some(at));
-                report.waiting.push(format!(
-                    "{}: the hourly budget of {} requests is used up",
-                    desk.name(),
-                    budget.limit
-                ));
-                return None;
-            }
-        };
-        if min_severity > Severity::Warning {
-            report.wake(Some(budget.ends_at()));
-        }
-        // One request is the look-up. After a failure one delivery probes for all.
-        let probing = state.failures > 0 || state.holds.iter().any(|h| h.table.is_none());
-        let limit = if probing { 1 } else { FIND_MAX.min(requests.saturating_sub(1).max(1) as usize) };
-        Some(Claim {
-            desk: desk.name().clone(),
-            except: waiting.iter().filter_map(|h| h.table.clone()).collect(),
-            limit,
-            only_tried,
-            min_severity,
-            peek: false,
-            now,
-        })
-    }
-
     /// Sends claimed deliveries, table by table.
-    async fn send(
-        &self,
-        desk: &Arc<D>,
-        claimed: Vec<Claimed>,
-        in_flight: usize,
-        stop: &CancellationToken,
-    ) -> Result<Group, StoreError> {
+    async fn send(&self, leave: &Leave<'_, D>, claimed: Vec<Claimed>) -> Group {
         let mut by_table: BTreeMap<TableName, Vec<Claimed>> = BTreeMap::new();
         for c in claimed {
             by_table.entry(c.table.clone()).or_default().push(c);
         }
         let mut group = Group::default();
         for (table, claimed) in by_table {
-            let halted = stop.is_cancelled() || matches!(&group.hold, Some((None, _)));
-            if halted {
+            if group.halts_all() || !leave.begin() {
                 let now = self.clock.now();
                 group.settled.extend(claimed.iter().map(|c| back(c, now)));
                 continue;
             }
-            self.send_table(desk, &table, claimed, in_flight, stop, &mut group).await?;
+            self.send_table(leave, &table, claimed, &mut group).await;
         }
-        Ok(group)
+        group
     }
 
     async fn send_table(
         &self,
-        desk: &Arc<D>,
+        leave: &Leave<'_, D>,
         table: &TableName,
         claimed: Vec<Claimed>,
-        in_flight: usize,
-        stop: &CancellationToken,
         group: &mut Group,
-    ) -> Result<(), StoreError> {
+    ) {
+        let desk = leave.desk;
         let keys: Vec<TicketKeys> = claimed
             .iter()
             .map(|c| TicketKeys::derive(&c.fingerprint, desk.name(), table, c.generation))
@@ -189,12 +186,14 @@ impl<D: Desk> Relay<D> {
         let found = match desk.find(table, &ids).await {
             Ok(found) => found,
             Err(e) => {
-                self.not_found(table, &claimed, e, started_at, group);
-                return Ok(());
+                group.settled.extend(claimed.iter().map(|c| not_looked_up(c, &e, started_at)));
+                // A look-up that is refused is no fault of these deliveries; the table waits.
+                let place =
+                    (e.hold == HoldReason::Table || e.class() == Class::Reject).then(|| table.clone());
+                group.holds.push((place, e));
+                return;
             }
         };
-        group.worked = true;
-        group.changes.push(DeskChange::Works { table: table.clone() });
         let mut absent = Vec::new();
         for (c, key) in claimed.into_iter().zip(keys) {
             match found.iter().find(|f| f.correlation_id == key.correlation_id) {
@@ -202,84 +201,74 @@ impl<D: Desk> Relay<D> {
                 None => absent.push((c, key)),
             }
         }
-        self.create(desk, table, absent, in_flight, stop, group).await
+        if self.create(leave, table, absent, group).await {
+            group.changes.push(DeskChange::Works { table: table.clone() });
+        }
     }
 
-    /// The look-up itself failed: nothing was created, so nothing is doubtful that was not before.
-    fn not_found(
-        &self,
-        table: &TableName,
-        claimed: &[Claimed],
-        e: SendError,
-        started_at: Timestamp,
-        group: &mut Group,
-    ) {
-        group.settled.extend(claimed.iter().map(|c| Settled {
-            id: c.id,
-            started_at,
-            duration_ms: 0,
-            status: e.status,
-            outcome: Outcome::Back { doubtful: c.doubtful, message: format!("look-up: {e}") },
-        }));
-        // A look-up that is refused is no fault of these deliveries; the table waits.
-        let table = (e.hold == HoldReason::Table || e.class() == Class::Reject).then(|| table.clone());
-        group.hold = Some((table, e));
-    }
-
-    /// Creates tickets, a bounded number at once; stops beginning new ones when the destination has to wait.
+    /// Creates tickets, a bounded number at once; stops beginning new ones when the destination has to wait. Says
+    /// whether the table works as far as that shows.
     async fn create(
         &self,
-        desk: &Arc<D>,
+        leave: &Leave<'_, D>,
         table: &TableName,
         absent: Vec<(Claimed, TicketKeys)>,
-        in_flight: usize,
-        stop: &CancellationToken,
         group: &mut Group,
-    ) -> Result<(), StoreError> {
+    ) -> bool {
         let halted = AtomicBool::new(false);
         let sends = absent.into_iter().map(|(c, keys)| {
             let halted = &halted;
             async move {
                 let started_at = self.clock.now();
-                if stop.is_cancelled() || halted.load(Ordering::Relaxed) {
+                if halted.load(Ordering::Relaxed) || !leave.begin() {
                     return (back(&c, started_at), None);
                 }
-                let (settled, answer) = self.create_one(desk, table, &c, keys, started_at).await;
+                let (settled, answer) = self.create_one(leave.desk, table, &c, keys, started_at).await;
                 if matches!(&answer, Some(Err(e)) if matches!(e.class(), Class::Hold | Class::RetryAt)) {
                     halted.store(true, Ordering::Relaxed);
                 }
                 (settled, answer)
             }
         });
-        let mut results = futures_util::stream::iter(sends).buffer_unordered(in_flight.max(1));
-        let mut failed = 0;
+        let mut results = futures_util::stream::iter(sends).buffer_unordered(leave.in_flight);
+        let (mut failed, mut lost, mut works, mut held) = (0, 0, None, false);
         while let Some((settled, answer)) = results.next().await {
             group.settled.push(settled);
             match answer {
                 Some(Ok(opened)) => {
-                    failed = 0;
+                    (failed, lost, works) = (0, 0, Some(true));
                     self.progress.send_modify(|p| p.delivered += 1);
-                    self.tell_dropped(desk, table, &opened).await?;
+                    note_dropped(leave.desk.name(), table, &opened, &mut group.notices);
                 }
                 Some(Err(e)) => {
-                    let unreachable = e.class() == Class::Retry && !(e.doubtful && e.status.is_none());
-                    failed = if unreachable { failed + 1 } else { 0 };
-                    let waits = matches!(e.class(), Class::Hold | Class::RetryAt) || failed >= PATIENCE;
-                    if waits && group.hold.is_none() {
+                    match (e.class(), e.doubtful && e.status.is_none()) {
+                        (Class::Retry, false) => failed += 1,
+                        (Class::Retry, true) => lost += 1,
+                        // What it says of this delivery says that it works.
+                        (Class::Reject, _) => (failed, lost, works) = (0, 0, Some(true)),
+                        (Class::Hold | Class::RetryAt, _) => {}
+                    }
+                    works = works.or(Some(false));
+                    let waits = matches!(e.class(), Class::Hold | Class::RetryAt)
+                        || failed >= leave.patience
+                        || lost >= LOST_PATIENCE;
+                    if waits && !held {
+                        held = true;
                         halted.store(true, Ordering::Relaxed);
                         let place = (e.hold == HoldReason::Table).then(|| table.clone());
-                        group.hold = Some((place, e));
+                        group.holds.push((place, e));
                     }
                 }
                 None => {}
             }
         }
-        Ok(())
+        // The look-up worked, and no create says otherwise.
+        works.unwrap_or(true)
     }
 
     async fn create_one(
         &self,
-        desk: &Arc<D>,
+        desk: &D,
         table: &TableName,
         c: &Claimed,
         keys: TicketKeys,
@@ -347,33 +336,12 @@ impl<D: Desk> Relay<D> {
         }
     }
 
-    /// A field that the other side dropped in silence is told once per table and field.
-    async fn tell_dropped(
-        &self,
-        desk: &Arc<D>,
-        table: &TableName,
-        opened: &Opened,
-    ) -> Result<(), StoreError> {
-        for d in &opened.dropped {
-            let got =
-                if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
-            let notice = Notice {
-                subject: format!("dropped-field:{}:{table}:{}", desk.name(), d.field),
-                text: format!(
-                    "{} took {} but not its field `{}`: it {got}",
-                    desk.name(),
-                    opened.number,
-                    d.field
-                ),
-                remedy: format!(
-                    "check the value that [rule.action.fields] gives `{}`: is it a field of {table}, a valid choice \
-                     value, an existing reference, and may the integration user write it?",
-                    d.field
-                ),
-            };
+    /// Keeps what a person should know; said in the log only the first time.
+    async fn tell(&self, notices: BTreeMap<String, Notice>) -> Result<(), StoreError> {
+        for notice in notices.into_values() {
             let text = notice.text.clone();
             if self.store.notice(notice).await? {
-                tracing::warn!(desk = %desk.name(), table = %table, field = %d.field, "{text}");
+                tracing::warn!("{text}");
             }
         }
         Ok(())
@@ -398,32 +366,9 @@ impl<D: Desk> Relay<D> {
         if found > 0 {
             self.progress.send_modify(|p| p.delivered += found);
         }
-        let Some((table, e)) = &group.hold else { return };
-        let now = self.clock.now();
-        let before = state.holds.iter().find(|h| h.table == *table);
-        let tries = before.map_or(1, |h| h.tries.saturating_add(1));
-        let jitter = fastrand::f64();
-        let wait = match e.class() {
-            Class::Hold | Class::Reject => retry::hold(tries, jitter),
-            Class::RetryAt => retry::told(e.wait, tries, jitter),
-            Class::Retry => retry::backoff(state.failures + 1, jitter),
-        };
-        let hold = Hold {
-            table: table.clone(),
-            since_at: before.map_or(now, |h| h.since_at),
-            until_at: now.after(wait),
-            tries,
-            reason: e.message.clone(),
-            remedy: e.remedy.clone(),
-        };
-        if before.is_none_or(|h| h.reason != hold.reason) {
-            tracing::error!(desk = %desk.name(), until = %hold.until_at, remedy = %hold.remedy,
-                "{} waits: {}", desk.name(), hold.reason);
+        for (table, e) in &group.holds {
+            group.changes.extend(hold(desk.name(), state, table.as_ref(), e, self.clock.now()));
         }
-        if e.class() == Class::Retry {
-            group.changes.push(DeskChange::Fails { failures: state.failures + 1, error: e.message.clone() });
-        }
-        group.changes.push(DeskChange::Holds(hold));
     }
 
     /// What a sync would send to one destination now, without sending or claiming.
@@ -463,6 +408,119 @@ impl<D: Desk> Relay<D> {
             fields,
         }
     }
+}
+
+/// What to claim next, and how many requests may be made for it; `None` when the destination has to wait, which the report then says.
+fn next_claim(
+    desk: &DeskName,
+    state: &DeskState,
+    budget: &Budget,
+    only_tried: bool,
+    now: Timestamp,
+    report: &mut Report,
+) -> Option<(Claim, u32)> {
+    let waiting: Vec<&Hold> = state.holds.iter().filter(|h| h.until_at > now).collect();
+    for hold in &waiting {
+        report.wake(Some(hold.until_at));
+        let place = hold.table.as_ref().map_or(String::new(), |t| format!(", table {t}"));
+        let text = format!("{}{place}: {}", desk, hold.reason);
+        if !report.waiting.contains(&text) {
+            report.waiting.push(text);
+        }
+    }
+    if waiting.iter().any(|h| h.table.is_none()) {
+        return None;
+    }
+    let (requests, min_severity) = match budget.allowance() {
+        Allowance::Requests(n, severity) => (n, severity),
+        Allowance::NotBefore(at) => {
+            report.wake(Some(at));
+            report
+                .waiting
+                .push(format!("{}: the hourly budget of {} requests is used up", desk, budget.limit));
+            return None;
+        }
+    };
+    if min_severity > Severity::Warning {
+        report.wake(Some(budget.ends_at()));
+    }
+    // One request is the look-up. After a failure one delivery probes for all.
+    let limit = if is_probing(state) { 1 } else { FIND_MAX.min(requests.saturating_sub(1).max(1) as usize) };
+    let claim = Claim {
+        desk: desk.clone(),
+        except: waiting.iter().filter_map(|h| h.table.clone()).collect(),
+        limit,
+        only_tried,
+        min_severity,
+        peek: false,
+        now,
+    };
+    Some((claim, requests))
+}
+
+/// Whether the destination failed as a whole when it was last asked.
+fn is_probing(state: &DeskState) -> bool {
+    state.failures > 0 || state.holds.iter().any(|h| h.table.is_none())
+}
+
+/// What has to be remembered of a destination, or of a table of it, that has to wait.
+fn hold(
+    desk: &DeskName,
+    state: &DeskState,
+    table: Option<&TableName>,
+    e: &SendError,
+    now: Timestamp,
+) -> Vec<DeskChange> {
+    let before = state.holds.iter().find(|h| h.table.as_ref() == table);
+    let tries = before.map_or(1, |h| h.tries.saturating_add(1));
+    let jitter = fastrand::f64();
+    let wait = match e.class() {
+        Class::Hold | Class::Reject => retry::hold(tries, jitter),
+        Class::RetryAt => retry::told(e.wait, tries, jitter),
+        Class::Retry => retry::pause(state.failures.saturating_add(1), jitter),
+    };
+    let hold = Hold {
+        table: table.cloned(),
+        since_at: before.map_or(now, |h| h.since_at),
+        until_at: now.after(wait),
+        tries,
+        told: e.class() == Class::RetryAt && e.wait.is_some(),
+        reason: e.message.clone(),
+        remedy: e.remedy.clone(),
+    };
+    if before.is_none_or(|h| h.reason != hold.reason) {
+        tracing::error!(desk = %desk, until = %hold.until_at, remedy = %hold.remedy, "{desk} waits: {}", hold.reason);
+    }
+    let mut changes = Vec::new();
+    if e.class() == Class::Retry {
+        changes
+            .push(DeskChange::Fails { failures: state.failures.saturating_add(1), error: e.message.clone() });
+    }
+    changes.push(DeskChange::Holds(hold));
+    changes
+}
+
+/// A field that the other side dropped in silence is told once per table and field.
+fn note_dropped(desk: &DeskName, table: &TableName, opened: &Opened, notices: &mut BTreeMap<String, Notice>) {
+    for d in &opened.dropped {
+        let got = if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
+        let subject = format!("dropped-field:{desk}:{table}:{}", d.field);
+        notices.entry(subject.clone()).or_insert_with(|| Notice {
+            subject,
+            text: format!("{desk} took {} but not its field `{}`: it {got}", opened.number, d.field),
+            remedy: format!(
+                "check the value that [rule.action.fields] gives `{}`: is it a field of {table}, a valid choice value, \
+                 an existing reference, and may the integration user write it?",
+                d.field
+            ),
+        });
+    }
+}
+
+/// The look-up itself failed: nothing was created, so nothing is doubtful that was not before.
+fn not_looked_up(c: &Claimed, e: &SendError, started_at: Timestamp) -> Settled {
+    let outcome = Outcome::Back { doubtful: c.doubtful, message: format!("look-up: {e}") };
+    Settled { id: c.id, started_at, duration_ms: 0, status: e.status, outcome }
 }
 
 /// Was not sent: as it was.

@@ -23,6 +23,12 @@ pub(super) fn backoff(attempts: u32, jitter: f64) -> Duration {
     spread(FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(CAP), jitter)
 }
 
+/// Wait before a destination that failed `failures` times in a row is probed. However long it is away, it is noticed
+/// soon when it is back: a probe is one delivery.
+pub(super) fn pause(failures: u32, jitter: f64) -> Duration {
+    backoff(failures.min(PATIENT), jitter)
+}
+
 /// Wait before a destination on hold is asked for the `tries + 1`th time.
 pub(super) fn hold(tries: u32, jitter: f64) -> Duration {
     spread(HOLD_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(8)).min(SLOW), jitter)
@@ -57,6 +63,7 @@ mod tests {
         check(10, 300);
         check(11, 3_600);
         check(u32::MAX, 3_600);
+        assert_eq!(pause(u32::MAX, 0.5), Duration::from_secs(300));
     }
 
     #[test]

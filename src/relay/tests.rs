@@ -1,1 +1,604 @@
-//! (tests)
+//! The relay on a ticket system in memory, in paused time: what it sends, when, and what it never does.
+
+mod fake;
+mod histories;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::task::JoinHandle;
+
+use self::fake::{FakeDesk, Fault, SharedDesk, TitleOnly, severity};
+use super::*;
+use crate::clock::Clock;
+use crate::model::{
+    Alert, AlertKind, AlertState, DeliveryState, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity,
+    SourceName, TableName,
+};
+use crate::store::op::claim::Claim;
+use crate::store::op::record::{Entry, Record, Routed};
+use crate::store::{ListFilter, Overview, Reader, WhenFull};
+
+const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The wall clock of paused time; it can be set, and made to tick with each look at it.
+struct TestClock {
+    began: Instant,
+    shift: AtomicI64,
+    tick: AtomicI64,
+}
+
+impl TestClock {
+    fn shift(&self, seconds: i64) {
+        self.shift.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        let shift = self.shift.fetch_add(self.tick.load(Ordering::SeqCst), Ordering::SeqCst);
+        Timestamp::from_micros(NOW.after(self.began.elapsed()).as_micros() + shift)
+    }
+}
+
+/// A store, destinations and, while it runs, a relay.
+struct Site {
+    dir: tempfile::TempDir,
+    clock: Arc<TestClock>,
+    store: Store,
+    desks: Vec<SharedDesk>,
+    settings: Settings,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: CancellationToken,
+    ask: mpsc::Sender<Ask>,
+    relay: JoinHandle<Result<(), StoreError>>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test is the only spawner here")]
+fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(work)
+}
+
+impl Site {
+    fn new(desks: &[&str], change: impl FnOnce(&mut Settings, &mut Vec<FakeDesk>)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock =
+            Arc::new(TestClock { began: Instant::now(), shift: AtomicI64::new(0), tick: AtomicI64::new(0) });
+        let buffer = crate::store::Settings {
+            dir: dir.path().to_owned(),
+            max_size: 64 << 20,
+            keep_delivered: HOUR * 720,
+            when_full: WhenFull::ShedLowest,
+        };
+        let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
+        spawn(writer.run());
+        let mut settings =
+            Settings { enabled: true, interval: HOUR, doubt_wait: DOUBT_WAIT, desks: BTreeMap::new() };
+        let mut made: Vec<FakeDesk> = desks.iter().map(|name| FakeDesk::new(name, clock.clone())).collect();
+        change(&mut settings, &mut made);
+        let desks = made.into_iter().map(Arc::new).collect();
+        Self { dir, clock, store, desks, settings, running: None }
+    }
+
+    fn one() -> Self {
+        Self::new(&["prod"], |_, _| {})
+    }
+
+    fn limited(limits: Limits) -> Self {
+        Self::new(&["prod"], |s, _| {
+            s.desks.insert(DeskName::new("prod").unwrap(), limits);
+            s.interval = HOUR * 24;
+        })
+    }
+
+    fn relay(&self) -> Relay<FakeDesk> {
+        let (clock, settings) = (self.clock.clone(), self.settings.clone());
+        Relay::new(self.store.clone(), self.desks.clone(), Arc::new(TitleOnly), clock, settings)
+    }
+
+    fn start(&mut self) {
+        let (ask, asked) = mpsc::channel(4);
+        let stop = CancellationToken::new();
+        let relay = spawn(self.relay().run(asked, stop.clone()));
+        self.running = Some(Running { stop, ask, relay });
+    }
+
+    /// As the process that ends: what is in flight gets no time.
+    fn kill(&mut self) {
+        self.running.take().unwrap().relay.abort();
+    }
+
+    async fn stop(&mut self) {
+        let running = self.running.take().unwrap();
+        running.stop.cancel();
+        running.relay.await.unwrap().unwrap();
+    }
+
+    async fn sync(&self) -> Report {
+        let (send, receive) = oneshot::channel();
+        self.running.as_ref().unwrap().ask.send(Ask::Sync(send)).await.unwrap();
+        receive.await.unwrap()
+    }
+
+    async fn record(&self, titles: &[(&str, Severity, &str, &str)]) {
+        let entries =
+            titles.iter().map(|(title, severity, desk, table)| entry(title, *severity, desk, table));
+        let record = Record {
+            source: SourceName::new("eve").unwrap(),
+            now: self.clock.now(),
+            gather: false,
+            lines: 0,
+            alerts: 0,
+            entries: entries.collect(),
+            filtered: Vec::new(),
+            rejected: Vec::new(),
+            cursors: Vec::new(),
+            finished: Vec::new(),
+            trouble: None,
+        };
+        self.store.record(vec![record]).await.unwrap();
+    }
+
+    /// `n` alerts to the table `incident` of the destination `prod`.
+    async fn record_many(&self, n: u32) {
+        for i in 0..n {
+            self.record(&[(&format!("a{i}"), severity(i), "prod", "incident")]).await;
+        }
+    }
+
+    fn overview(&self) -> Overview {
+        Reader::open(self.dir.path()).unwrap().overview().unwrap()
+    }
+
+    fn pending(&self) -> usize {
+        self.in_state(DeliveryState::Pending).len()
+    }
+
+    fn in_state(&self, state: DeliveryState) -> Vec<crate::store::DeliveryRow> {
+        Reader::open(self.dir.path()).unwrap().deliveries(state, &ListFilter::default()).unwrap()
+    }
+
+    fn desk(&self) -> &FakeDesk {
+        &self.desks[0]
+    }
+}
+
+fn entry(title: &str, severity: Severity, desk: &str, table: &str) -> Entry {
+    let alert = Alert {
+        id: None,
+        time: NOW,
+        received_at: NOW,
+        title: title.to_owned(),
+        message: String::new(),
+        severity,
+        engine: Engine::Anomaly,
+        protocols: Vec::new(),
+        category: None,
+        source: Endpoint::default(),
+        destination: Endpoint::default(),
+        sensor: "s".to_owned(),
+        site: None,
+        zone: None,
+        state: AlertState::Raised,
+        kind: AlertKind::Alert,
+        references: Vec::new(),
+        raw: String::new(),
+    };
+    Entry {
+        fingerprint: Fingerprint::derive("a", &SourceName::new("eve").unwrap(), &Identity::Own(title)),
+        alert,
+        occurrences: 1,
+        last_seen_at: NOW,
+        routes: vec![Routed {
+            desk: DeskName::new(desk).unwrap(),
+            table: TableName::new(table).unwrap(),
+            rule: RuleName::new("r").unwrap(),
+        }],
+    }
+}
+
+fn table(name: &str) -> TableName {
+    TableName::new(name).unwrap()
+}
+
+async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_severe_go_first_then_the_oldest_and_few_at_once() {
+    let mut site = Site::limited(Limits { requests_per_hour: 1_000, max_in_flight: 3 });
+    site.record_many(100).await;
+    site.start();
+    pass(MINUTE).await;
+    let ledger = site.desk().ledger();
+    let mut wanted: Vec<u32> = (0..100).collect();
+    wanted.sort_by_key(|n| std::cmp::Reverse(severity(*n)));
+    let wanted: Vec<String> = wanted.iter().map(|n| format!("a{n}")).collect();
+    let sent: Vec<String> = ledger.calls.iter().map(|c| c.1.clone()).filter(|c| c != "find").collect();
+    assert_eq!(sent, wanted);
+    assert_eq!(ledger.most_in_flight, 3);
+    assert_eq!(ledger.calls.len(), 103, "a look-up for forty");
+}
+
+/// However the answers of one ticket's creates go, there is one record in the end, looked up before it is created again.
+async fn one_ticket_after(opens: &[Fault], finds: &[Fault], lag: u64) {
+    let mut site = Site::new(&["prod"], |_, desks| desks[0].lag = Duration::from_secs(lag));
+    site.desk().ledger().opens.extend(opens);
+    site.desk().ledger().finds.extend(finds);
+    site.record_many(1).await;
+    site.start();
+    pass(HOUR * 3).await;
+    assert_eq!(site.desk().titles(), ["a0"], "{opens:?} {finds:?}");
+    let ledger = site.desk().ledger();
+    assert_eq!(ledger.careless, 0, "{opens:?} {finds:?}");
+    let kinds: Vec<bool> = ledger.calls.iter().map(|c| c.1 == "find").collect();
+    assert!(kinds.windows(2).all(|w| w[0] || w[1]), "a look-up before each create: {:?}", ledger.calls);
+    assert_eq!(site.overview().backlog, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_ticket_whatever_becomes_of_the_answers() {
+    use Fault::{Accepted, Busy, Hold, LostAfter, LostBefore, None, Told};
+    one_ticket_after(&[LostAfter], &[], 0).await;
+    one_ticket_after(&[LostAfter], &[], 5).await;
+    one_ticket_after(&[LostAfter], &[None, Busy, LostBefore, Hold], 5).await;
+    one_ticket_after(&[LostBefore, Accepted, LostAfter], &[], 5).await;
+    one_ticket_after(&[Accepted, Busy, Busy, Told(30), LostBefore], &[], 0).await;
+    one_ticket_after(&[Hold, LostAfter], &[Busy, Busy, Told(1), Told(90)], 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_faster_than_told_whoever_asks() {
+    let mut site = Site::one();
+    site.desk().ledger().opens.push_back(Fault::Told(1_800));
+    site.record_many(5).await;
+    site.start();
+    pass(MINUTE).await;
+    let (calls, told_at) = (site.desk().calls(), site.desk().ledger().calls.last().unwrap().0);
+    let report = site.sync().await;
+    assert_eq!(report.waiting.len(), 1);
+    pass(MINUTE * 28).await;
+    assert_eq!(site.desk().calls(), calls);
+    pass(MINUTE * 10).await;
+    let next = site.desk().ledger().calls[calls].0;
+    assert!(next >= told_at.after(Duration::from_secs(1_800)), "{next}");
+    assert_eq!(site.desk().titles().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_on_hold_waits_and_the_others_go_on() {
+    let mut site = Site::new(&["prod", "dr"], |_, _| {});
+    for n in 0..50 {
+        site.record(&[(&format!("p{n}"), Severity::Major, "prod", "incident")]).await;
+        site.record(&[(&format!("d{n}"), Severity::Major, "dr", "incident")]).await;
+    }
+    site.desk().ledger().finds.extend([Fault::Hold, Fault::Hold]);
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!((site.desk().calls(), site.desks[1].titles().len()), (1, 50));
+    let holds = site.overview().desks[0].holds.clone();
+    assert_eq!((holds.len(), holds[0].reason.as_str()), (1, "Hold"));
+    // Asking tries at once; the second refusal holds longer.
+    assert_eq!(site.sync().await.delivered(), 0);
+    assert_eq!(site.desk().calls(), 2);
+    pass(MINUTE * 7).await;
+    assert_eq!(site.desk().calls(), 2);
+    pass(MINUTE * 6).await;
+    let calls: Vec<String> = site.desk().ledger().calls.iter().map(|c| c.1.clone()).collect();
+    assert_eq!(calls[2..6], ["find", "p0", "find", "p1"], "one delivery probes, then all go");
+    assert_eq!(site.desk().titles().len(), 50);
+    assert!(site.overview().desks[0].holds.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_held_table_waits_by_itself() {
+    let mut site = Site::one();
+    let all = ["sn_si_incident", "incident", "problem", "sn_ot_incident"];
+    for (n, name) in (0..40).zip(all.iter().cycle()) {
+        site.record(&[(&format!("t{n}"), Severity::Major, "prod", name)]).await;
+    }
+    for name in ["incident", "problem"] {
+        site.desk().ledger().stuck.insert(table(name), Fault::HoldTable);
+    }
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!((site.desk().titles().len(), site.pending()), (20, 20));
+    assert_eq!(site.overview().desks[0].holds.len(), 2);
+    let refused = site.desk().calls() - 20 - 2;
+    assert_eq!(refused, 2, "each of the two was asked once");
+    site.desk().ledger().stuck.clear();
+    pass(MINUTE * 10).await;
+    assert_eq!(site.desk().titles().len(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_succeed_is_set_aside_and_the_rest_goes_on() {
+    let mut site = Site::one();
+    site.desk().ledger().refused.push("bad".to_owned());
+    site.record(&[("bad", Severity::Critical, "prod", "incident")]).await;
+    site.record(&[("uncomposable", Severity::Critical, "prod", "incident")]).await;
+    site.record_many(3).await;
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!(site.desk().titles().len(), 3);
+    let reasons: Vec<String> =
+        site.in_state(DeliveryState::Dead).into_iter().filter_map(|d| d.reason).collect();
+    assert_eq!(reasons, ["the template failed", "Reject — do something"]);
+    assert_eq!((site.overview().dead, site.overview().backlog), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_closed_there_is_followed_by_the_next_in_the_same_run() {
+    let mut site = Site::one();
+    site.record_many(1).await;
+    let first = &site.relay().plan(1).await.unwrap()[0];
+    let keys = crate::model::ticket::TicketKeys::derive(
+        &entry("a0", Severity::Warning, "prod", "incident").fingerprint,
+        &DeskName::new("prod").unwrap(),
+        &table("incident"),
+        crate::model::Generation(0),
+    );
+    assert_eq!(first.correlation_id, keys.correlation_id.as_str());
+    let closed = fake::Kept {
+        title: "old".to_owned(),
+        active: false,
+        seen_from: NOW,
+        keys: (keys.correlation_id, keys.sys_id),
+    };
+    site.desk().ledger().tickets.push((table("incident"), closed));
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!(site.desk().titles(), ["old", "a0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_more_requests_than_the_hourly_budget() {
+    let mut site = Site::limited(Limits { requests_per_hour: 30, max_in_flight: 2 });
+    let tables = ["incident", "problem", "sn_si_incident"];
+    for (n, name) in (0..60u32).zip(tables.iter().cycle()) {
+        site.record(&[(&format!("b{n}"), Severity::Minor, "prod", name)]).await;
+    }
+    site.start();
+    pass(MINUTE).await;
+    assert!((20..=27).contains(&site.desk().calls()), "a tenth is kept: {}", site.desk().calls());
+    site.record(&[("urgent", Severity::Critical, "prod", "incident")]).await;
+    site.sync().await;
+    assert!(site.desk().titles().contains(&"urgent".to_owned()), "for this");
+    pass(HOUR * 5).await;
+    assert_eq!(site.desk().titles().len(), 61, "what was left goes on without waiting for the interval");
+    let at: Vec<Timestamp> = site.desk().ledger().calls.iter().map(|c| c.0).collect();
+    // The hour of the budget begins with its first request.
+    let (mut from, mut within) = (at[0], 0);
+    for t in at {
+        (from, within) = if t.since(from) >= HOUR { (t, 1) } else { (from, within + 1) };
+        assert!(within <= 30, "{within} requests since {from}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_mid_run_leaves_nothing_claimed() {
+    let mut site = Site::one();
+    site.record_many(30).await;
+    site.start();
+    pass(Duration::from_millis(120)).await;
+    site.stop().await;
+    let sent = site.desk().titles().len();
+    assert!((1..10).contains(&sent), "{sent}");
+    assert!(site.in_state(DeliveryState::Claimed).is_empty());
+    assert_eq!(site.pending(), 30 - sent);
+    assert!(site.in_state(DeliveryState::Pending).iter().all(|d| d.attempts == 0 && !d.doubtful));
+    // After the restart it goes on without waiting for the interval.
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!(site.desk().titles().len(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
+    let mut site = Site::new(&["prod"], |_, desks| desks[0].lag = Duration::from_secs(5));
+    site.record_many(1).await;
+    site.start();
+    pass(Duration::from_millis(75)).await;
+    site.kill();
+    let claim = site.in_state(DeliveryState::Claimed);
+    assert_eq!(claim.len(), 1);
+    // The create arrived there all the same.
+    let order = crate::desk::Order {
+        table: table("incident"),
+        keys: crate::model::ticket::TicketKeys::derive(
+            &entry("a0", Severity::Warning, "prod", "incident").fingerprint,
+            &DeskName::new("prod").unwrap(),
+            &table("incident"),
+            crate::model::Generation(0),
+        ),
+        fields: Fields::from([("short_description".to_owned(), "a0".to_owned())]),
+    };
+    site.desk().open(&order).await.unwrap();
+    let before = site.desk().calls();
+    site.start();
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(site.desk().calls(), before, "its index may lag");
+    pass(MINUTE).await;
+    assert_eq!((site.desk().titles().len(), site.desk().ledger().careless), (1, 0));
+    assert_eq!(site.overview().desks[0].counts["found"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_field_is_told_once() {
+    let mut site = Site::one();
+    site.desk().ledger().drops_field = true;
+    site.record_many(60).await;
+    site.start();
+    pass(MINUTE).await;
+    let notices = site.overview().notices;
+    assert_eq!(notices.len(), 1);
+    assert!(notices[0].text.contains("assignment_group"), "{}", notices[0].text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_interval_is_kept_over_a_restart_and_a_clock_set_back() {
+    let mut site = Site::one();
+    site.record_many(1).await;
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!(site.desk().titles().len(), 1, "the first sync is at once");
+    site.record(&[("later", Severity::Major, "prod", "incident")]).await;
+    pass(MINUTE * 30).await;
+    site.stop().await;
+    site.start();
+    pass(MINUTE * 28).await;
+    assert_eq!(site.desk().titles().len(), 1);
+    // Set back in between: the interval is monotonic.
+    site.clock.shift(-86_400 * 10);
+    pass(MINUTE * 2).await;
+    assert_eq!(site.desk().titles().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_pushed_while_sync_is_off() {
+    let mut site = Site::new(&["prod"], |s, _| s.enabled = false);
+    site.record_many(3).await;
+    site.start();
+    pass(HOUR * 3).await;
+    assert!(site.sync().await.waiting[0].contains("enabled = false"));
+    assert_eq!((site.desk().calls(), site.pending()), (0, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absurd_clock_holds_the_sync_and_it_is_made_up_for() {
+    let mut site = Site::one();
+    let back = NOW.since(RELEASED_AT).as_secs() as i64 + 86_400;
+    site.clock.shift(-back);
+    site.record_many(3).await;
+    site.start();
+    pass(MINUTE * 10).await;
+    assert_eq!(site.desk().calls(), 0);
+    site.clock.shift(back);
+    pass(MINUTE * 2).await;
+    assert_eq!(site.desk().titles().len(), 3, "without waiting for the next interval");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_ahead_strands_nothing() {
+    let mut site = Site::one();
+    let year = 86_400 * 365;
+    site.clock.shift(year);
+    site.desk().ledger().opens.push_back(Fault::Busy);
+    site.record_many(2).await;
+    site.start();
+    pass(Duration::from_secs(5)).await;
+    site.record(&[("made ahead", Severity::Major, "prod", "incident")]).await;
+    site.clock.shift(-year);
+    pass(HOUR * 2).await;
+    assert_eq!(site.desk().titles().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_due_while_the_run_ends_is_not_forgotten() {
+    let mut site = Site::one();
+    site.desk().ledger().opens.extend([Fault::LostBefore; 12]);
+    site.record_many(12).await;
+    // Each look at the clock is half a second later than the last: due times fall between any two looks.
+    site.clock.tick.store(500_000, Ordering::SeqCst);
+    site.start();
+    pass(MINUTE * 20).await;
+    assert_eq!(site.desk().titles().len(), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn creates_that_fail_while_look_ups_work_are_backed_off() {
+    let mut site = Site::one();
+    site.desk().ledger().opens.extend([Fault::Busy; 200]);
+    site.record_many(100).await;
+    site.start();
+    pass(HOUR).await;
+    let calls = site.desk().calls();
+    assert!(calls <= 2 * 16 + 8, "{calls} requests in an hour to a destination that fails");
+    site.desk().ledger().opens.clear();
+    pass(MINUTE * 10).await;
+    assert!(site.desk().titles().len() >= 80, "{}", site.desk().titles().len());
+    pass(HOUR * 2).await;
+    assert_eq!(site.desk().titles().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_destination_delays_no_other() {
+    let mut site = Site::new(&["prod", "dr"], |_, desks| desks[0].takes = MINUTE);
+    site.record_many(200).await;
+    site.record(&[("d", Severity::Warning, "dr", "incident")]).await;
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!(site.desks[1].titles().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_relay_asks_nothing_and_writes_nothing() {
+    let mut site = Site::new(&["prod"], |s, _| s.interval = HOUR * 24);
+    site.record_many(3).await;
+    site.start();
+    pass(MINUTE).await;
+    let files = || -> Vec<(std::path::PathBuf, u64, std::time::SystemTime)> {
+        let all = std::fs::read_dir(site.dir.path()).unwrap().map(|f| f.unwrap());
+        // The index of the WAL is memory that readers and writers share.
+        let kept = all.filter(|f| !f.file_name().to_string_lossy().ends_with("-shm"));
+        kept.map(|f| (f.path(), f.metadata().unwrap().len(), f.metadata().unwrap().modified().unwrap()))
+            .collect()
+    };
+    let (before, calls) = (files(), site.desk().calls());
+    let began = Instant::now();
+    pass(HOUR * 20).await;
+    assert_eq!(began.elapsed(), HOUR * 20);
+    assert_eq!((files(), site.desk().calls()), (before, calls));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_store_is_waited_for() {
+    let site = Site::one();
+    let mut answers =
+        vec![Ok(7), Err(StoreError::Full("x".to_owned())), Err(StoreError::Busy("y".to_owned()))];
+    let (relay, stop) = (site.relay(), CancellationToken::new());
+    let got = relay.patiently(&stop, || {
+        let next = answers.pop().unwrap();
+        async move { next }
+    });
+    assert!(matches!(got.await, Ok(7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_waits_for_what_is_due_soon_and_says_when_the_rest_is() {
+    let site = Site::one();
+    site.record_many(3).await;
+    site.desk().ledger().opens.extend([Fault::LostAfter, Fault::None, Fault::Told(7_200)]);
+    let stop = CancellationToken::new();
+    let report = site.relay().run_once(MINUTE + MINUTE / 2, &stop).await.unwrap();
+    assert_eq!((report.created, report.found), (1, 0));
+    assert!(report.next_at.is_some_and(|at| at > site.clock.now().after(HOUR)), "{report:?}");
+    let site = Site::one();
+    site.record_many(3).await;
+    site.desk().ledger().opens.extend([Fault::LostAfter]);
+    let report = site.relay().run_once(MINUTE, &stop).await.unwrap();
+    assert_eq!((report.created, report.found, report.next_at), (2, 1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_shows_what_would_go_and_changes_nothing() {
+    let site = Site::one();
+    site.record_many(5).await;
+    assert_eq!(site.relay().plan(usize::MAX).await.unwrap().len(), 5);
+    assert_eq!((site.pending(), site.desk().calls()), (5, 0));
+    let claim = Claim {
+        desk: DeskName::new("prod").unwrap(),
+        except: vec![table("incident")],
+        limit: 9,
+        only_tried: false,
+        min_severity: Severity::Warning,
+        peek: false,
+        now: NOW,
+    };
+    assert!(site.store.claim(claim).await.unwrap().is_empty());
+}

@@ -117,6 +117,9 @@ pub enum StoreError {
     /// No room: the disk, or `[buffer] max_size`.
     #[error("the store is full ({0})")]
     Full(String),
+    /// Somebody else holds the database: a person with another program, a backup.
+    #[error("the store is in use by another program ({0})")]
+    Busy(String),
     /// The disk failed. After a failed sync nobody knows what is on it: the process has to start again.
     #[error("the disk failed under the store ({0})")]
     Disk(String),
@@ -134,7 +137,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying the same again later can help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Full(_))
+        matches!(self, Self::Full(_) | Self::Busy(_))
     }
 }
 
@@ -144,6 +147,7 @@ impl From<rusqlite::Error> for StoreError {
         let text = e.to_string();
         match e.sqlite_error_code() {
             Some(Code::DiskFull) => Self::Full(text),
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy(text),
             Some(Code::SystemIoFailure | Code::CannotOpen | Code::ReadOnly | Code::NoLargeFileSupport) => {
                 Self::Disk(text)
             }

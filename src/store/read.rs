@@ -323,12 +323,7 @@ impl Reader {
         let desks = self.desks(&of)?;
         let sum = |name: &str| desks.iter().filter_map(|d| d.counts.get(name)).sum::<i64>();
         let (backlog, dead) = (sum("pending") + sum("claimed"), sum("dead"));
-        let oldest: Option<i64> = self.conn.query_row(
-            "SELECT min(created_at) FROM (SELECT created_at FROM delivery WHERE state = 'pending'
-             ORDER BY severity DESC, id LIMIT 1)",
-            [],
-            |r| r.get(0),
-        )?;
+        let oldest: Option<i64> = self.conn.query_row(OLDEST, [], |r| r.get(0))?;
         Ok(Overview {
             sources,
             last_sync: self.syncs(1)?.pop(),
@@ -453,17 +448,17 @@ impl Reader {
         Ok(rows.collect::<std::result::Result<_, _>>()?)
     }
 
-    /// Findings, newest first.
+    /// Findings, newest first; fewer than asked for when their bodies are large: an answer stays bounded.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn alerts(&self, filter: &ListFilter) -> Result<Vec<AlertRow>> {
-        let mut select = self.conn.prepare(
+        let mut select = self.conn.prepare(&format!(
             "SELECT a.id, a.fingerprint, s.name, a.occurrences, a.first_seen_at, a.last_seen_at, b.body
              FROM alert a JOIN source s ON s.id = a.source_id JOIN alert_body b ON b.alert_id = a.id
-             WHERE a.severity >= ?1 AND (?2 IS NULL OR json_extract(b.body, '$.title') LIKE ?2)
-             ORDER BY a.id DESC LIMIT ?3",
-        )?;
+             WHERE a.severity >= ?1 AND (?2 IS NULL OR {TITLE} LIKE ?2)
+             ORDER BY a.id DESC LIMIT ?3"
+        ))?;
         let rows = select.query_map(params![severity(filter), like(filter), limit(filter)], |r| {
             Ok(AlertRow {
                 id: r.get(0)?,
@@ -472,10 +467,20 @@ impl Reader {
                 occurrences: r.get(3)?,
                 first_seen_at: at(r, 4)?,
                 last_seen_at: at(r, 5)?,
-                alert: serde_json::from_str(&r.get::<_, String>(6)?).ok(),
+                alert: alert(r, 6)?,
             })
         })?;
-        Ok(rows.collect::<std::result::Result<_, _>>()?)
+        let mut all = Vec::new();
+        let mut bytes = 0;
+        for row in rows {
+            let row = row?;
+            bytes += row.alert.as_ref().map_or(0, |a| a.raw.len() + a.message.len());
+            all.push(row);
+            if bytes > BODIES_MAX {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// Recent alerts that were not forwarded, newest first.
@@ -529,16 +534,16 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
-        let mut select = self.conn.prepare(
+        let mut select = self.conn.prepare(&format!(
             "SELECT t.id, k.name, r.table_name, coalesce(t.number, ''), coalesce(t.sys_id, ''), t.state,
-                    t.generation, t.rule, t.opened_at, a.severity, json_extract(b.body, '$.title'), a.occurrences,
+                    t.generation, t.rule, t.opened_at, a.severity, {TITLE}, a.occurrences,
                     a.fingerprint, b.body
              FROM ticket t JOIN route r ON r.id = t.route_id JOIN desk k ON k.id = r.desk_id
              JOIN alert a ON a.id = t.alert_id JOIN alert_body b ON b.alert_id = a.id
-             WHERE a.severity >= ?1 AND (?2 IS NULL OR json_extract(b.body, '$.title') LIKE ?2)
+             WHERE a.severity >= ?1 AND (?2 IS NULL OR {TITLE} LIKE ?2)
                AND (?3 IS NULL OR t.state = ?3)
-             ORDER BY t.id DESC LIMIT ?4",
-        )?;
+             ORDER BY t.id DESC LIMIT ?4"
+        ))?;
         let rows =
             select.query_map(params![severity(filter), like(filter), filter.state, limit(filter)], |r| {
                 Ok(TicketRow {
@@ -552,10 +557,10 @@ impl Reader {
                     rule: r.get(7)?,
                     opened_at: maybe_at(r, 8)?,
                     severity: level(r, 9)?,
-                    title: r.get::<_, Option<String>>(10)?.unwrap_or_default(),
+                    title: text(r, 10)?,
                     occurrences: r.get(11)?,
                     fingerprint: Fingerprint::from_bytes(r.get(12)?).to_string(),
-                    parties: serde_json::from_str(&r.get::<_, String>(13)?)
+                    parties: serde_json::from_str(&text(r, 13)?)
                         .map_or_else(|_| String::new(), |alert: Alert| alert.parties()),
                 })
             })?;
@@ -567,13 +572,15 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn deliveries(&self, state: DeliveryState, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
+        let delivery_of = delivery_of();
         let order = if state == DeliveryState::Pending { "d.severity DESC, d.id" } else { "d.id DESC" };
         let mut select = self.conn.prepare(&format!(
-            "{DELIVERY} WHERE d.state = ?1 AND d.severity >= ?2
-               AND (?3 IS NULL OR json_extract(b.body, '$.title') LIKE ?3) ORDER BY {order} LIMIT ?4"
+            "{delivery_of} WHERE d.state = '{}' AND d.severity >= ?1
+               AND (?2 IS NULL OR {TITLE} LIKE ?2) ORDER BY {order} LIMIT ?3",
+            // A literal, so that the small indexes of single states are used.
+            state.as_str()
         ))?;
-        let rows = select
-            .query_map(params![state.as_str(), severity(filter), like(filter), limit(filter)], delivery)?;
+        let rows = select.query_map(params![severity(filter), like(filter), limit(filter)], delivery)?;
         Ok(rows.collect::<std::result::Result<_, _>>()?)
     }
 
@@ -582,7 +589,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>> {
-        let mut select = self.conn.prepare(&format!("{DELIVERY} WHERE d.id = ?1"))?;
+        let mut select = self.conn.prepare(&format!("{} WHERE d.id = ?1", delivery_of()))?;
         let Some(mut row) = select.query_map([id.0], delivery)?.next().transpose()? else { return Ok(None) };
         row.alert = self
             .conn
@@ -590,10 +597,10 @@ impl Reader {
                 "SELECT b.body FROM delivery d JOIN ticket t ON t.id = d.ticket_id
                  JOIN alert_body b ON b.alert_id = t.alert_id WHERE d.id = ?1",
                 [id.0],
-                |r| r.get::<_, String>(0),
+                |r| alert(r, 0),
             )
             .ok()
-            .and_then(|body| serde_json::from_str(&body).ok());
+            .flatten();
         let mut history = self.conn.prepare(
             "SELECT n, started_at, duration_ms, outcome, status, message FROM attempt WHERE delivery_id = ?1
              ORDER BY n",
@@ -622,10 +629,38 @@ impl Reader {
     }
 }
 
-const DELIVERY: &str = "SELECT d.id, d.payload, d.state, k.name, r.table_name, d.severity,
-       json_extract(b.body, '$.title'), d.attempts, d.doubtful, d.created_at, d.due_at, d.reason, t.rule
-     FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
-     JOIN desk k ON k.id = d.desk_id JOIN alert_body b ON b.alert_id = t.alert_id";
+/// When the oldest that waits was made: the first of each table and severity, because that is what the index of
+/// the outbox can tell.
+pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
+     SELECT (SELECT d.created_at FROM delivery d WHERE d.state = 'pending' AND d.route_id = k.id
+               AND d.severity = s.value ORDER BY d.id LIMIT 1) AS created_at
+     FROM route k, json_each('[0,1,2,3]') s)";
+
+/// Title of an alert; nothing when its row is damaged, because one bad row must not spoil a list.
+const TITLE: &str = "CASE WHEN json_valid(b.body) THEN json_extract(b.body, '$.title') END";
+
+/// Bytes of alert bodies in one answer.
+const BODIES_MAX: usize = 8 << 20;
+
+fn delivery_of() -> String {
+    format!(
+        "SELECT d.id, d.payload, d.state, k.name, r.table_name, d.severity, {TITLE}, d.attempts, d.doubtful,
+           d.created_at, d.due_at, d.reason, t.rule
+         FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
+         JOIN desk k ON k.id = d.desk_id JOIN alert_body b ON b.alert_id = t.alert_id"
+    )
+}
+
+/// Text of a row that may be damaged.
+fn text(r: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    let bytes = r.get_ref(column)?.as_bytes_or_null()?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The alert, unless its row is damaged.
+fn alert(r: &Row<'_>, column: usize) -> rusqlite::Result<Option<Alert>> {
+    Ok(serde_json::from_slice(r.get_ref(column)?.as_bytes()?).ok())
+}
 
 fn delivery(r: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
@@ -635,7 +670,7 @@ fn delivery(r: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
         desk: r.get(3)?,
         table: r.get(4)?,
         severity: level(r, 5)?,
-        title: r.get::<_, Option<String>>(6)?.unwrap_or_default(),
+        title: text(r, 6)?,
         attempts: r.get(7)?,
         doubtful: r.get(8)?,
         created_at: at(r, 9)?,

@@ -12,12 +12,17 @@ use super::{OpenError, StoreError};
 pub(super) struct Session {
     pub(super) conn: Connection,
     memory: Memory,
+    /// Pages that the database may have; `max_page_count` is more while an older file is larger.
+    pages: i64,
+    /// Memory could not be read back after a rollback; nothing runs before that has been made up for.
+    stale: bool,
 }
 
 /// What an operation sees: the connection inside a transaction, and the memory that belongs to it.
 pub(crate) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) memory: &'a mut Memory,
+    pub(super) pages: i64,
 }
 
 /// What is kept in memory so that it is not asked again for each row.
@@ -30,12 +35,18 @@ pub(super) struct Memory {
     tallies: HashMap<(String, &'static str), i64>,
 }
 
+impl Memory {
+    fn load(conn: &Connection) -> Result<Self, rusqlite::Error> {
+        Ok(Self { index: FingerprintIndex::load(conn)?, ..Self::default() })
+    }
+}
+
 impl Session {
     /// Takes an opened connection and loads what is kept in memory.
-    pub(super) fn new(conn: Connection) -> Result<Self, OpenError> {
+    pub(super) fn new(conn: Connection, pages: i64) -> Result<Self, OpenError> {
         conn.set_prepared_statement_cache_capacity(64);
-        let memory = Memory { index: FingerprintIndex::load(&conn)?, ..Memory::default() };
-        Ok(Self { conn, memory })
+        let memory = Memory::load(&conn)?;
+        Ok(Self { conn, memory, pages, stale: false })
     }
 
     /// Runs `work` in one transaction. After an error nothing of it is in the file nor in memory.
@@ -43,8 +54,12 @@ impl Session {
         &mut self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        if self.stale {
+            self.memory = Memory::load(&self.conn)?;
+            self.stale = false;
+        }
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
-        let mut tx = Tx { conn: &self.conn, memory: &mut self.memory };
+        let mut tx = Tx { conn: &self.conn, memory: &mut self.memory, pages: self.pages };
         let result = work(&mut tx).and_then(|value| {
             tx.flush_tallies()?;
             tx.conn.execute_batch("COMMIT")?;
@@ -61,14 +76,19 @@ impl Session {
             // A failed rollback leaves the connection in the transaction; the next BEGIN then says so.
             let _ = self.conn.execute_batch("ROLLBACK");
         }
-        let index = FingerprintIndex::load(&self.conn).unwrap_or_default();
-        self.memory = Memory { index, ..Memory::default() };
+        match Memory::load(&self.conn) {
+            Ok(memory) => self.memory = memory,
+            // An index that forgot its newest alerts would make twins of them.
+            Err(_) => self.stale = true,
+        }
     }
 }
 
 impl Tx<'_> {
     /// Runs `work` so that its failure takes back only what it did itself. Memory that it changed may be ahead of the
-    /// file afterwards, so it is loaded again.
+    /// file afterwards, so it is loaded again. After some errors (no room, I/O) SQLite has already taken back the whole
+    /// transaction; then, and when the part cannot be taken back, the connection is outside of any transaction and
+    /// nothing more may run in this one.
     pub(super) fn nested<T>(
         &mut self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
@@ -79,12 +99,23 @@ impl Tx<'_> {
             self.flush_tallies()?;
             Ok(value)
         });
-        if result.is_err() {
-            self.conn.execute_batch("ROLLBACK TO op")?;
-            *self.memory = Memory { index: FingerprintIndex::load(self.conn)?, ..Memory::default() };
+        let ended = match &result {
+            Ok(_) => self.conn.execute_batch("RELEASE op").map_err(StoreError::from),
+            Err(_) if self.conn.is_autocommit() => Ok(()),
+            Err(_) => self.take_back(),
+        };
+        if ended.is_err() && !self.conn.is_autocommit() {
+            // Whether this worked shows at the next BEGIN.
+            let _ = self.conn.execute_batch("ROLLBACK");
         }
-        self.conn.execute_batch("RELEASE op")?;
-        result
+        // The first error is the one that says why.
+        result.and_then(|value| ended.map(|()| value))
+    }
+
+    fn take_back(&mut self) -> Result<(), StoreError> {
+        self.conn.execute_batch("ROLLBACK TO op; RELEASE op")?;
+        *self.memory = Memory::load(self.conn)?;
+        Ok(())
     }
 
     /// Adds to a counter; written once per transaction.

@@ -44,10 +44,12 @@ pub(crate) trait Operation: Send + 'static {
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// What running a job leaves: its answer, and the error after which the whole transaction has to go.
 type Ran = (Answer, Option<StoreError>);
+/// A job runs in a transaction, or learns why there is none.
+type Run = Box<dyn FnOnce(Result<&mut Tx<'_>, StoreError>) -> Ran + Send>;
 
 struct Job {
     urgent: bool,
-    run: Box<dyn FnOnce(&mut Tx<'_>) -> Ran + Send>,
+    run: Run,
 }
 
 /// Handle to the store: cheap to clone, one async method per operation (in `op/`).
@@ -81,7 +83,7 @@ impl Store {
         let path = settings.dir.join(DATABASE);
         let conn = schema::open_writer(&path, settings.max_size)?;
         restrict(&path)?;
-        let session = Session::new(conn)?;
+        let session = Session::new(conn, schema::pages(settings.max_size))?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let store = Self { jobs: sender, shared: Arc::new(Shared { settings: settings.clone(), clock }) };
         Ok((store, Writer { jobs: receiver, session, _lock: lock }))
@@ -104,10 +106,12 @@ impl Store {
     ) -> Result<impl Future<Output = Result<O::Output, StoreError>> + Send + use<O>, StoreError> {
         let (send, answer) = oneshot::channel();
         let urgent = operation.urgent();
-        let run = Box::new(move |tx: &mut Tx<'_>| -> Ran {
-            let result = tx.nested(|tx| operation.run(tx));
-            // After some errors SQLite has already rolled the whole transaction back.
-            let fatal = result.as_ref().err().filter(|e| is_fatal(e) || tx.conn.is_autocommit()).cloned();
+        let run: Run = Box::new(move |tx| {
+            let (result, gone) = match tx {
+                Ok(tx) => (tx.nested(|tx| operation.run(tx)), tx.conn.is_autocommit()),
+                Err(e) => (Err(e), true),
+            };
+            let fatal = result.as_ref().err().filter(|e| is_fatal(e) || gone).cloned();
             let answer: Answer = Box::new(move |commit| {
                 // Nobody may be listening any more; the operation stands all the same.
                 let _ = send.send(commit.and(result));
@@ -177,17 +181,24 @@ async fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, last_commit: Option<
 /// One transaction for all of them; the answers leave after the commit.
 fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
     let mut answers = Vec::with_capacity(batch.len());
+    let mut jobs = batch.into_iter();
     let outcome = session.transaction(|tx| {
-        let mut fatal = None;
-        for job in batch {
-            let (answer, error) = (job.run)(tx);
+        for job in jobs.by_ref() {
+            let (answer, error) = (job.run)(Ok(tx));
             answers.push(answer);
-            fatal = fatal.or(error);
+            // Whatever ran after this would run outside of the transaction, and be kept while its caller is told no.
+            error.map_or(Ok(()), Err)?;
         }
-        fatal.map_or(Ok(()), Err)
+        Ok(())
     });
     for answer in answers {
         answer(outcome.clone());
+    }
+    if let Err(e) = &outcome {
+        for job in jobs {
+            let (answer, _) = (job.run)(Err(e.clone()));
+            answer(Err(e.clone()));
+        }
     }
     outcome
 }

@@ -80,6 +80,7 @@ CREATE TABLE hold (
     since_at   INTEGER NOT NULL,
     until_at   INTEGER NOT NULL,
     tries      INTEGER NOT NULL CHECK (tries > 0),
+    told       INTEGER NOT NULL CHECK (told IN (0, 1)),  -- until_at is the other side's word
     reason     TEXT    NOT NULL,
     remedy     TEXT    NOT NULL,
     PRIMARY KEY (desk_id, table_name)
@@ -111,6 +112,7 @@ CREATE TABLE delivery (
     payload    TEXT    NOT NULL CHECK (payload IN ('open-ticket')),
     ticket_id  INTEGER NOT NULL REFERENCES ticket (id),
     desk_id    INTEGER NOT NULL REFERENCES desk (id),
+    route_id   INTEGER NOT NULL REFERENCES route (id),  -- the ticket's, so that a held table costs the others nothing
     state      TEXT    NOT NULL
                CHECK (state IN ('pending', 'claimed', 'delivered', 'dead', 'dropped', 'withdrawn')),
     severity   INTEGER NOT NULL CHECK (severity BETWEEN 0 AND 3),
@@ -124,7 +126,7 @@ CREATE TABLE delivery (
     CHECK ((state IN ('delivered', 'dead', 'dropped', 'withdrawn')) = (settled_at IS NOT NULL))
 ) STRICT;
 
-CREATE INDEX delivery_due ON delivery (desk_id, severity DESC, id) WHERE state = 'pending';
+CREATE INDEX delivery_due ON delivery (route_id, severity DESC, id) WHERE state = 'pending';
 CREATE INDEX delivery_tried ON delivery (desk_id, due_at) WHERE state = 'pending' AND attempts > 0;
 CREATE INDEX delivery_claimed ON delivery (id) WHERE state = 'claimed';
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';

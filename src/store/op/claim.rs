@@ -1,5 +1,7 @@
 //! Taking what is due out of the outbox, durably: what is found claimed at the next start may have been sent.
 
+use std::time::Duration;
+
 use rusqlite::{Row, params};
 
 use super::row::{AlertCrc, crc, delivery_crc, desk_scope};
@@ -59,6 +61,11 @@ pub struct Claimed {
 
 struct NextDue(DeskName, Timestamp);
 
+struct Straighten(DeskName, Timestamp);
+
+/// Nothing waits longer than a day by its own (relay/retry.rs); what seems to was dated by a clock that was ahead.
+const LONGEST_WAIT: Duration = Duration::from_secs(25 * 3_600);
+
 struct Recover {
     now: Timestamp,
     due_at: Timestamp,
@@ -81,6 +88,14 @@ impl Store {
         self.call(NextDue(desk.clone(), now)).await
     }
 
+    /// Makes due what only a clock that was ahead for a while keeps from being so. Writes nothing when all is well.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn straighten(&self, desk: &DeskName, now: Timestamp) -> Result<(), StoreError> {
+        self.call(Straighten(desk.clone(), now)).await
+    }
+
     /// At start: what was claimed when the process ended becomes pending again, doubtful, and due at `due_at` (the
     /// other side's index may lag behind a create). Gives their number.
     ///
@@ -92,6 +107,45 @@ impl Store {
     }
 }
 
+/// The tables of a destination that are not left out.
+fn routes(tx: &Tx<'_>, desk_id: i64, except: &str) -> Result<Vec<i64>, StoreError> {
+    let mut select = tx.conn.prepare_cached(
+        "SELECT id FROM route WHERE desk_id = ?1 AND table_name NOT IN (SELECT value FROM json_each(?2))",
+    )?;
+    let ids = select.query_map(params![desk_id, except], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// What is due of a destination (only what was tried) or of one of its tables: which, now, tables to leave, limit,
+/// lowest severity. The index is named because SQLite would walk the backlog in the order that is wanted instead.
+pub(in crate::store) fn select(only_tried: bool) -> String {
+    let (index, due) = if only_tried {
+        (
+            "delivery_tried",
+            "d.desk_id = ?1 AND d.attempts > 0 AND d.due_at <= ?2
+               AND r.table_name NOT IN (SELECT value FROM json_each(?3))",
+        )
+    } else {
+        // What was never tried is due whatever its date says: the clock may have been ahead when it was made.
+        ("delivery_due", "d.route_id = ?1 AND (d.attempts = 0 OR d.due_at <= ?2)")
+    };
+    format!(
+        "SELECT d.id, d.ticket_id, d.severity, d.attempts, d.doubtful, t.generation, t.rule, r.table_name,
+                a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc,
+                b.body, b.crc, a.id
+         FROM delivery d INDEXED BY {index}
+         JOIN ticket t ON t.id = d.ticket_id
+         JOIN route r ON r.id = t.route_id
+         JOIN alert a ON a.id = t.alert_id
+         JOIN alert_body b ON b.alert_id = a.id
+         WHERE d.state = 'pending' AND {due} AND d.severity >= ?5
+         ORDER BY d.severity DESC, d.id LIMIT ?4"
+    )
+}
+
+pub(in crate::store) const NEXT_DUE: &str = "SELECT min(due_at) FROM delivery
+     WHERE desk_id = ?1 AND state = 'pending' AND attempts > 0 AND due_at > ?2";
+
 impl Operation for Claim {
     type Output = Vec<Claimed>;
 
@@ -99,27 +153,19 @@ impl Operation for Claim {
         let desk_id = tx.desk_id(self.desk.as_str())?;
         let except: Vec<&str> = self.except.iter().map(TableName::as_str).collect();
         let except = serde_json::to_string(&except).unwrap_or_else(|_| "[]".to_owned());
-        // Two texts, because only with the literal condition SQLite may use the small index of tried ones.
-        let tried = if self.only_tried { "AND d.attempts > 0" } else { "" };
-        let mut select = tx.conn.prepare_cached(&format!(
-            "SELECT d.id, d.ticket_id, d.severity, d.attempts, d.doubtful, t.generation, t.rule, r.table_name,
-                    a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc,
-                    b.body, b.crc, a.id
-             FROM delivery d
-             JOIN ticket t ON t.id = d.ticket_id
-             JOIN route r ON r.id = t.route_id
-             JOIN alert a ON a.id = t.alert_id
-             JOIN alert_body b ON b.alert_id = a.id
-             WHERE d.desk_id = ?1 AND d.state = 'pending' AND d.due_at <= ?2 AND d.severity >= ?5 {tried}
-               AND r.table_name NOT IN (SELECT value FROM json_each(?3))
-             ORDER BY d.severity DESC, d.id LIMIT ?4"
-        ))?;
-        let rows: Vec<(Claimed, i64)> = select
-            .query_map(
-                params![desk_id, self.now.as_micros(), except, self.limit as i64, self.min_severity as i64],
-                |row| Ok((claimed(row)?, row.get(2)?)),
-            )?
-            .collect::<Result<_, _>>()?;
+        let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
+        // What was tried is little and asked for at once. The backlog is asked for table by table: one that is on hold
+        // may be large, and would be walked by each claim for the others.
+        let places = if self.only_tried { vec![desk_id] } else { routes(tx, desk_id, &except)? };
+        let mut rows: Vec<(Claimed, i64)> = Vec::new();
+        for place in places {
+            let mut due = tx.conn.prepare_cached(&select(self.only_tried))?;
+            let with = params![place, self.now.as_micros(), except, limit, self.min_severity as i64];
+            let found = due.query_map(with, |row| Ok((claimed(row)?, row.get(2)?)))?;
+            rows.extend(found.collect::<Result<Vec<_>, _>>()?);
+        }
+        rows.sort_by_key(|(c, severity)| (std::cmp::Reverse(*severity), c.id));
+        rows.truncate(self.limit);
         if self.peek {
             return Ok(rows.into_iter().map(|(c, _)| c).collect());
         }
@@ -151,21 +197,22 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<Claimed> {
         last_seen_at: row.get(11)?,
         occurrences: row.get(12)?,
     };
-    let body: String = row.get(14)?;
-    let sound = facts.value() == row.get::<_, i64>(13)?
-        && crc(&[row.get(16)?], &[body.as_bytes()]) == row.get::<_, i64>(15)?;
+    // As bytes: a flipped bit may leave no valid text, and one bad row must not stop the rest.
+    let body = row.get_ref(14)?.as_bytes()?;
+    let sound =
+        facts.value() == row.get::<_, i64>(13)? && crc(&[row.get(16)?], &[body]) == row.get::<_, i64>(15)?;
     Ok(Claimed {
         id: DeliveryId(row.get(0)?),
         ticket: TicketId(row.get(1)?),
         table: TableName::new(&row.get::<_, String>(7)?).map_err(invalid(7))?,
         generation: Generation(row.get(5)?),
         fingerprint: Fingerprint::from_bytes(bytes),
-        alert: if sound { serde_json::from_str(&body).ok() } else { None },
+        alert: if sound { serde_json::from_slice(body).ok() } else { None },
         occurrences: facts.occurrences as u64,
         last_seen_at: Timestamp::from_micros(facts.last_seen_at),
         attempts: row.get(3)?,
         doubtful: row.get(4)?,
-        rule: RuleName::new(&row.get::<_, String>(6)?).map_err(invalid(6))?,
+        rule: RuleName::new(&String::from_utf8_lossy(row.get_ref(6)?.as_bytes()?)).map_err(invalid(6))?,
     })
 }
 
@@ -174,14 +221,28 @@ impl Operation for NextDue {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Option<Timestamp>, StoreError> {
         let desk_id = tx.desk_id(self.0.as_str())?;
-        let at: Option<i64> = tx
-            .conn
-            .prepare_cached(
-                "SELECT min(due_at) FROM delivery WHERE desk_id = ?1 AND state = 'pending' AND attempts > 0
-                   AND due_at > ?2",
-            )?
-            .query_row([desk_id, self.1.as_micros()], |r| r.get(0))?;
+        let at: Option<i64> =
+            tx.conn.prepare_cached(NEXT_DUE)?.query_row([desk_id, self.1.as_micros()], |r| r.get(0))?;
         Ok(at.map(Timestamp::from_micros))
+    }
+}
+
+impl Operation for Straighten {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let desk_id = tx.desk_id(self.0.as_str())?;
+        let (now, far) = (self.1.as_micros(), self.1.after(LONGEST_WAIT).as_micros());
+        tx.conn
+            .prepare_cached(
+                "UPDATE delivery SET due_at = ?2 WHERE desk_id = ?1 AND state = 'pending' AND attempts > 0
+                   AND due_at > ?3",
+            )?
+            .execute([desk_id, now, far])?;
+        tx.conn
+            .prepare_cached("UPDATE hold SET until_at = ?2 WHERE desk_id = ?1 AND until_at > ?3")?
+            .execute([desk_id, now, far])?;
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::store::{Store, StoreError};
 /// What to do with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Due now, with attempts counted from zero. For dead letters and for pending ones that back off.
+    /// Due now, as at the next sync at the latest. For dead letters and for pending ones that back off.
     Retry,
     /// Given up: for dead letters and pending ones. The alert's later sightings make no new one.
     Drop,

@@ -19,6 +19,8 @@ pub struct Hold {
     pub until_at: Timestamp,
     /// How often it was tried again without success.
     pub tries: u32,
+    /// Whether `until_at` is what the other side said (`Retry-After`): then nobody shortens it.
+    pub told: bool,
     /// Why.
     pub reason: String,
     /// What a person can do.
@@ -66,16 +68,16 @@ pub enum DeskChange {
     },
     /// A sync had to leave some that were due, or left none.
     Unfinished(bool),
-    /// A person asked to try again now.
+    /// A person asked to try again now: what we decided ourselves to wait for ends.
     Release,
 }
 
 struct Ask(DeskName);
 
-struct Change {
-    desk: DeskName,
-    changes: Vec<DeskChange>,
-    now: Timestamp,
+pub(super) struct Change {
+    pub(super) desk: DeskName,
+    pub(super) changes: Vec<DeskChange>,
+    pub(super) now: Timestamp,
 }
 
 impl Store {
@@ -120,7 +122,7 @@ impl Operation for Ask {
             .optional()?
             .unwrap_or_default();
         let mut holds = tx.conn.prepare_cached(
-            "SELECT table_name, since_at, until_at, tries, reason, remedy FROM hold WHERE desk_id = ?1",
+            "SELECT table_name, since_at, until_at, tries, told, reason, remedy FROM hold WHERE desk_id = ?1",
         )?;
         let rows = holds.query_map([id], |r| {
             Ok(Hold {
@@ -128,8 +130,9 @@ impl Operation for Ask {
                 since_at: Timestamp::from_micros(r.get(1)?),
                 until_at: Timestamp::from_micros(r.get(2)?),
                 tries: r.get(3)?,
-                reason: r.get(4)?,
-                remedy: r.get(5)?,
+                told: r.get(4)?,
+                reason: r.get(5)?,
+                remedy: r.get(6)?,
             })
         })?;
         state.holds = rows.collect::<Result<_, _>>()?;
@@ -161,16 +164,17 @@ impl Operation for Change {
                 }
                 DeskChange::Holds(hold) => {
                     tx.conn.execute(
-                        "INSERT INTO hold (desk_id, table_name, since_at, until_at, tries, reason, remedy)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                        "INSERT INTO hold (desk_id, table_name, since_at, until_at, tries, told, reason, remedy)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                          ON CONFLICT DO UPDATE SET until_at = excluded.until_at, tries = excluded.tries,
-                         reason = excluded.reason, remedy = excluded.remedy",
+                         told = excluded.told, reason = excluded.reason, remedy = excluded.remedy",
                         params![
                             id,
                             hold.table.as_ref().map_or("", TableName::as_str),
                             hold.since_at.as_micros(),
                             hold.until_at.as_micros(),
                             hold.tries,
+                            hold.told,
                             clip(&hold.reason, super::WORDS_MAX),
                             clip(&hold.remedy, super::WORDS_MAX)
                         ],
@@ -190,7 +194,10 @@ impl Operation for Change {
                     tx.conn.execute("UPDATE desk SET unfinished = ?2 WHERE id = ?1", params![id, left])?;
                 }
                 DeskChange::Release => {
-                    tx.conn.execute("UPDATE hold SET until_at = ?2 WHERE desk_id = ?1", [id, now])?;
+                    tx.conn.execute(
+                        "UPDATE hold SET until_at = ?2 WHERE desk_id = ?1 AND told = 0",
+                        [id, now],
+                    )?;
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What a person should know, one row a subject; and the record of each sync.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use crate::model::Timestamp;
 use crate::model::text::clip;
@@ -110,8 +110,15 @@ impl Operation for LastSync {
     type Output = Option<Timestamp>;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Option<Timestamp>, StoreError> {
-        let at: Option<i64> =
-            tx.conn.query_row("SELECT max(started_at) FROM sync WHERE cause <> 'again'", [], |r| r.get(0))?;
+        let at: Option<i64> = tx
+            .conn
+            .query_row(
+                // By id: one dated by a clock that was ahead would be the latest for years.
+                "SELECT started_at FROM sync WHERE cause <> 'again' ORDER BY id DESC LIMIT 1",
+                [],
+                |r| r.get(0),
+            )
+            .optional()?;
         Ok(at.map(Timestamp::from_micros))
     }
 }

@@ -3,7 +3,7 @@
 //! A finding whose ticket is still open may be forgotten too: its keys are derived, so its next sighting finds the
 //! ticket again.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, Params, params};
 
 use super::row::desk_scope;
 use crate::model::{DeliveryState, Fingerprint, Timestamp};
@@ -14,11 +14,28 @@ use crate::store::{Store, StoreError, WhenFull};
 /// Alerts in one step: bounds the transaction.
 const STEP: i64 = 500;
 
+/// Rows that one step looks at.
+const WINDOW: i64 = if cfg!(test) { 200 } else { 20_000 };
+
 struct Prune {
+    after: i64,
     before: Timestamp,
+    now: Timestamp,
 }
 
-struct Shed;
+struct Shed {
+    /// Whether undelivered findings may go.
+    give_up: bool,
+}
+
+/// What making room came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Findings forgotten whose deliveries were settled.
+    pub forgotten: u64,
+    /// Undelivered findings given up.
+    pub given_up: u64,
+}
 
 /// How full the buffer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,48 +54,41 @@ impl Room {
 }
 
 impl Store {
-    /// Forgets findings whose deliveries were all settled, and that were not seen, since `keep_delivered` ago. One
-    /// step; gives how many were forgotten.
+    /// Forgets findings whose deliveries were all settled, and that were not seen, since `keep_delivered` ago. Gives how
+    /// many were forgotten.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; what was forgotten before it stays forgotten.
     pub async fn prune(&self) -> Result<u64, StoreError> {
-        let before = self.shared.clock.now().before(self.shared.settings.keep_delivered);
-        self.call(Prune { before }).await
+        let now = self.shared.clock.now();
+        let before = now.before(self.shared.settings.keep_delivered);
+        let (mut forgotten, mut after) = (0, Some(0));
+        while let Some(from) = after {
+            let step;
+            (step, after) = self.call(Prune { after: from, before, now }).await?;
+            forgotten += step;
+        }
+        Ok(forgotten)
     }
 
-    /// `when_full = "shed-lowest"`: when room is tight, forgets settled findings, oldest first, and where there are
-    /// none, the oldest of the lowest severity that is still undelivered, counted as `shed`. One step.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn shed(&self) -> Result<(Room, u64), StoreError> {
-        self.call(Shed).await
-    }
-}
-
-impl Store {
-    /// Makes room by the policy until it is no longer tight, as far as the policy goes: with `refuse` only what was
-    /// delivered long ago goes. Gives how many undelivered findings were given up.
+    /// When room is tight, makes some by the policy, as far as it goes: settled findings go, oldest first; where there
+    /// are none, `when_full = "shed-lowest"` gives up the oldest of the lowest severity, counted as `shed`.
     ///
     /// # Errors
     /// [`StoreError`] that is not passing.
-    pub async fn make_room(&self) -> Result<u64, StoreError> {
-        let mut given_up = 0;
+    pub async fn make_room(&self) -> Result<Made, StoreError> {
+        let give_up = self.shared.settings.when_full == WhenFull::ShedLowest;
+        let mut made = Made::default();
         loop {
-            let step = match self.shared.settings.when_full {
-                WhenFull::Refuse => self.prune().await.map(|_| (Room::default(), 0)),
-                WhenFull::ShedLowest => self.shed().await,
-            };
-            match step {
-                Ok((room, shed)) => {
-                    given_up += shed;
-                    // Without an undelivered finding to give up, the last step made what room there was.
-                    if !room.is_tight() || shed == 0 {
-                        return Ok(given_up);
+            match self.call(Shed { give_up }).await {
+                Ok((room, step)) => {
+                    made.forgotten += step.forgotten;
+                    made.given_up += step.given_up;
+                    if !room.is_tight() || step == Made::default() {
+                        return Ok(made);
                     }
                 }
-                Err(e) if e.is_passing() => return Ok(given_up),
+                Err(e) if e.is_passing() => return Ok(made),
                 Err(e) => return Err(e),
             }
         }
@@ -87,8 +97,8 @@ impl Store {
 
 pub(super) fn room(tx: &Tx<'_>) -> Result<Room, StoreError> {
     let get = |name: &str| tx.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (pages, free, most) = (get("page_count")?, get("freelist_count")?, get("max_page_count")?);
-    Ok(Room { used: (pages - free) as u64 * 4096, limit: most as u64 * 4096 })
+    let (pages, free) = (get("page_count")?, get("freelist_count")?);
+    Ok(Room { used: (pages - free) as u64 * 4096, limit: tx.pages as u64 * 4096 })
 }
 
 /// Nothing of it is waiting.
@@ -96,62 +106,99 @@ const SETTLED: &str = "NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.t
                        WHERE t.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))";
 
 impl Operation for Prune {
-    type Output = u64;
+    type Output = (u64, Option<i64>);
 
-    fn run(self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
-        // Ids grow with time, so the oldest come first and the scan ends at the first young one.
+    fn run(self, tx: &mut Tx<'_>) -> Result<(u64, Option<i64>), StoreError> {
+        let window: Option<(i64, i64)> = tx
+            .conn
+            .prepare_cached(
+                "SELECT id, recorded_at FROM (SELECT id, recorded_at FROM alert WHERE id > ?1 ORDER BY id LIMIT ?2)
+                 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row([self.after, WINDOW], |r| Ok((r.get(0)?, r.get(1)?)))
+            .optional()?;
+        let Some((end, recorded_at)) = window else { return Ok((0, None)) };
         let ids = pick(
             tx,
             &format!(
-                "SELECT a.id, a.fingerprint FROM (SELECT * FROM alert ORDER BY id LIMIT 20000) a
-                 WHERE a.recorded_at < ?1 AND a.last_seen_at < ?1 AND {SETTLED} LIMIT ?2"
+                "SELECT a.id, a.fingerprint FROM alert a WHERE a.id > ?2 AND a.id <= ?3 AND a.recorded_at < ?4
+                   AND a.last_seen_at < ?4 AND {SETTLED} ORDER BY a.id LIMIT ?1"
             ),
-            self.before.as_micros(),
+            params![STEP, self.after, end, self.before.as_micros()],
         )?;
         forget(tx, &ids)?;
-        if !ids.is_empty() {
-            tx.conn.execute_batch("PRAGMA incremental_vacuum(256)")?;
+        if ids.is_empty() {
+            shrink(tx)?
+        } else {
+            give_back(tx)?
         }
-        Ok(ids.len() as u64)
+        // Ids grow with time, so behind a young one all are young; one from the future says only that the clock was ahead.
+        let young = (self.before.as_micros()..=self.now.as_micros()).contains(&recorded_at);
+        let next = match ids.last() {
+            Some((last, _)) if ids.len() as i64 == STEP => Some(*last),
+            _ if young => None,
+            _ => Some(end),
+        };
+        Ok((ids.len() as u64, next))
     }
 }
 
-impl Operation for Shed {
-    type Output = (Room, u64);
+/// Gives pages back to the file system. Each row of this pragma is one page, so all of them have to be asked for.
+fn give_back(tx: &Tx<'_>) -> Result<(), StoreError> {
+    let mut vacuum = tx.conn.prepare_cached("PRAGMA incremental_vacuum(256)")?;
+    let mut rows = vacuum.query([])?;
+    while rows.next()?.is_some() {}
+    // A database that was larger than a lowered max_size comes down to it step by step.
+    tx.conn.pragma_update_and_check(None, "max_page_count", tx.pages, |_| Ok(()))?;
+    Ok(())
+}
 
-    fn run(self, tx: &mut Tx<'_>) -> Result<(Room, u64), StoreError> {
+/// Gives pages back only while the file is larger than it may be: otherwise the next alerts use them again.
+fn shrink(tx: &Tx<'_>) -> Result<(), StoreError> {
+    let pages: i64 = tx.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    if pages > tx.pages { give_back(tx) } else { Ok(()) }
+}
+
+impl Operation for Shed {
+    type Output = (Room, Made);
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(Room, Made), StoreError> {
         let now = room(tx)?;
         if !now.is_tight() {
-            return Ok((now, 0));
+            return Ok((now, Made::default()));
         }
         let settled = pick(
             tx,
-            &format!("SELECT a.id, a.fingerprint FROM alert a WHERE ?1 AND {SETTLED} ORDER BY a.id LIMIT ?2"),
-            1,
+            &format!("SELECT a.id, a.fingerprint FROM alert a WHERE {SETTLED} ORDER BY a.id LIMIT ?1"),
+            params![STEP],
         )?;
         if !settled.is_empty() {
             forget(tx, &settled)?;
-            return Ok((room(tx)?, 0));
+            shrink(tx)?;
+            return Ok((room(tx)?, Made { forgotten: settled.len() as u64, given_up: 0 }));
+        }
+        if !self.give_up {
+            return Ok((now, Made::default()));
         }
         let lowest = pick(
             tx,
             "SELECT a.id, a.fingerprint FROM alert a
-             WHERE ?1 AND a.severity = (SELECT min(severity) FROM alert)
+             WHERE a.severity = (SELECT min(severity) FROM alert)
                AND NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                                WHERE t.alert_id = a.id AND d.state = 'claimed')
-             ORDER BY a.id LIMIT ?2",
-            1,
+             ORDER BY a.id LIMIT ?1",
+            params![STEP],
         )?;
         forget(tx, &lowest)?;
+        shrink(tx)?;
         tx.count("store", "shed", lowest.len() as i64);
-        Ok((room(tx)?, lowest.len() as u64))
+        Ok((room(tx)?, Made { forgotten: 0, given_up: lowest.len() as u64 }))
     }
 }
 
-fn pick(tx: &Tx<'_>, sql: &str, first: i64) -> Result<Vec<(i64, Fingerprint)>, StoreError> {
+fn pick(tx: &Tx<'_>, sql: &str, with: impl Params) -> Result<Vec<(i64, Fingerprint)>, StoreError> {
     let mut select = tx.conn.prepare_cached(sql)?;
-    let rows =
-        select.query_map(params![first, STEP], |r| Ok((r.get(0)?, Fingerprint::from_bytes(r.get(1)?))))?;
+    let rows = select.query_map(with, |r| Ok((r.get(0)?, Fingerprint::from_bytes(r.get(1)?))))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, params};
 
 use super::prune::{Room, room};
-use super::row::{AlertCrc, NewTicket, crc, insert_delivery, insert_ticket, source_scope};
+use super::row::{AlertCrc, NewTicket, crc, desk_scope, insert_delivery, insert_ticket, source_scope};
 use crate::model::alert::RAW_MAX;
 use crate::model::text::clip;
 use crate::model::{
@@ -290,16 +290,25 @@ pub(super) fn open_ticket(
     now: i64,
 ) -> Result<bool, StoreError> {
     let (desk_id, route_id) = tx.route_id(routed.desk.as_str(), routed.table.as_str())?;
-    let generation = if is_new { Some(Generation(0)) } else { next_generation(tx, alert_id, route_id)? };
+    let generation = if is_new {
+        Some(Generation(0))
+    } else {
+        next_generation(tx, alert_id, route_id, routed.desk.as_str())?
+    };
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
     let ticket = insert_ticket(tx, &new)?;
-    insert_delivery(tx, ticket, desk_id, routed.desk.as_str(), severity, now)?;
+    insert_delivery(tx, ticket, (desk_id, route_id), routed.desk.as_str(), severity, now)?;
     Ok(true)
 }
 
 /// The generation of the ticket to be made now; `None`: there is a live one, or a person dropped it.
-fn next_generation(tx: &Tx<'_>, alert_id: i64, route_id: i64) -> Result<Option<Generation>, StoreError> {
+fn next_generation(
+    tx: &mut Tx<'_>,
+    alert_id: i64,
+    route_id: i64,
+    desk: &str,
+) -> Result<Option<Generation>, StoreError> {
     let newest: Option<(i64, u32, String)> = tx
         .conn
         .prepare_cached(
@@ -325,7 +334,9 @@ fn next_generation(tx: &Tx<'_>, alert_id: i64, route_id: i64) -> Result<Option<G
                     "DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE ticket_id = ?1)",
                 )?
                 .execute([ticket])?;
-            tx.conn.prepare_cached("DELETE FROM delivery WHERE ticket_id = ?1")?.execute([ticket])?;
+            let gone =
+                tx.conn.prepare_cached("DELETE FROM delivery WHERE ticket_id = ?1")?.execute([ticket])?;
+            tx.count(&desk_scope(desk), DeliveryState::Withdrawn.as_str(), -(gone as i64));
             tx.conn.prepare_cached("DELETE FROM ticket WHERE id = ?1")?.execute([ticket])?;
             Ok(Some(Generation(generation)))
         }

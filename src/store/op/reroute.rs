@@ -15,8 +15,8 @@ use crate::store::{Store, StoreError};
 pub struct Undelivered {
     /// Its row: the key of the next page.
     pub alert_id: i64,
-    /// The alert.
-    pub alert: Alert,
+    /// The alert; `None` when its row is damaged.
+    pub alert: Option<Alert>,
 }
 
 struct Page {
@@ -25,8 +25,7 @@ struct Page {
 }
 
 struct Reroute {
-    alert_id: i64,
-    routes: Vec<Routed>,
+    all: Vec<(i64, Vec<Routed>)>,
     now: Timestamp,
 }
 
@@ -41,13 +40,13 @@ impl Store {
         self.call(Page { after, limit }).await
     }
 
-    /// Makes the undelivered deliveries of an alert those of `routes`.
+    /// Makes the undelivered deliveries of these alerts (by row) those of their routes, in one transaction.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn reroute(&self, alert_id: i64, routes: Vec<Routed>) -> Result<(), StoreError> {
+    pub async fn reroute(&self, all: Vec<(i64, Vec<Routed>)>) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
-        self.call(Reroute { alert_id, routes, now }).await
+        self.call(Reroute { all, now }).await
     }
 
     /// The digest of the rules that the outbox was made by; `None` in a new store.
@@ -80,11 +79,8 @@ impl Operation for Page {
         let mut rows = select.query(params![self.after, self.limit as i64])?;
         let mut page = Vec::new();
         while let Some(row) = rows.next()? {
-            let body: String = row.get(1)?;
-            // A damaged body stays as it is; claiming it says so.
-            if let Ok(alert) = serde_json::from_str(&body) {
-                page.push(Undelivered { alert_id: row.get(0)?, alert });
-            }
+            let alert = serde_json::from_slice(row.get_ref(1)?.as_bytes().unwrap_or_default()).ok();
+            page.push(Undelivered { alert_id: row.get(0)?, alert });
         }
         Ok(page)
     }
@@ -94,21 +90,25 @@ impl Operation for Reroute {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let now = self.now.as_micros();
-        for id in waiting(tx, self.alert_id)? {
-            let Some(was) = current(tx, id)? else { continue };
-            let table: String =
-                tx.conn.query_row("SELECT table_name FROM route WHERE id = ?1", [was.route_id], |row| {
-                    row.get(0)
-                })?;
-            let wanted =
-                self.routes.iter().find(|r| r.desk.as_str() == was.desk && r.table.as_str() == table);
-            if let Some(routed) = wanted {
-                tx.conn.execute(
-                    "UPDATE ticket SET rule = ?2 WHERE id = ?1",
-                    params![was.ticket.0, routed.rule.as_str()],
-                )?;
-            } else {
+        self.all.iter().try_for_each(|(alert_id, routes)| reroute(tx, *alert_id, routes, self.now))
+    }
+}
+
+fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) -> Result<(), StoreError> {
+    for id in waiting(tx, alert_id)? {
+        let Some(was) = current(tx, id)? else { continue };
+        let table: String = tx
+            .conn
+            .prepare_cached("SELECT table_name FROM route WHERE id = ?1")?
+            .query_row([was.route_id], |row| row.get(0))?;
+        let wanted = routes.iter().find(|r| r.desk.as_str() == was.desk && r.table.as_str() == table);
+        match wanted {
+            Some(routed) => {
+                tx.conn
+                    .prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?
+                    .execute(params![was.ticket.0, routed.rule.as_str()])?;
+            }
+            None => {
                 let next = Next {
                     ticket: was.ticket,
                     state: DeliveryState::Withdrawn,
@@ -116,21 +116,22 @@ impl Operation for Reroute {
                     attempts: was.attempts,
                     doubtful: true,
                     reason: Some("no rule wants it any more"),
-                    now: self.now,
+                    now,
                 };
                 move_delivery(tx, id, &was, &next)?;
                 super::dead::withdraw(tx, &was)?;
             }
         }
-        let severity: Option<i64> = tx
-            .conn
-            .query_row("SELECT severity FROM alert WHERE id = ?1", [self.alert_id], |row| row.get(0))
-            .optional()?;
-        for routed in severity.into_iter().flat_map(|s| self.routes.iter().map(move |r| (s, r))) {
-            open_ticket(tx, self.alert_id, false, routed.1, routed.0, now)?;
-        }
-        Ok(())
     }
+    let severity: Option<i64> = tx
+        .conn
+        .prepare_cached("SELECT severity FROM alert WHERE id = ?1")?
+        .query_row([alert_id], |row| row.get(0))
+        .optional()?;
+    for routed in severity.into_iter().flat_map(|s| routes.iter().map(move |r| (s, r))) {
+        open_ticket(tx, alert_id, false, routed.1, routed.0, now.as_micros())?;
+    }
+    Ok(())
 }
 
 fn waiting(tx: &Tx<'_>, alert_id: i64) -> Result<Vec<DeliveryId>, StoreError> {

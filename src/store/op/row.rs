@@ -83,7 +83,7 @@ pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, Sto
 pub(super) fn insert_delivery(
     tx: &mut Tx<'_>,
     ticket: i64,
-    desk_id: i64,
+    (desk_id, route_id): (i64, i64),
     desk: &str,
     severity: i64,
     now: i64,
@@ -91,8 +91,8 @@ pub(super) fn insert_delivery(
     let state = DeliveryState::Pending;
     tx.conn
         .prepare_cached(
-            "INSERT INTO delivery (payload, ticket_id, desk_id, state, severity, created_at, due_at, crc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)",
+            "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at, crc)
+             VALUES (?1, ?2, ?3, ?8, ?4, ?5, ?6, ?6, ?7)",
         )?
         .execute(params![
             Payload::OpenTicket.as_str(),
@@ -101,7 +101,8 @@ pub(super) fn insert_delivery(
             state.as_str(),
             severity,
             now,
-            delivery_crc(ticket, desk_id, state, severity, 0)
+            delivery_crc(ticket, desk_id, state, severity, 0),
+            route_id
         ])?;
     tx.count(&desk_scope(desk), state.as_str(), 1);
     Ok(())

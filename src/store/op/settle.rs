@@ -2,9 +2,12 @@
 
 use rusqlite::params;
 
+use super::desk_state::{Change, DeskChange};
 use super::row::{NewTicket, delivery_crc, desk_scope, insert_ticket, ticket_crc};
 use crate::model::text::clip;
-use crate::model::{DeliveryId, DeliveryState, Generation, SysId, TicketId, TicketState, Timestamp};
+use crate::model::{
+    DeliveryId, DeliveryState, DeskName, Generation, SysId, TicketId, TicketState, Timestamp,
+};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
@@ -74,6 +77,8 @@ pub enum Outcome {
 
 struct Settle {
     all: Vec<Settled>,
+    /// What came to light about the destination with it.
+    change: Option<Change>,
     now: Timestamp,
 }
 
@@ -87,7 +92,22 @@ impl Store {
             return Ok(());
         }
         let now = self.shared.clock.now();
-        self.call(Settle { all, now }).await
+        self.call(Settle { all, change: None, now }).await
+    }
+
+    /// Settles claimed deliveries together with what changed about their destination.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of both is done then.
+    pub async fn settle_with(
+        &self,
+        desk: &DeskName,
+        all: Vec<Settled>,
+        changes: Vec<DeskChange>,
+    ) -> Result<(), StoreError> {
+        let now = self.shared.clock.now();
+        let change = Some(Change { desk: desk.clone(), changes, now });
+        self.call(Settle { all, change, now }).await
     }
 }
 
@@ -210,7 +230,7 @@ impl Operation for Settle {
         for one in &self.all {
             settle(tx, one, self.now)?;
         }
-        Ok(())
+        self.change.map_or(Ok(()), |change| change.run(tx))
     }
 }
 

@@ -1,0 +1,283 @@
+//! What goes wrong under the store: no room, a transaction that SQLite took back, damaged rows, strange directories;
+//! and that the questions of the relay never scan the backlog.
+
+use super::super::schema;
+use super::super::session::{Session, Tx};
+use super::super::writer::Operation;
+use super::*;
+
+/// An operation that fails like SQLite on a full disk: the whole transaction is gone before it says so.
+struct NoRoom;
+
+impl Operation for NoRoom {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        tx.conn.execute_batch("ROLLBACK").unwrap();
+        Err(StoreError::Full("disk".to_owned()))
+    }
+}
+
+/// An operation that stores something and then fails.
+struct Half(Entry);
+
+impl Operation for Half {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        for _ in 0..2 {
+            let id = 1_000 + tx.source_id("eve", 1)?;
+            tx.memory.index.add(tx.conn, &self.0.fingerprint, id)?;
+        }
+        Err(StoreError::Refused("half".to_owned()))
+    }
+}
+
+fn raw(bench: &Bench) -> rusqlite::Connection {
+    rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap()
+}
+
+#[tokio::test]
+async fn nothing_runs_outside_of_a_transaction_that_sqlite_took_back() {
+    let bench = Bench::new();
+    // Submitted together, so that they share a transaction.
+    let (before, none, after) = tokio::join!(
+        biased;
+        bench.store.record(vec![record(vec![entry(1, Severity::Major)])]),
+        bench.store.call(NoRoom),
+        bench.store.record(vec![record(vec![entry(2, Severity::Major)])]),
+    );
+    for result in [before.map(|_| ()), none, after.map(|_| ())] {
+        assert!(matches!(result, Err(StoreError::Full(_))), "{result:?}");
+    }
+    // As they were told that nothing was stored, they try again.
+    let again = bench.record(vec![entry(1, Severity::Major), entry(2, Severity::Major)]).await;
+    assert_eq!((again.new, again.repeats, again.deliveries), (2, 0, 2));
+}
+
+#[tokio::test]
+async fn a_half_done_operation_leaves_nothing_in_memory() {
+    let bench = Bench::new();
+    let (half, good) = tokio::join!(
+        biased;
+        bench.store.call(Half(entry(1, Severity::Major))),
+        bench.record(vec![entry(2, Severity::Major)]),
+    );
+    assert!(half.is_err());
+    assert_eq!(good.new, 1);
+    let again = bench.record(vec![entry(1, Severity::Major), entry(2, Severity::Major)]).await;
+    assert_eq!((again.new, again.repeats), (1, 1));
+}
+
+#[tokio::test]
+async fn somebody_else_in_the_database_is_waited_for() {
+    let bench = Bench::new();
+    let other = raw(&bench);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = bench.store.record(vec![record(vec![entry(1, Severity::Major)])]).await;
+    assert!(refused.as_ref().is_err_and(StoreError::is_passing), "{refused:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(bench.record(vec![entry(1, Severity::Major)]).await.new, 1);
+}
+
+#[tokio::test]
+async fn a_full_store_takes_the_same_batch_when_there_is_room() {
+    let bench = Bench::open(tempfile::tempdir().unwrap(), |s| {
+        (s.max_size, s.when_full) = (8 << 20, WhenFull::Refuse);
+    });
+    let fat = |n: u32| {
+        let mut entry = entry(n, Severity::Major);
+        entry.alert.raw = "x".repeat(12_000);
+        entry
+    };
+    let mut n = 0;
+    let full = loop {
+        match bench.store.record(vec![record((n..n + 20).map(fat).collect())]).await {
+            Ok(_) => n += 20,
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(full, StoreError::Full(_)), "{full:?}");
+    assert_eq!(bench.store.make_room().await.unwrap().given_up, 0, "undelivered alerts are not given up");
+    for c in bench.claim(usize::MAX).await {
+        bench.settle(&c, there(c.id.0 as u32)).await;
+    }
+    // What was delivered is only history: it gives way even before keep_delivered.
+    assert!(bench.store.make_room().await.unwrap().forgotten > 0);
+    let again = bench.record((n..n + 20).map(fat).collect()).await;
+    assert_eq!((again.new, again.deliveries), (20, 20));
+    let overview = bench.reader().overview().unwrap();
+    assert_eq!((overview.backlog, overview.desks[0].counts["delivered"]), (20, i64::from(n)));
+    assert_eq!(bench.reader().integrity().unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn the_index_finds_what_is_in_its_runs_and_what_came_back() {
+    let bench = Bench::new();
+    let all = |from: u32, to: u32| (from..to).map(|n| entry(n, Severity::Minor)).collect::<Vec<_>>();
+    bench.record(all(0, 4_095)).await;
+    let runs =
+        || raw(&bench).query_row("SELECT count(*) FROM fingerprint", [], |r| r.get::<_, i64>(0)).unwrap();
+    assert_eq!(runs(), 0);
+    bench.record(all(4_095, 4_100)).await;
+    assert_eq!(runs(), 4_096);
+    assert_eq!(bench.record(all(0, 4_100)).await.new, 0);
+    for c in bench.claim(usize::MAX).await {
+        bench.settle(&c, there(c.id.0 as u32)).await;
+    }
+    bench.clock.advance(Duration::from_secs(86_400 * 31));
+    assert_eq!(bench.store.prune().await.unwrap(), 4_100);
+    assert_eq!(runs(), 0);
+    assert_eq!(bench.record(all(0, 4_100)).await.new, 4_100);
+    assert_eq!(bench.record(all(0, 4_100)).await.new, 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_long_does_not_keep_the_rest_from_being_forgotten() {
+    let bench = Bench::new();
+    let name = ["incident", "problem"];
+    let all =
+        |n: u32| Entry { routes: vec![routed(name[usize::from(n >= 400)])], ..entry(n, Severity::Minor) };
+    bench.record((0..500).map(all).collect()).await;
+    let mut problems = claim(usize::MAX, NOW);
+    problems.except = vec![TableName::new("incident").unwrap()];
+    for c in bench.store.claim(problems).await.unwrap() {
+        bench.settle(&c, there(c.id.0 as u32)).await;
+    }
+    bench.clock.advance(Duration::from_secs(86_400 * 31));
+    let pages = || raw(&bench).query_row("PRAGMA page_count", [], |r| r.get::<_, i64>(0)).unwrap();
+    let before = pages();
+    assert_eq!(bench.store.prune().await.unwrap(), 100);
+    assert!(before - pages() > 3, "room is given back: {before} to {}", pages());
+    let overview = bench.reader().overview().unwrap();
+    assert_eq!((overview.backlog, overview.desks[0].counts["delivered"]), (400, 100));
+}
+
+#[tokio::test]
+async fn one_damaged_row_spoils_no_list_and_no_claim() {
+    let bench = Bench::new();
+    bench.record((1..=4).map(|n| entry(n, Severity::Major)).collect()).await;
+    // No text at all, no JSON, and JSON of something else.
+    for (id, body) in [(1, "CAST(x'7b22ff' AS TEXT)"), (2, "'{\"title\": '"), (3, "'[1]'")] {
+        raw(&bench)
+            .execute_batch(&format!("UPDATE alert_body SET body = {body} WHERE alert_id = {id}"))
+            .unwrap();
+    }
+    let all = ListFilter::default();
+    let reader = bench.reader();
+    let titles = |rows: Vec<String>| rows.into_iter().filter(|t| t == "alert 4").count();
+    assert_eq!(reader.alerts(&all).unwrap().iter().filter(|a| a.alert.is_some()).count(), 1);
+    assert_eq!(titles(reader.tickets(&all).unwrap().into_iter().map(|t| t.title).collect()), 1);
+    let pending = reader.deliveries(DeliveryState::Pending, &all).unwrap();
+    assert_eq!(titles(pending.into_iter().map(|d| d.title).collect()), 1);
+    assert!(reader.delivery(DeliveryId(1)).unwrap().unwrap().alert.is_none());
+    assert_eq!(
+        bench.store.undelivered(0, 3).await.unwrap().len(),
+        3,
+        "a page of damaged ones is not the end"
+    );
+    let claimed = bench.claim(10).await;
+    assert_eq!(claimed.iter().map(|c| c.alert.is_some()).collect::<Vec<_>>(), [false, false, false, true]);
+}
+
+#[tokio::test]
+async fn the_oldest_that_waits_is_the_oldest_not_the_most_severe() {
+    let bench = Bench::new();
+    bench.record(vec![entry(1, Severity::Minor)]).await;
+    bench
+        .store
+        .record(vec![Record {
+            now: NOW.after(Duration::from_secs(9)),
+            ..record(vec![entry(2, Severity::Critical)])
+        }])
+        .await
+        .unwrap();
+    assert_eq!(bench.reader().overview().unwrap().oldest_pending_at, Some(NOW));
+}
+
+#[tokio::test]
+async fn directories_that_cannot_be_used_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    for path in [file.clone(), file.join("below"), "/proc/otrelay".into()] {
+        let refused = Store::open(&settings(&path), ManualClock::at(NOW)).map(|_| ()).unwrap_err();
+        assert!(refused.to_string().contains(&path.display().to_string()), "{refused}");
+    }
+    std::fs::create_dir(dir.path().join(DATABASE)).unwrap();
+    let refused = Store::open(&settings(dir.path()), ManualClock::at(NOW)).map(|_| ());
+    assert!(matches!(refused, Err(OpenError::Sqlite(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_smaller_max_size_than_what_is_there_still_opens() {
+    let bench = Bench::new();
+    bench
+        .record(
+            (0..4_000)
+                .map(|n| {
+                    let mut e = entry(n, Severity::Minor);
+                    e.alert.raw = "x".repeat(4_000);
+                    e
+                })
+                .collect(),
+        )
+        .await;
+    let Bench { dir, store, writer, .. } = bench;
+    drop(store);
+    writer.await.unwrap().unwrap();
+    let bench = Bench::open(dir, |s| s.max_size = 8 << 20);
+    let room = bench.record(vec![entry(1, Severity::Minor)]).await.room;
+    assert!(room.is_tight() && room.limit < 8 << 20, "{room:?}");
+    assert!(bench.store.make_room().await.unwrap().given_up > 1_000);
+}
+
+/// How SQLite answers a question, with the store's indexes and no statistics.
+fn plan(sql: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = schema::open_writer(&dir.path().join(DATABASE), 64 << 20).unwrap();
+    let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let none = vec![rusqlite::types::Value::Integer(1); explain.parameter_count()];
+    let steps = explain.query_map(rusqlite::params_from_iter(none), |r| r.get(3)).unwrap();
+    steps.collect::<Result<_, _>>().unwrap()
+}
+
+/// Walks an index, sorts nothing, and scans no table that grows.
+fn check_plan(sql: &str, index: &str) {
+    let steps = plan(sql);
+    assert!(steps.iter().any(|s| s.contains(index)), "{steps:?}");
+    for step in &steps {
+        let grows =
+            ["delivery", "ticket", "alert", "d", "t", "a"].iter().any(|t| *step == format!("SCAN {t}"));
+        assert!(!grows && !step.contains("TEMP B-TREE"), "{steps:?}");
+    }
+}
+
+#[test]
+fn no_question_of_the_relay_scans_the_backlog() {
+    check_plan(&op::claim::select(false), "INDEX delivery_due");
+    check_plan(op::claim::NEXT_DUE, "INDEX delivery_tried");
+    check_plan("SELECT alert_id FROM fingerprint WHERE prefix = ?1", "PRIMARY KEY");
+    check_plan(
+        "SELECT id, generation, state FROM ticket WHERE alert_id = ?1 AND route_id = ?2 ORDER BY generation DESC LIMIT 1",
+        "INDEX sqlite_autoindex_ticket_1",
+    );
+    check_plan("SELECT d.id FROM delivery d WHERE d.state = 'claimed'", "INDEX delivery_claimed");
+    check_plan(read::OLDEST, "INDEX delivery_due");
+    // Of those that were tried only: few, so sorting them costs nothing.
+    let tried = plan(&op::claim::select(true));
+    assert!(tried[0].contains("INDEX delivery_tried"), "{tried:?}");
+}
+
+#[test]
+fn memory_that_cannot_be_read_back_stops_the_next_transaction_not_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = schema::open_writer(&dir.path().join(DATABASE), 64 << 20).unwrap();
+    let mut session = Session::new(conn, 1_000).unwrap();
+    session.conn.execute_batch("ALTER TABLE alert RENAME TO elsewhere").unwrap();
+    let failed = session.transaction(|_| Err::<(), _>(StoreError::Refused("x".to_owned())));
+    assert!(failed.is_err());
+    assert!(session.transaction(|_| Ok(())).is_err(), "without its index it would make twins");
+    session.conn.execute_batch("ALTER TABLE elsewhere RENAME TO alert").unwrap();
+    session.transaction(|_| Ok(())).unwrap();
+}

@@ -194,7 +194,7 @@ fn private(path: &Path, text: &str) -> std::io::Result<()> {
 fn opening(args: &DemoArgs, simulator: &Running, out: &mut dyn Write) -> std::io::Result<()> {
     match &args.input {
         None => {
-            writeln!(out, "Input      recorded output of a real Suricata, {} KiB", RECORDED.len() / 1024)?
+            writeln!(out, "Input      recorded output of a real Suricata, {} KiB", RECORDED.len() / 1024)?;
         }
         Some(path) => writeln!(out, "Input      {}", path.display())?,
     }

@@ -114,7 +114,7 @@ impl Control {
                 let (send, receive) = oneshot::channel();
                 self.ask_relay(Ask::Plan(*limit, send), receive).await
             }
-            _ => self.from_store(question).await,
+            _ => self.ask_store(question).await,
         };
         value.map_or_else(Answer::Error, Answer::Ok)
     }
@@ -130,7 +130,7 @@ impl Control {
         serde_json::to_value(value).map_err(|e| e.to_string())
     }
 
-    async fn from_store(&self, question: Question) -> Result<serde_json::Value, String> {
+    async fn ask_store(&self, question: Question) -> Result<serde_json::Value, String> {
         if let Some((ids, verdict)) = question.verdict() {
             let judged = self.store.judge(ids.to_vec(), verdict).await.map_err(|e| e.to_string())?;
             return serde_json::to_value(judged).map_err(|e| e.to_string());

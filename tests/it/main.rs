@@ -1,28 +1,41 @@
 //! Black-box tests: one binary, a module per feature.
+//!
+//! `cfg(test)` stands on a line of its own: only so clippy knows the helpers for test code.
 
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod alert_to_incident;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod bad_input;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config_errors;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod lost_answer;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod outage;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod rotation;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod rules_change;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod secrets;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod servicenow;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod simulator;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;

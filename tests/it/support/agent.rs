@@ -272,7 +272,7 @@ path = "{dir}/log/{pattern}"
 
     /// `run --once` in this process, with a short wait after doubtful answers.
     pub(crate) fn once_here(&self, doubt_wait: Duration) -> Report {
-        self.once_at(Arc::new(SystemClock), doubt_wait, Duration::from_secs(60))
+        self.once_at(Arc::new(SystemClock), doubt_wait, Duration::from_mins(1))
     }
 
     /// The same by another clock, told to stop after `limit`.

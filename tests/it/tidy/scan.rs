@@ -310,7 +310,7 @@ fn is_word(byte: u8) -> bool {
 
 /// The line of a byte, from 1.
 pub(super) fn line_of(text: &str, byte: usize) -> usize {
-    1 + text.as_bytes()[..byte].iter().filter(|b| **b == b'\n').count()
+    1 + text[..byte].matches('\n').count()
 }
 
 #[test]

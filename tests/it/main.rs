@@ -15,6 +15,9 @@ mod cli;
 mod config_errors;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod limits;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod lost_answer;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -39,3 +42,6 @@ mod simulator;
 mod support;
 #[cfg(test)]
 mod tidy;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod tls;

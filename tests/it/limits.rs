@@ -1,4 +1,4 @@
-//! What is bounded on purpose: the buffer on disk, and what is done while the clock is wrong.
+//! What is bounded on purpose: the buffer on disk, the requests of an hour, and what is done while the clock is wrong.
 
 use std::fs;
 use std::time::Duration;
@@ -74,6 +74,23 @@ fn a_full_buffer_gives_up_the_least_severe_and_counts_them() {
     let there = values(&simulator, "incident", "short_description");
     assert!(critical.iter().all(|title| there.binary_search(title).is_ok()), "a critical one was given up");
     assert_eq!(there.len() as u64, number(&status["backlog"]));
+}
+
+#[test]
+fn the_hourly_budget_is_kept() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator).rules(ALL).requests_per_hour(20);
+    agent.feed((0..30).map(|n| alert(n).severity(3).line()).collect::<String>());
+    agent.feed(alert(100).line());
+    agent.once().ends(75);
+    assert!(simulator.requests() <= 20, "{}", simulator.requests());
+    let titles = values(&simulator, "incident", "short_description");
+    assert!(titles.contains(&eve::short(100)), "the most severe first: {titles:?}");
+    assert!(titles.len() > 10, "{titles:?}");
+    // Asking again does not bring a new budget.
+    agent.once().ends(75);
+    assert!(simulator.requests() <= 20, "{}", simulator.requests());
+    assert!(simulator.twins().is_empty());
 }
 
 #[test]

@@ -35,8 +35,13 @@ use crate::store::OpenError;
 #[derive(Debug, Parser)]
 #[command(name = "otrelay", version, about, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
-    /// Config file instead of /etc/otrelay/otrelay.toml (also: OTRELAY_CONFIG)
-    #[arg(long, global = true, value_name = "FILE", display_order = 900)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        display_order = 900,
+        help = "Config file instead of /etc/otrelay/otrelay.toml (also: OTRELAY_CONFIG)"
+    )]
     config: Option<PathBuf>,
 
     /// Say more on stderr

@@ -180,7 +180,7 @@ fn keys(number: u32, generation: u32) -> (String, String) {
     let identity = [NAME, "eve", "derived", "1:2000001", &from, "10.40.1.11", "modbus"].map(part).concat();
     let digest =
         sha(&[sha(&identity), part("prod"), part("incident"), generation.to_be_bytes().to_vec()].concat());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     (format!("otrelay-{}", &hex[..32]), hex[32..].to_owned())
 }
 

@@ -70,7 +70,7 @@ fn bare(args: &[&str]) -> Said {
 
 #[test]
 fn help() {
-    let mut all = String::new();
+    let mut all = Vec::new();
     for command in [
         &[][..],
         &["run"],
@@ -90,9 +90,9 @@ fn help() {
         &["simulate"],
     ] {
         let said = bare(&[command, &["--help"]].concat()).ends(0);
-        all += &format!("$ otrelay {}\n{}\n", [command, &["--help"]].concat().join(" "), said.out);
+        all.push(format!("$ otrelay {}\n{}", [command, &["--help"]].concat().join(" "), said.out));
     }
-    insta::assert_snapshot!("help", all);
+    insta::assert_snapshot!("help", all.join("\n"));
 }
 
 #[test]

@@ -3,8 +3,6 @@
 //! `fixtures/config/bad/` holds wrong files (or folders with a main file and `conf.d`) beside what is said about them,
 //! `good/` those that work. `OTRELAY_BLESS=1` writes the answers anew, to be read before they are committed.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

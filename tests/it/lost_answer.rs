@@ -148,7 +148,7 @@ fn a_record_that_look_ups_show_later_than_we_ask() {
     let first = agent.once_at(Arc::new(SystemClock), SOON, Duration::from_secs(2));
     assert_eq!(first.dead, 0, "{first:?}");
     assert_one_each(&simulator, (0..6).map(eve::short));
-    let later = ManualClock::at(SystemClock.now().after(Duration::from_secs(3600)));
+    let later = ManualClock::at(SystemClock.now().after(Duration::from_hours(1)));
     let second = agent.once_at(later, SOON, Duration::from_secs(2));
     assert_eq!((first.delivered() + second.delivered(), second.dead), (6, 0), "{first:?} {second:?}");
     assert_one_each(&simulator, (0..6).map(eve::short));

@@ -1,39 +1,47 @@
 //! Black-box tests: one binary, a module per feature.
+//!
+//! `cfg(test)` stands on a line of its own: only so clippy knows the helpers for test code.
 
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod alert_to_incident;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod bad_input;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config_errors;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
+mod limits;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod lost_answer;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod outage;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod rotation;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod rules_change;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod secrets;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod servicenow;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod simulator;
-#[cfg(test)]
 #[cfg(feature = "simulator")]
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod tls;

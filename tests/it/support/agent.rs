@@ -39,6 +39,8 @@ pub(crate) struct Agent {
     dir: TempDir,
     url: String,
     sync: String,
+    buffer: String,
+    requests: u32,
     desk: String,
     pattern: String,
     rules: String,
@@ -87,6 +89,8 @@ impl Agent {
         let agent = Self {
             url: url.to_owned(),
             sync: String::new(),
+            buffer: String::new(),
+            requests: 100_000,
             desk: String::new(),
             pattern: "eve*.json".to_owned(),
             rules: CRITICAL.to_owned(),
@@ -122,6 +126,20 @@ impl Agent {
         self
     }
 
+    /// `[servicenow.prod] requests_per_hour` instead of very many.
+    pub(crate) fn requests_per_hour(mut self, number: u32) -> Self {
+        self.requests = number;
+        self.write_config();
+        self
+    }
+
+    /// Lines of `[buffer]`.
+    pub(crate) fn buffer(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.buffer);
+        self.write_config();
+        self
+    }
+
     /// Other EVE files than `eve*.json`.
     pub(crate) fn pattern(mut self, pattern: &str) -> Self {
         pattern.clone_into(&mut self.pattern);
@@ -138,7 +156,7 @@ impl Agent {
 
     fn write_config(&self) {
         let dir = self.dir.path().display();
-        let Self { url, sync, desk, pattern, rules, .. } = self;
+        let Self { url, sync, buffer, requests, desk, pattern, rules, .. } = self;
         let text = format!(
             r#"[agent]
 name = "{NAME}"
@@ -150,6 +168,9 @@ backfill = "all"
 interval = "5m"
 {sync}
 
+[buffer]
+{buffer}
+
 [servicenow.prod]
 instance = "{url}"
 auth = "password"
@@ -157,7 +178,7 @@ client_id = "otrelay"
 client_secret = {{ file = "{dir}/client-secret" }}
 username = "admin"
 password = {{ file = "{dir}/password" }}
-requests_per_hour = 100000
+requests_per_hour = {requests}
 {desk}
 
 [[source]]
@@ -272,7 +293,7 @@ path = "{dir}/log/{pattern}"
 
     /// `run --once` in this process, with a short wait after doubtful answers.
     pub(crate) fn once_here(&self, doubt_wait: Duration) -> Report {
-        self.once_at(Arc::new(SystemClock), doubt_wait, Duration::from_secs(60))
+        self.once_at(Arc::new(SystemClock), doubt_wait, Duration::from_mins(1))
     }
 
     /// The same by another clock, told to stop after `limit`.

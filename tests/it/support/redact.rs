@@ -17,15 +17,12 @@ fn line(text: &str) -> String {
     while let Some(first) = rest.chars().next() {
         let boundary = !out.ends_with(|c: char| c.is_ascii_alphanumeric());
         let found = if boundary { SHAPES.iter().find_map(|shape| shape(rest)) } else { None };
-        match found {
-            Some((length, word)) => {
-                out.push_str(word);
-                rest = &rest[length..];
-            }
-            None => {
-                out.push(first);
-                rest = &rest[first.len_utf8()..];
-            }
+        if let Some((length, word)) = found {
+            out.push_str(word);
+            rest = &rest[length..];
+        } else {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
         }
     }
     out

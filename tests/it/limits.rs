@@ -1,0 +1,107 @@
+//! What is bounded on purpose: the buffer on disk, the requests of an hour, and what is done while the clock is wrong.
+
+use std::fs;
+use std::time::Duration;
+
+use otrelay::clock::{ManualClock, RELEASED_AT};
+
+use crate::support::agent::Agent;
+use crate::support::eve::{self, alert};
+use crate::support::{assert_one_each, simulator, values};
+
+const YEAR: Duration = Duration::from_hours(365 * 24);
+const SOON: Duration = Duration::from_millis(100);
+const SHORTLY: Duration = Duration::from_secs(2);
+
+/// Everything goes to the table `incident`.
+const ALL: &str = r#"
+[[rule]]
+name = "All"
+[[rule.action]]
+servicenow = "prod"
+"#;
+
+/// Bytes of the state directory.
+fn size(agent: &Agent) -> u64 {
+    fs::read_dir(agent.state()).unwrap().map(|entry| entry.unwrap().metadata().map_or(0, |m| m.len())).sum()
+}
+
+#[test]
+fn a_full_buffer_gives_up_the_least_severe_and_counts_them() {
+    const CAP: u64 = 8 << 20;
+    const ROUNDS: u32 = 40;
+    const EACH: u32 = 50;
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"");
+    agent.set_sync("enabled = false");
+    let service = agent.start();
+    let padding = "D".repeat(3000);
+    let large =
+        |number: u32, severity| alert(number).severity(severity).set("payload", padding.as_str()).line();
+    // A few that matter between very many that do not, in the order of time.
+    let mut critical = Vec::new();
+    for round in 0..ROUNDS {
+        let numbers = round * EACH..round * EACH + EACH;
+        let lines: String = numbers
+            .map(|number| {
+                let severity = if number % 100 == 0 { 1 } else { 4 };
+                if severity == 1 {
+                    critical.push(eve::short(number));
+                }
+                large(number, severity)
+            })
+            .collect();
+        agent.feed(lines);
+        let read = u64::from((round + 1) * EACH);
+        agent.until_status("they are read", |status| status["sources"][0]["alerts"].as_u64() >= Some(read));
+        assert!(size(&agent) <= CAP, "{} bytes", size(&agent));
+    }
+    let peak = service.peak_kib();
+    assert!(peak <= 64 * 1024, "{peak} KiB");
+    let status = agent.status();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap();
+    assert!(number(&status["shed"]) > 500, "{status:#}");
+    assert_eq!(
+        number(&status["shed"]) + number(&status["backlog"]),
+        u64::from(ROUNDS * EACH),
+        "every one is accounted for"
+    );
+    agent.run(&["status"]).ends(0).says("given up because the buffer was full").says("[buffer] max_size");
+    assert_eq!(service.stop(), 0);
+
+    agent.set_sync("");
+    agent.once().ends(0);
+    let there = values(&simulator, "incident", "short_description");
+    assert!(critical.iter().all(|title| there.binary_search(title).is_ok()), "a critical one was given up");
+    assert_eq!(there.len() as u64, number(&status["backlog"]));
+}
+
+#[test]
+fn the_hourly_budget_is_kept() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator).rules(ALL).requests_per_hour(20);
+    agent.feed((0..30).map(|n| alert(n).severity(3).line()).collect::<String>());
+    agent.feed(alert(100).line());
+    agent.once().ends(75);
+    assert!(simulator.requests() <= 20, "{}", simulator.requests());
+    let titles = values(&simulator, "incident", "short_description");
+    assert!(titles.contains(&eve::short(100)), "the most severe first: {titles:?}");
+    assert!(titles.len() > 10, "{titles:?}");
+    // Asking again does not bring a new budget.
+    agent.once().ends(75);
+    assert!(simulator.requests() <= 20, "{}", simulator.requests());
+    assert!(simulator.twins().is_empty());
+}
+
+#[test]
+fn nothing_is_sent_while_the_clock_is_absurd() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..3));
+    let report = agent.once_at(ManualClock::at(RELEASED_AT.before(YEAR)), SOON, SHORTLY);
+    assert!(report.waiting.iter().any(|why| why.contains("clock")), "{report:?}");
+    assert_eq!(simulator.requests(), 0);
+    let report = agent.once_here(SOON);
+    assert_eq!(report.created, 3, "{report:?}");
+    assert_one_each(&simulator, (0..3).map(eve::short));
+}

@@ -1,7 +1,5 @@
 # The commands that CI runs, under short names. `just` lists them.
 
-export CROSS_CONFIG := "cross.toml"
-
 _default:
     @just --list --unsorted
 

@@ -31,7 +31,7 @@ const QUESTIONS: usize = 16;
 /// Time that sends in flight get after the stop. Below systemd's default of 90 s; what is cut off is looked up later.
 const GRACE: Duration = Duration::from_secs(20);
 /// Between two looks for what may be forgotten. Nothing is written when there is nothing.
-const HOUSEKEEPING: Duration = Duration::from_secs(600);
+const HOUSEKEEPING: Duration = Duration::from_mins(10);
 /// `--once` waits so long for what failed to become due again.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 

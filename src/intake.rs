@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
+use crate::model::alert::hex;
 use crate::model::{Alert, Engine, Fingerprint, RuleName, Severity, SourceName, Timestamp};
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Batch, RejectReason, Sighting};
@@ -157,7 +158,7 @@ impl Intake {
     /// # Errors
     /// [`StoreError`]; it goes on from the beginning at the next start.
     pub async fn apply_rules(&self) -> Result<(), StoreError> {
-        let digest: String = self.rules.digest().iter().map(|b| format!("{b:02x}")).collect();
+        let digest = hex(&self.rules.digest());
         let known = self.store.rules_digest().await?;
         if known.as_deref() == Some(digest.as_str()) {
             return Ok(());
@@ -270,18 +271,10 @@ impl Folded {
                 engine: alert.engine,
                 protocol: alert.protocols.first().cloned(),
                 title: alert.title.clone(),
-                parties: format!("{} → {}", party(&alert.source), party(&alert.destination)),
+                parties: alert.parties(),
             });
         }
     }
-}
-
-fn party(end: &crate::model::Endpoint) -> String {
-    end.name
-        .clone()
-        .or_else(|| end.ip.map(|ip| ip.to_string()))
-        .or_else(|| end.mac.clone())
-        .unwrap_or_else(|| "?".to_owned())
 }
 
 fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u64; 4]) -> Vec<Rejected> {

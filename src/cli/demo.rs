@@ -287,9 +287,15 @@ impl Account {
     fn print_tickets(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let mut rows: Vec<&TicketRow> = self.tickets.iter().collect();
         rows.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.number.cmp(&b.number)));
-        let mut listing = Listing::new(&["incident", "severity", "title", "seen"]);
+        let mut listing = Listing::new(&["incident", "severity", "title", "from → to", "seen"]);
         for row in rows.iter().take(LISTED) {
-            listing.row(&[&row.number, row.severity.as_str(), &row.title, &row.occurrences.to_string()]);
+            listing.row(&[
+                &row.number,
+                row.severity.as_str(),
+                &row.title,
+                &row.parties,
+                &row.occurrences.to_string(),
+            ]);
         }
         listing.print(out)?;
         if let Some(more) = rows.len().checked_sub(LISTED).filter(|n| *n > 0) {

@@ -258,7 +258,8 @@ pub(super) fn field(out: &mut dyn Write, name: &str, value: &str) -> std::io::Re
     let mut lines = text.lines();
     writeln!(out, "  {name:<20} {}", lines.next().unwrap_or_default())?;
     for line in lines {
-        writeln!(out, "  {:<20} {line}", "")?;
+        let line = format!("  {:<20} {line}", "");
+        writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
 }

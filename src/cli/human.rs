@@ -28,7 +28,8 @@ impl Listing {
 
     pub(super) fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
         for line in self.0.lines() {
-            writeln!(out, "{}", line.trim_end())?;
+            // The library puts a space on both sides of each cell.
+            writeln!(out, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
         }
         Ok(())
     }
@@ -36,7 +37,11 @@ impl Listing {
 
 /// JSON, one value, indented.
 pub(super) fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), CliError> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
+    // A reader that has gone is for `main` to judge, as with plain text.
+    serde_json::to_writer_pretty(&mut *out, value).map_err(|e| match e.io_error_kind() {
+        Some(_) => CliError::Output(e.into()),
+        None => CliError::Json(e),
+    })?;
     writeln!(out)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::ask::Asker;
 use super::human::{Listing, json, time};
 use super::{CliError, Exit, Outcome, Terminal};
 use crate::control::Question;
-use crate::model::{Alert, DeliveryId, DeliveryState, Endpoint, Protocol, Severity, TicketState};
+use crate::model::{DeliveryId, DeliveryState, Protocol, Severity, TicketState};
 use crate::store::op::dead::Judged;
 use crate::store::{AlertRow, DeliveryRow, FilteredRow, ListFilter, RejectRow, TicketRow};
 
@@ -148,19 +148,11 @@ pub(super) fn alerts(args: &AlertsArgs, terminal: &mut Terminal<'_>) -> Outcome 
             alert.engine.as_str(),
             alert.protocols.first().map_or("", Protocol::as_str),
             &alert.title,
-            &parties(alert),
+            &alert.parties(),
             &seen,
         ]);
     }
-    end(&listing, rows.len(), &args.list, "findings", terminal)
-}
-
-fn parties(alert: &Alert) -> String {
-    let party = |end: &Endpoint| {
-        end.name.clone().or_else(|| end.ip.map(|ip| ip.to_string())).or_else(|| end.mac.clone())
-    };
-    let name = |end| party(end).unwrap_or_else(|| "?".to_owned());
-    format!("{} → {}", name(&alert.source), name(&alert.destination))
+    end(&listing, rows.len(), &args.list, ["finding", "findings"], "", terminal)
 }
 
 fn filtered(rows: &[FilteredRow], args: &ListArgs, terminal: &mut Terminal<'_>) -> Outcome {
@@ -185,7 +177,8 @@ fn filtered(rows: &[FilteredRow], args: &ListArgs, terminal: &mut Terminal<'_>) 
         &listing,
         rows.len(),
         args,
-        "samples of alerts that were not forwarded; `status` counts all",
+        ["sample", "samples"],
+        " of alerts that were not forwarded; `status` counts all",
         terminal,
     )
 }
@@ -200,7 +193,8 @@ fn rejected(rows: &[RejectRow], args: &ListArgs, terminal: &mut Terminal<'_>) ->
         let sample: String = r.sample.chars().take(60).collect();
         listing.row(&[&time(r.at), &r.source, &r.reason, &r.detail, &sample]);
     }
-    end(&listing, rows.len(), args, "samples of input that was not understood; `status` counts all", terminal)
+    let what = " of input that was not understood; `status` counts all";
+    end(&listing, rows.len(), args, ["sample", "samples"], what, terminal)
 }
 
 pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcome {
@@ -210,14 +204,33 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
         json(terminal.out, &rows)?;
         return Ok(Exit::Fine);
     }
-    let mut listing =
-        Listing::new(&["number", "state", "severity", "title", "seen", "destination", "table", "rule"]);
+    let mut listing = Listing::new(&[
+        "number",
+        "state",
+        "severity",
+        "title",
+        "from → to",
+        "seen",
+        "destination",
+        "table",
+        "rule",
+    ]);
     for r in &rows {
         let number = if r.number.is_empty() { "-" } else { &r.number };
         let seen = r.occurrences.to_string();
-        listing.row(&[number, &r.state, r.severity.as_str(), &r.title, &seen, &r.desk, &r.table, &r.rule]);
+        listing.row(&[
+            number,
+            &r.state,
+            r.severity.as_str(),
+            &r.title,
+            &r.parties,
+            &seen,
+            &r.desk,
+            &r.table,
+            &r.rule,
+        ]);
     }
-    end(&listing, rows.len(), &args.list, "tickets", terminal)
+    end(&listing, rows.len(), &args.list, ["ticket", "tickets"], "", terminal)
 }
 
 pub(super) fn queue(command: QueueCommand, terminal: &mut Terminal<'_>) -> Outcome {
@@ -259,8 +272,8 @@ fn queue_list(asker: &Asker, args: &QueueListArgs, terminal: &mut Terminal<'_>) 
             reason,
         ]);
     }
-    let what = format!("deliveries, {}", state.as_str());
-    end(&listing, rows.len(), &args.list, &what, terminal)
+    let what = format!(", {}", state.as_str());
+    end(&listing, rows.len(), &args.list, ["delivery", "deliveries"], &what, terminal)
 }
 
 fn queue_show(asker: &Asker, id: DeliveryId, as_json: bool, terminal: &mut Terminal<'_>) -> Outcome {
@@ -298,7 +311,7 @@ fn queue_show(asker: &Asker, id: DeliveryId, as_json: bool, terminal: &mut Termi
         )?;
     }
     if let Some(alert) = &r.alert {
-        writeln!(out, "  from → to {}", parties(alert))?;
+        writeln!(out, "  from → to {}", alert.parties())?;
         for line in alert.message.lines() {
             writeln!(out, "  | {line}")?;
         }
@@ -329,11 +342,19 @@ fn judge(asker: &Asker, question: &Question, as_json: bool, terminal: &mut Termi
 }
 
 /// Prints a list; on stderr how many there are, so that an empty list is not taken for a failure.
-fn end(listing: &Listing, rows: usize, args: &ListArgs, what: &str, terminal: &mut Terminal<'_>) -> Outcome {
+fn end(
+    listing: &Listing,
+    rows: usize,
+    args: &ListArgs,
+    [one, many]: [&str; 2],
+    what: &str,
+    terminal: &mut Terminal<'_>,
+) -> Outcome {
     if rows > 0 {
         listing.print(terminal.out)?;
     }
     let more = if args.limit > 0 && rows as u32 == args.limit { " (more with --limit)" } else { "" };
-    writeln!(terminal.err, "{rows} {what}{more}")?;
+    let noun = if rows == 1 { one } else { many };
+    writeln!(terminal.err, "{rows} {noun}{what}{more}")?;
     Ok(Exit::Fine)
 }

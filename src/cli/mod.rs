@@ -36,11 +36,11 @@ use crate::store::OpenError;
 #[command(name = "otrelay", version, about, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     /// Config file instead of /etc/otrelay/otrelay.toml (also: OTRELAY_CONFIG)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 900)]
     config: Option<PathBuf>,
 
     /// Say more on stderr
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 901)]
     verbose: bool,
 
     #[command(subcommand)]
@@ -126,13 +126,12 @@ pub(crate) enum CliError {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) => Exit::Config,
+            Self::Config(_) | Self::App(AppError::Rules(_) | AppError::Desk(_)) => Exit::Config,
             Self::Open(e) | Self::App(AppError::Open(e)) => match e {
                 OpenError::Locked { .. } => Exit::Later,
                 OpenError::Newer { .. } => Exit::Config,
                 _ => Exit::Failure,
             },
-            Self::App(AppError::Rules(_) | AppError::Desk(_)) => Exit::Config,
             _ => Exit::Failure,
         }
     }
@@ -187,7 +186,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Run(args) => run::run(&args, terminal),
         Command::Check(args) => {
             let environment = &terminal.environment;
-            numbered(check::check(&args, environment, check_template, terminal.out, terminal.err)?)
+            Ok(numbered(check::check(&args, environment, check_template, terminal.out, terminal.err)?))
         }
         Command::Status(args) => status::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),
@@ -197,19 +196,19 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Queue(command) => lists::queue(command, terminal),
         Command::Config(args) => {
             let environment = &terminal.environment;
-            numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?)
+            Ok(numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?))
         }
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate(args, terminal),
     }
 }
 
-fn numbered(code: u8) -> Outcome {
-    Ok(match code {
+fn numbered(code: u8) -> Exit {
+    match code {
         0 => Exit::Fine,
         78 => Exit::Config,
         _ => Exit::Failure,
-    })
+    }
 }
 
 /// The error and its causes in one line.

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::ask::Asker;
-use super::human::{json, relative, time};
+use super::human::{json, relative, span, time};
 use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::control::client::{AskError, ask};
@@ -76,7 +76,7 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
         None => {}
     }
     let oldest = o.oldest_pending_at.filter(|_| o.backlog > 0);
-    let oldest = oldest.map_or(String::new(), |at| format!(", first in line since {}", relative(at, now)));
+    let oldest = oldest.map_or(String::new(), |at| format!(", the first for {}", span(now.since(at))));
     writeln!(out, "backlog      {} waiting{oldest}, {} dead", o.backlog, o.dead)?;
     o.sources.iter().try_for_each(|source| print_source(source, s, out))?;
     o.desks.iter().try_for_each(|desk| print_desk(desk, s, out))

@@ -22,6 +22,9 @@ pub enum AskError {
         #[source]
         source: std::io::Error,
     },
+    /// It ended before it answered.
+    #[error("the service stopped before it answered")]
+    Stopped,
     /// It answered something that is no answer; most likely another version.
     #[error("the service's answer was not understood; is it another version of otrelay?")]
     Strange(#[source] serde_json::Error),
@@ -53,6 +56,9 @@ pub fn ask(socket: &Path, question: &Question) -> Result<serde_json::Value, AskE
     stream.write_all(&line).map_err(io)?;
     let mut answer = String::new();
     BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut answer).map_err(io)?;
+    if answer.is_empty() {
+        return Err(AskError::Stopped);
+    }
     match serde_json::from_str(&answer).map_err(AskError::Strange)? {
         Answer::Ok(value) => Ok(value),
         Answer::Error(why) => Err(AskError::Refused(why)),

@@ -19,6 +19,8 @@ use crate::store::{Reader, Store};
 
 /// Callers that are served at the same time.
 const AT_ONCE: usize = 16;
+/// Time for those who have asked to get their answer after the order to stop: the relay ends its sync meanwhile.
+const TO_END: Duration = Duration::from_secs(15);
 /// Time for a caller to ask.
 const TO_ASK: Duration = Duration::from_secs(5);
 
@@ -62,7 +64,7 @@ impl Control {
             tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept(), if callers.len() < AT_ONCE => match accepted {
-                    Ok((stream, _)) => { callers.spawn(self.clone().serve(stream)); }
+                    Ok((stream, _)) => { callers.spawn(self.clone().serve(stream, stop.clone())); }
                     // Out of file descriptors: the callers that are there give theirs back.
                     Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
                 },
@@ -71,9 +73,12 @@ impl Control {
         }
         // The next start would remove it too.
         let _ = std::fs::remove_file(path);
+        let answered = async { while callers.join_next().await.is_some() {} };
+        // Those who are not answered by then see the connection end.
+        let _ = tokio::time::timeout(TO_END, answered).await;
     }
 
-    async fn serve(self, mut stream: UnixStream) {
+    async fn serve(self, mut stream: UnixStream, stop: CancellationToken) {
         let own = rustix::process::geteuid().as_raw();
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
             return;
@@ -81,7 +86,11 @@ impl Control {
         let (read, mut write) = stream.split();
         let mut line = String::new();
         let mut reader = BufReader::new(read.take(QUESTION_MAX));
-        let answer = match tokio::time::timeout(TO_ASK, reader.read_line(&mut line)).await {
+        let question = tokio::select! {
+            question = tokio::time::timeout(TO_ASK, reader.read_line(&mut line)) => question,
+            () = stop.cancelled() => return,
+        };
+        let answer = match question {
             Ok(Ok(_)) => match serde_json::from_str(&line) {
                 Ok(question) => self.answer(question).await,
                 Err(e) => Answer::Error(format!("not a question that this version knows: {e}")),
@@ -105,7 +114,7 @@ impl Control {
                 let (send, receive) = oneshot::channel();
                 self.ask_relay(Ask::Plan(*limit, send), receive).await
             }
-            _ => self.from_store(question).await,
+            _ => self.ask_store(question).await,
         };
         value.map_or_else(Answer::Error, Answer::Ok)
     }
@@ -121,7 +130,7 @@ impl Control {
         serde_json::to_value(value).map_err(|e| e.to_string())
     }
 
-    async fn from_store(&self, question: Question) -> Result<serde_json::Value, String> {
+    async fn ask_store(&self, question: Question) -> Result<serde_json::Value, String> {
         if let Some((ids, verdict)) = question.verdict() {
             let judged = self.store.judge(ids.to_vec(), verdict).await.map_err(|e| e.to_string())?;
             return serde_json::to_value(judged).map_err(|e| e.to_string());

@@ -106,6 +106,17 @@ pub struct Endpoint {
     pub device_id: Option<String>,
 }
 
+impl Endpoint {
+    /// What people call it: its name, else its address, else its MAC; `?` when nothing is known.
+    pub fn label(&self) -> String {
+        self.name
+            .clone()
+            .or_else(|| self.ip.map(|ip| ip.to_string()))
+            .or_else(|| self.mac.clone())
+            .unwrap_or_else(|| "?".to_owned())
+    }
+}
+
 /// Whether the finding stands or its source took it back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -183,6 +194,13 @@ pub struct Alert {
     /// The original, at most [`RAW_MAX`] bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub raw: String,
+}
+
+impl Alert {
+    /// `10.0.0.1 → 10.0.0.2`: who and whom.
+    pub fn parties(&self) -> String {
+        format!("{} → {}", self.source.label(), self.destination.label())
+    }
 }
 
 /// What makes two sightings the same finding.
@@ -268,7 +286,7 @@ impl Fingerprint {
 }
 
 /// Lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {

@@ -80,16 +80,16 @@ fn strip(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(64).collect()
 }
 
-/// Every stripped form of [`TABLE`] with its canonical name: asked for each alert, so not searched.
-static FORMS: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
-    let forms = |(name, aliases): &'static (&'static str, &'static [&'static str])| {
-        std::iter::once(name).chain(*aliases).map(|form| (strip(form), *name))
-    };
-    TABLE.iter().flat_map(forms).collect()
+/// Every stripped form to its canonical name: sources and rules ask it for every alert.
+static BY_FORM: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
+    TABLE
+        .iter()
+        .flat_map(|(name, aliases)| std::iter::once(name).chain(*aliases).map(|form| (strip(form), *name)))
+        .collect()
 });
 
 fn canonical(stripped: &str) -> Option<&'static str> {
-    FORMS.get(stripped).copied()
+    BY_FORM.get(stripped).copied()
 }
 
 /// The form in which protocols are compared: stripped, then the alias table. Empty for a name without any ASCII

@@ -16,7 +16,8 @@ mod error;
 
 mod tls;
 
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod handshakes;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{Severity, Timestamp};
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Requests of one destination in the present hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

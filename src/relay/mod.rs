@@ -296,7 +296,7 @@ impl<D: Desk> Relay<D> {
             report.waiting.push(format!(
                 "the clock says {started_at}, before this version was released: sending is held"
             ));
-            report.next_at = Some(started_at.after(Duration::from_secs(60)));
+            report.next_at = Some(started_at.after(Duration::from_mins(1)));
             return Ok(report);
         }
         self.progress.send_modify(|p| p.syncing = true);

@@ -5,15 +5,15 @@ use std::time::Duration;
 /// First wait after a failure.
 const FIRST: Duration = Duration::from_secs(30);
 /// Longest wait while a failure may still be passing.
-const CAP: Duration = Duration::from_secs(300);
+const CAP: Duration = Duration::from_mins(5);
 /// After so many attempts it is not passing: once an hour is enough.
 const PATIENT: u32 = 10;
-const SLOW: Duration = Duration::from_secs(3_600);
+const SLOW: Duration = Duration::from_hours(1);
 /// A destination on hold (credentials refused, hibernating) is asked again after this, doubling up to [`SLOW`]. Users get
 /// locked out by impatient agents.
-const HOLD_FIRST: Duration = Duration::from_secs(300);
+const HOLD_FIRST: Duration = Duration::from_mins(5);
 /// Whatever the other side says, we ask again within a day.
-const TOLD_MAX: Duration = Duration::from_secs(86_400);
+const TOLD_MAX: Duration = Duration::from_hours(24);
 
 /// Wait before attempt `attempts + 1`, with `jitter` in 0..1 spreading it by a fifth to each side.
 pub(super) fn backoff(attempts: u32, jitter: f64) -> Duration {
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(told(Some(Duration::from_secs(1_234)), 1, 0.0), Duration::from_secs(1_234));
         assert_eq!(told(Some(Duration::MAX), 1, 0.0), TOLD_MAX);
         assert_eq!(told(Some(Duration::ZERO), 1, 0.0), Duration::from_secs(1));
-        assert_eq!(hold(1, 0.5), Duration::from_secs(300));
-        assert_eq!(hold(9, 0.5), Duration::from_secs(3_600));
+        assert_eq!(hold(1, 0.5), Duration::from_mins(5));
+        assert_eq!(hold(9, 0.5), Duration::from_hours(1));
     }
 }

@@ -236,7 +236,7 @@ impl Login {
                 Ok(_) => Err(self.hold(
                     status,
                     "it answered with an error in place of a token",
-                    self.causes(grant),
+                    Self::causes(grant),
                 )),
                 Err(_) => {
                     Err(self.hold(status, "its answer is not that of a token endpoint", ODD_TOKEN_ANSWER))
@@ -264,10 +264,10 @@ impl Login {
             )),
             (400 | 401 | 403, parsed) => {
                 let code = error_code(&parsed).map(|c| format!(" ({c})")).unwrap_or_default();
-                Err(self.hold(status, &format!("it refused (status {status}{code})"), self.causes(grant)))
+                Err(self.hold(status, &format!("it refused (status {status}{code})"), Self::causes(grant)))
             }
             (_, Body::Json(_)) => {
-                Err(self.hold(status, &format!("it answered {status}"), self.causes(grant)))
+                Err(self.hold(status, &format!("it answered {status}"), Self::causes(grant)))
             }
             _ => Err(self.hold(status, &format!("it answered {status} without a token"), ODD_TOKEN_ANSWER)),
         }
@@ -299,7 +299,7 @@ impl Login {
     }
 
     /// All that a refusal of this grant can mean.
-    fn causes(&self, grant: Grant) -> &'static str {
+    fn causes(grant: Grant) -> &'static str {
         match grant {
             Grant::Password => {
                 "the instance does not say why; on it, check in this order: client_id and client_secret of the OAuth \

@@ -241,14 +241,14 @@ pub(super) fn page_words(status: u16, title: &str, hibernating: bool) -> (String
 }
 
 fn redirect(answer: &Answer, attempt: &Attempt<'_>) -> SendError {
-    let target = answer
-        .header("location")
-        .map(|l| match url::Url::parse(l) {
+    let target = answer.header("location").map_or_else(
+        || "nowhere".to_owned(),
+        |l| match url::Url::parse(l) {
             // The host is enough; the rest may carry a session.
             Ok(url) => url.host_str().map_or_else(|| "another page".to_owned(), |h| clean(h, 200)),
             Err(_) => "another page of the same host".to_owned(),
-        })
-        .unwrap_or_else(|| "nowhere".to_owned());
+        },
+    );
     attempt.hold_destination(
         &format!("it answered {} and sends us on to {target}; redirects are not followed", answer.status),
         "put the address of the instance itself into `instance`; a redirect to a log-in page means that the instance \
@@ -381,7 +381,7 @@ pub(super) fn is_unique_violation(text: &str) -> bool {
 fn finish(mut error: SendError, answer: &Answer) -> SendError {
     error.status = Some(answer.status);
     if let Some(id) = answer.header("x-transaction-id") {
-        error.message.push_str(&format!(" (transaction {})", clean(id, 64)));
+        error.message = format!("{} (transaction {})", error.message, clean(id, 64));
     }
     error
 }
@@ -392,6 +392,8 @@ pub(super) fn said(words: &Words) -> String {
         ("", "") => return "(no words)".to_owned(),
         (message, "") => message.to_owned(),
         ("", detail) => detail.to_owned(),
+        // Some details begin with the message.
+        (message, detail) if detail.starts_with(message) => detail.to_owned(),
         (message, detail) => format!("{message}: {detail}"),
     };
     clean(&both, WORDS_MAX)

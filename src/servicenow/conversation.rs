@@ -473,7 +473,7 @@ async fn the_last_word_on_the_limit_is_kept() {
     });
     let desk = desk(&stub, password());
     let error = find(&desk, 1).await.unwrap_err();
-    assert_eq!((error.class, error.wait), (Class::RetryAt, Some(Duration::from_secs(120))));
+    assert_eq!((error.class, error.wait), (Class::RetryAt, Some(Duration::from_mins(2))));
     assert_eq!(desk.rate_limit().limit, Some(100));
     assert_eq!(desk.rate_limit().reset_at, Some(Timestamp::from_secs(1_795_252_500)));
 }

@@ -118,13 +118,12 @@ fn clean(name: &str, value: &str) -> String {
 
 /// At most `max` characters; `…` marks a cut.
 fn clip_chars(value: &str, max: usize) -> String {
-    match value.char_indices().nth(max) {
-        None => value.to_owned(),
-        Some(_) => {
-            let mut cut: String = value.chars().take(max - 1).collect();
-            cut.push('…');
-            cut
-        }
+    if value.char_indices().nth(max).is_none() {
+        value.to_owned()
+    } else {
+        let mut cut: String = value.chars().take(max - 1).collect();
+        cut.push('…');
+        cut
     }
 }
 
@@ -144,15 +143,12 @@ fn one_round(value: &str) -> Option<String> {
     let mut found = false;
     while let Some(at) = rest.find('[') {
         out.push_str(&rest[..at]);
-        match code_tag(&rest[at..]) {
-            Some(length) => {
-                found = true;
-                rest = &rest[at + length..];
-            }
-            None => {
-                out.push('[');
-                rest = &rest[at + 1..];
-            }
+        if let Some(length) = code_tag(&rest[at..]) {
+            found = true;
+            rest = &rest[at + length..];
+        } else {
+            out.push('[');
+            rest = &rest[at + 1..];
         }
     }
     out.push_str(rest);

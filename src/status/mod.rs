@@ -82,7 +82,7 @@ fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
         for hold in &desk.holds {
             let place = if hold.table.is_empty() { String::new() } else { format!(", table {}", hold.table) };
             let until = if hold.until_at > now {
-                format!(" (tried again at {})", hold.until_at)
+                format!(" (tried again at {} UTC)", hold.until_at.servicenow())
             } else {
                 String::new()
             };
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(
             words,
             [
-                "destination prod waits: the instance refused the token (tried again at 1970-01-01T00:05:00Z)",
+                "destination prod waits: the instance refused the token (tried again at 1970-01-01 00:05:00 UTC)",
                 "1 dead letter"
             ]
         );

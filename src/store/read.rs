@@ -236,6 +236,8 @@ pub struct TicketRow {
     pub severity: Severity,
     /// Title of the alert.
     pub title: String,
+    /// `10.0.0.1 → 10.0.0.2`.
+    pub parties: String,
     /// How often the alert was seen.
     pub occurrences: i64,
     /// Fingerprint of the alert.
@@ -530,7 +532,7 @@ impl Reader {
         let mut select = self.conn.prepare(
             "SELECT t.id, k.name, r.table_name, coalesce(t.number, ''), coalesce(t.sys_id, ''), t.state,
                     t.generation, t.rule, t.opened_at, a.severity, json_extract(b.body, '$.title'), a.occurrences,
-                    a.fingerprint
+                    a.fingerprint, b.body
              FROM ticket t JOIN route r ON r.id = t.route_id JOIN desk k ON k.id = r.desk_id
              JOIN alert a ON a.id = t.alert_id JOIN alert_body b ON b.alert_id = a.id
              WHERE a.severity >= ?1 AND (?2 IS NULL OR json_extract(b.body, '$.title') LIKE ?2)
@@ -553,6 +555,8 @@ impl Reader {
                     title: r.get::<_, Option<String>>(10)?.unwrap_or_default(),
                     occurrences: r.get(11)?,
                     fingerprint: Fingerprint::from_bytes(r.get(12)?).to_string(),
+                    parties: serde_json::from_str(&r.get::<_, String>(13)?)
+                        .map_or_else(|_| String::new(), |alert: Alert| alert.parties()),
                 })
             })?;
         Ok(rows.collect::<std::result::Result<_, _>>()?)

@@ -238,7 +238,7 @@ async fn limits_are_told_with_their_waits() {
 
 #[tokio::test]
 async fn a_rule_of_the_instance_shows_before_it_bites() {
-    let rule = RateRule { limit: 2, window: Duration::from_secs(3600) };
+    let rule = RateRule { limit: 2, window: Duration::from_hours(1) };
     let simulator = start(Options { rate_limit: Some(rule), ..Options::default() }).await;
     let desk = desk(&simulator);
     desk.open(&order(1)).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_rule_of_the_instance_shows_before_it_bites() {
     }
     let error = last.unwrap();
     assert_eq!(error.class, Class::RetryAt, "{error}");
-    assert!(error.wait.is_some_and(|w| w <= Duration::from_secs(3600)), "{error:?}");
+    assert!(error.wait.is_some_and(|w| w <= Duration::from_hours(1)), "{error:?}");
 }
 
 #[tokio::test]

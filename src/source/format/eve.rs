@@ -157,7 +157,7 @@ impl Reader {
         let sensor = record.host.get().map(word).filter(|name| !name.is_empty());
         let protocols = self.protocols(record);
         let title = title(record, &signature);
-        let message = message::compose(record, &signature, &title, &ends, &protocols);
+        let message = message::compose(record, &signature, &title, &protocols);
         let alert = Alert {
             id: None,
             time: time.unwrap_or(received_at),

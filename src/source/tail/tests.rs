@@ -1,3 +1,5 @@
+//! Tests of the tail on real files: growth, rotation by rename and by copy, gaps, restarts.
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;

@@ -168,11 +168,9 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
             .collect::<Result<_, _>>()?;
         for (desk, state) in gone {
             // Delivered stays counted: it says what was done, not what is kept.
-            match DeliveryState::parse(&state) {
-                Some(state @ (DeliveryState::Pending | DeliveryState::Dead)) => {
-                    tx.count(&desk_scope(&desk), state.as_str(), -1);
-                }
-                _ => {}
+            if let Some(state @ (DeliveryState::Pending | DeliveryState::Dead)) = DeliveryState::parse(&state)
+            {
+                tx.count(&desk_scope(&desk), state.as_str(), -1);
             }
         }
         for sql in [

@@ -199,17 +199,14 @@ fn record_entry(
     sums: &mut Recorded,
 ) -> Result<(), StoreError> {
     let known = tx.memory.index.find(tx.conn, &entry.fingerprint)?;
-    let alert_id = match known {
-        Some(id) => {
-            add_occurrences(tx, id, entry)?;
-            sums.repeats += entry.occurrences;
-            id
-        }
-        None => {
-            sums.new += 1;
-            sums.repeats += entry.occurrences - 1;
-            insert_alert(tx, source_id, entry, now)?
-        }
+    let alert_id = if let Some(id) = known {
+        add_occurrences(tx, id, entry)?;
+        sums.repeats += entry.occurrences;
+        id
+    } else {
+        sums.new += 1;
+        sums.repeats += entry.occurrences - 1;
+        insert_alert(tx, source_id, entry, now)?
     };
     for routed in &entry.routes {
         if open_ticket(tx, alert_id, known.is_none(), routed, entry.alert.severity as i64, now)? {

@@ -103,26 +103,23 @@ impl Operation for Reroute {
                 })?;
             let wanted =
                 self.routes.iter().find(|r| r.desk.as_str() == was.desk && r.table.as_str() == table);
-            match wanted {
-                Some(routed) => {
-                    tx.conn.execute(
-                        "UPDATE ticket SET rule = ?2 WHERE id = ?1",
-                        params![was.ticket.0, routed.rule.as_str()],
-                    )?;
-                }
-                None => {
-                    let next = Next {
-                        ticket: was.ticket,
-                        state: DeliveryState::Withdrawn,
-                        due_at: None,
-                        attempts: was.attempts,
-                        doubtful: true,
-                        reason: Some("no rule wants it any more"),
-                        now: self.now,
-                    };
-                    move_delivery(tx, id, &was, &next)?;
-                    super::dead::withdraw(tx, &was)?;
-                }
+            if let Some(routed) = wanted {
+                tx.conn.execute(
+                    "UPDATE ticket SET rule = ?2 WHERE id = ?1",
+                    params![was.ticket.0, routed.rule.as_str()],
+                )?;
+            } else {
+                let next = Next {
+                    ticket: was.ticket,
+                    state: DeliveryState::Withdrawn,
+                    due_at: None,
+                    attempts: was.attempts,
+                    doubtful: true,
+                    reason: Some("no rule wants it any more"),
+                    now: self.now,
+                };
+                move_delivery(tx, id, &was, &next)?;
+                super::dead::withdraw(tx, &was)?;
             }
         }
         let severity: Option<i64> = tx

@@ -33,7 +33,7 @@ pub(super) fn settings(dir: &std::path::Path) -> Settings {
     Settings {
         dir: dir.to_owned(),
         max_size: 64 << 20,
-        keep_delivered: Duration::from_secs(86_400 * 30),
+        keep_delivered: Duration::from_hours(720),
         when_full: WhenFull::ShedLowest,
     }
 }
@@ -372,7 +372,7 @@ async fn holds_and_budget_survive_a_restart() {
     let hold = Hold {
         table: None,
         since_at: NOW,
-        until_at: NOW.after(Duration::from_secs(300)),
+        until_at: NOW.after(Duration::from_mins(5)),
         tries: 1,
         reason: "refused".to_owned(),
         remedy: "ask".to_owned(),
@@ -409,7 +409,7 @@ async fn forgets_what_was_delivered_long_ago_and_nothing_else() {
     let claimed = bench.claim(1).await;
     bench.settle(&claimed[0], there(1)).await;
     assert_eq!(bench.store.prune().await.unwrap(), 0, "not yet");
-    bench.clock.advance(Duration::from_secs(86_400 * 31));
+    bench.clock.advance(Duration::from_hours(744));
     assert_eq!(bench.store.prune().await.unwrap(), 1);
     assert_eq!(bench.store.prune().await.unwrap(), 0, "the other is undelivered");
     let alerts = bench.reader().alerts(&ListFilter::default()).unwrap();
@@ -423,7 +423,7 @@ async fn forgets_what_was_delivered_long_ago_and_nothing_else() {
 async fn a_full_buffer_gives_up_the_lowest_severity_and_counts_it() {
     let bench = Bench::open(tempfile::tempdir().unwrap(), |s| s.max_size = 8 << 20);
     let fat = |n: u32| {
-        let severity = if n % 10 == 0 { Severity::Critical } else { Severity::Warning };
+        let severity = if n.is_multiple_of(10) { Severity::Critical } else { Severity::Warning };
         let mut entry = entry(n, severity);
         entry.alert.raw = "x".repeat(8_000);
         entry

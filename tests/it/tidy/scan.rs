@@ -78,8 +78,8 @@ pub(super) fn tree(src: &Path) -> Vec<File> {
     let mut paths = Vec::new();
     let mut folders = vec![src.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(&folder).expect("a readable folder") {
+            let path = entry.expect("a readable folder").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
@@ -91,8 +91,9 @@ pub(super) fn tree(src: &Path) -> Vec<File> {
     let mut files: Vec<_> = paths
         .iter()
         .map(|path| {
-            let name = path.strip_prefix(src).unwrap().to_str().unwrap().replace('\\', "/");
-            File::new(&name, &std::fs::read_to_string(path).unwrap())
+            let name =
+                path.strip_prefix(src).expect("below src").to_str().expect("a plain name").replace('\\', "/");
+            File::new(&name, &std::fs::read_to_string(path).expect("a readable file"))
         })
         .collect();
     blank_test_files(&mut files);
@@ -144,8 +145,7 @@ pub(super) fn code_of(text: &str) -> String {
         }
         at = end;
     }
-    // What is left of other alphabets is between bytes that were not touched.
-    String::from_utf8(code).unwrap()
+    String::from_utf8(code).expect("only whole characters were blanked")
 }
 
 fn comment_len(text: &str) -> usize {
@@ -230,7 +230,7 @@ fn without_tests(code: &str) -> (String, Vec<String>) {
         }
         from = end;
     }
-    (String::from_utf8(shipped).unwrap(), files)
+    (String::from_utf8(shipped).expect("only whole characters were blanked"), files)
 }
 
 /// Where the item ends that begins at or after `from`: after its `}` or its `;`, whichever ends it.
@@ -310,7 +310,7 @@ fn is_word(byte: u8) -> bool {
 
 /// The line of a byte, from 1.
 pub(super) fn line_of(text: &str, byte: usize) -> usize {
-    1 + text.as_bytes()[..byte].iter().filter(|b| **b == b'\n').count()
+    1 + text[..byte].matches('\n').count()
 }
 
 #[test]

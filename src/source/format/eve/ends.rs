@@ -23,11 +23,11 @@ impl Ends {
     pub(super) fn of(record: &wire::Record<'_>) -> Self {
         let sender = end(&record.src_ip, record.src_port);
         let receiver = end(&record.dest_ip, record.dest_port);
-        let told = (&record.alert.source, &record.alert.target);
-        if told.0.ip.get().is_some() && told.1.ip.get().is_some() {
-            let ends =
-                Self { initiator: end(&told.0.ip, told.0.port), responder: end(&told.1.ip, told.1.port) };
-            return ends.with_macs(record, &sender, &receiver);
+        let (attacker, victim) = (&record.alert.source, &record.alert.target);
+        if attacker.ip.get().is_some() && victim.ip.get().is_some() {
+            let told =
+                Self { initiator: end(&attacker.ip, attacker.port), responder: end(&victim.ip, victim.port) };
+            return told.with_macs(record, &sender, &receiver);
         }
         let server = |end: &Endpoint| end.port.and_then(tables::ot_port).is_some();
         let forward = match (server(&sender), server(&receiver)) {

@@ -1,25 +1,23 @@
-//! The text of an alert for people: what, between whom, how much, seen by whom. Labels are fixed so that an analyst
-//! finds the same thing in the same place of every ticket.
+//! The text of an alert for people: what EVE says beyond the fields that every alert has (parties, category, sensor are
+//! not repeated here). Labels are fixed so that an analyst finds the same thing in the same place of every ticket.
 
 use std::fmt::Write;
 
-use super::ends::Ends;
 use super::{Signature, app_proto, tables, wire, word};
+use crate::model::Protocol;
 use crate::model::alert::MESSAGE_MAX;
 use crate::model::text::clip;
-use crate::model::{Endpoint, Protocol};
 
 /// Several lines, cleaned, at most `MESSAGE_MAX` bytes.
 pub(super) fn compose(
     record: &wire::Record<'_>,
     signature: &Signature,
     title: &str,
-    ends: &Ends,
     protocols: &[Protocol],
 ) -> String {
     let mut text = String::with_capacity(512);
     // Writing to a String cannot fail.
-    let _ = write(&mut text, record, signature, title, ends, protocols);
+    let _ = write(&mut text, record, signature, title, protocols);
     if text.ends_with('\n') {
         text.pop();
     }
@@ -31,15 +29,9 @@ fn write(
     record: &wire::Record<'_>,
     signature: &Signature,
     title: &str,
-    ends: &Ends,
     protocols: &[Protocol],
 ) -> std::fmt::Result {
     writeln!(text, "{title}")?;
-    if let Some(category) = record.alert.category.get() {
-        writeln!(text, "Category: {}", word(category))?;
-    }
-    end(text, "From: ", &ends.initiator)?;
-    end(text, "To: ", &ends.responder)?;
     if let Some(protocol) = protocols.first() {
         write!(text, "Protocol: {protocol}")?;
         match record.proto.get() {
@@ -54,9 +46,6 @@ fn write(
         writeln!(text, "Action: {}", word(action))?;
     }
     flow(text, &record.flow)?;
-    if let Some(host) = record.host.get() {
-        writeln!(text, "Sensor: {}", word(host))?;
-    }
     let rev = signature.rev.unwrap_or(0);
     writeln!(text, "Signature: {}:{} revision {rev}", signature.gid, signature.sid)?;
     if let Some(id) = record.flow_id.0 {
@@ -66,21 +55,6 @@ fn write(
         writeln!(text, "Community id: {}", word(id))?;
     }
     Ok(())
-}
-
-fn end(text: &mut String, label: &str, end: &Endpoint) -> std::fmt::Result {
-    match (&end.ip, &end.mac) {
-        (Some(ip), _) => write!(text, "{label}{ip}")?,
-        (None, Some(mac)) => return writeln!(text, "{label}{mac}"),
-        (None, None) => return Ok(()),
-    }
-    if let Some(port) = end.port {
-        write!(text, " port {port}")?;
-    }
-    if let Some(mac) = &end.mac {
-        write!(text, " ({mac})")?;
-    }
-    writeln!(text)
 }
 
 fn flow(text: &mut String, flow: &wire::Flow<'_>) -> std::fmt::Result {

@@ -64,14 +64,10 @@ fn a_full_alert() {
         alert.message,
         "\
 SURICATA Modbus invalid Function code
-Category: Generic Protocol Command Decode
-From: 10.0.0.7 port 49160 (00:1b:1b:aa:bb:02)
-To: 10.0.0.11 port 502 (00:1b:1b:aa:bb:01)
 Protocol: Modbus over TCP
 Modbus request: WrSingleCoil (WRITE | COILS), unit 3
 Action: allowed
 Flow: 12 packets, 1034 bytes to server; 10 packets, 900 bytes to client
-Sensor: ids-4
 Signature: 1:2250005 revision 2
 Flow id: 928532049924531
 Community id: 1:abc="

@@ -1,0 +1,353 @@
+//! The agent as an operator has it: a config, two secret files, EVE files, a state directory, and the real binary.
+//!
+//! Each one lives in a temporary directory and starts with an empty environment. A [`Service`] is killed when dropped.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use otrelay::app;
+use otrelay::clock::{SharedClock, SystemClock};
+use otrelay::config::{self, Config, Environment, Purpose};
+use otrelay::relay::Report;
+use otrelay::rules::template::check_template;
+use otrelay::simulator::Running;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::until;
+
+/// `[agent] name`.
+pub(crate) const NAME: &str = "cell-7";
+
+/// Everything that is critical goes to the table `incident`, everything else is filtered.
+pub(crate) const CRITICAL: &str = r#"
+[[rule]]
+name = "Critical"
+min_severity = "critical"
+[[rule.action]]
+servicenow = "prod"
+"#;
+
+/// An installed agent.
+pub(crate) struct Agent {
+    dir: TempDir,
+    url: String,
+    sync: String,
+    desk: String,
+    pattern: String,
+    rules: String,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    /// It ended so.
+    #[track_caller]
+    pub(crate) fn ends(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    /// Its output has these words.
+    #[track_caller]
+    pub(crate) fn says(self, words: &str) -> Self {
+        assert!(self.out.contains(words) || self.err.contains(words), "no `{words}` in {self:#?}");
+        self
+    }
+
+    /// Its standard output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
+    }
+}
+
+impl Agent {
+    /// One that reports to this simulator, with the rule [`CRITICAL`].
+    pub(crate) fn new(simulator: &Running) -> Self {
+        Self::at(simulator.url())
+    }
+
+    /// One that reports to this address.
+    pub(crate) fn at(url: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("it-").tempdir().unwrap();
+        fs::create_dir(dir.path().join("log")).unwrap();
+        let agent = Self {
+            url: url.to_owned(),
+            sync: String::new(),
+            desk: String::new(),
+            pattern: "eve*.json".to_owned(),
+            rules: CRITICAL.to_owned(),
+            dir,
+        };
+        agent.secrets("otrelay", "admin");
+        agent.write_config();
+        agent
+    }
+
+    /// Other rules.
+    pub(crate) fn rules(mut self, text: &str) -> Self {
+        self.set_rules(text);
+        self
+    }
+
+    /// Other rules from the next command on.
+    pub(crate) fn set_rules(&mut self, text: &str) {
+        text.clone_into(&mut self.rules);
+        self.write_config();
+    }
+
+    /// More lines of `[sync]`.
+    pub(crate) fn set_sync(&mut self, text: &str) {
+        text.clone_into(&mut self.sync);
+        self.write_config();
+    }
+
+    /// More lines of `[servicenow.prod]`.
+    pub(crate) fn desk(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.desk);
+        self.write_config();
+        self
+    }
+
+    /// Other EVE files than `eve*.json`.
+    pub(crate) fn pattern(mut self, pattern: &str) -> Self {
+        pattern.clone_into(&mut self.pattern);
+        self.write_config();
+        self
+    }
+
+    /// Writes both secrets, as an operator does: mode 0600.
+    pub(crate) fn secrets(&self, client_secret: &str, password: &str) {
+        for (name, text) in [("client-secret", client_secret), ("password", password)] {
+            private(&self.dir.path().join(name), text);
+        }
+    }
+
+    fn write_config(&self) {
+        let dir = self.dir.path().display();
+        let Self { url, sync, desk, pattern, rules, .. } = self;
+        let text = format!(
+            r#"[agent]
+name = "{NAME}"
+site = "Test plant"
+state_dir = "{dir}/state"
+
+[sync]
+backfill = "all"
+interval = "5m"
+{sync}
+
+[servicenow.prod]
+instance = "{url}"
+auth = "password"
+client_id = "otrelay"
+client_secret = {{ file = "{dir}/client-secret" }}
+username = "admin"
+password = {{ file = "{dir}/password" }}
+requests_per_hour = 100000
+{desk}
+
+[[source]]
+name = "eve"
+kind = "suricata-eve"
+path = "{dir}/log/{pattern}"
+
+{rules}"#
+        );
+        private(&self.config_path(), &text);
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.dir.path().join("otrelay.toml")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// A file among those that the sensor writes.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.dir.path().join("log").join(name)
+    }
+
+    /// Appends to `eve.json`.
+    pub(crate) fn feed(&self, text: impl AsRef<[u8]>) {
+        self.feed_to("eve.json", text);
+    }
+
+    /// Appends to a file.
+    pub(crate) fn feed_to(&self, name: &str, text: impl AsRef<[u8]>) {
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(self.log(name)).unwrap();
+        file.write_all(text.as_ref()).unwrap();
+    }
+
+    /// The disk with the state is replaced by an empty one.
+    pub(crate) fn lose_state(&self) {
+        fs::remove_dir_all(self.state()).unwrap();
+    }
+
+    /// The binary with the config and these arguments.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_otrelay"));
+        command.env_clear().current_dir(self.dir.path()).stdin(Stdio::null());
+        command.arg("--config").arg(self.config_path()).args(args);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
+        said(self.command(args))
+    }
+
+    /// `run --once`.
+    pub(crate) fn once(&self) -> Said {
+        self.run(&["run", "--once"])
+    }
+
+    /// The JSON of a command that succeeds.
+    #[track_caller]
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        self.run(&[args, &["--json"]].concat()).ends(0).json()
+    }
+
+    /// `status --json`.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        self.json(&["status"])
+    }
+
+    /// Starts the service and waits until it answers.
+    pub(crate) fn start(&self) -> Service {
+        self.start_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(&self, args: &[&str]) -> Service {
+        let log = |name: &str| {
+            fs::OpenOptions::new().append(true).create(true).open(self.dir.path().join(name)).unwrap()
+        };
+        let mut command = self.command(&[&["run"], args].concat());
+        command.stdout(log("service.out")).stderr(log("service.err"));
+        let mut service = Service { child: command.spawn().unwrap() };
+        let socket = self.state().join("otrelay.sock");
+        until("the service answers", || {
+            if let Some(status) = service.child.try_wait().unwrap() {
+                let said = fs::read_to_string(self.dir.path().join("service.err")).unwrap();
+                panic!("the service ended with {status}: {said}");
+            }
+            std::os::unix::net::UnixStream::connect(&socket).ok()
+        });
+        service
+    }
+
+    /// Waits until `status --json` is so.
+    pub(crate) fn until_status(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        until(what, || Some(self.status()).filter(&is))
+    }
+
+    /// The config, with little patience after doubtful answers: the simulator's look-ups do not lag unasked.
+    pub(crate) fn config(&self, doubt_wait: Duration) -> Config {
+        let environment = Environment::new(|_| None).with_config(Some(self.config_path()));
+        let mut config = config::load(&environment, Purpose::Run, check_template).unwrap().config;
+        config.relay.doubt_wait = doubt_wait;
+        config
+    }
+
+    /// `run --once` in this process, with a short wait after doubtful answers.
+    pub(crate) fn once_here(&self, doubt_wait: Duration) -> Report {
+        self.once_at(Arc::new(SystemClock), doubt_wait, Duration::from_secs(60))
+    }
+
+    /// The same by another clock, told to stop after `limit`.
+    pub(crate) fn once_at(&self, clock: SharedClock, doubt_wait: Duration, limit: Duration) -> Report {
+        let config = self.config(doubt_wait);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stop = CancellationToken::new();
+            let work = app::once(config, clock, drop, stop.clone());
+            tokio::pin!(work);
+            tokio::select! {
+                report = &mut work => return report.unwrap(),
+                () = tokio::time::sleep(limit) => stop.cancel(),
+            }
+            work.await.unwrap()
+        })
+    }
+}
+
+/// A running service.
+pub(crate) struct Service {
+    child: Child,
+}
+
+impl Service {
+    /// As a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// As systemd would; its exit code.
+    pub(crate) fn stop(mut self) -> i32 {
+        terminate(&self.child);
+        self.child.wait().unwrap().code().unwrap()
+    }
+
+    /// Most memory that it ever had, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// SIGTERM.
+pub(crate) fn terminate(child: &Child) {
+    let id = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+}
+
+/// Runs a command to its end.
+pub(crate) fn said(mut command: Command) -> Said {
+    let output = command.output().unwrap();
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn private(path: &Path, text: &str) {
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}

@@ -37,8 +37,8 @@ pub struct Settings {
     pub backfill: Backfill,
 }
 
-/// Batches that are committed together at most.
-const TOGETHER: usize = 4;
+/// Batches that are committed together at most. More would save syncs that cost little, for memory that is dear.
+const TOGETHER: usize = 2;
 /// Samples of filtered alerts that one batch may add to the ring, by reason.
 const SAMPLES: usize = 4;
 /// Wait before a full store is tried again.

@@ -65,7 +65,7 @@ config() {
     (umask 077 && printf admin >"$dir/password" && printf otrelay >"$dir/secret")
     cat >"$dir/otrelay.toml" <<TOML
 [agent]
-name = "footprint"
+name = "footprint-$1"
 state_dir = "$dir/state"
 [sync]
 enabled = $2

@@ -3,7 +3,7 @@
 //! `file` reads the lines of one file, `watch` knows which files there are, `search` finds what was moved or copied,
 //! [`Tail`] makes batches of what they hand out. All of it is synchronous in [`Tail::turn`], which tests call
 //! directly; [`Source::run`] is a thin loop around it that waits. A file is only looked at while nothing happens:
-//! one wake-up a second, and no thread beside the runtime's.
+//! less than two wake-ups a second, and no thread beside the runtime's.
 //!
 //! Invariants: a cursor is the start of a line; it moves in the same batch that carries the line's alert; memory does
 //! not depend on the size of a line, a file or the number of files. What this does not do: store cursors, decide what
@@ -49,10 +49,10 @@ pub struct Settings {
     pub read_before: bool,
 }
 
-/// Most sightings in a batch.
-pub const SIGHTINGS_MAX: usize = 1024;
+/// Most sightings in a batch. With the batches that wait and those in a commit it decides the peak of memory.
+pub const SIGHTINGS_MAX: usize = 512;
 /// Most text of sightings in a batch, in bytes, give or take one alert.
-const KEPT_MAX: usize = 2 * 1024 * 1024;
+const KEPT_MAX: usize = 1024 * 1024;
 /// Most bytes read for a batch, give or take one line.
 const READ_MAX: u64 = 8 * 1024 * 1024;
 /// Most rejects that a batch has in full.
@@ -61,8 +61,9 @@ const REJECTS_MAX: usize = 16;
 const CURSORS_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait before looking again when something was written a moment ago.
 const WAIT_BUSY: Duration = Duration::from_millis(250);
-/// How long to wait before looking again when nothing is written.
-const WAIT_IDLE: Duration = Duration::from_secs(1);
+/// How long to wait before looking again when nothing is written. Each wait wakes the processor twice: the runtime's
+/// timer sleeps to the neighbourhood of the time, then to the time.
+const WAIT_IDLE: Duration = Duration::from_millis(1_500);
 /// How long after the last line it counts as busy.
 const BUSY_FOR: Duration = Duration::from_secs(5);
 /// How long the last batch may wait for room after the order to stop; undelivered, it is read again at the next start.

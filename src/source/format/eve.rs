@@ -282,7 +282,7 @@ fn raw(json: &[u8]) -> String {
     let start = &json[..json.len().min(RAW_MAX + 1)];
     // Nearly every line is printable ASCII: then there is nothing to clean.
     let printable = start.iter().all(|byte| (0x20..0x7f).contains(byte));
-    let start = String::from_utf8_lossy(start);
+    let start = std::str::from_utf8(start).map_or_else(|_| String::from_utf8_lossy(start), Cow::Borrowed);
     let clean = if printable { start } else { Cow::Owned(text::lines(&start).into_owned()) };
     clip(&clean, RAW_MAX).into_owned()
 }

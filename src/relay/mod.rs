@@ -40,6 +40,10 @@ pub struct Settings {
     pub desks: BTreeMap<DeskName, Limits>,
 }
 
+/// Time from the very first start to the first sync: the sources have read something by then, and whoever set it up need
+/// not wait for a whole interval to see a ticket.
+const FIRST_SYNC: Duration = Duration::from_secs(10);
+
 /// Default of [`Settings::doubt_wait`]: longer than the five seconds after which a record has been seen to appear.
 pub const DOUBT_WAIT: Duration = Duration::from_secs(6);
 
@@ -307,7 +311,7 @@ impl<D: Desk> Relay<D> {
 
     /// Time to the first sync: the interval goes on over a restart.
     async fn first_wait(&self) -> Result<Duration, StoreError> {
-        let Some(last) = self.store.last_sync_at().await? else { return Ok(Duration::ZERO) };
+        let Some(last) = self.store.last_sync_at().await? else { return Ok(FIRST_SYNC) };
         let now = self.clock.now();
         // A last sync in the future means that the clock was set back: then now is as good as any time.
         if now < last {
@@ -351,9 +355,9 @@ impl<D: Desk> Relay<D> {
         self.progress.send_modify(|p| p.syncing = true);
         // All to their end, whatever one of them meets: what is claimed has to be settled.
         let pushes = self.desks.iter().map(|desk| self.push(desk, cause, stop));
-        let pushed = futures_util::future::join_all(pushes).await;
+        let reports = futures_util::future::join_all(pushes).await;
         self.progress.send_modify(|p| p.syncing = false);
-        for one in pushed {
+        for one in reports {
             report.add(one?);
         }
         if cause != Cause::Again || report.delivered() + report.dead > 0 {

@@ -64,8 +64,8 @@ pub struct Overview {
 pub struct SourceRow {
     /// Its name.
     pub name: String,
-    /// When it was first read.
-    pub first_read_at: Timestamp,
+    /// When it was first read; absent when nothing could be read yet.
+    pub first_read_at: Option<Timestamp>,
     /// When something last came of it.
     pub last_read_at: Timestamp,
     /// When the last alert came.
@@ -356,7 +356,7 @@ impl Reader {
             let counts = of(&format!("source:{name}"));
             let get = |key: &str| counts.get(key).copied().unwrap_or(0);
             Ok(SourceRow {
-                first_read_at: at(r, 1)?,
+                first_read_at: maybe_at(r, 1)?,
                 last_read_at: at(r, 2)?,
                 last_alert_at: maybe_at(r, 3)?,
                 trouble: r.get(4)?,

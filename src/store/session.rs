@@ -145,7 +145,7 @@ impl Tx<'_> {
             return Ok(*id);
         }
         self.conn.execute(
-            "INSERT INTO source (name, first_read_at, last_read_at) VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING",
+            "INSERT INTO source (name, last_read_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
             params![name, now],
         )?;
         let id = self.conn.query_row("SELECT id FROM source WHERE name = ?1", [name], |row| row.get(0))?;

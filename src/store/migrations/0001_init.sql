@@ -9,7 +9,7 @@ CREATE TABLE meta (
 CREATE TABLE source (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     name          TEXT    NOT NULL UNIQUE,
-    first_read_at INTEGER NOT NULL,             -- microseconds UTC, like every *_at
+    first_read_at INTEGER,                      -- microseconds UTC, like every *_at; NULL: nothing could be read yet
     last_read_at  INTEGER NOT NULL,
     last_alert_at INTEGER,
     trouble       TEXT                          -- NULL: nothing is wrong

@@ -32,16 +32,20 @@ impl Operation for Remember {
     type Output = Remembered;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Remembered, StoreError> {
-        let id: Option<i64> = tx
+        let known: Option<(i64, bool)> = tx
             .conn
-            .query_row("SELECT id FROM source WHERE name = ?1", [self.0.as_str()], |r| r.get(0))
+            .query_row(
+                "SELECT id, first_read_at IS NOT NULL FROM source WHERE name = ?1",
+                [self.0.as_str()],
+                |r| Ok((r.get(0)?, r.get(1)?)),
+            )
             .optional()?;
-        let Some(id) = id else { return Ok(Remembered::default()) };
+        let Some((id, read_before)) = known else { return Ok(Remembered::default()) };
         let mut statement = tx.conn.prepare(
             "SELECT device, inode, head_hash, head_len, offset, backlog_end, path FROM cursor WHERE source_id = ?1",
         )?;
         let cursors = statement.query_map([id], cursor)?.collect::<Result<_, _>>()?;
-        Ok(Remembered { cursors, read_before: true })
+        Ok(Remembered { cursors, read_before })
     }
 }
 

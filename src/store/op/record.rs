@@ -177,13 +177,16 @@ impl Record {
             keep_rejected(tx, source_id, rejected, now)?;
         }
         move_cursors(tx, source_id, self)?;
+        // A log directory that could not be read at install time is still to be read for the first time.
+        let was_read = self.lines > 0 || !self.cursors.is_empty() || self.trouble.is_none();
         let last_alert_at = (self.alerts > 0).then_some(now);
         tx.conn
             .prepare_cached(
-                "UPDATE source SET last_read_at = ?2, last_alert_at = coalesce(?3, last_alert_at), trouble = ?4
+                "UPDATE source SET last_read_at = ?2, last_alert_at = coalesce(?3, last_alert_at), trouble = ?4,
+                 first_read_at = CASE WHEN ?5 THEN coalesce(first_read_at, ?2) ELSE first_read_at END
                  WHERE id = ?1",
             )?
-            .execute(params![source_id, now, last_alert_at, self.trouble])?;
+            .execute(params![source_id, now, last_alert_at, self.trouble, was_read])?;
         total.new += sums.new;
         total.repeats += sums.repeats;
         total.deliveries += sums.deliveries;

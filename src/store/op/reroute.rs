@@ -102,25 +102,22 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
             .prepare_cached("SELECT table_name FROM route WHERE id = ?1")?
             .query_row([was.route_id], |row| row.get(0))?;
         let wanted = routes.iter().find(|r| r.desk.as_str() == was.desk && r.table.as_str() == table);
-        match wanted {
-            Some(routed) => {
-                tx.conn
-                    .prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?
-                    .execute(params![was.ticket.0, routed.rule.as_str()])?;
-            }
-            None => {
-                let next = Next {
-                    ticket: was.ticket,
-                    state: DeliveryState::Withdrawn,
-                    due_at: None,
-                    attempts: was.attempts,
-                    doubtful: true,
-                    reason: Some("no rule wants it any more"),
-                    now,
-                };
-                move_delivery(tx, id, &was, &next)?;
-                super::dead::withdraw(tx, &was)?;
-            }
+        if let Some(route) = wanted {
+            tx.conn
+                .prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?
+                .execute(params![was.ticket.0, route.rule.as_str()])?;
+        } else {
+            let next = Next {
+                ticket: was.ticket,
+                state: DeliveryState::Withdrawn,
+                due_at: None,
+                attempts: was.attempts,
+                doubtful: true,
+                reason: Some("no rule wants it any more"),
+                now,
+            };
+            move_delivery(tx, id, &was, &next)?;
+            super::dead::withdraw(tx, &was)?;
         }
     }
     let severity: Option<i64> = tx

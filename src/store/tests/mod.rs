@@ -368,6 +368,19 @@ async fn cursors_and_samples_come_with_their_alerts() {
 }
 
 #[tokio::test]
+async fn a_source_that_could_not_be_read_yet_is_still_to_be_read_for_the_first_time() {
+    let bench = Bench::new();
+    let source = SourceName::new("eve").unwrap();
+    let mut batch = record(Vec::new());
+    batch.trouble = Some("permission denied".to_owned());
+    bench.store.record(vec![batch.clone()]).await.unwrap();
+    assert!(!bench.store.remembered(&source).await.unwrap().read_before);
+    batch.trouble = None;
+    bench.store.record(vec![batch]).await.unwrap();
+    assert!(bench.store.remembered(&source).await.unwrap().read_before);
+}
+
+#[tokio::test]
 async fn holds_and_budget_survive_a_restart() {
     let bench = Bench::new();
     let hold = Hold {

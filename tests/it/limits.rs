@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use otrelay::clock::{ManualClock, RELEASED_AT};
+use otrelay::clock::{Clock as _, ManualClock, RELEASED_AT, SystemClock};
+use otrelay::simulator::{Fault, FaultKind};
 
 use crate::support::agent::Agent;
 use crate::support::eve::{self, alert};
@@ -76,19 +77,57 @@ fn a_full_buffer_gives_up_the_least_severe_and_counts_them() {
     assert_eq!(there.len() as u64, number(&status["backlog"]));
 }
 
+/// A burst that is larger than what is left of the buffer, and than its last tenth.
+const BURST: u32 = 500;
+
 #[test]
-fn the_hourly_budget_is_kept() {
+fn a_burst_that_does_not_fit_does_not_stop_the_intake_for_ever() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"");
+    agent.set_sync("enabled = false");
+    let padding = "D".repeat(3000);
+    let service = agent.start();
+    for round in 0..4_u32 {
+        let numbers = round * BURST..round * BURST + BURST;
+        agent.feed(numbers.map(|n| alert(n).set("payload", padding.as_str()).line()).collect::<String>());
+        let read = u64::from((round + 1) * BURST);
+        agent.until_status("they are read", |status| status["sources"][0]["alerts"].as_u64() >= Some(read));
+    }
+    let status = agent.status();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap();
+    assert_eq!(number(&status["shed"]) + number(&status["backlog"]), u64::from(4 * BURST));
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn one_batch_that_is_larger_than_the_whole_buffer_is_taken_in_parts() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"");
+    agent.set_sync("enabled = false");
+    let padding = "D".repeat(12_000);
+    agent.feed((0..2 * BURST).map(|n| alert(n).set("payload", padding.as_str()).line()).collect::<String>());
+    let service = agent.start();
+    let status = agent.until_status("they are read", |status| {
+        status["sources"][0]["alerts"].as_u64() >= Some(u64::from(2 * BURST))
+    });
+    assert!(status["backlog"].as_u64() > Some(0), "{status:#}");
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn the_hourly_budget_is_kept_and_explained() {
     let simulator = simulator();
     let agent = Agent::new(&simulator).rules(ALL).requests_per_hour(20);
     agent.feed((0..30).map(|n| alert(n).severity(3).line()).collect::<String>());
     agent.feed(alert(100).line());
-    agent.once().ends(75);
+    agent.once().ends(75).says("next try in ");
     assert!(simulator.requests() <= 20, "{}", simulator.requests());
     let titles = values(&simulator, "incident", "short_description");
     assert!(titles.contains(&eve::short(100)), "the most severe first: {titles:?}");
     assert!(titles.len() > 10, "{titles:?}");
     // Asking again does not bring a new budget.
     agent.once().ends(75);
+    agent.run(&["sync"]).ends(75);
     assert!(simulator.requests() <= 20, "{}", simulator.requests());
     assert!(simulator.twins().is_empty());
 }
@@ -104,4 +143,33 @@ fn nothing_is_sent_while_the_clock_is_absurd() {
     let report = agent.once_here(SOON);
     assert_eq!(report.created, 3, "{report:?}");
     assert_one_each(&simulator, (0..3).map(eve::short));
+}
+
+#[test]
+fn what_failed_while_the_clock_was_ten_years_ahead_is_sent_when_it_is_right_again() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..5));
+    simulator.add_fault(Fault::new(FaultKind::CommitDrop).times(2).on("POST", "/api"));
+    let ahead = ManualClock::at(SystemClock.now().after(YEAR * 10));
+    let first = agent.once_at(ahead, Duration::from_secs(20), SHORTLY);
+    assert_eq!((first.created, first.again), (3, 2), "{first:?}");
+    let second = agent.once_here(SOON);
+    assert_eq!(second.found, 2, "{second:?}");
+    assert_one_each(&simulator, (0..5).map(eve::short));
+    agent.run(&["status"]).ends(0).says("0 waiting, 0 dead");
+}
+
+#[test]
+fn a_hold_that_was_made_while_the_clock_was_ahead_ends() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..5));
+    simulator.add_fault(Fault::new(FaultKind::Hibernate).times(1).on("", "/api"));
+    let ahead = ManualClock::at(SystemClock.now().after(YEAR * 10));
+    agent.once_at(ahead, SOON, SHORTLY);
+    let service = agent.start();
+    agent.until_status("the service sends them by itself", |status| status["backlog"] == 0);
+    assert_one_each(&simulator, (0..5).map(eve::short));
+    assert_eq!(service.stop(), 0);
 }

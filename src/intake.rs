@@ -298,3 +298,6 @@ fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u6
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ use crate::store::{Reader, Store};
 
 /// Callers that are served at the same time.
 const AT_ONCE: usize = 16;
+/// Callers of those that may wait for the relay: a sync can take long, and the others have to be answered meanwhile.
+const WAITING: usize = 8;
 /// Time for a caller to ask.
 const TO_ASK: Duration = Duration::from_secs(5);
 
@@ -57,12 +60,13 @@ impl Control {
     /// Answers until `stop`.
     pub async fn run(self, listener: UnixListener, path: PathBuf, stop: CancellationToken) {
         let mut callers = JoinSet::new();
+        let waiting = Arc::new(Semaphore::new(WAITING));
         loop {
             while callers.try_join_next().is_some() {}
             tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept(), if callers.len() < AT_ONCE => match accepted {
-                    Ok((stream, _)) => { callers.spawn(self.clone().serve(stream)); }
+                    Ok((stream, _)) => { callers.spawn(self.clone().serve(stream, Arc::clone(&waiting))); }
                     // Out of file descriptors: the callers that are there give theirs back.
                     Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
                 },
@@ -73,7 +77,7 @@ impl Control {
         let _ = std::fs::remove_file(path);
     }
 
-    async fn serve(self, mut stream: UnixStream) {
+    async fn serve(self, mut stream: UnixStream, waiting: Arc<Semaphore>) {
         let own = rustix::process::geteuid().as_raw();
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
             return;
@@ -83,7 +87,7 @@ impl Control {
         let mut reader = BufReader::new(read.take(QUESTION_MAX));
         let answer = match tokio::time::timeout(TO_ASK, reader.read_until(b'\n', &mut line)).await {
             Ok(Ok(_)) => match serde_json::from_slice(&line) {
-                Ok(question) => self.answer(question).await,
+                Ok(question) => self.answer(question, &waiting).await,
                 Err(e) => Answer::Error(format!("not a question that this version knows: {e}")),
             },
             _ => return,
@@ -95,8 +99,12 @@ impl Control {
         }
     }
 
-    async fn answer(&self, question: Question) -> Answer {
+    async fn answer(&self, question: Question, waiting: &Semaphore) -> Answer {
+        let place = waiting.try_acquire();
         let value = match &question {
+            Question::Sync | Question::Plan { .. } if place.is_err() => {
+                Err("too many are waiting for a sync already; try again later".to_owned())
+            }
             Question::Sync => {
                 let (send, receive) = oneshot::channel();
                 self.ask_relay(Ask::Sync(send), receive).await
@@ -105,7 +113,10 @@ impl Control {
                 let (send, receive) = oneshot::channel();
                 self.ask_relay(Ask::Plan(*limit, send), receive).await
             }
-            _ => self.from_store(question).await,
+            _ => {
+                drop(place);
+                self.from_store(question).await
+            }
         };
         value.map_or_else(Answer::Error, Answer::Ok)
     }

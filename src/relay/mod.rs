@@ -74,7 +74,7 @@ pub struct Report {
     pub waiting: Vec<String>,
     /// Nothing was even tried: the sync is still owed.
     #[serde(skip)]
-    owed: bool,
+    pub owed: bool,
 }
 
 impl Report {
@@ -351,9 +351,9 @@ impl<D: Desk> Relay<D> {
         self.progress.send_modify(|p| p.syncing = true);
         // All to their end, whatever one of them meets: what is claimed has to be settled.
         let pushes = self.desks.iter().map(|desk| self.push(desk, cause, stop));
-        let pushed = futures_util::future::join_all(pushes).await;
+        let ends = futures_util::future::join_all(pushes).await;
         self.progress.send_modify(|p| p.syncing = false);
-        for one in pushed {
+        for one in ends {
             report.add(one?);
         }
         if cause != Cause::Again || report.delivered() + report.dead > 0 {

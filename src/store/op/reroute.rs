@@ -103,10 +103,10 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
             .query_row([was.route_id], |row| row.get(0))?;
         let wanted = routes.iter().find(|r| r.desk.as_str() == was.desk && r.table.as_str() == table);
         match wanted {
-            Some(routed) => {
+            Some(wanted) => {
                 tx.conn
                     .prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?
-                    .execute(params![was.ticket.0, routed.rule.as_str()])?;
+                    .execute(params![was.ticket.0, wanted.rule.as_str()])?;
             }
             None => {
                 let next = Next {

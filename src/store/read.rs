@@ -552,7 +552,7 @@ impl Reader {
                     sys_id: r.get(4)?,
                     state: r.get(5)?,
                     generation: r.get(6)?,
-                    rule: r.get(7)?,
+                    rule: text(r, 7)?,
                     opened_at: maybe_at(r, 8)?,
                     severity: level(r, 9)?,
                     title: text(r, 10)?,
@@ -672,7 +672,7 @@ fn delivery(r: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
         created_at: at(r, 9)?,
         due_at: at(r, 10)?,
         reason: r.get(11)?,
-        rule: r.get(12)?,
+        rule: text(r, 12)?,
         history: Vec::new(),
         alert: None,
     })

@@ -77,7 +77,7 @@ fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Pages that the database may have: the WAL and its checkpoint live beside them within max_size.
+/// Pages that the database may have: the WAL and its checkpoint live beside them within `max_size`.
 pub(super) fn pages(max_size: u64) -> i64 {
     (max_size.saturating_sub(2 * JOURNAL_SIZE_LIMIT.min(max_size as i64 / 4) as u64) / 4096) as i64
 }

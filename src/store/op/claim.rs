@@ -64,7 +64,7 @@ struct NextDue(DeskName, Timestamp);
 struct Straighten(DeskName, Timestamp);
 
 /// Nothing waits longer than a day by its own (relay/retry.rs); what seems to was dated by a clock that was ahead.
-const LONGEST_WAIT: Duration = Duration::from_secs(25 * 3_600);
+const LONGEST_WAIT: Duration = Duration::from_hours(25);
 
 struct Recover {
     now: Timestamp,

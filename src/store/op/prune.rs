@@ -128,9 +128,9 @@ impl Operation for Prune {
         )?;
         forget(tx, &ids)?;
         if ids.is_empty() {
-            shrink(tx)?
+            shrink(tx)?;
         } else {
-            give_back(tx)?
+            give_back(tx)?;
         }
         // Ids grow with time, so behind a young one all are young; one from the future says only that the clock was ahead.
         let young = (self.before.as_micros()..=self.now.as_micros()).contains(&recorded_at);

@@ -383,3 +383,6 @@ async fn housekeeping(store: Store, stop: CancellationToken) -> Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -291,3 +291,6 @@ fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u6
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,3 +104,6 @@ pub fn answer(reader: &Reader, question: &Question) -> Result<Option<serde_json:
 fn json(value: impl Serialize) -> Result<serde_json::Value, serde_json::Error> {
     serde_json::to_value(value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,8 @@ use crate::store::{Reader, Store};
 const AT_ONCE: usize = 16;
 /// Time for those who have asked to get their answer after the order to stop: the relay ends its sync meanwhile.
 const TO_END: Duration = Duration::from_secs(15);
+/// Callers of those that may wait for the relay: a sync can take long, and the others have to be answered meanwhile.
+const WAITING: usize = 8;
 /// Time for a caller to ask.
 const TO_ASK: Duration = Duration::from_secs(5);
 
@@ -59,12 +62,15 @@ impl Control {
     /// Answers until `stop`.
     pub async fn run(self, listener: UnixListener, path: PathBuf, stop: CancellationToken) {
         let mut callers = JoinSet::new();
+        let waiting = Arc::new(Semaphore::new(WAITING));
         loop {
             while callers.try_join_next().is_some() {}
             tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept(), if callers.len() < AT_ONCE => match accepted {
-                    Ok((stream, _)) => { callers.spawn(self.clone().serve(stream, stop.clone())); }
+                    Ok((stream, _)) => {
+                        callers.spawn(self.clone().serve(stream, Arc::clone(&waiting), stop.clone()));
+                    }
                     // Out of file descriptors: the callers that are there give theirs back.
                     Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
                 },
@@ -78,7 +84,7 @@ impl Control {
         let _ = tokio::time::timeout(TO_END, answered).await;
     }
 
-    async fn serve(self, mut stream: UnixStream, stop: CancellationToken) {
+    async fn serve(self, mut stream: UnixStream, waiting: Arc<Semaphore>, stop: CancellationToken) {
         let own = rustix::process::geteuid().as_raw();
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
             return;
@@ -92,7 +98,7 @@ impl Control {
         };
         let answer = match question {
             Ok(Ok(_)) => match serde_json::from_slice(&line) {
-                Ok(question) => self.answer(question).await,
+                Ok(question) => self.answer(question, &waiting).await,
                 Err(e) => Answer::Error(format!("not a question that this version knows: {e}")),
             },
             _ => return,
@@ -104,8 +110,12 @@ impl Control {
         }
     }
 
-    async fn answer(&self, question: Question) -> Answer {
+    async fn answer(&self, question: Question, waiting: &Semaphore) -> Answer {
+        let place = waiting.try_acquire();
         let value = match &question {
+            Question::Sync | Question::Plan { .. } if place.is_err() => {
+                Err("too many are waiting for a sync already; try again later".to_owned())
+            }
             Question::Sync => {
                 let (send, receive) = oneshot::channel();
                 self.ask_relay(Ask::Sync(send), receive).await
@@ -114,7 +124,10 @@ impl Control {
                 let (send, receive) = oneshot::channel();
                 self.ask_relay(Ask::Plan(*limit, send), receive).await
             }
-            _ => self.ask_store(question).await,
+            _ => {
+                drop(place);
+                self.ask_store(question).await
+            }
         };
         value.map_or_else(Answer::Error, Answer::Ok)
     }

@@ -78,7 +78,7 @@ pub struct Report {
     pub waiting: Vec<String>,
     /// Nothing was even tried: the sync is still owed.
     #[serde(skip)]
-    owed: bool,
+    pub owed: bool,
 }
 
 impl Report {

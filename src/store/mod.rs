@@ -11,6 +11,7 @@ mod index;
 mod lock;
 pub mod op;
 mod read;
+mod rows;
 mod schema;
 mod session;
 mod writer;
@@ -18,9 +19,10 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use read::{
+pub use read::Reader;
+pub use rows::{
     AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
-    Reader, RejectRow, SourceRow, SyncRow, TicketRow,
+    RejectRow, SourceRow, SyncRow, TicketRow,
 };
 pub use writer::{Store, Writer};
 

@@ -201,6 +201,8 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<Claimed> {
     let body = row.get_ref(14)?.as_bytes()?;
     let sound =
         facts.value() == row.get::<_, i64>(13)? && crc(&[row.get(16)?], &[body]) == row.get::<_, i64>(15)?;
+    let rule = RuleName::new(&String::from_utf8_lossy(row.get_ref(6)?.as_bytes()?)).ok();
+    let sound = sound && rule.is_some();
     Ok(Claimed {
         id: DeliveryId(row.get(0)?),
         ticket: TicketId(row.get(1)?),
@@ -212,7 +214,7 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<Claimed> {
         last_seen_at: Timestamp::from_micros(facts.last_seen_at),
         attempts: row.get(3)?,
         doubtful: row.get(4)?,
-        rule: RuleName::new(&String::from_utf8_lossy(row.get_ref(6)?.as_bytes()?)).map_err(invalid(6))?,
+        rule: rule.map_or_else(|| RuleName::new("damaged").map_err(invalid(6)), Ok)?,
     })
 }
 

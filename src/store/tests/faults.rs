@@ -163,6 +163,7 @@ async fn one_damaged_row_spoils_no_list_and_no_claim() {
             .execute_batch(&format!("UPDATE alert_body SET body = {body} WHERE alert_id = {id}"))
             .unwrap();
     }
+    raw(&bench).execute_batch("UPDATE ticket SET rule = CAST(x'00ff' AS TEXT) WHERE id = 1").unwrap();
     let all = ListFilter::default();
     let reader = bench.reader();
     let titles = |rows: Vec<String>| rows.into_iter().filter(|t| t == "alert 4").count();

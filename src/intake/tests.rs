@@ -1,0 +1,222 @@
+//! The intake on a real store: what is folded, what is left out, and that a batch comes before the next or not at all.
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::model::{AlertKind, AlertState, DeskName, Endpoint, FileCursor, Identity, Protocol, TableName};
+use crate::rules::{ActionSettings, RuleSettings};
+use crate::store::{ListFilter, Reader, Settings as Buffer, WhenFull};
+
+const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
+const DAY: Duration = Duration::from_secs(86_400);
+
+struct Bench {
+    dir: tempfile::TempDir,
+    store: Store,
+    batches: mpsc::Sender<Batch>,
+    intake: tokio::task::JoinHandle<Result<(), StoreError>>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test is the only spawner here")]
+fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(work)
+}
+
+/// Everything that is at least minor goes to one table.
+fn rules() -> Arc<Rules> {
+    let action = ActionSettings {
+        desk: DeskName::new("prod").unwrap(),
+        table: TableName::new("incident").unwrap(),
+        fields: std::collections::BTreeMap::new(),
+    };
+    let rule = RuleSettings {
+        name: RuleName::new("r").unwrap(),
+        enabled: true,
+        min_severity: Severity::Minor,
+        protocols: None,
+        engines: None,
+        report_alerts: true,
+        report_system_notifications: false,
+        actions: vec![action],
+    };
+    Arc::new(Rules::compile(&[rule]).unwrap())
+}
+
+impl Bench {
+    fn new(max_size: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = ManualClock::at(NOW);
+        let buffer =
+            Buffer { dir: dir.path().to_owned(), max_size, keep_delivered: DAY, when_full: WhenFull::Refuse };
+        let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
+        spawn(writer.run());
+        let settings = Settings { backfill: Backfill::Within(DAY * 7) };
+        let intake = Intake::new(store.clone(), rules(), clock, settings);
+        let (batches, receive) = mpsc::channel(2);
+        let intake = spawn(intake.run(receive, CancellationToken::new()));
+        Self { dir, store, batches, intake }
+    }
+
+    /// The channel closes; what was sent is stored.
+    async fn drain(self) -> (tempfile::TempDir, Store) {
+        drop(self.batches);
+        self.intake.await.unwrap().unwrap();
+        (self.dir, self.store)
+    }
+}
+
+fn source() -> SourceName {
+    SourceName::new("eve").unwrap()
+}
+
+fn sighting(title: &str, severity: Severity, time: Timestamp, backlog: bool) -> Sighting {
+    let alert = Alert {
+        id: None,
+        time,
+        received_at: NOW,
+        title: title.to_owned(),
+        message: String::new(),
+        severity,
+        engine: Engine::Anomaly,
+        protocols: vec![Protocol::named("modbus")],
+        category: None,
+        source: Endpoint::default(),
+        destination: Endpoint::default(),
+        sensor: "s".to_owned(),
+        site: None,
+        zone: None,
+        state: AlertState::Raised,
+        kind: AlertKind::Alert,
+        references: Vec::new(),
+        raw: String::new(),
+    };
+    let fingerprint = Fingerprint::derive("a", &source(), &Identity::Own(title));
+    Sighting { alert, fingerprint, backlog }
+}
+
+fn cursor(offset: u64) -> FileCursor {
+    FileCursor {
+        device: 1,
+        inode: 2,
+        head_hash: 3,
+        head_len: 4,
+        offset,
+        backlog_end: 0,
+        path: "/x/eve.json".to_owned(),
+    }
+}
+
+fn batch(sightings: Vec<Sighting>, offset: u64) -> Batch {
+    Batch {
+        lines: sightings.len() as u64,
+        sightings,
+        cursors: vec![cursor(offset)],
+        more: true,
+        ..Batch::new(source())
+    }
+}
+
+/// Sightings in one batch, to alerts with their occurrences, and to what was left out by reason.
+async fn check(sightings: Vec<Sighting>, alerts: &[(&str, i64)], left_out: &[(&str, i64)]) {
+    let bench = Bench::new(64 << 20);
+    let all = sightings.len() as i64;
+    bench.batches.send(batch(sightings, 1)).await.unwrap();
+    let (dir, _store) = bench.drain().await;
+    let reader = Reader::open(dir.path()).unwrap();
+    let mut rows = reader.alerts(&ListFilter::default()).unwrap();
+    rows.reverse();
+    let found: Vec<(String, i64)> =
+        rows.into_iter().map(|a| (a.alert.unwrap().title, a.occurrences)).collect();
+    let wanted: Vec<(String, i64)> = alerts.iter().map(|(t, n)| ((*t).to_owned(), *n)).collect();
+    assert_eq!(found, wanted);
+    let row = reader.overview().unwrap().sources.remove(0);
+    let wanted = left_out.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect();
+    assert_eq!(row.filtered, wanted);
+    assert_eq!(row.new + row.repeats + row.filtered.values().sum::<i64>(), all, "nothing is uncounted");
+    assert_eq!(row.alerts, all);
+}
+
+#[tokio::test]
+async fn repeats_are_folded_and_each_sighting_is_counted() {
+    use Severity::{Critical, Major, Warning};
+    let new = |title, severity| sighting(title, severity, NOW, false);
+    let old = |title, days| sighting(title, Major, NOW.before(DAY * days), true);
+    let below = Reason::Severity.as_str();
+    check(vec![new("a", Major), new("b", Major), new("a", Major)], &[("a", 2), ("b", 1)], &[]).await;
+    // Decided again when its severity changes; still one finding.
+    check(
+        vec![new("a", Warning), new("a", Major), new("a", Warning), new("a", Critical)],
+        &[("a", 2)],
+        &[(below, 2)],
+    )
+    .await;
+    // Only what was there at the first read can be too old, each sighting by its own time.
+    let too_old = Reason::TooOld.as_str();
+    check(vec![old("a", 9), old("a", 2), old("a", 8), old("a", 1)], &[("a", 2)], &[(too_old, 2)]).await;
+    check(vec![sighting("a", Major, NOW.before(DAY * 400), false)], &[("a", 1)], &[]).await;
+}
+
+/// What shares a transaction with the batch that has no room is told so, and tries again.
+async fn until_done<T, F: Future<Output = Result<T, StoreError>>>(mut attempt: impl FnMut() -> F) -> T {
+    loop {
+        match attempt().await {
+            Err(e) if e.is_passing() => tokio::time::sleep(Duration::from_secs(1)).await,
+            other => return other.unwrap(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
+    let bench = Bench::new(8 << 20);
+    let fat = |n: u64| {
+        let all = (0..40).map(|i| {
+            let mut s = sighting(&format!("{n}-{i}"), Severity::Major, NOW, false);
+            s.alert.raw = "x".repeat(12_000);
+            s
+        });
+        batch(all.collect(), n)
+    };
+    let mut sent = 0;
+    while let Ok(Ok(())) =
+        tokio::time::timeout(Duration::from_secs(60), bench.batches.send(fat(sent + 1))).await
+    {
+        sent += 1;
+    }
+    assert!(!bench.intake.is_finished(), "a full store is no end");
+    let stored = || {
+        let overview = Reader::open(bench.dir.path()).unwrap().overview().unwrap();
+        (overview.backlog, overview.sources[0].alerts)
+    };
+    let (backlog, alerts) = stored();
+    assert!(backlog == alerts && backlog < sent as i64 * 40, "{backlog} {alerts} {sent}");
+    let eve = source();
+    let offset = until_done(|| bench.store.remembered(&eve)).await.cursors[0].offset;
+    assert_eq!(offset as i64 * 40, backlog, "the cursor is where the alerts end");
+    // Room comes: what waits here follows, in order, once.
+    let claim = crate::store::op::claim::Claim {
+        desk: DeskName::new("prod").unwrap(),
+        except: Vec::new(),
+        limit: usize::MAX,
+        only_tried: false,
+        min_severity: Severity::Warning,
+        peek: false,
+        now: NOW,
+    };
+    let ids = until_done(|| bench.store.claim(claim.clone())).await;
+    let gone = |c: &crate::store::op::claim::Claimed| crate::store::op::settle::Settled {
+        id: c.id,
+        started_at: NOW,
+        duration_ms: 1,
+        status: None,
+        outcome: crate::store::op::settle::Outcome::There {
+            created: true,
+            sys_id: crate::model::SysId::new(&"0".repeat(32)).unwrap(),
+            number: String::new(),
+            state: String::new(),
+        },
+    };
+    until_done(|| bench.store.settle(ids.iter().map(gone).collect())).await;
+    let (dir, _store) = bench.drain().await;
+    let row = Reader::open(dir.path()).unwrap().overview().unwrap().sources.remove(0);
+    assert_eq!((row.alerts, row.new, row.repeats), (sent as i64 * 40, sent as i64 * 40, 0));
+}

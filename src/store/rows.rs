@@ -1,0 +1,286 @@
+//! What lists and status are made of. Commands print these with `--json`: their names are an interface. No behaviour.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Alert, DeliveryId, Severity, TicketId, Timestamp};
+
+/// What a list shows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListFilter {
+    /// At most so many rows, newest first.
+    #[serde(default)]
+    pub limit: u32,
+    /// This level and every higher one.
+    #[serde(default)]
+    pub min_severity: Option<Severity>,
+    /// Text that the title has in it (any case).
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Only deliveries or tickets in this state.
+    #[serde(default)]
+    pub state: Option<String>,
+}
+
+/// How things are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Overview {
+    /// Sources in the order they were first read.
+    pub sources: Vec<SourceRow>,
+    /// Destinations.
+    pub desks: Vec<DeskRow>,
+    /// The last sync, if there was one.
+    pub last_sync: Option<SyncRow>,
+    /// What a person should know.
+    pub notices: Vec<NoticeRow>,
+    /// Deliveries that wait, over all destinations.
+    pub backlog: i64,
+    /// Deliveries that need a person.
+    pub dead: i64,
+    /// When the oldest waiting delivery was made.
+    pub oldest_pending_at: Option<Timestamp>,
+    /// Alerts that were given up because the buffer was full.
+    pub shed: i64,
+    /// Bytes of the database.
+    pub bytes: u64,
+}
+
+/// A source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// Its name.
+    pub name: String,
+    /// When it was first read; absent when nothing could be read yet.
+    pub first_read_at: Option<Timestamp>,
+    /// When something last came of it.
+    pub last_read_at: Timestamp,
+    /// When the last alert came.
+    pub last_alert_at: Option<Timestamp>,
+    /// What is wrong with it now.
+    pub trouble: Option<String>,
+    /// Lines read.
+    pub lines: i64,
+    /// Alerts among them.
+    pub alerts: i64,
+    /// Findings seen for the first time.
+    pub new: i64,
+    /// Sightings of known findings.
+    pub repeats: i64,
+    /// Alerts that were not forwarded, by reason.
+    pub filtered: BTreeMap<String, i64>,
+    /// Input that was not understood, by reason.
+    pub rejected: BTreeMap<String, i64>,
+}
+
+/// A destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeskRow {
+    /// Its name.
+    pub name: String,
+    /// Deliveries by state, and `created`, `found`, `retries`.
+    pub counts: BTreeMap<String, i64>,
+    /// When it last did what was asked.
+    pub last_ok_at: Option<Timestamp>,
+    /// When it last did not.
+    pub last_error_at: Option<Timestamp>,
+    /// What it said then.
+    pub last_error: Option<String>,
+    /// What of it waits.
+    pub holds: Vec<HoldRow>,
+    /// Requests in the present hour of the budget.
+    pub requests_this_hour: i64,
+}
+
+/// A destination, or one table of it, that waits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HoldRow {
+    /// Empty: the whole destination.
+    pub table: String,
+    /// Since when.
+    pub since_at: Timestamp,
+    /// Until when at least.
+    pub until_at: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// One run of pushing what is due.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SyncRow {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// Why it ran.
+    pub cause: String,
+    /// Tickets created.
+    pub created: i64,
+    /// Tickets found there already.
+    pub found: i64,
+    /// Deliveries to be tried again.
+    pub again: i64,
+    /// Dead letters made.
+    pub dead: i64,
+}
+
+/// What a person should know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NoticeRow {
+    /// What it is about.
+    pub subject: String,
+    /// What is the case.
+    pub text: String,
+    /// What to do.
+    pub remedy: String,
+    /// First seen.
+    pub first_at: Timestamp,
+    /// Last seen.
+    pub last_at: Timestamp,
+    /// How often.
+    pub count: i64,
+}
+
+/// A finding.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AlertRow {
+    /// Its row.
+    pub id: i64,
+    /// 64 hex digits.
+    pub fingerprint: String,
+    /// Which source.
+    pub source: String,
+    /// How often it was seen.
+    pub occurrences: i64,
+    /// By the sensor's clock.
+    pub first_seen_at: Timestamp,
+    /// By the sensor's clock.
+    pub last_seen_at: Timestamp,
+    /// The alert as first recorded; `null` when the row is damaged.
+    pub alert: Option<Alert>,
+}
+
+/// A recent alert that was not forwarded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FilteredRow {
+    /// By the sensor's clock.
+    pub at: Timestamp,
+    /// Which source.
+    pub source: String,
+    /// Why.
+    pub reason: String,
+    /// Severity.
+    pub severity: Severity,
+    /// Engine.
+    pub engine: String,
+    /// First protocol.
+    pub protocol: String,
+    /// Title.
+    pub title: String,
+    /// `10.0.0.1 → 10.0.0.2`.
+    pub parties: String,
+}
+
+/// Recent input that was not understood.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RejectRow {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Which source.
+    pub source: String,
+    /// Why.
+    pub reason: String,
+    /// Where and what.
+    pub detail: String,
+    /// The beginning of it.
+    pub sample: String,
+}
+
+/// A ticket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TicketRow {
+    /// Its row.
+    pub id: TicketId,
+    /// Destination.
+    pub desk: String,
+    /// Table there.
+    pub table: String,
+    /// `INC0010042`; empty until it is there, and on tables without numbers.
+    pub number: String,
+    /// Empty until it is there.
+    pub sys_id: String,
+    /// `opening`, `open`, `closed`, `withdrawn`.
+    pub state: String,
+    /// How many tickets of the same alert were closed before.
+    pub generation: u32,
+    /// The rule that asked for it.
+    pub rule: String,
+    /// When it was confirmed there.
+    pub opened_at: Option<Timestamp>,
+    /// Severity of the alert.
+    pub severity: Severity,
+    /// Title of the alert.
+    pub title: String,
+    /// `10.0.0.1 → 10.0.0.2`.
+    pub parties: String,
+    /// How often the alert was seen.
+    pub occurrences: i64,
+    /// Fingerprint of the alert.
+    pub fingerprint: String,
+}
+
+/// A delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// Its id, for `queue show|retry|drop`.
+    pub id: DeliveryId,
+    /// What it tells.
+    pub payload: String,
+    /// Where it is.
+    pub state: String,
+    /// Destination.
+    pub desk: String,
+    /// Table there.
+    pub table: String,
+    /// Severity of the alert.
+    pub severity: Severity,
+    /// Title of the alert.
+    pub title: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Whether an attempt may have reached the other side without an answer.
+    pub doubtful: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it is due.
+    pub due_at: Timestamp,
+    /// The other side's words of the last failure.
+    pub reason: Option<String>,
+    /// The rule that asked for it.
+    pub rule: String,
+    /// Its attempts, oldest first; only in `queue show`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<AttemptRow>,
+    /// Its alert; only in `queue show`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<Alert>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttemptRow {
+    /// Which.
+    pub n: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration_ms: i64,
+    /// What came of it.
+    pub outcome: String,
+    /// HTTP status.
+    pub status: Option<u16>,
+    /// The ticket's number, or the other side's words.
+    pub message: Option<String>,
+}

@@ -43,6 +43,14 @@ demo *ARGS:
 bench NAME="":
     cargo bench --locked {{ if NAME == "" { "--benches" } else { "--bench " + NAME } }}
 
-# Fuzz one target for some seconds (needs nightly and cargo-fuzz)
-fuzz TARGET SECONDS="60":
-    cargo +nightly fuzz run {{ TARGET }} -- -max_total_time={{ SECONDS }}
+# Fuzz every target, or one, for some seconds each (needs nightly and cargo-fuzz)
+fuzz TARGET="config eve query" SECONDS="60":
+    for target in {{ TARGET }}; do \
+        mkdir -p fuzz/corpus/$target && \
+        cargo +nightly fuzz run $target fuzz/corpus/$target fuzz/seeds/$target -- \
+            -max_total_time={{ SECONDS }} -max_len=8192 -timeout=10 || exit 1; \
+    done
+
+# What the service costs: size, memory, wake-ups, writes, requests
+footprint:
+    tests/footprint.sh

@@ -3,6 +3,7 @@
 //! `OTRELAY_BENCH_QUEUED=1000,10000000` takes other sizes (10 M need 15 GB of disk). For people, not a gate.
 #![expect(clippy::print_stdout, reason = "a table for people")]
 
+#[expect(dead_code, reason = "shared with the other benches")]
 mod machine;
 
 use std::path::Path;

@@ -4,6 +4,7 @@
 //! [-- sync|keys|bits]`; for people, not a gate.
 #![expect(clippy::print_stdout, reason = "a table for people")]
 
+#[expect(dead_code, reason = "shared with the other benches")]
 mod machine;
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Fingerprint to alert, without a random key in an index that is written with every batch.
 //!
-//! A fingerprint is a hash, so an index on it is written all over: measured, that costs four times the writes and the
-//! time (docs/figures.md). So the newest alerts are only in memory, found by a map; when there are [`RUN`] of them,
+//! A fingerprint is a hash, so an index on it is written all over: measured, that costs four times the writes
+//! (docs/figures.md). So the newest alerts are only in memory, found by a map; when there are [`RUN`] of them,
 //! they go into the table `fingerprint` at once and in order, which touches each page once for many entries. The map
 //! is rebuilt at start from the alerts above the mark `indexed_to`. At most [`RUN`] x 24 bytes.
 

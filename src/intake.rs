@@ -17,7 +17,7 @@ use crate::model::{Alert, Engine, Fingerprint, RuleName, Severity, SourceName, T
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Batch, RejectReason, Sighting};
 use crate::store::op::prune::Made;
-use crate::store::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sample};
+use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
 use crate::store::{Store, StoreError};
 
@@ -77,42 +77,54 @@ impl Intake {
         Ok(())
     }
 
-    async fn commit(&self, records: Arc<[Record]>, stop: &CancellationToken) -> Result<Recorded, StoreError> {
+    /// Commits records in their order. What does not fit even after room was made is committed in parts.
+    async fn commit(&self, records: Arc<[Record]>, stop: &CancellationToken) -> Result<(), StoreError> {
+        let mut parts = vec![records];
+        while let Some(part) = parts.pop() {
+            if let Some((first, second)) = self.commit_part(part, stop).await? {
+                parts.push(second);
+                parts.push(first);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits one part, or gives back its halves when it does not fit.
+    async fn commit_part(
+        &self,
+        part: Arc<[Record]>,
+        stop: &CancellationToken,
+    ) -> Result<Option<(Arc<[Record]>, Arc<[Record]>)>, StoreError> {
         let mut told = false;
         loop {
-            match self.store.record(Arc::clone(&records)).await {
+            match self.store.record(Arc::clone(&part)).await {
                 Ok(recorded) => {
                     if recorded.room.is_tight() {
-                        self.make_room().await?;
+                        tell(self.store.make_room().await?);
                     }
-                    return Ok(recorded);
+                    return Ok(None);
                 }
                 Err(e) if e.is_passing() && !stop.is_cancelled() => {
+                    if matches!(e, StoreError::Full(_)) {
+                        if tell(self.store.make_more_room().await?) != Made::default() {
+                            continue;
+                        }
+                        if let Some(halves) = halves(&part) {
+                            return Ok(Some(halves));
+                        }
+                    }
                     if !told {
                         tracing::error!("nothing more is taken in until there is room: {e}");
                         told = true;
                     }
-                    if self.make_room().await? == Made::default() {
-                        tokio::select! {
-                            () = tokio::time::sleep(FULL_WAIT) => {}
-                            () = stop.cancelled() => {}
-                        }
+                    tokio::select! {
+                        () = tokio::time::sleep(FULL_WAIT) => {}
+                        () = stop.cancelled() => {}
                     }
                 }
                 Err(e) => return Err(e),
             }
         }
-    }
-
-    async fn make_room(&self) -> Result<Made, StoreError> {
-        let made = self.store.make_room().await?;
-        if made.given_up > 0 {
-            tracing::error!(
-                alerts = made.given_up,
-                "the buffer is full ([buffer] max_size): undelivered alerts of the lowest severity were given up"
-            );
-        }
-        Ok(made)
     }
 
     /// Turns a batch into what the store has to do. Pure but for the time of receipt.
@@ -187,6 +199,42 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
         rule: RuleName::clone(r.rule_name),
     };
     decision.routes.iter().map(route).collect()
+}
+
+/// Says what was given up.
+fn tell(made: Made) -> Made {
+    if made.given_up > 0 {
+        tracing::error!(
+            alerts = made.given_up,
+            "the buffer is full ([buffer] max_size): undelivered alerts of the lowest severity were given up"
+        );
+    }
+    made
+}
+
+/// Two parts in their order; the cursors go with the last one, so that a power cut between them only reads again what
+/// is then known already. `None`: a single alert.
+fn halves(records: &[Record]) -> Option<(Arc<[Record]>, Arc<[Record]>)> {
+    if let [one] = records {
+        let at = one.entries.len() / 2;
+        if at == 0 {
+            return None;
+        }
+        let first = Record {
+            entries: one.entries[..at].to_vec(),
+            lines: 0,
+            alerts: 0,
+            filtered: Vec::new(),
+            rejected: Vec::new(),
+            cursors: Vec::new(),
+            finished: Vec::new(),
+            ..one.clone()
+        };
+        let second = Record { entries: one.entries[at..].to_vec(), ..one.clone() };
+        return Some((Arc::from([first]), Arc::from([second])));
+    }
+    let (first, second) = records.split_at(records.len() / 2);
+    (!first.is_empty()).then(|| (Arc::from(first), Arc::from(second)))
 }
 
 /// What decides the same way within a batch: a fingerprint can change its severity between two sightings (a changed

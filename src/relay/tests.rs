@@ -385,7 +385,7 @@ async fn a_stop_in_mid_run_leaves_nothing_claimed() {
     let mut site = Site::one();
     site.record_many(30).await;
     site.start();
-    pass(Duration::from_millis(120)).await;
+    pass(FIRST_SYNC + Duration::from_millis(120)).await;
     site.stop().await;
     let sent = site.desk().titles().len();
     assert!((1..10).contains(&sent), "{sent}");
@@ -403,7 +403,7 @@ async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
     let mut site = Site::new(&["prod"], |_, desks| desks[0].lag = Duration::from_secs(5));
     site.record_many(1).await;
     site.start();
-    pass(Duration::from_millis(75)).await;
+    pass(FIRST_SYNC + Duration::from_millis(75)).await;
     site.kill();
     let claim = site.in_state(DeliveryState::Claimed);
     assert_eq!(claim.len(), 1);

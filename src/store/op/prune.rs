@@ -26,6 +26,8 @@ struct Prune {
 struct Shed {
     /// Whether undelivered findings may go.
     give_up: bool,
+    /// Even when there seems to be room.
+    anyway: bool,
 }
 
 /// What making room came to.
@@ -77,13 +79,26 @@ impl Store {
     /// # Errors
     /// [`StoreError`] that is not passing.
     pub async fn make_room(&self) -> Result<Made, StoreError> {
+        self.make_room_step(false).await
+    }
+
+    /// After something did not fit: as [`Self::make_room`], but one step at least, however much room there seems to be.
+    ///
+    /// # Errors
+    /// [`StoreError`] that is not passing.
+    pub async fn make_more_room(&self) -> Result<Made, StoreError> {
+        self.make_room_step(true).await
+    }
+
+    async fn make_room_step(&self, mut anyway: bool) -> Result<Made, StoreError> {
         let give_up = self.shared.settings.when_full == WhenFull::ShedLowest;
         let mut made = Made::default();
         loop {
-            match self.call(Shed { give_up }).await {
+            match self.call(Shed { give_up, anyway }).await {
                 Ok((room, step)) => {
                     made.forgotten += step.forgotten;
                     made.given_up += step.given_up;
+                    anyway = false;
                     if !room.is_tight() || step == Made::default() {
                         return Ok(made);
                     }
@@ -164,7 +179,7 @@ impl Operation for Shed {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(Room, Made), StoreError> {
         let now = room(tx)?;
-        if !now.is_tight() {
+        if !now.is_tight() && !self.anyway {
             return Ok((now, Made::default()));
         }
         let settled = pick(

@@ -94,7 +94,7 @@ impl Intake {
         &self,
         part: Arc<[Record]>,
         stop: &CancellationToken,
-    ) -> Result<Option<(Arc<[Record]>, Arc<[Record]>)>, StoreError> {
+    ) -> Result<Option<Halves>, StoreError> {
         let mut told = false;
         loop {
             match self.store.record(Arc::clone(&part)).await {
@@ -212,25 +212,33 @@ fn tell(made: Made) -> Made {
     made
 }
 
+type Halves = (Arc<[Record]>, Arc<[Record]>);
+
 /// Two parts in their order; the cursors go with the last one, so that a power cut between them only reads again what
 /// is then known already. `None`: a single alert.
-fn halves(records: &[Record]) -> Option<(Arc<[Record]>, Arc<[Record]>)> {
+fn halves(records: &[Record]) -> Option<Halves> {
     if let [one] = records {
         let at = one.entries.len() / 2;
         if at == 0 {
             return None;
         }
+        let entries = one.entries[..at].to_vec();
+        let alerts = entries.iter().map(|e| e.occurrences).sum();
         let first = Record {
-            entries: one.entries[..at].to_vec(),
+            entries,
+            alerts,
             lines: 0,
-            alerts: 0,
             filtered: Vec::new(),
             rejected: Vec::new(),
             cursors: Vec::new(),
             finished: Vec::new(),
             ..one.clone()
         };
-        let second = Record { entries: one.entries[at..].to_vec(), ..one.clone() };
+        let second = Record {
+            entries: one.entries[at..].to_vec(),
+            alerts: one.alerts.saturating_sub(alerts),
+            ..one.clone()
+        };
         return Some((Arc::from([first]), Arc::from([second])));
     }
     let (first, second) = records.split_at(records.len() / 2);

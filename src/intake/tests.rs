@@ -191,7 +191,8 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
     assert!(backlog == alerts && backlog < sent as i64 * 40, "{backlog} {alerts} {sent}");
     let eve = source();
     let offset = until_done(|| bench.store.remembered(&eve)).await.cursors[0].offset;
-    assert_eq!(offset as i64 * 40, backlog, "the cursor is where the alerts end");
+    // A batch that fits in part is stored in part; its cursor comes with the rest.
+    assert!((backlog - 39..=backlog).contains(&(offset as i64 * 40)), "{offset} {backlog}");
     // Room comes: what waits here follows, in order, once.
     let claim = crate::store::op::claim::Claim {
         desk: DeskName::new("prod").unwrap(),

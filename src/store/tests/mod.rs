@@ -354,7 +354,7 @@ async fn cursors_and_samples_come_with_their_alerts() {
     let source = SourceName::new("eve").unwrap();
     let remembered = bench.store.remembered(&source).await.unwrap();
     assert!(remembered.read_before);
-    assert_eq!(remembered.cursors, [cursor.clone()]);
+    assert_eq!(remembered.cursors, std::slice::from_ref(&cursor));
     let overview = bench.reader().overview().unwrap();
     assert_eq!(overview.sources[0].filtered["below every rule's severity"], 300);
     assert_eq!(overview.sources[0].rejected["malformed"], 2);

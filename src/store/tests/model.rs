@@ -117,7 +117,9 @@ async fn agree(steps: Vec<Step>) {
         match step {
             Step::See(seen) => {
                 bench.record(seen.iter().map(|(n, s)| entry(u32::from(*n), *s)).collect()).await;
-                seen.iter().for_each(|(n, s)| model.see(*n, *s, now));
+                for (n, s) in &seen {
+                    model.see(*n, *s, now);
+                }
             }
             Step::Claim(limit) => {
                 let real = bench.claim(limit).await;

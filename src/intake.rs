@@ -100,7 +100,7 @@ impl Intake {
             match self.store.record(Arc::clone(&part)).await {
                 Ok(recorded) => {
                     if recorded.room.is_tight() {
-                        tell(self.store.make_room().await?);
+                        self.until_room(stop).await?;
                     }
                     return Ok(None);
                 }
@@ -109,7 +109,9 @@ impl Intake {
                         if tell(self.store.make_more_room().await?) != Made::default() {
                             continue;
                         }
-                        if let Some(halves) = halves(&part) {
+                        // What is left of a tight buffer belongs to the relay: without it nothing could leave.
+                        let tight = self.store.room().await?.is_tight();
+                        if let Some(halves) = halves(&part).filter(|_| !tight) {
                             return Ok(Some(halves));
                         }
                     }
@@ -117,14 +119,28 @@ impl Intake {
                         tracing::error!("nothing more is taken in until there is room: {e}");
                         told = true;
                     }
-                    tokio::select! {
-                        () = tokio::time::sleep(FULL_WAIT) => {}
-                        () = stop.cancelled() => {}
-                    }
+                    wait(stop).await;
                 }
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Makes room by the policy; where the policy makes none, waits until the relay has.
+    async fn until_room(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let mut told = false;
+        tell(self.store.make_room().await?);
+        while self.store.room().await?.is_tight() && !stop.is_cancelled() {
+            if !told {
+                tracing::error!(
+                    "the buffer is nine tenths full; nothing more is taken in until there is room"
+                );
+                told = true;
+            }
+            wait(stop).await;
+            tell(self.store.make_room().await?);
+        }
+        Ok(())
     }
 
     /// Turns a batch into what the store has to do. Pure but for the time of receipt.
@@ -199,6 +215,13 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
         rule: RuleName::clone(r.rule_name),
     };
     decision.routes.iter().map(route).collect()
+}
+
+async fn wait(stop: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(FULL_WAIT) => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Says what was given up.

@@ -21,7 +21,7 @@ pub(crate) enum Reply {
 pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
     let mut text = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        text.extend([name, ": ", value, "\r\n"]);
     }
     Reply::Bytes(format!("{text}\r\n{body}").into_bytes())
 }

@@ -523,9 +523,10 @@ async fn no_secret_gets_into_an_error() {
                 let desk = desk(&stub, auth.clone());
                 let mut texts = format!("{desk:?} {auth:?}");
                 for error in [find(&desk, 1).await.unwrap_err(), desk.open(&order()).await.unwrap_err()] {
-                    texts.push_str(&format!("{error} {error:?} {}", error.remedy));
+                    texts += &[error.to_string(), format!("{error:?}"), error.remedy.clone()].join(" ");
                 }
-                texts.push_str(&format!("{desk:?}"));
+                let shown = format!("{desk:?}");
+                texts += &shown;
                 for canary in ["canary", "Y2FuYXJ5"] {
                     assert!(!texts.contains(canary), "{canary} at {status} in {texts}");
                 }

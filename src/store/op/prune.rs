@@ -23,6 +23,8 @@ struct Prune {
     now: Timestamp,
 }
 
+struct RoomNow;
+
 struct Shed {
     /// Whether undelivered findings may go.
     give_up: bool,
@@ -82,6 +84,20 @@ impl Store {
         self.make_room_step(false).await
     }
 
+    /// How full the buffer is.
+    ///
+    /// # Errors
+    /// [`StoreError`] that is not passing.
+    pub async fn room(&self) -> Result<Room, StoreError> {
+        loop {
+            match self.call(RoomNow).await {
+                // It shared a transaction with something that had no room.
+                Err(e) if e.is_passing() => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+                room => return room,
+            }
+        }
+    }
+
     /// After something did not fit: as [`Self::make_room`], but one step at least, however much room there seems to be.
     ///
     /// # Errors
@@ -114,6 +130,14 @@ pub(super) fn room(tx: &Tx<'_>) -> Result<Room, StoreError> {
     let get = |name: &str| tx.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (pages, free) = (get("page_count")?, get("freelist_count")?);
     Ok(Room { used: (pages - free) as u64 * 4096, limit: tx.pages as u64 * 4096 })
+}
+
+impl Operation for RoomNow {
+    type Output = Room;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Room, StoreError> {
+        room(tx)
+    }
 }
 
 /// Nothing of it is waiting.

@@ -1,7 +1,8 @@
 //! Whether the store grows slower as the backlog grows: claim 10, settle 10, insert 10, with 1 000 to 1 000 000
 //! deliveries queued, and how long it takes to open. Goal: at most 1.25 times. `cargo bench --bench backlog`;
-//! OTRELAY_BENCH_QUEUED=1000,10000000 takes other sizes (10 M need 15 GB of disk). For people, not a gate.
+//! `OTRELAY_BENCH_QUEUED=1000,10000000` takes other sizes (10 M need 15 GB of disk). For people, not a gate.
 #![expect(clippy::print_stdout, reason = "a table for people")]
+#![expect(clippy::disallowed_methods, reason = "benches measure real time")]
 
 #[expect(dead_code, reason = "shared with the other benches")]
 mod machine;

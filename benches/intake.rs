@@ -1,7 +1,7 @@
 //! The whole way in: an EVE file on disk, through tail, rules and intake, durably into the store (`synchronous=FULL`).
 //! Goals: 60 000 alerts a second of CPU, 45 000 of wall time, 1.5 million lines a second of CPU where 2 % are alerts,
 //! 3 000 bytes written per alert. `cargo bench --bench intake [-- alerts|storm|mixed]`; for people, not a gate.
-//! OTRELAY_BENCH_LINES sets the number of lines (200 000), OTRELAY_BENCH_RUNS the runs of each (5). A slow card:
+//! `OTRELAY_BENCH_LINES` sets the number of lines (200 000), `OTRELAY_BENCH_RUNS` the runs of each (5). A slow card:
 //! `strace -f --seccomp-bpf -e trace=fdatasync -e inject=fdatasync:delay_exit=20000` before the bench's program.
 #![expect(clippy::print_stdout, reason = "a table for people")]
 

@@ -35,6 +35,7 @@ pub(crate) fn cpu() -> Duration {
 }
 
 impl Reading {
+    #[expect(clippy::disallowed_methods, reason = "benches measure real time")]
     /// Reads them; `database` is an SQLite database in WAL mode that is open.
     pub(crate) fn take(database: &Path) -> Self {
         let io = fs::read_to_string("/proc/self/io").expect("Linux");

@@ -70,7 +70,7 @@ fn open(dir: &Path) -> (Store, store::Writer) {
     let settings = store::Settings {
         dir: dir.to_owned(),
         max_size: 64 << 30,
-        keep_delivered: Duration::from_secs(86_400),
+        keep_delivered: Duration::from_hours(24),
         when_full: WhenFull::Refuse,
     };
     let clock: SharedClock = Arc::new(SystemClock);

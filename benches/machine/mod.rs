@@ -56,7 +56,7 @@ impl Reading {
     pub(crate) fn until(&self, later: &Self) -> Cost {
         Cost {
             wall: later.at - self.at,
-            cpu: later.cpu - self.cpu,
+            cpu: later.cpu.saturating_sub(self.cpu),
             wchar: later.wchar - self.wchar,
             write_bytes: later.write_bytes - self.write_bytes,
             commits: later.commits.wrapping_sub(self.commits),

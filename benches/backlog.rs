@@ -2,6 +2,7 @@
 //! deliveries queued, and how long it takes to open. Goal: at most 1.25 times. `cargo bench --bench backlog`;
 //! `OTRELAY_BENCH_QUEUED=1000,10000000` takes other sizes (10 M need 15 GB of disk). For people, not a gate.
 #![expect(clippy::print_stdout, reason = "a table for people")]
+#![expect(clippy::disallowed_methods, reason = "benches measure real time")]
 
 #[expect(dead_code, reason = "shared with the other benches")]
 mod machine;
@@ -69,7 +70,7 @@ fn open(dir: &Path) -> (Store, store::Writer) {
     let settings = store::Settings {
         dir: dir.to_owned(),
         max_size: 64 << 30,
-        keep_delivered: Duration::from_secs(86_400),
+        keep_delivered: Duration::from_hours(24),
         when_full: WhenFull::Refuse,
     };
     let clock: SharedClock = Arc::new(SystemClock);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What the service costs the machine: size, memory, threads, wake-ups, writes, time to start, requests. Prints one line
 # for each figure with its goal, PASS or MISS; docs/figures.md has the goals. Ends with 1 only when a bound is broken
-# by more than its margin (column `gate`: the goal and a tenth to a quarter more; where a
-# goal is missed so far, what is reached and a tenth, so that it does not get worse); times are shown and never gated, because the machines of CI are noisy.
+# by more than its margin (column `gate`: the goal and a tenth to a quarter more; where a goal is missed so far, what is
+# reached and a tenth, so that it does not get worse). Times are shown and never gated: the machines of CI are noisy.
 #
 #   tests/footprint.sh                 builds the release first
 #   OTRELAY=/usr/bin/otrelay tests/footprint.sh

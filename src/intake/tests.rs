@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::model::{AlertKind, AlertState, DeskName, Endpoint, FileCursor, Identity, Protocol, TableName};
+use crate::model::{DeskName, FileCursor, Identity, TableName};
 use crate::rules::{ActionSettings, RuleSettings};
 use crate::store::{ListFilter, Reader, Settings as Buffer, WhenFull};
 
@@ -69,26 +69,7 @@ fn source() -> SourceName {
 }
 
 fn sighting(title: &str, severity: Severity, time: Timestamp, backlog: bool) -> Sighting {
-    let alert = Alert {
-        id: None,
-        time,
-        received_at: NOW,
-        title: title.to_owned(),
-        message: String::new(),
-        severity,
-        engine: Engine::Anomaly,
-        protocols: vec![Protocol::named("modbus")],
-        category: None,
-        source: Endpoint::default(),
-        destination: Endpoint::default(),
-        sensor: "s".to_owned(),
-        site: None,
-        zone: None,
-        state: AlertState::Raised,
-        kind: AlertKind::Alert,
-        references: Vec::new(),
-        raw: String::new(),
-    };
+    let alert = Alert { received_at: NOW, ..Alert::sample(title, severity, time) };
     let fingerprint = Fingerprint::derive("a", &source(), &Identity::Own(title));
     Sighting { alert, fingerprint, backlog }
 }

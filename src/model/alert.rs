@@ -203,6 +203,33 @@ impl Alert {
     }
 }
 
+#[cfg(test)]
+impl Alert {
+    /// An alert for tests of every room: what it says beside title, severity and time does not matter to them.
+    pub(crate) fn sample(title: &str, severity: Severity, time: Timestamp) -> Self {
+        Self {
+            id: None,
+            time,
+            received_at: time,
+            title: title.to_owned(),
+            message: String::new(),
+            severity,
+            engine: Engine::Anomaly,
+            protocols: vec![Protocol::named("modbus")],
+            category: None,
+            source: Endpoint::default(),
+            destination: Endpoint::default(),
+            sensor: "s".to_owned(),
+            site: None,
+            zone: None,
+            state: AlertState::Raised,
+            kind: AlertKind::Alert,
+            references: Vec::new(),
+            raw: String::new(),
+        }
+    }
+}
+
 /// What makes two sightings the same finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity<'a> {

@@ -10,10 +10,7 @@ use tokio::task::JoinHandle;
 use self::fake::{FakeDesk, Fault, SharedDesk, TitleOnly, severity};
 use super::*;
 use crate::clock::Clock;
-use crate::model::{
-    Alert, AlertKind, AlertState, DeliveryState, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity,
-    SourceName, TableName,
-};
+use crate::model::{Alert, DeliveryState, Fingerprint, Identity, RuleName, Severity, SourceName, TableName};
 use crate::store::op::claim::Claim;
 use crate::store::op::record::{Entry, Record, Routed};
 use crate::store::{ListFilter, Overview, Reader, WhenFull};
@@ -168,26 +165,7 @@ impl Site {
 }
 
 fn entry(title: &str, severity: Severity, desk: &str, table: &str) -> Entry {
-    let alert = Alert {
-        id: None,
-        time: NOW,
-        received_at: NOW,
-        title: title.to_owned(),
-        message: String::new(),
-        severity,
-        engine: Engine::Anomaly,
-        protocols: Vec::new(),
-        category: None,
-        source: Endpoint::default(),
-        destination: Endpoint::default(),
-        sensor: "s".to_owned(),
-        site: None,
-        zone: None,
-        state: AlertState::Raised,
-        kind: AlertKind::Alert,
-        references: Vec::new(),
-        raw: String::new(),
-    };
+    let alert = Alert { protocols: Vec::new(), ..Alert::sample(title, severity, NOW) };
     Entry {
         fingerprint: Fingerprint::derive("a", &SourceName::new("eve").unwrap(), &Identity::Own(title)),
         alert,

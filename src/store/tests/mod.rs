@@ -16,8 +16,8 @@ use super::op::settle::{Outcome, Settled};
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{
-    Alert, AlertKind, AlertState, DeliveryId, DeliveryState, DeskName, Endpoint, Engine, FileCursor,
-    Fingerprint, Identity, Protocol, RuleName, Severity, SourceName, SysId, TableName, Timestamp,
+    Alert, DeliveryId, DeliveryState, DeskName, Engine, FileCursor, Fingerprint, Identity, RuleName,
+    Severity, SourceName, SysId, TableName, Timestamp,
 };
 
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
@@ -118,26 +118,8 @@ pub(super) fn routed(table: &str) -> Routed {
 }
 
 pub(super) fn alert(n: u32, severity: Severity) -> Alert {
-    Alert {
-        id: None,
-        time: NOW,
-        received_at: NOW,
-        title: format!("alert {n}"),
-        message: "m".to_owned(),
-        severity,
-        engine: Engine::Anomaly,
-        protocols: vec![Protocol::named("modbus")],
-        category: None,
-        source: Endpoint::default(),
-        destination: Endpoint::default(),
-        sensor: "s".to_owned(),
-        site: None,
-        zone: None,
-        state: AlertState::Raised,
-        kind: AlertKind::Alert,
-        references: Vec::new(),
-        raw: "{}".to_owned(),
-    }
+    let sample = Alert::sample(&format!("alert {n}"), severity, NOW);
+    Alert { message: "m".to_owned(), raw: "{}".to_owned(), ..sample }
 }
 
 pub(super) fn fingerprint(n: u32) -> Fingerprint {

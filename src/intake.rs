@@ -106,14 +106,16 @@ impl Intake {
                 }
                 Err(e) if e.is_passing() && !stop.is_cancelled() => {
                     if matches!(e, StoreError::Full(_)) {
-                        if tell(self.store.make_more_room().await?) != Made::default() {
-                            continue;
-                        }
-                        // What is left of a tight buffer belongs to the relay: without it nothing could leave.
-                        let tight = self.store.room().await?.is_tight();
-                        if let Some(halves) = halves(&part).filter(|_| !tight) {
+                        if self.store.room().await?.is_tight() {
+                            // What is left of a tight buffer belongs to the relay: without it nothing could leave.
+                            if tell(self.store.make_room().await?) != Made::default() {
+                                continue;
+                            }
+                        } else if let Some(halves) = halves(&part) {
                             return Ok(Some(halves));
                         }
+                        // A single alert does not fit though the buffer is not tight: the disk is full. Giving
+                        // anything up would not help; the file is the buffer until there is room.
                     }
                     if !told {
                         tracing::error!("nothing more is taken in until there is room: {e}");

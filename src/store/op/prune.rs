@@ -28,8 +28,6 @@ struct RoomNow;
 struct Shed {
     /// Whether undelivered findings may go.
     give_up: bool,
-    /// Even when there seems to be room.
-    anyway: bool,
 }
 
 /// What making room came to.
@@ -81,7 +79,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`] that is not passing.
     pub async fn make_room(&self) -> Result<Made, StoreError> {
-        self.make_room_step(false).await
+        let give_up = self.shared.settings.when_full == WhenFull::ShedLowest;
+        let mut made = Made::default();
+        loop {
+            match self.call(Shed { give_up }).await {
+                Ok((room, step)) => {
+                    made.forgotten += step.forgotten;
+                    made.given_up += step.given_up;
+                    if !room.is_tight() || step == Made::default() {
+                        return Ok(made);
+                    }
+                }
+                Err(e) if e.is_passing() => return Ok(made),
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// How full the buffer is.
@@ -94,33 +106,6 @@ impl Store {
                 // It shared a transaction with something that had no room.
                 Err(e) if e.is_passing() => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
                 room => return room,
-            }
-        }
-    }
-
-    /// After something did not fit: as [`Self::make_room`], but one step at least, however much room there seems to be.
-    ///
-    /// # Errors
-    /// [`StoreError`] that is not passing.
-    pub async fn make_more_room(&self) -> Result<Made, StoreError> {
-        self.make_room_step(true).await
-    }
-
-    async fn make_room_step(&self, mut anyway: bool) -> Result<Made, StoreError> {
-        let give_up = self.shared.settings.when_full == WhenFull::ShedLowest;
-        let mut made = Made::default();
-        loop {
-            match self.call(Shed { give_up, anyway }).await {
-                Ok((room, step)) => {
-                    made.forgotten += step.forgotten;
-                    made.given_up += step.given_up;
-                    anyway = false;
-                    if !room.is_tight() || step == Made::default() {
-                        return Ok(made);
-                    }
-                }
-                Err(e) if e.is_passing() => return Ok(made),
-                Err(e) => return Err(e),
             }
         }
     }
@@ -203,7 +188,7 @@ impl Operation for Shed {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(Room, Made), StoreError> {
         let now = room(tx)?;
-        if !now.is_tight() && !self.anyway {
+        if !now.is_tight() {
             return Ok((now, Made::default()));
         }
         let settled = pick(

@@ -30,6 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 AGENT, SOURCE, DESK, TABLE = "faults", "eve", "sim", "incident"
 # What the simulator lets in.
 USER, PASSWORD = "admin", "admin"
+BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 SID, SERVER = 1000001, "10.40.1.11"
 
 # Exit codes, as design and systemd unit have them.
@@ -65,11 +66,15 @@ def source_ip(number):
     return f"10.{128 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
+def fingerprint(agent, number):
+    identity = [agent, SOURCE, "derived", f"1:{SID}", source_ip(number), SERVER, "modbus"]
+    return hashlib.sha256(b"".join(part(p) for p in identity)).digest()
+
+
 def keys(agent, number, generation=0):
     """`correlation_id` and `sys_id` of the ticket for alert `number`."""
-    identity = [agent, SOURCE, "derived", f"1:{SID}", source_ip(number), SERVER, "modbus"]
-    fingerprint = hashlib.sha256(b"".join(part(p) for p in identity)).digest()
-    digest = hashlib.sha256(fingerprint + part(DESK) + part(TABLE) + struct.pack(">I", generation)).hexdigest()
+    finding = fingerprint(agent, number)
+    digest = hashlib.sha256(finding + part(DESK) + part(TABLE) + struct.pack(">I", generation)).hexdigest()
     return "otrelay-" + digest[:32], digest[32:]
 
 
@@ -77,8 +82,17 @@ def title(number):
     return f"PLANT numbered alert {number:06}"
 
 
-def eve_line(number, micros):
-    """One alert; no two lines are alike, so that no two files begin alike."""
+def padding(number, size):
+    """Text that cannot be packed, the same for the same number."""
+    text, n = "", 0
+    while len(text) < size:
+        text += base64.b64encode(hashlib.sha512(f"{number} {n}".encode()).digest()).decode()
+        n += 1
+    return text[:size]
+
+
+def eve_line(number, micros, pad=0):
+    """One alert; no two lines are alike, so that no two files begin alike. `pad`: so many bytes more."""
     seconds, fraction = divmod(micros, 1_000_000)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:06}+0000"
     return json.dumps({
@@ -87,7 +101,7 @@ def eve_line(number, micros):
         "proto": "TCP",
         "alert": {"action": "allowed", "gid": 1, "signature_id": SID, "rev": 1, "signature": title(number),
                   "category": "Misc Attack", "severity": 1},
-        "app_proto": "modbus", "direction": "to_server",
+        "app_proto": "modbus", "direction": "to_server", **({"payload": padding(number, pad)} if pad else {}),
     }, separators=(",", ":")) + "\n"
 
 
@@ -103,6 +117,15 @@ class Simulator:
     """`otrelay simulate` on a free port of loopback."""
 
     def __init__(self, directory, seed, fault=None):
+        for attempt in range(5):
+            try:
+                return self.start(directory, seed, fault)
+            except Failed:
+                # Somebody else was given the port in between.
+                if attempt == 4 or "in use" not in tail(self.log):
+                    raise
+
+    def start(self, directory, seed, fault):
         self.port = free_port()
         self.log = directory / "simulator.log"
         command = [binary(), "simulate", "--listen", f"127.0.0.1:{self.port}", "--seed", str(seed)]
@@ -129,7 +152,7 @@ class Simulator:
     def ask(self, path, method="GET", **params):
         """One request; asked again when the simulator's own faults get in the way."""
         request = urllib.request.Request(f"{self.url}{path}?{urllib.parse.urlencode(params)}", method=method)
-        request.add_header("Authorization", "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
+        request.add_header("Authorization", BASIC)
         request.add_header("Accept", "application/json")
         for attempt in range(50):
             try:
@@ -174,13 +197,15 @@ class Simulator:
 class Agent:
     """A config, a state directory and a directory of EVE files; processes of otrelay come and go."""
 
-    def __init__(self, directory, url, name=AGENT):
+    def __init__(self, directory, url, name=AGENT, eve=None, more=""):
+        """`eve`: files that are another agent's too. `more`: further tables of the config."""
         self.name = name
-        self.eve = directory / "eve"
+        self.eve = eve or directory / "eve"
         self.log = directory / "agent.log"
         self.config = directory / "otrelay.toml"
-        self.eve.mkdir(parents=True)
-        state = directory / "state"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.eve.mkdir(exist_ok=True)
+        state = self.state = directory / "state"
         state.mkdir(mode=0o700)
         secret = directory / "password"
         secret.touch(mode=0o600)
@@ -215,7 +240,7 @@ table = "{TABLE}"
 
 [rule.action.fields]
 short_description = "{{{{ title }}}}"
-""")
+{more}""")
         # The control socket must not be that of a service on this machine.
         self.environment = {k: v for k, v in os.environ.items()
                             if k not in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "OTRELAY_CONFIG")}
@@ -259,8 +284,8 @@ short_description = "{{{{ title }}}}"
 class Feeder:
     """Writes numbered alerts as a sensor does, and rotates as its administrator does."""
 
-    def __init__(self, directory, rng, numbers=None):
-        self.directory, self.rng = directory, rng
+    def __init__(self, directory, rng, numbers=None, pad=0, repeats=True):
+        self.directory, self.rng, self.pad, self.repeats = directory, rng, pad, repeats
         self.written, self.lines, self.rotations = set(), 0, []
         self.path = directory / "eve.json"
         self.file = open(self.path, "ab", buffering=0)
@@ -273,7 +298,7 @@ class Feeder:
 
     def line(self, number):
         self.micros += 1 + self.rng.randrange(1_000_000)
-        return eve_line(number, self.micros).encode()
+        return eve_line(number, self.micros, self.pad).encode()
 
     def write(self, data):
         """Now and then in two pieces: a reader must not take half a line for one."""
@@ -291,7 +316,7 @@ class Feeder:
                 self.write(other_line(self.micros).encode())
                 self.lines += 1
             number, self.next = self.next, self.next + 1
-            again = [self.rng.randrange(self.next) for _ in range(self.rng.choice((0, 0, 0, 1, 2)))]
+            again = [self.rng.randrange(self.next) for _ in range(self.rng.choice((0, 0, 0, 1, 2) if self.repeats else (0,)))]
             for n in [number, *again]:
                 self.write(self.line(n))
                 self.lines += 1
@@ -417,10 +442,11 @@ def tail(path, lines=30):
 
 
 class Scratch:
-    """A directory that goes away, unless the run failed or KEEP is set."""
+    """A directory that goes away, unless the run failed or KEEP is set. `memory`: not on a disk, where there is such."""
 
-    def __init__(self, name):
-        self.path = pathlib.Path(tempfile.mkdtemp(prefix=f"otrelay-{name}-"))
+    def __init__(self, name, memory=False):
+        place = "/dev/shm" if memory and os.access("/dev/shm", os.W_OK) else None
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix=f"otrelay-{name}-", dir=place))
 
     def __enter__(self):
         return self.path

@@ -23,10 +23,9 @@ def change(file, event):
 
 
 class Disk:
-    """`honest=False` is a disk that says that it synced and did not: the judge has to see that (images.py --self-test)."""
+    """`files` are on the disk before the first event."""
 
-    def __init__(self, files=None, inodes=None, honest=True):
-        self.honest = honest
+    def __init__(self, files=None, inodes=None):
         self.durable, self.pending, self.done = {}, {}, {}
         # Names on the disk, and changes of names that no sync of their directory has covered.
         self.names, self.moves = {}, []
@@ -40,7 +39,7 @@ class Disk:
             self.pending.setdefault(event[1], []).append(event)
         elif kind in ("create", "mkdir", "unlink", "rename"):
             self.moves.append(event)
-        elif kind == "sync" and self.honest:
+        elif kind == "sync":
             # Only what was written when the sync began.
             inode, upto = event[1], event[2]
             writes, done = self.pending.get(inode, []), self.done.get(inode, 0)
@@ -50,7 +49,7 @@ class Disk:
                 change(file, write)
             self.done[inode] = done + len(covered)
             self.pending[inode] = rest
-        elif kind == "sync-dir" and self.honest:
+        elif kind == "sync-dir":
             here = [m for m in self.moves if self.within(m, event[1])]
             self.moves = [m for m in self.moves if not self.within(m, event[1])]
             for move in here:

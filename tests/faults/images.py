@@ -41,9 +41,9 @@ def lay(image, directory):
         place.write_bytes(content)
 
 
-def replay(recording, upto, honest=True):
+def replay(recording, upto):
     """The disk and the promises after so many events."""
-    disk, promised = recording.disk(honest), recording.promised.copy()
+    disk, promised = recording.disk(), recording.promised.copy()
     for event in recording.events[:upto]:
         disk.apply(event)
         promised.take(event)
@@ -56,9 +56,9 @@ def plan(recording, count, rng):
     return sorted((event, number) for event, n in often.items() for number in range(n))
 
 
-def sweep(recording, images, seed, scratch, honest=True, enough=20):
+def sweep(recording, images, seed, scratch, enough=20):
     """Judges images in the order of their events. Gives those that are wrong, and a checksum of each."""
-    disk, promised = recording.disk(honest), recording.promised.copy()
+    disk, promised = recording.disk(), recording.promised.copy()
     at, wrong, sums = 0, [], set()
     for event, number in images:
         for happened in recording.events[at:event]:
@@ -82,24 +82,29 @@ def sweep(recording, images, seed, scratch, honest=True, enough=20):
     return wrong, sums
 
 
+# Of the processes that judge: they get it by being forked, since a recording is large.
+JUDGED = []
+
+
 def worker(task):
-    recording, images, seed, scratch, honest = task
-    return sweep(recording, images, seed, scratch, honest)
+    index, images, seed, scratch = task
+    return sweep(JUDGED[index], images, seed, scratch)
 
 
-def judge_all(recordings, counts, seed, scratch, honest=True):
+def judge_all(recordings, counts, seed, scratch):
     """All images of all recordings, on all cores. Gives (recording, event, number, what) of the wrong ones, their count
     and how many are different ones."""
     tasks = []
-    for recording in recordings:
+    for index, recording in enumerate(recordings):
         images = plan(recording, counts[recording.name], random.Random(f"{seed}:{recording.name}"))
         size = max(50, len(images) // 8 + 1)
-        tasks += [(recording, images[n:n + size], seed, scratch, honest) for n in range(0, len(images), size)]
+        tasks += [(index, images[n:n + size], seed, scratch) for n in range(0, len(images), size)]
     wrong, sums = [], collections.defaultdict(set)
+    JUDGED[:] = recordings
     with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
         for task, (bad, found) in zip(tasks, pool.imap(worker, tasks)):
-            wrong += [(task[0], *w) for w in bad]
-            sums[task[0].name] |= found
+            wrong += [(recordings[task[0]], *w) for w in bad]
+            sums[task[0]] |= found
     return wrong, sum(len(t[1]) for t in tasks), sum(len(s) for s in sums.values())
 
 
@@ -271,28 +276,28 @@ def again(recoveries, budget, scratch):
     return wrong, images, different
 
 
+class Lying:
+    """A disk that does not do one kind of sync."""
+
+    ENDS = {"wal": "-wal", "database": ".db"}
+
+    def __init__(self, recording, deaf):
+        names = {e[2]: e[1] for e in recording.events if e[0] == "create"}
+        self.deaf, self.disk = deaf, recording.disk
+        self.events = [e for e in recording.events if not self.ignores(e, names)]
+        self.name, self.sources, self.promised = f"{recording.name}-{deaf}", recording.sources, recording.promised
+
+    def ignores(self, event, names):
+        if event[0] == "sync-dir":
+            return self.deaf in ("all", "directory")
+        if event[0] != "sync":
+            return False
+        return self.deaf == "all" or self.deaf in self.ENDS and names[event[1]].endswith(self.ENDS[self.deaf])
+
+
 def self_test(recordings, budget, scratch):
     """A judge that never complains is worth nothing: on disks that lie it has to."""
-    class Lying:
-        """A disk that does not do one kind of sync."""
-
-        def __init__(self, recording, deaf):
-            self.recording, self.deaf = recording, deaf
-            names = {e[2]: e[1] for e in recording.events if e[0] == "create"}
-            self.events = [e for e in recording.events if not self.ignores(e, names)]
-            self.name, self.sources, self.promised = f"{recording.name}-{deaf}", recording.sources, recording.promised
-
-        def ignores(self, event, names):
-            if event[0] == "sync-dir":
-                return self.deaf in ("all", "directory")
-            if event[0] != "sync":
-                return False
-            return self.deaf == "all" or names.get(event[1], "").endswith({"wal": "-wal", "database": ".db"}.get(self.deaf, "?"))
-
-        def disk(self, honest):
-            return self.recording.disk(honest)
-
-    few = max(200, budget.images // 20)
+    few = min(200, max(40, budget.images // 50))
     for deaf in ("all", "wal", "database", "directory"):
         lying = [Lying(r, deaf) for r in recordings]
         wrong, images, _ = judge_all(lying, {r.name: few for r in lying}, budget.seed, scratch)
@@ -341,8 +346,8 @@ def main():
     with scene.Scratch("images") as directory, scene.Scratch("images", memory=True) as scratch:
         try:
             recordings = recorded(directory, budget.seed, record.KINDS)
+            self_test(recordings, budget, scratch)
             if arguments.self_test:
-                self_test(recordings, budget, scratch)
                 print(f"images: the judge sees what it must see; {time.monotonic() - began:.0f} s")
                 return
             run(recordings, budget, directory, scratch)

@@ -23,13 +23,14 @@ SMALL = '\n[buffer]\nmax_size = "8MiB"\nwhen_full = "refuse"\n'
 
 
 def child(pid):
-    """The process that strace runs; it is the only one below it."""
-    until = time.monotonic() + 10
+    """The otrelay that strace runs; for a moment there are others below it."""
+    until = time.monotonic() + 20
     while time.monotonic() < until:
-        for entry in os.listdir("/proc"):
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
             try:
-                if entry.isdigit() and int(pathlib.Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                    return int(entry)
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == pid and os.readlink(entry / "exe") == scene.binary():
+                    return int(entry.name)
             except (OSError, IndexError):
                 continue
         time.sleep(0.02)
@@ -110,8 +111,7 @@ class Recorder:
     def close(self):
         self.over.set()
         if self.process and self.process.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
-            self.process.wait()
+            self.stop(signal.SIGKILL)
         self.simulator.stop()
 
     def save(self, traces=None):
@@ -144,8 +144,8 @@ class Recording:
         # A cursor in a file that was truncated since says nothing of its lines.
         self.sources.exact = not told["truncated"]
 
-    def disk(self, honest=True):
-        return disk.Disk(self.files, self.inodes, honest)
+    def disk(self):
+        return disk.Disk(self.files, self.inodes)
 
 
 def ends(path):

@@ -16,8 +16,6 @@ import shutil
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 import zlib
 
 import database
@@ -137,16 +135,7 @@ class Restart:
             last = n >= len(posts) - IN_FLIGHT
             if last and key not in self.found.delivered and dice.random() < 0.5:
                 continue
-            request = urllib.request.Request(f"{self.simulator.url}/api/now/table/{scene.TABLE}", data=body, method="POST")
-            request.add_header("Authorization", scene.BASIC)
-            request.add_header("Content-Type", "application/json")
-            request.add_header("Accept", "application/json")
-            try:
-                urllib.request.urlopen(request, timeout=30).close()
-            except urllib.error.HTTPError as e:
-                # The same record twice: its key is taken.
-                if e.code not in (400, 403, 409):
-                    raise
+            self.simulator.put(body)
 
     def run(self, traced=False):
         """Drains and judges. Gives the trace of the first run, if it was to be traced."""
@@ -159,6 +148,9 @@ class Restart:
                 raise scene.Failed(f"`run --once` on the image ended with {code}")
         self.agent.drain()
         scene.judge(self.simulator, self.recording.sources.expected(self.found), self.recording.agent)
+        aside = [p.name for p in self.agent.state.iterdir() if ".corrupt-" in p.name]
+        if aside:
+            raise scene.Failed(f"a power cut was taken for damage: {aside}")
         after = database.judge(self.agent.state, self.promised)
         if after.wrong:
             raise scene.Failed(f"after the restart: {'; '.join(after.wrong)}")

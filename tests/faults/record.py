@@ -9,7 +9,6 @@ import os
 import pathlib
 import random
 import signal
-import socket
 import threading
 import time
 
@@ -20,21 +19,6 @@ import trace
 
 TICKETS_LOST = f"commit-drop:rate=0.3,method=POST,path=/api/now/table/{scene.TABLE}"
 SMALL = '\n[buffer]\nmax_size = "8MiB"\nwhen_full = "refuse"\n'
-
-
-def child(pid):
-    """The otrelay that strace runs; for a moment there are others below it."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        for entry in pathlib.Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == pid and os.readlink(entry / "exe") == scene.binary():
-                    return int(entry.name)
-            except (OSError, IndexError):
-                continue
-        time.sleep(0.02)
-    raise scene.Failed("strace started nothing")
 
 
 class Recorder:
@@ -54,7 +38,7 @@ class Recorder:
         path = self.directory / f"trace-{len(self.traces)}"
         self.traces.append(path.name)
         self.process = self.agent.start(*arguments, before=["strace", *trace.OPTIONS, "-o", str(path)])
-        self.pid = child(self.process.pid)
+        self.pid = scene.child(self.process.pid)
 
     def once(self):
         self.start("run", "--once")
@@ -63,46 +47,25 @@ class Recorder:
             raise scene.Failed(f"recording {self.name}: `run --once` ended with {code}")
 
     def serve(self):
-        self.start("run")
-        until = time.monotonic() + 20
-        while self.ask("status") is None:
-            if self.process.poll() is not None or time.monotonic() > until:
-                raise scene.Failed(f"recording {self.name}: the service does not answer")
-            time.sleep(0.02)
+        path = self.directory / f"trace-{len(self.traces)}"
+        self.traces.append(path.name)
+        self.process = self.agent.serve(before=["strace", *trace.OPTIONS, "-o", str(path)])
+        self.pid = scene.child(self.process.pid)
 
     def stop(self, how):
         os.kill(self.pid, how)
         self.process.wait(timeout=60)
 
-    def ask(self, what):
-        try:
-            with socket.socket(socket.AF_UNIX) as s:
-                s.settimeout(60)
-                s.connect(str(self.agent.state / "otrelay.sock"))
-                s.sendall(json.dumps({"ask": what}).encode() + b"\n")
-                answer = b""
-                while part := s.recv(1 << 16):
-                    answer += part
-            return json.loads(answer).get("ok")
-        except (OSError, ValueError):
-            return None
-
     def poll(self, seconds):
         """Asks for the status again and again: each answer is a promise."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.over.is_set():
-            self.ask("status")
+            self.agent.ask("status")
             time.sleep(0.03)
 
-    def until_taken(self, seconds=60):
-        """Until what is written by now is taken in. A file that is renamed before it was ever seen is nobody's to find."""
-        until, written = time.monotonic() + seconds, len(self.feeder.written)
-        while time.monotonic() < until:
-            told = self.ask("status")
-            if told and told["sources"] and told["sources"][0]["new"] >= written:
-                return
-            time.sleep(0.05)
-        raise scene.Failed(f"recording {self.name}: the service does not take in what is there")
+    def until_taken(self):
+        """What is written by now. A file that is renamed before it was ever seen is nobody's to find."""
+        self.agent.until_taken(len(self.feeder.written))
 
     def feed(self, count):
         for _ in range(count):
@@ -168,7 +131,7 @@ def first(directory, seed):
         r.feed(20)
         r.serve()
         r.until_taken()
-        r.ask("sync")
+        r.agent.ask("sync")
         r.poll(0.2)
         r.stop(signal.SIGTERM)
         r.feed(10)
@@ -191,16 +154,16 @@ def load(directory, seed):
         asking.start()
         time.sleep(0.3)
         r.until_taken()
-        r.ask("sync")
+        r.agent.ask("sync")
         r.feeder.rotate("rename")
         r.until_taken()
-        r.ask("sync")
+        r.agent.ask("sync")
         time.sleep(0.4)
         r.stop(signal.SIGKILL)
         r.serve()
         r.until_taken()
         r.feeder.rotate("new_name")
-        r.ask("sync")
+        r.agent.ask("sync")
         time.sleep(0.3)
         r.feeder.stop()
         r.until_taken()
@@ -239,7 +202,7 @@ def small(directory, seed):
         for _ in range(4):
             r.feed(130)
             r.until_taken()
-            r.ask("sync")
+            r.agent.ask("sync")
             r.poll(0.1)
         r.feed(40)
         r.until_taken()
@@ -261,7 +224,7 @@ def reload(directory, seed):
             os.kill(r.pid, signal.SIGHUP)
             r.feed(10)
             r.until_taken()
-        r.ask("sync")
+        r.agent.ask("sync")
         r.stop(signal.SIGTERM)
         return r.save()
     finally:

@@ -189,7 +189,10 @@ impl Reader {
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
             let id = r.get(0)?;
-            let Some(alert) = titles.wanted(id)? else { continue };
+            let (wanted, alert) = titles.look(id)?;
+            if !wanted {
+                continue;
+            }
             bytes += alert.as_ref().map_or(0, |a| a.raw.len() + a.message.len());
             all.push(AlertRow {
                 id,
@@ -269,7 +272,10 @@ impl Reader {
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
-            let Some(alert) = titles.wanted(r.get(12)?)? else { continue };
+            let (wanted, alert) = titles.look(r.get(12)?)?;
+            if !wanted {
+                continue;
+            }
             let alert = alert.as_ref();
             all.push(TicketRow {
                 id: TicketId(r.get(0)?),
@@ -309,7 +315,10 @@ impl Reader {
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
-            let Some(alert) = titles.wanted(r.get(12)?)? else { continue };
+            let (wanted, alert) = titles.look(r.get(12)?)?;
+            if !wanted {
+                continue;
+            }
             all.push(delivery(r, alert.as_ref())?);
             if all.len() == limit(filter) as usize {
                 break;
@@ -387,16 +396,17 @@ impl<'c> Titles<'c> {
         Ok(Self { bodies: Bodies::of(conn)?, like: like.transpose()? })
     }
 
-    /// `None`: the list does not want it. `Some(None)`: it is damaged, and must not spoil the list.
-    fn wanted(&mut self, alert: i64) -> Result<Option<Option<Alert>>> {
+    /// Whether the list wants this alert, and its body. One that is damaged has none and must not spoil the list.
+    fn look(&mut self, alert: i64) -> Result<(bool, Option<Alert>)> {
         let alert = self.bodies.get(alert)?;
-        if let Some((like, pattern)) = &mut self.like {
-            let Some(alert) = &alert else { return Ok(None) };
-            if !like.query_row(params![alert.title, *pattern], |r| r.get(0))? {
-                return Ok(None);
+        let wanted = match (&mut self.like, &alert) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some((like, pattern)), Some(alert)) => {
+                like.query_row(params![alert.title, *pattern], |r| r.get(0))?
             }
-        }
-        Ok(Some(alert))
+        };
+        Ok((wanted, alert))
     }
 }
 

@@ -327,7 +327,7 @@ mod tests {
     fn database() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(include_str!("migrations/0001_init.sql")).unwrap();
-        conn.execute_batch(include_str!("migrations/0002_body_packs.sql")).unwrap();
+        conn.execute_batch(include_str!("migrations/0002_fewer_writes.sql")).unwrap();
         conn
     }
 

@@ -233,7 +233,10 @@ impl Operation for Settle {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        for one in &self.all {
+        // Answers come back in any order; rows that lie together are written together.
+        let mut all: Vec<&Settled> = self.all.iter().collect();
+        all.sort_by_key(|one| one.id);
+        for one in all {
             settle(tx, one, self.now)?;
         }
         self.change.map_or(Ok(()), |change| change.run(tx))

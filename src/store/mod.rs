@@ -11,6 +11,7 @@ mod body;
 mod index;
 mod lock;
 pub mod op;
+mod owner;
 mod read;
 mod rows;
 mod schema;

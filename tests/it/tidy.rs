@@ -68,6 +68,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("rusqlite_migration", &["store"]),
     ("crc32c", &["store"]),
+    ("lz4_flex", &["store"]),
     // The operator's side.
     ("toml", &["config"]),
     ("schemars", &["config"]),

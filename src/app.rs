@@ -150,7 +150,7 @@ pub async fn serve(
     let mut stages = Stages::begin(parts.writer);
     let store = parts.store;
 
-    let intake = Intake::new(store.clone(), parts.rules, Arc::clone(&clock), config.intake);
+    let intake = Intake::new(store.clone(), parts.rules, Arc::clone(&clock), config.intake.clone());
     intake.apply_rules().await?;
     let relay =
         Relay::new(store.clone(), parts.desks, parts.composer, Arc::clone(&clock), config.relay.clone());
@@ -188,7 +188,7 @@ pub async fn once(
     let parts = Parts::open(&config, &clock)?;
     let mut stages = Stages::begin(parts.writer);
     let store = parts.store;
-    let intake = Intake::new(store.clone(), parts.rules, Arc::clone(&clock), config.intake);
+    let intake = Intake::new(store.clone(), parts.rules, Arc::clone(&clock), config.intake.clone());
     intake.apply_rules().await?;
     stages.sources(&config, &store, Reading::Once, &clock, intake).await?;
     stages.drain(&stop).await?;
@@ -211,7 +211,7 @@ pub async fn push_once(
 ) -> Result<Report, AppError> {
     let parts = Parts::open(&config, &clock)?;
     let mut stages = Stages::begin(parts.writer);
-    let intake = Intake::new(parts.store.clone(), parts.rules, Arc::clone(&clock), config.intake);
+    let intake = Intake::new(parts.store.clone(), parts.rules, Arc::clone(&clock), config.intake.clone());
     intake.apply_rules().await?;
     drop(intake);
     let relay = Relay::new(parts.store, parts.desks, parts.composer, clock, config.relay.clone());

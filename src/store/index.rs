@@ -123,6 +123,18 @@ impl FingerprintIndex {
     }
 }
 
+/// Writes the whole index into an empty table: prefix and alert of all there are.
+pub(super) fn make_anew(conn: &Connection, mut all: Vec<(i64, i64)>) -> rusqlite::Result<()> {
+    all.sort_unstable();
+    let mut insert = conn.prepare("INSERT INTO fingerprint (prefix, alert_id) VALUES (?1, ?2)")?;
+    for (prefix, id) in &all {
+        insert.execute([prefix, id])?;
+    }
+    let newest = all.iter().map(|(_, id)| *id).max().unwrap_or_default();
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![MARK, newest.to_string()])?;
+    Ok(())
+}
+
 fn mark(conn: &Connection) -> rusqlite::Result<i64> {
     let text: Option<String> =
         conn.query_row("SELECT value FROM meta WHERE key = ?1", [MARK], |row| row.get(0)).optional()?;

@@ -410,7 +410,7 @@ pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
     let Some(without) = view(path, false) else { return with_wal };
     let Some(with_wal) = with_wal else { return Some(without) };
     let strange = matches!((schema::id(&with_wal), schema::id(&without)), (Some(a), Some(b)) if a != b);
-    let is_fine = |conn: &Connection| schema::complaint(conn, until) == Ok(None);
+    let is_fine = |conn: &Connection| schema::complaint(conn, until).is_none();
     if strange || (!is_fine(&with_wal) && is_fine(&without)) {
         tracing::error!("the WAL does not belong to the database; it is left out");
         return Some(without);

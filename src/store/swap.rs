@@ -115,13 +115,21 @@ impl Swap {
 
 /// Removes what an exchange that never began, or is begun again, left behind.
 pub(super) fn clear(dir: &Path) -> Result<(), OpenError> {
-    let new = dir.join(NEW);
-    for path in [with(&new, "-journal"), with(&new, "-wal"), with(&new, "-shm"), new, dir.join(format!("{MARKER}.tmp"))] {
-        if is_there(&path) {
-            fs::remove_file(&path).map_err(failed(&path))?;
-        }
+    clear_new(dir)?;
+    for name in [format!("{MARKER}.tmp"), MARKER.to_owned()] {
+        remove(&dir.join(name))?;
     }
     Ok(())
+}
+
+/// Removes what was written of a new database.
+pub(super) fn clear_new(dir: &Path) -> Result<(), OpenError> {
+    let new = dir.join(NEW);
+    ["-journal", "-wal", "-shm", ""].iter().try_for_each(|side| remove(&with(&new, side)))
+}
+
+fn remove(path: &Path) -> Result<(), OpenError> {
+    if is_there(path) { fs::remove_file(path).map_err(failed(path)) } else { Ok(()) }
 }
 
 /// A file name and nothing that leads elsewhere.
@@ -149,7 +157,7 @@ mod tests {
         let Some(swap) = Swap::pending(dir) else { return clear(dir).unwrap() };
         if !swap.is_done() {
             swap.set_aside().unwrap();
-            clear(dir).unwrap();
+            clear_new(dir).unwrap();
             fs::write(Swap::new_path(dir), "new").unwrap();
             swap.put_in().unwrap();
         }

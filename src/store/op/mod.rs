@@ -5,6 +5,7 @@ pub mod claim;
 pub mod cursors;
 pub mod dead;
 pub mod desk_state;
+pub mod heals;
 pub mod notice;
 pub mod prune;
 pub mod record;
@@ -12,6 +13,7 @@ pub mod reroute;
 pub mod settle;
 
 mod row;
+pub(super) mod sound;
 
 pub(super) use row::crc;
 

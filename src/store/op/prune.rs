@@ -5,7 +5,7 @@
 
 use rusqlite::{OptionalExtension, Params, params};
 
-use super::row::desk_scope;
+use super::row::{KEPT, desk_scope};
 use crate::model::{DeliveryState, Fingerprint, Timestamp};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -244,16 +244,25 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
                 tx.count(&desk_scope(&desk), state.as_str(), -1);
             }
         }
-        for sql in [
-            "DELETE FROM attempt WHERE delivery_id IN
-               (SELECT d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id WHERE t.alert_id = ?1)",
-            "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
-            "DELETE FROM ticket WHERE alert_id = ?1",
+        for (counter, sql) in [
+            (
+                None,
+                "DELETE FROM attempt WHERE delivery_id IN
+                   (SELECT d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id WHERE t.alert_id = ?1)",
+            ),
+            (
+                Some("deliveries"),
+                "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
+            ),
+            (Some("tickets"), "DELETE FROM ticket WHERE alert_id = ?1"),
             // Of schema 1.
-            "DELETE FROM alert_body WHERE alert_id = ?1",
-            "DELETE FROM alert WHERE id = ?1",
+            (None, "DELETE FROM alert_body WHERE alert_id = ?1"),
+            (Some("alerts"), "DELETE FROM alert WHERE id = ?1"),
         ] {
-            tx.conn.prepare_cached(sql)?.execute([id])?;
+            let gone = tx.conn.prepare_cached(sql)?.execute([id])?;
+            if let Some(counter) = counter {
+                tx.count(KEPT, counter, -(gone as i64));
+            }
         }
         tx.memory.index.remove(tx.conn, fingerprint, *id)?;
     }

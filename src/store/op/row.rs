@@ -62,7 +62,7 @@ pub(super) struct NewTicket<'a> {
     pub(super) rule: &'a str,
 }
 
-pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, StoreError> {
+pub(super) fn insert_ticket(tx: &mut Tx<'_>, new: &NewTicket<'_>) -> Result<i64, StoreError> {
     let state = TicketState::Opening;
     tx.conn
         .prepare_cached(
@@ -76,6 +76,7 @@ pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, Sto
             new.rule,
             ticket_crc(new.alert_id, new.route_id, new.generation, state, "")
         ])?;
+    tx.count(KEPT, "tickets", 1);
     Ok(tx.conn.last_insert_rowid())
 }
 
@@ -105,8 +106,13 @@ pub(super) fn insert_delivery(
             route_id
         ])?;
     tx.count(&desk_scope(desk), state.as_str(), 1);
+    tx.count(KEPT, "deliveries", 1);
     Ok(())
 }
+
+/// Scope of the counters of rows that are kept: `alerts`, `tickets`, `deliveries`. They say how many were lost when the
+/// rows themselves cannot be read any more.
+pub(super) const KEPT: &str = "store";
 
 pub(super) fn desk_scope(desk: &str) -> String {
     format!("desk:{desk}")

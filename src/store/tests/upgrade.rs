@@ -6,7 +6,13 @@ use super::*;
 /// Makes of what is there what schema 1 would have: a row for each body, no packs.
 fn to_schema_1(dir: &std::path::Path, alerts: &[(i64, Alert)]) {
     let conn = rusqlite::Connection::open(dir.join(DATABASE)).unwrap();
-    conn.execute_batch("DROP TABLE body_pack; PRAGMA user_version = 1").unwrap();
+    conn.execute_batch(
+        "DROP TABLE body_pack; DROP TABLE heal; ALTER TABLE cursor DROP COLUMN crc;
+         DELETE FROM meta WHERE key IN ('schema', 'id');
+         DELETE FROM tally WHERE scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries');
+         PRAGMA application_id = 0; PRAGMA user_version = 1",
+    )
+    .unwrap();
     for (id, alert) in alerts {
         let body = serde_json::to_string(alert).unwrap();
         let crc = op::crc(&[*id], &[body.as_bytes()]);

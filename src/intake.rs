@@ -116,7 +116,8 @@ impl Intake {
 
     fn own_alert(&self, heal: &HealRow, source: &SourceName) -> Sighting {
         let agent = &self.settings.agent;
-        let fingerprint = Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", heal.kept_as)));
+        let fingerprint =
+            Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", heal.kept_as)));
         let alert = Alert {
             id: Some(heal.kept_as.clone()),
             time: heal.at,

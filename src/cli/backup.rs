@@ -81,6 +81,9 @@ pub(super) fn run_restore(args: &RestoreArgs, terminal: &mut Terminal<'_>) -> Ou
     if let Some(kept) = &shown.kept_as {
         writeln!(terminal.err, "what was there before is kept as {kept}")?;
     }
-    writeln!(terminal.err, "what waits in it is looked up before it is sent; the files are read on from its cursors")?;
+    writeln!(
+        terminal.err,
+        "what waits in it is looked up before it is sent; the files are read on from its cursors"
+    )?;
     Ok(Exit::Fine)
 }

@@ -203,7 +203,10 @@ pub(super) fn before_upgrade(settings: &Settings, version: i64, now: Timestamp) 
     let size: u64 = size.map(|m| m.len()).sum();
     let kept = dir.join(&name);
     let told = |why: &str| {
-        tracing::warn!("the store goes from schema {version} to {} without a copy of the old one: {why}", schema::VERSION);
+        tracing::warn!(
+            "the store goes from schema {version} to {} without a copy of the old one: {why}",
+            schema::VERSION
+        );
     };
     files::bound(dir, settings.max_size.saturating_sub(2 * size), now);
     if size > settings.max_size / 2 {

@@ -190,16 +190,18 @@ mod tests {
     fn names_are_told_apart() {
         let kept = ["queue.db.corrupt-20261121T115507Z", "queue.db.before-restore-x", "queue.db.v1"];
         assert!(kept.iter().all(|name| is_kept(name)));
-        assert!(!["queue.db", "queue.db-wal", "queue.db.new", "queue.db.v", "queue.db.v1x", "lock"]
-            .iter()
-            .any(|name| is_kept(name)));
+        assert!(
+            !["queue.db", "queue.db-wal", "queue.db.new", "queue.db.v", "queue.db.v1x", "lock"]
+                .iter()
+                .any(|name| is_kept(name))
+        );
     }
 
     #[test]
     fn a_name_is_never_used_twice() {
         let dir = tempfile::tempdir().unwrap();
         let first = name_aside(dir.path(), Aside::Corrupt, NOW);
-        assert_eq!(first, "queue.db.corrupt-20261118T112640Z");
+        assert_eq!(first, "queue.db.corrupt-20261118T110640Z");
         write(dir.path(), &format!("{first}-wal"), 1);
         assert_eq!(name_aside(dir.path(), Aside::Corrupt, NOW), format!("{first}-2"));
     }

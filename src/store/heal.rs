@@ -84,7 +84,12 @@ pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Resul
 }
 
 /// The same while the agent runs, for a session that met damage.
-pub(super) fn reopen(session: Session, settings: &Settings, now: Timestamp, cause: &str) -> Result<Session, OpenError> {
+pub(super) fn reopen(
+    session: Session,
+    settings: &Settings,
+    now: Timestamp,
+    cause: &str,
+) -> Result<Session, OpenError> {
     session.abandon();
     heal(settings, now, cause)?;
     open(settings, now, Before::Clean)
@@ -100,6 +105,9 @@ fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Sessi
         match schema::probe(&path)? {
             Says::Damaged(cause) => return Err(Trouble::Damage(cause)),
             Says::Ours(found) => version = found,
+        }
+        if schema::has_strange_wal(&path) {
+            return Err(Trouble::Damage("its WAL is of another database".to_owned()));
         }
         if before != Before::Clean
             && let Some(cause) = check(&path)?
@@ -174,8 +182,7 @@ pub(super) fn finish(swap: Swap, settings: &Settings, now: Timestamp) -> Result<
         }
         swap.put_in()?;
     }
-    swap.end()
-        .inspect(|()| tracing::info!(dir = %dir.display(), "the database is in its place"))
+    swap.end().inspect(|()| tracing::info!(dir = %dir.display(), "the database is in its place"))
 }
 
 fn salvage(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<(), OpenError> {
@@ -206,8 +213,7 @@ fn is_full(e: &OpenError) -> bool {
 /// Takes away what is said about kept files that are not there any more.
 fn forget_notices(conn: &Connection, dir: &Path) -> rusqlite::Result<()> {
     let mut select = conn.prepare("SELECT subject FROM notice WHERE subject GLOB ?1 || '*'")?;
-    let subjects: Vec<String> =
-        select.query_map([mend::SUBJECT], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let subjects: Vec<String> = select.query_map([mend::SUBJECT], |r| r.get(0))?.collect::<Result<_, _>>()?;
     for subject in subjects {
         if subject.strip_prefix(mend::SUBJECT).is_some_and(|name| !is_there(&dir.join(name))) {
             conn.execute("DELETE FROM notice WHERE subject = ?1", [subject])?;

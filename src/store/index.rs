@@ -131,7 +131,10 @@ pub(super) fn make_anew(conn: &Connection, mut all: Vec<(i64, i64)>) -> rusqlite
         insert.execute([prefix, id])?;
     }
     let newest = all.iter().map(|(_, id)| *id).max().unwrap_or_default();
-    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![MARK, newest.to_string()])?;
+    conn.execute(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+        params![MARK, newest.to_string()],
+    )?;
     Ok(())
 }
 

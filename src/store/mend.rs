@@ -155,9 +155,11 @@ fn raise_ids(conn: &Connection, salvage: &Salvage<'_>) -> Result<(), OpenError> 
     let mut select =
         conn.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'")?;
     let names: Vec<String> = select.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?;
-    let last_packed: i64 = conn.query_row("SELECT coalesce(max(last_id), 0) FROM body_pack", [], |r| r.get(0))?;
+    let last_packed: i64 =
+        conn.query_row("SELECT coalesce(max(last_id), 0) FROM body_pack", [], |r| r.get(0))?;
     for name in names {
-        let known: i64 = conn.query_row(&format!("SELECT coalesce(max(id), 0) FROM {name}"), [], |r| r.get(0))?;
+        let known: i64 =
+            conn.query_row(&format!("SELECT coalesce(max(id), 0) FROM {name}"), [], |r| r.get(0))?;
         let before = salvage.highest(&name).filter(|n| (0..1 << 53).contains(n)).unwrap_or(0);
         let lost = salvage.tables.get(name.as_str()).and_then(|c| c.lost.last().copied());
         let lost = lost.filter(|n| *n < 1 << 53).unwrap_or(0);

@@ -28,8 +28,8 @@ use std::time::Duration;
 
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HealRow, HoldRow, ListFilter, NoticeRow, Overview,
-    RejectRow, SourceRow, SyncRow, TicketRow,
+    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HealRow, HoldRow, ListFilter, NoticeRow,
+    Overview, RejectRow, SourceRow, SyncRow, TicketRow,
 };
 pub use writer::{Store, Writer};
 

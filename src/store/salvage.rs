@@ -153,7 +153,9 @@ impl<'a> Salvage<'a> {
             return Ok(());
         }
         match table.key {
-            Some(key) if columns.iter().any(|c| c == key) => self.copy_keyed(from, table.name, key, &columns)?,
+            Some(key) if columns.iter().any(|c| c == key) => {
+                self.copy_keyed(from, table.name, key, &columns)?
+            }
             _ => self.copy_small(from, table.name, &columns)?,
         }
         let Some(names) = NAMES.iter().find(|(read, _)| read.contains(&format!(" {} ", table.name))) else {
@@ -289,12 +291,7 @@ impl<'a> Salvage<'a> {
     }
 
     /// Takes a row over, or counts it.
-    fn keep(
-        &mut self,
-        insert: &mut rusqlite::Statement<'_>,
-        table: &'static str,
-        row: AnyRow<'_>,
-    ) -> Kept {
+    fn keep(&mut self, insert: &mut rusqlite::Statement<'_>, table: &'static str, row: AnyRow<'_>) -> Kept {
         let id = row.values.first().and_then(|v| if let Value::Integer(n) = v { Some(*n) } else { None });
         let taken = is_sound(table, row) && taken(insert.execute(params_from_iter(row.values.iter())))?;
         let copied = self.tables.entry(table).or_default();
@@ -322,8 +319,7 @@ impl<'a> Salvage<'a> {
             return Ok(());
         };
         let Ok(mut rows) = select.query([]) else { return Ok(()) };
-        let mut known =
-            self.into.prepare(&format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1)"))?;
+        let mut known = self.into.prepare(&format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1)"))?;
         let copied = self.tables.entry(table).or_default();
         while let Ok(Some(row)) = rows.next() {
             if let Ok(id) = row.get::<_, i64>(0)
@@ -403,11 +399,13 @@ pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
         let grown = std::fs::OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(4096));
         grown.ok()?;
     }
-    let with_wal = view(path, true);
+    // Without the schema nothing can be found in it.
+    let view = |with_wal| view(path, with_wal).filter(|conn| schema::is_readable(conn));
+    let with_wal = view(true);
     if wal == 0 {
         return with_wal;
     }
-    let Some(without) = view(path, false) else { return with_wal };
+    let Some(without) = view(false) else { return with_wal };
     let Some(with_wal) = with_wal else { return Some(without) };
     let strange = matches!((schema::id(&with_wal), schema::id(&without)), (Some(a), Some(b)) if a != b);
     let is_fine = |conn: &Connection| schema::complaint(conn, until).is_none();
@@ -427,9 +425,13 @@ fn view(path: &Path, with_wal: bool) -> Option<Connection> {
     };
     schema::keep_wal(&conn).ok()?;
     // A schema with a bad entry, or a file that is shorter than it says, is no reason to read nothing.
-    for (name, value) in
-        [("writable_schema", 1), ("query_only", 1), ("cell_size_check", 1), ("trusted_schema", 0), ("mmap_size", 0)]
-    {
+    for (name, value) in [
+        ("writable_schema", 1),
+        ("query_only", 1),
+        ("cell_size_check", 1),
+        ("trusted_schema", 0),
+        ("mmap_size", 0),
+    ] {
         schema::set(&conn, name, value).ok()?;
     }
     Some(conn)

@@ -12,6 +12,7 @@ use rusqlite_migration::{M, Migrations};
 use tokio::time::Instant;
 
 use super::OpenError;
+use super::files::with;
 
 /// Bytes of the WAL that are kept allocated after a checkpoint.
 pub(super) const JOURNAL_SIZE_LIMIT: i64 = 8 << 20;
@@ -96,9 +97,28 @@ fn noted_version(conn: &Connection) -> rusqlite::Result<Option<i64>> {
     Ok(Some(if has("body_pack")? { 2 } else { 1 }))
 }
 
+/// Whether the tables of a damaged database can be found.
+pub(super) fn is_readable(conn: &Connection) -> bool {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name IN ('alert', 'ticket', 'delivery')";
+    conn.query_row(sql, [], |r| r.get::<_, i64>(0)).is_ok_and(|n| n > 0)
+}
+
 /// Which database this is, since schema 3.
 pub(super) fn id(conn: &Connection) -> Option<String> {
     conn.query_row("SELECT value FROM meta WHERE key = 'id'", [], |r| r.get(0)).ok()
+}
+
+/// Whether the WAL beside a database carries the id of another one. A WAL of a full set of pages replaces all there is,
+/// and nothing in SQLite's format would tell.
+pub(super) fn has_strange_wal(path: &Path) -> bool {
+    if std::fs::metadata(with(path, "-wal")).map_or(0, |m| m.len()) == 0 {
+        return false;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let (Ok(whole), Ok(frozen)) = (Connection::open_with_flags(path, flags), open_frozen(path)) else {
+        return false;
+    };
+    keep_wal(&whole).is_ok() && matches!((id(&whole), id(&frozen)), (Some(a), Some(b)) if a != b)
 }
 
 /// What SQLite finds wrong with a database; `None`: nothing, or nothing until `until`. References count too: pages of
@@ -143,12 +163,15 @@ pub(super) fn open_frozen(path: &Path) -> rusqlite::Result<Connection> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte))
+            }
             _ => uri.push_str(&format!("%{byte:02X}")),
         }
     }
     uri.push_str("?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     Connection::open_with_flags(uri, flags)
 }
 
@@ -162,7 +185,9 @@ pub(super) fn create(path: &Path) -> Result<Connection, OpenError> {
     conn.pragma_update(None, "page_size", 4096)?;
     conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     conn.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
-    for (name, value) in [("synchronous", 0), ("foreign_keys", 1), ("cache_size", CACHE_SIZE), ("temp_store", 2)] {
+    for (name, value) in
+        [("synchronous", 0), ("foreign_keys", 1), ("cache_size", CACHE_SIZE), ("temp_store", 2)]
+    {
         set(&conn, name, value)?;
     }
     migrations().to_latest(&mut conn).map_err(|e| OpenError::Migration(Box::new(e)))?;

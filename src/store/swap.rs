@@ -146,7 +146,12 @@ mod tests {
     fn state(dir: &Path) -> Vec<String> {
         let mut all: Vec<String> = super::super::files::names(dir)
             .into_iter()
-            .map(|name| format!("{name}={}", fs::read_to_string(dir.join(&name)).unwrap().lines().next().unwrap_or("")))
+            .map(|name| {
+                format!(
+                    "{name}={}",
+                    fs::read_to_string(dir.join(&name)).unwrap().lines().next().unwrap_or("")
+                )
+            })
             .collect();
         all.sort();
         all
@@ -187,7 +192,12 @@ mod tests {
             }
             go_on(dir);
             let k = &swap.kept_as;
-            let mut want = vec![format!("{k}-shm=old-shm"), format!("{k}-wal=old-wal"), format!("{k}=old"), "queue.db=new".to_owned()];
+            let mut want = vec![
+                format!("{k}-shm=old-shm"),
+                format!("{k}-wal=old-wal"),
+                format!("{k}=old"),
+                "queue.db=new".to_owned(),
+            ];
             want.sort();
             assert_eq!(state(dir), want, "moved {moved:b}");
             go_on(dir);

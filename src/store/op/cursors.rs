@@ -52,8 +52,12 @@ impl Operation for Remember {
             // Read from its beginning, a file gives again what is known already; read from a wrong place, it may not
             // give what is not.
             match cursor(row) {
-                Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => cursors.push(c),
-                _ => tracing::error!(source = %self.0, "a damaged cursor was left out; its file is read again"),
+                Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => {
+                    cursors.push(c)
+                }
+                _ => {
+                    tracing::error!(source = %self.0, "a damaged cursor was left out; its file is read again")
+                }
             }
         }
         Ok(Remembered { cursors, read_before })

@@ -88,7 +88,9 @@ impl Operation for Tell {
 pub(in crate::store) fn keep(conn: &Connection, notice: &Notice, now: Timestamp) -> Result<bool, StoreError> {
     let subject = clip(&notice.subject, 200);
     let known: bool =
-        conn.query_row("SELECT EXISTS (SELECT 1 FROM notice WHERE subject = ?1)", [&subject], |row| row.get(0))?;
+        conn.query_row("SELECT EXISTS (SELECT 1 FROM notice WHERE subject = ?1)", [&subject], |row| {
+            row.get(0)
+        })?;
     conn.execute(
         "INSERT INTO notice (subject, text, remedy, first_at, last_at, count) VALUES (?1, ?2, ?3, ?4, ?4, 1)
          ON CONFLICT DO UPDATE SET text = excluded.text, remedy = excluded.remedy, last_at = excluded.last_at,

@@ -17,6 +17,7 @@ use crate::model::alert::{AlertKind, AlertState};
 use crate::model::{
     Alert, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
 };
+use crate::pulse::{Pulse, Pulses};
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Batch, RejectReason, Sighting};
 use crate::store::op::prune::Made;
@@ -60,12 +61,23 @@ pub struct Intake {
     rules: Arc<Rules>,
     clock: SharedClock,
     settings: Settings,
+    pulse: Pulse,
 }
+
+/// What one commit may take; a wait for room is none.
+const ALLOWANCE: Duration = Duration::from_mins(2);
 
 impl Intake {
     /// An intake that decides by these rules.
     pub fn new(store: Store, rules: Arc<Rules>, clock: SharedClock, settings: Settings) -> Self {
-        Self { store, rules, clock, settings }
+        Self { store, rules, clock, settings, pulse: Pulse::default() }
+    }
+
+    /// The same, telling that it lives among these.
+    #[must_use]
+    pub fn watched(mut self, pulses: &Pulses) -> Self {
+        self.pulse = pulses.of("intake", ALLOWANCE);
+        self
     }
 
     /// Takes batches until the sources are gone, then has drained them. `stop` only ends the wait for a full store.
@@ -80,6 +92,7 @@ impl Intake {
         let mut healed = self.store.healed();
         self.tell_heals(&stop).await?;
         let mut waiting = Vec::with_capacity(TOGETHER);
+        self.pulse.rests();
         loop {
             let number = tokio::select! {
                 biased;
@@ -94,8 +107,14 @@ impl Intake {
             if number == 0 {
                 return Ok(());
             }
+            self.pulse.works();
             let records: Arc<[Record]> = waiting.drain(..).map(|batch| self.decide(batch)).collect();
+            let kept = records.iter().any(|record| !record.entries.is_empty());
             self.commit(records, &stop).await?;
+            if kept {
+                self.pulse.tells();
+            }
+            self.pulse.rests();
         }
     }
 
@@ -189,7 +208,7 @@ impl Intake {
                         tracing::error!("nothing more is taken in for now, it is tried again: {e}");
                         told = true;
                     }
-                    wait(stop).await;
+                    self.wait(stop).await;
                 }
                 Err(e) => return Err(e),
             }
@@ -207,10 +226,19 @@ impl Intake {
                 );
                 told = true;
             }
-            wait(stop).await;
+            self.wait(stop).await;
             tell(self.store.make_room().await?);
         }
         Ok(())
+    }
+
+    async fn wait(&self, stop: &CancellationToken) {
+        self.pulse.rests();
+        tokio::select! {
+            () = tokio::time::sleep(FULL_WAIT) => {}
+            () = stop.cancelled() => {}
+        }
+        self.pulse.works();
     }
 
     /// Turns a batch into what the store has to do. Pure but for the time of receipt.
@@ -290,13 +318,6 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
 /// What can be done later: at the next healing, or the next start.
 fn passing<T: Default>(e: StoreError) -> Result<T, StoreError> {
     if e.is_passing() { Ok(T::default()) } else { Err(e) }
-}
-
-async fn wait(stop: &CancellationToken) {
-    tokio::select! {
-        () = tokio::time::sleep(FULL_WAIT) => {}
-        () = stop.cancelled() => {}
-    }
 }
 
 /// Says what was given up.

@@ -171,14 +171,13 @@ fn name_of(kept: &Kept) -> &str {
     kept.path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
 }
 
-/// Bytes of all that is kept.
-pub(super) fn kept_bytes(dir: &Path) -> u64 {
-    kept(dir).iter().map(|k| k.bytes).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn kept_bytes(dir: &Path) -> u64 {
+        kept(dir).iter().map(|k| k.bytes).sum()
+    }
 
     const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
 

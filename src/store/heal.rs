@@ -119,10 +119,15 @@ fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Sessi
         backup::before_upgrade(settings, version, now)?;
     }
     let conn = schema::open_writer(&path, settings.max_size)?;
-    let limit = settings.max_size.saturating_sub(room_of(&path));
-    files::bound(&settings.dir, limit, now);
+    bound_kept(settings, now);
     forget_notices(&conn, &settings.dir)?;
     Ok(Session::new(conn, schema::pages(settings.max_size))?)
+}
+
+/// Kept files count within `[buffer] max_size`: what the database has grown to is not theirs any more.
+pub(super) fn bound_kept(settings: &Settings, now: Timestamp) {
+    let limit = settings.max_size.saturating_sub(room_of(&settings.dir.join(DATABASE)));
+    files::bound(&settings.dir, limit, now);
 }
 
 /// What can be seen without opening it.

@@ -4,11 +4,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::OpenError;
+use super::owner::hand_over;
 
 /// How the last agent on this state directory ended, as far as the lock file says: a power cut may have taken that back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ const CLOSED: &str = "closed";
 /// Held as long as the store is open.
 #[derive(Debug)]
 pub(super) struct StateLock {
+    dir: PathBuf,
     file: File,
     /// How the last one ended.
     pub(super) before: Before,
@@ -67,7 +69,7 @@ impl StateLock {
             Some(OPEN) => Before::Used,
             _ => Before::Unknown,
         };
-        let mut lock = Self { file, before };
+        let mut lock = Self { dir: dir.to_owned(), file, before };
         lock.write("").map_err(io)?;
         Ok(lock)
     }
@@ -98,6 +100,13 @@ impl StateLock {
     pub(super) fn is_held(dir: &Path) -> bool {
         let Ok(file) = File::open(dir.join("lock")) else { return false };
         flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    }
+}
+
+impl Drop for StateLock {
+    /// What root made meanwhile must not shut the service out.
+    fn drop(&mut self) {
+        hand_over(&self.dir);
     }
 }
 

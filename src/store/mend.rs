@@ -51,6 +51,8 @@ pub(super) fn make_anew(path: &Path, damage: &Damage<'_>, until: Instant) -> Res
             salvage.ask_index(table, index)?;
         }
     }
+    // Outcomes refer to deliveries by their number alone.
+    conn.execute_batch("DELETE FROM outcome WHERE id / 32 NOT IN (SELECT id FROM delivery)")?;
     let made_again = deliver_again(&conn, damage.at)?;
     let counts = counts(&salvage, made_again);
     let rewound = rewind(&conn, &salvage, &counts)?;
@@ -94,8 +96,7 @@ fn index_fingerprints(conn: &Connection) -> Result<(), OpenError> {
     let rows = select
         .query_map([], |r| Ok((Fingerprint::from_bytes(r.get(1)?).prefix(), r.get::<_, i64>(0)?)))?
         .collect::<Result<Vec<_>, _>>()?;
-    super::index::make_anew(conn, rows)?;
-    Ok(())
+    super::index::make_anew(conn, rows).map_err(OpenError::Heal)
 }
 
 fn counts(salvage: &Salvage<'_>, made_again: u64) -> HealCounts {
@@ -135,13 +136,15 @@ fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &HealCounts) -> Resu
     Ok(rewound)
 }
 
-/// Counters of what is kept are counted; those of what was done are taken over where they could be read.
+/// Counters of what is kept are counted (what is claimed counts as pending, see `op/row.rs`); those of what was done are
+/// taken over where they could be read.
 fn count_anew(conn: &Connection) -> Result<(), OpenError> {
     conn.execute_batch(
         "DELETE FROM tally WHERE (scope GLOB 'desk:*' AND name IN ('pending', 'claimed', 'dead'))
                               OR (scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries'));
          INSERT OR IGNORE INTO tally (scope, name, value)
-           SELECT 'desk:' || k.name, d.state, count(*) FROM delivery d JOIN desk k ON k.id = d.desk_id GROUP BY 1, 2;
+           SELECT 'desk:' || k.name, iif(d.state = 'claimed', 'pending', d.state), count(*)
+           FROM delivery d JOIN desk k ON k.id = d.desk_id GROUP BY 1, 2;
          INSERT OR IGNORE INTO tally (scope, name, value)
            SELECT 'source:' || s.name, 'new', count(*) FROM alert a JOIN source s ON s.id = a.source_id GROUP BY 1;
          INSERT INTO tally (scope, name, value) SELECT 'store', 'alerts', count(*) FROM alert;

@@ -15,6 +15,7 @@ mod index;
 mod lock;
 mod mend;
 pub mod op;
+mod owner;
 mod read;
 mod rows;
 mod salvage;

@@ -46,10 +46,11 @@ const HEAD: [Table; 8] = [
     keyed("body_pack", "first_id"),
 ];
 /// What hangs on alerts; read when those without a body are out.
-const REST: [Table; 10] = [
+const REST: [Table; 11] = [
     keyed("ticket", "id"),
     keyed("delivery", "id"),
     keyed("attempt", "delivery_id"),
+    keyed("outcome", "id"),
     keyed("cursor", "source_id"),
     small("hold"),
     small("notice"),

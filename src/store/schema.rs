@@ -27,7 +27,7 @@ pub(super) const APPLICATION: i64 = 0x4f54_524c;
 
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_init.sql")),
-    M::up(include_str!("migrations/0002_body_packs.sql")),
+    M::up(include_str!("migrations/0002_fewer_writes.sql")),
     M::up(include_str!("migrations/0003_healing.sql")),
 ];
 

@@ -93,6 +93,7 @@ impl Store {
         let session = heal::open(settings, clock.now(), lock.before)?;
         restrict(&settings.dir.join(DATABASE))?;
         lock.opened();
+        super::owner::hand_over(&settings.dir);
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (healed, _) = watch::channel(0);
         let shared = Arc::new(Shared { settings: settings.clone(), clock, healed, failed: OnceLock::new() });

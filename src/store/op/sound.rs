@@ -72,7 +72,7 @@ pub(in crate::store) fn is_sound(table: &str, row: AnyRow<'_>) -> bool {
         "cursor" => cursor(row),
         "hold" => return small(row, &["tries"]),
         "desk" => return small(row, &["window_used", "failures"]),
-        "attempt" => return small(row, &["n"]),
+        "attempt" | "outcome" => return small(row, &["n"]),
         "tally" => return row.int("value").is_some_and(|n| (0..1 << 53).contains(&n)),
         _ => return true,
     };

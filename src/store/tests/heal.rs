@@ -93,13 +93,15 @@ fn adds_up(bench: &Bench, before: [u64; 3]) {
     assert_eq!(overview.backlog, by_state("pending") + by_state("claimed"));
     assert_eq!(overview.dead, by_state("dead"));
     assert_eq!(bench.reader().integrity().unwrap(), "ok");
-    assert_eq!(count(bench, "SELECT count(*) FROM pragma_foreign_key_check"), 0);
+    let orphans = "SELECT group_concat(DISTINCT \"table\" || '>' || parent) FROM pragma_foreign_key_check";
+    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
+    assert_eq!(conn.query_row(orphans, [], |r| r.get::<_, Option<String>>(0)).unwrap(), None, "{heals:?}");
 }
 
 #[tokio::test]
 async fn each_bad_page_costs_only_what_was_on_it() {
     for table in
-        ["alert", "body_pack", "ticket", "delivery", "source", "desk", "route", "cursor", "tally", "attempt"]
+        ["alert", "body_pack", "ticket", "delivery", "source", "desk", "route", "cursor", "tally"]
     {
         let (dir, path) = closed(filled(300).await).await;
         let page = leaves(&path, table)[0];

@@ -108,6 +108,7 @@ impl<D: Desk> Relay<D> {
         let only_tried = cause == Cause::Again && !state.unfinished;
         let mut unfinished = true;
         let mut looked_at = self.clock.now();
+        report.cut = true;
         while !stop.is_cancelled() {
             looked_at = self.clock.now();
             budget.roll(looked_at);
@@ -115,11 +116,14 @@ impl<D: Desk> Relay<D> {
             let Some((claim, most)) =
                 next_claim(desk.name(), &state, &budget, only_tried, looked_at, &mut report)
             else {
+                report.cut = false;
                 break;
             };
+            self.pulse.works();
             let probing = is_probing(&state);
             let claimed = self.store.claim(claim).await?;
             if claimed.is_empty() {
+                report.cut = false;
                 unfinished = report.next_at.is_some();
                 break;
             }
@@ -203,6 +207,7 @@ impl<D: Desk> Relay<D> {
                 return;
             }
         };
+        self.pulse.works();
         let mut absent = Vec::new();
         for (c, key) in claimed.into_iter().zip(keys) {
             match found.iter().find(|f| f.correlation_id == key.correlation_id) {
@@ -242,6 +247,7 @@ impl<D: Desk> Relay<D> {
         let mut results = futures_util::stream::iter(sends).buffer_unordered(leave.in_flight);
         let (mut failed, mut lost, mut works, mut held) = (0, 0, None, false);
         while let Some((settled, answer)) = results.next().await {
+            self.pulse.works();
             group.settled.push(settled);
             match answer {
                 Some(Ok(opened)) => {

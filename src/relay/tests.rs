@@ -100,7 +100,8 @@ impl Site {
     fn start(&mut self) {
         let (ask, asked) = mpsc::channel(4);
         let stop = CancellationToken::new();
-        let relay = spawn(self.relay().run(asked, stop.clone()));
+        let (relay, mut asked, token) = (self.relay(), asked, stop.clone());
+        let relay = spawn(async move { relay.run(&mut asked, token).await });
         self.running = Some(Running { stop, ask, relay });
     }
 

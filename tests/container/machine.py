@@ -48,6 +48,7 @@ class Machine:
             subprocess.run(["cp", "-a", "--reflink=auto", rootfs, self.root], check=True)
         # A first boot asks for nothing and every machine is another one.
         (self.root / "etc/machine-id").write_text("")
+        (self.root / "etc/hostname").write_text("plant\n")
 
     def boot(self):
         command = ["systemd-nspawn", "-D", str(self.root), "--boot", "--register=no", "--keep-unit", "--private-network",

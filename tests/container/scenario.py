@@ -97,12 +97,15 @@ class Scenario:
         facts = dict(line.split(":\t", 1) for line in self.machine.path_of(f"/proc/{pid}/status").splitlines() if ":\t" in line)
         for name, right in (("CapEff", "0" * 16), ("CapBnd", "0" * 16), ("NoNewPrivs", "1"), ("Seccomp", "2")):
             same(name, facts[name].strip(), right)
-        mounts = [line.split() for line in self.machine.path_of(f"/proc/{pid}/mountinfo").splitlines()]
-        writable = {m[4] for m in mounts if "rw" in m[5].split(",") and not m[4].startswith(("/proc", "/sys", "/dev"))}
-        allowed = {"/var/lib/otrelay", "/run/otrelay", "/tmp", "/var/tmp"}
-        need(writable <= allowed, f"the service may write to {sorted(writable - allowed)}")
-        state = next(m for m in mounts if m[4] == "/var/lib/otrelay")
-        need("noexec" in state[5].split(","), "files of the state directory may be executed")
+        # The last of those that lie on one another counts.
+        mounts = {line.split()[4]: line.split()[5].split(",") for line in self.machine.path_of(f"/proc/{pid}/mountinfo").splitlines()}
+        own = {"/var/lib/otrelay", "/run/otrelay", "/tmp", "/var/tmp"}
+        writable = {at for at, how in mounts.items() if "rw" in how and not at.startswith(("/proc", "/dev/"))}
+        same("where the service may write", sorted(writable), sorted(own))
+        same("what it may execute of that", sorted(at for at in own if "noexec" not in mounts[at]), [])
+        tried = " ".join(f"{at}/probe" for at in ("/run", "/run/lock", "/etc", "/usr/bin", "/var/log/suricata", "/dev/shm", "/opt"))
+        left = self.machine.ask("nsenter", "-t", pid, "-m", "sh", "-c", f"for f in {tried}; do touch $f 2>/dev/null && echo $f; done")
+        same("what root could write there", left, "")
         listening = [line.split()[1] for name in ("tcp", "tcp6") for line in self.machine.path_of(f"/proc/{pid}/net/{name}")
                      .splitlines()[1:] if line.split()[3] == "0A"]
         same("who listens", listening, ["0100007F:2198"])

@@ -143,7 +143,7 @@ def look(db, found, promised, sources):
         found.wrong.append(f"{len(broken)} rows refer to nothing, the first in {broken[0][0].decode()}")
     tally = {(s.decode(), n.decode()): v for s, n, v in db.execute("SELECT scope, name, value FROM tally")}
     alerts = check_alerts(db, found, tally, tables)
-    check_tickets(db, found, tally)
+    check_tickets(db, found, tally, tables)
     check_promises(db, found, promised, tally, alerts)
     found.cursors = dict(db.execute("SELECT inode, offset FROM cursor"))
     if sources:
@@ -198,7 +198,10 @@ def check_bodies(db, found, tables):
         found.wrong.append(f"{bare} alerts have no body")
 
 
-def check_tickets(db, found, tally):
+def check_tickets(db, found, tally, tables):
+    in_outcome = ""
+    if "outcome" in tables:
+        in_outcome = " AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.id = d.id * 32 + d.attempts % 32 AND o.n = d.attempts)"
     halves = {
         "alerts have no ticket": "SELECT count(*) FROM alert WHERE id NOT IN (SELECT alert_id FROM ticket)",
         "tickets have no delivery":
@@ -208,13 +211,16 @@ def check_tickets(db, found, tally):
             " WHERE (t.state = 'open') != (d.state = 'delivered')",
         "deliveries lack the outcome of an attempt":
             "SELECT count(*) FROM delivery d WHERE d.attempts > 0 AND NOT EXISTS"
-            " (SELECT 1 FROM attempt a WHERE a.delivery_id = d.id AND a.n = d.attempts)",
+            " (SELECT 1 FROM attempt a WHERE a.delivery_id = d.id AND a.n = d.attempts)" + in_outcome,
     }
     for text, sql in halves.items():
         count = db.execute(sql).fetchone()[0]
         if count:
             found.wrong.append(f"{count} {text}")
     states = {s.decode(): n for s, n in db.execute("SELECT state, count(*) FROM delivery GROUP BY state")}
+    if "outcome" in tables:
+        # Since schema 2 what is claimed is counted as pending.
+        states["pending"] = states.get("pending", 0) + states.pop("claimed", 0)
     for state in ("pending", "claimed", "dead"):
         if states.get(state, 0) != total(tally, "desk:", state):
             found.wrong.append(f"{states.get(state, 0)} deliveries are {state}, {total(tally, 'desk:', state)} are counted")

@@ -275,6 +275,20 @@ async fn a_destination_on_hold_waits_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_large_group_is_looked_up_forty_at_a_time() {
+    let mut site = Site::one();
+    for n in 0..100 {
+        site.record(&[(&format!("t{n}"), Severity::Major, "prod", "incident")]).await;
+    }
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!((site.desk().titles().len(), site.pending()), (100, 0));
+    let calls: Vec<String> = site.desk().ledger().calls.iter().map(|c| c.1.clone()).collect();
+    let looked: Vec<usize> = (0..calls.len()).filter(|at| calls[*at] == "find").collect();
+    assert_eq!(looked, [0, 41, 82]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_held_table_waits_by_itself() {
     let mut site = Site::one();
     let all = ["sn_si_incident", "incident", "problem", "sn_ot_incident"];

@@ -9,7 +9,7 @@ import pathlib
 import time
 
 from machine import Failed
-from plant import CA, DROP_INS, LOG, PASSWORD
+from plant import CA, DROP_INS, PASSWORD
 
 UNIT = "otrelay"
 SHIPPED = pathlib.Path(__file__).resolve().parents[2] / "systemd/drop-in"
@@ -97,10 +97,10 @@ class Scenario:
         facts = dict(line.split(":\t", 1) for line in self.machine.path_of(f"/proc/{pid}/status").splitlines() if ":\t" in line)
         for name, right in (("CapEff", "0" * 16), ("CapBnd", "0" * 16), ("NoNewPrivs", "1"), ("Seccomp", "2")):
             same(name, facts[name].strip(), right)
-        # The last of those that lie on one another counts.
+        # The last of those that lie on one another counts. /run/host is the container's own.
         mounts = {line.split()[4]: line.split()[5].split(",") for line in self.machine.path_of(f"/proc/{pid}/mountinfo").splitlines()}
         own = {"/var/lib/otrelay", "/run/otrelay", "/tmp", "/var/tmp"}
-        writable = {at for at, how in mounts.items() if "rw" in how and not at.startswith(("/proc", "/dev/"))}
+        writable = {at for at, how in mounts.items() if "rw" in how and not at.startswith(("/proc", "/dev/", "/run/host/"))}
         same("where the service may write", sorted(writable), sorted(own))
         same("what it may execute of that", sorted(at for at in own if "noexec" not in mounts[at]), [])
         tried = " ".join(f"{at}/probe" for at in ("/run", "/run/lock", "/etc", "/usr/bin", "/var/log/suricata", "/dev/shm", "/opt"))
@@ -147,15 +147,16 @@ class Scenario:
     def bad_reload(self):
         """a reload with a bad config: `systemctl reload` fails, the old one goes on, STATUS and the journal say why"""
         pid = self.prop("MainPID")
-        cursor = self.machine.journal("-n", "1", "--show-cursor").rsplit("cursor: ", 1)[-1].strip()
+        # Not a cursor: with a filter beside it, journalctl 252 leaves the first line out.
+        began = time.time()
         self.plant.rule('["DNP3", 7]')
         code, text = self.machine.do("systemctl", "reload", UNIT)
         need(code != 0, "`systemctl reload` says that all is well")
         same("the service", self.active(), "active")
         same("the process", self.prop("MainPID"), pid)
         self.machine.wait("a status text that says so", lambda: "reload" in self.prop("StatusText").lower(), 10)
-        told = self.machine.journal("-u", UNIT, "--after-cursor", cursor, "-p", "err", "-o", "cat")
-        need("20-rules.toml" in told, f"the journal does not name the file at priority err: {told}")
+        told = self.machine.journal("-u", UNIT, f"--since=@{began:.3f}", "-p", "warning", "-o", "cat")
+        need("reload refused" in told and "20-rules.toml" in told, f"the journal does not warn with the name of the file: {told}")
         self.plant.alerts(20)
         same("incidents", self.plant.delivered(), 440)
         self.plant.rule('"any"')
@@ -294,7 +295,7 @@ class Upgrade(Scenario):
         """the first version runs, and its destination goes away"""
         self.machine.run("dpkg", "-i", "/root/previous.deb")
         group = (SHIPPED / "sensor-log-group.conf").read_text()
-        self.machine.path(LOG).write_text("")
+        self.plant.fresh_log()
         self.plant.configure({"credential": CREDENTIAL, "sensor-log-group": group, "strict": STRICT})
         self.start()
         self.plant.alerts(60)

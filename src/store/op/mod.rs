@@ -2,6 +2,7 @@
 //! [`super::Store`].
 
 pub mod answer;
+pub(super) mod attempt;
 pub mod claim;
 pub mod cursors;
 pub mod dead;

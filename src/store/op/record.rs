@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
+use super::attempt;
 use super::prune::{Room, room};
 use super::row::{AlertCrc, NewTicket, desk_scope, insert_delivery, insert_ticket, source_scope};
 use crate::model::text::clip;
@@ -344,11 +345,14 @@ fn next_generation(
                 return Ok(None);
             }
             // It never got there, so its keys are free: the new row takes its place.
-            tx.conn
-                .prepare_cached(
-                    "DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE ticket_id = ?1)",
-                )?
-                .execute([ticket])?;
+            let deliveries: Vec<i64> = tx
+                .conn
+                .prepare_cached("SELECT id FROM delivery WHERE ticket_id = ?1")?
+                .query_map([ticket], |r| r.get(0))?
+                .collect::<Result<_, _>>()?;
+            for delivery in deliveries {
+                attempt::forget(tx, delivery)?;
+            }
             let gone =
                 tx.conn.prepare_cached("DELETE FROM delivery WHERE ticket_id = ?1")?.execute([ticket])?;
             tx.count(&desk_scope(desk), DeliveryState::Withdrawn.as_str(), -(gone as i64));

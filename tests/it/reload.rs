@@ -31,9 +31,9 @@ fn a_bad_config_changes_nothing_and_is_named_until_a_good_one_comes() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);
     let service = agent.start();
-    agent.append_config("[sync]\ninterval = \"1s\"\n");
-    refused(&agent, &service, "sync");
-    agent.run(&["check"]).ends(78).says("sync");
+    agent.append_config("[nonsense]\n");
+    refused(&agent, &service, "nonsense");
+    agent.run(&["check"]).ends(78).says("nonsense");
     // It works as before.
     agent.feed(eve::alerts(0..4));
     agent.until_status("all are taken in", |status| status["backlog"] == 4);

@@ -85,6 +85,7 @@ class Desk:
         self.start()
 
     def start(self):
+        self.machine.path("/opt/desk/ca.pem").unlink(missing_ok=True)
         self.machine.run("systemd-run", "-q", "--unit=desk", f"--setenv=OTRELAY_SIM_PASS={PASSWORD}",
                          "/opt/desk/otrelay", "simulate", "--tls", "--ca-out", "/opt/desk/ca.pem", "--listen",
                          f"127.0.0.1:{PORT}")

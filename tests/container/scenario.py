@@ -224,6 +224,21 @@ class Scenario:
         self.plant.alerts(10)
         self.plant.delivered()
 
+    def boots(self):
+        """the machine loses its power and boots: the service is there by itself, and what was delivered is not sent again"""
+        self.plant.alerts(10)
+        self.plant.delivered()
+        self.plant.alerts(10)
+        self.plant.read()
+        self.machine.power_cut()
+        self.machine.wait("the service after the boot", lambda: self.active() == "active", 30)
+        # The simulator keeps everything in memory: what it has now was sent after the boot. It has a new CA, too.
+        self.plant.desk.start()
+        self.machine.put(self.machine.path("/opt/desk/ca.pem"), CA)
+        self.machine.run("systemctl", "reload", UNIT)
+        self.plant.wanted = set(range(self.plant.next - 10, self.plant.next))
+        same("incidents", self.plant.delivered(), 10)
+
     def low_port(self):
         """the drop-in for port 514 gives just that; without it the port is refused; the filter kills when it is hit"""
         listen = "[Service]\nType=exec\nRestart=no\nWatchdogSec=0\nExecStart=\nExecStart=/usr/bin/otrelay simulate --listen 127.0.0.1:514\n"
@@ -272,8 +287,10 @@ class Scenario:
 
     def purge(self):
         """purge leaves no user, no file, no unit"""
-        self.machine.path(DROP_INS) and self.machine.run("rm", "-rf", DROP_INS, CA)
         self.machine.run("dpkg", "--purge", "otrelay")
+        self.nothing_left()
+
+    def nothing_left(self):
         self.machine.run("systemctl", "daemon-reload")
         left = self.machine.run("find", "/", "-xdev", "-name", "*otrelay*", "-not", "-path", "/proc/*", "-not", "-path",
                                 "/opt/desk/*", "-not", "-path", "/root/*", "-not", "-path", "/var/lib/dpkg/*").split()
@@ -284,7 +301,7 @@ class Scenario:
 
     def steps(self):
         return [self.install, self.configure, self.comes_up, self.sandbox, self.first_alerts, self.killed, self.stray_term,
-                self.good_reload, self.bad_reload, self.hangs, self.bad_start, self.stops, self.by_hand, self.low_port,
+                self.good_reload, self.bad_reload, self.hangs, self.bad_start, self.stops, self.by_hand, self.boots, self.low_port,
                 self.journal_fields, self.no_denials, self.purge]
 
 
@@ -331,7 +348,12 @@ class Upgrade(Scenario):
             self.machine.do("otrelay", "sync")
             return self.plant.status()["backlog"] == 0
         self.machine.wait("an empty backlog", through, 90)
-        return f"{self.plant.judge()} incidents"
+        self.machine.run("systemctl", "stop", UNIT)
+        # The header of an SQLite file has the version of its schema: the first had 1.
+        with open(self.machine.path("/var/lib/otrelay/queue.db"), "rb") as database:
+            schema = int.from_bytes(database.read(64)[60:64], "big")
+        need(schema > 1, f"the store still has schema {schema}")
+        return f"{self.plant.judge()} incidents, schema 1 became {schema}"
 
     def steps(self):
         return [self.old, self.backlog, self.new, self.delivered, self.no_denials, self.purge]

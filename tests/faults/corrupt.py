@@ -287,7 +287,7 @@ class Try:
         service.send_signal(signal.SIGTERM)
         if service.wait(timeout=PATIENCE) != scene.OK:
             raise scene.Failed(f"the service ended with {service.returncode}")
-        self.agent.drain(PATIENCE, quiet_dead=True)
+        self.agent.drain(PATIENCE, with_dead=True)
         aside = sorted(p.name for p in self.agent.state.iterdir() if ".corrupt-" in p.name)
         code, told = self.agent.status()
         if code != scene.OK:

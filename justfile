@@ -54,3 +54,16 @@ fuzz TARGET="config eve query" SECONDS="60":
 # What the service costs: size, memory, wake-ups, writes, requests
 footprint:
     tests/footprint.sh
+
+# The static programs; `just build-static armv7-unknown-linux-musleabihf` one of them
+build-static *TARGETS:
+    packaging/build.sh {{ TARGETS }}
+
+# Packages of what build-static made, then a look whether they are as they should be
+packages *TARGETS:
+    packaging/package.sh {{ TARGETS }}
+    packaging/verify.sh {{ TARGETS }}
+
+# The ARM programs under emulation, compared with this machine's own
+emulate:
+    packaging/qemu.sh

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::SharedClock;
 use crate::model::alert::hex;
 use crate::model::{Alert, Engine, Fingerprint, RuleName, Severity, SourceName, Timestamp};
+use crate::pulse::{Pulse, Pulses};
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Batch, RejectReason, Sighting};
 use crate::store::op::prune::Made;
@@ -52,12 +53,23 @@ pub struct Intake {
     rules: Arc<Rules>,
     clock: SharedClock,
     settings: Settings,
+    pulse: Pulse,
 }
+
+/// What one commit may take; a wait for room is none.
+const ALLOWANCE: Duration = Duration::from_mins(2);
 
 impl Intake {
     /// An intake that decides by these rules.
     pub fn new(store: Store, rules: Arc<Rules>, clock: SharedClock, settings: Settings) -> Self {
-        Self { store, rules, clock, settings }
+        Self { store, rules, clock, settings, pulse: Pulse::default() }
+    }
+
+    /// The same, telling that it lives among these.
+    #[must_use]
+    pub fn watched(mut self, pulses: &Pulses) -> Self {
+        self.pulse = pulses.of("intake", ALLOWANCE);
+        self
     }
 
     /// Takes batches until the sources are gone, then has drained them. `stop` only ends the wait for a full store.
@@ -70,9 +82,16 @@ impl Intake {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let mut waiting = Vec::with_capacity(TOGETHER);
+        self.pulse.rests();
         while batches.recv_many(&mut waiting, TOGETHER).await > 0 {
+            self.pulse.works();
             let records: Arc<[Record]> = waiting.drain(..).map(|batch| self.decide(batch)).collect();
+            let kept = records.iter().any(|record| !record.entries.is_empty());
             self.commit(records, &stop).await?;
+            if kept {
+                self.pulse.tells();
+            }
+            self.pulse.rests();
         }
         Ok(())
     }
@@ -121,7 +140,7 @@ impl Intake {
                         tracing::error!("nothing more is taken in until there is room: {e}");
                         told = true;
                     }
-                    wait(stop).await;
+                    self.wait(stop).await;
                 }
                 Err(e) => return Err(e),
             }
@@ -139,10 +158,19 @@ impl Intake {
                 );
                 told = true;
             }
-            wait(stop).await;
+            self.wait(stop).await;
             tell(self.store.make_room().await?);
         }
         Ok(())
+    }
+
+    async fn wait(&self, stop: &CancellationToken) {
+        self.pulse.rests();
+        tokio::select! {
+            () = tokio::time::sleep(FULL_WAIT) => {}
+            () = stop.cancelled() => {}
+        }
+        self.pulse.works();
     }
 
     /// Turns a batch into what the store has to do. Pure but for the time of receipt.
@@ -217,13 +245,6 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
         rule: RuleName::clone(r.rule_name),
     };
     decision.routes.iter().map(route).collect()
-}
-
-async fn wait(stop: &CancellationToken) {
-    tokio::select! {
-        () = tokio::time::sleep(FULL_WAIT) => {}
-        () = stop.cancelled() => {}
-    }
 }
 
 /// Says what was given up.

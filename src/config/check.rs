@@ -19,7 +19,7 @@ use crate::{relay, source};
 
 const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;
-const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
+pub(super) const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
 
 /// What the checks have at hand, and where they write what they find.
 pub(super) struct Check<'a> {

@@ -7,9 +7,11 @@
 //! [`Store`] has one async method per operation (`op/`, one file each); [`Reader`] is for lists and status, beside a
 //! running writer or without one. Nothing else in otrelay knows SQL.
 
+mod body;
 mod index;
 mod lock;
 pub mod op;
+mod owner;
 mod read;
 mod rows;
 mod schema;

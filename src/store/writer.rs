@@ -83,6 +83,7 @@ impl Store {
         let path = settings.dir.join(DATABASE);
         let conn = schema::open_writer(&path, settings.max_size)?;
         restrict(&path)?;
+        super::owner::hand_over(&settings.dir);
         let session = Session::new(conn, schema::pages(settings.max_size))?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let store = Self { jobs: sender, shared: Arc::new(Shared { settings: settings.clone(), clock }) };

@@ -24,6 +24,9 @@ mod lost_answer;
 mod outage;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod reload;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod rotation;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -40,6 +43,9 @@ mod simulator;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod support;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod tidy;
 #[cfg(feature = "simulator")]

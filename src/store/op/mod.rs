@@ -1,6 +1,8 @@
 //! Operations, a file each: what the caller says, the SQL, what the caller gets. Each adds one async method to
 //! [`super::Store`].
 
+pub mod answer;
+pub(super) mod attempt;
 pub mod claim;
 pub mod cursors;
 pub mod dead;
@@ -12,6 +14,8 @@ pub mod reroute;
 pub mod settle;
 
 mod row;
+
+pub(super) use row::crc;
 
 /// Bytes of a text in a row that came from outside.
 const WORDS_MAX: usize = 1_000;

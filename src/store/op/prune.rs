@@ -5,11 +5,12 @@
 
 use rusqlite::{OptionalExtension, Params, params};
 
+use super::attempt;
 use super::row::desk_scope;
 use crate::model::{DeliveryState, Fingerprint, Timestamp};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
-use crate::store::{Store, StoreError, WhenFull};
+use crate::store::{Store, StoreError, WhenFull, body};
 
 /// Alerts in one step: bounds the transaction.
 const STEP: i64 = 500;
@@ -228,16 +229,17 @@ fn pick(tx: &Tx<'_>, sql: &str, with: impl Params) -> Result<Vec<(i64, Fingerpri
 
 /// Deletes findings with all that hangs on them, and takes their deliveries out of the counters.
 fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError> {
-    for (id, fingerprint) in ids {
-        let gone: Vec<(String, String)> = tx
+    for (id, _) in ids {
+        let gone: Vec<(String, String, i64)> = tx
             .conn
             .prepare_cached(
-                "SELECT k.name, d.state FROM ticket t JOIN delivery d ON d.ticket_id = t.id
+                "SELECT k.name, d.state, d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                  JOIN desk k ON k.id = d.desk_id WHERE t.alert_id = ?1",
             )?
-            .query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?
+            .query_map([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
             .collect::<Result<_, _>>()?;
-        for (desk, state) in gone {
+        for (desk, state, delivery) in gone {
+            attempt::forget(tx, delivery)?;
             // Delivered stays counted: it says what was done, not what is kept.
             if let Some(state @ (DeliveryState::Pending | DeliveryState::Dead)) = DeliveryState::parse(&state)
             {
@@ -245,16 +247,16 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
             }
         }
         for sql in [
-            "DELETE FROM attempt WHERE delivery_id IN
-               (SELECT d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id WHERE t.alert_id = ?1)",
             "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
             "DELETE FROM ticket WHERE alert_id = ?1",
+            // Of schema 1.
             "DELETE FROM alert_body WHERE alert_id = ?1",
             "DELETE FROM alert WHERE id = ?1",
         ] {
             tx.conn.prepare_cached(sql)?.execute([id])?;
         }
-        tx.memory.index.remove(tx.conn, fingerprint, *id)?;
     }
+    tx.memory.index.forget(tx.conn, ids)?;
+    body::forget(tx.conn, ids.iter().map(|(id, _)| *id))?;
     Ok(())
 }

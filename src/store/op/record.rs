@@ -1,17 +1,20 @@
 //! What a source took in: alerts, occurrences, deliveries, counters, samples and cursors, in one transaction.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
+use super::attempt;
 use super::prune::{Room, room};
-use super::row::{AlertCrc, NewTicket, crc, desk_scope, insert_delivery, insert_ticket, source_scope};
-use crate::model::alert::RAW_MAX;
+use super::row::{AlertCrc, NewTicket, desk_scope, insert_delivery, insert_ticket, source_scope};
 use crate::model::text::clip;
 use crate::model::{
-    Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, SourceName,
-    TableName, TicketState, Timestamp,
+    Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,
+    SourceName, TableName, TicketState, Timestamp,
 };
+use crate::store::body::Packer;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
@@ -64,7 +67,7 @@ pub struct Sample {
     /// By the sensor's clock.
     pub at: Timestamp,
     /// Severity.
-    pub severity: crate::model::Severity,
+    pub severity: Severity,
     /// Engine.
     pub engine: crate::model::Engine,
     /// First protocol.
@@ -147,22 +150,24 @@ impl Operation for Records {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Recorded, StoreError> {
         let mut sums = Recorded::default();
+        let mut packer = Packer::default();
         for record in self.0.iter() {
-            record.write(tx, &mut sums)?;
+            record.write(tx, &mut packer, &mut sums)?;
         }
+        packer.flush(tx.conn)?;
         sums.room = room(tx)?;
         Ok(sums)
     }
 }
 
 impl Record {
-    fn write(&self, tx: &mut Tx<'_>, total: &mut Recorded) -> Result<(), StoreError> {
+    fn write(&self, tx: &mut Tx<'_>, packer: &mut Packer, total: &mut Recorded) -> Result<(), StoreError> {
         let now = self.now.as_micros();
         let source_id = tx.source_id(self.source.as_str(), now)?;
         let scope = source_scope(self.source.as_str());
         let mut sums = Recorded::default();
-        for entry in &self.entries {
-            record_entry(tx, source_id, entry, now, &mut sums)?;
+        for entry in by_severity(&self.entries) {
+            record_entry(tx, packer, source_id, entry, now, &mut sums)?;
         }
         tx.count(&scope, "lines", self.lines as i64);
         tx.count(&scope, "alerts", self.alerts as i64);
@@ -194,8 +199,24 @@ impl Record {
     }
 }
 
+/// Most severe first, otherwise as they came: packs of bodies hold one severity. A finding that comes with two severities
+/// keeps its place by the first.
+fn by_severity(entries: &[Entry]) -> Vec<&Entry> {
+    let mut order: Vec<&Entry> = entries.iter().collect();
+    if entries.is_sorted_by_key(|entry| Reverse(entry.alert.severity)) {
+        return order;
+    }
+    let mut first: HashMap<&Fingerprint, Severity> = HashMap::with_capacity(entries.len());
+    for entry in entries {
+        first.entry(&entry.fingerprint).or_insert(entry.alert.severity);
+    }
+    order.sort_by_key(|entry| Reverse(first.get(&entry.fingerprint).copied()));
+    order
+}
+
 fn record_entry(
     tx: &mut Tx<'_>,
+    packer: &mut Packer,
     source_id: i64,
     entry: &Entry,
     now: i64,
@@ -209,7 +230,7 @@ fn record_entry(
     } else {
         sums.new += 1;
         sums.repeats += entry.occurrences - 1;
-        insert_alert(tx, source_id, entry, now)?
+        insert_alert(tx, packer, source_id, entry, now)?
     };
     for routed in &entry.routes {
         if open_ticket(tx, alert_id, known.is_none(), routed, entry.alert.severity as i64, now)? {
@@ -219,7 +240,13 @@ fn record_entry(
     Ok(())
 }
 
-fn insert_alert(tx: &mut Tx<'_>, source_id: i64, entry: &Entry, now: i64) -> Result<i64, StoreError> {
+fn insert_alert(
+    tx: &mut Tx<'_>,
+    packer: &mut Packer,
+    source_id: i64,
+    entry: &Entry,
+    now: i64,
+) -> Result<i64, StoreError> {
     let row = AlertCrc {
         fingerprint: entry.fingerprint.as_bytes(),
         severity: entry.alert.severity as i64,
@@ -243,23 +270,9 @@ fn insert_alert(tx: &mut Tx<'_>, source_id: i64, entry: &Entry, now: i64) -> Res
             row.value()
         ])?;
     let id = tx.conn.last_insert_rowid();
-    let body = body(&entry.alert)?;
-    tx.conn
-        .prepare_cached("INSERT INTO alert_body (alert_id, body, crc) VALUES (?1, ?2, ?3)")?
-        .execute(params![id, body, crc(&[id], &[body.as_bytes()])])?;
+    packer.add(tx.conn, id, &entry.alert)?;
     tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
     Ok(id)
-}
-
-/// The alert as stored. `raw` is bounded again here: whatever a source does, a row stays small.
-fn body(alert: &Alert) -> Result<String, StoreError> {
-    let refused =
-        |e: serde_json::Error| StoreError::Refused(format!("the alert cannot be written as JSON: {e}"));
-    if alert.raw.len() <= RAW_MAX {
-        return serde_json::to_string(alert).map_err(refused);
-    }
-    let cut = Alert { raw: clip(&alert.raw, RAW_MAX).into_owned(), ..alert.clone() };
-    serde_json::to_string(&cut).map_err(refused)
 }
 
 fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError> {
@@ -332,11 +345,14 @@ fn next_generation(
                 return Ok(None);
             }
             // It never got there, so its keys are free: the new row takes its place.
-            tx.conn
-                .prepare_cached(
-                    "DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE ticket_id = ?1)",
-                )?
-                .execute([ticket])?;
+            let deliveries: Vec<i64> = tx
+                .conn
+                .prepare_cached("SELECT id FROM delivery WHERE ticket_id = ?1")?
+                .query_map([ticket], |r| r.get(0))?
+                .collect::<Result<_, _>>()?;
+            for delivery in deliveries {
+                attempt::forget(tx, delivery)?;
+            }
             let gone =
                 tx.conn.prepare_cached("DELETE FROM delivery WHERE ticket_id = ?1")?.execute([ticket])?;
             tx.count(&desk_scope(desk), DeliveryState::Withdrawn.as_str(), -(gone as i64));

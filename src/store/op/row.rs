@@ -8,7 +8,7 @@ use crate::store::session::Tx;
 
 /// CRC-32C over numbers and bytes of a row. SQLite has no page checksums: a flipped bit in a row passes its integrity
 /// check (docs/figures.md).
-pub(super) fn crc(numbers: &[i64], bytes: &[&[u8]]) -> i64 {
+pub(in crate::store) fn crc(numbers: &[i64], bytes: &[&[u8]]) -> i64 {
     let mut sum = 0;
     for n in numbers {
         sum = crc32c::crc32c_append(sum, &n.to_le_bytes());
@@ -54,6 +54,12 @@ pub(super) fn ticket_crc(
     crc(&[alert, route, i64::from(generation.0)], &[state.as_str().as_bytes(), sys_id.as_bytes()])
 }
 
+/// What is written in a column that is still to come, so that the row does not grow when it is settled: a page of rows
+/// that grow is split, and three pages are written for it. As long as `sys_id`, number and the times that replace it.
+const TICKET_FILL: &str = "                                                  ";
+/// The same of a delivery's row; readers take a reason of blanks for none.
+const DELIVERY_FILL: &str = "            ";
+
 /// A ticket that is still to be made.
 pub(super) struct NewTicket<'a> {
     pub(super) alert_id: i64,
@@ -66,7 +72,8 @@ pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, Sto
     let state = TicketState::Opening;
     tx.conn
         .prepare_cached(
-            "INSERT INTO ticket (alert_id, route_id, generation, state, rule, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO ticket (alert_id, route_id, generation, state, rule, remote_state, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?7, ?6)",
         )?
         .execute(params![
             new.alert_id,
@@ -74,7 +81,8 @@ pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, Sto
             new.generation.0,
             state.as_str(),
             new.rule,
-            ticket_crc(new.alert_id, new.route_id, new.generation, state, "")
+            ticket_crc(new.alert_id, new.route_id, new.generation, state, ""),
+            TICKET_FILL
         ])?;
     Ok(tx.conn.last_insert_rowid())
 }
@@ -91,8 +99,8 @@ pub(super) fn insert_delivery(
     let state = DeliveryState::Pending;
     tx.conn
         .prepare_cached(
-            "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at, crc)
-             VALUES (?1, ?2, ?3, ?8, ?4, ?5, ?6, ?6, ?7)",
+            "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at, reason,
+             crc) VALUES (?1, ?2, ?3, ?8, ?4, ?5, ?6, ?6, ?9, ?7)",
         )?
         .execute(params![
             Payload::OpenTicket.as_str(),
@@ -102,10 +110,20 @@ pub(super) fn insert_delivery(
             severity,
             now,
             delivery_crc(ticket, desk_id, state, severity, 0),
-            route_id
+            route_id,
+            DELIVERY_FILL
         ])?;
     tx.count(&desk_scope(desk), state.as_str(), 1);
     Ok(())
+}
+
+/// The counter of a state. What is claimed counts as pending: the reader counts the few that are claimed, and a claim
+/// moves no counter.
+pub(super) fn counter(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Claimed => DeliveryState::Pending.as_str(),
+        state => state.as_str(),
+    }
 }
 
 pub(super) fn desk_scope(desk: &str) -> String {

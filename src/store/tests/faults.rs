@@ -87,7 +87,7 @@ async fn a_full_store_takes_the_same_batch_when_there_is_room() {
     });
     let fat = |n: u32| {
         let mut entry = entry(n, Severity::Major);
-        entry.alert.raw = "x".repeat(12_000);
+        entry.alert.raw = noise(12_000);
         entry
     };
     let mut n = 0;
@@ -112,22 +112,20 @@ async fn a_full_store_takes_the_same_batch_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn the_index_finds_what_is_in_its_runs_and_what_came_back() {
+async fn the_index_finds_what_is_in_its_table_and_what_came_back() {
     let bench = Bench::new();
     let all = |from: u32, to: u32| (from..to).map(|n| entry(n, Severity::Minor)).collect::<Vec<_>>();
     bench.record(all(0, 4_095)).await;
     let runs =
         || raw(&bench).query_row("SELECT count(*) FROM fingerprint", [], |r| r.get::<_, i64>(0)).unwrap();
-    assert_eq!(runs(), 0);
+    assert!((1_000..4_095).contains(&runs()), "the newest are only in memory");
     bench.record(all(4_095, 4_100)).await;
-    assert_eq!(runs(), 4_096);
     assert_eq!(bench.record(all(0, 4_100)).await.new, 0);
     for c in bench.claim(usize::MAX).await {
         bench.settle(&c, there(c.id.0 as u32)).await;
     }
     bench.clock.advance(Duration::from_secs(86_400 * 31));
     assert_eq!(bench.store.prune().await.unwrap(), 4_100);
-    assert_eq!(runs(), 0);
     assert_eq!(bench.record(all(0, 4_100)).await.new, 4_100);
     assert_eq!(bench.record(all(0, 4_100)).await.new, 0);
 }
@@ -156,12 +154,17 @@ async fn what_waits_for_long_does_not_keep_the_rest_from_being_forgotten() {
 #[tokio::test]
 async fn one_damaged_row_spoils_no_list_and_no_claim() {
     let bench = Bench::new();
-    bench.record((1..=4).map(|n| entry(n, Severity::Major)).collect()).await;
-    // No text at all, no JSON, and JSON of something else.
-    for (id, body) in [(1, "CAST(x'7b22ff' AS TEXT)"), (2, "'{\"title\": '"), (3, "'[1]'")] {
-        raw(&bench)
-            .execute_batch(&format!("UPDATE alert_body SET body = {body} WHERE alert_id = {id}"))
-            .unwrap();
+    // Each in a pack of its own.
+    for n in 1..=4 {
+        bench.record(vec![entry(n, Severity::Major)]).await;
+    }
+    // Another bit, another length, and not there at all.
+    for damage in [
+        "UPDATE body_pack SET crc = crc + 1 WHERE first_id = 1",
+        "UPDATE body_pack SET bodies = zeroblob(9) WHERE first_id = 2",
+        "DELETE FROM body_pack WHERE first_id = 3",
+    ] {
+        raw(&bench).execute_batch(damage).unwrap();
     }
     raw(&bench).execute_batch("UPDATE ticket SET rule = CAST(x'00ff' AS TEXT) WHERE id = 1").unwrap();
     let all = ListFilter::default();
@@ -218,7 +221,7 @@ async fn a_smaller_max_size_than_what_is_there_still_opens() {
             (0..4_000)
                 .map(|n| {
                     let mut e = entry(n, Severity::Minor);
-                    e.alert.raw = "x".repeat(4_000);
+                    e.alert.raw = noise(4_000);
                     e
                 })
                 .collect(),

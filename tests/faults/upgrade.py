@@ -30,9 +30,9 @@ def version(agent):
 
 
 def digests(agent):
-    """What must not change of a database that is refused."""
+    """What must not change of a database that is refused. A WAL of no bytes is none."""
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in agent.state.iterdir()
-            if p.name in (database.NAME, database.NAME + "-wal")}
+            if p.name in (database.NAME, database.NAME + "-wal") and p.stat().st_size}
 
 
 def refused(case):
@@ -45,7 +45,7 @@ def refused(case):
     if code != scene.CONFIG:
         raise scene.Failed(f"a newer database is refused with {code}")
     if case.agent.program != PREVIOUS and digests(case.agent) != before:
-        raise scene.Failed("a newer database is refused and was changed")
+        raise scene.Failed(f"a newer database is refused and was changed: {before} to {digests(case.agent)}")
     return True
 
 

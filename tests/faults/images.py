@@ -149,7 +149,7 @@ class Restart:
         self.agent.drain()
         scene.judge(self.simulator, self.recording.sources.expected(self.found), self.recording.agent)
         aside = [p.name for p in self.agent.state.iterdir() if ".corrupt-" in p.name]
-        if aside:
+        if aside and not self.recording.name.startswith(HEAL):
             raise scene.Failed(f"a power cut was taken for damage: {aside}")
         after = database.judge(self.agent.state, self.promised)
         if after.wrong:
@@ -217,16 +217,19 @@ class Budget:
 SHARES = {"first": 25, "load": 40, "lost": 25, "small": 10, "reload": 10, "upgrade": 10}
 
 
+# A damaged database is no database to be judged: only starts show what otrelay makes of it.
+HEAL = "heal"
+
+
 def shares(recordings, count):
-    total = sum(SHARES[r.name] for r in recordings)
-    return {r.name: max(1, round(count * SHARES[r.name] / total)) for r in recordings}
+    total = sum(SHARES.get(r.name, 0) for r in recordings)
+    return {r.name: round(count * SHARES.get(r.name, 0) / total) for r in recordings}
 
 
 def recorded(directory, seed, kinds):
     recordings = []
     for kind in kinds:
-        recording = record.KINDS[kind](directory, seed)
-        recording.promised = database.Promised()
+        recording = kinds[kind](directory, seed)
         recordings.append(recording)
         posts = sum(e[0] == "post" for e in recording.events)
         told = sum(e[0] == "status" for e in recording.events)
@@ -278,7 +281,8 @@ class Lying:
     ENDS = {"wal": "-wal", "database": ".db"}
 
     def __init__(self, recording, deaf):
-        names = {e[2]: e[1] for e in recording.events if e[0] == "create"}
+        names = {inode: path for path, inode in recording.inodes.items()}
+        names |= {e[2]: e[1] for e in recording.events if e[0] == "create"}
         self.deaf, self.disk = deaf, recording.disk
         self.events = [e for e in recording.events if not self.ignores(e, names)]
         self.name, self.sources, self.promised = f"{recording.name}-{deaf}", recording.sources, recording.promised
@@ -295,7 +299,7 @@ def self_test(recordings, budget, scratch):
     """A judge that never complains is worth nothing: on disks that lie it has to."""
     few = min(200, max(40, budget.images // 50))
     for deaf in ("all", "wal", "database", "directory"):
-        lying = [Lying(r, deaf) for r in recordings]
+        lying = [Lying(r, deaf) for r in recordings if r.name in ("first", "load", "lost", "small")]
         wrong, images, _ = judge_all(lying, {r.name: few for r in lying}, budget.seed, scratch)
         if not wrong:
             raise scene.Failed(f"the judge finds nothing wrong with a disk without syncs ({deaf})")
@@ -315,7 +319,6 @@ def fail(wrong, directory, seed):
 def one_image(arguments, seed):
     """Judges one image of a kept recording, both ways."""
     recording = record.Recording(arguments.recording)
-    recording.promised = database.Promised()
     event, number = (int(n) for n in arguments.image.split(":"))
     with scene.Scratch("image", memory=True) as scratch:
         wrong, _ = sweep(recording, [(event, number)], seed, scratch)
@@ -346,7 +349,7 @@ def main():
         budget = Budget(seed + n, images // rounds)
         with scene.Scratch("images") as directory, scene.Scratch("images", memory=True) as scratch:
             try:
-                recordings = recorded(directory, budget.seed, record.KINDS)
+                recordings = recorded(directory, budget.seed, record.kinds())
                 self_test(recordings, budget, scratch)
                 if arguments.self_test:
                     print(f"images: the judge sees what it must see; {time.monotonic() - began:.0f} s")

@@ -3,7 +3,7 @@
 Called by tests/faults.sh. Names of scripts choose some; `--long` runs what is too long for each change and writes
 docs/faults-report.md, a row for each fault with the day, the commit and the checksum of the program that it was run with.
 Rows of scripts that are not run now stay as they are: a long run may be done in parts, and the report says on what.
-A script prints `F3: ...` for each fault that it covers; that line is the row.
+A script prints `F3: ...` for each fault that it covers, or `name: ...` for all of them, and that line is the row.
 """
 
 import argparse
@@ -23,7 +23,7 @@ TABLE = [
     ("kill", "F2", "kill -9 at random, on one database", {"KILLS": "100"}, {"KILLS": "2000"}),
     ("images", "F3 F4", "power cuts, and power cuts while recovering", {"IMAGES": "5000"}, {"IMAGES": "200000"}),
     ("storage", "F5 F9", "failed syncs, writes, reads; slow disks", {}, {"LONG": "1"}),
-    ("full_disk", "F6 F7 F8", "full and read-only disks", {}, {"LONG": "1"}),
+    ("full_disk", "F6 F7 F8", "full and read-only disks", {}, {"FULL": "60", "NOSPACE": "600", "READONLY": "10"}),
     ("corrupt", "F10 F11", "damaged databases and WALs", {"DATABASES": "400"}, {"DATABASES": "10000"}),
     ("upgrade", "F12 F33", "older and newer versions, killed while migrating", {}, {"LONG": "1"}),
     ("agents", "F13 F32", "two agents, stale locks, too little memory", {}, {}),
@@ -46,11 +46,15 @@ def program():
     return f"{version}, {os.environ.get('COMMIT') or commit or 'no commit'}, {digest[:16]}"
 
 
+def python(script):
+    return scene.ROOT / f"tests/faults/{script}.py"
+
+
 def run(script, size):
     """Runs a script with its output shown as it comes. Gives its exit code, what it said, and the seconds."""
     began, said = time.monotonic(), []
-    path = scene.ROOT / f"tests/faults/{script}.py"
-    with subprocess.Popen([sys.executable, str(path)], env={**size, **os.environ}, stdout=subprocess.PIPE, text=True) as process:
+    command = [str(shell)] if (shell := scene.ROOT / f"tests/{script}.sh").exists() else [sys.executable, str(python(script))]
+    with subprocess.Popen(command, env={**size, **os.environ}, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             said.append(line)
@@ -63,12 +67,12 @@ def rows():
         text = REPORT.read_text()
     except OSError:
         return {}
-    return {m[1]: m[0] for m in re.finditer(r"^\| (F\d+) \|.*$", text, re.MULTILINE)}
+    return {m[1]: m[0] for m in re.finditer(r"^\| (F[F\d ]+) \|.*$", text, re.MULTILINE)}
 
 
 def write_report(found):
     kept = {**rows(), **found}
-    order = sorted(kept, key=lambda fault: int(fault[1:]))
+    order = sorted(kept, key=lambda fault: int(fault.split()[0][1:]))
     REPORT.write_text(f"""# Faults: the long run
 
 Written by `tests/faults.sh --long`; each row says with which program it was made: version, commit, first half of its
@@ -94,12 +98,12 @@ def main():
     for script, faults, what, short, long in TABLE:
         if arguments.scripts and script not in arguments.scripts:
             continue
-        if not (scene.ROOT / f"tests/faults/{script}.py").exists():
+        if not python(script).exists():
             told.append(f"  {faults:9} {what}: not in this tree")
             continue
         print(f"--- {faults}: {what}", flush=True)
         code, said, seconds = run(script, long if arguments.long else short)
-        lines = LINE.findall(said)
+        lines = LINE.findall(said) or [(faults, text) for text in re.findall(f"^{script}: (.*)$", said, re.MULTILINE)[-1:]]
         if code:
             failed.append(script)
             told.append(f"  {faults:9} {what}: FAILED (exit {code}); {seconds:.0f} s")

@@ -553,7 +553,7 @@ def check_status(agent, tickets):
         raise Failed(f"`status --json` ended with {code}: {json.dumps(told)[:500]}")
     desk, source = told["desks"][0]["counts"], told["sources"][0]
     counts = {"backlog": (told["backlog"], 0), "dead": (told["dead"], 0), "shed": (told["shed"], 0),
-              "pending": (desk["pending"], 0), "claimed": (desk["claimed"], 0), "new": (source["new"], tickets)}
+              "pending": (desk.get("pending", 0), 0), "claimed": (desk.get("claimed", 0), 0), "new": (source["new"], tickets)}
     wrong = [f"`{name}` is {found}, not {right}" for name, (found, right) in counts.items() if found != right]
     if source["rejected"] or source["trouble"]:
         wrong.append(f"rejected {source['rejected']}, trouble {source['trouble']}")

@@ -7,6 +7,9 @@
 mod alert_to_incident;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod backup;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod bad_input;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -16,6 +19,9 @@ mod cli;
 mod clock;
 #[cfg(test)]
 mod config_errors;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod corruption;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod limits;

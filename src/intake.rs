@@ -325,7 +325,8 @@ fn tell(made: Made) -> Made {
     if made.given_up > 0 {
         tracing::error!(
             alerts = made.given_up,
-            "the buffer is full ([buffer] max_size): undelivered alerts of the lowest severity were given up"
+            "the buffer is full ([buffer] max_size): {} undelivered alerts of the lowest severity were given up",
+            made.given_up
         );
     }
     made
@@ -461,7 +462,7 @@ fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u6
             .map(|r| (r.detail.clone(), r.sample.clone()))
             .collect();
         let first = samples.first().map_or("", |(detail, _)| detail);
-        tracing::warn!(source = %source, reason = reason.as_str(), count, "input was not understood: {first}");
+        tracing::warn!(source = %source, reason = reason.as_str(), count, "{source}: {count} pieces of input were not understood: {first}");
         all.push(Rejected { reason: reason.as_str(), count: *count, samples });
     }
     all

@@ -19,7 +19,7 @@ pub mod status;
 pub mod sync;
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -175,6 +175,7 @@ pub fn main() -> ExitCode {
         terminal.out.flush()?;
         Ok(exit)
     });
+    log::tell_all_kept();
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
         // `otrelay alerts | head`: nobody reads on.
@@ -198,8 +199,8 @@ fn log_for(cli: &Cli, environment: &Environment) {
         (false, true) => Volume::Normal,
         (false, false) => Volume::Quiet,
     };
-    let set = |name: &str| (environment.variables)(name).is_some_and(|value| !value.is_empty());
-    log::init(volume, set("JOURNAL_STREAM") && !std::io::stderr().is_terminal(), set("NO_COLOR"));
+    let variable = |name: &str| (environment.variables)(name).filter(|value| !value.is_empty());
+    log::init(volume, variable("JOURNAL_STREAM").as_deref(), variable("NO_COLOR").is_some());
 }
 
 fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {

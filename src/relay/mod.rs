@@ -330,7 +330,7 @@ impl<D: Desk> Relay<D> {
         if doubtful > 0 {
             tracing::warn!(
                 deliveries = doubtful,
-                "the last run ended while sending; these are looked up before they are sent again"
+                "the last run ended while sending {doubtful} deliveries; these are looked up before they are sent again"
             );
         }
         // Those that already backed off before the restart are due at some time of their own.
@@ -410,7 +410,11 @@ impl<D: Desk> Relay<D> {
                 found = report.found,
                 again = report.again,
                 dead = report.dead,
-                "sync done"
+                "sync done: {} created, {} found, {} to retry, {} dead",
+                report.created,
+                report.found,
+                report.again,
+                report.dead
             );
         }
         Ok(report)

@@ -57,3 +57,6 @@ mod tidy;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tls;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod upgrade;

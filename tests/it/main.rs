@@ -60,3 +60,6 @@ mod tidy;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tls;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod upgrade;

@@ -13,6 +13,7 @@ pub mod record;
 pub mod reroute;
 pub mod settle;
 
+mod fresh;
 mod row;
 
 pub(super) use row::crc;

@@ -9,7 +9,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
 use super::record::{Entry, Recorded, Routed};
-use super::row::{AlertCrc, DELIVERY_FILL, TICKET_FILL, counter, delivery_crc, desk_scope, ticket_crc};
+use super::row::{AlertCrc, DELIVERY_FILL, KEPT, TICKET_FILL, counter, delivery_crc, desk_scope, ticket_crc};
 use crate::model::{DeliveryState, Fingerprint, Generation, Payload, TicketState};
 use crate::store::StoreError;
 use crate::store::body::Packer;
@@ -87,6 +87,9 @@ impl<'r> Fresh<'r> {
             sums.repeats += entry.occurrences - 1;
         }
         sums.deliveries += tickets.len() as u64;
+        tx.count(KEPT, "alerts", entries.len() as i64);
+        tx.count(KEPT, "tickets", tickets.len() as i64);
+        tx.count(KEPT, "deliveries", tickets.len() as i64);
         let first = insert_tickets(tx.conn, &tickets)?;
         insert_deliveries(tx.conn, &tickets, first, self.now)?;
         for of_desk in tickets.chunk_by(|a, b| a.routed.desk == b.routed.desk) {

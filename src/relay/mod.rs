@@ -256,7 +256,9 @@ impl<D: Desk> Relay<D> {
     async fn try_sync(&self, cause: Cause, stop: &CancellationToken) -> Result<Report, StoreError> {
         match self.sync(cause, stop).await {
             Err(e) if e.is_passing() => {
-                tracing::error!("nothing is pushed until there is room: {e}");
+                tracing::error!("nothing is pushed for now, it is tried again: {e}");
+                // A claim may have been committed though its answer was an error. Nothing is in flight here.
+                self.patiently(stop, || self.recover()).await?;
                 let next_at = Some(self.clock.now().after(ROOM_WAIT));
                 Ok(Report { waiting: vec![e.to_string()], next_at, owed: true, ..Report::default() })
             }

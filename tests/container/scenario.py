@@ -102,7 +102,9 @@ class Scenario:
         own = {"/var/lib/otrelay", "/run/otrelay", "/tmp", "/var/tmp"}
         writable = {at for at, how in mounts.items() if "rw" in how and not at.startswith(("/proc", "/dev/", "/run/host/"))}
         same("where the service may write", sorted(writable), sorted(own))
-        same("what it may execute of that", sorted(at for at in own if "noexec" not in mounts[at]), [])
+        # NoExecPaths= came with 248.
+        if int(self.machine.ask("systemctl", "--version").split()[1]) >= 248:
+            same("what it may execute of that", sorted(at for at in own if "noexec" not in mounts[at]), [])
         tried = " ".join(f"{at}/probe" for at in ("/run", "/run/lock", "/etc", "/usr/bin", "/var/log/suricata", "/dev/shm", "/opt"))
         left = self.machine.ask("nsenter", "-t", pid, "-m", "sh", "-c", f"for f in {tried}; do touch $f 2>/dev/null && echo $f; done")
         same("what root could write there", left, "")

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::config::{Config, SourceSettings};
-use crate::control::server::{Control, listen};
+use crate::control::server::{Control, is_passing, listen, listen_patiently};
 use crate::desk::{Compose, Fields, TicketFacts};
 use crate::intake::Intake;
 use crate::relay::{Planned, Progress, Relay, Report};
@@ -22,7 +22,7 @@ use crate::rules::{Rules, RulesError};
 use crate::servicenow::{ServiceNow, SetupError, default_fields};
 use crate::source::tail::{self, Tail};
 use crate::source::{Batch, Reading, Source, SourceError};
-use crate::store::{OpenError, Store, StoreError, Writer};
+use crate::store::{OpenError, Overview, Store, StoreError, Writer};
 
 /// Batches between sources and intake. Each may hold a thousand alerts, so few.
 const BATCHES: usize = 2;
@@ -32,6 +32,8 @@ const QUESTIONS: usize = 16;
 const GRACE: Duration = Duration::from_secs(20);
 /// Between two looks for what may be forgotten. Nothing is written when there is nothing.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
+/// `--once` looks so often whether the intake waits for room: longer than the intake waits before it looks again.
+const TURN: Duration = Duration::from_secs(6);
 /// `--once` waits so long for what failed to become due again.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -146,7 +148,13 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), AppError> {
     let parts = Parts::open(&config, &clock)?;
-    let listener = listen(&socket).map_err(|source| AppError::Socket { path: socket.clone(), source })?;
+    let listener = match listen(&socket) {
+        Err(e) if is_passing(&e) => {
+            tracing::warn!("no command can ask this service before {} can be written: {e}", socket.display());
+            None
+        }
+        other => Some(other.map_err(|source| AppError::Socket { path: socket.clone(), source })?),
+    };
     let mut stages = Stages::begin(parts.writer);
     let store = parts.store;
 
@@ -157,7 +165,6 @@ pub async fn serve(
     let (ask, asked) = mpsc::channel(QUESTIONS);
     let control = Control {
         agent: config.agent.name.clone(),
-        dir: config.store.dir.clone(),
         store: store.clone(),
         relay: ask,
         progress: relay.progress(),
@@ -167,7 +174,13 @@ pub async fn serve(
     stages.relay(relay, asked);
     let token = stages.stop_relay.clone();
     stages.late.spawn(async move {
-        control.run(listener, socket, token).await;
+        let listener = match listener {
+            None => listen_patiently(&socket, &token).await,
+            listener => listener,
+        };
+        if let Some(listener) = listener {
+            control.run(listener, socket, token).await;
+        }
         ("control socket", Ok(()))
     });
     stages.late.spawn(housekeeping(store, stages.stop_relay.clone()));
@@ -175,29 +188,61 @@ pub async fn serve(
     stages.wait(&stop).await
 }
 
-/// `run --once`: takes in what the file sources hold, then syncs.
+/// `run --once`: takes in what the file sources hold, then syncs; where a full buffer or disk stops the taking in,
+/// by turns, as long as that gets anywhere. Gives what came of it and how things are then.
 ///
 /// # Errors
-/// [`AppError`].
+/// [`AppError`]; one of the store that is passing when neither got anywhere any more.
 pub async fn once(
     config: Config,
     clock: SharedClock,
     watch: impl FnOnce(watch::Receiver<Progress>),
     stop: CancellationToken,
-) -> Result<Report, AppError> {
+) -> Result<(Report, Overview), AppError> {
     let parts = Parts::open(&config, &clock)?;
     let mut stages = Stages::begin(parts.writer);
     let store = parts.store;
     let intake = Intake::new(store.clone(), parts.rules, Arc::clone(&clock), config.intake);
     intake.apply_rules().await?;
     stages.sources(&config, &store, Reading::Once, &clock, intake).await?;
-    stages.drain(&stop).await?;
-    let relay = Relay::new(store, parts.desks, parts.composer, clock, config.relay.clone());
+    let relay = Relay::new(store.clone(), parts.desks, parts.composer, clock, config.relay.clone());
     watch(relay.progress());
-    let report = relay.run_once(PATIENCE, &stop).await?;
-    drop(relay);
+    let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
+    report.add(relay.run_once(PATIENCE, &stop).await?);
+    let reader = store.reader()?;
+    let overview = reader.overview()?;
+    drop((reader, relay, store));
     stages.close().await?;
-    Ok(report)
+    Ok((report, overview))
+}
+
+/// Waits until the sources and the intake have ended; while they wait for room, the relay makes some.
+async fn by_turns(
+    stages: &mut Stages,
+    store: &Store,
+    relay: &Relay<ServiceNow>,
+    stop: &CancellationToken,
+) -> Result<Report, AppError> {
+    let end = stages.stop_sources.clone();
+    let drain = stages.drain(stop);
+    tokio::pin!(drain);
+    let mut report = Report::default();
+    loop {
+        tokio::select! {
+            drained = &mut drain => return drained.map(|()| report),
+            () = tokio::time::sleep(TURN) => {}
+        }
+        if !store.is_refusing() || end.is_cancelled() {
+            continue;
+        }
+        let more = relay.run_once(PATIENCE, stop).await?;
+        let got_on = more.delivered() > 0;
+        report.add(more);
+        if !got_on && store.is_refusing() {
+            report.waiting.extend(store.conditions().into_iter().map(|c| c.what));
+            end.cancel();
+        }
+    }
 }
 
 /// `otrelay sync` where no service runs: only the pushing.

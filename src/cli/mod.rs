@@ -137,6 +137,7 @@ impl CliError {
                 OpenError::Newer { .. } => Exit::Config,
                 _ => Exit::Failure,
             },
+            Self::Store(e) | Self::App(AppError::Store(e)) if e.is_passing() => Exit::Later,
             _ => Exit::Failure,
         }
     }

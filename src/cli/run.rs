@@ -12,7 +12,7 @@ use super::human::relative;
 use super::{Exit, Outcome, Terminal, clock, load, runtime, with_signals};
 use crate::app;
 use crate::relay::{Progress, Report};
-use crate::store::Reader;
+use crate::store::Overview;
 
 /// Arguments of `otrelay run`.
 #[derive(Args, Clone, Debug)]
@@ -27,14 +27,13 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load(terminal)?;
     let stop = CancellationToken::new();
     if args.once {
-        let dir = config.store.dir.clone();
         let bar = progress_bar();
-        let report = runtime()?.block_on(async {
+        let (report, overview) = runtime()?.block_on(async {
             let watch = |progress| follow(&bar, progress);
             with_signals(stop.clone(), app::once(config, clock(), watch, stop)).await
         })?;
         bar.finish_and_clear();
-        return account(&report, &Reader::open(&dir)?, terminal);
+        return account(&report, &overview, terminal);
     }
     let socket = app::socket(&config.store.dir, runtime_dir(terminal).as_deref());
     runtime()?.block_on(with_signals(stop.clone(), app::serve(config, clock(), socket, stop)))?;
@@ -42,8 +41,7 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
 }
 
 /// What is left decides the exit code.
-fn account(report: &Report, reader: &Reader, terminal: &mut Terminal<'_>) -> Outcome {
-    let overview = reader.overview()?;
+fn account(report: &Report, overview: &Overview, terminal: &mut Terminal<'_>) -> Outcome {
     writeln!(
         terminal.err,
         "{} ticket{} created, {} found there already, {} waiting, {} dead",

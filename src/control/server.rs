@@ -16,7 +16,7 @@ use super::{Answer, QUESTION_MAX, Question, answer};
 use crate::clock::SharedClock;
 use crate::relay::{Ask, Progress};
 use crate::status::{Live, Status};
-use crate::store::{Reader, Store};
+use crate::store::Store;
 
 /// Callers that are served at the same time.
 const AT_ONCE: usize = 16;
@@ -24,6 +24,8 @@ const AT_ONCE: usize = 16;
 const TO_END: Duration = Duration::from_secs(15);
 /// Callers of those that may wait for the relay: a sync can take long, and the others have to be answered meanwhile.
 const WAITING: usize = 8;
+/// Between two tries to open the socket in a directory that cannot be written.
+const TO_LISTEN: Duration = Duration::from_secs(15);
 /// Time for a caller to ask.
 const TO_ASK: Duration = Duration::from_secs(5);
 
@@ -32,8 +34,6 @@ const TO_ASK: Duration = Duration::from_secs(5);
 pub struct Control {
     /// `[agent] name`.
     pub agent: String,
-    /// The state directory.
-    pub dir: PathBuf,
     /// For what changes deliveries.
     pub store: Store,
     /// For syncs.
@@ -56,6 +56,25 @@ pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Opens the socket when its directory can be written; `None` when it has to stop before.
+pub async fn listen_patiently(path: &Path, stop: &CancellationToken) -> Option<UnixListener> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(TO_LISTEN) => {}
+        }
+        if let Ok(listener) = listen(path) {
+            return Some(listener);
+        }
+    }
+}
+
+/// Whether a directory cannot be written now, and nothing else is wrong.
+pub fn is_passing(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(e.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }
 
 impl Control {
@@ -148,14 +167,18 @@ impl Control {
             let judged = self.store.judge(ids.to_vec(), verdict).await.map_err(|e| e.to_string())?;
             return serde_json::to_value(judged).map_err(|e| e.to_string());
         }
-        let dir = self.dir.clone();
         let (agent, now) = (self.agent.clone(), self.clock.now());
         let live = {
             let progress = self.progress.borrow();
-            Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at }
+            Live {
+                syncing: progress.syncing,
+                next_sync_at: progress.next_sync_at,
+                conditions: self.store.conditions(),
+            }
         };
+        let store = self.store.clone();
         let read = move || -> Result<serde_json::Value, String> {
-            let reader = Reader::open(&dir).map_err(|e| e.to_string())?;
+            let reader = store.reader().map_err(|e| e.to_string())?;
             if matches!(question, Question::Status) {
                 let overview = reader.overview().map_err(|e| e.to_string())?;
                 let status = Status::new(&agent, now, overview, Some(live));

@@ -3,10 +3,12 @@
 //! Reads only. Whether something needs a person is decided here and nowhere else, so that the text, the JSON and the
 //! exit code cannot disagree.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
-use crate::store::Overview;
+use crate::store::{Condition, Overview};
 
 /// How things are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +49,8 @@ pub struct Live {
     pub syncing: bool,
     /// When the next one is due.
     pub next_sync_at: Option<Timestamp>,
+    /// What is the case with the store now.
+    pub conditions: Vec<Condition>,
 }
 
 impl Status {
@@ -61,15 +65,18 @@ impl Status {
             syncing: live.syncing,
             now,
             next_sync_at: live.next_sync_at,
-            attention: attention(&overview, now),
+            attention: attention(&overview, &live.conditions, now),
             overview,
         }
     }
 }
 
-fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
+fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Attention> {
     let mut all = Vec::new();
     let mut add = |what: String, remedy: &str| all.push(Attention { what, remedy: remedy.to_owned() });
+    for condition in conditions {
+        add(condition.what.clone(), &condition.remedy);
+    }
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
             add(
@@ -97,7 +104,11 @@ fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
     }
     if o.shed > 0 {
         add(
-            format!("{} undelivered alerts were given up because the buffer was full", o.shed),
+            format!(
+                "{} undelivered alerts were given up because the buffer was full{}",
+                o.shed,
+                by_severity(&o.shed_by_severity)
+            ),
             "raise [buffer] max_size, or narrow the rules",
         );
     }
@@ -105,6 +116,12 @@ fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
         add(notice.text.clone(), &notice.remedy);
     }
     all
+}
+
+/// ` (12 warning, 3 minor)`.
+fn by_severity(counts: &BTreeMap<String, i64>) -> String {
+    let words: Vec<String> = counts.iter().map(|(severity, count)| format!("{count} {severity}")).collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
 #[cfg(test)]
@@ -119,6 +136,19 @@ mod tests {
     }
 
     #[test]
+    fn the_store_comes_first_and_what_was_given_up_is_told_by_severity() {
+        let full = Condition { what: "the disk is full".to_owned(), remedy: "make space".to_owned() };
+        let live = Live { conditions: vec![full], ..Live::default() };
+        let shed_by_severity = [("minor".to_owned(), 3), ("warning".to_owned(), 12)].into();
+        let overview = Overview { shed: 15, shed_by_severity, ..Overview::default() };
+        let status = Status::new("a", Timestamp::EPOCH, overview, Some(live));
+        let words: Vec<&str> = status.attention.iter().map(|a| a.what.as_str()).collect();
+        let given_up =
+            "15 undelivered alerts were given up because the buffer was full (3 minor, 12 warning)";
+        assert_eq!(words, ["the disk is full", given_up]);
+    }
+
+    #[test]
     fn says_what_needs_a_person() {
         let hold = crate::store::HoldRow {
             table: String::new(),
@@ -129,7 +159,7 @@ mod tests {
         };
         let desk = DeskRow {
             name: "prod".to_owned(),
-            counts: std::collections::BTreeMap::new(),
+            counts: BTreeMap::new(),
             last_ok_at: None,
             last_error_at: None,
             last_error: None,

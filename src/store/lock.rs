@@ -38,10 +38,23 @@ impl StateLock {
             }
             Err(e) => return Err(io(e.into())),
         }
-        file.set_len(0).map_err(io)?;
-        file.rewind().map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        // The lock holds without it: on a full disk there may be no room for the number.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self(file))
+    }
+
+    /// Takes the lock in a directory that cannot be written; `None` when there never was a lock file.
+    pub(super) fn take_unwritten(dir: &Path) -> Result<Option<Self>, OpenError> {
+        let Ok(mut file) = File::open(dir.join("lock")) else { return Ok(None) };
+        if patiently(&file) == Err(rustix::io::Errno::WOULDBLOCK) {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            return Err(OpenError::Locked { dir: dir.to_owned(), pid: pid.trim().to_owned() });
+        }
+        Ok(Some(Self(file)))
     }
 
     /// Whether some agent holds it now.

@@ -7,18 +7,24 @@
 //! [`Store`] has one async method per operation (`op/`, one file each); [`Reader`] is for lists and status, beside a
 //! running writer or without one. Nothing else in otrelay knows SQL.
 
+mod ballast;
+mod condition;
+mod ground;
 mod index;
 mod lock;
+mod memory;
 pub mod op;
 mod read;
 mod rows;
 mod schema;
 mod session;
+mod space;
 mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use condition::Condition;
 pub use read::Reader;
 pub use rows::{
     AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
@@ -116,9 +122,15 @@ fn by(pid: &str) -> String {
 /// An operation did not happen. Nothing of it is in the store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No room: the disk, or `[buffer] max_size`.
+    /// No room: `[buffer] max_size`.
     #[error("the store is full ({0})")]
     Full(String),
+    /// No room on the disk.
+    #[error("the disk is full ({0})")]
+    DiskFull(String),
+    /// The state directory cannot be written any more; memory takes over.
+    #[error("the state directory is read-only ({0})")]
+    ReadOnly(String),
     /// Somebody else holds the database: a person with another program, a backup.
     #[error("the store is in use by another program ({0})")]
     Busy(String),
@@ -139,9 +151,12 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying the same again later can help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Busy(_))
+        matches!(self, Self::Full(_) | Self::DiskFull(_) | Self::ReadOnly(_) | Self::Busy(_))
     }
 }
+
+/// In the text of a [`StoreError::Disk`] after a failed sync.
+const NOT_SYNCED: &str = "a sync failed";
 
 impl From<rusqlite::Error> for StoreError {
     fn from(e: rusqlite::Error) -> Self {
@@ -151,7 +166,9 @@ impl From<rusqlite::Error> for StoreError {
             Some(Code::DiskFull) => Self::Full(text),
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy(text),
             Some(Code::SystemIoFailure | Code::CannotOpen | Code::ReadOnly | Code::NoLargeFileSupport) => {
-                Self::Disk(text)
+                let code = e.sqlite_error().map_or(0, |e| e.extended_code);
+                let sync = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
+                Self::Disk(if sync.contains(&code) { format!("{text}; {NOT_SYNCED}") } else { text })
             }
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Damaged(text),
             _ => Self::Refused(text),

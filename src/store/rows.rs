@@ -42,6 +42,9 @@ pub struct Overview {
     pub oldest_pending_at: Option<Timestamp>,
     /// Alerts that were given up because the buffer was full.
     pub shed: i64,
+    /// The same, by their severity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shed_by_severity: BTreeMap<String, i64>,
     /// Bytes of the database.
     pub bytes: u64,
 }

@@ -10,11 +10,8 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
 use super::OpenError;
+use super::space::Budget;
 
-/// Bytes of the WAL that are kept allocated after a checkpoint.
-pub(super) const JOURNAL_SIZE_LIMIT: i64 = 8 << 20;
-/// Pages after which a commit checkpoints: 1 000 x 4 KiB bounds what a damaged WAL can cut off.
-const WAL_AUTOCHECKPOINT: i64 = 1_000;
 /// Page cache in KiB (negative: KiB, not pages). The largest single block of memory of the agent.
 const CACHE_SIZE: i64 = -2_000;
 /// The WAL-reset bug is present until 3.51.2.
@@ -30,7 +27,7 @@ fn migrations() -> Migrations<'static> {
 }
 
 /// Opens for writing, creating it when it is not there.
-pub(super) fn open_writer(path: &Path, max_size: u64) -> Result<Connection, OpenError> {
+pub(super) fn open_writer(path: &Path, budget: &Budget) -> Result<Connection, OpenError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(OpenError::OldSqlite(rusqlite::version().to_owned()));
     }
@@ -47,9 +44,14 @@ pub(super) fn open_writer(path: &Path, max_size: u64) -> Result<Connection, Open
         conn.pragma_update(None, "page_size", 4096)?;
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
-    settings(&conn, max_size)?;
-    migrations().to_latest(&mut conn).map_err(|e| OpenError::Migration(Box::new(e)))?;
+    settings(&conn, budget)?;
+    to_latest(&mut conn)?;
     Ok(conn)
+}
+
+/// Takes the steps that are missing.
+pub(super) fn to_latest(conn: &mut Connection) -> Result<(), OpenError> {
+    migrations().to_latest(conn).map_err(|e| OpenError::Migration(Box::new(e)))
 }
 
 /// Opens for reading beside a running writer, or without one.
@@ -62,6 +64,9 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
+    let readable = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    // On a read-only file system, or a full one, there is no -shm to be made.
+    let conn = if readable.is_ok() { conn } else { super::memory::open_readonly(path)? };
     refuse_newer(&conn, path)?;
     conn.pragma_update(None, "query_only", true)?;
     conn.pragma_update(None, "busy_timeout", 5_000)?;
@@ -69,7 +74,8 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(conn)
 }
 
-fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+/// Leaves a file alone that a newer otrelay wrote.
+pub(super) fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > VERSION {
         return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
@@ -77,17 +83,11 @@ fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Pages that the database may have: the WAL and its checkpoint live beside them within `max_size`.
-pub(super) fn pages(max_size: u64) -> i64 {
-    (max_size.saturating_sub(2 * JOURNAL_SIZE_LIMIT.min(max_size as i64 / 4) as u64) / 4096) as i64
-}
-
-fn settings(conn: &Connection, max_size: u64) -> Result<(), OpenError> {
-    let pages = pages(max_size);
+fn settings(conn: &Connection, budget: &Budget) -> Result<(), OpenError> {
     let wanted: [(&str, i64); 11] = [
         ("synchronous", 2),
-        ("wal_autocheckpoint", WAL_AUTOCHECKPOINT),
-        ("journal_size_limit", JOURNAL_SIZE_LIMIT),
+        ("wal_autocheckpoint", budget.checkpoint_pages as i64),
+        ("journal_size_limit", budget.wal as i64),
         ("busy_timeout", 5_000),
         ("foreign_keys", 1),
         ("mmap_size", 0),
@@ -95,7 +95,7 @@ fn settings(conn: &Connection, max_size: u64) -> Result<(), OpenError> {
         ("trusted_schema", 0),
         ("cell_size_check", 1),
         ("temp_store", 2),
-        ("max_page_count", pages),
+        ("max_page_count", budget.pages),
     ];
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
@@ -138,11 +138,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
         for _ in 0..2 {
-            let conn = open_writer(&path, 64 << 20).unwrap();
+            let conn = open_writer(&path, &Budget::of(64 << 20)).unwrap();
             let get = |name| conn.pragma_query_value(None, name, |r| r.get::<_, i64>(0)).unwrap();
             assert_eq!((get("synchronous"), get("foreign_keys"), get("auto_vacuum")), (2, 1, 2));
             assert_eq!(get("user_version"), VERSION);
-            assert_eq!(get("max_page_count"), ((64 << 20) - 2 * JOURNAL_SIZE_LIMIT) / 4096);
+            assert_eq!(get("max_page_count"), Budget::of(64 << 20).pages);
         }
     }
 
@@ -150,11 +150,11 @@ mod tests {
     fn a_newer_schema_is_refused_and_untouched() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
-        let conn = open_writer(&path, 64 << 20).unwrap();
+        let conn = open_writer(&path, &Budget::of(64 << 20)).unwrap();
         conn.pragma_update(None, "user_version", VERSION + 1).unwrap();
         drop(conn);
         let before = std::fs::read(&path).unwrap();
-        let refused = open_writer(&path, 64 << 20).map(|_| ()).unwrap_err();
+        let refused = open_writer(&path, &Budget::of(64 << 20)).map(|_| ()).unwrap_err();
         assert!(matches!(refused, OpenError::Newer { found, .. } if found == VERSION + 1), "{refused}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
         assert!(open_reader(&path).is_err());

@@ -8,15 +8,18 @@
 //! paused time works.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::condition::{Condition, Conditions, Kind};
+use super::ground::Ground;
 use super::lock::StateLock;
-use super::session::{Session, Tx};
-use super::{DATABASE, OpenError, Settings, StoreError, schema};
+use super::session::Tx;
+use super::space::Budget;
+use super::{OpenError, Reader, Settings, StoreError};
 use crate::clock::SharedClock;
 
 /// How long operations that are not urgent are gathered after the last commit.
@@ -63,13 +66,22 @@ pub struct Store {
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) clock: SharedClock,
+    pub(super) conditions: Arc<Conditions>,
+    /// The name of the database in memory while that is the store.
+    memory: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// Where readers find the store from now on.
+    pub(super) fn set_memory(&self, name: Option<String>) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
 }
 
 /// The writer's task. Run it until every [`Store`] handle is gone; then the database is closed.
 pub struct Writer {
     jobs: mpsc::Receiver<Job>,
-    session: Session,
-    _lock: StateLock,
+    ground: Ground,
 }
 
 impl Store {
@@ -78,15 +90,39 @@ impl Store {
     /// # Errors
     /// [`OpenError`], each with what to do.
     pub fn open(settings: &Settings, clock: SharedClock) -> Result<(Self, Writer), OpenError> {
-        make_dir(&settings.dir)?;
-        let lock = StateLock::take(&settings.dir)?;
-        let path = settings.dir.join(DATABASE);
-        let conn = schema::open_writer(&path, settings.max_size)?;
-        restrict(&path)?;
-        let session = Session::new(conn, schema::pages(settings.max_size))?;
+        let shared = Arc::new(Shared {
+            settings: settings.clone(),
+            clock,
+            conditions: Arc::default(),
+            memory: Mutex::default(),
+        });
+        let ground = Ground::open(Arc::clone(&shared))?;
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let store = Self { jobs: sender, shared: Arc::new(Shared { settings: settings.clone(), clock }) };
-        Ok((store, Writer { jobs: receiver, session, _lock: lock }))
+        Ok((Self { jobs: sender, shared }, Writer { jobs: receiver, ground }))
+    }
+
+    /// A read-only view of what the store is now, be it on disk or in memory. Blocking.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn reader(&self) -> Result<Reader, OpenError> {
+        let memory = self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        memory.map_or_else(|| Reader::open(&self.shared.settings.dir), |name| Reader::in_memory(&name))
+    }
+
+    /// What is the case with the store now and needs a person; empty when all is well.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.shared.conditions.all()
+    }
+
+    /// Bytes of alerts' bodies that one transaction may have, so that the WAL stays within its share of `max_size`.
+    pub fn part_max(&self) -> u64 {
+        Budget::of(self.shared.settings.max_size).part
+    }
+
+    /// Whether nothing more is taken in until there is room, on the disk or in the buffer.
+    pub fn is_refusing(&self) -> bool {
+        [Kind::Disk, Kind::Buffer].into_iter().any(|kind| self.shared.conditions.is(kind))
     }
 
     /// Whether an agent runs on this state directory.
@@ -129,23 +165,39 @@ impl Writer {
     /// # Errors
     /// The first failure after which the process has to start again: the disk failed or the database is damaged.
     pub async fn run(self) -> Result<(), StoreError> {
-        let Self { mut jobs, mut session, _lock } = self;
+        let Self { mut jobs, mut ground } = self;
         let mut last_commit: Option<Instant> = None;
-        while let Some(first) = jobs.recv().await {
-            let batch = gather(first, &mut jobs, last_commit).await;
+        while let Some(first) = next(&mut jobs, ground.look_at()).await {
+            let batch = match first {
+                Some(first) => gather(first, &mut jobs, last_commit).await,
+                None => Vec::new(),
+            };
             let done = tokio::task::spawn_blocking(move || {
-                let outcome = commit(&mut session, batch);
-                (session, outcome)
+                let outcome = commit(&mut ground, batch);
+                ground.after(&outcome);
+                (ground, outcome)
             });
             let outcome;
-            (session, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
+            (ground, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
             last_commit = Some(Instant::now());
             outcome.or_else(|e| if is_fatal(&e) { Err(e) } else { Ok(()) })?;
         }
-        // Leaves a small WAL behind and tells the query planner what it learnt; neither is needed for safety.
-        let _ = tokio::task::spawn_blocking(move || session.conn.execute_batch("PRAGMA optimize")).await;
+        let _ = tokio::task::spawn_blocking(move || ground.close()).await;
         Ok(())
     }
+}
+
+/// The next job; `None` when every handle is gone. `Some(None)`: nobody wants anything, but it is time to look whether
+/// the disk can be written again.
+async fn next(jobs: &mut mpsc::Receiver<Job>, look_at: Option<Instant>) -> Option<Option<Job>> {
+    let job = match look_at {
+        None => jobs.recv().await,
+        Some(at) => match tokio::time::timeout_at(at, jobs.recv()).await {
+            Ok(job) => job,
+            Err(_) => return Some(None),
+        },
+    };
+    job.map(Some)
 }
 
 /// Whether the process has to start again after this error.
@@ -179,10 +231,14 @@ async fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, last_commit: Option<
 }
 
 /// One transaction for all of them; the answers leave after the commit.
-fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
+fn commit(ground: &mut Ground, batch: Vec<Job>) -> Result<(), StoreError> {
+    ground.before();
+    if batch.is_empty() {
+        return Ok(());
+    }
     let mut answers = Vec::with_capacity(batch.len());
     let mut jobs = batch.into_iter();
-    let outcome = session.transaction(|tx| {
+    let outcome = ground.session.transaction(|tx| {
         for job in jobs.by_ref() {
             let (answer, error) = (job.run)(Ok(tx));
             answers.push(answer);
@@ -191,6 +247,7 @@ fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
         }
         Ok(())
     });
+    let outcome = outcome.map_err(|e| ground.judge(e));
     for answer in answers {
         answer(outcome.clone());
     }
@@ -201,30 +258,4 @@ fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
         }
     }
     outcome
-}
-
-/// The state directory, for the owner only.
-fn make_dir(dir: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let io = |source| OpenError::Io { path: dir.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
-    if !std::fs::metadata(dir).map_err(io)?.is_dir() {
-        return Err(io(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
-    }
-    Ok(())
-}
-
-/// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.
-fn restrict(path: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::PermissionsExt;
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        let file = Path::new(&name);
-        if file.exists() {
-            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
-                .map_err(|source| OpenError::Io { path: file.to_owned(), source })?;
-        }
-    }
-    Ok(())
 }

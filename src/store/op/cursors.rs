@@ -1,6 +1,6 @@
 //! How far a source was read, asked at start.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::model::{FileCursor, SourceName};
 use crate::store::session::Tx;
@@ -41,12 +41,17 @@ impl Operation for Remember {
             )
             .optional()?;
         let Some((id, read_before)) = known else { return Ok(Remembered::default()) };
-        let mut statement = tx.conn.prepare(
-            "SELECT device, inode, head_hash, head_len, offset, backlog_end, path FROM cursor WHERE source_id = ?1",
-        )?;
-        let cursors = statement.query_map([id], cursor)?.collect::<Result<_, _>>()?;
-        Ok(Remembered { cursors, read_before })
+        Ok(Remembered { cursors: of_source(tx.conn, id)?, read_before })
     }
+}
+
+/// The cursors of a source's files.
+pub(in crate::store) fn of_source(conn: &Connection, source: i64) -> Result<Vec<FileCursor>, StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path FROM cursor WHERE source_id = ?1",
+    )?;
+    let cursors = statement.query_map([source], cursor)?;
+    Ok(cursors.collect::<Result<_, _>>()?)
 }
 
 fn cursor(row: &Row<'_>) -> rusqlite::Result<FileCursor> {

@@ -6,7 +6,8 @@
 use rusqlite::{OptionalExtension, Params, params};
 
 use super::row::desk_scope;
-use crate::model::{DeliveryState, Fingerprint, Timestamp};
+use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
+use crate::store::condition::{Condition, Kind};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError, WhenFull};
@@ -114,7 +115,11 @@ impl Store {
 pub(super) fn room(tx: &Tx<'_>) -> Result<Room, StoreError> {
     let get = |name: &str| tx.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (pages, free) = (get("page_count")?, get("freelist_count")?);
-    Ok(Room { used: (pages - free) as u64 * 4096, limit: tx.pages as u64 * 4096 })
+    let room = Room { used: (pages - free) as u64 * 4096, limit: tx.pages as u64 * 4096 };
+    if !room.is_tight() {
+        tx.conditions.end(Kind::Buffer);
+    }
+    Ok(room)
 }
 
 impl Operation for RoomNow {
@@ -201,22 +206,47 @@ impl Operation for Shed {
             shrink(tx)?;
             return Ok((room(tx)?, Made { forgotten: settled.len() as u64, given_up: 0 }));
         }
-        if !self.give_up {
+        // What is in memory for a while is no reason to give anything up: the sensor's files are the buffer then.
+        let lowest: Option<u8> = if self.give_up && !tx.conditions.is(Kind::Memory) {
+            tx.conn.query_row("SELECT min(severity) FROM alert", [], |r| r.get(0))?
+        } else {
+            None
+        };
+        let Some(severity) = lowest else {
+            tx.conditions.begin(Kind::Buffer, full());
             return Ok((now, Made::default()));
-        }
+        };
         let lowest = pick(
             tx,
             "SELECT a.id, a.fingerprint FROM alert a
-             WHERE a.severity = (SELECT min(severity) FROM alert)
+             WHERE a.severity = ?2
                AND NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                                WHERE t.alert_id = a.id AND d.state = 'claimed')
              ORDER BY a.id LIMIT ?1",
-            params![STEP],
+            params![STEP, severity],
         )?;
+        if lowest.is_empty() {
+            tx.conditions.begin(Kind::Buffer, full());
+        }
         forget(tx, &lowest)?;
         shrink(tx)?;
         tx.count("store", "shed", lowest.len() as i64);
+        if let Some(severity) = Severity::ALL.into_iter().find(|s| *s as u8 == severity) {
+            tx.count("shed", severity.as_str(), lowest.len() as i64);
+        }
         Ok((room(tx)?, Made { forgotten: 0, given_up: lowest.len() as u64 }))
+    }
+}
+
+/// The policy makes no room.
+fn full() -> Condition {
+    Condition {
+        what:
+            "the buffer is nine tenths full ([buffer] max_size): no alerts are taken in until something is \
+               delivered, they wait in the sensor's files"
+                .to_owned(),
+        remedy: "see what keeps the deliveries waiting, raise [buffer] max_size, or narrow the rules"
+            .to_owned(),
     }
 }
 

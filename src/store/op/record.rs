@@ -12,6 +12,7 @@ use crate::model::{
     Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, SourceName,
     TableName, TicketState, Timestamp,
 };
+use crate::store::condition::Kind;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
@@ -146,6 +147,10 @@ impl Operation for Records {
     }
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Recorded, StoreError> {
+        if let Some(full) = tx.conditions.get(Kind::Disk) {
+            // What room is left belongs to claims and settles.
+            return Err(StoreError::DiskFull(full.what));
+        }
         let mut sums = Recorded::default();
         for record in self.0.iter() {
             record.write(tx, &mut sums)?;
@@ -156,7 +161,8 @@ impl Operation for Records {
 }
 
 impl Record {
-    fn write(&self, tx: &mut Tx<'_>, total: &mut Recorded) -> Result<(), StoreError> {
+    /// Writes it into a transaction and adds to the sums.
+    pub(in crate::store) fn write(&self, tx: &mut Tx<'_>, total: &mut Recorded) -> Result<(), StoreError> {
         let now = self.now.as_micros();
         let source_id = tx.source_id(self.source.as_str(), now)?;
         let scope = source_scope(self.source.as_str());

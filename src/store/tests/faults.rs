@@ -3,6 +3,7 @@
 
 use super::super::schema;
 use super::super::session::{Session, Tx};
+use super::super::space::Budget;
 use super::super::writer::Operation;
 use super::*;
 
@@ -236,7 +237,7 @@ async fn a_smaller_max_size_than_what_is_there_still_opens() {
 /// How SQLite answers a question, with the store's indexes and no statistics.
 fn plan(sql: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    let conn = schema::open_writer(&dir.path().join(DATABASE), 64 << 20).unwrap();
+    let conn = schema::open_writer(&dir.path().join(DATABASE), &Budget::of(64 << 20)).unwrap();
     let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let none = vec![rusqlite::types::Value::Integer(1); explain.parameter_count()];
     let steps = explain.query_map(rusqlite::params_from_iter(none), |r| r.get(3)).unwrap();
@@ -273,8 +274,8 @@ fn no_question_of_the_relay_scans_the_backlog() {
 #[test]
 fn memory_that_cannot_be_read_back_stops_the_next_transaction_not_the_index() {
     let dir = tempfile::tempdir().unwrap();
-    let conn = schema::open_writer(&dir.path().join(DATABASE), 64 << 20).unwrap();
-    let mut session = Session::new(conn, 1_000).unwrap();
+    let conn = schema::open_writer(&dir.path().join(DATABASE), &Budget::of(64 << 20)).unwrap();
+    let mut session = Session::new(conn, 1_000, Arc::default()).unwrap();
     session.conn.execute_batch("ALTER TABLE alert RENAME TO elsewhere").unwrap();
     let failed = session.transaction(|_| Err::<(), _>(StoreError::Refused("x".to_owned())));
     assert!(failed.is_err());

@@ -2,6 +2,7 @@
 
 mod faults;
 mod model;
+mod room;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -28,6 +28,9 @@ const WHOLE: u64 = LIMIT / 4 * 3;
 const STEP: i64 = 50;
 /// Tables of which a copy of a large file has all rows.
 const SMALL: [&str; 5] = ["source", "cursor", "desk", "hold", "tally"];
+/// How a file is read that cannot be written: with its WAL where that is there; after a clean stop there is none, and
+/// then the file alone is the truth. SQLite cannot know that nobody will write it, so it has to be told.
+const WAYS: [&str; 2] = ["vfs=unix&mode=ro", "vfs=unix&immutable=1"];
 
 /// Pages that a store in memory may have, where the one on disk may have `budget`.
 pub(super) fn pages(budget: &Budget) -> i64 {
@@ -68,11 +71,9 @@ pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenEr
     schema::to_latest(&mut conn)?;
     if !whole {
         // A file that cannot be read at all is as good as none: the sources are read from their beginning.
-        if let Ok(file) = open_readonly(path) {
-            let some = copy_some(&file, name);
-            if let Err(e) = some {
-                tracing::debug!("nothing could be read of the store: {e}");
-            }
+        let copied = copy_some(&conn, &uri(path, WAYS[0])).or_else(|_| copy_some(&conn, &uri(path, WAYS[1])));
+        if let Err(e) = copied {
+            tracing::debug!("nothing could be read of the store: {e}");
         }
     }
     conn.execute_batch(
@@ -130,9 +131,7 @@ pub(super) fn open_readonly(path: &Path) -> Result<Connection, OpenError> {
         conn.pragma_update(None, "trusted_schema", false)?;
         Ok(conn)
     };
-    // With its WAL where that is there; after a clean stop there is none, and then the file alone is the truth. SQLite
-    // cannot know that nobody will write it, so it has to be told.
-    Ok(open("mode=ro").or_else(|_| open("immutable=1"))?)
+    Ok(open(WAYS[0]).or_else(|_| open(WAYS[1]))?)
 }
 
 fn uri(path: &Path, more: &str) -> String {
@@ -161,19 +160,24 @@ fn copy_whole(file: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
 
 /// Copies what is small and what a relay and a source go by. New rows get ids above those of the file, so that an
 /// answer for one is never taken for the other.
-fn copy_some(file: &Connection, name: &str) -> Result<(), rusqlite::Error> {
-    file.execute("ATTACH ?1 AS memory", [name])?;
+fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
+    conn.execute("ATTACH ?1 AS file", [file])?;
     let mut script = "BEGIN;".to_owned();
     for table in SMALL {
-        script.push_str(&format!("INSERT INTO memory.{table} SELECT * FROM main.{table};"));
+        script.push_str(&format!("INSERT INTO main.{table} SELECT * FROM file.{table};"));
     }
     script.push_str(
-        "INSERT INTO memory.meta SELECT * FROM main.meta WHERE key = 'rules';
-         DELETE FROM memory.sqlite_sequence;
-         INSERT INTO memory.sqlite_sequence SELECT name, seq FROM main.sqlite_sequence;
-         COMMIT; DETACH memory;",
+        "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
+         DELETE FROM main.sqlite_sequence;
+         INSERT INTO main.sqlite_sequence SELECT name, seq FROM file.sqlite_sequence;
+         COMMIT;",
     );
-    file.execute_batch(&script)
+    let copied = conn.execute_batch(&script);
+    if !conn.is_autocommit() {
+        conn.execute_batch("ROLLBACK")?;
+    }
+    conn.execute_batch("DETACH file")?;
+    copied
 }
 
 /// Whether something was claimed here and not settled yet: its answer comes with a row number of this store.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::{CliError, Terminal, clock, load_to_look, runtime};
 use crate::app;
 use crate::config::Config;
-use crate::control::client::{AskError, ask};
+use crate::control::client::{AskError, ask, is_there};
 use crate::control::{self, Question};
 use crate::store::{Reader, Store};
 
@@ -15,7 +15,7 @@ use crate::store::{Reader, Store};
 pub(super) struct Asker {
     pub(super) config: Config,
     pub(super) socket: PathBuf,
-    /// Whether an agent holds the state directory.
+    /// Whether an agent holds the state directory, or listens.
     pub(super) running: bool,
 }
 
@@ -23,7 +23,8 @@ impl Asker {
     pub(super) fn new(terminal: &Terminal<'_>) -> Result<Self, CliError> {
         let config = load_to_look(terminal)?;
         let socket = app::socket(&config.store.dir, runtime_dir(terminal).as_deref());
-        let running = Store::is_running(&config.store.dir);
+        // In a state directory that could never be written there is no lock, but maybe an ear.
+        let running = Store::is_running(&config.store.dir) || is_there(&socket);
         Ok(Self { config, socket, running })
     }
 

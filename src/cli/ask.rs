@@ -1,6 +1,6 @@
 //! Where an answer comes from: the running service when there is one, else the store itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -10,6 +10,9 @@ use crate::config::Config;
 use crate::control::client::{AskError, ask, is_there};
 use crate::control::{self, Question};
 use crate::store::{Reader, Store};
+
+/// State and runtime directory of the packaged unit (systemd/otrelay.service).
+const SERVICE: (&str, &str) = ("/var/lib/otrelay", "/run/otrelay");
 
 /// What a question needs.
 pub(super) struct Asker {
@@ -22,7 +25,7 @@ pub(super) struct Asker {
 impl Asker {
     pub(super) fn new(terminal: &Terminal<'_>) -> Result<Self, CliError> {
         let config = load_to_look(terminal)?;
-        let socket = app::socket(&config.store.dir, runtime_dir(terminal).as_deref());
+        let socket = find_socket(&config.store.dir, runtime_dir(terminal).as_deref(), SERVICE);
         // In a state directory that could never be written there is no lock, but maybe an ear.
         let running = Store::is_running(&config.store.dir) || is_there(&socket);
         Ok(Self { config, socket, running })
@@ -54,7 +57,43 @@ impl Asker {
     }
 }
 
+/// Where the socket of the running service is, as seen by somebody who may have another environment than the service:
+/// root at a terminal has no `$RUNTIME_DIRECTORY`, yet the packaged unit's service, the one on the default state directory,
+/// has its socket in one.
+fn find_socket(state_dir: &Path, runtime_dir: Option<&Path>, service: (&str, &str)) -> PathBuf {
+    let own = app::socket(state_dir, runtime_dir);
+    let of_service = app::socket(state_dir, Some(Path::new(service.1)));
+    if state_dir == Path::new(service.0) && !own.exists() && of_service.exists() { of_service } else { own }
+}
+
 /// `$RUNTIME_DIRECTORY`, where systemd made one for the service.
 pub(super) fn runtime_dir(terminal: &Terminal<'_>) -> Option<PathBuf> {
     (terminal.environment.variables)("RUNTIME_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_of_the_packaged_service_is_found_without_its_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, other, run) =
+            (dir.path().join("state"), dir.path().join("other"), dir.path().join("run"));
+        for made in [&state, &other, &run] {
+            std::fs::create_dir(made).unwrap();
+        }
+        let service = (state.to_str().unwrap(), run.to_str().unwrap());
+        let of = |dir: &Path| dir.join(control::SOCKET);
+        // Nobody listens anywhere: the place where one would be.
+        assert_eq!(find_socket(&state, None, service), of(&state));
+        std::fs::write(of(&run), "").unwrap();
+        assert_eq!(find_socket(&state, None, service), of(&run));
+        // Another state directory is another agent's, whoever listens there.
+        assert_eq!(find_socket(&other, None, service), of(&other));
+        // A service that was told its directory, and one that is started by hand.
+        assert_eq!(find_socket(&state, Some(&run), service), of(&run));
+        std::fs::write(of(&state), "").unwrap();
+        assert_eq!(find_socket(&state, None, service), of(&state));
+    }
 }

@@ -3,12 +3,14 @@
 
 mod ask;
 pub mod check;
+pub mod completions;
 pub mod config;
 #[cfg(feature = "simulator")]
 pub mod demo;
 pub mod explain;
 mod human;
 pub mod lists;
+pub mod man;
 pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulate;
@@ -21,7 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::AppError;
@@ -79,6 +81,10 @@ enum Command {
     /// The ServiceNow simulator alone, to rehearse a config against
     #[cfg(feature = "simulator")]
     Simulate(simulate::SimulateArgs),
+    /// What a shell needs to complete otrelay's arguments
+    Completions(completions::CompletionsArgs),
+    /// The manual pages, written into a directory
+    Man(man::ManArgs),
 }
 
 /// What a command ends with.
@@ -206,6 +212,8 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         }
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate(args, terminal),
+        Command::Completions(args) => completions::run(&args, Cli::command(), terminal.out),
+        Command::Man(args) => man::run(&args, Cli::command(), terminal.out),
     }
 }
 

@@ -152,7 +152,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
     let fat = |n: u64| {
         let all = (0..40).map(|i| {
             let mut s = sighting(&format!("{n}-{i}"), Severity::Major, NOW, false);
-            s.alert.raw = "x".repeat(12_000);
+            s.alert.raw = std::iter::repeat_with(fastrand::alphanumeric).take(12_000).collect();
             s
         });
         batch(all.collect(), n)

@@ -192,6 +192,7 @@ fn session(shared: &Shared, budget: Budget) -> Result<Session, OpenError> {
     let path = shared.settings.dir.join(DATABASE);
     let conn = schema::open_writer(&path, &budget)?;
     restrict(&path)?;
+    super::owner::hand_over(&shared.settings.dir);
     Session::new(conn, budget.pages, Arc::clone(&shared.conditions))
 }
 

@@ -4,15 +4,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::OpenError;
+use super::owner::hand_over;
 
 /// Held as long as the store is open.
 #[derive(Debug)]
-pub(super) struct StateLock(#[expect(dead_code, reason = "held for its lock, never read")] File);
+pub(super) struct StateLock {
+    dir: PathBuf,
+    _held: File,
+}
 
 impl StateLock {
     /// Takes the lock, or says who has it.
@@ -43,7 +47,7 @@ impl StateLock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self(file))
+        Ok(Self { dir: dir.to_owned(), _held: file })
     }
 
     /// Takes the lock in a directory that cannot be written; `None` when there never was a lock file.
@@ -54,13 +58,20 @@ impl StateLock {
             let _ = file.read_to_string(&mut pid);
             return Err(OpenError::Locked { dir: dir.to_owned(), pid: pid.trim().to_owned() });
         }
-        Ok(Some(Self(file)))
+        Ok(Some(Self { dir: dir.to_owned(), _held: file }))
     }
 
     /// Whether some agent holds it now.
     pub(super) fn is_held(dir: &Path) -> bool {
         let Ok(file) = File::open(dir.join("lock")) else { return false };
         flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    }
+}
+
+impl Drop for StateLock {
+    /// What root made meanwhile must not shut the service out.
+    fn drop(&mut self) {
+        hand_over(&self.dir);
     }
 }
 

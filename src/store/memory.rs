@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::op::record::{Entry, Record, Recorded, Routed};
+use super::body::Bodies;
+use super::op::record::{Entry, Record, Routed, write_all};
 use super::session::{Session, Tx};
 use super::space::Budget;
 use super::{OpenError, StoreError, schema};
-use crate::model::{Alert, DeskName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+use crate::model::{DeskName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
 
 /// Most memory that it may have.
 const LIMIT: u64 = 16 << 20;
@@ -197,10 +198,7 @@ pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp
         if ids.is_empty() {
             break;
         }
-        home.transaction(|tx| {
-            let mut sums = Recorded::default();
-            records.iter().try_for_each(|record| record.write(tx, &mut sums))
-        })?;
+        home.transaction(|tx| write_all(tx, &records))?;
         for id in &ids {
             memory.execute("DELETE FROM temp.touched WHERE alert_id = ?1", [id])?;
         }
@@ -209,8 +207,7 @@ pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp
     let last = last_records(memory, now)?;
     let counts = counts(memory)?;
     home.transaction(|tx| {
-        let mut sums = Recorded::default();
-        last.iter().try_for_each(|record| record.write(tx, &mut sums))?;
+        write_all(tx, &last)?;
         counts.iter().try_for_each(|count| add(tx, count))
     })?;
     Ok(brought)
@@ -224,6 +221,7 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<(Vec<i64>, Vec<Record>
          ORDER BY u.alert_id LIMIT ?1",
     )?;
     let mut rows = select.query([STEP])?;
+    let mut bodies = Bodies::of(memory)?;
     let (mut ids, mut records) = (Vec::new(), BTreeMap::new());
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
@@ -231,7 +229,7 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<(Vec<i64>, Vec<Record>
         // Forgotten since, because it was delivered.
         let Some(occurrences) = row.get::<_, Option<i64>>(2)? else { continue };
         let more = occurrences - row.get::<_, i64>(1)?;
-        let Some(alert) = body(memory, id)? else { continue };
+        let Some(alert) = bodies.get(id)? else { continue };
         let Ok(source) = SourceName::new(&row.get::<_, String>(5)?) else { continue };
         let entry = Entry {
             fingerprint: Fingerprint::from_bytes(row.get(4)?),
@@ -259,13 +257,6 @@ fn record(source: SourceName, now: Timestamp) -> Record {
         finished: Vec::new(),
         trouble: None,
     }
-}
-
-fn body(memory: &Connection, id: i64) -> Result<Option<Alert>, StoreError> {
-    let mut select = memory.prepare_cached("SELECT body FROM alert_body WHERE alert_id = ?1")?;
-    let mut rows = select.query([id])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(serde_json::from_slice(row.get_ref(0)?.as_bytes().unwrap_or_default()).ok())
 }
 
 fn routes(memory: &Connection, alert: i64) -> Result<Vec<Routed>, StoreError> {

@@ -8,12 +8,14 @@
 //! running writer or without one. Nothing else in otrelay knows SQL.
 
 mod ballast;
+mod body;
 mod condition;
 mod ground;
 mod index;
 mod lock;
 mod memory;
 pub mod op;
+mod owner;
 mod read;
 mod rows;
 mod schema;

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{CachedStatement, Connection, Row, params};
 
+use super::body::Bodies;
 use super::rows::{
     AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
     RejectRow, SourceRow, SyncRow, TicketRow,
@@ -185,30 +186,29 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn alerts(&self, filter: &ListFilter) -> Result<Vec<AlertRow>> {
-        let mut select = self.conn.prepare(&format!(
-            "SELECT a.id, a.fingerprint, s.name, a.occurrences, a.first_seen_at, a.last_seen_at, b.body
-             FROM alert a JOIN source s ON s.id = a.source_id JOIN alert_body b ON b.alert_id = a.id
-             WHERE a.severity >= ?1 AND (?2 IS NULL OR {TITLE} LIKE ?2)
-             ORDER BY a.id DESC LIMIT ?3"
-        ))?;
-        let rows = select.query_map(params![severity(filter), like(filter), limit(filter)], |r| {
-            Ok(AlertRow {
-                id: r.get(0)?,
+        let mut select = self.conn.prepare(
+            "SELECT a.id, a.fingerprint, s.name, a.occurrences, a.first_seen_at, a.last_seen_at
+             FROM alert a JOIN source s ON s.id = a.source_id
+             WHERE a.severity >= ?1 ORDER BY a.id DESC LIMIT ?2",
+        )?;
+        let mut rows = select.query([severity(filter), asked(filter)])?;
+        let mut titles = Titles::of(&self.conn, filter)?;
+        let mut bytes = 0;
+        let mut all = Vec::new();
+        while let Some(r) = rows.next()? {
+            let id = r.get(0)?;
+            let Some(alert) = titles.wanted(id)? else { continue };
+            bytes += alert.as_ref().map_or(0, |a| a.raw.len() + a.message.len());
+            all.push(AlertRow {
+                id,
                 fingerprint: Fingerprint::from_bytes(r.get(1)?).to_string(),
                 source: r.get(2)?,
                 occurrences: r.get(3)?,
                 first_seen_at: at(r, 4)?,
                 last_seen_at: at(r, 5)?,
-                alert: alert(r, 6)?,
-            })
-        })?;
-        let mut all = Vec::new();
-        let mut bytes = 0;
-        for row in rows {
-            let row = row?;
-            bytes += row.alert.as_ref().map_or(0, |a| a.raw.len() + a.message.len());
-            all.push(row);
-            if bytes > BODIES_MAX {
+                alert,
+            });
+            if bytes > BODIES_MAX || all.len() == limit(filter) as usize {
                 break;
             }
         }
@@ -266,37 +266,40 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
-        let mut select = self.conn.prepare(&format!(
+        let mut select = self.conn.prepare(
             "SELECT t.id, k.name, r.table_name, coalesce(t.number, ''), coalesce(t.sys_id, ''), t.state,
-                    t.generation, t.rule, t.opened_at, a.severity, {TITLE}, a.occurrences,
-                    a.fingerprint, b.body
+                    t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id
              FROM ticket t JOIN route r ON r.id = t.route_id JOIN desk k ON k.id = r.desk_id
-             JOIN alert a ON a.id = t.alert_id JOIN alert_body b ON b.alert_id = a.id
-             WHERE a.severity >= ?1 AND (?2 IS NULL OR {TITLE} LIKE ?2)
-               AND (?3 IS NULL OR t.state = ?3)
-             ORDER BY t.id DESC LIMIT ?4"
-        ))?;
-        let rows =
-            select.query_map(params![severity(filter), like(filter), filter.state, limit(filter)], |r| {
-                Ok(TicketRow {
-                    id: TicketId(r.get(0)?),
-                    desk: r.get(1)?,
-                    table: r.get(2)?,
-                    number: r.get(3)?,
-                    sys_id: r.get(4)?,
-                    state: r.get(5)?,
-                    generation: r.get(6)?,
-                    rule: text(r, 7)?,
-                    opened_at: maybe_at(r, 8)?,
-                    severity: level(r, 9)?,
-                    title: text(r, 10)?,
-                    occurrences: r.get(11)?,
-                    fingerprint: Fingerprint::from_bytes(r.get(12)?).to_string(),
-                    parties: serde_json::from_str(&text(r, 13)?)
-                        .map_or_else(|_| String::new(), |alert: Alert| alert.parties()),
-                })
-            })?;
-        Ok(rows.collect::<std::result::Result<_, _>>()?)
+             JOIN alert a ON a.id = t.alert_id
+             WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) ORDER BY t.id DESC LIMIT ?3",
+        )?;
+        let mut rows = select.query(params![severity(filter), filter.state, asked(filter)])?;
+        let mut titles = Titles::of(&self.conn, filter)?;
+        let mut all = Vec::new();
+        while let Some(r) = rows.next()? {
+            let Some(alert) = titles.wanted(r.get(12)?)? else { continue };
+            let alert = alert.as_ref();
+            all.push(TicketRow {
+                id: TicketId(r.get(0)?),
+                desk: r.get(1)?,
+                table: r.get(2)?,
+                number: r.get(3)?,
+                sys_id: r.get(4)?,
+                state: r.get(5)?,
+                generation: r.get(6)?,
+                rule: text(r, 7)?,
+                opened_at: maybe_at(r, 8)?,
+                severity: level(r, 9)?,
+                title: alert.map(|a| a.title.clone()).unwrap_or_default(),
+                occurrences: r.get(10)?,
+                fingerprint: Fingerprint::from_bytes(r.get(11)?).to_string(),
+                parties: alert.map(Alert::parties).unwrap_or_default(),
+            });
+            if all.len() == limit(filter) as usize {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// Deliveries in a state, in the order in which they will be sent (pending) or newest first.
@@ -304,16 +307,23 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn deliveries(&self, state: DeliveryState, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
-        let delivery_of = delivery_of();
         let order = if state == DeliveryState::Pending { "d.severity DESC, d.id" } else { "d.id DESC" };
         let mut select = self.conn.prepare(&format!(
-            "{delivery_of} WHERE d.state = '{}' AND d.severity >= ?1
-               AND (?2 IS NULL OR {TITLE} LIKE ?2) ORDER BY {order} LIMIT ?3",
+            "{DELIVERY} WHERE d.state = '{}' AND d.severity >= ?1 ORDER BY {order} LIMIT ?2",
             // A literal, so that the small indexes of single states are used.
             state.as_str()
         ))?;
-        let rows = select.query_map(params![severity(filter), like(filter), limit(filter)], delivery)?;
-        Ok(rows.collect::<std::result::Result<_, _>>()?)
+        let mut rows = select.query([severity(filter), asked(filter)])?;
+        let mut titles = Titles::of(&self.conn, filter)?;
+        let mut all = Vec::new();
+        while let Some(r) = rows.next()? {
+            let Some(alert) = titles.wanted(r.get(12)?)? else { continue };
+            all.push(delivery(r, alert.as_ref())?);
+            if all.len() == limit(filter) as usize {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// One delivery with its attempts and its alert.
@@ -321,18 +331,11 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>> {
-        let mut select = self.conn.prepare(&format!("{} WHERE d.id = ?1", delivery_of()))?;
-        let Some(mut row) = select.query_map([id.0], delivery)?.next().transpose()? else { return Ok(None) };
-        row.alert = self
-            .conn
-            .query_row(
-                "SELECT b.body FROM delivery d JOIN ticket t ON t.id = d.ticket_id
-                 JOIN alert_body b ON b.alert_id = t.alert_id WHERE d.id = ?1",
-                [id.0],
-                |r| alert(r, 0),
-            )
-            .ok()
-            .flatten();
+        let mut select = self.conn.prepare(&format!("{DELIVERY} WHERE d.id = ?1"))?;
+        let mut rows = select.query([id.0])?;
+        let Some(r) = rows.next()? else { return Ok(None) };
+        let alert = Bodies::of(&self.conn)?.get(r.get(12)?)?;
+        let mut row = DeliveryRow { alert: alert.clone(), ..delivery(r, alert.as_ref())? };
         let mut history = self.conn.prepare(
             "SELECT n, started_at, duration_ms, outcome, status, message FROM attempt WHERE delivery_id = ?1
              ORDER BY n",
@@ -368,19 +371,41 @@ pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
                AND d.severity = s.value ORDER BY d.id LIMIT 1) AS created_at
      FROM route k, json_each('[0,1,2,3]') s)";
 
-/// Title of an alert; nothing when its row is damaged, because one bad row must not spoil a list.
-const TITLE: &str = "CASE WHEN json_valid(b.body) THEN json_extract(b.body, '$.title') END";
-
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;
 
-fn delivery_of() -> String {
-    format!(
-        "SELECT d.id, d.payload, d.state, k.name, r.table_name, d.severity, {TITLE}, d.attempts, d.doubtful,
-           d.created_at, d.due_at, d.reason, t.rule
-         FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
-         JOIN desk k ON k.id = d.desk_id JOIN alert_body b ON b.alert_id = t.alert_id"
-    )
+const DELIVERY: &str =
+    "SELECT d.id, d.payload, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
+       d.created_at, d.due_at, d.reason, t.rule, t.alert_id
+     FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
+     JOIN desk k ON k.id = d.desk_id";
+
+/// The alerts of a list, of which a search text may want only some. Titles are in the packed bodies, so SQL cannot ask
+/// for them; neighbours in a list are mostly neighbours in a pack.
+struct Titles<'c> {
+    bodies: Bodies<'c>,
+    like: Option<(CachedStatement<'c>, String)>,
+}
+
+impl<'c> Titles<'c> {
+    fn of(conn: &'c Connection, filter: &ListFilter) -> Result<Self> {
+        // Its own wildcards are left to mean what they mean in SQL.
+        let pattern = filter.text.as_ref().map(|text| format!("%{text}%"));
+        let like = pattern.map(|p| Ok::<_, StoreError>((conn.prepare_cached("SELECT ?1 LIKE ?2")?, p)));
+        Ok(Self { bodies: Bodies::of(conn)?, like: like.transpose()? })
+    }
+
+    /// `None`: the list does not want it. `Some(None)`: it is damaged, and must not spoil the list.
+    fn wanted(&mut self, alert: i64) -> Result<Option<Option<Alert>>> {
+        let alert = self.bodies.get(alert)?;
+        if let Some((like, pattern)) = &mut self.like {
+            let Some(alert) = &alert else { return Ok(None) };
+            if !like.query_row(params![alert.title, *pattern], |r| r.get(0))? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(alert))
+    }
 }
 
 /// Text of a row that may be damaged.
@@ -389,12 +414,7 @@ fn text(r: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The alert, unless its row is damaged.
-fn alert(r: &Row<'_>, column: usize) -> rusqlite::Result<Option<Alert>> {
-    Ok(serde_json::from_slice(r.get_ref(column)?.as_bytes()?).ok())
-}
-
-fn delivery(r: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         id: DeliveryId(r.get(0)?),
         payload: r.get(1)?,
@@ -402,13 +422,13 @@ fn delivery(r: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
         desk: r.get(3)?,
         table: r.get(4)?,
         severity: level(r, 5)?,
-        title: text(r, 6)?,
-        attempts: r.get(7)?,
-        doubtful: r.get(8)?,
-        created_at: at(r, 9)?,
-        due_at: at(r, 10)?,
-        reason: r.get(11)?,
-        rule: text(r, 12)?,
+        title: alert.map(|a| a.title.clone()).unwrap_or_default(),
+        attempts: r.get(6)?,
+        doubtful: r.get(7)?,
+        created_at: at(r, 8)?,
+        due_at: at(r, 9)?,
+        reason: r.get(10)?,
+        rule: text(r, 11)?,
         history: Vec::new(),
         alert: None,
     })
@@ -436,6 +456,11 @@ const ROWS_MAX: u32 = 10_000;
 
 fn limit(filter: &ListFilter) -> u32 {
     if filter.limit == 0 { ROWS_MAX } else { filter.limit.min(ROWS_MAX) }
+}
+
+/// Rows to ask SQLite for: all of them where a text is searched for, because it is looked for behind SQL.
+fn asked(filter: &ListFilter) -> i64 {
+    if filter.text.is_some() { -1 } else { limit(filter).into() }
 }
 
 /// `LIKE` pattern of a search text; its own wildcards are left to mean what they mean in SQL.

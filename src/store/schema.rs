@@ -17,7 +17,8 @@ const CACHE_SIZE: i64 = -2_000;
 /// The WAL-reset bug is present until 3.51.2.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001_init.sql"))];
+const STEPS: &[M<'static>] =
+    &[M::up(include_str!("migrations/0001_init.sql")), M::up(include_str!("migrations/0002_body_packs.sql"))];
 
 /// The schema version that this program writes.
 pub(super) const VERSION: i64 = STEPS.len() as i64;

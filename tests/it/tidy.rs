@@ -68,10 +68,13 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("rusqlite_migration", &["store"]),
     ("crc32c", &["store"]),
+    ("lz4_flex", &["store"]),
     // The operator's side.
     ("toml", &["config"]),
     ("schemars", &["config"]),
     ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("indicatif", &["cli"]),
     ("comfy_table", &["cli"]),
     ("tracing_subscriber", &["log"]),

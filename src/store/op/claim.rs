@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use rusqlite::{Row, params};
+use rusqlite::params;
 
-use super::row::{AlertCrc, crc, delivery_crc, desk_scope};
+use super::row::{AlertCrc, delivery_crc, desk_scope};
 use crate::model::{
     Alert, DeliveryId, DeliveryState, DeskName, Fingerprint, Generation, RuleName, Severity, TableName,
     TicketId, Timestamp,
 };
+use crate::store::body::Bodies;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
@@ -132,13 +133,11 @@ pub(in crate::store) fn select(only_tried: bool) -> String {
     };
     format!(
         "SELECT d.id, d.ticket_id, d.severity, d.attempts, d.doubtful, t.generation, t.rule, r.table_name,
-                a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc,
-                b.body, b.crc, a.id
+                a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id
          FROM delivery d INDEXED BY {index}
          JOIN ticket t ON t.id = d.ticket_id
          JOIN route r ON r.id = t.route_id
          JOIN alert a ON a.id = t.alert_id
-         JOIN alert_body b ON b.alert_id = a.id
          WHERE d.state = 'pending' AND {due} AND d.severity >= ?5
          ORDER BY d.severity DESC, d.id LIMIT ?4"
     )
@@ -158,21 +157,25 @@ impl Operation for Claim {
         // What was tried is little and asked for at once. The backlog is asked for table by table: one that is on hold
         // may be large, and would be walked by each claim for the others.
         let places = if self.only_tried { vec![desk_id] } else { routes(tx, desk_id, &except)? };
-        let mut rows: Vec<(Claimed, i64)> = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
         for place in places {
             let mut due = tx.conn.prepare_cached(&select(self.only_tried))?;
             let with = params![place, self.now.as_micros(), except, limit, self.min_severity as i64];
-            let found = due.query_map(with, |row| Ok((claimed(row)?, row.get(2)?)))?;
+            let found = due.query_map(with, claimed)?;
             rows.extend(found.collect::<Result<Vec<_>, _>>()?);
         }
-        rows.sort_by_key(|(c, severity)| (std::cmp::Reverse(*severity), c.id));
+        rows.sort_by_key(|row| (std::cmp::Reverse(row.severity), row.claimed.id));
         rows.truncate(self.limit);
+        let mut bodies = Bodies::of(tx.conn)?;
+        for row in rows.iter_mut().filter(|row| row.sound) {
+            row.claimed.alert = bodies.get(row.alert)?;
+        }
         if self.peek {
-            return Ok(rows.into_iter().map(|(c, _)| c).collect());
+            return Ok(rows.into_iter().map(|row| row.claimed).collect());
         }
         let mut update =
             tx.conn.prepare_cached("UPDATE delivery SET state = 'claimed', crc = ?2 WHERE id = ?1")?;
-        for (c, severity) in &rows {
+        for Row { claimed: c, severity, .. } in &rows {
             let crc =
                 delivery_crc(c.ticket.0, desk_id, DeliveryState::Claimed, *severity, i64::from(c.attempts));
             update.execute(params![c.id.0, crc])?;
@@ -180,11 +183,21 @@ impl Operation for Claim {
         let scope = desk_scope(self.desk.as_str());
         tx.count(&scope, DeliveryState::Pending.as_str(), -(rows.len() as i64));
         tx.count(&scope, DeliveryState::Claimed.as_str(), rows.len() as i64);
-        Ok(rows.into_iter().map(|(c, _)| c).collect())
+        Ok(rows.into_iter().map(|row| row.claimed).collect())
     }
 }
 
-fn claimed(row: &Row<'_>) -> rusqlite::Result<Claimed> {
+/// What was found, still without its alert.
+struct Row {
+    claimed: Claimed,
+    /// Of the delivery.
+    severity: i64,
+    alert: i64,
+    /// Whether the checksum of the alert's row and the rule's name are good.
+    sound: bool,
+}
+
+fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     let invalid = |column: usize| {
         move |e: crate::model::names::NameError| {
             rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e))
@@ -199,24 +212,22 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<Claimed> {
         occurrences: row.get(12)?,
     };
     // As bytes: a flipped bit may leave no valid text, and one bad row must not stop the rest.
-    let body = row.get_ref(14)?.as_bytes()?;
-    let sound =
-        facts.value() == row.get::<_, i64>(13)? && crc(&[row.get(16)?], &[body]) == row.get::<_, i64>(15)?;
     let rule = RuleName::new(&String::from_utf8_lossy(row.get_ref(6)?.as_bytes()?)).ok();
-    let sound = sound && rule.is_some();
-    Ok(Claimed {
+    let sound = facts.value() == row.get::<_, i64>(13)? && rule.is_some();
+    let claimed = Claimed {
         id: DeliveryId(row.get(0)?),
         ticket: TicketId(row.get(1)?),
         table: TableName::new(&row.get::<_, String>(7)?).map_err(invalid(7))?,
         generation: Generation(row.get(5)?),
         fingerprint: Fingerprint::from_bytes(bytes),
-        alert: if sound { serde_json::from_slice(body).ok() } else { None },
+        alert: None,
         occurrences: facts.occurrences as u64,
         last_seen_at: Timestamp::from_micros(facts.last_seen_at),
         attempts: row.get(3)?,
         doubtful: row.get(4)?,
         rule: rule.map_or_else(|| RuleName::new("damaged").map_err(invalid(6)), Ok)?,
-    })
+    };
+    Ok(Row { claimed, severity: row.get(2)?, alert: row.get(14)?, sound })
 }
 
 impl Operation for NextDue {

@@ -13,5 +13,7 @@ pub mod settle;
 
 mod row;
 
+pub(super) use row::crc;
+
 /// Bytes of a text in a row that came from outside.
 const WORDS_MAX: usize = 1_000;

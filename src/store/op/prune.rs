@@ -10,7 +10,7 @@ use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
 use crate::store::condition::{Condition, Kind};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
-use crate::store::{Store, StoreError, WhenFull};
+use crate::store::{Store, StoreError, WhenFull, body};
 
 /// Alerts in one step: bounds the transaction.
 const STEP: i64 = 500;
@@ -279,6 +279,7 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
                (SELECT d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id WHERE t.alert_id = ?1)",
             "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
             "DELETE FROM ticket WHERE alert_id = ?1",
+            // Of schema 1.
             "DELETE FROM alert_body WHERE alert_id = ?1",
             "DELETE FROM alert WHERE id = ?1",
         ] {
@@ -286,5 +287,6 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
         }
         tx.memory.index.remove(tx.conn, fingerprint, *id)?;
     }
+    body::forget(tx.conn, ids.iter().map(|(id, _)| *id))?;
     Ok(())
 }

@@ -1,17 +1,19 @@
 //! What a source took in: alerts, occurrences, deliveries, counters, samples and cursors, in one transaction.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
 use super::prune::{Room, room};
-use super::row::{AlertCrc, NewTicket, crc, desk_scope, insert_delivery, insert_ticket, source_scope};
-use crate::model::alert::RAW_MAX;
+use super::row::{AlertCrc, NewTicket, desk_scope, insert_delivery, insert_ticket, source_scope};
 use crate::model::text::clip;
 use crate::model::{
-    Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, SourceName,
-    TableName, TicketState, Timestamp,
+    Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,
+    SourceName, TableName, TicketState, Timestamp,
 };
+use crate::store::body::Packer;
 use crate::store::condition::Kind;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -65,7 +67,7 @@ pub struct Sample {
     /// By the sensor's clock.
     pub at: Timestamp,
     /// Severity.
-    pub severity: crate::model::Severity,
+    pub severity: Severity,
     /// Engine.
     pub engine: crate::model::Engine,
     /// First protocol.
@@ -151,24 +153,30 @@ impl Operation for Records {
             // What room is left belongs to claims and settles.
             return Err(StoreError::DiskFull(full.what));
         }
-        let mut sums = Recorded::default();
-        for record in self.0.iter() {
-            record.write(tx, &mut sums)?;
-        }
-        sums.room = room(tx)?;
-        Ok(sums)
+        write_all(tx, &self.0)
     }
 }
 
+/// Writes records into a transaction.
+pub(in crate::store) fn write_all(tx: &mut Tx<'_>, records: &[Record]) -> Result<Recorded, StoreError> {
+    let mut sums = Recorded::default();
+    let mut packer = Packer::default();
+    for record in records {
+        record.write(tx, &mut packer, &mut sums)?;
+    }
+    packer.flush(tx.conn)?;
+    sums.room = room(tx)?;
+    Ok(sums)
+}
+
 impl Record {
-    /// Writes it into a transaction and adds to the sums.
-    pub(in crate::store) fn write(&self, tx: &mut Tx<'_>, total: &mut Recorded) -> Result<(), StoreError> {
+    fn write(&self, tx: &mut Tx<'_>, packer: &mut Packer, total: &mut Recorded) -> Result<(), StoreError> {
         let now = self.now.as_micros();
         let source_id = tx.source_id(self.source.as_str(), now)?;
         let scope = source_scope(self.source.as_str());
         let mut sums = Recorded::default();
-        for entry in &self.entries {
-            record_entry(tx, source_id, entry, now, &mut sums)?;
+        for entry in by_severity(&self.entries) {
+            record_entry(tx, packer, source_id, entry, now, &mut sums)?;
         }
         tx.count(&scope, "lines", self.lines as i64);
         tx.count(&scope, "alerts", self.alerts as i64);
@@ -200,8 +208,24 @@ impl Record {
     }
 }
 
+/// Most severe first, otherwise as they came: packs of bodies hold one severity. A finding that comes with two severities
+/// keeps its place by the first.
+fn by_severity(entries: &[Entry]) -> Vec<&Entry> {
+    let mut order: Vec<&Entry> = entries.iter().collect();
+    if entries.is_sorted_by_key(|entry| Reverse(entry.alert.severity)) {
+        return order;
+    }
+    let mut first: HashMap<&Fingerprint, Severity> = HashMap::with_capacity(entries.len());
+    for entry in entries {
+        first.entry(&entry.fingerprint).or_insert(entry.alert.severity);
+    }
+    order.sort_by_key(|entry| Reverse(first.get(&entry.fingerprint).copied()));
+    order
+}
+
 fn record_entry(
     tx: &mut Tx<'_>,
+    packer: &mut Packer,
     source_id: i64,
     entry: &Entry,
     now: i64,
@@ -215,7 +239,7 @@ fn record_entry(
     } else {
         sums.new += 1;
         sums.repeats += entry.occurrences - 1;
-        insert_alert(tx, source_id, entry, now)?
+        insert_alert(tx, packer, source_id, entry, now)?
     };
     for routed in &entry.routes {
         if open_ticket(tx, alert_id, known.is_none(), routed, entry.alert.severity as i64, now)? {
@@ -225,7 +249,13 @@ fn record_entry(
     Ok(())
 }
 
-fn insert_alert(tx: &mut Tx<'_>, source_id: i64, entry: &Entry, now: i64) -> Result<i64, StoreError> {
+fn insert_alert(
+    tx: &mut Tx<'_>,
+    packer: &mut Packer,
+    source_id: i64,
+    entry: &Entry,
+    now: i64,
+) -> Result<i64, StoreError> {
     let row = AlertCrc {
         fingerprint: entry.fingerprint.as_bytes(),
         severity: entry.alert.severity as i64,
@@ -249,23 +279,9 @@ fn insert_alert(tx: &mut Tx<'_>, source_id: i64, entry: &Entry, now: i64) -> Res
             row.value()
         ])?;
     let id = tx.conn.last_insert_rowid();
-    let body = body(&entry.alert)?;
-    tx.conn
-        .prepare_cached("INSERT INTO alert_body (alert_id, body, crc) VALUES (?1, ?2, ?3)")?
-        .execute(params![id, body, crc(&[id], &[body.as_bytes()])])?;
+    packer.add(tx.conn, id, &entry.alert)?;
     tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
     Ok(id)
-}
-
-/// The alert as stored. `raw` is bounded again here: whatever a source does, a row stays small.
-fn body(alert: &Alert) -> Result<String, StoreError> {
-    let refused =
-        |e: serde_json::Error| StoreError::Refused(format!("the alert cannot be written as JSON: {e}"));
-    if alert.raw.len() <= RAW_MAX {
-        return serde_json::to_string(alert).map_err(refused);
-    }
-    let cut = Alert { raw: clip(&alert.raw, RAW_MAX).into_owned(), ..alert.clone() };
-    serde_json::to_string(&cut).map_err(refused)
 }
 
 fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError> {

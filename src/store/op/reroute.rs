@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use super::record::{Routed, open_ticket};
 use super::settle::{Next, current, move_delivery};
 use crate::model::{Alert, DeliveryId, DeliveryState, Timestamp};
+use crate::store::body::Bodies;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
@@ -71,16 +72,17 @@ impl Operation for Page {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Undelivered>, StoreError> {
         let mut select = tx.conn.prepare_cached(
-            "SELECT b.alert_id, b.body FROM alert_body b WHERE b.alert_id > ?1 AND EXISTS (
+            "SELECT a.id FROM alert a WHERE a.id > ?1 AND EXISTS (
                SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
-               WHERE t.alert_id = b.alert_id AND d.state IN ('pending', 'dead'))
-             ORDER BY b.alert_id LIMIT ?2",
+               WHERE t.alert_id = a.id AND d.state IN ('pending', 'dead'))
+             ORDER BY a.id LIMIT ?2",
         )?;
         let mut rows = select.query(params![self.after, self.limit as i64])?;
+        let mut bodies = Bodies::of(tx.conn)?;
         let mut page = Vec::new();
         while let Some(row) = rows.next()? {
-            let alert = serde_json::from_slice(row.get_ref(1)?.as_bytes().unwrap_or_default()).ok();
-            page.push(Undelivered { alert_id: row.get(0)?, alert });
+            let alert_id = row.get(0)?;
+            page.push(Undelivered { alert_id, alert: bodies.get(alert_id)? });
         }
         Ok(page)
     }

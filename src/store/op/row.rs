@@ -8,7 +8,7 @@ use crate::store::session::Tx;
 
 /// CRC-32C over numbers and bytes of a row. SQLite has no page checksums: a flipped bit in a row passes its integrity
 /// check (docs/figures.md).
-pub(super) fn crc(numbers: &[i64], bytes: &[&[u8]]) -> i64 {
+pub(in crate::store) fn crc(numbers: &[i64], bytes: &[&[u8]]) -> i64 {
     let mut sum = 0;
     for n in numbers {
         sum = crc32c::crc32c_append(sum, &n.to_le_bytes());

@@ -88,7 +88,7 @@ async fn a_full_store_takes_the_same_batch_when_there_is_room() {
     });
     let fat = |n: u32| {
         let mut entry = entry(n, Severity::Major);
-        entry.alert.raw = "x".repeat(12_000);
+        entry.alert.raw = noise(12_000);
         entry
     };
     let mut n = 0;
@@ -157,12 +157,17 @@ async fn what_waits_for_long_does_not_keep_the_rest_from_being_forgotten() {
 #[tokio::test]
 async fn one_damaged_row_spoils_no_list_and_no_claim() {
     let bench = Bench::new();
-    bench.record((1..=4).map(|n| entry(n, Severity::Major)).collect()).await;
-    // No text at all, no JSON, and JSON of something else.
-    for (id, body) in [(1, "CAST(x'7b22ff' AS TEXT)"), (2, "'{\"title\": '"), (3, "'[1]'")] {
-        raw(&bench)
-            .execute_batch(&format!("UPDATE alert_body SET body = {body} WHERE alert_id = {id}"))
-            .unwrap();
+    // Each in a pack of its own.
+    for n in 1..=4 {
+        bench.record(vec![entry(n, Severity::Major)]).await;
+    }
+    // Another bit, another length, and not there at all.
+    for damage in [
+        "UPDATE body_pack SET crc = crc + 1 WHERE first_id = 1",
+        "UPDATE body_pack SET bodies = zeroblob(9) WHERE first_id = 2",
+        "DELETE FROM body_pack WHERE first_id = 3",
+    ] {
+        raw(&bench).execute_batch(damage).unwrap();
     }
     raw(&bench).execute_batch("UPDATE ticket SET rule = CAST(x'00ff' AS TEXT) WHERE id = 1").unwrap();
     let all = ListFilter::default();
@@ -219,7 +224,7 @@ async fn a_smaller_max_size_than_what_is_there_still_opens() {
             (0..4_000)
                 .map(|n| {
                     let mut e = entry(n, Severity::Minor);
-                    e.alert.raw = "x".repeat(4_000);
+                    e.alert.raw = noise(4_000);
                     e
                 })
                 .collect(),

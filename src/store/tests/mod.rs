@@ -3,6 +3,7 @@
 mod faults;
 mod model;
 mod room;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -121,6 +122,11 @@ pub(super) fn routed(table: &str) -> Routed {
 pub(super) fn alert(n: u32, severity: Severity) -> Alert {
     let sample = Alert::sample(&format!("alert {n}"), severity, NOW);
     Alert { message: "m".to_owned(), raw: "{}".to_owned(), ..sample }
+}
+
+/// Text that does not get smaller when it is packed.
+pub(super) fn noise(bytes: usize) -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect()
 }
 
 pub(super) fn fingerprint(n: u32) -> Fingerprint {
@@ -424,7 +430,7 @@ async fn a_full_buffer_gives_up_the_lowest_severity_and_counts_it() {
     let fat = |n: u32| {
         let severity = if n.is_multiple_of(10) { Severity::Critical } else { Severity::Warning };
         let mut entry = entry(n, severity);
-        entry.alert.raw = "x".repeat(8_000);
+        entry.alert.raw = noise(8_000);
         entry
     };
     let mut given_up = 0;

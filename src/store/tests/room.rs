@@ -2,6 +2,7 @@
 //! what was kept in memory comes home without a loss or a twin.
 
 use super::super::condition::Kind;
+use super::super::op::record::write_all;
 use super::super::session::Session;
 use super::super::space::Budget;
 use super::super::{ballast, memory, schema};
@@ -113,9 +114,7 @@ fn in_memory(bench: &Bench, pages: i64) -> (Session, String, bool) {
 }
 
 fn write(session: &mut Session, record: &Record) -> Recorded {
-    let mut sums = Recorded::default();
-    session.transaction(|tx| record.write(tx, &mut sums)).unwrap();
-    sums
+    session.transaction(|tx| write_all(tx, std::slice::from_ref(record))).unwrap()
 }
 
 fn read_to(offset: u64) -> FileCursor {
@@ -207,7 +206,7 @@ async fn memory_is_bounded() {
     let mut full = None;
     for n in 0..1_000 {
         let one = record(vec![fat(n, 8_000)]);
-        if let Err(e) = session.transaction(|tx| one.write(tx, &mut Recorded::default())) {
+        if let Err(e) = session.transaction(|tx| write_all(tx, std::slice::from_ref(&one))) {
             full = Some(e);
             break;
         }

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# packaging/package.sh [TARGET…]: packages of what packaging/build.sh has built, into target/dist: a .deb, an .rpm and a
+# tarball for each target, the SBOM, and SHA256SUMS over all of it. Each is one file that installs without a network.
+# The same tree and the same programs make the same packages, byte for byte.
+set -euo pipefail
+# shellcheck source=packaging/common.sh
+. "$(dirname "$0")/common.sh"
+
+CARGO_DEB=3.8.0 CARGO_GENERATE_RPM=0.21.1 CARGO_CYCLONEDX=0.5.9
+
+deb() {
+    # cargo-deb runs no strip: the program has no symbols, and the machine's strip knows no ARM.
+    cargo deb --quiet --no-build --no-strip --locked --target "$1" --output "$DIST/"
+}
+
+rpm() {
+    local arch
+    case $1 in
+    x86_64-*) arch=x86_64 ;;
+    aarch64-*) arch=aarch64 ;;
+    armv7-*) arch=armv7hl ;;
+    esac
+    cargo generate-rpm --arch "$arch" --target "$1" --source-date "$SOURCE_DATE_EPOCH" \
+        --payload-compress xz --output "$DIST/otrelay-$VERSION-1.$arch.rpm"
+}
+
+tarball() {
+    local name=otrelay-$VERSION-$1 root
+    root=$DIST/stage/tar/$name
+    rm -rf "$DIST/stage/tar"
+    mkdir -p "$root"/{systemd,man,completions}
+    install -m 755 "$DIST/stage/otrelay" packaging/archive/install.sh "$root/"
+    install -m 644 packaging/otrelay.toml README.md CHANGELOG.md LICENSE "$DIST/stage/THIRD-PARTY.gz" "$root/"
+    cp -r systemd/* "$root/systemd/"
+    cp "$DIST"/stage/man/* "$root/man/"
+    cp "$DIST"/stage/completions/* "$root/completions/"
+    chmod -R u=rwX,go=rX "$root"
+    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=gnu \
+        -C "$DIST/stage/tar" -c "$name" | gzip -9n >"$DIST/$name.tar.gz"
+}
+
+sbom() {
+    cargo_tool cargo-cyclonedx "$CARGO_CYCLONEDX"
+    local target out
+    for target; do
+        out=otrelay-$VERSION-$target.cdx
+        cargo cyclonedx --quiet --format json --spec-version 1.5 --target "$target" --override-filename "$out"
+        # It puts in a random serial number, and the place of the tree.
+        python3 packaging/sbom.py "$out.json" "$DIST/$target/otrelay" "$DIST/$out.json"
+        rm "$out.json"
+    done
+}
+
+[ $# -gt 0 ] || set -- "${TARGETS[@]}"
+for target; do
+    [ -x "$DIST/$target/otrelay" ] || fail "no program for $target: run packaging/build.sh $target"
+done
+cargo_tool cargo-deb "$CARGO_DEB"
+cargo_tool cargo-generate-rpm "$CARGO_GENERATE_RPM"
+packaging/stage.sh
+rm -f "$DIST"/*.deb "$DIST"/*.rpm "$DIST"/*.tar.gz "$DIST"/*.cdx.json "$DIST/SHA256SUMS"
+for target; do
+    install -m 755 "$DIST/$target/otrelay" "$DIST/stage/otrelay"
+    touch -d "@$SOURCE_DATE_EPOCH" "$DIST/stage/otrelay"
+    deb "$target"
+    rpm "$target"
+    tarball "$target"
+done
+rm -rf "$DIST/stage/tar"
+sbom "$@"
+(cd "$DIST" && sha256sum -- *.deb *.rpm *.tar.gz *.cdx.json >SHA256SUMS && cat SHA256SUMS)

@@ -1,0 +1,82 @@
+//! A store of an older schema: it is taken over at once and without converting anything, and what was recorded by the
+//! older program is listed, claimed, settled and forgotten like the rest.
+
+use super::*;
+
+/// Makes of what is there what schema 1 would have: a row for each body, no packs.
+fn to_schema_1(dir: &std::path::Path, alerts: &[(i64, Alert)]) {
+    let conn = rusqlite::Connection::open(dir.join(DATABASE)).unwrap();
+    conn.execute_batch("DROP TABLE body_pack; PRAGMA user_version = 1").unwrap();
+    for (id, alert) in alerts {
+        let body = serde_json::to_string(alert).unwrap();
+        let crc = op::crc(&[*id], &[body.as_bytes()]);
+        conn.execute(
+            "INSERT INTO alert_body (alert_id, body, crc) VALUES (?1, ?2, ?3)",
+            rusqlite::params![id, body, crc],
+        )
+        .unwrap();
+    }
+}
+
+/// A closed store of schema 1 that holds the alerts 1 to `n`.
+async fn old_store(n: u32) -> tempfile::TempDir {
+    let bench = Bench::new();
+    bench.record((1..=n).map(|n| entry(n, Severity::Major)).collect()).await;
+    let Bench { dir, store, writer, .. } = bench;
+    drop(store);
+    writer.await.unwrap().unwrap();
+    let alerts: Vec<_> = (1..=n).map(|n| (i64::from(n), alert(n, Severity::Major))).collect();
+    to_schema_1(dir.path(), &alerts);
+    dir
+}
+
+fn rows(bench: &Bench, table: &str) -> i64 {
+    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
+    conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn a_store_of_schema_1_is_read_before_it_is_taken_over() {
+    let dir = old_store(3).await;
+    let reader = Reader::open(dir.path()).unwrap();
+    let all = ListFilter::default();
+    let titles: Vec<_> = reader.alerts(&all).unwrap().into_iter().map(|a| a.alert.unwrap().title).collect();
+    assert_eq!(titles, ["alert 3", "alert 2", "alert 1"]);
+    assert_eq!(reader.deliveries(DeliveryState::Pending, &all).unwrap()[0].title, "alert 1");
+}
+
+#[tokio::test]
+async fn what_schema_1_recorded_goes_the_whole_way() {
+    let bench = Bench::open(old_store(3).await, |_| {});
+    assert_eq!((rows(&bench, "alert_body"), rows(&bench, "body_pack")), (3, 0), "nothing is converted");
+    let known = bench.record((1..=5).map(|n| entry(n, Severity::Major)).collect()).await;
+    assert_eq!((known.new, known.repeats), (2, 3));
+    assert_eq!((rows(&bench, "alert_body"), rows(&bench, "body_pack")), (3, 1));
+    let undelivered = bench.store.undelivered(0, 10).await.unwrap();
+    assert!(undelivered.iter().all(|u| u.alert.is_some()) && undelivered.len() == 5);
+    let claimed = bench.claim(10).await;
+    for (c, n) in claimed.iter().zip(1..) {
+        assert_eq!(c.alert.as_ref(), Some(&alert(n, Severity::Major)));
+        bench.settle(c, there(n)).await;
+    }
+    let by_text = ListFilter { text: Some("ALERT 2".to_owned()), ..ListFilter::default() };
+    assert_eq!(bench.reader().tickets(&by_text).unwrap().len(), 1);
+    bench.clock.advance(Duration::from_secs(86_400 * 31));
+    assert_eq!(bench.store.prune().await.unwrap(), 5);
+    assert_eq!((rows(&bench, "alert_body"), rows(&bench, "body_pack")), (0, 0));
+    assert_eq!(bench.reader().integrity().unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn a_damaged_body_of_schema_1_is_one_damaged_body() {
+    let bench = Bench::open(old_store(4).await, |_| {});
+    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
+    // No text at all, no JSON, and JSON of something else.
+    for (id, body) in [(1, "CAST(x'7b22ff' AS TEXT)"), (2, "'{\"title\": '"), (3, "'[1]'")] {
+        conn.execute_batch(&format!("UPDATE alert_body SET body = {body} WHERE alert_id = {id}")).unwrap();
+    }
+    let listed = bench.reader().alerts(&ListFilter::default()).unwrap();
+    assert_eq!(listed.iter().filter(|a| a.alert.is_some()).count(), 1);
+    let claimed = bench.claim(10).await;
+    assert_eq!(claimed.iter().map(|c| c.alert.is_some()).collect::<Vec<_>>(), [false, false, false, true]);
+}

@@ -15,7 +15,7 @@ fn size(bench: &Bench) -> u64 {
 
 fn fat(n: u32, bytes: usize) -> Entry {
     let mut entry = entry(n, [Severity::Minor, Severity::Critical][usize::from(n.is_multiple_of(10))]);
-    entry.alert.raw = format!("{n}{}", "x\"".repeat(bytes / 2));
+    entry.alert.raw = noise(bytes);
     entry
 }
 

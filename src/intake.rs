@@ -122,6 +122,12 @@ impl Intake {
                             return Ok(Some(halves));
                         }
                     }
+                    // What is settled is only history; without it there may be space.
+                    if matches!(e, StoreError::DiskFull(_))
+                        && tell(self.store.make_room().await?) != Made::default()
+                    {
+                        continue;
+                    }
                     // The disk is full: giving anything up would not help; the file is the buffer until there is
                     // room. The store has said so.
                     if !told && !self.store.is_refusing() {

@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Memory,
     /// The file system has no room: nothing is taken in.
     Disk,
+    /// The write-ahead log cannot be emptied because somebody reads: nothing is taken in.
+    Log,
     /// The buffer has no room and its policy makes none: nothing is taken in.
     Buffer,
 }
@@ -46,6 +48,7 @@ impl Conditions {
             let over = match kind {
                 Kind::Memory => "the state directory can be written again: the store is on disk",
                 Kind::Disk => "there is space on the disk again: alerts are taken in",
+                Kind::Log => "the write-ahead log could be emptied: alerts are taken in",
                 Kind::Buffer => "there is room in the buffer again: alerts are taken in",
             };
             tracing::info!("{over}");

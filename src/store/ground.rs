@@ -24,6 +24,8 @@ use super::{DATABASE, OpenError, StoreError, schema};
 pub(super) const LOOK: Duration = Duration::from_secs(30);
 /// As long as this an answer may come for something that was sent before memory took over, and that is not in it.
 const STAY: Duration = Duration::from_secs(90);
+/// How often opening is tried again.
+const TRIES: u32 = 2;
 /// What was in flight is looked up after the other side's index has had time (`relay::DOUBT_WAIT`).
 const DOUBT: Duration = Duration::from_secs(6);
 
@@ -64,7 +66,7 @@ impl Ground {
     /// # Errors
     /// [`OpenError`], each with what to do.
     pub(super) fn open(shared: Arc<Shared>) -> Result<Self, OpenError> {
-        match on_disk(&shared, None) {
+        match patiently(&shared) {
             Ok(OnDisk { session, space, lock }) => {
                 Ok(Self { session, space, lock: Some(lock), refuge: None, shared })
             }
@@ -164,6 +166,31 @@ impl Ground {
             Err(e) => tracing::warn!("what is kept in memory could not be stored yet: {e}"),
         }
     }
+}
+
+/// Tries again where an error may have been one of the moment: a file that others wrote and removed on a full disk.
+fn patiently(shared: &Shared) -> Result<OnDisk, OpenError> {
+    let mut tries = 0;
+    loop {
+        match on_disk(shared, None) {
+            Err(e) if tries < TRIES && of_the_moment(&e, &shared.settings.dir) => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+fn of_the_moment(e: &OpenError, dir: &Path) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+    let may_pass = match e {
+        OpenError::Sqlite(e) => {
+            matches!(e.sqlite_error_code(), Some(CannotOpen | DiskFull | SystemIoFailure))
+                && !super::is_failed_sync(e)
+        }
+        // Its step was taken back whole.
+        OpenError::Migration(_) => true,
+        _ => false,
+    };
+    may_pass && Probe::of(dir) == Probe::Writable
 }
 
 fn on_disk(shared: &Shared, lock: Option<StateLock>) -> Result<OnDisk, OpenError> {

@@ -47,7 +47,7 @@ pub(super) fn new_name() -> String {
 /// A store in memory, as it begins.
 pub(super) struct Opened {
     pub(super) conn: Connection,
-    /// Whether all of the file is in it.
+    /// Whether all of the file is in it, if there is one.
     pub(super) whole: bool,
 }
 
@@ -58,6 +58,8 @@ pub(super) struct Opened {
 pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenError> {
     let mut conn = connect(name)?;
     let whole = match open_readonly(path) {
+        // There is nothing to be copied.
+        _ if !path.exists() => true,
         Ok(file) => {
             schema::refuse_newer(&file, path)?;
             let copied = copy_whole(&file, name);

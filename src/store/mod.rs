@@ -160,6 +160,12 @@ impl StoreError {
 /// In the text of a [`StoreError::Disk`] after a failed sync.
 const NOT_SYNCED: &str = "a sync failed";
 
+/// Whether it was a sync that failed: nobody knows then what is on the disk.
+fn is_failed_sync(e: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
+    e.sqlite_error().is_some_and(|e| [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&e.extended_code))
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(e: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
@@ -168,9 +174,7 @@ impl From<rusqlite::Error> for StoreError {
             Some(Code::DiskFull) => Self::Full(text),
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy(text),
             Some(Code::SystemIoFailure | Code::CannotOpen | Code::ReadOnly | Code::NoLargeFileSupport) => {
-                let code = e.sqlite_error().map_or(0, |e| e.extended_code);
-                let sync = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
-                Self::Disk(if sync.contains(&code) { format!("{text}; {NOT_SYNCED}") } else { text })
+                Self::Disk(if is_failed_sync(&e) { format!("{text}; {NOT_SYNCED}") } else { text })
             }
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Damaged(text),
             _ => Self::Refused(text),

@@ -23,8 +23,8 @@ use super::{DATABASE, StoreError};
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
-/// The smallest state directory that works.
-pub(super) const SMALLEST: u64 = 8 * MIB;
+/// The smallest that can be shared out: `max_size` is at least 8 MiB, but a file system may be smaller.
+const SMALLEST: u64 = 2 * MIB;
 /// Written to find out whether a directory can be written: more than one block, less than any limit here.
 const PROBE: [u8; 16 * 1024] = [0x5a; 16 * 1024];
 /// Pages of WAL that a commit checkpoints, at most: 1 000 x 4 KiB bounds what a damaged WAL can cut off.
@@ -53,11 +53,11 @@ impl Budget {
     /// Shares out `max_size`, which is at least [`SMALLEST`].
     pub(super) fn of(max_size: u64) -> Self {
         let max_size = max_size.max(SMALLEST);
-        let wal = (max_size / 8).clamp(MIB, 8 * MIB);
+        let wal = (max_size / 8).clamp(MIB / 4, 8 * MIB);
         let ballast = wal + (wal / 4).min(MIB);
         // A run of the index touches pages all over its table, and that grows with the database.
-        let wal_peak = wal + (max_size / 32).max(MIB / 4);
-        let slack = MIB / 4;
+        let wal_peak = wal + (max_size / 32).max(wal / 4);
+        let slack = wal / 4;
         Self {
             wal,
             wal_peak,
@@ -128,6 +128,8 @@ pub(super) struct Space {
     pub(super) budget: Budget,
     ballast: Ballast,
     conditions: Arc<Conditions>,
+    /// A write found no space though the file system has some: a quota. Only a write can tell when it is over.
+    quota: bool,
 }
 
 impl Space {
@@ -138,7 +140,7 @@ impl Space {
         if free(dir).is_some_and(|free| free < MIB / 4) {
             ballast.release();
         }
-        Self { dir: dir.to_owned(), budget, ballast, conditions }
+        Self { dir: dir.to_owned(), budget, ballast, conditions, quota: false }
     }
 
     /// Gives the ballast up. False when there was none.
@@ -148,10 +150,13 @@ impl Space {
 
     /// Looks at the file system and at the WAL before a batch.
     pub(super) fn before(&mut self, conn: &Connection) {
-        let short = self.short_of_space().or_else(|| self.overgrown(conn));
-        match short {
-            Some(condition) => self.conditions.begin(Kind::Disk, condition),
-            None => self.conditions.end(Kind::Disk),
+        let short = self.short_of_space(conn).map(|condition| (Kind::Disk, condition));
+        let case = short.or_else(|| self.overgrown(conn));
+        for kind in [Kind::Disk, Kind::Log] {
+            match &case {
+                Some((now, condition)) if *now == kind => self.conditions.begin(kind, condition.clone()),
+                _ => self.conditions.end(kind),
+            }
         }
     }
 
@@ -180,6 +185,7 @@ impl Space {
         match (probe, e) {
             (Probe::NoSpace, StoreError::Full(text) | StoreError::Disk(text)) => {
                 self.release();
+                self.quota = free(&self.dir).is_none_or(|free| free >= self.budget.wal);
                 self.conditions.begin(Kind::Disk, self.full());
                 StoreError::DiskFull(text)
             }
@@ -188,7 +194,15 @@ impl Space {
         }
     }
 
-    fn short_of_space(&self) -> Option<Condition> {
+    fn short_of_space(&mut self, conn: &Connection) -> Option<Condition> {
+        if self.conditions.is(Kind::Disk) {
+            // What was forgotten gives its blocks back with the checkpoint; where that fails there is no space.
+            let _ = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+        self.quota = self.quota && Probe::of(&self.dir) == Probe::NoSpace;
+        if self.quota {
+            return Some(self.full());
+        }
         // Where nobody can say how much is free (some network file systems), the error of a write has to do.
         let free = free(&self.dir)?;
         let stopped = self.conditions.is(Kind::Disk);
@@ -198,6 +212,17 @@ impl Space {
     }
 
     fn full(&self) -> Condition {
+        if self.quota {
+            return Condition {
+                what: format!(
+                    "nothing can be written to {}, though the disk has space: a quota is used up; no alerts are taken \
+                     in, they wait in the sensor's files",
+                    self.dir.display()
+                ),
+                remedy: "raise the quota (quota, repquota, xfs_quota) or make space; it goes on by itself"
+                    .to_owned(),
+            };
+        }
         let megabytes = |bytes: u64| bytes.div_ceil(MIB);
         let needed = self.budget.enough() + if self.ballast.is_there() { 0 } else { self.budget.ballast };
         Condition {
@@ -213,7 +238,7 @@ impl Space {
     }
 
     /// The WAL stands higher than it may: its checkpoint failed for want of space, or somebody reads for long.
-    fn overgrown(&mut self, conn: &Connection) -> Option<Condition> {
+    fn overgrown(&mut self, conn: &Connection) -> Option<(Kind, Condition)> {
         let stands = || std::fs::metadata(self.dir.join(format!("{DATABASE}-wal"))).map_or(0, |m| m.len());
         let kept = self.ballast.is_there() || !self.conditions.is(Kind::Disk);
         let limit = if kept { self.budget.wal_peak } else { self.budget.wal };
@@ -226,18 +251,21 @@ impl Space {
         let _ = conn.busy_timeout(std::time::Duration::from_secs(5));
         match emptied {
             Ok(false) => None,
-            Ok(true) => Some(Condition {
-                what: format!(
-                    "another program reads {} for long: its write-ahead log cannot be emptied and stands at {} \
+            Ok(true) => Some((
+                Kind::Log,
+                Condition {
+                    what: format!(
+                        "another program reads {} for long: its write-ahead log cannot be emptied and stands at {} \
                      MiB; no alerts are taken in, they wait in the sensor's files",
-                    self.dir.join(DATABASE).display(),
-                    stands() / MIB
-                ),
-                remedy: "end that program (fuser, lsof); it goes on by itself".to_owned(),
-            }),
+                        self.dir.join(DATABASE).display(),
+                        stands() / MIB
+                    ),
+                    remedy: "end that program (fuser, lsof); it goes on by itself".to_owned(),
+                },
+            )),
             Err(_) => {
                 self.release();
-                Some(self.full())
+                Some((Kind::Disk, self.full()))
             }
         }
     }
@@ -262,10 +290,10 @@ mod tests {
 
     #[test]
     fn every_size_is_shared_out_whole() {
-        for mib in [8, 9, 16, 20, 33, 64, 100, 256, 1024, 100_000] {
+        for mib in [2, 4, 8, 9, 16, 20, 33, 64, 100, 256, 1024, 100_000] {
             let (b, max) = (Budget::of(mib * MIB), mib * MIB);
             let sum = b.pages as u64 * PAGE + b.wal_peak + b.ballast;
-            assert!(sum <= max && sum + MIB / 2 > max, "{mib}: {b:?}");
+            assert!(sum <= max && sum + b.wal / 2 > max, "{mib}: {b:?}");
             assert!(b.ballast > b.wal && b.wal_peak > b.wal, "{mib}: {b:?}");
             assert!(b.pages as u64 * PAGE > max / 2, "{mib}: the database has most of it: {b:?}");
             assert!(
@@ -296,7 +324,7 @@ mod tests {
     fn a_full_disk_is_told_from_a_full_buffer_and_a_failed_sync() {
         let dir = tempfile::tempdir().unwrap();
         let conditions = Arc::new(Conditions::default());
-        let mut space = Space::new(dir.path(), Budget::of(SMALLEST), Arc::clone(&conditions));
+        let mut space = Space::new(dir.path(), Budget::of(8 * MIB), Arc::clone(&conditions));
         let full = space.judge(StoreError::Full("x".to_owned()));
         assert!(matches!(full, StoreError::Full(_)), "there is space, so it is the buffer: {full:?}");
         let failed = space.judge(StoreError::Disk("x".to_owned()));

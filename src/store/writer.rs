@@ -122,7 +122,7 @@ impl Store {
 
     /// Whether nothing more is taken in until there is room, on the disk or in the buffer.
     pub fn is_refusing(&self) -> bool {
-        [Kind::Disk, Kind::Buffer].into_iter().any(|kind| self.shared.conditions.is(kind))
+        [Kind::Disk, Kind::Log, Kind::Buffer].into_iter().any(|kind| self.shared.conditions.is(kind))
     }
 
     /// Whether an agent runs on this state directory.

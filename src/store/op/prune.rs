@@ -74,7 +74,7 @@ impl Store {
         Ok(forgotten)
     }
 
-    /// When room is tight, makes some by the policy, as far as it goes: settled findings go, oldest first; where there
+    /// When room is tight, makes some by the policy, as far as it goes; on a full disk, only by what is settled. Settled findings go, oldest first; where there
     /// are none, `when_full = "shed-lowest"` gives up the oldest of the lowest severity, counted as `shed`.
     ///
     /// # Errors
@@ -193,7 +193,8 @@ impl Operation for Shed {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(Room, Made), StoreError> {
         let now = room(tx)?;
-        if !now.is_tight() {
+        let short = tx.conditions.is(Kind::Disk);
+        if !now.is_tight() && !short {
             return Ok((now, Made::default()));
         }
         let settled = pick(
@@ -203,8 +204,17 @@ impl Operation for Shed {
         )?;
         if !settled.is_empty() {
             forget(tx, &settled)?;
-            shrink(tx)?;
+            // On a full disk the file system needs the blocks, else the next alerts use them again.
+            if short {
+                give_back(tx)?
+            } else {
+                shrink(tx)?
+            }
             return Ok((room(tx)?, Made { forgotten: settled.len() as u64, given_up: 0 }));
+        }
+        if !now.is_tight() {
+            give_back(tx)?;
+            return Ok((now, Made::default()));
         }
         // What is in memory for a while is no reason to give anything up: the sensor's files are the buffer then.
         let lowest: Option<u8> = if self.give_up && !tx.conditions.is(Kind::Memory) {

@@ -86,6 +86,28 @@ async fn a_full_disk_stops_the_intake_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn somebody_who_reads_for_long_stops_the_intake_before_the_log_outgrows_the_cap() {
+    let bench = Bench::open(tempfile::tempdir().unwrap(), |s| s.max_size = 8 << 20);
+    bench.record(vec![entry(0, Severity::Major)]).await;
+    let other = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
+    other.execute_batch("BEGIN; SELECT count(*) FROM alert").unwrap();
+    let (mut n, mut peak) = (1, 0);
+    let refused = loop {
+        match bench.store.record(vec![record(vec![fat(n, 15_000)])]).await {
+            Ok(_) => n += 1,
+            Err(e) => break e,
+        }
+        peak = peak.max(size(&bench));
+    };
+    assert!(matches!(&refused, StoreError::DiskFull(why) if why.contains("another program")), "{refused:?}");
+    assert!(peak <= 8 << 20 && bench.store.is_refusing(), "{peak}");
+    assert_eq!(bench.claim(1).await.len(), 1, "what is stored is still delivered");
+    drop(other);
+    assert_eq!(bench.record(vec![fat(n, 15_000)]).await.new, 1);
+    assert!(bench.store.conditions().is_empty());
+}
+
+#[tokio::test]
 async fn a_refusing_buffer_says_so_and_says_when_it_is_over() {
     let bench = Bench::open(tempfile::tempdir().unwrap(), |s| {
         (s.max_size, s.when_full) = (8 << 20, WhenFull::Refuse);

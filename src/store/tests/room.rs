@@ -213,9 +213,9 @@ async fn what_memory_took_in_comes_home() {
 #[tokio::test]
 async fn a_store_that_cannot_be_read_at_all_begins_empty_in_memory() {
     let bench = Bench::open(tempfile::tempdir().unwrap(), |_| {});
-    for path in [bench.dir.path().join("absent"), bench.dir.path().to_owned()] {
+    for (path, whole) in [(bench.dir.path().join("absent"), true), (bench.dir.path().to_owned(), false)] {
         let opened = memory::open(&path, &memory::new_name(), 1_024).unwrap();
-        assert!(!opened.whole);
+        assert_eq!(opened.whole, whole);
         let mut session = Session::new(opened.conn, 1_024, Arc::default()).unwrap();
         assert_eq!(write(&mut session, &record(vec![entry(1, Severity::Major)])).new, 1);
     }

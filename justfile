@@ -51,6 +51,27 @@ fuzz TARGET="config eve query" SECONDS="60":
             -max_total_time={{ SECONDS }} -max_len=8192 -timeout=10 || exit 1; \
     done
 
+# Kills, power cuts, failing and full disks, damaged databases: all faults, or some (images kill corrupt ...)
+faults *SCRIPTS:
+    tests/faults.sh {{ SCRIPTS }}
+
+# The same, as long as before a release; writes docs/faults-report.md
+faults-long *SCRIPTS:
+    tests/faults.sh --long {{ SCRIPTS }}
+
 # What the service costs: size, memory, wake-ups, writes, requests
 footprint:
     tests/footprint.sh
+
+# The static programs; `just build-static armv7-unknown-linux-musleabihf` one of them
+build-static *TARGETS:
+    packaging/build.sh {{ TARGETS }}
+
+# Packages of what build-static made, then a look whether they are as they should be
+packages *TARGETS:
+    packaging/package.sh {{ TARGETS }}
+    packaging/verify.sh {{ TARGETS }}
+
+# The ARM programs under emulation, compared with this machine's own
+emulate:
+    packaging/qemu.sh

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{CliError, Terminal, clock, load_to_look, runtime};
+use super::{CliError, Terminal, clock, runtime};
 use crate::app;
-use crate::config::Config;
+use crate::config::{self, Config, ConfigError, Purpose};
 use crate::control::client::{AskError, ask, is_there};
 use crate::control::{self, Question};
+use crate::rules::template::check_template;
 use crate::store::{Reader, Store};
 
 /// State and runtime directory of the packaged unit (systemd/otrelay.service).
@@ -16,7 +17,10 @@ const SERVICE: (&str, &str) = ("/var/lib/otrelay", "/run/otrelay");
 
 /// What a question needs.
 pub(super) struct Asker {
-    pub(super) config: Config,
+    /// The config; its error when it cannot be used, which is no reason not to ask a running service.
+    config: Result<Config, ConfigError>,
+    /// The state directory.
+    pub(super) dir: PathBuf,
     pub(super) socket: PathBuf,
     /// Whether an agent holds the state directory, or listens.
     pub(super) running: bool,
@@ -24,11 +28,23 @@ pub(super) struct Asker {
 
 impl Asker {
     pub(super) fn new(terminal: &Terminal<'_>) -> Result<Self, CliError> {
-        let config = load_to_look(terminal)?;
-        let socket = find_socket(&config.store.dir, runtime_dir(terminal).as_deref(), SERVICE);
+        let config =
+            config::load(&terminal.environment, Purpose::Show, check_template).map(|loaded| loaded.config);
+        let dir = match &config {
+            Ok(config) => config.store.dir.clone(),
+            // Somebody edits it: the service runs on with the old one, and knows what is wrong with the new.
+            Err(_) => config::whereabouts(&terminal.environment),
+        };
+        let socket = find_socket(&dir, runtime_dir(terminal).as_deref(), SERVICE);
         // In a state directory that could never be written there is no lock, but maybe an ear.
-        let running = Store::is_running(&config.store.dir) || is_there(&socket);
-        Ok(Self { config, socket, running })
+        let running = Store::is_running(&dir) || is_there(&socket);
+        let config = if running { config } else { Ok(config?) };
+        Ok(Self { config, dir, socket, running })
+    }
+
+    /// The config, for what cannot be asked.
+    pub(super) fn config(&self) -> Result<&Config, CliError> {
+        self.config.as_ref().map_err(|e| e.clone().into())
     }
 
     /// Asks.
@@ -48,10 +64,10 @@ impl Asker {
         if let Some((ids, verdict)) = question.verdict() {
             let ids = ids.to_vec();
             let work = |store: Store| async move { store.judge(ids, verdict).await };
-            let judged = runtime()?.block_on(app::with_store(&self.config, clock(), work))?;
+            let judged = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
             return Ok(serde_json::to_value(judged)?);
         }
-        let reader = Reader::open(&self.config.store.dir)?;
+        let reader = Reader::open(&self.dir)?;
         control::answer(&reader, question)?
             .ok_or_else(|| CliError::Words("this needs the running service".to_owned()))
     }

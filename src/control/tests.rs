@@ -48,8 +48,14 @@ impl Bench {
         spawn(writer.run());
         let (relay, asked) = mpsc::channel(4);
         let (_, progress) = watch::channel(Progress::default());
-        let control =
-            Control { agent: "a".to_owned(), store, relay, progress, clock: Arc::clone(&clock) as _ };
+        let control = Control {
+            agent: "a".to_owned(),
+            store,
+            relay,
+            progress,
+            concerns: watch::channel(Vec::new()).1,
+            clock: Arc::clone(&clock) as _,
+        };
         let stop = CancellationToken::new();
         let control = spawn(control.run(listen(&path).unwrap(), path.clone(), stop.clone()));
         Self { dir, path, asked, stop, control }

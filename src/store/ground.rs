@@ -12,13 +12,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::condition::{Condition, Kind};
-use super::lock::StateLock;
+use super::lock::{Before, StateLock};
 use super::memory::{self, Opened};
 use super::op::claim::Recover;
 use super::session::Session;
 use super::space::{self, Budget, Probe, Space};
-use super::writer::{Operation, Shared};
-use super::{DATABASE, OpenError, StoreError, schema};
+use super::writer::{Operation, Shared, make_dir, restrict};
+use super::{DATABASE, OpenError, Settings, StoreError, heal};
 
 /// Between two looks whether the state directory can be written again.
 pub(super) const LOOK: Duration = Duration::from_secs(30);
@@ -116,6 +116,30 @@ impl Ground {
             self.go_home();
         }
         let _ = self.session.conn.execute_batch("PRAGMA optimize");
+        drop(self.session);
+        if let Some(mut lock) = self.lock.filter(|_| self.refuge.is_none()) {
+            lock.clean();
+        }
+    }
+
+    /// Closes it without writing anything back.
+    pub(super) fn abandon(self) {
+        self.session.abandon();
+    }
+
+    /// Sets a damaged database aside and goes on with what can be salvaged of it. Blocking.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(super) fn heal(self, cause: &str) -> Result<Self, OpenError> {
+        if self.refuge.is_some() {
+            // There is no file to be set aside, and memory that is damaged is no place to stay.
+            return Err(OpenError::Heal(StoreError::Damaged(cause.to_owned())));
+        }
+        let settings = effective(&self.shared);
+        let session = heal::reopen(self.session, &settings, self.shared.clock.now(), cause)?;
+        restrict(&settings.dir.join(DATABASE))?;
+        Ok(Self { session: session.tell(&self.shared.conditions), ..self })
     }
 
     /// The directory became read-only under an open database: memory takes over.
@@ -180,10 +204,9 @@ fn patiently(shared: &Shared) -> Result<OnDisk, OpenError> {
 }
 
 fn of_the_moment(e: &OpenError, dir: &Path) -> bool {
-    use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
     let may_pass = match e {
         OpenError::Sqlite(e) => {
-            matches!(e.sqlite_error_code(), Some(CannotOpen | DiskFull | SystemIoFailure))
+            matches!(StoreError::of(e), StoreError::Full(_) | StoreError::Disk(_))
                 && !super::is_failed_sync(e)
         }
         // Its step was taken back whole.
@@ -197,15 +220,16 @@ fn on_disk(shared: &Shared, lock: Option<StateLock>) -> Result<OnDisk, OpenError
     let dir = &shared.settings.dir;
     make_dir(dir)?;
     let mut space = space_of(shared);
-    let lock = match lock {
+    let mut lock = match lock {
         Some(lock) => lock,
         None => StateLock::take(dir)?,
     };
-    let session = match session(shared, space.budget) {
+    let session = match session(shared, lock.before) {
         // Opening needs room for the WAL's index; the ballast is for such a moment.
-        Err(e) if why(&e, dir) == Some(Probe::NoSpace) && space.release() => session(shared, space.budget)?,
+        Err(e) if why(&e, dir) == Some(Probe::NoSpace) && space.release() => session(shared, lock.before)?,
         other => other?,
     };
+    lock.opened();
     Ok(OnDisk { session, space, lock })
 }
 
@@ -215,12 +239,18 @@ fn space_of(shared: &Shared) -> Space {
     Space::new(&settings.dir, budget, Arc::clone(&shared.conditions))
 }
 
-fn session(shared: &Shared, budget: Budget) -> Result<Session, OpenError> {
-    let path = shared.settings.dir.join(DATABASE);
-    let conn = schema::open_writer(&path, &budget)?;
-    restrict(&path)?;
-    super::owner::hand_over(&shared.settings.dir);
-    Session::new(conn, budget.pages, Arc::clone(&shared.conditions))
+fn session(shared: &Shared, before: Before) -> Result<Session, OpenError> {
+    let settings = effective(shared);
+    let session = heal::open(&settings, shared.clock.now(), before)?;
+    restrict(&settings.dir.join(DATABASE))?;
+    super::owner::hand_over(&settings.dir);
+    Ok(session.tell(&shared.conditions))
+}
+
+/// The settings, with a `max_size` that is not more than the file system has.
+fn effective(shared: &Shared) -> Settings {
+    let settings = &shared.settings;
+    Settings { max_size: space::within(&settings.dir, settings.max_size), ..settings.clone() }
 }
 
 fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError> {
@@ -228,7 +258,7 @@ fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError
     let pages = memory::pages(&Budget::of(settings.max_size));
     let name = memory::new_name();
     let Opened { conn, whole } = memory::open(&settings.dir.join(DATABASE), &name, pages)?;
-    let session = Session::new(conn, pages, Arc::clone(&shared.conditions))?;
+    let session = Session::new(conn, pages)?.tell(&shared.conditions);
     shared.set_memory(Some(name));
     let dir = settings.dir.display();
     let (state, remedy) = match why {
@@ -255,34 +285,13 @@ fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError
 fn why(e: &OpenError, dir: &Path) -> Option<Probe> {
     let probe = match e {
         OpenError::Io { source, .. } => Probe::from(source),
-        OpenError::Sqlite(_) | OpenError::Migration(_) | OpenError::Setting { .. } => Probe::of(dir),
-        _ => return None,
+        OpenError::Locked { .. }
+        | OpenError::Newer { .. }
+        | OpenError::Absent(_)
+        | OpenError::OldSqlite(_) => {
+            return None;
+        }
+        _ => Probe::of(dir),
     };
     matches!(probe, Probe::NoSpace | Probe::ReadOnly).then_some(probe)
-}
-
-/// The state directory, for the owner only.
-fn make_dir(dir: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let io = |source| OpenError::Io { path: dir.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
-    if !std::fs::metadata(dir).map_err(io)?.is_dir() {
-        return Err(io(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
-    }
-    Ok(())
-}
-
-/// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.
-fn restrict(path: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::PermissionsExt;
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        let file = Path::new(&name);
-        if file.exists() {
-            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
-                .map_err(|source| OpenError::Io { path: file.to_owned(), source })?;
-        }
-    }
-    Ok(())
 }

@@ -167,7 +167,7 @@ fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
     let mut script = "BEGIN;".to_owned();
     for table in SMALL {
-        script.push_str(&format!("INSERT INTO main.{table} SELECT * FROM file.{table};"));
+        script.push_str(&format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM file.{table};"));
     }
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
@@ -286,7 +286,7 @@ fn last_records(memory: &Connection, now: Timestamp) -> Result<Vec<Record>, Stor
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
         let Ok(source) = SourceName::new(&row.get::<_, String>(1)?) else { continue };
-        let cursors: Vec<FileCursor> = super::op::cursors::of_source(memory, row.get(0)?)?;
+        let cursors: Vec<FileCursor> = super::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
         records.push(Record { cursors, trouble: row.get(2)?, ..record(source, now) });
     }
     Ok(records)
@@ -297,7 +297,8 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
     let mut select = memory.prepare(
         "SELECT t.scope, t.name, t.value - coalesce(b.value, 0) AS more
          FROM main.tally t LEFT JOIN temp.base_tally b ON b.scope = t.scope AND b.name = t.name
-         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*' OR t.scope IN ('store', 'shed')
+         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*' OR t.scope = 'shed'
+           OR (t.scope = 'store' AND t.name = 'shed')
            OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts')))",
     )?;
     let counts = select.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::condition::Conditions;
 use super::index::FingerprintIndex;
-use super::{OpenError, StoreError};
+use super::{OpenError, StoreError, schema};
 
 /// An open database with its memory. Everything here can be rebuilt from the file.
 pub(super) struct Session {
@@ -48,10 +48,24 @@ impl Memory {
 
 impl Session {
     /// Takes an opened connection and loads what is kept in memory.
-    pub(super) fn new(conn: Connection, pages: i64, conditions: Arc<Conditions>) -> Result<Self, OpenError> {
+    pub(super) fn new(conn: Connection, pages: i64) -> Result<Self, OpenError> {
         conn.set_prepared_statement_cache_capacity(64);
         let memory = Memory::load(&conn)?;
-        Ok(Self { conn, memory, pages, conditions, stale: false })
+        Ok(Self { conn, memory, pages, conditions: Arc::default(), stale: false })
+    }
+
+    /// What is the case with the store is told there from now on.
+    pub(super) fn tell(mut self, conditions: &Arc<Conditions>) -> Self {
+        self.conditions = Arc::clone(conditions);
+        self
+    }
+
+    /// Closes it without writing anything back: after a failed sync nobody knows what is on the disk, and the WAL of a
+    /// damaged database is part of what is to be looked at.
+    pub(super) fn abandon(self) {
+        // Where that cannot be set, closing fails in the same way.
+        let _ = schema::keep_wal(&self.conn);
+        let _ = self.conn.close();
     }
 
     /// Runs `work` in one transaction. After an error nothing of it is in the file nor in memory.

@@ -8,10 +8,10 @@
 //! paused time works.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::condition::{Condition, Conditions, Kind};
@@ -28,6 +28,9 @@ const GATHER: Duration = Duration::from_millis(250);
 const MAX_OPERATIONS: usize = 64;
 /// Operations that may wait before callers have to.
 const QUEUE: usize = 16;
+/// Most times that a database is made anew within [`HEALS_WITHIN`]; then the disk is failing, and a restart is due.
+const HEALS_MAX: usize = 3;
+const HEALS_WITHIN: Duration = Duration::from_mins(10);
 
 /// One thing done to the store, inside a transaction.
 pub(crate) trait Operation: Send + 'static {
@@ -66,22 +69,22 @@ pub struct Store {
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) clock: SharedClock,
+    /// How often the database was made anew since it was opened.
+    healed: watch::Sender<u64>,
+    /// Why the writer ended before its time.
+    failed: OnceLock<StoreError>,
     pub(super) conditions: Arc<Conditions>,
     /// The name of the database in memory while that is the store.
     memory: Mutex<Option<String>>,
-}
-
-impl Shared {
-    /// Where readers find the store from now on.
-    pub(super) fn set_memory(&self, name: Option<String>) {
-        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = name;
-    }
 }
 
 /// The writer's task. Run it until every [`Store`] handle is gone; then the database is closed.
 pub struct Writer {
     jobs: mpsc::Receiver<Job>,
     ground: Ground,
+    shared: Arc<Shared>,
+    /// When the database was made anew, of late.
+    heals: Vec<Instant>,
 }
 
 impl Store {
@@ -90,15 +93,19 @@ impl Store {
     /// # Errors
     /// [`OpenError`], each with what to do.
     pub fn open(settings: &Settings, clock: SharedClock) -> Result<(Self, Writer), OpenError> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (healed, _) = watch::channel(0);
         let shared = Arc::new(Shared {
             settings: settings.clone(),
             clock,
+            healed,
+            failed: OnceLock::new(),
             conditions: Arc::default(),
             memory: Mutex::default(),
         });
         let ground = Ground::open(Arc::clone(&shared))?;
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        Ok((Self { jobs: sender, shared }, Writer { jobs: receiver, ground }))
+        let store = Self { jobs: sender, shared: Arc::clone(&shared) };
+        Ok((store, Writer { jobs: receiver, ground, shared, heals: Vec::new() }))
     }
 
     /// A read-only view of what the store is now, be it on disk or in memory. Blocking.
@@ -123,6 +130,11 @@ impl Store {
     /// Whether nothing more is taken in until there is room, on the disk or in the buffer.
     pub fn is_refusing(&self) -> bool {
         [Kind::Disk, Kind::Log, Kind::Buffer].into_iter().any(|kind| self.shared.conditions.is(kind))
+    }
+
+    /// Changes each time that the database was made anew while the agent runs.
+    pub fn healed(&self) -> watch::Receiver<u64> {
+        self.shared.healed.subscribe()
     }
 
     /// Whether an agent runs on this state directory.
@@ -154,34 +166,61 @@ impl Store {
             });
             (answer, fatal)
         });
-        self.jobs.send(Job { urgent, run }).await.map_err(|_| StoreError::Closed)?;
-        Ok(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
+        self.jobs.send(Job { urgent, run }).await.map_err(|_| self.shared.ended())?;
+        let shared = Arc::clone(&self.shared);
+        Ok(async move { answer.await.unwrap_or_else(|_| Err(shared.ended())) })
+    }
+}
+
+impl Shared {
+    /// Where readers find the store from now on.
+    pub(super) fn set_memory(&self, name: Option<String>) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
+    /// What callers learn when there is no writer any more.
+    fn ended(&self) -> StoreError {
+        self.failed.get().cloned().unwrap_or(StoreError::Closed)
     }
 }
 
 impl Writer {
-    /// Runs until every handle is gone.
+    /// Runs until every handle is gone. A database that turns out damaged is made anew on the way; who asked for
+    /// something meanwhile gets [`StoreError::Healing`] and asks again.
     ///
     /// # Errors
-    /// The first failure after which the process has to start again: the disk failed or the database is damaged.
-    pub async fn run(self) -> Result<(), StoreError> {
-        let Self { mut jobs, mut ground } = self;
+    /// The first failure after which the process has to start again: the disk failed, or the database is damaged again
+    /// and again. A sync that failed is never tried again: nobody knows what is on the disk then.
+    pub async fn run(mut self) -> Result<(), StoreError> {
         let mut last_commit: Option<Instant> = None;
-        while let Some(first) = next(&mut jobs, ground.look_at()).await {
+        while let Some(first) = next(&mut self.jobs, self.ground.look_at()).await {
             let batch = match first {
-                Some(first) => gather(first, &mut jobs, last_commit).await,
+                Some(first) => gather(first, &mut self.jobs, last_commit).await,
                 None => Vec::new(),
             };
+            let mut ground = self.ground;
             let done = tokio::task::spawn_blocking(move || {
                 let outcome = commit(&mut ground, batch);
                 ground.after(&outcome);
                 (ground, outcome)
             });
-            let outcome;
-            (ground, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
+            let (ground, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
             last_commit = Some(Instant::now());
-            outcome.or_else(|e| if is_fatal(&e) { Err(e) } else { Ok(()) })?;
+            self.ground = match outcome {
+                Err(StoreError::Damaged(cause)) => {
+                    match make_anew(ground, &self.shared, &mut self.heals, cause).await {
+                        Ok(ground) => ground,
+                        Err(e) => return Err(self.shared.fail(e)),
+                    }
+                }
+                Err(e) if is_fatal(&e) => {
+                    ground.abandon();
+                    return Err(self.shared.fail(e));
+                }
+                Ok(()) | Err(_) => ground,
+            };
         }
+        let ground = self.ground;
         let _ = tokio::task::spawn_blocking(move || ground.close()).await;
         Ok(())
     }
@@ -198,6 +237,39 @@ async fn next(jobs: &mut mpsc::Receiver<Job>, look_at: Option<Instant>) -> Optio
         },
     };
     job.map(Some)
+}
+
+/// Sets a damaged database aside and goes on with what can be salvaged of it.
+async fn make_anew(
+    ground: Ground,
+    shared: &Arc<Shared>,
+    heals: &mut Vec<Instant>,
+    cause: String,
+) -> Result<Ground, StoreError> {
+    heals.retain(|at| at.elapsed() < HEALS_WITHIN);
+    heals.push(Instant::now());
+    if heals.len() > HEALS_MAX {
+        ground.abandon();
+        return Err(StoreError::Disk(format!(
+            "the database was damaged {} times within {} minutes, now: {cause}; the disk is failing",
+            heals.len(),
+            HEALS_WITHIN.as_secs() / 60
+        )));
+    }
+    let healed = tokio::task::spawn_blocking(move || ground.heal(&cause)).await;
+    let ground = healed.map_err(|e| StoreError::Refused(e.to_string()))?;
+    let ground = ground.map_err(|e| StoreError::Disk(format!("{e}")))?;
+    shared.healed.send_modify(|n| *n += 1);
+    Ok(ground)
+}
+
+impl Shared {
+    /// Remembers why the writer ends, so that every caller learns the same.
+    fn fail(&self, e: StoreError) -> StoreError {
+        tracing::error!("the store ends: {e}");
+        let _ = self.failed.set(e.clone());
+        e
+    }
 }
 
 /// Whether the process has to start again after this error.
@@ -248,14 +320,45 @@ fn commit(ground: &mut Ground, batch: Vec<Job>) -> Result<(), StoreError> {
         Ok(())
     });
     let outcome = outcome.map_err(|e| ground.judge(e));
+    // Who asks again finds a database that was made anew.
+    let told = outcome.clone().map_err(|e| match e {
+        StoreError::Damaged(cause) => StoreError::Healing(cause),
+        e => e,
+    });
     for answer in answers {
-        answer(outcome.clone());
+        answer(told.clone());
     }
-    if let Err(e) = &outcome {
+    if let Err(e) = told {
         for job in jobs {
             let (answer, _) = (job.run)(Err(e.clone()));
             answer(Err(e.clone()));
         }
     }
     outcome
+}
+
+/// The state directory, for the owner only.
+pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    if !std::fs::metadata(dir).map_err(io)?.is_dir() {
+        return Err(io(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+    }
+    Ok(())
+}
+
+/// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.
+pub(super) fn restrict(path: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::PermissionsExt;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let file = Path::new(&name);
+        if file.exists() {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
+                .map_err(|source| OpenError::Io { path: file.to_owned(), source })?;
+        }
+    }
+    Ok(())
 }

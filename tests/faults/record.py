@@ -4,11 +4,14 @@ A recording is a directory: the traces of all runs on one state directory, the f
 end, and what was written into them. It can be kept and judged again, image by image, by another run of images.py.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
+import sqlite3
 import threading
 import time
 
@@ -32,6 +35,7 @@ class Recorder:
         self.agent = scene.Agent(self.directory, self.simulator.url, more=more)
         self.feeder = scene.Feeder(self.agent.eve, self.rng, pad=pad, repeats=repeats)
         self.more, self.traces, self.process, self.pid = more, [], None, None
+        self.promises = {"new": 0, "delivered": 0, "posts": []}
         self.over = threading.Event()
 
     def start(self, *arguments):
@@ -77,10 +81,20 @@ class Recorder:
             self.stop(signal.SIGKILL)
         self.simulator.stop()
 
-    def save(self, traces=None):
+    def before(self, delivered):
+        """What is on the disk before the first trace, and what had been promised by then."""
+        place = self.directory / "before"
+        place.mkdir()
+        for path in self.agent.state.iterdir():
+            if path.is_file() and not trace.VOLATILE.search(path.name):
+                shutil.copyfile(path, place / path.name)
+        posts = [[row["correlation_id"], json.dumps(row)] for row in self.simulator.records(fields=None)]
+        self.promises = {"new": len(self.feeder.written), "delivered": delivered, "posts": posts}
+
+    def save(self):
         (self.directory / "recording.json").write_text(json.dumps({
             "name": self.name, "seed": self.seed, "agent": self.agent.name, "more": self.more,
-            "written": sorted(self.feeder.written), "traces": traces or self.traces, "truncated": "copytruncate" in self.feeder.rotations}))
+            "written": sorted(self.feeder.written), "traces": self.traces, "promises": self.promises, "truncated": "copytruncate" in self.feeder.rotations}))
         return Recording(self.directory)
 
 
@@ -92,6 +106,9 @@ class Recording:
         told = json.loads((self.directory / "recording.json").read_text())
         self.name, self.agent, self.more, self.seed = told["name"], told["agent"], told["more"], told["seed"]
         self.written = set(told["written"])
+        self.promised = database.Promised()
+        self.promised.new, self.promised.delivered = told["promises"]["new"], told["promises"]["delivered"]
+        self.promised.posts = [(key, body.encode()) for key, body in told["promises"]["posts"]]
         self.eve = self.directory / "eve"
         files = trace.Files(self.directory / "state")
         before = self.directory / "before"
@@ -231,4 +248,55 @@ def reload(directory, seed):
         r.close()
 
 
-KINDS = {"first": first, "load": load, "lost": lost, "small": small}
+def upgrade(directory, seed):
+    """The previous version was killed with a full queue; this one migrates its database and goes on."""
+    r = Recorder(directory, "upgrade", seed)
+    try:
+        r.feed(20)
+        r.agent.program = os.environ["OTRELAY_PREVIOUS"]
+        r.agent.drain()
+        r.feed(15)
+        service = r.agent.serve()
+        r.until_taken()
+        service.kill()
+        service.wait()
+        r.agent.program = scene.binary()
+        r.before(delivered=20)
+        r.feed(5)
+        r.once()
+        return r.save()
+    finally:
+        r.close()
+
+
+def heal(directory, seed):
+    """A damaged database is set aside and salvaged; the power may go at any step of that."""
+    r = Recorder(directory, "heal", seed)
+    try:
+        r.feed(20)
+        r.agent.drain()
+        r.feed(15)
+        service = r.agent.serve()
+        r.until_taken()
+        service.kill()
+        service.wait()
+        with contextlib.closing(sqlite3.connect(r.agent.state / database.NAME)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            pages = [row[0] for row in db.execute("SELECT rootpage FROM sqlite_master WHERE name IN ('delivery', 'alert')")]
+        (r.agent.state / (database.NAME + "-wal")).unlink(missing_ok=True)
+        with open(r.agent.state / database.NAME, "r+b") as file:
+            file.seek((r.rng.choice(pages) - 1) * 4096)
+            file.write(bytes(4096))
+        r.before(delivered=20)
+        r.once()
+        return r.save()
+    finally:
+        r.close()
+
+
+def kinds():
+    """What can be recorded here."""
+    all_kinds = [first, load, lost, small, heal]
+    if os.environ.get("OTRELAY_PREVIOUS"):
+        all_kinds.append(upgrade)
+    return {k.__name__: k for k in all_kinds}

@@ -88,11 +88,28 @@ fn help() {
         &["config"],
         &["demo"],
         &["simulate"],
+        &["completions"],
+        &["man"],
     ] {
         let said = bare(&[command, &["--help"]].concat()).ends(0);
         all.push(format!("$ otrelay {}\n{}", [command, &["--help"]].concat().join(" "), said.out));
     }
     insta::assert_snapshot!("help", all.join("\n"));
+}
+
+#[test]
+fn pages_and_completions() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("not/yet/there");
+    let said = bare(&["man", pages.to_str().unwrap()]).ends(0);
+    let named: Vec<PathBuf> = said.out.lines().map(PathBuf::from).collect();
+    assert!(named.iter().all(|page| page.is_file()), "{named:?}");
+    assert_eq!(fs::read_dir(&pages).unwrap().count(), named.len());
+    insta::assert_snapshot!("page_of_sync", fs::read_to_string(pages.join("otrelay-sync.1")).unwrap());
+    bare(&["man", "/proc/otrelay"]).ends(1).says("/proc/otrelay");
+    bare(&["man"]).ends(2);
+    bare(&["completions", "bash"]).ends(0).says("complete -F _otrelay");
+    bare(&["completions", "tcsh"]).ends(2);
 }
 
 #[test]

@@ -264,3 +264,116 @@ fn marked(text: &str) -> Vec<Inline> {
     let parts = text.split('`').enumerate().filter(|(_, part)| !part.is_empty());
     parts.map(|(index, part)| if index % 2 == 1 { bold(part) } else { roman(part) }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{self, Environment};
+
+    fn page() -> String {
+        String::from_utf8(render(&config::schema()).unwrap()).unwrap()
+    }
+
+    /// The lines of the section with this heading, as they are in the page.
+    fn section(page: &str, heading: &str) -> String {
+        let begin = format!(".SH {heading}\n");
+        let (_, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("no section {heading} in\n{page}"));
+        rest.split(".SH ").next().unwrap().to_owned()
+    }
+
+    fn has_key(section: &str, key: &str) -> bool {
+        section.contains(&format!("\\fB{key}\\fR (")) || section.contains(&format!(".B {key}\n"))
+    }
+
+    #[test]
+    fn every_key_of_the_schema_is_in_the_section_of_its_table() {
+        let (schema, page) = (config::schema(), page());
+        let homes = [
+            ("[agent]", "Agent"),
+            ("[buffer]", "Buffer"),
+            ("[devices]", "Devices"),
+            ("[[rule]]", "Rule"),
+            ("[[rule.action]]", "Action"),
+            ("[servicenow.NAME]", "Desk"),
+            ("[servicenow.NAME.proxy]", "Proxy"),
+            ("[servicenow.NAME.tls]", "Tls"),
+            ("[[source]]", "Source"),
+            ("[source.tls]", "Tls"),
+            ("[status]", "Status"),
+            ("[sync]", "Sync"),
+        ];
+        for (heading, table) in homes {
+            let section = section(&page, heading);
+            for (key, _) in properties(&schema["$defs"][table]) {
+                assert!(has_key(&section, key), "{heading} {key} is not in\n{section}");
+            }
+        }
+        // A table that is new in the schema has to be in the list above.
+        let tables = schema["$defs"].as_object().unwrap().iter();
+        for (name, _) in tables.filter(|(_, table)| properties(table).next().is_some()) {
+            assert!(homes.iter().any(|(_, table)| table == name), "{name} has no section");
+        }
+    }
+
+    #[test]
+    fn a_measure_is_never_called_mere_text() {
+        let schema = config::schema();
+        let mut measured = 0;
+        for table in schema["$defs"].as_object().unwrap().values() {
+            for (key, node) in properties(table).filter(|(_, node)| node["pattern"].is_string()) {
+                assert_ne!(measure(node["pattern"].as_str()), "text", "{key}");
+                measured += 1;
+            }
+        }
+        assert!(measured >= 5, "{measured}");
+    }
+
+    #[test]
+    fn kinds_defaults_choices_and_duties_are_said() {
+        let page = page();
+        let sync = section(&page, "[sync]");
+        assert!(sync.contains("duration") && sync.contains("Default 60m"), "{sync}");
+        let buffer = section(&page, "[buffer]");
+        assert!(buffer.contains("size") && buffer.contains("shed\\-lowest"), "{buffer}");
+        let desk = section(&page, "[servicenow.NAME]");
+        assert!(desk.contains(", required)") && desk.contains("secret"), "{desk}");
+    }
+
+    #[test]
+    fn a_schema_that_names_itself_ends() {
+        let schema = json!({
+            "properties": { "loop": { "$ref": "#/$defs/Loop" } },
+            "$defs": { "Loop": { "type": "object", "properties": { "loop": { "$ref": "#/$defs/Loop" } } } },
+        });
+        let page = String::from_utf8(render(&schema).unwrap()).unwrap();
+        assert_eq!(page.matches(".SH [loop").count(), DEPTH_MAX);
+    }
+
+    #[test]
+    fn the_example_passes_the_check() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "s3cret").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&secret, mode).unwrap();
+        let file = dir.path().join("otrelay.toml");
+        let secrets = dir.path().to_str().unwrap();
+        let text = EXAMPLE
+            .replace("/etc/otrelay/secrets/client-secret", &format!("{secrets}/secret"))
+            .replace("/etc/otrelay/secrets/password", &format!("{secrets}/secret"));
+        std::fs::write(&file, text).unwrap();
+        let environment = Environment::new(|_: &str| None).with_config(Some(file));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let check = crate::cli::check::check;
+        let code = check(
+            &Default::default(),
+            &environment,
+            crate::rules::template::check_template,
+            &mut out,
+            &mut err,
+        );
+        assert_eq!(code.unwrap(), 0, "{}", String::from_utf8_lossy(&err));
+    }
+}

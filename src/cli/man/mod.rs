@@ -100,7 +100,13 @@ fn command_page(command: &Command) -> io::Result<Page> {
     rest.control("SH", ["SEE ALSO"]);
     rest.text(see_also(name));
     rest.to_writer(&mut text)?;
-    Ok(Page { name: man.get_filename(), text })
+    Ok(Page { name: man.get_filename(), text: without_trailing_spaces(&text) })
+}
+
+/// The generator ends the synopsis with a space, which formatters warn about.
+fn without_trailing_spaces(text: &[u8]) -> Vec<u8> {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    lines.flat_map(|line| line.trim_ascii_end().iter().copied().chain([b'\n'])).collect()
 }
 
 fn see_also(name: &str) -> Vec<Inline> {

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::sound::cursor_crc;
 use crate::model::{FileCursor, SourceName};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -41,17 +42,35 @@ impl Operation for Remember {
             )
             .optional()?;
         let Some((id, read_before)) = known else { return Ok(Remembered::default()) };
-        Ok(Remembered { cursors: of_source(tx.conn, id)?, read_before })
+        Ok(Remembered { cursors: of_source(tx.conn, id, self.0.as_str())?, read_before })
     }
 }
 
-/// The cursors of a source's files.
-pub(in crate::store) fn of_source(conn: &Connection, source: i64) -> Result<Vec<FileCursor>, StoreError> {
+/// The cursors of a source's files, as far as they are sound.
+pub(in crate::store) fn of_source(
+    conn: &Connection,
+    id: i64,
+    source: &str,
+) -> Result<Vec<FileCursor>, StoreError> {
     let mut statement = conn.prepare(
-        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path FROM cursor WHERE source_id = ?1",
+        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc FROM cursor
+             WHERE source_id = ?1",
     )?;
-    let cursors = statement.query_map([source], cursor)?;
-    Ok(cursors.collect::<Result<_, _>>()?)
+    let mut cursors = Vec::new();
+    let mut rows = statement.query([id])?;
+    while let Some(row) = rows.next()? {
+        // Read from its beginning, a file gives again what is known already; read from a wrong place, it may not
+        // give what is not.
+        match cursor(row) {
+            Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => {
+                cursors.push(c)
+            }
+            _ => {
+                tracing::error!(source, "a damaged cursor was left out; its file is read again")
+            }
+        }
+    }
+    Ok(cursors)
 }
 
 fn cursor(row: &Row<'_>) -> rusqlite::Result<FileCursor> {

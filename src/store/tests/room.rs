@@ -4,7 +4,6 @@
 use super::super::condition::Kind;
 use super::super::op::record::write_all;
 use super::super::session::Session;
-use super::super::space::Budget;
 use super::super::{ballast, memory, schema};
 use super::*;
 
@@ -132,7 +131,7 @@ async fn a_refusing_buffer_says_so_and_says_when_it_is_over() {
 fn in_memory(bench: &Bench, pages: i64) -> (Session, String, bool) {
     let name = memory::new_name();
     let opened = memory::open(&bench.dir.path().join(DATABASE), &name, pages).unwrap();
-    (Session::new(opened.conn, pages, Arc::default()).unwrap(), name, opened.whole)
+    (Session::new(opened.conn, pages).unwrap(), name, opened.whole)
 }
 
 fn write(session: &mut Session, record: &Record) -> Recorded {
@@ -179,8 +178,8 @@ async fn check_homecoming(bytes: usize, whole: bool) {
     drop(store);
     writer.await.unwrap().unwrap();
     let path = dir.path().join(DATABASE);
-    let conn = schema::open_writer(&path, &Budget::of(64 << 20)).unwrap();
-    let mut home = Session::new(conn, 10_000, Arc::default()).unwrap();
+    let conn = schema::open_writer(&path, 64 << 20).unwrap();
+    let mut home = Session::new(conn, 10_000).unwrap();
     home.conn
         .execute_batch("CREATE TRIGGER no BEFORE INSERT ON cursor BEGIN SELECT raise(ABORT, 'no'); END")
         .unwrap();
@@ -216,7 +215,7 @@ async fn a_store_that_cannot_be_read_at_all_begins_empty_in_memory() {
     for (path, whole) in [(bench.dir.path().join("absent"), true), (bench.dir.path().to_owned(), false)] {
         let opened = memory::open(&path, &memory::new_name(), 1_024).unwrap();
         assert_eq!(opened.whole, whole);
-        let mut session = Session::new(opened.conn, 1_024, Arc::default()).unwrap();
+        let mut session = Session::new(opened.conn, 1_024).unwrap();
         assert_eq!(write(&mut session, &record(vec![entry(1, Severity::Major)])).new, 1);
     }
 }

@@ -155,6 +155,7 @@ impl CliError {
                 _ => Exit::Failure,
             },
             Self::Store(StoreError::Disk(_)) | Self::App(AppError::Store(StoreError::Disk(_))) => Exit::Disk,
+            Self::Store(e) | Self::App(AppError::Store(e)) if e.is_passing() => Exit::Later,
             _ => Exit::Failure,
         }
     }

@@ -88,7 +88,8 @@ pub struct Report {
 }
 
 impl Report {
-    fn add(&mut self, other: Self) {
+    /// Adds what another run came to.
+    pub fn add(&mut self, other: Self) {
         self.created += other.created;
         self.found += other.found;
         self.again += other.again;

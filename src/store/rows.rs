@@ -43,6 +43,9 @@ pub struct Overview {
     pub oldest_pending_at: Option<Timestamp>,
     /// Alerts that were given up because the buffer was full.
     pub shed: i64,
+    /// The same, by their severity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shed_by_severity: BTreeMap<String, i64>,
     /// Times that the database was found damaged and made anew, newest first.
     #[serde(default)]
     pub heals: Vec<HealRow>,

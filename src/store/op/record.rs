@@ -17,6 +17,7 @@ use crate::model::{
     SourceName, TableName, TicketState, Timestamp,
 };
 use crate::store::body::Packer;
+use crate::store::condition::Kind;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
@@ -151,15 +152,24 @@ impl Operation for Records {
     }
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Recorded, StoreError> {
-        let mut sums = Recorded::default();
-        let mut packer = Packer::default();
-        for record in self.0.iter() {
-            record.write(tx, &mut packer, &mut sums)?;
+        if let Some(full) = [Kind::Disk, Kind::Log].into_iter().find_map(|kind| tx.conditions.get(kind)) {
+            // What room is left belongs to claims and settles.
+            return Err(StoreError::DiskFull(full.what));
         }
-        packer.flush(tx.conn)?;
-        sums.room = room(tx)?;
-        Ok(sums)
+        write_all(tx, &self.0)
     }
+}
+
+/// Writes records into a transaction.
+pub(in crate::store) fn write_all(tx: &mut Tx<'_>, records: &[Record]) -> Result<Recorded, StoreError> {
+    let mut sums = Recorded::default();
+    let mut packer = Packer::default();
+    for record in records {
+        record.write(tx, &mut packer, &mut sums)?;
+    }
+    packer.flush(tx.conn)?;
+    sums.room = room(tx)?;
+    Ok(sums)
 }
 
 impl Record {

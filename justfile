@@ -51,6 +51,14 @@ fuzz TARGET="config eve query" SECONDS="60":
             -max_total_time={{ SECONDS }} -max_len=8192 -timeout=10 || exit 1; \
     done
 
+# Kills, power cuts, failing and full disks, damaged databases: all faults, or some (images kill corrupt ...)
+faults *SCRIPTS:
+    tests/faults.sh {{ SCRIPTS }}
+
+# The same, as long as before a release; writes docs/faults-report.md
+faults-long *SCRIPTS:
+    tests/faults.sh --long {{ SCRIPTS }}
+
 # What the service costs: size, memory, wake-ups, writes, requests
 footprint:
     tests/footprint.sh

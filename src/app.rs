@@ -1,5 +1,7 @@
 //! The wiring: opens the store, spawns the rooms, waits, stops them in order. Nothing is decided here.
 //!
+//! `service` is the long run with its reloads; here are the short runs, and the stages that all of them stop by.
+//!
 //! Order of stopping: sources, then the intake drains what they sent, then sends in flight get their grace, then the
 //! store closes. A task that ends unasked ends the process: systemd starts it again, and the store knows where it was.
 
@@ -8,32 +10,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::config::{Config, SourceSettings};
-use crate::control::server::{Control, listen};
 use crate::desk::{Compose, Fields, TicketFacts};
 use crate::intake::Intake;
+use crate::model::SourceName;
+use crate::pulse::{Pulse, Pulses};
 use crate::relay::{Planned, Progress, Relay, Report};
 use crate::rules::template::TicketContext;
 use crate::rules::{Rules, RulesError};
 use crate::servicenow::{ServiceNow, SetupError, default_fields};
 use crate::source::tail::{self, Tail};
 use crate::source::{Batch, Reading, Source, SourceError};
+use crate::store::op::cursors::Remembered;
 use crate::store::{OpenError, Store, StoreError, Writer};
 
 /// Batches between sources and intake. Each may hold a thousand alerts, so few.
 const BATCHES: usize = 2;
-/// Questions that may wait for the relay.
-const QUESTIONS: usize = 16;
 /// Time that sends in flight get after the stop. Below systemd's default of 90 s; what is cut off is looked up later.
 const GRACE: Duration = Duration::from_secs(20);
 /// Between two looks for what may be forgotten. Nothing is written when there is nothing.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 /// `--once` waits so long for what failed to become due again.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+mod service;
+
+pub use service::{Reread, Surroundings, serve};
 
 /// Why the agent cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -67,29 +73,42 @@ pub enum AppError {
     Ended(&'static str),
     /// A task panicked.
     #[error("a task failed")]
-    Panicked(#[from] tokio::task::JoinError),
+    Panicked(#[from] JoinError),
 }
 
-/// What the rooms share. Dropping it lets the store close.
-struct Parts {
-    store: Store,
-    writer: Writer,
+/// What a config is turned into: everything that can fail because of it, before anything that runs is touched.
+struct Blueprint {
     rules: Arc<Rules>,
     desks: Vec<Arc<ServiceNow>>,
     composer: Arc<dyn Compose>,
 }
 
-impl Parts {
-    fn open(config: &Config, clock: &SharedClock) -> Result<Self, AppError> {
+impl Blueprint {
+    fn of(config: &Config, clock: &SharedClock) -> Result<Self, AppError> {
         let rules = Arc::new(compile(config)?);
         let desk = |settings: &crate::servicenow::Settings| {
             ServiceNow::new(settings.clone(), Arc::clone(clock)).map(Arc::new)
         };
         let desks = config.desks.iter().map(desk).collect::<Result<_, _>>()?;
         let composer = Arc::new(Composer { rules: Arc::clone(&rules), agent: config.agent.name.clone() });
-        let (store, writer) = Store::open(&config.store, Arc::clone(clock))?;
-        Ok(Self { store, writer, rules, desks, composer })
+        Ok(Self { rules, desks, composer })
     }
+
+    fn intake(&self, config: &Config, store: &Store, clock: &SharedClock) -> Intake {
+        Intake::new(store.clone(), Arc::clone(&self.rules), Arc::clone(clock), config.intake.clone())
+    }
+
+    fn relay(self, config: &Config, store: Store, clock: SharedClock) -> Relay<ServiceNow> {
+        Relay::new(store, self.desks, self.composer, clock, config.relay.clone())
+    }
+}
+
+/// Whether the service could be made from this config: rules compile, certificates can be read. Opens nothing.
+///
+/// # Errors
+/// [`AppError`], what the service would say.
+pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError> {
+    Blueprint::of(config, clock).map(drop)
 }
 
 /// Compiles the rules of a config over the default fields of their tables.
@@ -135,46 +154,6 @@ pub fn socket(state_dir: &Path, runtime_dir: Option<&Path>) -> PathBuf {
 /// What ended, and how.
 type Ended = (&'static str, Result<(), AppError>);
 
-/// The service: runs until `stop`.
-///
-/// # Errors
-/// [`AppError`].
-pub async fn serve(
-    config: Config,
-    clock: SharedClock,
-    socket: PathBuf,
-    stop: CancellationToken,
-) -> Result<(), AppError> {
-    let parts = Parts::open(&config, &clock)?;
-    let listener = listen(&socket).map_err(|source| AppError::Socket { path: socket.clone(), source })?;
-    let mut stages = Stages::begin(parts.writer);
-    let store = parts.store;
-
-    let intake = Intake::new(store.clone(), parts.rules, Arc::clone(&clock), config.intake);
-    intake.apply_rules().await?;
-    let relay =
-        Relay::new(store.clone(), parts.desks, parts.composer, Arc::clone(&clock), config.relay.clone());
-    let (ask, asked) = mpsc::channel(QUESTIONS);
-    let control = Control {
-        agent: config.agent.name.clone(),
-        dir: config.store.dir.clone(),
-        store: store.clone(),
-        relay: ask,
-        progress: relay.progress(),
-        clock: Arc::clone(&clock),
-    };
-    stages.sources(&config, &store, Reading::Follow, &clock, intake).await?;
-    stages.relay(relay, asked);
-    let token = stages.stop_relay.clone();
-    stages.late.spawn(async move {
-        control.run(listener, socket, token).await;
-        ("control socket", Ok(()))
-    });
-    stages.late.spawn(housekeeping(store, stages.stop_relay.clone()));
-    tracing::info!(sources = config.sources.len(), destinations = config.desks.len(), "otrelay runs");
-    stages.wait(&stop).await
-}
-
 /// `run --once`: takes in what the file sources hold, then syncs.
 ///
 /// # Errors
@@ -185,14 +164,14 @@ pub async fn once(
     watch: impl FnOnce(watch::Receiver<Progress>),
     stop: CancellationToken,
 ) -> Result<Report, AppError> {
-    let parts = Parts::open(&config, &clock)?;
-    let mut stages = Stages::begin(parts.writer);
-    let store = parts.store;
-    let intake = Intake::new(store.clone(), parts.rules, Arc::clone(&clock), config.intake);
+    let blueprint = Blueprint::of(&config, &clock)?;
+    let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
+    let mut stages = Stages::begin(writer);
+    let intake = blueprint.intake(&config, &store, &clock);
     intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake).await?;
+    stages.sources(&config, &store, Reading::Once, &clock, intake, &Pulses::default()).await?;
     stages.drain(&stop).await?;
-    let relay = Relay::new(store, parts.desks, parts.composer, clock, config.relay.clone());
+    let relay = blueprint.relay(&config, store, clock);
     watch(relay.progress());
     let report = relay.run_once(PATIENCE, &stop).await?;
     drop(relay);
@@ -209,12 +188,11 @@ pub async fn push_once(
     clock: SharedClock,
     stop: CancellationToken,
 ) -> Result<Report, AppError> {
-    let parts = Parts::open(&config, &clock)?;
-    let mut stages = Stages::begin(parts.writer);
-    let intake = Intake::new(parts.store.clone(), parts.rules, Arc::clone(&clock), config.intake);
-    intake.apply_rules().await?;
-    drop(intake);
-    let relay = Relay::new(parts.store, parts.desks, parts.composer, clock, config.relay.clone());
+    let blueprint = Blueprint::of(&config, &clock)?;
+    let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
+    let mut stages = Stages::begin(writer);
+    blueprint.intake(&config, &store, &clock).apply_rules().await?;
+    let relay = blueprint.relay(&config, store, clock);
     let report = relay.run_once(PATIENCE, &stop).await?;
     drop(relay);
     stages.close().await?;
@@ -226,9 +204,10 @@ pub async fn push_once(
 /// # Errors
 /// [`AppError`].
 pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Vec<Planned>, AppError> {
-    let parts = Parts::open(&config, &clock)?;
-    let mut stages = Stages::begin(parts.writer);
-    let relay = Relay::new(parts.store, parts.desks, parts.composer, clock, config.relay.clone());
+    let blueprint = Blueprint::of(&config, &clock)?;
+    let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
+    let mut stages = Stages::begin(writer);
+    let relay = blueprint.relay(&config, store, clock);
     let plans = relay.plan(limit).await?;
     drop(relay);
     stages.close().await?;
@@ -255,10 +234,14 @@ pub async fn with_store<T, F: Future<Output = Result<T, StoreError>>>(
 struct Stages {
     sources: JoinSet<Ended>,
     intake: JoinSet<Ended>,
+    /// The relay.
     late: JoinSet<Ended>,
+    /// What outlives a reload: the control socket, the keeper, housekeeping.
+    around: JoinSet<Ended>,
     writer: JoinSet<Ended>,
     stop_sources: CancellationToken,
     stop_relay: CancellationToken,
+    stop_around: CancellationToken,
 }
 
 impl Stages {
@@ -267,14 +250,17 @@ impl Stages {
             sources: JoinSet::new(),
             intake: JoinSet::new(),
             late: JoinSet::new(),
+            around: JoinSet::new(),
             writer: JoinSet::new(),
             stop_sources: CancellationToken::new(),
             stop_relay: CancellationToken::new(),
+            stop_around: CancellationToken::new(),
         };
         stages.writer.spawn(async move { ("store", writer.run().await.map_err(AppError::from)) });
         stages
     }
 
+    /// Starts the sources and the intake behind them. Gives the sources' pulses.
     async fn sources(
         &mut self,
         config: &Config,
@@ -282,10 +268,12 @@ impl Stages {
         reading: Reading,
         clock: &SharedClock,
         intake: Intake,
-    ) -> Result<(), AppError> {
+        pulses: &Pulses,
+    ) -> Result<Vec<Pulse>, AppError> {
         let (send, receive) = mpsc::channel::<Batch>(BATCHES);
+        let mut all = Vec::new();
         for SourceSettings::SuricataEve { pattern, eve } in &config.sources {
-            let remembered = store.remembered(&eve.source).await?;
+            let remembered = remembered(store, &eve.source).await?;
             let settings = tail::Settings {
                 name: eve.source.clone(),
                 pattern: pattern.clone(),
@@ -294,36 +282,59 @@ impl Stages {
                 cursors: remembered.cursors,
                 read_before: remembered.read_before,
             };
-            let tail = Tail::new(settings, Arc::clone(clock));
+            let (tail, pulse) = Tail::new(settings, Arc::clone(clock)).watched(pulses);
+            all.push(pulse);
             let (send, stop) = (send.clone(), self.stop_sources.clone());
             self.sources.spawn(async move { ("source", tail.run(send, stop).await.map_err(AppError::from)) });
         }
-        let stop = self.stop_sources.clone();
+        let (intake, stop) = (intake.watched(pulses), self.stop_sources.clone());
         self.intake.spawn(async move { ("intake", intake.run(receive, stop).await.map_err(AppError::from)) });
-        Ok(())
+        Ok(all)
     }
 
-    fn relay(&mut self, relay: Relay<ServiceNow>, asked: mpsc::Receiver<crate::relay::Ask>) {
-        let stop = self.stop_relay.clone();
-        self.late.spawn(async move { ("relay", relay.run(asked, stop).await.map_err(AppError::from)) });
+    /// The first task that ends, which none should.
+    async fn first(&mut self) -> Result<Ended, JoinError> {
+        tokio::select! {
+            Some(ended) = self.sources.join_next() => ended,
+            Some(ended) = self.intake.join_next() => ended,
+            Some(ended) = self.late.join_next() => ended,
+            Some(ended) = self.around.join_next() => ended,
+            Some(ended) = self.writer.join_next() => ended,
+            else => std::future::pending().await,
+        }
     }
 
-    /// Runs until `stop` or until a task ends unasked; then stops the rest in order.
-    async fn wait(mut self, stop: &CancellationToken) -> Result<(), AppError> {
-        let first = tokio::select! {
-            () = stop.cancelled() => None,
-            Some(ended) = self.sources.join_next() => Some(ended),
-            Some(ended) = self.intake.join_next() => Some(ended),
-            Some(ended) = self.late.join_next() => Some(ended),
-            Some(ended) = self.writer.join_next() => Some(ended),
-        };
-        tracing::info!("stopping");
+    /// Stops sources, intake and relay in this order, so that they can begin anew on the same store. What does not end
+    /// within [`GRACE`] is cut off, as a crash would; the next relay looks that up before it sends it again.
+    async fn pause(&mut self) -> Result<(), AppError> {
         self.stop_sources.cancel();
         self.stop_relay.cancel();
         let rest = async {
             finish(&mut self.sources).await?;
             finish(&mut self.intake).await?;
+            finish(&mut self.late).await
+        };
+        let rest = tokio::time::timeout(GRACE, rest).await.unwrap_or_else(|_| {
+            tracing::warn!("what was in flight took too long; it is looked up before it is sent again");
+            Ok(())
+        });
+        self.sources.shutdown().await;
+        self.intake.shutdown().await;
+        self.late.shutdown().await;
+        (self.stop_sources, self.stop_relay) = (CancellationToken::new(), CancellationToken::new());
+        rest
+    }
+
+    /// Stops all in order. `first` is what ended unasked, if that is why.
+    async fn end(mut self, first: Option<Result<Ended, JoinError>>) -> Result<(), AppError> {
+        self.stop_sources.cancel();
+        self.stop_relay.cancel();
+        self.stop_around.cancel();
+        let rest = async {
+            finish(&mut self.sources).await?;
+            finish(&mut self.intake).await?;
             finish(&mut self.late).await?;
+            finish(&mut self.around).await?;
             self.close().await
         };
         let rest = tokio::time::timeout(GRACE, rest).await.unwrap_or_else(|_| {
@@ -360,14 +371,40 @@ impl Stages {
     }
 }
 
+/// How far a source was read. A database that somebody else holds for a while is waited for.
+async fn remembered(store: &Store, name: &SourceName) -> Result<Remembered, StoreError> {
+    loop {
+        match store.remembered(name).await {
+            Err(e) if e.is_passing() => {
+                tracing::warn!(source = %name, "waits to learn how far it was read: {e}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Waits for all of a stage; the first failure wins.
 async fn finish(stage: &mut JoinSet<Ended>) -> Result<(), AppError> {
     let mut first = Ok(());
     while let Some(ended) = stage.join_next().await {
         let (_, result) = ended?;
-        first = first.and(result);
+        first = first.and(result.or_else(left_behind));
     }
     first
+}
+
+/// What could not be stored for want of room, or not be handed over, when the order to stop came: it was not
+/// acknowledged, and is read again.
+fn left_behind(e: AppError) -> Result<(), AppError> {
+    match e {
+        AppError::Store(e) if e.is_passing() => {
+            tracing::warn!("the last batch was not stored ({e}); it is read again");
+            Ok(())
+        }
+        AppError::Source(SourceError::Closed(_)) => Ok(()),
+        e => Err(e),
+    }
 }
 
 /// Forgets what was delivered long ago.

@@ -37,6 +37,8 @@ pub mod net;
 
 pub mod clock;
 
+pub mod pulse;
+
 pub mod log;
 
 pub mod model;

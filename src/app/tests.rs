@@ -58,7 +58,12 @@ impl Bench {
     async fn wait(self, stop: &CancellationToken) -> (Result<(), AppError>, Vec<&'static str>) {
         let Self { _dir, stages, store, log } = self;
         drop(store);
-        let result = stages.wait(stop).await;
+        let mut stages = stages;
+        let first = tokio::select! {
+            () = stop.cancelled() => None,
+            ended = stages.first() => Some(ended),
+        };
+        let result = stages.end(first).await;
         let log = log.lock().unwrap().clone();
         (result, log)
     }

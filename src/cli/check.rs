@@ -1,9 +1,11 @@
 //! `otrelay check`: the config, offline. Says everything that can be known without the network, all at once.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use serde_json::json;
 
+use crate::app;
 use crate::config::{self, Config, ConfigError, Environment, Level, Problem, Purpose, TemplateCheck};
 
 /// The exit code for a config that cannot be used; the unit does not restart on it.
@@ -17,6 +19,30 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
+/// What came of looking at a config.
+pub(crate) struct Examined {
+    /// The config, when it can be used.
+    pub(crate) config: Option<Config>,
+    /// Everything that is wrong or odd, in the order of files and lines.
+    pub(crate) problems: Vec<Problem>,
+    files: Vec<PathBuf>,
+}
+
+/// Looks at a config as a whole: its files, this machine, and whether the service can be made from it. `otrelay check`
+/// and the reload of a running service both ask here, so that one cannot take what the other refuses.
+pub(crate) fn examine(environment: &Environment, purpose: Purpose, templates: TemplateCheck) -> Examined {
+    let (config, mut problems, files) = match config::load(environment, purpose, templates) {
+        Ok(loaded) => (loaded.config, loaded.warnings, loaded.files),
+        Err(error) => return Examined { config: None, problems: error.problems, files: Vec::new() },
+    };
+    problems.extend(config::look_around(&config));
+    if let Err(e) = app::can_be_made(&config, &super::clock()) {
+        problems.push(Problem::new(Level::Error, "", super::chain(&e)));
+    }
+    let fine = problems.iter().all(|problem| problem.level == Level::Warning);
+    Examined { config: fine.then_some(config), problems, files }
+}
+
 /// Checks the config and what this machine says about it. Answers 0, or [`EX_CONFIG`] when it cannot be used.
 ///
 /// # Errors
@@ -28,16 +54,9 @@ pub fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<u8> {
-    let loaded = config::load(environment, Purpose::Check, templates);
-    let (config, problems, files) = match &loaded {
-        Ok(loaded) => {
-            let mut problems = loaded.warnings.clone();
-            problems.extend(config::look_around(&loaded.config));
-            (Some(&loaded.config), problems, loaded.files.as_slice())
-        }
-        Err(error) => (None, error.problems.clone(), [].as_slice()),
-    };
-    let fine = config.filter(|_| problems.iter().all(|problem| problem.level == Level::Warning));
+    let examined = examine(environment, Purpose::Check, templates);
+    let Examined { config, problems, files } = &examined;
+    let fine = config.as_ref();
     if args.json {
         let (errors, warnings): (Vec<&Problem>, Vec<&Problem>) =
             problems.iter().partition(|problem| problem.level == Level::Error);
@@ -50,12 +69,12 @@ pub fn check(
         }
         writeln!(out, "{report:#}")?;
     } else {
-        for problem in &problems {
+        for problem in problems {
             writeln!(err, "{problem}")?;
         }
         match fine {
             Some(config) => writeln!(out, "config OK: {}", counts(config))?,
-            None => writeln!(err, "{}", verdict(&problems))?,
+            None => writeln!(err, "{}", verdict(problems))?,
         }
     }
     Ok(if fine.is_some() { 0 } else { EX_CONFIG })

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -18,6 +19,7 @@ use crate::config::{Config, Environment, Purpose};
 use crate::model::Severity;
 use crate::relay::Report;
 use crate::simulator::{Fault, FaultKind, Options, Running, Simulator};
+use crate::status::Notifier;
 use crate::store::{ListFilter, Overview, Reader, TicketRow};
 
 /// Recorded by a real Suricata over traffic of a plant of our own; tests/fixtures/eve/make has the script.
@@ -114,7 +116,17 @@ async fn demo(
         serving(&path, &simulator, eve, terminal.out)?;
         simulator.clear_faults();
         let socket = app::socket(&store_dir, None);
-        app::serve(config, clock(), socket, stop).await?;
+        let surroundings = app::Surroundings {
+            clock: clock(),
+            socket,
+            notifier: Notifier::default(),
+            watchdog: None,
+            stop,
+            // Nobody asks a demo to read its config again.
+            hangup: Arc::default(),
+            reread: Arc::new(|| Err(Vec::new())),
+        };
+        app::serve(config, surroundings).await?;
     }
     simulator.stop().await;
     Ok(exit)

@@ -1,17 +1,24 @@
 //! `otrelay run`: the service, or with `--once` one pass over what the file sources hold.
 
+use std::convert::Infallible;
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ask::runtime_dir;
+use super::check::{Examined, examine};
 use super::human::relative;
 use super::{Exit, Outcome, Terminal, clock, load, runtime, with_signals};
-use crate::app;
+use crate::app::{self, Reread, Surroundings};
+use crate::config::{Environment, Purpose};
 use crate::relay::{Progress, Report};
+use crate::rules::template::check_template;
+use crate::status::Notifier;
 use crate::store::Reader;
 
 /// Arguments of `otrelay run`.
@@ -36,9 +43,70 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
         bar.finish_and_clear();
         return account(&report, &Reader::open(&dir)?, terminal);
     }
+    let runtime = runtime()?;
     let socket = app::socket(&config.store.dir, runtime_dir(terminal).as_deref());
-    runtime()?.block_on(with_signals(stop.clone(), app::serve(config, clock(), socket, stop)))?;
+    let surroundings = Surroundings {
+        clock: clock(),
+        socket,
+        notifier: notifier(&terminal.environment),
+        watchdog: watchdog(&terminal.environment),
+        stop: stop.clone(),
+        hangup: Arc::default(),
+        reread: reread(terminal.environment.clone()),
+    };
+    let hangup = Arc::clone(&surroundings.hangup);
+    runtime.block_on(with_signals(stop, with_hangup(hangup, app::serve(config, surroundings))))?;
     Ok(Exit::Fine)
+}
+
+/// Runs `work`; each SIGHUP that comes meanwhile is passed on, from before the store is opened: unheard, it would end
+/// the process.
+async fn with_hangup<T>(hangup: Arc<Notify>, work: impl Future<Output = T>) -> T {
+    use tokio::signal::unix::{SignalKind, signal};
+    let passed_on = async {
+        if let Ok(mut signals) = signal(SignalKind::hangup()) {
+            while signals.recv().await.is_some() {
+                hangup.notify_one();
+            }
+        }
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        biased;
+        never = passed_on => match never {},
+        result = work => result,
+    }
+}
+
+/// Reads the config again, by the same way as `otrelay check`.
+pub(super) fn reread(environment: Environment) -> Reread {
+    Arc::new(move || {
+        let Examined { config, problems, .. } = examine(&environment, Purpose::Run, check_template);
+        match config {
+            Some(config) => Ok((config, problems)),
+            None => Err(problems),
+        }
+    })
+}
+
+/// The way to systemd, where it said one.
+fn notifier(environment: &Environment) -> Notifier {
+    let Some(address) = (environment.variables)("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
+        return Notifier::default();
+    };
+    Notifier::connect(address.as_ref()).unwrap_or_else(|e| {
+        tracing::warn!("systemd cannot be told anything: nobody listens at NOTIFY_SOCKET={address}: {e}");
+        Notifier::default()
+    })
+}
+
+/// How long systemd waits for a sign of life, where it waits for one from this process.
+fn watchdog(environment: &Environment) -> Option<Duration> {
+    let number = |name: &str| (environment.variables)(name)?.parse::<u64>().ok();
+    if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
+        return None;
+    }
+    number("WATCHDOG_USEC").filter(|limit| *limit > 0).map(Duration::from_micros)
 }
 
 /// What is left decides the exit code.
@@ -76,7 +144,7 @@ pub(super) fn progress_bar() -> ProgressBar {
         bar.set_style(style);
     }
     bar.set_message("reading");
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 

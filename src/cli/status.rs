@@ -38,12 +38,12 @@ fn status(asker: &Asker) -> Result<Status, CliError> {
             answer => return Ok(serde_json::from_value(answer?).map_err(AskError::Strange)?),
         }
     }
-    let overview = match Reader::open(&asker.config.store.dir) {
+    let overview = match Reader::open(&asker.dir) {
         Ok(reader) => reader.overview()?,
         Err(OpenError::Absent(_)) => Overview::default(),
         Err(e) => return Err(e.into()),
     };
-    Ok(Status::new(&asker.config.agent.name, clock().now(), overview, None))
+    Ok(Status::new(&asker.config()?.agent.name, clock().now(), overview, None))
 }
 
 fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {

@@ -19,7 +19,7 @@ use crate::{relay, source};
 
 const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;
-const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
+pub(super) const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
 
 /// What the checks have at hand, and where they write what they find.
 pub(super) struct Check<'a> {
@@ -53,11 +53,12 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
         return None;
     }
     let limits = desks.iter().map(|(settings, limits)| (settings.name.clone(), *limits)).collect();
+    let agent = agent?;
     Some(Config {
-        agent: agent?,
         store: store?,
         relay: relay::Settings { enabled, interval: interval?, doubt_wait: relay::DOUBT_WAIT, desks: limits },
-        intake: intake::Settings { backfill: backfill? },
+        intake: intake::Settings { backfill: backfill?, agent: agent.name.clone() },
+        agent,
         desks: desks.into_iter().map(|(settings, _)| settings).collect(),
         sources,
         rules,

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::check::{Check, check};
+use super::check::{Check, DEFAULT_STATE_DIR, check};
 use super::problem::{At, Level, Problem, Problems};
 use super::read::{Field, Reader, Table as _};
 use super::show::Effective;
@@ -55,6 +55,35 @@ pub fn load(
         .map(|(order, path, text, mode)| Input { order: *order, path, text, mode: *mode })
         .collect();
     finish(&main, &inputs, complete, environment, purpose, templates, problems)
+}
+
+/// The state directory that a config names, also when the config cannot be used: what stands before the first mistake
+/// is read. For asking the service that still runs with the config as it was.
+pub fn whereabouts(environment: &Environment) -> PathBuf {
+    let main = environment.config_path.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+    let others = beside(&main, &mut Problems::default()).unwrap_or_default();
+    let named = std::iter::once(main)
+        .chain(others)
+        .filter_map(|path| state_dir_of(&read(&path, false).ok()?.0))
+        .find(|dir| dir.is_absolute());
+    named.or_else(|| environment.state_dir.clone()).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+}
+
+/// `[agent] state_dir` of a text, as far as the text is TOML.
+fn state_dir_of(text: &str) -> Option<PathBuf> {
+    let mut text = text;
+    loop {
+        let error = match toml::from_str::<toml::Table>(text) {
+            Ok(table) => return Some(PathBuf::from(table.get("agent")?.get("state_dir")?.as_str()?)),
+            Err(error) => error,
+        };
+        // The line with the mistake and what follows it goes; each time at least one line.
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+        let end =
+            if before < text.len() { before } else { text.trim_end().rfind('\n').map_or(0, |end| end + 1) };
+        text = text.get(..end).filter(|text| !text.is_empty())?;
+    }
 }
 
 /// Checks one text as if it were the only config file. Reads no variable and no file but the time
@@ -209,5 +238,24 @@ fn read(path: &Path, is_main: bool) -> Result<(String, u32), Problem> {
             let line = memchr::memchr_iter(b'\n', good).count() + 1;
             Err(refuse(format!("line {line} is not UTF-8")).hint("save the file as UTF-8"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_directory_is_found_before_a_mistake() {
+        let check =
+            |text: &str, dir: Option<&str>| assert_eq!(state_dir_of(text), dir.map(PathBuf::from), "{text}");
+        let good = "[agent]\nname = \"a\"\nstate_dir = \"/x\"\n";
+        check(good, Some("/x"));
+        check(&format!("{good}[sync]\n[sync]\n"), Some("/x"));
+        check(&format!("{good}[sync\ninterval = \n"), Some("/x"));
+        check(&format!("{good}a = \"\"\"open"), Some("/x"));
+        check("[agent\nstate_dir = \"/x\"\n", None);
+        check("[agent]\nstate_dir = 7\n", None);
+        check("", None);
     }
 }

@@ -33,7 +33,7 @@ use crate::source::format::eve;
 use crate::{intake, model, relay, rules, servicenow, store};
 
 pub use example::example;
-pub use load::{DEFAULT_PATH, load, parse_str};
+pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
 pub use machine::look_around;
 pub use problem::{Level, Place, Problem};
 pub use show::{Effective, Entry, Origin, Section};

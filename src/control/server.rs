@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Answer, QUESTION_MAX, Question, answer};
 use crate::clock::SharedClock;
 use crate::relay::{Ask, Progress};
-use crate::status::{Live, Status};
+use crate::status::{Attention, Live, Status};
+use crate::store::op::dead::Verdict;
 use crate::store::{Reader, Store};
 
 /// Callers that are served at the same time.
@@ -40,6 +41,8 @@ pub struct Control {
     pub relay: mpsc::Sender<Ask>,
     /// What the relay tells about itself.
     pub progress: watch::Receiver<Progress>,
+    /// What is wrong with the service itself.
+    pub concerns: watch::Receiver<Vec<Attention>>,
     /// The time.
     pub clock: SharedClock,
 }
@@ -146,13 +149,18 @@ impl Control {
     async fn ask_store(&self, question: Question) -> Result<serde_json::Value, String> {
         if let Some((ids, verdict)) = question.verdict() {
             let judged = self.store.judge(ids.to_vec(), verdict).await.map_err(|e| e.to_string())?;
+            if verdict == Verdict::Retry && judged.iter().any(|one| one.done) {
+                // A relay with so many questions before it will come to these anyway.
+                let _ = self.relay.try_send(Ask::Again);
+            }
             return serde_json::to_value(judged).map_err(|e| e.to_string());
         }
         let dir = self.dir.clone();
         let (agent, now) = (self.agent.clone(), self.clock.now());
         let live = {
             let progress = self.progress.borrow();
-            Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at }
+            let concerns = self.concerns.borrow().clone();
+            Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns }
         };
         let read = move || -> Result<serde_json::Value, String> {
             let reader = Reader::open(&dir).map_err(|e| e.to_string())?;

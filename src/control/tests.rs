@@ -54,6 +54,7 @@ impl Bench {
             store,
             relay,
             progress,
+            concerns: watch::channel(Vec::new()).1,
             clock: Arc::clone(&clock) as _,
         };
         let stop = CancellationToken::new();

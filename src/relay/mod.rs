@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{RELEASED_AT, SharedClock};
 use crate::desk::{Compose, Desk, Fields};
 use crate::model::{DeliveryId, DeskName, Timestamp};
+use crate::pulse::{Pulse, Pulses};
 use crate::store::op::notice::SyncRun;
 use crate::store::{Store, StoreError};
 
@@ -79,6 +80,9 @@ pub struct Report {
     /// Nothing was even tried: the sync is still owed.
     #[serde(skip)]
     pub owed: bool,
+    /// The sync was told to stop before all that was due was sent.
+    #[serde(default)]
+    pub cut: bool,
 }
 
 impl Report {
@@ -87,6 +91,7 @@ impl Report {
         self.found += other.found;
         self.again += other.again;
         self.dead += other.dead;
+        self.cut |= other.cut;
         self.wake(other.next_at);
         self.waiting.extend(other.waiting);
     }
@@ -123,6 +128,8 @@ pub enum Ask {
     Sync(oneshot::Sender<Report>),
     /// What would a sync send, at most so many.
     Plan(usize, oneshot::Sender<Vec<Planned>>),
+    /// A person made something due that was tried before: send it now.
+    Again,
 }
 
 /// What the relay tells about itself while it runs.
@@ -163,7 +170,11 @@ pub struct Relay<D> {
     clock: SharedClock,
     settings: Settings,
     progress: watch::Sender<Progress>,
+    pulse: Pulse,
 }
+
+/// What a look-up and a create may take together, with a new token for each: five times the desk's longest deadline.
+const ALLOWANCE: Duration = Duration::from_mins(6);
 
 impl<D: Desk> Relay<D> {
     /// A relay over these destinations.
@@ -175,7 +186,15 @@ impl<D: Desk> Relay<D> {
         settings: Settings,
     ) -> Self {
         let (progress, _) = watch::channel(Progress::default());
-        Self { store, desks, composer, clock, settings, progress }
+        Self { store, desks, composer, clock, settings, progress, pulse: Pulse::default() }
+    }
+
+    /// The same, telling how it goes through this channel, and that it lives among these.
+    #[must_use]
+    pub fn watched(mut self, progress: watch::Sender<Progress>, pulses: &Pulses) -> Self {
+        self.progress = progress;
+        self.pulse = pulses.of("relay", ALLOWANCE);
+        self
     }
 
     /// To watch it work.
@@ -189,24 +208,28 @@ impl<D: Desk> Relay<D> {
     /// [`StoreError`]: without its store the relay cannot go on.
     pub async fn run(
         self,
-        mut asked: mpsc::Receiver<Ask>,
+        asked: &mut mpsc::Receiver<Ask>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
+        self.pulse.works();
         let mut again_at = self.patiently(&stop, || self.recover()).await?;
         let mut next_sync = Instant::now() + self.patiently(&stop, || self.first_wait()).await?;
         let mut owed = false;
         loop {
             self.announce(next_sync);
+            self.pulse.rests();
             let cause = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 ask = asked.recv() => match ask {
+                    Some(Ask::Again) => Cause::Again,
                     Some(Ask::Plan(limit, answer)) => {
                         // Whoever asked may be gone.
                         let _ = answer.send(self.plan(limit.min(PLAN_MAX)).await.or_else(passing)?);
                         continue;
                     }
                     Some(Ask::Sync(answer)) => {
+                        self.pulse.works();
                         let report = self.try_sync(Cause::Asked, &stop).await?;
                         again_at = report.next_at;
                         let _ = answer.send(report);
@@ -217,6 +240,7 @@ impl<D: Desk> Relay<D> {
                 () = tokio::time::sleep_until(next_sync) => Cause::Interval,
                 () = self.sleep_to(again_at) => Cause::Again,
             };
+            self.pulse.works();
             if cause == Cause::Interval {
                 next_sync = Instant::now() + self.settings.interval;
             }
@@ -232,7 +256,9 @@ impl<D: Desk> Relay<D> {
     async fn try_sync(&self, cause: Cause, stop: &CancellationToken) -> Result<Report, StoreError> {
         match self.sync(cause, stop).await {
             Err(e) if e.is_passing() => {
-                tracing::error!("nothing is pushed until there is room: {e}");
+                tracing::error!("nothing is pushed for now, it is tried again: {e}");
+                // A claim may have been committed though its answer was an error. Nothing is in flight here.
+                self.patiently(stop, || self.recover()).await?;
                 let next_at = Some(self.clock.now().after(ROOM_WAIT));
                 Ok(Report { waiting: vec![e.to_string()], next_at, owed: true, ..Report::default() })
             }
@@ -256,10 +282,12 @@ impl<D: Desk> Relay<D> {
                 tracing::error!("pushing waits for room in the store: {e}");
             }
             self.store.make_room().await?;
+            self.pulse.rests();
             tokio::select! {
                 () = tokio::time::sleep(ROOM_WAIT) => {}
                 () = stop.cancelled() => {}
             }
+            self.pulse.works();
         }
     }
 
@@ -302,7 +330,7 @@ impl<D: Desk> Relay<D> {
         if doubtful > 0 {
             tracing::warn!(
                 deliveries = doubtful,
-                "the last run ended while sending; these are looked up before they are sent again"
+                "the last run ended while sending {doubtful} deliveries; these are looked up before they are sent again"
             );
         }
         // Those that already backed off before the restart are due at some time of their own.
@@ -360,6 +388,11 @@ impl<D: Desk> Relay<D> {
         for one in reports {
             report.add(one?);
         }
+        if report.cut {
+            report
+                .waiting
+                .push("the service stops or reloads: the rest is sent when it runs again".to_owned());
+        }
         if cause != Cause::Again || report.delivered() + report.dead > 0 {
             let run = SyncRun {
                 started_at,
@@ -377,7 +410,11 @@ impl<D: Desk> Relay<D> {
                 found = report.found,
                 again = report.again,
                 dead = report.dead,
-                "sync done"
+                "sync done: {} created, {} found, {} to retry, {} dead",
+                report.created,
+                report.found,
+                report.again,
+                report.dead
             );
         }
         Ok(report)

@@ -31,6 +31,10 @@ const PATIENCE: u32 = 3;
 /// swallows them all would cost a deadline each.
 const LOST_PATIENCE: u32 = 16;
 
+/// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more
+/// of them cost less flash each; what is claimed when the power goes has to be looked up again.
+const GROUP: usize = 4 * FIND_MAX;
+
 /// What a group of sends came to, beside the settlements.
 #[derive(Default)]
 struct Group {
@@ -43,8 +47,9 @@ struct Group {
 }
 
 impl Group {
-    fn halts_all(&self) -> bool {
-        self.holds.iter().any(|(table, _)| table.is_none())
+    /// Whether the destination, or this table of it, has to wait.
+    fn halts(&self, place: &TableName) -> bool {
+        self.holds.iter().any(|(table, _)| table.as_ref().is_none_or(|table| table == place))
     }
 }
 
@@ -103,6 +108,7 @@ impl<D: Desk> Relay<D> {
         let only_tried = cause == Cause::Again && !state.unfinished;
         let mut unfinished = true;
         let mut looked_at = self.clock.now();
+        report.cut = true;
         while !stop.is_cancelled() {
             looked_at = self.clock.now();
             budget.roll(looked_at);
@@ -110,11 +116,14 @@ impl<D: Desk> Relay<D> {
             let Some((claim, most)) =
                 next_claim(desk.name(), &state, &budget, only_tried, looked_at, &mut report)
             else {
+                report.cut = false;
                 break;
             };
+            self.pulse.works();
             let probing = is_probing(&state);
             let claimed = self.store.claim(claim).await?;
             if claimed.is_empty() {
+                report.cut = false;
                 unfinished = report.next_at.is_some();
                 break;
             }
@@ -151,20 +160,24 @@ impl<D: Desk> Relay<D> {
         self.settings.desks.get(desk.name()).copied().unwrap_or(default)
     }
 
-    /// Sends claimed deliveries, table by table.
+    /// Sends claimed deliveries, table by table, as many at once as one look-up takes.
     async fn send(&self, leave: &Leave<'_, D>, claimed: Vec<Claimed>) -> Group {
         let mut by_table: BTreeMap<TableName, Vec<Claimed>> = BTreeMap::new();
         for c in claimed {
             by_table.entry(c.table.clone()).or_default().push(c);
         }
         let mut group = Group::default();
-        for (table, claimed) in by_table {
-            if group.halts_all() || !leave.begin() {
-                let now = self.clock.now();
-                group.settled.extend(claimed.iter().map(|c| back(c, now)));
-                continue;
+        for (table, mut claimed) in by_table {
+            while !claimed.is_empty() {
+                if group.halts(&table) || !leave.begin() {
+                    let now = self.clock.now();
+                    group.settled.extend(claimed.iter().map(|c| back(c, now)));
+                    break;
+                }
+                let rest = claimed.split_off(claimed.len().min(FIND_MAX));
+                self.send_table(leave, &table, claimed, &mut group).await;
+                claimed = rest;
             }
-            self.send_table(leave, &table, claimed, &mut group).await;
         }
         group
     }
@@ -194,6 +207,7 @@ impl<D: Desk> Relay<D> {
                 return;
             }
         };
+        self.pulse.works();
         let mut absent = Vec::new();
         for (c, key) in claimed.into_iter().zip(keys) {
             match found.iter().find(|f| f.correlation_id == key.correlation_id) {
@@ -233,6 +247,7 @@ impl<D: Desk> Relay<D> {
         let mut results = futures_util::stream::iter(sends).buffer_unordered(leave.in_flight);
         let (mut failed, mut lost, mut works, mut held) = (0, 0, None, false);
         while let Some((settled, answer)) = results.next().await {
+            self.pulse.works();
             group.settled.push(settled);
             match answer {
                 Some(Ok(opened)) => {
@@ -444,8 +459,9 @@ fn next_claim(
     if min_severity > Severity::Warning {
         report.wake(Some(budget.ends_at()));
     }
-    // One request is the look-up. After a failure one delivery probes for all.
-    let limit = if is_probing(state) { 1 } else { FIND_MAX.min(requests.saturating_sub(1).max(1) as usize) };
+    // One request of each look-up's worth is the look-up. After a failure one delivery probes for all.
+    let affordable = requests as usize * FIND_MAX / (FIND_MAX + 1);
+    let limit = if is_probing(state) { 1 } else { GROUP.min(affordable.max(1)) };
     let claim = Claim {
         desk: desk.clone(),
         except: waiting.iter().filter_map(|h| h.table.clone()).collect(),

@@ -100,7 +100,8 @@ impl Site {
     fn start(&mut self) {
         let (ask, asked) = mpsc::channel(4);
         let stop = CancellationToken::new();
-        let relay = spawn(self.relay().run(asked, stop.clone()));
+        let (relay, mut asked, token) = (self.relay(), asked, stop.clone());
+        let relay = spawn(async move { relay.run(&mut asked, token).await });
         self.running = Some(Running { stop, ask, relay });
     }
 
@@ -271,6 +272,20 @@ async fn a_destination_on_hold_waits_and_the_others_go_on() {
     assert_eq!(calls[2..6], ["find", "p0", "find", "p1"], "one delivery probes, then all go");
     assert_eq!(site.desk().titles().len(), 50);
     assert!(site.overview().desks[0].holds.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_group_is_looked_up_forty_at_a_time() {
+    let mut site = Site::one();
+    for n in 0..100 {
+        site.record(&[(&format!("t{n}"), Severity::Major, "prod", "incident")]).await;
+    }
+    site.start();
+    pass(MINUTE).await;
+    assert_eq!((site.desk().titles().len(), site.pending()), (100, 0));
+    let calls: Vec<String> = site.desk().ledger().calls.iter().map(|c| c.1.clone()).collect();
+    let looked: Vec<usize> = (0..calls.len()).filter(|at| calls[*at] == "find").collect();
+    assert_eq!(looked, [0, 41, 82]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::SharedClock;
 use crate::model::text::{clip, one_line};
 use crate::model::{Alert, FileCursor, SourceName, Timestamp};
+use crate::pulse::{Pulse, Pulses};
 
 use self::file::{CHUNK, Piece};
 use self::watch::{Events, Watch};
@@ -91,7 +92,11 @@ pub struct Tail {
     /// When a batch was last handed out, and with which trouble.
     told: Option<(Instant, Option<String>)>,
     busy_at: Option<Instant>,
+    pulse: Pulse,
 }
+
+/// What one turn may take: 8 MiB from a slow card, or a file server that answers again.
+const ALLOWANCE: Duration = Duration::from_mins(2);
 
 impl Tail {
     /// A tail that has read nothing yet.
@@ -106,7 +111,16 @@ impl Tail {
             buffer: vec![0; CHUNK],
             told: None,
             busy_at: None,
+            pulse: Pulse::default(),
         }
+    }
+
+    /// The same, telling that it lives among these; the pulse is also given back.
+    #[must_use]
+    pub fn watched(mut self, pulses: &Pulses) -> (Self, Pulse) {
+        self.pulse = pulses.of(&format!("source {}", self.name), ALLOWANCE);
+        let pulse = self.pulse.clone();
+        (self, pulse)
     }
 
     /// Looks at the files and reads what is new, up to the size of a batch. Blocks on the disk.
@@ -227,6 +241,7 @@ impl Source for Tail {
     async fn run(mut self, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), SourceError> {
         let name = self.name.clone();
         while !stop.is_cancelled() {
+            self.pulse.works();
             let (tail, turn) = spawn_blocking(move || {
                 let turn = self.turn(Instant::now());
                 (self, turn)
@@ -234,6 +249,7 @@ impl Source for Tail {
             .await
             .map_err(|error| SourceError::Reader(name.clone(), error))?;
             self = tail;
+            self.pulse.rests();
             if let Some(batch) = turn.batch
                 && !send(&out, batch, &name, &stop).await?
             {

@@ -1,12 +1,21 @@
 //! For people: how things are, in one value that `status` prints and `status --json` gives out.
 //!
+//! `sd_notify` and `keeper` tell systemd: readiness, one line of status, signs of life that `watchdog` judges.
+//!
 //! Reads only. Whether something needs a person is decided here and nowhere else, so that the text, the JSON and the
 //! exit code cannot disagree.
+
+mod keeper;
+mod sd_notify;
+mod watchdog;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
 use crate::store::Overview;
+
+pub use keeper::Keeper;
+pub use sd_notify::Notifier;
 
 /// How things are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +56,8 @@ pub struct Live {
     pub syncing: bool,
     /// When the next one is due.
     pub next_sync_at: Option<Timestamp>,
+    /// What is wrong with the service itself and in no store: a refused reload, a wrong clock.
+    pub concerns: Vec<Attention>,
 }
 
 impl Status {
@@ -61,10 +72,43 @@ impl Status {
             syncing: live.syncing,
             now,
             next_sync_at: live.next_sync_at,
-            attention: attention(&overview, now),
+            attention: live.concerns.into_iter().chain(attention(&overview, now)).collect(),
             overview,
         }
     }
+
+    /// In one line, for `systemctl status`: what is wrong first, then the last sync, the next, and what waits.
+    pub fn line(&self) -> String {
+        let mut parts = Vec::new();
+        match self.attention.as_slice() {
+            [] => {}
+            [one] => parts.push(one.what.clone()),
+            [first, rest @ ..] => parts.push(format!("{} (and {} more)", first.what, rest.len())),
+        }
+        parts.push(match &self.overview.last_sync {
+            _ if self.syncing => "Syncing".to_owned(),
+            None => "No sync yet".to_owned(),
+            Some(s) => {
+                let found = if s.found > 0 { format!(", {} found", s.found) } else { String::new() };
+                format!(
+                    "Last sync {} UTC: {} created{found}, {} to retry",
+                    minute(s.started_at),
+                    s.created,
+                    s.again
+                )
+            }
+        });
+        if let Some(at) = self.next_sync_at.filter(|_| !self.syncing) {
+            parts.push(format!("next {}", minute(at)));
+        }
+        parts.push(format!("backlog {}", self.overview.backlog));
+        parts.join("; ")
+    }
+}
+
+/// `14:02`; with the date only where a clock is far off would it be of use, and there the attention says so.
+fn minute(at: Timestamp) -> String {
+    at.servicenow().get(11..16).unwrap_or_default().to_owned()
 }
 
 fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {

@@ -327,7 +327,7 @@ mod tests {
     fn database() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(include_str!("migrations/0001_init.sql")).unwrap();
-        conn.execute_batch(include_str!("migrations/0002_body_packs.sql")).unwrap();
+        conn.execute_batch(include_str!("migrations/0002_fewer_writes.sql")).unwrap();
         conn
     }
 
@@ -388,7 +388,7 @@ mod tests {
         for id in 1..=100 {
             let raw: String = std::iter::repeat_with(fastrand::alphanumeric).take(4_000).collect();
             let severity = Severity::ALL[usize::from(id > 50)];
-            packer.add(&conn, id, &Alert { raw, severity, ..alert(id) }).unwrap();
+            packer.add(&conn, id, &Alert { severity, raw, ..alert(id) }).unwrap();
         }
         // Another operation's.
         packer.add(&conn, 200, &alert(200)).unwrap();

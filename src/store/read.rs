@@ -9,6 +9,7 @@ use std::path::Path;
 use rusqlite::{CachedStatement, Connection, Row, params};
 
 use super::body::Bodies;
+use super::op::attempt::{HISTORY, HISTORY_1};
 use super::rows::{
     AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
     RejectRow, SourceRow, SyncRow, TicketRow,
@@ -21,6 +22,8 @@ use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, Tick
 pub struct Reader {
     conn: Connection,
     size: u64,
+    /// A reader does not bring a store to this version's schema.
+    schema: i64,
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -34,7 +37,8 @@ impl Reader {
         let path = dir.join(DATABASE);
         let conn = schema::open_reader(&path)?;
         let size = std::fs::metadata(&path).map_or(0, |m| m.len());
-        Ok(Self { conn, size })
+        let schema = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok(Self { conn, size, schema })
     }
 
     /// How things are. Cheap at any size: counters are kept, not counted.
@@ -57,6 +61,7 @@ impl Reader {
             dead,
             oldest_pending_at: oldest.map(Timestamp::from_micros),
             shed: of("store").get("shed").copied().unwrap_or(0),
+            heals: super::op::heals::heals(&self.conn)?,
             bytes: self.size,
             desks,
         })
@@ -105,8 +110,10 @@ impl Reader {
         let mut desks = Vec::new();
         while let Some(r) = rows.next()? {
             let name: String = r.get(1)?;
+            let mut counts = of(&format!("desk:{name}"));
+            self.tell_claimed_apart(r.get(0)?, &mut counts)?;
             desks.push(DeskRow {
-                counts: of(&format!("desk:{name}")),
+                counts,
                 name,
                 last_ok_at: maybe_at(r, 2)?,
                 last_error_at: maybe_at(r, 3)?,
@@ -116,6 +123,22 @@ impl Reader {
             });
         }
         Ok(desks)
+    }
+
+    /// What is claimed was counted as pending.
+    fn tell_claimed_apart(&self, desk: i64, counts: &mut BTreeMap<String, i64>) -> Result<()> {
+        if self.schema == 1 {
+            return Ok(());
+        }
+        let claimed: i64 = self
+            .conn
+            .prepare_cached("SELECT count(*) FROM delivery WHERE state = 'claimed' AND desk_id = ?1")?
+            .query_row([desk], |r| r.get(0))?;
+        if claimed > 0 {
+            counts.insert("claimed".to_owned(), claimed);
+            *counts.entry("pending".to_owned()).or_default() -= claimed;
+        }
+        Ok(())
     }
 
     fn holds(&self, desk: i64) -> Result<Vec<HoldRow>> {
@@ -189,7 +212,10 @@ impl Reader {
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
             let id = r.get(0)?;
-            let Some(alert) = titles.wanted(id)? else { continue };
+            let (wanted, alert) = titles.look(id)?;
+            if !wanted {
+                continue;
+            }
             bytes += alert.as_ref().map_or(0, |a| a.raw.len() + a.message.len());
             all.push(AlertRow {
                 id,
@@ -269,7 +295,10 @@ impl Reader {
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
-            let Some(alert) = titles.wanted(r.get(12)?)? else { continue };
+            let (wanted, alert) = titles.look(r.get(12)?)?;
+            if !wanted {
+                continue;
+            }
             let alert = alert.as_ref();
             all.push(TicketRow {
                 id: TicketId(r.get(0)?),
@@ -309,7 +338,10 @@ impl Reader {
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
-            let Some(alert) = titles.wanted(r.get(12)?)? else { continue };
+            let (wanted, alert) = titles.look(r.get(12)?)?;
+            if !wanted {
+                continue;
+            }
             all.push(delivery(r, alert.as_ref())?);
             if all.len() == limit(filter) as usize {
                 break;
@@ -328,10 +360,7 @@ impl Reader {
         let Some(r) = rows.next()? else { return Ok(None) };
         let alert = Bodies::of(&self.conn)?.get(r.get(12)?)?;
         let mut row = DeliveryRow { alert: alert.clone(), ..delivery(r, alert.as_ref())? };
-        let mut history = self.conn.prepare(
-            "SELECT n, started_at, duration_ms, outcome, status, message FROM attempt WHERE delivery_id = ?1
-             ORDER BY n",
-        )?;
+        let mut history = self.conn.prepare(if self.schema > 1 { HISTORY } else { HISTORY_1 })?;
         row.history = history
             .query_map([id.0], |r| {
                 Ok(AttemptRow {
@@ -387,16 +416,17 @@ impl<'c> Titles<'c> {
         Ok(Self { bodies: Bodies::of(conn)?, like: like.transpose()? })
     }
 
-    /// `None`: the list does not want it. `Some(None)`: it is damaged, and must not spoil the list.
-    fn wanted(&mut self, alert: i64) -> Result<Option<Option<Alert>>> {
+    /// Whether the list wants this alert, and its body. One that is damaged has none and must not spoil the list.
+    fn look(&mut self, alert: i64) -> Result<(bool, Option<Alert>)> {
         let alert = self.bodies.get(alert)?;
-        if let Some((like, pattern)) = &mut self.like {
-            let Some(alert) = &alert else { return Ok(None) };
-            if !like.query_row(params![alert.title, *pattern], |r| r.get(0))? {
-                return Ok(None);
+        let wanted = match (&mut self.like, &alert) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some((like, pattern)), Some(alert)) => {
+                like.query_row(params![alert.title, *pattern], |r| r.get(0))?
             }
-        }
-        Ok(Some(alert))
+        };
+        Ok((wanted, alert))
     }
 }
 
@@ -419,7 +449,7 @@ fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow>
         doubtful: r.get(7)?,
         created_at: at(r, 8)?,
         due_at: at(r, 9)?,
-        reason: r.get(10)?,
+        reason: r.get::<_, Option<String>>(10)?.filter(|reason| !reason.trim().is_empty()),
         rule: text(r, 11)?,
         history: Vec::new(),
         alert: None,

@@ -58,7 +58,7 @@ def round_(agent, rng, number, feeder, rotation):
 def main():
     scene.binary()
     seed = int(os.environ.get("SEED") or random.randrange(1, 1_000_000))
-    kills = int(os.environ.get("KILLS") or 40)
+    kills = int(os.environ.get("KILLS") or 100)
     # A file that is renamed out of the glob before it was ever read is not otrelay's to find.
     if kills < 20:
         sys.exit("KILLS must be at least 20: each file has to be seen before it is rotated")
@@ -94,8 +94,8 @@ def main():
             raise
         finally:
             simulator.stop()
-    print(f"kill: {hit} kills in {rounds} starts, rotations {', '.join(feeder.rotations)}, {feeder.lines} lines, "
-          f"{tickets} fingerprints, {tickets} tickets: none missing, none doubled; {lost} answers lost, drained in {runs} runs, "
+    print(f"F2: {hit} kills in {rounds} starts, rotations {', '.join(feeder.rotations)}, {feeder.lines} lines, "
+          f"{tickets} fingerprints, {tickets} tickets: none lost, none doubled; {lost} answers lost, drained in {runs} runs; seed {seed}, "
           f"{time.monotonic() - began:.0f} s")
 
 

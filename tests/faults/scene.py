@@ -9,11 +9,14 @@ is not ours to repeat, so a reproduction may need several attempts.
 """
 
 import base64
+import concurrent.futures
 import hashlib
 import http.client
 import json
 import os
 import pathlib
+import random
+import re
 import shutil
 import socket
 import struct
@@ -30,10 +33,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 AGENT, SOURCE, DESK, TABLE = "faults", "eve", "sim", "incident"
 # What the simulator lets in.
 USER, PASSWORD = "admin", "admin"
+BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 SID, SERVER = 1000001, "10.40.1.11"
 
 # Exit codes, as design and systemd unit have them.
-OK, FAILURE, TRY_LATER, CONFIG = 0, 1, 75, 78
+OK, FAILURE, IO, TRY_LATER, CONFIG = 0, 1, 74, 75, 78
 
 
 class Failed(Exception):
@@ -65,11 +69,15 @@ def source_ip(number):
     return f"10.{128 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
+def fingerprint(agent, number):
+    identity = [agent, SOURCE, "derived", f"1:{SID}", source_ip(number), SERVER, "modbus"]
+    return hashlib.sha256(b"".join(part(p) for p in identity)).digest()
+
+
 def keys(agent, number, generation=0):
     """`correlation_id` and `sys_id` of the ticket for alert `number`."""
-    identity = [agent, SOURCE, "derived", f"1:{SID}", source_ip(number), SERVER, "modbus"]
-    fingerprint = hashlib.sha256(b"".join(part(p) for p in identity)).digest()
-    digest = hashlib.sha256(fingerprint + part(DESK) + part(TABLE) + struct.pack(">I", generation)).hexdigest()
+    finding = fingerprint(agent, number)
+    digest = hashlib.sha256(finding + part(DESK) + part(TABLE) + struct.pack(">I", generation)).hexdigest()
     return "otrelay-" + digest[:32], digest[32:]
 
 
@@ -77,8 +85,17 @@ def title(number):
     return f"PLANT numbered alert {number:06}"
 
 
-def eve_line(number, micros):
-    """One alert; no two lines are alike, so that no two files begin alike."""
+def padding(number, size):
+    """Text that cannot be packed, the same for the same number."""
+    text, n = "", 0
+    while len(text) < size:
+        text += base64.b64encode(hashlib.sha512(f"{number} {n}".encode()).digest()).decode()
+        n += 1
+    return text[:size]
+
+
+def eve_line(number, micros, pad=0):
+    """One alert; no two lines are alike, so that no two files begin alike. `pad`: so many bytes more."""
     seconds, fraction = divmod(micros, 1_000_000)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:06}+0000"
     return json.dumps({
@@ -87,7 +104,7 @@ def eve_line(number, micros):
         "proto": "TCP",
         "alert": {"action": "allowed", "gid": 1, "signature_id": SID, "rev": 1, "signature": title(number),
                   "category": "Misc Attack", "severity": 1},
-        "app_proto": "modbus", "direction": "to_server",
+        "app_proto": "modbus", "direction": "to_server", **({"payload": padding(number, pad)} if pad else {}),
     }, separators=(",", ":")) + "\n"
 
 
@@ -103,6 +120,15 @@ class Simulator:
     """`otrelay simulate` on a free port of loopback."""
 
     def __init__(self, directory, seed, fault=None):
+        for attempt in range(5):
+            try:
+                return self.start(directory, seed, fault)
+            except Failed:
+                # Somebody else was given the port in between.
+                if attempt == 4 or "in use" not in tail(self.log):
+                    raise
+
+    def start(self, directory, seed, fault):
         self.port = free_port()
         self.log = directory / "simulator.log"
         command = [binary(), "simulate", "--listen", f"127.0.0.1:{self.port}", "--seed", str(seed)]
@@ -126,10 +152,10 @@ class Simulator:
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(self, path, method="GET", **params):
+    def ask(self, path, method="GET", data=None, **params):
         """One request; asked again when the simulator's own faults get in the way."""
-        request = urllib.request.Request(f"{self.url}{path}?{urllib.parse.urlencode(params)}", method=method)
-        request.add_header("Authorization", "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
+        request = urllib.request.Request(f"{self.url}{path}?{urllib.parse.urlencode(params)}", data, method=method)
+        request.add_header("Authorization", BASIC)
         request.add_header("Accept", "application/json")
         for attempt in range(50):
             try:
@@ -145,22 +171,33 @@ class Simulator:
             time.sleep(0.05)
         raise Failed(f"the simulator does not answer {path}: {error}")
 
+    def put(self, body):
+        """A record as the agent once sent it. One that is there already stays as it is."""
+        request = urllib.request.Request(f"{self.url}/api/now/table/{TABLE}", data=body, method="POST")
+        for name, value in (("Authorization", BASIC), ("Content-Type", "application/json"), ("Accept", "application/json")):
+            request.add_header(name, value)
+        try:
+            urllib.request.urlopen(request, timeout=30).close()
+        except urllib.error.HTTPError as e:
+            if e.code not in (400, 403, 409):
+                raise
+
     def mend(self):
         """No faults from now on. Says how many answers were lost."""
         fired = sum(f["fired"] for f in self.ask("/simulator/faults")["faults"])
         self.ask("/simulator/faults", "DELETE")
         return fired
 
-    def records(self):
-        """All tickets, page by page."""
+    def records(self, fields="sys_id,correlation_id,short_description,number"):
+        """All tickets, page by page. What another agent makes meanwhile moves the pages, so a row may come twice."""
         rows, page = [], 500
         while True:
-            got = self.ask(f"/api/now/table/{TABLE}", sysparm_fields="sys_id,correlation_id,short_description,number",
+            got = self.ask(f"/api/now/table/{TABLE}", **({"sysparm_fields": fields} if fields else {}),
                            sysparm_query="correlation_idSTARTSWITHotrelay-^ORDERBYsys_id", sysparm_limit=page,
                            sysparm_offset=len(rows), sysparm_exclude_reference_link="true")["result"]
             rows += got
             if len(got) < page:
-                return rows
+                return list({row["sys_id"]: row for row in rows}.values())
 
     def stop(self):
         if self.process.poll() is None:
@@ -174,13 +211,15 @@ class Simulator:
 class Agent:
     """A config, a state directory and a directory of EVE files; processes of otrelay come and go."""
 
-    def __init__(self, directory, url, name=AGENT):
+    def __init__(self, directory, url, name=AGENT, eve=None, more=""):
+        """`eve`: files that are another agent's too. `more`: further tables of the config."""
         self.name = name
-        self.eve = directory / "eve"
+        self.eve = eve or directory / "eve"
         self.log = directory / "agent.log"
         self.config = directory / "otrelay.toml"
-        self.eve.mkdir(parents=True)
-        state = directory / "state"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.eve.mkdir(exist_ok=True)
+        state = self.state = directory / "state"
         state.mkdir(mode=0o700)
         secret = directory / "password"
         secret.touch(mode=0o600)
@@ -215,20 +254,21 @@ table = "{TABLE}"
 
 [rule.action.fields]
 short_description = "{{{{ title }}}}"
-""")
+{more}""")
         # The control socket must not be that of a service on this machine.
+        self.program = binary()
         self.environment = {k: v for k, v in os.environ.items()
                             if k not in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "OTRELAY_CONFIG")}
 
     def start(self, *arguments, before=()):
-        command = [*before, binary(), "--config", str(self.config), *arguments]
+        command = [*before, self.program, "--config", str(self.config), *arguments]
         with open(self.log, "ab") as log:
             log.write(f"\n$ {' '.join(command)}\n".encode())
             log.flush()
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
 
-    def drain(self, seconds=180):
-        """`run --once` until it says that all is delivered. Gives the number of runs."""
+    def drain(self, seconds=180, with_dead=False):
+        """`run --once` until it says that all is delivered. Gives the number of runs. `with_dead`: dead letters may stay."""
         until, runs = time.monotonic() + seconds, 0
         while True:
             process, runs = self.start("run", "--once"), runs + 1
@@ -238,7 +278,7 @@ short_description = "{{{{ title }}}}"
                 process.kill()
                 process.wait()
                 raise Failed("`run --once` does not end") from None
-            if code == OK:
+            if code == OK or with_dead and code == FAILURE:
                 return runs
             if code != TRY_LATER:
                 raise Failed(f"`run --once` ended with {code}")
@@ -246,8 +286,42 @@ short_description = "{{{{ title }}}}"
                 raise Failed(f"`run --once` still says {TRY_LATER} (try again later) after {seconds} s")
             time.sleep(0.5)
 
+    def ask(self, what):
+        """One question to the control socket of the running service; nothing when none answers."""
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(60)
+                s.connect(str(self.state / "otrelay.sock"))
+                s.sendall(json.dumps({"ask": what}).encode() + b"\n")
+                answer = b""
+                while part := s.recv(1 << 16):
+                    answer += part
+            return json.loads(answer).get("ok")
+        except (OSError, ValueError):
+            return None
+
+    def serve(self, before=()):
+        """Starts the service and waits until it answers."""
+        process, until = self.start("run", before=before), time.monotonic() + 30
+        while self.ask("status") is None:
+            if process.poll() is not None or time.monotonic() > until:
+                process.kill()
+                raise Failed(f"the service does not answer (exit {process.poll()})")
+            time.sleep(0.02)
+        return process
+
+    def until_taken(self, count, seconds=60):
+        """Until the service has taken in so many findings."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            told = self.ask("status")
+            if told and told["sources"] and told["sources"][0]["new"] >= count:
+                return
+            time.sleep(0.05)
+        raise Failed(f"the service does not take in {count} findings within {seconds} s")
+
     def status(self):
-        done = subprocess.run([binary(), "--config", str(self.config), "status", "--json"], capture_output=True,
+        done = subprocess.run([self.program, "--config", str(self.config), "status", "--json"], capture_output=True,
                               timeout=30, env=self.environment, check=False)
         try:
             return done.returncode, json.loads(done.stdout)
@@ -259,8 +333,8 @@ short_description = "{{{{ title }}}}"
 class Feeder:
     """Writes numbered alerts as a sensor does, and rotates as its administrator does."""
 
-    def __init__(self, directory, rng, numbers=None):
-        self.directory, self.rng = directory, rng
+    def __init__(self, directory, rng, numbers=None, pad=0, repeats=True):
+        self.directory, self.rng, self.pad, self.repeats = directory, rng, pad, repeats
         self.written, self.lines, self.rotations = set(), 0, []
         self.path = directory / "eve.json"
         self.file = open(self.path, "ab", buffering=0)
@@ -273,7 +347,7 @@ class Feeder:
 
     def line(self, number):
         self.micros += 1 + self.rng.randrange(1_000_000)
-        return eve_line(number, self.micros).encode()
+        return eve_line(number, self.micros, self.pad).encode()
 
     def write(self, data):
         """Now and then in two pieces: a reader must not take half a line for one."""
@@ -291,7 +365,7 @@ class Feeder:
                 self.write(other_line(self.micros).encode())
                 self.lines += 1
             number, self.next = self.next, self.next + 1
-            again = [self.rng.randrange(self.next) for _ in range(self.rng.choice((0, 0, 0, 1, 2)))]
+            again = [self.rng.randrange(self.next) for _ in range(self.rng.choice((0, 0, 0, 1, 2) if self.repeats else (0,)))]
             for n in [number, *again]:
                 self.write(self.line(n))
                 self.lines += 1
@@ -351,6 +425,83 @@ class Feeder:
         self.file = open(self.path, "ab", buffering=0)
 
 
+# Many cases
+
+
+class Case:
+    """One try on a common simulator: an agent of its own with some alerts in its files."""
+
+    def __init__(self, directory, simulator, label, seed, alerts=12, more=""):
+        self.label = re.sub(r"\W+", "-", label).strip("-")
+        self.directory, self.simulator, self.rng = directory / self.label, simulator, random.Random(f"{seed}:{label}")
+        self.agent = Agent(self.directory, simulator.url, self.label, more=more)
+        self.feeder = Feeder(self.agent.eve, self.rng)
+        for _ in range(alerts):
+            self.feeder.some()
+
+    def settle(self):
+        """A clean run delivers what there is; then each alert has one ticket and the books are right."""
+        self.agent.drain()
+        tickets = judge(self.simulator, self.feeder.written, self.label)
+        check_status(self.agent, tickets)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def suite(fault, script, cases, try_one, told, at_once=8):
+    """Runs `try_one(case)` for all labels of `cases`, or for the one that CASE names, many at once, on one simulator; prints
+    the line that the table of all faults is made of. `told(results)` adds to it."""
+    seed = int(os.environ.get("SEED") or random.randrange(1, 1_000_000))
+    labels = [c for c in cases if os.environ.get("CASE") in (None, "", c)]
+    began, results = time.monotonic(), {}
+    with Scratch(script) as directory:
+        simulator = Simulator(directory, seed)
+
+        def one(label):
+            case = Case(directory, simulator, label, seed)
+            try:
+                results[label] = try_one(case, label)
+                case.settle()
+            except Exception as e:
+                print(tail(case.agent.log), file=sys.stderr)
+                print(f"FAILED at {label}: {e}\nagain:  SEED={seed} CASE='{label}' python3 tests/faults/{script}.py",
+                      file=sys.stderr)
+                raise
+
+        try:
+            with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+                for done in [pool.submit(one, label) for label in labels]:
+                    done.result()
+        finally:
+            simulator.stop()
+    more = told({label: results[label] for label in labels})
+    print(f"{fault}: {len(labels)} runs: none lost, none doubled{'; ' + more if more else ''}; seed {seed}, "
+          f"{time.monotonic() - began:.0f} s", flush=True)
+
+
+def peak_memory(pid):
+    """VmHWM in KiB; 0 when it is gone."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) if found else 0
+    except OSError:
+        return 0
+
+
+def child(pid):
+    """The otrelay that strace runs; for a moment there are others below it."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == pid and os.readlink(entry / "exe") == binary():
+                    return int(entry.name)
+            except (OSError, IndexError):
+                continue
+        time.sleep(0.02)
+    raise Failed("strace started nothing")
+
+
 # The judge
 
 
@@ -360,13 +511,14 @@ def some_of(things):
     return ", ".join(str(t) for t in things[:5]) + more
 
 
-def judge(simulator, numbers, agent=AGENT):
-    """Every number has exactly one ticket, with the keys and the text that it must have. Gives their count."""
+def judge(simulator, numbers, agent=AGENT, records=None):
+    """Every number has exactly one ticket, with the keys and the text that it must have. Gives their count. `records`: what
+    the simulator has, if it was asked already."""
     expected = {keys(agent, n): n for n in numbers}
     by_correlation = {k[0]: n for k, n in expected.items()}
     others = 0
     found, doubled, strange = {}, [], []
-    for row in simulator.records():
+    for row in simulator.records() if records is None else records:
         correlation, sys_id = row["correlation_id"], row["sys_id"]
         number = by_correlation.get(correlation)
         if number is None:
@@ -401,7 +553,7 @@ def check_status(agent, tickets):
         raise Failed(f"`status --json` ended with {code}: {json.dumps(told)[:500]}")
     desk, source = told["desks"][0]["counts"], told["sources"][0]
     counts = {"backlog": (told["backlog"], 0), "dead": (told["dead"], 0), "shed": (told["shed"], 0),
-              "pending": (desk["pending"], 0), "claimed": (desk["claimed"], 0), "new": (source["new"], tickets)}
+              "pending": (desk.get("pending", 0), 0), "claimed": (desk.get("claimed", 0), 0), "new": (source["new"], tickets)}
     wrong = [f"`{name}` is {found}, not {right}" for name, (found, right) in counts.items() if found != right]
     if source["rejected"] or source["trouble"]:
         wrong.append(f"rejected {source['rejected']}, trouble {source['trouble']}")
@@ -417,10 +569,11 @@ def tail(path, lines=30):
 
 
 class Scratch:
-    """A directory that goes away, unless the run failed or KEEP is set."""
+    """A directory that goes away, unless the run failed or KEEP is set. `memory`: not on a disk, where there is such."""
 
-    def __init__(self, name):
-        self.path = pathlib.Path(tempfile.mkdtemp(prefix=f"otrelay-{name}-"))
+    def __init__(self, name, memory=False):
+        place = "/dev/shm" if memory and os.access("/dev/shm", os.W_OK) else None
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix=f"otrelay-{name}-", dir=place))
 
     def __enter__(self):
         return self.path

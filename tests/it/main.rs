@@ -7,12 +7,18 @@
 mod alert_to_incident;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod backup;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod bad_input;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config_errors;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod corruption;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod limits;
@@ -22,6 +28,9 @@ mod lost_answer;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod outage;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod reload;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod rotation;
@@ -40,6 +49,9 @@ mod simulator;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod support;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod tidy;
 #[cfg(feature = "simulator")]

@@ -17,16 +17,18 @@ use scan::File;
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("clock", &[]),
+    // Ground: every loop says that it lives, and imports nothing for it.
+    ("pulse", &[]),
     ("log", &[]),
     ("net", &[]),
     ("desk", &[]),
     ("rules", &[]),
-    ("source", &["net", "clock"]),
+    ("source", &["net", "clock", "pulse"]),
     ("store", &["clock"]),
-    ("intake", &["source", "rules", "store", "clock"]),
-    ("relay", &["store", "desk", "clock"]),
+    ("intake", &["source", "rules", "store", "clock", "pulse"]),
+    ("relay", &["store", "desk", "clock", "pulse"]),
     ("servicenow", &["desk", "net", "clock"]),
-    ("status", &["store", "clock"]),
+    ("status", &["store", "clock", "pulse"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
     ("control", &["status", "store", "relay", "clock"]),
     // The other side of the wire: it may know how to listen, and nothing of the agent.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use rusqlite::params;
 
-use super::row::{AlertCrc, delivery_crc, desk_scope};
+use super::attempt::{self, Attempt};
+use super::row::{AlertCrc, delivery_crc};
+use super::sound::is_delivery_sound;
 use crate::model::{
     Alert, DeliveryId, DeliveryState, DeskName, Fingerprint, Generation, RuleName, Severity, TableName,
     TicketId, Timestamp,
@@ -169,6 +171,11 @@ impl Operation for Claim {
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
         }
+        for Row { claimed, .. } in &mut rows {
+            if !is_delivery_sound(tx, claimed.id)? {
+                claimed.alert = None;
+            }
+        }
         if self.peek {
             return Ok(rows.into_iter().map(|row| row.claimed).collect());
         }
@@ -179,9 +186,6 @@ impl Operation for Claim {
                 delivery_crc(c.ticket.0, desk_id, DeliveryState::Claimed, *severity, i64::from(c.attempts));
             update.execute(params![c.id.0, crc])?;
         }
-        let scope = desk_scope(self.desk.as_str());
-        tx.count(&scope, DeliveryState::Pending.as_str(), -(rows.len() as i64));
-        tx.count(&scope, DeliveryState::Claimed.as_str(), rows.len() as i64);
         Ok(rows.into_iter().map(|row| row.claimed).collect())
     }
 }
@@ -264,27 +268,28 @@ impl Operation for Recover {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
         let mut select = tx.conn.prepare(
-            "SELECT d.id, d.ticket_id, d.desk_id, d.severity, d.attempts, k.name
-             FROM delivery d JOIN desk k ON k.id = d.desk_id WHERE d.state = 'claimed'",
+            "SELECT id, ticket_id, desk_id, severity, attempts FROM delivery WHERE state = 'claimed'",
         )?;
-        let rows: Vec<(i64, i64, i64, i64, i64, String)> = select
-            .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)))?
+        let rows: Vec<(i64, i64, i64, i64, i64)> = select
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?
             .collect::<Result<_, _>>()?;
-        for (id, ticket, desk, severity, attempts, name) in &rows {
+        for (id, ticket, desk, severity, attempts) in &rows {
             let crc = delivery_crc(*ticket, *desk, DeliveryState::Pending, *severity, attempts + 1);
             tx.conn.execute(
                 "UPDATE delivery SET state = 'pending', doubtful = 1, attempts = attempts + 1, due_at = ?2, crc = ?3
                  WHERE id = ?1",
                 params![id, self.due_at.as_micros(), crc],
             )?;
-            tx.conn.execute(
-                "INSERT INTO attempt (delivery_id, n, started_at, duration_ms, outcome, message)
-                 VALUES (?1, ?2, ?3, 0, 'unfinished', 'the process ended before the answer was recorded')",
-                params![id, attempts + 1, self.now.as_micros()],
-            )?;
-            let scope = desk_scope(name);
-            tx.count(&scope, DeliveryState::Claimed.as_str(), -1);
-            tx.count(&scope, DeliveryState::Pending.as_str(), 1);
+            let attempt = Attempt {
+                delivery: *id,
+                n: attempts + 1,
+                started_at: self.now,
+                duration_ms: 0,
+                outcome: "unfinished",
+                status: None,
+                message: "the process ended before the answer was recorded",
+            };
+            attempt::insert(tx, &attempt)?;
         }
         Ok(rows.len() as u64)
     }

@@ -1,10 +1,13 @@
 //! Operations, a file each: what the caller says, the SQL, what the caller gets. Each adds one async method to
 //! [`super::Store`].
 
+pub mod answer;
+pub(super) mod attempt;
 pub mod claim;
 pub mod cursors;
 pub mod dead;
 pub mod desk_state;
+pub mod heals;
 pub mod notice;
 pub mod prune;
 pub mod record;
@@ -12,6 +15,7 @@ pub mod reroute;
 pub mod settle;
 
 mod row;
+pub(super) mod sound;
 
 pub(super) use row::crc;
 

@@ -5,7 +5,8 @@
 
 use rusqlite::{OptionalExtension, Params, params};
 
-use super::row::desk_scope;
+use super::attempt;
+use super::row::{KEPT, desk_scope};
 use crate::model::{DeliveryState, Fingerprint, Timestamp};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -63,6 +64,7 @@ impl Store {
     /// [`StoreError`]; what was forgotten before it stays forgotten.
     pub async fn prune(&self) -> Result<u64, StoreError> {
         let now = self.shared.clock.now();
+        crate::store::heal::bound_kept(&self.shared.settings, now);
         let before = now.before(self.shared.settings.keep_delivered);
         let (mut forgotten, mut after) = (0, Some(0));
         while let Some(from) = after {
@@ -228,35 +230,40 @@ fn pick(tx: &Tx<'_>, sql: &str, with: impl Params) -> Result<Vec<(i64, Fingerpri
 
 /// Deletes findings with all that hangs on them, and takes their deliveries out of the counters.
 fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError> {
-    for (id, fingerprint) in ids {
-        let gone: Vec<(String, String)> = tx
+    for (id, _) in ids {
+        let gone: Vec<(String, String, i64)> = tx
             .conn
             .prepare_cached(
-                "SELECT k.name, d.state FROM ticket t JOIN delivery d ON d.ticket_id = t.id
+                "SELECT k.name, d.state, d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                  JOIN desk k ON k.id = d.desk_id WHERE t.alert_id = ?1",
             )?
-            .query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?
+            .query_map([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
             .collect::<Result<_, _>>()?;
-        for (desk, state) in gone {
+        for (desk, state, delivery) in gone {
+            attempt::forget(tx, delivery)?;
             // Delivered stays counted: it says what was done, not what is kept.
             if let Some(state @ (DeliveryState::Pending | DeliveryState::Dead)) = DeliveryState::parse(&state)
             {
                 tx.count(&desk_scope(&desk), state.as_str(), -1);
             }
         }
-        for sql in [
-            "DELETE FROM attempt WHERE delivery_id IN
-               (SELECT d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id WHERE t.alert_id = ?1)",
-            "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
-            "DELETE FROM ticket WHERE alert_id = ?1",
+        for (counter, sql) in [
+            (
+                Some("deliveries"),
+                "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
+            ),
+            (Some("tickets"), "DELETE FROM ticket WHERE alert_id = ?1"),
             // Of schema 1.
-            "DELETE FROM alert_body WHERE alert_id = ?1",
-            "DELETE FROM alert WHERE id = ?1",
+            (None, "DELETE FROM alert_body WHERE alert_id = ?1"),
+            (Some("alerts"), "DELETE FROM alert WHERE id = ?1"),
         ] {
-            tx.conn.prepare_cached(sql)?.execute([id])?;
+            let gone = tx.conn.prepare_cached(sql)?.execute([id])?;
+            if let Some(counter) = counter {
+                tx.count(KEPT, counter, -(gone as i64));
+            }
         }
-        tx.memory.index.remove(tx.conn, fingerprint, *id)?;
     }
+    tx.memory.index.forget(tx.conn, ids)?;
     body::forget(tx.conn, ids.iter().map(|(id, _)| *id))?;
     Ok(())
 }

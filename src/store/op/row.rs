@@ -54,6 +54,12 @@ pub(super) fn ticket_crc(
     crc(&[alert, route, i64::from(generation.0)], &[state.as_str().as_bytes(), sys_id.as_bytes()])
 }
 
+/// What is written in a column that is still to come, so that the row does not grow when it is settled: a page of rows
+/// that grow is split, and three pages are written for it. As long as `sys_id`, number and the times that replace it.
+const TICKET_FILL: &str = "                                                  ";
+/// The same of a delivery's row; readers take a reason of blanks for none.
+const DELIVERY_FILL: &str = "            ";
+
 /// A ticket that is still to be made.
 pub(super) struct NewTicket<'a> {
     pub(super) alert_id: i64,
@@ -62,11 +68,12 @@ pub(super) struct NewTicket<'a> {
     pub(super) rule: &'a str,
 }
 
-pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, StoreError> {
+pub(super) fn insert_ticket(tx: &mut Tx<'_>, new: &NewTicket<'_>) -> Result<i64, StoreError> {
     let state = TicketState::Opening;
     tx.conn
         .prepare_cached(
-            "INSERT INTO ticket (alert_id, route_id, generation, state, rule, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO ticket (alert_id, route_id, generation, state, rule, remote_state, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?7, ?6)",
         )?
         .execute(params![
             new.alert_id,
@@ -74,8 +81,10 @@ pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, Sto
             new.generation.0,
             state.as_str(),
             new.rule,
-            ticket_crc(new.alert_id, new.route_id, new.generation, state, "")
+            ticket_crc(new.alert_id, new.route_id, new.generation, state, ""),
+            TICKET_FILL
         ])?;
+    tx.count(KEPT, "tickets", 1);
     Ok(tx.conn.last_insert_rowid())
 }
 
@@ -91,8 +100,8 @@ pub(super) fn insert_delivery(
     let state = DeliveryState::Pending;
     tx.conn
         .prepare_cached(
-            "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at, crc)
-             VALUES (?1, ?2, ?3, ?8, ?4, ?5, ?6, ?6, ?7)",
+            "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at, reason,
+             crc) VALUES (?1, ?2, ?3, ?8, ?4, ?5, ?6, ?6, ?9, ?7)",
         )?
         .execute(params![
             Payload::OpenTicket.as_str(),
@@ -102,10 +111,25 @@ pub(super) fn insert_delivery(
             severity,
             now,
             delivery_crc(ticket, desk_id, state, severity, 0),
-            route_id
+            route_id,
+            DELIVERY_FILL
         ])?;
     tx.count(&desk_scope(desk), state.as_str(), 1);
+    tx.count(KEPT, "deliveries", 1);
     Ok(())
+}
+
+/// Scope of the counters of rows that are kept: `alerts`, `tickets`, `deliveries`. They say how many were lost when the
+/// rows themselves cannot be read any more.
+pub(super) const KEPT: &str = "store";
+
+/// The counter of a state. What is claimed counts as pending: the reader counts the few that are claimed, and a claim
+/// moves no counter.
+pub(super) fn counter(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Claimed => DeliveryState::Pending.as_str(),
+        state => state.as_str(),
+    }
 }
 
 pub(super) fn desk_scope(desk: &str) -> String {

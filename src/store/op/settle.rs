@@ -2,8 +2,9 @@
 
 use rusqlite::params;
 
+use super::attempt::{self, Attempt};
 use super::desk_state::{Change, DeskChange};
-use super::row::{NewTicket, delivery_crc, desk_scope, insert_ticket, ticket_crc};
+use super::row::{NewTicket, counter, delivery_crc, desk_scope, insert_ticket, ticket_crc};
 use crate::model::text::clip;
 use crate::model::{
     DeliveryId, DeliveryState, DeskName, Generation, SysId, TicketId, TicketState, Timestamp,
@@ -175,12 +176,11 @@ pub(super) fn move_delivery(
     let crc = delivery_crc(next.ticket.0, from.desk_id, next.state, from.severity, next.attempts);
     tx.conn
         .prepare_cached(
-            "UPDATE delivery SET ticket_id = ?2, state = ?3, due_at = coalesce(?4, due_at), attempts = ?5,
-             doubtful = ?6, settled_at = ?7, reason = ?8, crc = ?9 WHERE id = ?1",
+            "UPDATE delivery SET state = ?2, due_at = coalesce(?3, due_at), attempts = ?4, doubtful = ?5,
+             settled_at = ?6, reason = ?7, crc = ?8 WHERE id = ?1",
         )?
         .execute(params![
             id.0,
-            next.ticket.0,
             next.state.as_str(),
             next.due_at.map(Timestamp::as_micros),
             next.attempts,
@@ -189,9 +189,15 @@ pub(super) fn move_delivery(
             next.reason.map(|text| clip(text, super::WORDS_MAX)),
             crc
         ])?;
+    if next.ticket != from.ticket {
+        // By itself: named in the statement above, it would rewrite its index each time.
+        tx.conn
+            .prepare_cached("UPDATE delivery SET ticket_id = ?2 WHERE id = ?1")?
+            .execute([id.0, next.ticket.0])?;
+    }
     let scope = desk_scope(&from.desk);
-    tx.count(&scope, from.state.as_str(), -1);
-    tx.count(&scope, next.state.as_str(), 1);
+    tx.count(&scope, counter(from.state), -1);
+    tx.count(&scope, counter(next.state), 1);
     Ok(())
 }
 
@@ -227,7 +233,10 @@ impl Operation for Settle {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        for one in &self.all {
+        // Answers come back in any order; rows that lie together are written together.
+        let mut all: Vec<&Settled> = self.all.iter().collect();
+        all.sort_by_key(|one| one.id);
+        for one in all {
             settle(tx, one, self.now)?;
         }
         self.change.map_or(Ok(()), |change| change.run(tx))
@@ -299,28 +308,15 @@ fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreErr
     move_delivery(tx, one.id, &was, &next)
 }
 
-/// Attempts of one delivery that are kept; what came before is in its number.
-const ATTEMPTS_KEPT: i64 = 20;
-
 fn attempt(tx: &Tx<'_>, one: &Settled, n: i64, outcome: &str, message: &str) -> Result<(), StoreError> {
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO attempt (delivery_id, n, started_at, duration_ms, outcome, status, message)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            one.id.0,
-            n,
-            one.started_at.as_micros(),
-            one.duration_ms as i64,
-            outcome,
-            one.status,
-            clip(message, super::WORDS_MAX)
-        ])?;
-    if n > ATTEMPTS_KEPT {
-        tx.conn
-            .prepare_cached("DELETE FROM attempt WHERE delivery_id = ?1 AND n <= ?2")?
-            .execute([one.id.0, n - ATTEMPTS_KEPT])?;
-    }
-    Ok(())
+    let attempt = Attempt {
+        delivery: one.id.0,
+        n,
+        started_at: one.started_at,
+        duration_ms: one.duration_ms,
+        outcome,
+        status: one.status,
+        message,
+    };
+    attempt::insert(tx, &attempt)
 }

@@ -3,10 +3,23 @@
 
 use super::*;
 
-/// Makes of what is there what schema 1 would have: a row for each body, no packs.
+/// Makes of what is there what schema 1 would have: a row for each body, no packs. The first delivery was tried and is
+/// claimed, as a process that was killed leaves it.
 fn to_schema_1(dir: &std::path::Path, alerts: &[(i64, Alert)]) {
     let conn = rusqlite::Connection::open(dir.join(DATABASE)).unwrap();
-    conn.execute_batch("DROP TABLE body_pack; PRAGMA user_version = 1").unwrap();
+    conn.execute_batch(
+        "DROP TABLE body_pack; DROP TABLE outcome; DROP TRIGGER ticket_live_insert; DROP TRIGGER ticket_live_update;
+         CREATE UNIQUE INDEX ticket_live ON ticket (alert_id, route_id) WHERE state IN ('opening', 'open');
+         UPDATE delivery SET state = 'claimed' WHERE id = 1;
+         UPDATE tally SET value = value - 1 WHERE name = 'pending';
+         INSERT INTO tally SELECT scope, 'claimed', 1 FROM tally WHERE name = 'pending';
+         INSERT INTO attempt VALUES (1, 1, 7, 8, 'retry', 503, 'later');
+         UPDATE delivery SET attempts = 1 WHERE id = 1;
+         DROP TABLE heal; ALTER TABLE cursor DROP COLUMN crc; DELETE FROM meta WHERE key IN ('schema', 'id');
+         DELETE FROM tally WHERE scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries');
+         PRAGMA application_id = 0; PRAGMA user_version = 1",
+    )
+    .unwrap();
     for (id, alert) in alerts {
         let body = serde_json::to_string(alert).unwrap();
         let crc = op::crc(&[*id], &[body.as_bytes()]);
@@ -42,13 +55,22 @@ async fn a_store_of_schema_1_is_read_before_it_is_taken_over() {
     let all = ListFilter::default();
     let titles: Vec<_> = reader.alerts(&all).unwrap().into_iter().map(|a| a.alert.unwrap().title).collect();
     assert_eq!(titles, ["alert 3", "alert 2", "alert 1"]);
-    assert_eq!(reader.deliveries(DeliveryState::Pending, &all).unwrap()[0].title, "alert 1");
+    assert_eq!(reader.deliveries(DeliveryState::Pending, &all).unwrap()[0].title, "alert 2");
+    let shown = reader.delivery(DeliveryId(1)).unwrap().unwrap();
+    assert_eq!((shown.history.len(), shown.history[0].outcome.as_str()), (1, "retry"));
+    let counts = &reader.overview().unwrap().desks[0].counts;
+    assert_eq!((counts["pending"], counts["claimed"]), (2, 1));
 }
 
 #[tokio::test]
 async fn what_schema_1_recorded_goes_the_whole_way() {
     let bench = Bench::open(old_store(3).await, |_| {});
     assert_eq!((rows(&bench, "alert_body"), rows(&bench, "body_pack")), (3, 0), "nothing is converted");
+    let counts = counts(&bench);
+    assert_eq!((counts["pending"], counts["claimed"]), (2, 1));
+    assert_eq!(bench.store.recover(NOW).await.unwrap(), 1);
+    let history = bench.reader().delivery(DeliveryId(1)).unwrap().unwrap().history;
+    assert_eq!(history.iter().map(|a| a.outcome.as_str()).collect::<Vec<_>>(), ["retry", "unfinished"]);
     let known = bench.record((1..=5).map(|n| entry(n, Severity::Major)).collect()).await;
     assert_eq!((known.new, known.repeats), (2, 3));
     assert_eq!((rows(&bench, "alert_body"), rows(&bench, "body_pack")), (3, 1));
@@ -63,7 +85,9 @@ async fn what_schema_1_recorded_goes_the_whole_way() {
     assert_eq!(bench.reader().tickets(&by_text).unwrap().len(), 1);
     bench.clock.advance(Duration::from_secs(86_400 * 31));
     assert_eq!(bench.store.prune().await.unwrap(), 5);
-    assert_eq!((rows(&bench, "alert_body"), rows(&bench, "body_pack")), (0, 0));
+    for table in ["alert_body", "body_pack", "attempt", "outcome"] {
+        assert_eq!(rows(&bench, table), 0, "{table}");
+    }
     assert_eq!(bench.reader().integrity().unwrap(), "ok");
 }
 
@@ -77,6 +101,25 @@ async fn a_damaged_body_of_schema_1_is_one_damaged_body() {
     }
     let listed = bench.reader().alerts(&ListFilter::default()).unwrap();
     assert_eq!(listed.iter().filter(|a| a.alert.is_some()).count(), 1);
+    assert_eq!(bench.store.recover(NOW).await.unwrap(), 1);
     let claimed = bench.claim(10).await;
     assert_eq!(claimed.iter().map(|c| c.alert.is_some()).collect::<Vec<_>>(), [false, false, false, true]);
+}
+
+#[tokio::test]
+async fn the_schema_refuses_a_second_live_ticket() {
+    let bench = Bench::new();
+    bench.record(vec![entry(1, Severity::Major)]).await;
+    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
+    let second = |generation, state| {
+        conn.execute(
+            "INSERT INTO ticket (alert_id, route_id, generation, state, rule, crc) VALUES (1, 1, ?1, ?2, 'r', 0)",
+            rusqlite::params![generation, state],
+        )
+    };
+    assert!(second(1, "opening").unwrap_err().to_string().contains("a second live ticket"));
+    assert_eq!(second(1, "withdrawn").unwrap(), 1);
+    let revived = conn.execute("UPDATE ticket SET state = 'opening' WHERE generation = 1", []);
+    assert!(revived.unwrap_err().to_string().contains("a second live ticket"));
+    assert_eq!(conn.execute("UPDATE ticket SET state = 'opening' WHERE generation = 0", []).unwrap(), 1);
 }

@@ -261,10 +261,14 @@ path = "{dir}/log/{pattern}"
 
     /// The same with more arguments.
     pub(crate) fn start_with(&self, args: &[&str]) -> Service {
+        self.start_command(self.command(&[&["run"], args].concat()))
+    }
+
+    /// The same with a command of one's own, made by [`Self::command`].
+    pub(crate) fn start_command(&self, mut command: Command) -> Service {
         let log = |name: &str| {
             fs::OpenOptions::new().append(true).create(true).open(self.dir.path().join(name)).unwrap()
         };
-        let mut command = self.command(&[&["run"], args].concat());
         command.stdout(log("service.out")).stderr(log("service.err"));
         let mut service = Service { child: command.spawn().unwrap() };
         let socket = self.state().join("otrelay.sock");
@@ -281,6 +285,22 @@ path = "{dir}/log/{pattern}"
     /// Waits until `status --json` is so.
     pub(crate) fn until_status(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         until(what, || Some(self.status()).filter(&is))
+    }
+
+    /// What the service has logged so far.
+    pub(crate) fn logged(&self) -> String {
+        fs::read_to_string(self.dir.path().join("service.err")).unwrap()
+    }
+
+    /// More text at the end of the config, until it is written again.
+    pub(crate) fn append_config(&self, text: &str) {
+        let mut file = fs::OpenOptions::new().append(true).open(self.config_path()).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The config as it was before [`Self::append_config`].
+    pub(crate) fn restore_config(&self) {
+        self.write_config();
     }
 
     /// The config, with little patience after doubtful answers: the simulator's look-ups do not lag unasked.
@@ -336,6 +356,12 @@ impl Service {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// SIGHUP, as `systemctl reload` does.
+    pub(crate) fn hang_up(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -1,0 +1,346 @@
+//! The long run: generations of sources, intake and relay on one open store, with what outlives them around it.
+//!
+//! SIGHUP makes the next generation. First the new config is read and everything is made from it that can fail because
+//! of it; only then do the running sources, intake and relay stop, in the order of any stop, and the next ones start
+//! from what the store knows. So a reload loses and doubles nothing for the same reasons as a restart, and a config that
+//! cannot be used changes nothing. The control socket, the keeper and the writer go on through all of it.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{AppError, Blueprint, Stages, housekeeping};
+use crate::clock::SharedClock;
+use crate::config::{Config, Level, Problem};
+use crate::control::server::{Control, listen};
+use crate::intake::Intake;
+use crate::model::text::clip;
+use crate::pulse::{Pulse, Pulses};
+use crate::relay::{Ask, Progress};
+use crate::source::Reading;
+use crate::status::{Attention, Keeper, Live, Notifier};
+use crate::store::{Reader, Store, StoreError, Writer};
+
+/// Questions that may wait for the relay.
+const QUESTIONS: usize = 16;
+/// A source that cannot be opened for so long does not keep the service from being ready: the others work.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// While the store is being opened, systemd is asked for so much more time, again and again.
+const EXTEND: Duration = Duration::from_secs(60);
+/// But not for ever.
+const OPEN_WITHIN: Duration = Duration::from_mins(30);
+/// Wait before a store without room is tried again.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+/// Longest refusal in the status, in bytes.
+const REFUSAL_MAX: usize = 300;
+
+/// Reads the config again, as `otrelay check` does: the config and what is odd about it, or every problem.
+pub type Reread = Arc<dyn Fn() -> Result<(Config, Vec<Problem>), Vec<Problem>> + Send + Sync>;
+
+/// What the service has around it.
+pub struct Surroundings {
+    /// The time.
+    pub clock: SharedClock,
+    /// Where the control socket goes.
+    pub socket: PathBuf,
+    /// The way to systemd.
+    pub notifier: Notifier,
+    /// `$WATCHDOG_USEC`.
+    pub watchdog: Option<Duration>,
+    /// Ends the service.
+    pub stop: CancellationToken,
+    /// SIGHUP. Several before one is served are one.
+    pub hangup: Arc<Notify>,
+    /// What SIGHUP reads.
+    pub reread: Reread,
+}
+
+/// The service: runs until it is told to stop.
+///
+/// # Errors
+/// [`AppError`].
+pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError> {
+    let blueprint = Blueprint::of(&config, &around.clock)?;
+    let (store, writer) = open(&config, &around).await?;
+    let listener =
+        listen(&around.socket).map_err(|source| AppError::Socket { path: around.socket.clone(), source })?;
+    let mut stages = Stages::begin(writer);
+    let (ask, asked) = mpsc::channel(QUESTIONS);
+    let mut service = Service::new(config, store, around, asked);
+    service.surround(&mut stages, listener, ask);
+    let begun = service.begin(&mut stages, blueprint).await;
+    let outcome = match begun {
+        Ok(ready) => service.run(&mut stages, ready).await,
+        // Nothing has run yet that would have to be finished.
+        Err(_) if service.around.stop.is_cancelled() => None,
+        Err(e) => Some(Ok(("start", Err(e)))),
+    };
+    tracing::info!("stopping");
+    service.around.notifier.stopping();
+    drop(service);
+    stages.end(outcome).await
+}
+
+/// Opens the store beside the runtime's thread: a migration or a repair may take long, and systemd is told so.
+async fn open(config: &Config, around: &Surroundings) -> Result<(Store, Writer), AppError> {
+    let (settings, clock) = (config.store.clone(), Arc::clone(&around.clock));
+    let opening = tokio::task::spawn_blocking(move || Store::open(&settings, clock));
+    tokio::pin!(opening);
+    let began = Instant::now();
+    loop {
+        tokio::select! {
+            opened = &mut opening => return Ok(opened??),
+            () = tokio::time::sleep(EXTEND / 4), if began.elapsed() < OPEN_WITHIN => {
+                around.notifier.extend(EXTEND);
+                around.notifier.status(&format!("opening the store, for {} s now", began.elapsed().as_secs()));
+            }
+        }
+    }
+}
+
+/// Ends when the sources of a generation have been opened.
+type Ready = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What lives through all generations.
+struct Service {
+    config: Config,
+    store: Store,
+    around: Surroundings,
+    /// Questions for the relay: those asked during a reload are answered by the next one.
+    asked: Arc<Mutex<mpsc::Receiver<Ask>>>,
+    progress: watch::Sender<Progress>,
+    concerns: watch::Sender<Vec<Attention>>,
+    pulses: Pulses,
+}
+
+impl Service {
+    fn new(config: Config, store: Store, around: Surroundings, asked: mpsc::Receiver<Ask>) -> Self {
+        let asked = Arc::new(Mutex::new(asked));
+        let (progress, concerns) = (watch::Sender::default(), watch::Sender::default());
+        Self { config, store, around, asked, progress, concerns, pulses: Pulses::default() }
+    }
+
+    /// Starts what outlives a reload.
+    fn surround(&self, stages: &mut Stages, listener: tokio::net::UnixListener, ask: mpsc::Sender<Ask>) {
+        let stop = &stages.stop_around;
+        let control = Control {
+            agent: self.config.agent.name.clone(),
+            dir: self.config.store.dir.clone(),
+            store: self.store.clone(),
+            relay: ask,
+            progress: self.progress.subscribe(),
+            concerns: self.concerns.subscribe(),
+            clock: Arc::clone(&self.around.clock),
+        };
+        let (socket, token) = (self.around.socket.clone(), stop.clone());
+        stages.around.spawn(async move {
+            control.run(listener, socket, token).await;
+            ("control socket", Ok(()))
+        });
+        let token = stop.clone();
+        stages.around.spawn(async move {
+            crate::log::tell_kept(token).await;
+            ("log", Ok(()))
+        });
+        stages.around.spawn(housekeeping(self.store.clone(), stop.clone()));
+        let keeper = Keeper {
+            notifier: self.around.notifier.clone(),
+            limit: self.around.watchdog,
+            pulses: self.pulses.clone(),
+            agent: self.config.agent.name.clone(),
+            dir: self.config.store.dir.clone(),
+            concerns: self.concerns.subscribe(),
+            clock: Arc::clone(&self.around.clock),
+        };
+        let (store, progress, token) = (self.store.clone(), self.progress.subscribe(), stop.clone());
+        stages.around.spawn(async move {
+            keeper.run(store, progress, live, token).await;
+            ("keeper", Ok(()))
+        });
+    }
+
+    /// Starts a generation.
+    async fn begin(&self, stages: &mut Stages, blueprint: Blueprint) -> Result<Ready, AppError> {
+        let (config, clock) = (&self.config, &self.around.clock);
+        let intake = blueprint.intake(config, &self.store, clock);
+        self.apply_rules(&intake).await?;
+        let sources =
+            stages.sources(config, &self.store, Reading::Follow, clock, intake, &self.pulses).await?;
+        let relay = blueprint
+            .relay(config, self.store.clone(), Arc::clone(clock))
+            .watched(self.progress.clone(), &self.pulses);
+        let (asked, stop) = (Arc::clone(&self.asked), stages.stop_relay.clone());
+        stages.late.spawn(async move {
+            let mut asked = asked.lock().await;
+            ("relay", relay.run(&mut asked, stop).await.map_err(AppError::from))
+        });
+        Ok(Box::pin(opened(sources)))
+    }
+
+    /// Applies changed rules to what is undelivered, however long there is no room for it.
+    async fn apply_rules(&self, intake: &Intake) -> Result<(), StoreError> {
+        let mut told = false;
+        loop {
+            let e = match intake.apply_rules().await {
+                Err(e) if e.is_passing() && !self.around.stop.is_cancelled() => e,
+                other => return other,
+            };
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!("the changed rules wait for room in the store: {e}");
+            }
+            self.store.make_room().await?;
+            tokio::select! {
+                () = tokio::time::sleep(ROOM_WAIT) => {}
+                () = self.around.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Runs until the stop, or until a task ends unasked, which is given back.
+    async fn run(
+        &mut self,
+        stages: &mut Stages,
+        mut ready: Ready,
+    ) -> Option<Result<super::Ended, tokio::task::JoinError>> {
+        let mut told = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.around.stop.cancelled() => return None,
+                ended = stages.first() => return Some(ended),
+                () = &mut ready, if !told => {
+                    told = true;
+                    let (sources, destinations) = (self.config.sources.len(), self.config.desks.len());
+                    tracing::info!(sources, destinations, "otrelay runs: {sources} sources, {destinations} destinations");
+                    self.around.notifier.ready();
+                }
+                () = self.around.hangup.notified() => match self.reload(stages).await {
+                    Ok(Some(next)) => (ready, told) = (next, false),
+                    // The old ones run on. A start that is not ready yet becomes so by itself.
+                    Ok(None) => if told { self.around.notifier.ready() },
+                    Err(_) if self.around.stop.is_cancelled() => return None,
+                    Err(e) => return Some(Ok(("reload", Err(e)))),
+                },
+            }
+        }
+    }
+
+    /// Reads the config again and begins the next generation; `None`: it cannot be used, and the old one runs on.
+    async fn reload(&mut self, stages: &mut Stages) -> Result<Option<Ready>, AppError> {
+        self.around.notifier.reloading();
+        let (reread, clock) = (Arc::clone(&self.around.reread), Arc::clone(&self.around.clock));
+        let (config, warnings) = match tokio::task::spawn_blocking(move || reread()).await? {
+            Ok(read) => read,
+            Err(problems) => return Ok(self.refuse(&problems)),
+        };
+        let fixed = fixed(&self.config, &config);
+        if !fixed.is_empty() {
+            return Ok(self.refuse(&fixed));
+        }
+        let blueprint = match Blueprint::of(&config, &clock) {
+            Ok(blueprint) => blueprint,
+            Err(e) => return Ok(self.refuse(&[Problem::new(Level::Error, "", e.to_string())])),
+        };
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        stages.pause().await?;
+        self.tell_gone(&config).await;
+        self.config = config;
+        let ready = self.begin(stages, blueprint).await?;
+        self.concerns.send_if_modified(|all| !std::mem::take(all).is_empty());
+        tracing::info!("the config was reloaded");
+        Ok(Some(ready))
+    }
+
+    /// Keeps the old, and says why.
+    fn refuse(&self, problems: &[Problem]) -> Option<Ready> {
+        let mut errors = problems.iter().filter(|problem| problem.level == Level::Error);
+        for problem in problems {
+            match problem.level {
+                // Each place has its own share of the log.
+                Level::Error => {
+                    let place = problem.place.as_deref().map(ToString::to_string).unwrap_or_default();
+                    tracing::error!(place, key = problem.key, "reload refused: {problem}");
+                }
+                Level::Warning => tracing::warn!("{problem}"),
+            }
+        }
+        let first = errors.next().map(ToString::to_string).unwrap_or_default();
+        let more = match errors.count() {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        let what = format!("reload refused, the old config runs on: {}{more}", clip(&first, REFUSAL_MAX));
+        let remedy = "correct the config; otrelay check shows all of it; then systemctl reload otrelay";
+        self.concerns.send_replace(vec![Attention { what, remedy: remedy.to_owned() }]);
+        None
+    }
+
+    /// Says what becomes of sources and destinations that are no longer in the config.
+    async fn tell_gone(&self, next: &Config) {
+        for source in &self.config.sources {
+            if !next.sources.iter().any(|other| other.name() == source.name()) {
+                tracing::info!(
+                    source = %source.name(),
+                    "the source is no longer in the config; what it gave stays, and so does how far it was read"
+                );
+            }
+        }
+        let gone: Vec<String> = (self.config.desks.iter())
+            .filter(|desk| !next.desks.iter().any(|other| other.name == desk.name))
+            .map(|desk| desk.name.to_string())
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        let dir = self.config.store.dir.clone();
+        let read = move || Reader::open(&dir).ok()?.overview().ok();
+        let overview = tokio::task::spawn_blocking(read).await.ok().flatten().unwrap_or_default();
+        for name in gone {
+            let counts = overview.desks.iter().find(|desk| desk.name == name).map(|desk| &desk.counts);
+            let count = |state: &str| counts.and_then(|counts| counts.get(state)).copied().unwrap_or(0);
+            tracing::warn!(
+                desk = %name,
+                waiting = count("pending"),
+                dead = count("dead"),
+                "the destination is no longer in the config; what waits for it goes where the rules now say, or is \
+                 withdrawn; its dead letters are kept"
+            );
+        }
+    }
+}
+
+/// Ends when each source has been opened, or has reported why it cannot be.
+async fn opened(sources: Vec<Pulse>) {
+    let all = futures_util::future::join_all(sources.iter().map(Pulse::has_begun));
+    if tokio::time::timeout(READY_WITHIN, all).await.is_err() {
+        tracing::warn!("not every source could be opened yet; the others run");
+    }
+}
+
+fn live(progress: &Progress) -> Live {
+    Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns: Vec::new() }
+}
+
+/// What cannot change while the store is open, and was changed.
+fn fixed(old: &Config, new: &Config) -> Vec<Problem> {
+    let (was, is) = (&old.store, &new.store);
+    let changed = [
+        ("agent.state_dir", was.dir != is.dir),
+        ("agent.name", old.agent.name != new.agent.name),
+        ("buffer.max_size", was.max_size != is.max_size),
+        ("buffer.keep_delivered", was.keep_delivered != is.keep_delivered),
+        ("buffer.when_full", was.when_full != is.when_full),
+    ];
+    let problem = |key: &str| {
+        Problem::new(Level::Error, key, "cannot change while the service runs")
+            .hint("systemctl restart otrelay, or set it back")
+    };
+    changed.iter().filter(|(_, changed)| *changed).map(|(key, _)| problem(key)).collect()
+}

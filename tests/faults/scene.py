@@ -487,19 +487,19 @@ def peak_memory(pid):
         return 0
 
 
-def child(pid):
-    """The otrelay that strace runs; for a moment there are others below it."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
+def child(process):
+    """The otrelay that strace runs; for a moment there are others below it. 0 when it has ended."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until and process.poll() is None:
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == pid and os.readlink(entry / "exe") == binary():
+                if parent == process.pid and os.readlink(entry / "exe") == binary():
                     return int(entry.name)
             except (OSError, IndexError):
                 continue
         time.sleep(0.02)
-    raise Failed("strace started nothing")
+    return 0
 
 
 # The judge

@@ -48,9 +48,9 @@ def slow(case, label):
     process = case.agent.start("run", "--once", before=[
         "strace", "-f", "-qq", "-e", "trace=fdatasync", "-e", f"inject=fdatasync:delay_exit={milliseconds * 1000}",
         "-o", "/dev/null"])
-    pid, peak = scene.child(process.pid), 0
+    pid, peak = scene.child(process), 0
     while process.poll() is None:
-        peak = max(peak, scene.peak_memory(pid))
+        peak = max(peak, scene.peak_memory(pid) if pid else 0)
         if peak > MEMORY_KIB:
             raise scene.Failed(f"{peak} KiB of memory with syncs of {milliseconds} ms")
         try:

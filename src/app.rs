@@ -95,7 +95,7 @@ impl Blueprint {
     }
 
     fn intake(&self, config: &Config, store: &Store, clock: &SharedClock) -> Intake {
-        Intake::new(store.clone(), Arc::clone(&self.rules), Arc::clone(clock), config.intake)
+        Intake::new(store.clone(), Arc::clone(&self.rules), Arc::clone(clock), config.intake.clone())
     }
 
     fn relay(self, config: &Config, store: Store, clock: SharedClock) -> Relay<ServiceNow> {

@@ -13,14 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::model::alert::hex;
-use crate::model::{Alert, Engine, Fingerprint, RuleName, Severity, SourceName, Timestamp};
+use crate::model::alert::{AlertKind, AlertState};
+use crate::model::{
+    Alert, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
+};
 use crate::pulse::{Pulse, Pulses};
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Batch, RejectReason, Sighting};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
-use crate::store::{Store, StoreError};
+use crate::store::{HealRow, Store, StoreError};
 
 /// `[sync] backfill`: which alerts are forwarded when a source is first read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +35,16 @@ pub enum Backfill {
 }
 
 /// What the intake needs to know, checked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// `[sync] backfill`.
     pub backfill: Backfill,
+    /// `[agent] name`: the sensor of otrelay's own alerts.
+    pub agent: String,
 }
+
+/// The source of otrelay's own alerts.
+const OWN: &str = "otrelay";
 
 /// Batches that are committed together at most. More would save syncs that cost little, for memory that is dear.
 const TOGETHER: usize = 2;
@@ -81,9 +89,24 @@ impl Intake {
         mut batches: mpsc::Receiver<Batch>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
+        let mut healed = self.store.healed();
+        self.tell_heals(&stop).await?;
         let mut waiting = Vec::with_capacity(TOGETHER);
         self.pulse.rests();
-        while batches.recv_many(&mut waiting, TOGETHER).await > 0 {
+        loop {
+            let number = tokio::select! {
+                biased;
+                // The store was made anew under us: what lost its tickets goes through the rules again.
+                Ok(()) = healed.changed() => {
+                    self.apply_rules().await.or_else(passing)?;
+                    self.tell_heals(&stop).await?;
+                    continue;
+                }
+                number = batches.recv_many(&mut waiting, TOGETHER) => number,
+            };
+            if number == 0 {
+                return Ok(());
+            }
             self.pulse.works();
             let records: Arc<[Record]> = waiting.drain(..).map(|batch| self.decide(batch)).collect();
             let kept = records.iter().any(|record| !record.entries.is_empty());
@@ -93,7 +116,48 @@ impl Intake {
             }
             self.pulse.rests();
         }
-        Ok(())
+    }
+
+    /// A database that was damaged is an alert like any other, once for each that is kept.
+    async fn tell_heals(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let untold = self.store.untold_heals().await.or_else(passing)?;
+        if untold.is_empty() {
+            return Ok(());
+        }
+        let source = SourceName::new(OWN).map_err(|e| StoreError::Refused(e.to_string()))?;
+        let (ids, heals): (Vec<i64>, Vec<HealRow>) = untold.into_iter().unzip();
+        let mut batch = Batch::new(source);
+        batch.sightings = heals.iter().map(|heal| self.own_alert(heal, &batch.source)).collect();
+        self.commit(Arc::from([self.decide(batch)]), stop).await?;
+        // Told twice, it is the same finding.
+        self.store.heals_told(ids).await.or_else(passing)
+    }
+
+    fn own_alert(&self, heal: &HealRow, source: &SourceName) -> Sighting {
+        let agent = &self.settings.agent;
+        let fingerprint =
+            Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", heal.kept_as)));
+        let alert = Alert {
+            id: Some(heal.kept_as.clone()),
+            time: heal.at,
+            received_at: self.clock.now(),
+            title: format!("The alert buffer of {agent} was damaged and made anew"),
+            message: format!("{}. The damaged file is kept as {}.", heal.text(), heal.kept_as),
+            severity: Severity::Major,
+            engine: Engine::Operational,
+            protocols: Vec::new(),
+            category: None,
+            source: Endpoint { name: Some(agent.clone()), ..Endpoint::default() },
+            destination: Endpoint::default(),
+            sensor: agent.clone(),
+            site: None,
+            zone: None,
+            state: AlertState::Raised,
+            kind: AlertKind::SystemNotification,
+            references: Vec::new(),
+            raw: String::new(),
+        };
+        Sighting { alert, fingerprint, backlog: false }
     }
 
     /// Commits records in their order. What does not fit even after room was made is committed in parts.
@@ -114,7 +178,7 @@ impl Intake {
         part: Arc<[Record]>,
         stop: &CancellationToken,
     ) -> Result<Option<Halves>, StoreError> {
-        let mut told = false;
+        let (mut told, mut healed) = (false, false);
         loop {
             match self.store.record(Arc::clone(&part)).await {
                 Ok(recorded) => {
@@ -136,8 +200,12 @@ impl Intake {
                         // A single alert does not fit though the buffer is not tight: the disk is full. Giving
                         // anything up would not help; the file is the buffer until there is room.
                     }
+                    if matches!(e, StoreError::Healing(_)) && !std::mem::replace(&mut healed, true) {
+                        // By now it is whole again, or the next answer says why not.
+                        continue;
+                    }
                     if !told {
-                        tracing::error!("nothing more is taken in until there is room: {e}");
+                        tracing::error!("nothing more is taken in for now, it is tried again: {e}");
                         told = true;
                     }
                     self.wait(stop).await;
@@ -247,12 +315,18 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
     decision.routes.iter().map(route).collect()
 }
 
+/// What can be done later: at the next healing, or the next start.
+fn passing<T: Default>(e: StoreError) -> Result<T, StoreError> {
+    if e.is_passing() { Ok(T::default()) } else { Err(e) }
+}
+
 /// Says what was given up.
 fn tell(made: Made) -> Made {
     if made.given_up > 0 {
         tracing::error!(
             alerts = made.given_up,
-            "the buffer is full ([buffer] max_size): undelivered alerts of the lowest severity were given up"
+            "the buffer is full ([buffer] max_size): {} undelivered alerts of the lowest severity were given up",
+            made.given_up
         );
     }
     made
@@ -388,7 +462,7 @@ fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u6
             .map(|r| (r.detail.clone(), r.sample.clone()))
             .collect();
         let first = samples.first().map_or("", |(detail, _)| detail);
-        tracing::warn!(source = %source, reason = reason.as_str(), count, "input was not understood: {first}");
+        tracing::warn!(source = %source, reason = reason.as_str(), count, "{source}: {count} pieces of input were not understood: {first}");
         all.push(Rejected { reason: reason.as_str(), count: *count, samples });
     }
     all

@@ -142,6 +142,11 @@ impl Service {
             control.run(listener, socket, token).await;
             ("control socket", Ok(()))
         });
+        let token = stop.clone();
+        stages.around.spawn(async move {
+            crate::log::tell_kept(token).await;
+            ("log", Ok(()))
+        });
         stages.around.spawn(housekeeping(self.store.clone(), stop.clone()));
         let keeper = Keeper {
             notifier: self.around.notifier.clone(),
@@ -211,7 +216,7 @@ impl Service {
                 () = &mut ready, if !told => {
                     told = true;
                     let (sources, destinations) = (self.config.sources.len(), self.config.desks.len());
-                    tracing::info!(sources, destinations, "otrelay runs");
+                    tracing::info!(sources, destinations, "otrelay runs: {sources} sources, {destinations} destinations");
                     self.around.notifier.ready();
                 }
                 () = self.around.hangup.notified() => match self.reload(stages).await {
@@ -258,7 +263,11 @@ impl Service {
         let mut errors = problems.iter().filter(|problem| problem.level == Level::Error);
         for problem in problems {
             match problem.level {
-                Level::Error => tracing::error!("reload refused: {problem}"),
+                // Each place has its own share of the log.
+                Level::Error => {
+                    let place = problem.place.as_deref().map(ToString::to_string).unwrap_or_default();
+                    tracing::error!(place, key = problem.key, "reload refused: {problem}");
+                }
                 Level::Warning => tracing::warn!("{problem}"),
             }
         }

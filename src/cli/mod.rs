@@ -1,7 +1,8 @@
-//! Commands: a file each. Data goes to stdout, notices to stderr; exit codes are 0, 1 failure, 2 usage, 75 try again
-//! later, 78 config.
+//! Commands: a file each. Data goes to stdout, notices to stderr; exit codes are 0, 1 failure, 2 usage, 74 the disk
+//! failed, 75 try again later, 78 config.
 
 mod ask;
+pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod config;
@@ -18,7 +19,7 @@ pub mod status;
 pub mod sync;
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError, Environment, Loaded, Purpose};
 use crate::log::{self, Volume};
 use crate::rules::template::check_template;
-use crate::store::OpenError;
+use crate::store::backup::CopyError;
+use crate::store::{OpenError, StoreError};
 
 /// Carries OT/IoT security alerts from this sensor into ServiceNow.
 #[derive(Debug, Parser)]
@@ -76,6 +78,10 @@ enum Command {
     /// Deliveries: what ServiceNow has still to be told, and dead letters
     #[command(subcommand)]
     Queue(lists::QueueCommand),
+    /// Copy the whole store to one file, also while the service runs
+    Backup(backup::BackupArgs),
+    /// Put such a copy in the place of the store; the service must not run
+    Restore(backup::RestoreArgs),
     /// The effective config, its schema, the commented example
     Config(config::ConfigArgs),
     /// The ServiceNow simulator alone, to rehearse a config against
@@ -94,6 +100,8 @@ pub(crate) enum Exit {
     Fine = 0,
     /// It did not work.
     Failure = 1,
+    /// The disk failed: the service has to start again.
+    Disk = 74,
     /// Try again later: the state directory is in use, or something still waits.
     Later = 75,
     /// The config, or the version.
@@ -117,7 +125,9 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     #[error(transparent)]
     Ask(#[from] crate::control::client::AskError),
     #[error("cannot write the output")]
@@ -138,11 +148,13 @@ impl CliError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::App(AppError::Rules(_) | AppError::Desk(_)) => Exit::Config,
-            Self::Open(e) | Self::App(AppError::Open(e)) => match e {
+            Self::Open(e) | Self::App(AppError::Open(e)) | Self::Copy(CopyError::Open(e)) => match e {
                 OpenError::Locked { .. } => Exit::Later,
                 OpenError::Newer { .. } => Exit::Config,
+                e if e.is_disk() => Exit::Disk,
                 _ => Exit::Failure,
             },
+            Self::Store(StoreError::Disk(_)) | Self::App(AppError::Store(StoreError::Disk(_))) => Exit::Disk,
             _ => Exit::Failure,
         }
     }
@@ -163,6 +175,7 @@ pub fn main() -> ExitCode {
         terminal.out.flush()?;
         Ok(exit)
     });
+    log::tell_all_kept();
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
         // `otrelay alerts | head`: nobody reads on.
@@ -186,8 +199,8 @@ fn log_for(cli: &Cli, environment: &Environment) {
         (false, true) => Volume::Normal,
         (false, false) => Volume::Quiet,
     };
-    let set = |name: &str| (environment.variables)(name).is_some_and(|value| !value.is_empty());
-    log::init(volume, set("JOURNAL_STREAM") && !std::io::stderr().is_terminal(), set("NO_COLOR"));
+    let variable = |name: &str| (environment.variables)(name).filter(|value| !value.is_empty());
+    log::init(volume, variable("JOURNAL_STREAM").as_deref(), variable("NO_COLOR").is_some());
 }
 
 fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
@@ -205,6 +218,8 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Alerts(args) => lists::alerts(&args, terminal),
         Command::Tickets(args) => lists::tickets(&args, terminal),
         Command::Queue(command) => lists::queue(command, terminal),
+        Command::Backup(args) => backup::run_backup(&args, terminal),
+        Command::Restore(args) => backup::run_restore(&args, terminal),
         Command::Config(args) => {
             let environment = &terminal.environment;
             Ok(numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?))

@@ -53,11 +53,12 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
         return None;
     }
     let limits = desks.iter().map(|(settings, limits)| (settings.name.clone(), *limits)).collect();
+    let agent = agent?;
     Some(Config {
-        agent: agent?,
         store: store?,
         relay: relay::Settings { enabled, interval: interval?, doubt_wait: relay::DOUBT_WAIT, desks: limits },
-        intake: intake::Settings { backfill: backfill? },
+        intake: intake::Settings { backfill: backfill?, agent: agent.name.clone() },
+        agent,
         desks: desks.into_iter().map(|(settings, _)| settings).collect(),
         sources,
         rules,

@@ -92,9 +92,6 @@ fn one(rule: &Rule, at: &At, desks: &[&str], folds: &mut Folds, c: &mut Check<'_
     let report_alerts = c.value("report_alerts", &rule.report_alerts, true, |v| *v);
     let report_system =
         c.value("report_system_notifications", &rule.report_system_notifications, false, |v| *v);
-    if let (Some(true), Some(at)) = (report_system, rule.report_system_notifications.at()) {
-        c.not_yet(at, "reporting system notifications", "remove it");
-    }
     if let (Some(false), Some(false), Some(at)) = (report_alerts, report_system, rule.report_alerts.at()) {
         c.problems.warn(at, "this rule takes neither alerts nor system notifications", |p| {
             p.hint("set enabled = false to switch it off")

@@ -49,7 +49,7 @@ impl Bench {
             Buffer { dir: dir.path().to_owned(), max_size, keep_delivered: DAY, when_full: WhenFull::Refuse };
         let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
         spawn(writer.run());
-        let settings = Settings { backfill: Backfill::Within(DAY * 7) };
+        let settings = Settings { backfill: Backfill::Within(DAY * 7), agent: "a".to_owned() };
         let intake = Intake::new(store.clone(), rules(), clock, settings);
         let (batches, receive) = mpsc::channel(2);
         let intake = spawn(intake.run(receive, CancellationToken::new()));

@@ -256,7 +256,9 @@ impl<D: Desk> Relay<D> {
     async fn try_sync(&self, cause: Cause, stop: &CancellationToken) -> Result<Report, StoreError> {
         match self.sync(cause, stop).await {
             Err(e) if e.is_passing() => {
-                tracing::error!("nothing is pushed until there is room: {e}");
+                tracing::error!("nothing is pushed for now, it is tried again: {e}");
+                // A claim may have been committed though its answer was an error. Nothing is in flight here.
+                self.patiently(stop, || self.recover()).await?;
                 let next_at = Some(self.clock.now().after(ROOM_WAIT));
                 Ok(Report { waiting: vec![e.to_string()], next_at, owed: true, ..Report::default() })
             }
@@ -328,7 +330,7 @@ impl<D: Desk> Relay<D> {
         if doubtful > 0 {
             tracing::warn!(
                 deliveries = doubtful,
-                "the last run ended while sending; these are looked up before they are sent again"
+                "the last run ended while sending {doubtful} deliveries; these are looked up before they are sent again"
             );
         }
         // Those that already backed off before the restart are due at some time of their own.
@@ -408,7 +410,11 @@ impl<D: Desk> Relay<D> {
                 found = report.found,
                 again = report.again,
                 dead = report.dead,
-                "sync done"
+                "sync done: {} created, {} found, {} to retry, {} dead",
+                report.created,
+                report.found,
+                report.again,
+                report.dead
             );
         }
         Ok(report)

@@ -193,6 +193,20 @@ impl FingerprintIndex {
     }
 }
 
+/// Writes the whole index into an empty table: prefix and alert of all there are.
+pub(super) fn make_anew(conn: &Connection, mut all: Vec<(i64, i64)>) -> Result<(), StoreError> {
+    all.sort_unstable();
+    let mut insert = conn.prepare("INSERT INTO fingerprint (prefix, alert_id) VALUES (?1, ?2)")?;
+    for (prefix, id) in &all {
+        insert.execute([prefix, id])?;
+    }
+    for key in [PASS, TIDIED] {
+        conn.execute("DELETE FROM meta WHERE key = ?1", [key])?;
+    }
+    let newest = all.iter().map(|(_, id)| *id).max().unwrap_or_default();
+    keep(conn, MARK, &newest.to_string())
+}
+
 impl Pass {
     /// For `meta`, so that a process that ends often gets to the end of a pass too.
     fn text(self) -> String {

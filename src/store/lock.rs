@@ -11,11 +11,29 @@ use rustix::fs::{FlockOperation, flock};
 use super::OpenError;
 use super::owner::hand_over;
 
+/// How the last agent on this state directory ended, as far as the lock file says: a power cut may have taken that back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// It closed the store.
+    Clean,
+    /// It did not, and had the store open.
+    Used,
+    /// It did not, and may not have come so far; or there was none.
+    Unknown,
+}
+
+/// Last line of the lock file while the store is open.
+const OPEN: &str = "open";
+/// The whole of it after the store was closed.
+const CLOSED: &str = "closed";
+
 /// Held as long as the store is open.
 #[derive(Debug)]
 pub(super) struct StateLock {
     dir: PathBuf,
-    _held: File,
+    file: File,
+    /// How the last one ended.
+    pub(super) before: Before,
 }
 
 impl StateLock {
@@ -35,17 +53,47 @@ impl StateLock {
         match patiently(&file) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
+                let mut text = String::new();
                 // Without the pid the message is only less precise.
-                let _ = file.read_to_string(&mut pid);
-                return Err(OpenError::Locked { dir: dir.to_owned(), pid: pid.trim().to_owned() });
+                let _ = file.take(100).read_to_string(&mut text);
+                let pid = text.lines().next().unwrap_or_default().trim().to_owned();
+                return Err(OpenError::Locked { dir: dir.to_owned(), pid });
             }
             Err(e) => return Err(io(e.into())),
         }
-        file.set_len(0).map_err(io)?;
-        file.rewind().map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { dir: dir.to_owned(), _held: file })
+        let mut text = String::new();
+        // Without it, the store is checked once more than it need be.
+        let _ = Read::by_ref(&mut file).take(100).read_to_string(&mut text);
+        let before = match text.trim_end().lines().last() {
+            Some(CLOSED) => Before::Clean,
+            Some(OPEN) => Before::Used,
+            _ => Before::Unknown,
+        };
+        let mut lock = Self { dir: dir.to_owned(), file, before };
+        lock.write("").map_err(io)?;
+        Ok(lock)
+    }
+
+    /// The store is open: from here on an empty database is a damaged one.
+    pub(super) fn opened(&mut self) {
+        // Only the check at the next start depends on it.
+        let _ = self.write(OPEN);
+    }
+
+    /// The store was closed as it should be.
+    pub(super) fn clean(&mut self) {
+        // Then the next start checks the database once more than it need be.
+        let _ = self.replace(CLOSED);
+    }
+
+    fn write(&mut self, word: &str) -> std::io::Result<()> {
+        self.replace(&format!("{}\n{word}", std::process::id()))
+    }
+
+    fn replace(&mut self, text: &str) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "{text}")
     }
 
     /// Whether some agent holds it now.

@@ -7,15 +7,21 @@
 //! [`Store`] has one async method per operation (`op/`, one file each); [`Reader`] is for lists and status, beside a
 //! running writer or without one. Nothing else in otrelay knows SQL.
 
+pub mod backup;
 mod body;
+mod files;
+mod heal;
 mod index;
 mod lock;
+mod mend;
 pub mod op;
 mod owner;
 mod read;
 mod rows;
+mod salvage;
 mod schema;
 mod session;
+mod swap;
 mod writer;
 
 use std::path::PathBuf;
@@ -23,8 +29,8 @@ use std::time::Duration;
 
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
-    RejectRow, SourceRow, SyncRow, TicketRow,
+    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HealRow, HoldRow, ListFilter, NoticeRow,
+    Overview, RejectRow, SourceRow, SyncRow, TicketRow,
 };
 pub use writer::{Store, Writer};
 
@@ -103,12 +109,28 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// A schema step failed.
-    #[error("cannot bring the store to this version's schema")]
+    /// A damaged database could not be made anew.
+    #[error("the damaged store could not be made anew")]
+    Heal(#[source] StoreError),
+    /// A schema step failed. All steps are one transaction, so the file is as the older version left it.
+    #[error(
+        "cannot bring the store to this version's schema; it is as it was, and the version that wrote it can still use it"
+    )]
     Migration(#[source] Box<rusqlite_migration::Error>),
     /// SQLite refused.
     #[error("cannot open the store")]
     Sqlite(#[from] rusqlite::Error),
+}
+
+impl OpenError {
+    /// Whether the disk failed, rather than that something is in the way.
+    pub fn is_disk(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
+            Self::Sqlite(e) => e.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure),
+            _ => false,
+        }
+    }
 }
 
 fn by(pid: &str) -> String {
@@ -130,6 +152,9 @@ pub enum StoreError {
     /// The database is damaged.
     #[error("the store is damaged ({0})")]
     Damaged(String),
+    /// It was damaged and is made anew at this moment; nothing of this operation is in it.
+    #[error("the store was damaged and is made anew ({0})")]
+    Healing(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -141,13 +166,14 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying the same again later can help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Busy(_))
+        matches!(self, Self::Full(_) | Self::Busy(_) | Self::Healing(_))
     }
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(e: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode as Code;
+impl StoreError {
+    /// What an error of SQLite means.
+    fn of(e: &rusqlite::Error) -> Self {
+        use rusqlite::{Error as Lib, ErrorCode as Code};
         let text = e.to_string();
         match e.sqlite_error_code() {
             Some(Code::DiskFull) => Self::Full(text),
@@ -155,9 +181,26 @@ impl From<rusqlite::Error> for StoreError {
             Some(Code::SystemIoFailure | Code::CannotOpen | Code::ReadOnly | Code::NoLargeFileSupport) => {
                 Self::Disk(text)
             }
-            Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Damaged(text),
-            _ => Self::Refused(text),
+            // Nothing here breaks a constraint on purpose: a row is not what was written, or its index is not.
+            Some(
+                Code::DatabaseCorrupt | Code::NotADatabase | Code::ConstraintViolation | Code::TypeMismatch,
+            ) => Self::Damaged(text),
+            Some(_) => Self::Refused(text),
+            None => match e {
+                Lib::FromSqlConversionFailure(..)
+                | Lib::IntegralValueOutOfRange(..)
+                | Lib::InvalidColumnType(..)
+                | Lib::Utf8Error(..)
+                | Lib::QueryReturnedNoRows => Self::Damaged(text),
+                _ => Self::Refused(text),
+            },
         }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::of(&e)
     }
 }
 

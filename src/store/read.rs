@@ -61,6 +61,7 @@ impl Reader {
             dead,
             oldest_pending_at: oldest.map(Timestamp::from_micros),
             shed: of("store").get("shed").copied().unwrap_or(0),
+            heals: super::op::heals::heals(&self.conn)?,
             bytes: self.size,
             desks,
         })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::op::heals::HealCounts;
 use crate::model::{Alert, DeliveryId, Severity, TicketId, Timestamp};
 
 /// What a list shows.
@@ -42,8 +43,46 @@ pub struct Overview {
     pub oldest_pending_at: Option<Timestamp>,
     /// Alerts that were given up because the buffer was full.
     pub shed: i64,
+    /// Times that the database was found damaged and made anew, newest first.
+    #[serde(default)]
+    pub heals: Vec<HealRow>,
     /// Bytes of the database.
     pub bytes: u64,
+}
+
+/// A time that the database was found damaged and made anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealRow {
+    /// When.
+    pub at: Timestamp,
+    /// File name of the damaged database in the state directory.
+    pub kept_as: String,
+    /// What was found.
+    pub cause: String,
+    /// Rows by table.
+    pub counts: HealCounts,
+    /// Whether the cursors were given up, so that files are read again.
+    pub rewound: bool,
+}
+
+impl HealRow {
+    /// What happened, in words.
+    pub fn text(&self) -> String {
+        let of = |table: &str| self.counts.get(table).copied().unwrap_or_default();
+        let (alerts, deliveries) = (of("alert"), of("delivery"));
+        let least = if alerts.at_least { "at least " } else { "" };
+        let again = if deliveries.made_again > 0 {
+            format!(" ({} made again)", deliveries.made_again)
+        } else {
+            String::new()
+        };
+        let rewound = if self.rewound { "; the files of the sources are read again" } else { "" };
+        format!(
+            "the database was damaged ({}) and was made anew: {} alerts were salvaged, {least}{} lost; {} deliveries \
+             were salvaged, {} lost{again}{rewound}",
+            self.cause, alerts.salvaged, alerts.lost, deliveries.salvaged, deliveries.lost
+        )
+    }
 }
 
 /// A source.

@@ -6,10 +6,13 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
+use tokio::time::Instant;
 
 use super::OpenError;
+use super::files::with;
 
 /// Bytes of the WAL that are kept allocated after a checkpoint.
 pub(super) const JOURNAL_SIZE_LIMIT: i64 = 8 << 20;
@@ -19,10 +22,13 @@ const WAL_AUTOCHECKPOINT: i64 = 1_000;
 const CACHE_SIZE: i64 = -2_000;
 /// The WAL-reset bug is present until 3.51.2.
 const OLDEST_SQLITE: i32 = 3_051_003;
+/// `OTRL`: the file is ours. Set by migration 3.
+pub(super) const APPLICATION: i64 = 0x4f54_524c;
 
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_init.sql")),
     M::up(include_str!("migrations/0002_fewer_writes.sql")),
+    M::up(include_str!("migrations/0003_healing.sql")),
 ];
 
 /// The schema version that this program writes.
@@ -32,7 +38,165 @@ fn migrations() -> Migrations<'static> {
     Migrations::from_slice(STEPS)
 }
 
-/// Opens for writing, creating it when it is not there.
+/// What a file says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    /// A database of ours, of this schema; 0: nothing is in it yet.
+    Ours(i64),
+    /// What is wrong with it.
+    Damaged(String),
+}
+
+/// Looks at a database without changing it or its WAL.
+///
+/// # Errors
+/// [`OpenError::Newer`]; or it cannot be read at all, for a reason that is not in the file.
+pub(super) fn probe(path: &Path) -> Result<Says, OpenError> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    keep_wal(&conn)?;
+    set(&conn, "busy_timeout", 5_000)?;
+    let get = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (found, application) = (get("user_version")?, get("application_id")?);
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    if tables == 0 && found == 0 {
+        return Ok(Says::Ours(0));
+    }
+    let noted = noted_version(&conn)?;
+    // A newer version notes its own number, so one bit more in the header than in the note is a flipped bit.
+    let is_flip = noted.is_some_and(|n| n <= VERSION && (n ^ found).count_ones() == 1);
+    if found > VERSION && !is_flip && (noted.is_some() || application == APPLICATION) {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
+    }
+    let is_ours = noted.is_some() && (application == APPLICATION || noted < Some(3));
+    let (true, Some(noted)) = (is_ours, noted) else {
+        return Ok(Says::Damaged("it is a database of another program".to_owned()));
+    };
+    if noted != found {
+        return Ok(Says::Damaged(format!("its header says schema {found}, but it is {noted}")));
+    }
+    Ok(Says::Ours(found))
+}
+
+/// The schema by what is in the database, not by its header.
+fn noted_version(conn: &Connection) -> rusqlite::Result<Option<i64>> {
+    let has = |table: &str| -> rusqlite::Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+        conn.query_row(sql, [table], |r| r.get(0))
+    };
+    if !has("meta")? || !has("alert")? || !has("delivery")? {
+        return Ok(None);
+    }
+    let noted: Option<String> =
+        conn.query_row("SELECT value FROM meta WHERE key = 'schema'", [], |r| r.get(0)).optional()?;
+    if let Some(noted) = noted {
+        return Ok(noted.parse().ok());
+    }
+    Ok(Some(if has("body_pack")? { 2 } else { 1 }))
+}
+
+/// Whether the tables of a damaged database can be found.
+pub(super) fn is_readable(conn: &Connection) -> bool {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name IN ('alert', 'ticket', 'delivery')";
+    conn.query_row(sql, [], |r| r.get::<_, i64>(0)).is_ok_and(|n| n > 0)
+}
+
+/// Which database this is, since schema 3.
+pub(super) fn id(conn: &Connection) -> Option<String> {
+    conn.query_row("SELECT value FROM meta WHERE key = 'id'", [], |r| r.get(0)).ok()
+}
+
+/// Whether the WAL beside a database carries the id of another one. A WAL of a full set of pages replaces all there is,
+/// and nothing in SQLite's format would tell.
+pub(super) fn has_strange_wal(path: &Path) -> bool {
+    if std::fs::metadata(with(path, "-wal")).map_or(0, |m| m.len()) == 0 {
+        return false;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let (Ok(whole), Ok(frozen)) = (Connection::open_with_flags(path, flags), open_frozen(path)) else {
+        return false;
+    };
+    keep_wal(&whole).is_ok() && matches!((id(&whole), id(&frozen)), (Some(a), Some(b)) if a != b)
+}
+
+/// What SQLite finds wrong with a database; `None`: nothing, or nothing until `until`. References count too: pages of
+/// two moments can each be sound.
+pub(super) fn complaint(conn: &Connection, until: Instant) -> Option<String> {
+    let late = move || Instant::now() >= until;
+    if conn.progress_handler(10_000, Some(late)).is_err() {
+        return None;
+    }
+    let check = || -> rusqlite::Result<Option<String>> {
+        let answer: String = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+        if answer != "ok" {
+            return Ok(Some(answer));
+        }
+        let orphan = conn.query_row("PRAGMA foreign_key_check", [], |r| r.get::<_, String>(0)).optional()?;
+        Ok(orphan.map(|table| format!("a row of {table} refers to one that is not there")))
+    };
+    let result = check();
+    // It cannot fail where setting it did not.
+    let _ = conn.progress_handler(0, None::<fn() -> bool>);
+    match result {
+        Ok(complaint) => complaint,
+        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => None,
+        Err(e) => Some(e.to_string()),
+    }
+}
+
+/// Leaves the WAL as it is when the connection closes. For all but the writer: who closes last would write it back and
+/// delete it *by name*, and by then the name may belong to another database.
+pub(super) fn keep_wal(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(|_| ())
+}
+
+/// Sets a pragma that may answer.
+pub(super) fn set(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
+    conn.pragma_update(None, name, value).or_else(ignore_answer)
+}
+
+/// Opens what is in the file itself, without its WAL, to read.
+pub(super) fn open_frozen(path: &Path) -> rusqlite::Result<Connection> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte))
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags)
+}
+
+/// A new database of this version's schema at `path`, to be filled and closed before anybody relies on it: nothing of
+/// it is synced.
+pub(super) fn create(path: &Path) -> Result<Connection, OpenError> {
+    let mut conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.pragma_update(None, "page_size", 4096)?;
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Not OFF: a row that breaks a rule has to be taken back. Pages of a new file are not journaled, so it stays small.
+    conn.pragma_update_and_check(None, "journal_mode", "MEMORY", |_| Ok(()))?;
+    for (name, value) in
+        [("synchronous", 0), ("foreign_keys", 1), ("cache_size", CACHE_SIZE), ("temp_store", 2)]
+    {
+        set(&conn, name, value)?;
+    }
+    migrations().to_latest(&mut conn).map_err(|e| OpenError::Migration(Box::new(e)))?;
+    Ok(conn)
+}
+
+/// Opens for writing, creating it when it is not there. An older schema is brought to this one in a single transaction:
+/// whatever stops it, the file is as the older version left it.
 pub(super) fn open_writer(path: &Path, max_size: u64) -> Result<Connection, OpenError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(OpenError::OldSqlite(rusqlite::version().to_owned()));
@@ -57,24 +221,33 @@ pub(super) fn open_writer(path: &Path, max_size: u64) -> Result<Connection, Open
 
 /// Opens for reading beside a running writer, or without one.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let conn = open_beside(path)?;
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(conn)
+}
+
+/// The same for a copy, which SQLite does not take for reading.
+pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
     if !path.exists() {
         return Err(OpenError::Absent(path.to_owned()));
     }
-    // Read-only connections of a WAL database have to create the -shm file, hence READ_WRITE with query_only.
+    // Read-only connections of a WAL database have to create the -shm file, hence READ_WRITE.
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
+    keep_wal(&conn)?;
     refuse_newer(&conn, path)?;
-    conn.pragma_update(None, "query_only", true)?;
     conn.pragma_update(None, "busy_timeout", 5_000)?;
     conn.pragma_update(None, "trusted_schema", false)?;
     Ok(conn)
 }
 
+/// Says no to a newer schema, and leaves it as it is.
 fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > VERSION {
+        keep_wal(conn)?;
         return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
     }
     Ok(())

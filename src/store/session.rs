@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::index::FingerprintIndex;
-use super::{OpenError, StoreError};
+use super::{OpenError, StoreError, schema};
 
 /// An open database with its memory. Everything here can be rebuilt from the file.
 pub(super) struct Session {
@@ -47,6 +47,14 @@ impl Session {
         conn.set_prepared_statement_cache_capacity(64);
         let memory = Memory::load(&conn)?;
         Ok(Self { conn, memory, pages, stale: false })
+    }
+
+    /// Closes it without writing anything back: after a failed sync nobody knows what is on the disk, and the WAL of a
+    /// damaged database is part of what is to be looked at.
+    pub(super) fn abandon(self) {
+        // Where that cannot be set, closing fails in the same way.
+        let _ = schema::keep_wal(&self.conn);
+        let _ = self.conn.close();
     }
 
     /// Runs `work` in one transaction. After an error nothing of it is in the file nor in memory.

@@ -8,15 +8,15 @@
 //! paused time works.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::lock::StateLock;
 use super::session::{Session, Tx};
-use super::{DATABASE, OpenError, Settings, StoreError, schema};
+use super::{DATABASE, OpenError, Settings, StoreError, heal};
 use crate::clock::SharedClock;
 
 /// How long operations that are not urgent are gathered after the last commit.
@@ -25,6 +25,9 @@ const GATHER: Duration = Duration::from_millis(250);
 const MAX_OPERATIONS: usize = 64;
 /// Operations that may wait before callers have to.
 const QUEUE: usize = 16;
+/// Most times that a database is made anew within [`HEALS_WITHIN`]; then the disk is failing, and a restart is due.
+const HEALS_MAX: usize = 3;
+const HEALS_WITHIN: Duration = Duration::from_mins(10);
 
 /// One thing done to the store, inside a transaction.
 pub(crate) trait Operation: Send + 'static {
@@ -63,13 +66,20 @@ pub struct Store {
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) clock: SharedClock,
+    /// How often the database was made anew since it was opened.
+    healed: watch::Sender<u64>,
+    /// Why the writer ended before its time.
+    failed: OnceLock<StoreError>,
 }
 
 /// The writer's task. Run it until every [`Store`] handle is gone; then the database is closed.
 pub struct Writer {
     jobs: mpsc::Receiver<Job>,
     session: Session,
-    _lock: StateLock,
+    shared: Arc<Shared>,
+    lock: StateLock,
+    /// When the database was made anew, of late.
+    heals: Vec<Instant>,
 }
 
 impl Store {
@@ -79,15 +89,21 @@ impl Store {
     /// [`OpenError`], each with what to do.
     pub fn open(settings: &Settings, clock: SharedClock) -> Result<(Self, Writer), OpenError> {
         make_dir(&settings.dir)?;
-        let lock = StateLock::take(&settings.dir)?;
-        let path = settings.dir.join(DATABASE);
-        let conn = schema::open_writer(&path, settings.max_size)?;
-        restrict(&path)?;
+        let mut lock = StateLock::take(&settings.dir)?;
+        let session = heal::open(settings, clock.now(), lock.before)?;
+        restrict(&settings.dir.join(DATABASE))?;
+        lock.opened();
         super::owner::hand_over(&settings.dir);
-        let session = Session::new(conn, schema::pages(settings.max_size))?;
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let store = Self { jobs: sender, shared: Arc::new(Shared { settings: settings.clone(), clock }) };
-        Ok((store, Writer { jobs: receiver, session, _lock: lock }))
+        let (healed, _) = watch::channel(0);
+        let shared = Arc::new(Shared { settings: settings.clone(), clock, healed, failed: OnceLock::new() });
+        let store = Self { jobs: sender, shared: Arc::clone(&shared) };
+        Ok((store, Writer { jobs: receiver, session, shared, lock, heals: Vec::new() }))
+    }
+
+    /// Changes each time that the database was made anew while the agent runs.
+    pub fn healed(&self) -> watch::Receiver<u64> {
+        self.shared.healed.subscribe()
     }
 
     /// Whether an agent runs on this state directory.
@@ -119,33 +135,91 @@ impl Store {
             });
             (answer, fatal)
         });
-        self.jobs.send(Job { urgent, run }).await.map_err(|_| StoreError::Closed)?;
-        Ok(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
+        self.jobs.send(Job { urgent, run }).await.map_err(|_| self.shared.ended())?;
+        let shared = Arc::clone(&self.shared);
+        Ok(async move { answer.await.unwrap_or_else(|_| Err(shared.ended())) })
+    }
+}
+
+impl Shared {
+    /// What callers learn when there is no writer any more.
+    fn ended(&self) -> StoreError {
+        self.failed.get().cloned().unwrap_or(StoreError::Closed)
     }
 }
 
 impl Writer {
-    /// Runs until every handle is gone.
+    /// Runs until every handle is gone. A database that turns out damaged is made anew on the way; who asked for
+    /// something meanwhile gets [`StoreError::Healing`] and asks again.
     ///
     /// # Errors
-    /// The first failure after which the process has to start again: the disk failed or the database is damaged.
-    pub async fn run(self) -> Result<(), StoreError> {
-        let Self { mut jobs, mut session, _lock } = self;
+    /// The first failure after which the process has to start again: the disk failed, or the database is damaged again
+    /// and again. A sync that failed is never tried again: nobody knows what is on the disk then.
+    pub async fn run(mut self) -> Result<(), StoreError> {
         let mut last_commit: Option<Instant> = None;
-        while let Some(first) = jobs.recv().await {
-            let batch = gather(first, &mut jobs, last_commit).await;
+        while let Some(first) = self.jobs.recv().await {
+            let batch = gather(first, &mut self.jobs, last_commit).await;
+            let mut session = self.session;
             let done = tokio::task::spawn_blocking(move || {
                 let outcome = commit(&mut session, batch);
                 (session, outcome)
             });
-            let outcome;
-            (session, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
+            let (session, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
             last_commit = Some(Instant::now());
-            outcome.or_else(|e| if is_fatal(&e) { Err(e) } else { Ok(()) })?;
+            self.session = match outcome {
+                Err(StoreError::Damaged(cause)) => {
+                    match make_anew(session, &self.shared, &mut self.heals, cause).await {
+                        Ok(session) => session,
+                        Err(e) => return Err(self.shared.fail(e)),
+                    }
+                }
+                Err(e) if is_fatal(&e) => {
+                    session.abandon();
+                    return Err(self.shared.fail(e));
+                }
+                Ok(()) | Err(_) => session,
+            };
         }
         // Leaves a small WAL behind and tells the query planner what it learnt; neither is needed for safety.
+        let session = self.session;
         let _ = tokio::task::spawn_blocking(move || session.conn.execute_batch("PRAGMA optimize")).await;
+        self.lock.clean();
         Ok(())
+    }
+}
+
+/// Sets a damaged database aside and goes on with what can be salvaged of it.
+async fn make_anew(
+    session: Session,
+    shared: &Arc<Shared>,
+    heals: &mut Vec<Instant>,
+    cause: String,
+) -> Result<Session, StoreError> {
+    heals.retain(|at| at.elapsed() < HEALS_WITHIN);
+    heals.push(Instant::now());
+    if heals.len() > HEALS_MAX {
+        session.abandon();
+        return Err(StoreError::Disk(format!(
+            "the database was damaged {} times within {} minutes, now: {cause}; the disk is failing",
+            heals.len(),
+            HEALS_WITHIN.as_secs() / 60
+        )));
+    }
+    let own = Arc::clone(shared);
+    let work = move || heal::reopen(session, &own.settings, own.clock.now(), &cause);
+    let opened = tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Refused(e.to_string()))?;
+    let session = opened.map_err(|e| StoreError::Disk(format!("{e}")))?;
+    restrict(&shared.settings.dir.join(DATABASE)).map_err(|e| StoreError::Disk(e.to_string()))?;
+    shared.healed.send_modify(|n| *n += 1);
+    Ok(session)
+}
+
+impl Shared {
+    /// Remembers why the writer ends, so that every caller learns the same.
+    fn fail(&self, e: StoreError) -> StoreError {
+        tracing::error!("the store ends: {e}");
+        let _ = self.failed.set(e.clone());
+        e
     }
 }
 
@@ -192,10 +266,15 @@ fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
         }
         Ok(())
     });
+    // Who asks again finds a database that was made anew.
+    let told = outcome.clone().map_err(|e| match e {
+        StoreError::Damaged(cause) => StoreError::Healing(cause),
+        e => e,
+    });
     for answer in answers {
-        answer(outcome.clone());
+        answer(told.clone());
     }
-    if let Err(e) = &outcome {
+    if let Err(e) = told {
         for job in jobs {
             let (answer, _) = (job.run)(Err(e.clone()));
             answer(Err(e.clone()));
@@ -205,7 +284,7 @@ fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
 }
 
 /// The state directory, for the owner only.
-fn make_dir(dir: &Path) -> Result<(), OpenError> {
+pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     use std::os::unix::fs::DirBuilderExt;
     let io = |source| OpenError::Io { path: dir.to_owned(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb",
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb",
                "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0", "DEBIAN_FRONTEND": "noninteractive", "NO_COLOR": "1"}
 
 
@@ -123,7 +123,12 @@ class Machine:
     def journal(self, *arguments):
         return self.ask("journalctl", "--no-pager", "-q", *arguments)
 
-    def stop(self):
+    def power_cut(self):
+        """Everything in it ends at once; then it boots again from what is on its disk."""
+        self.end()
+        self.boot()
+
+    def end(self):
         if self.nspawn and self.nspawn.poll() is None:
             # Its processes go with process 1; nothing in it is worth an orderly shutdown.
             if self.pid:
@@ -136,6 +141,9 @@ class Machine:
             except subprocess.TimeoutExpired:
                 self.nspawn.kill()
                 self.nspawn.wait()
+
+    def stop(self):
+        self.end()
         if self.mounted:
             for _ in range(50):
                 if subprocess.run(["umount", self.root], capture_output=True, check=False).returncode == 0:

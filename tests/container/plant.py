@@ -85,6 +85,7 @@ class Desk:
         self.start()
 
     def start(self):
+        self.machine.path("/opt/desk/ca.pem").unlink(missing_ok=True)
         self.machine.run("systemd-run", "-q", "--unit=desk", f"--setenv=OTRELAY_SIM_PASS={PASSWORD}",
                          "/opt/desk/otrelay", "simulate", "--tls", "--ca-out", "/opt/desk/ca.pem", "--listen",
                          f"127.0.0.1:{PORT}")
@@ -118,9 +119,13 @@ class Plant:
         self.wanted, self.next = set(), 0
         machine.run("groupadd", "-r", "suricata")
         # As Debian's suricata with `run-as` has it: the file and its directory are for root and the group.
-        machine.write(LOG, "", "root:suricata", "0640")
+        self.fresh_log()
         machine.run("chown", "root:suricata", "/var/log/suricata")
         machine.run("chmod", "2750", "/var/log/suricata")
+
+    def fresh_log(self):
+        """A sensor that has been running: an empty file would be looked at every ten seconds only."""
+        self.machine.write(LOG, scene.other_line(1), "root:suricata", "0640")
 
     def configure(self, credentials):
         """As an operator does after the installation."""

@@ -30,7 +30,7 @@ def cache():
 
 
 def mirror():
-    """Of apt's sources, the archive that has the suite; `None` when there is none."""
+    """Of apt's sources, the archive that has the suite; `None` when there is none that may have it."""
     found = []
     for path in sorted(pathlib.Path("/etc/apt").glob("sources.list*")):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -44,7 +44,11 @@ def mirror():
             else:
                 for uri, suite in re.findall(r"^deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)", text, re.M):
                     found.append((uri, [suite]))
-    return next((uri for uri, suites in found if SUITE in suites and uri.startswith("http")), None)
+    release = pathlib.Path("/etc/os-release").read_text(errors="replace")
+    here = re.search(r"^VERSION_CODENAME=(\w+)$", release, re.M)
+    # A mirror of this machine's own Debian has the others as well.
+    wanted = [SUITE, here[1]] if here and re.search(r"^ID=debian$", release, re.M) else [SUITE]
+    return next((uri for suite in wanted for uri, suites in found if suite in suites and uri.startswith("http")), None)
 
 
 def proxied():

@@ -42,13 +42,15 @@ class Tarball(Scenario):
         same("incidents", self.plant.delivered(), 60)
 
     def goes(self):
-        """install.sh --uninstall takes the program and the unit away"""
+        """install.sh --uninstall takes program and unit away and leaves config and state; with --purge nothing is left"""
         self.machine.run("rm", "-rf", DROP_INS, CA)
         self.script("--uninstall")
         self.machine.run("systemctl", "daemon-reload")
         same("the unit", self.machine.ask("systemctl", "show", UNIT, "-p", "LoadState"), "LoadState=not-found")
-        need(not self.machine.path("/usr/bin/otrelay").exists() and not self.machine.path("/usr/local/bin/otrelay").exists(),
-             "the program is left")
+        need(not self.machine.path("/usr/local/bin/otrelay").exists(), "the program is left")
+        need(self.machine.path("/var/lib/otrelay/queue.db").exists(), "the state is gone")
+        self.script("--uninstall", "--purge")
+        self.nothing_left()
 
     def steps(self):
         return [self.lays_out, self.works, self.again, self.goes]

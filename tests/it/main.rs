@@ -7,12 +7,18 @@
 mod alert_to_incident;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod backup;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod bad_input;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config_errors;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod corruption;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod limits;

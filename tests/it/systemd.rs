@@ -133,3 +133,26 @@ fn a_reload_is_told_from_its_beginning_to_its_end() {
     let said = manager.until_said("STATUS=");
     assert!(!said.last().unwrap().contains("refused"), "{said:?}");
 }
+
+#[test]
+fn a_flood_of_garbage_does_not_fill_the_journal() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    let mut command = agent.command(&["run"]);
+    // Not where stderr goes, so the prefix of sd-daemon(3) is written.
+    command.env("JOURNAL_STREAM", "1:1");
+    let service = agent.start_command(command);
+    for n in 0..40 {
+        agent.feed(format!("{{\"event_type\":\"alert\", garbage {n}\u{1b}[2J\n").repeat(50));
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    agent.until_status("all is counted", |s| s["sources"][0]["rejected"]["malformed"] == 2_000);
+    assert_eq!(service.stop(), 0);
+    let logged = agent.logged();
+    let lines: Vec<&str> = logged.lines().filter(|line| line.contains("were not understood")).collect();
+    assert!(lines.len() <= 6, "{lines:#?}");
+    // How many batches there were is the machine's affair; what was kept back is told, at the stop at the latest.
+    assert!(lines.len() < 6 || lines[5].contains("more like this in the last minute"), "{lines:#?}");
+    assert!(lines.iter().all(|line| line.starts_with("<4>")), "{lines:#?}");
+    assert!(!logged.contains('\u{1b}'), "{logged}");
+}

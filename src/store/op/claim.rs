@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use super::attempt::{self, Attempt};
 use super::row::{AlertCrc, delivery_crc};
+use super::sound::is_delivery_sound;
 use crate::model::{
     Alert, DeliveryId, DeliveryState, DeskName, Fingerprint, Generation, RuleName, Severity, TableName,
     TicketId, Timestamp,
@@ -169,6 +170,11 @@ impl Operation for Claim {
         let mut bodies = Bodies::of(tx.conn)?;
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
+        }
+        for Row { claimed, .. } in &mut rows {
+            if !is_delivery_sound(tx, claimed.id)? {
+                claimed.alert = None;
+            }
         }
         if self.peek {
             return Ok(rows.into_iter().map(|row| row.claimed).collect());

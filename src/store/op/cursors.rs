@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row};
 
+use super::sound::cursor_crc;
 use crate::model::{FileCursor, SourceName};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -42,9 +43,23 @@ impl Operation for Remember {
             .optional()?;
         let Some((id, read_before)) = known else { return Ok(Remembered::default()) };
         let mut statement = tx.conn.prepare(
-            "SELECT device, inode, head_hash, head_len, offset, backlog_end, path FROM cursor WHERE source_id = ?1",
+            "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc FROM cursor
+             WHERE source_id = ?1",
         )?;
-        let cursors = statement.query_map([id], cursor)?.collect::<Result<_, _>>()?;
+        let mut cursors = Vec::new();
+        let mut rows = statement.query([id])?;
+        while let Some(row) = rows.next()? {
+            // Read from its beginning, a file gives again what is known already; read from a wrong place, it may not
+            // give what is not.
+            match cursor(row) {
+                Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => {
+                    cursors.push(c)
+                }
+                _ => {
+                    tracing::error!(source = %self.0, "a damaged cursor was left out; its file is read again")
+                }
+            }
+        }
         Ok(Remembered { cursors, read_before })
     }
 }

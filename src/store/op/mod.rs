@@ -7,6 +7,7 @@ pub mod claim;
 pub mod cursors;
 pub mod dead;
 pub mod desk_state;
+pub mod heals;
 pub mod notice;
 pub mod prune;
 pub mod record;
@@ -14,6 +15,7 @@ pub mod reroute;
 pub mod settle;
 
 mod row;
+pub(super) mod sound;
 
 pub(super) use row::crc;
 

@@ -1,6 +1,6 @@
 //! What a person should know, one row a subject; and the record of each sync.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::Timestamp;
 use crate::model::text::clip;
@@ -80,30 +80,33 @@ impl Operation for Tell {
     type Output = bool;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        let Self(notice, now) = self;
-        let subject = clip(&notice.subject, 200);
-        let known: bool = tx.conn.query_row(
-            "SELECT EXISTS (SELECT 1 FROM notice WHERE subject = ?1)",
-            [&subject],
-            |row| row.get(0),
-        )?;
-        tx.conn.execute(
-            "INSERT INTO notice (subject, text, remedy, first_at, last_at, count) VALUES (?1, ?2, ?3, ?4, ?4, 1)
-             ON CONFLICT DO UPDATE SET text = excluded.text, remedy = excluded.remedy, last_at = excluded.last_at,
-             count = count + 1",
-            params![
-                subject,
-                clip(&notice.text, super::WORDS_MAX),
-                clip(&notice.remedy, super::WORDS_MAX),
-                now.as_micros()
-            ],
-        )?;
-        tx.conn.execute(
-            "DELETE FROM notice WHERE subject IN (SELECT subject FROM notice ORDER BY last_at DESC LIMIT -1 OFFSET ?1)",
-            [NOTICES],
-        )?;
-        Ok(!known)
+        keep(tx.conn, &self.0, self.1)
     }
+}
+
+/// Keeps a notice; true when the subject is new.
+pub(in crate::store) fn keep(conn: &Connection, notice: &Notice, now: Timestamp) -> Result<bool, StoreError> {
+    let subject = clip(&notice.subject, 200);
+    let known: bool =
+        conn.query_row("SELECT EXISTS (SELECT 1 FROM notice WHERE subject = ?1)", [&subject], |row| {
+            row.get(0)
+        })?;
+    conn.execute(
+        "INSERT INTO notice (subject, text, remedy, first_at, last_at, count) VALUES (?1, ?2, ?3, ?4, ?4, 1)
+         ON CONFLICT DO UPDATE SET text = excluded.text, remedy = excluded.remedy, last_at = excluded.last_at,
+         count = count + 1",
+        params![
+            subject,
+            clip(&notice.text, super::WORDS_MAX),
+            clip(&notice.remedy, super::WORDS_MAX),
+            now.as_micros()
+        ],
+    )?;
+    conn.execute(
+        "DELETE FROM notice WHERE subject IN (SELECT subject FROM notice ORDER BY last_at DESC LIMIT -1 OFFSET ?1)",
+        [NOTICES],
+    )?;
+    Ok(!known)
 }
 
 impl Operation for LastSync {

@@ -6,7 +6,7 @@
 use rusqlite::{OptionalExtension, Params, params};
 
 use super::attempt;
-use super::row::desk_scope;
+use super::row::{KEPT, desk_scope};
 use crate::model::{DeliveryState, Fingerprint, Timestamp};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -64,6 +64,7 @@ impl Store {
     /// [`StoreError`]; what was forgotten before it stays forgotten.
     pub async fn prune(&self) -> Result<u64, StoreError> {
         let now = self.shared.clock.now();
+        crate::store::heal::bound_kept(&self.shared.settings, now);
         let before = now.before(self.shared.settings.keep_delivered);
         let (mut forgotten, mut after) = (0, Some(0));
         while let Some(from) = after {
@@ -246,14 +247,20 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
                 tx.count(&desk_scope(&desk), state.as_str(), -1);
             }
         }
-        for sql in [
-            "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
-            "DELETE FROM ticket WHERE alert_id = ?1",
+        for (counter, sql) in [
+            (
+                Some("deliveries"),
+                "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
+            ),
+            (Some("tickets"), "DELETE FROM ticket WHERE alert_id = ?1"),
             // Of schema 1.
-            "DELETE FROM alert_body WHERE alert_id = ?1",
-            "DELETE FROM alert WHERE id = ?1",
+            (None, "DELETE FROM alert_body WHERE alert_id = ?1"),
+            (Some("alerts"), "DELETE FROM alert WHERE id = ?1"),
         ] {
-            tx.conn.prepare_cached(sql)?.execute([id])?;
+            let gone = tx.conn.prepare_cached(sql)?.execute([id])?;
+            if let Some(counter) = counter {
+                tx.count(KEPT, counter, -(gone as i64));
+            }
         }
     }
     tx.memory.index.forget(tx.conn, ids)?;

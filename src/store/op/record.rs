@@ -8,7 +8,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::attempt;
 use super::prune::{Room, room};
-use super::row::{AlertCrc, NewTicket, desk_scope, insert_delivery, insert_ticket, source_scope};
+use super::row::{AlertCrc, KEPT, NewTicket, desk_scope, insert_delivery, insert_ticket, source_scope};
+use super::sound::cursor_crc;
 use crate::model::text::clip;
 use crate::model::{
     Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,
@@ -271,6 +272,7 @@ fn insert_alert(
         ])?;
     let id = tx.conn.last_insert_rowid();
     packer.add(tx.conn, id, &entry.alert)?;
+    tx.count(KEPT, "alerts", 1);
     tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
     Ok(id)
 }
@@ -356,7 +358,9 @@ fn next_generation(
             let gone =
                 tx.conn.prepare_cached("DELETE FROM delivery WHERE ticket_id = ?1")?.execute([ticket])?;
             tx.count(&desk_scope(desk), DeliveryState::Withdrawn.as_str(), -(gone as i64));
+            tx.count(KEPT, "deliveries", -(gone as i64));
             tx.conn.prepare_cached("DELETE FROM ticket WHERE id = ?1")?.execute([ticket])?;
+            tx.count(KEPT, "tickets", -1);
             Ok(Some(Generation(generation)))
         }
         _ => Ok(None),
@@ -424,10 +428,11 @@ fn move_cursors(tx: &Tx<'_>, source_id: i64, record: &Record) -> Result<(), Stor
     for c in &record.cursors {
         tx.conn
             .prepare_cached(
-                "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path, crc)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                  ON CONFLICT DO UPDATE SET head_hash = excluded.head_hash, head_len = excluded.head_len,
-                 offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path",
+                 offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path,
+                 crc = excluded.crc",
             )?
             .execute(params![
                 source_id,
@@ -437,7 +442,8 @@ fn move_cursors(tx: &Tx<'_>, source_id: i64, record: &Record) -> Result<(), Stor
                 c.head_len,
                 c.offset as i64,
                 c.backlog_end as i64,
-                c.path
+                c.path,
+                cursor_crc(source_id, c)
             ])?;
     }
     Ok(())

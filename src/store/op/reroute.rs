@@ -33,7 +33,7 @@ struct Reroute {
 struct Digest(Option<String>);
 
 impl Store {
-    /// Alerts with pending or dead deliveries, by row, after `after`.
+    /// Alerts with pending or dead deliveries, or without any ticket, by row, after `after`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -72,9 +72,11 @@ impl Operation for Page {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Undelivered>, StoreError> {
         let mut select = tx.conn.prepare_cached(
-            "SELECT a.id FROM alert a WHERE a.id > ?1 AND EXISTS (
+            // One without any ticket has lost it: what is stored was wanted by a rule.
+            "SELECT a.id FROM alert a WHERE a.id > ?1 AND (EXISTS (
                SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                WHERE t.alert_id = a.id AND d.state IN ('pending', 'dead'))
+               OR NOT EXISTS (SELECT 1 FROM ticket t WHERE t.alert_id = a.id))
              ORDER BY a.id LIMIT ?2",
         )?;
         let mut rows = select.query(params![self.after, self.limit as i64])?;

@@ -68,7 +68,7 @@ pub(super) struct NewTicket<'a> {
     pub(super) rule: &'a str,
 }
 
-pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, StoreError> {
+pub(super) fn insert_ticket(tx: &mut Tx<'_>, new: &NewTicket<'_>) -> Result<i64, StoreError> {
     let state = TicketState::Opening;
     tx.conn
         .prepare_cached(
@@ -84,6 +84,7 @@ pub(super) fn insert_ticket(tx: &Tx<'_>, new: &NewTicket<'_>) -> Result<i64, Sto
             ticket_crc(new.alert_id, new.route_id, new.generation, state, ""),
             TICKET_FILL
         ])?;
+    tx.count(KEPT, "tickets", 1);
     Ok(tx.conn.last_insert_rowid())
 }
 
@@ -114,8 +115,13 @@ pub(super) fn insert_delivery(
             DELIVERY_FILL
         ])?;
     tx.count(&desk_scope(desk), state.as_str(), 1);
+    tx.count(KEPT, "deliveries", 1);
     Ok(())
 }
+
+/// Scope of the counters of rows that are kept: `alerts`, `tickets`, `deliveries`. They say how many were lost when the
+/// rows themselves cannot be read any more.
+pub(super) const KEPT: &str = "store";
 
 /// The counter of a state. What is claimed counts as pending: the reader counts the few that are claimed, and a claim
 /// moves no counter.

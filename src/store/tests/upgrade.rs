@@ -15,7 +15,9 @@ fn to_schema_1(dir: &std::path::Path, alerts: &[(i64, Alert)]) {
          INSERT INTO tally SELECT scope, 'claimed', 1 FROM tally WHERE name = 'pending';
          INSERT INTO attempt VALUES (1, 1, 7, 8, 'retry', 503, 'later');
          UPDATE delivery SET attempts = 1 WHERE id = 1;
-         PRAGMA user_version = 1",
+         DROP TABLE heal; ALTER TABLE cursor DROP COLUMN crc; DELETE FROM meta WHERE key IN ('schema', 'id');
+         DELETE FROM tally WHERE scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries');
+         PRAGMA application_id = 0; PRAGMA user_version = 1",
     )
     .unwrap();
     for (id, alert) in alerts {

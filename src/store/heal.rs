@@ -1,0 +1,228 @@
+//! Opening the database whatever state it is in. A power cut, a failing card, a person with a hex editor: the agent
+//! starts within seconds, with what can still be read, and says what is missing.
+//!
+//! A file that is damaged is set aside by rename (`swap.rs` says what a power cut leaves of that) and a new one is made
+//! of what can be read of it (`mend.rs`). A file of a newer version is refused and stays as it is, its WAL too. The
+//! structure is checked only after an unclean stop, and only where that is quick: rows carry their own checksums.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::time::Instant;
+
+use super::files::{self, Aside, is_there, with};
+use super::lock::Before;
+use super::schema::{self, Says};
+use super::session::Session;
+use super::swap::{self, Swap};
+use super::{DATABASE, OpenError, Settings, StoreError, backup, mend};
+use crate::model::Timestamp;
+
+/// Larger databases are not checked at start.
+const CHECKED_BYTES: u64 = 256 << 20;
+/// Time for the check. What it has not found by then shows when the rows are read.
+const CHECK: Duration = Duration::from_secs(3);
+/// Time for reading a damaged database. With the check it keeps the start within ten seconds.
+const SALVAGE: Duration = Duration::from_secs(5);
+
+/// Why it could not be opened.
+enum Trouble {
+    /// The file is damaged.
+    Damage(String),
+    /// Anything else.
+    Other(OpenError),
+}
+
+impl From<OpenError> for Trouble {
+    fn from(e: OpenError) -> Self {
+        match damage(&e) {
+            Some(cause) => Self::Damage(cause),
+            None => Self::Other(e),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(e: rusqlite::Error) -> Self {
+        OpenError::from(e).into()
+    }
+}
+
+/// What an error says about the file, if it is the file's fault.
+fn damage(e: &OpenError) -> Option<String> {
+    let sqlite = match e {
+        OpenError::Sqlite(e) => e,
+        OpenError::Migration(e) => match e.as_ref() {
+            rusqlite_migration::Error::RusqliteError { err, .. } => err,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match StoreError::of(sqlite) {
+        StoreError::Damaged(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Opens the database of a locked state directory; heals it first where that is needed.
+pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Result<Session, OpenError> {
+    go_on(settings, now)?;
+    let (mut before, mut last) = (before, String::new());
+    for _ in 0..2 {
+        match try_open(settings, now, before) {
+            Ok(session) => return Ok(session),
+            Err(Trouble::Other(e)) => return Err(e),
+            Err(Trouble::Damage(cause)) => {
+                last.clone_from(&cause);
+                heal(settings, now, &cause)?;
+                before = Before::Clean;
+            }
+        }
+    }
+    Err(OpenError::Heal(StoreError::Damaged(last)))
+}
+
+/// The same while the agent runs, for a session that met damage.
+pub(super) fn reopen(
+    session: Session,
+    settings: &Settings,
+    now: Timestamp,
+    cause: &str,
+) -> Result<Session, OpenError> {
+    session.abandon();
+    heal(settings, now, cause)?;
+    open(settings, now, Before::Clean)
+}
+
+fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Session, Trouble> {
+    let path = settings.dir.join(DATABASE);
+    if let Some(cause) = by_sight(&path, before) {
+        return Err(Trouble::Damage(cause));
+    }
+    let mut version = 0;
+    if is_there(&path) {
+        match schema::probe(&path)? {
+            Says::Damaged(cause) => return Err(Trouble::Damage(cause)),
+            Says::Ours(found) => version = found,
+        }
+        if schema::has_strange_wal(&path) {
+            return Err(Trouble::Damage("its WAL is of another database".to_owned()));
+        }
+        if before != Before::Clean
+            && let Some(cause) = check(&path)?
+        {
+            return Err(Trouble::Damage(cause));
+        }
+    }
+    if (1..schema::VERSION).contains(&version) {
+        backup::before_upgrade(settings, version, now)?;
+    }
+    let conn = schema::open_writer(&path, settings.max_size)?;
+    bound_kept(settings, now);
+    forget_notices(&conn, &settings.dir)?;
+    Ok(Session::new(conn, schema::pages(settings.max_size))?)
+}
+
+/// Kept files count within `[buffer] max_size`: what the database has grown to is not theirs any more.
+pub(super) fn bound_kept(settings: &Settings, now: Timestamp) {
+    let limit = settings.max_size.saturating_sub(room_of(&settings.dir.join(DATABASE)));
+    files::bound(&settings.dir, limit, now);
+}
+
+/// What can be seen without opening it.
+fn by_sight(path: &Path, before: Before) -> Option<String> {
+    let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|m| m.is_file());
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
+    for side in files::SIDES {
+        let path = with(path, side);
+        if is_there(&path) && !is_file(&path) {
+            return Some(format!("{} is not a file", path.display()));
+        }
+    }
+    let has_wal = size(&with(path, "-wal")) > 0;
+    if !is_there(path) {
+        return has_wal.then(|| "its file is gone, only the WAL is there".to_owned());
+    }
+    let was_used = matches!(before, Before::Clean | Before::Used);
+    (size(path) == 0 && (has_wal || was_used)).then(|| "its file is empty".to_owned())
+}
+
+/// The structure, after an unclean stop.
+fn check(path: &Path) -> Result<Option<String>, Trouble> {
+    if room_of(path) > CHECKED_BYTES {
+        return Ok(None);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    schema::keep_wal(&conn)?;
+    schema::set(&conn, "query_only", 1)?;
+    schema::set(&conn, "cell_size_check", 1)?;
+    Ok(schema::complaint(&conn, Instant::now() + CHECK))
+}
+
+fn room_of(path: &Path) -> u64 {
+    files::SIDES.iter().filter_map(|side| std::fs::metadata(with(path, side)).ok()).map(|m| m.len()).sum()
+}
+
+/// Goes on with what the last process could not finish.
+pub(super) fn go_on(settings: &Settings, now: Timestamp) -> Result<(), OpenError> {
+    match Swap::pending(&settings.dir) {
+        Some(swap) => finish(swap, settings, now),
+        None => swap::clear(&settings.dir),
+    }
+}
+
+fn heal(settings: &Settings, now: Timestamp, cause: &str) -> Result<(), OpenError> {
+    tracing::error!("the database is damaged and is made anew: {cause}");
+    finish(Swap::begin(&settings.dir, Aside::Corrupt, cause, now)?, settings, now)
+}
+
+pub(super) fn finish(swap: Swap, settings: &Settings, now: Timestamp) -> Result<(), OpenError> {
+    let dir = &settings.dir;
+    if !swap.is_done() {
+        swap.set_aside()?;
+        if swap.why == Aside::Corrupt {
+            salvage(&swap, settings, now)?;
+        }
+        swap.put_in()?;
+    }
+    swap.end().inspect(|()| tracing::info!(dir = %dir.display(), "the database is in its place"))
+}
+
+fn salvage(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<(), OpenError> {
+    let (kept, new) = (swap.kept(), Swap::new_path(&settings.dir));
+    let damage = mend::Damage { at: now, kept: &kept, kept_as: &swap.kept_as, cause: &swap.cause };
+    let make = |time: Duration| {
+        swap::clear_new(&settings.dir)?;
+        mend::make_anew(&new, &damage, Instant::now() + time)
+    };
+    let healed = make(SALVAGE).or_else(|e| {
+        if !is_full(&e) {
+            return Err(e);
+        }
+        // What is kept of older damage is worth less than what is in this one.
+        for older in files::kept(&settings.dir).iter().filter(|k| k.path != kept) {
+            files::remove(older, "the disk is full, and a damaged database has to be salvaged");
+        }
+        make(SALVAGE).or_else(|e| if is_full(&e) { make(Duration::ZERO) } else { Err(e) })
+    })?;
+    tracing::error!(kept = %kept.display(), "{}", healed.text());
+    Ok(())
+}
+
+fn is_full(e: &OpenError) -> bool {
+    matches!(e, OpenError::Sqlite(e) if e.sqlite_error_code() == Some(ErrorCode::DiskFull))
+}
+
+/// Takes away what is said about kept files that are not there any more.
+fn forget_notices(conn: &Connection, dir: &Path) -> rusqlite::Result<()> {
+    let mut select = conn.prepare("SELECT subject FROM notice WHERE subject GLOB ?1 || '*'")?;
+    let subjects: Vec<String> = select.query_map([mend::SUBJECT], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    for subject in subjects {
+        if subject.strip_prefix(mend::SUBJECT).is_some_and(|name| !is_there(&dir.join(name))) {
+            conn.execute("DELETE FROM notice WHERE subject = ?1", [subject])?;
+        }
+    }
+    Ok(())
+}

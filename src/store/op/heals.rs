@@ -1,0 +1,149 @@
+//! A database was found damaged and made anew: the record of it, the deliveries that are made again, and whether the
+//! alert about it has gone through the rules yet.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+
+use super::row::delivery_crc;
+use crate::model::{DeliveryState, Payload, Timestamp};
+use crate::store::rows::HealRow;
+use crate::store::session::Tx;
+use crate::store::writer::Operation;
+use crate::store::{Store, StoreError};
+
+/// Rows of one table after a healing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealCount {
+    /// Rows that came over.
+    pub salvaged: u64,
+    /// Rows that were there and did not.
+    pub lost: u64,
+    /// Lost rows that could be made again from others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub made_again: u64,
+    /// More may have been lost: what would say how many could not be read.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub at_least: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+/// Rows by table.
+pub type HealCounts = BTreeMap<String, HealCount>;
+
+/// Healings that are kept.
+const KEPT: i64 = 20;
+
+struct Untold;
+
+struct Told(Vec<i64>);
+
+impl Store {
+    /// Healings that no alert was made of yet, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn untold_heals(&self) -> Result<Vec<(i64, HealRow)>, StoreError> {
+        self.call(Untold).await
+    }
+
+    /// Their alerts went through the rules.
+    ///
+    /// # Errors
+    /// [`StoreError`]; they are told once more then, as the same finding.
+    pub async fn heals_told(&self, ids: Vec<i64>) -> Result<(), StoreError> {
+        self.call(Told(ids)).await
+    }
+}
+
+const SELECT: &str = "SELECT at, kept_as, cause, counts, rewound, id FROM heal";
+
+fn heal(row: &rusqlite::Row<'_>) -> rusqlite::Result<HealRow> {
+    Ok(HealRow {
+        at: Timestamp::from_micros(row.get(0)?),
+        kept_as: row.get(1)?,
+        cause: row.get(2)?,
+        // Written by us; a damaged one says nothing.
+        counts: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+        rewound: row.get(4)?,
+    })
+}
+
+impl Operation for Untold {
+    type Output = Vec<(i64, HealRow)>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError> {
+        let mut select = tx.conn.prepare(&format!("{SELECT} WHERE told = 0 ORDER BY id"))?;
+        let rows = select.query_map([], |row| Ok((row.get(5)?, heal(row)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Operation for Told {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let mut update = tx.conn.prepare_cached("UPDATE heal SET told = 1 WHERE id = ?1")?;
+        self.0.iter().try_for_each(|id| update.execute([id]).map(|_| ()))?;
+        Ok(())
+    }
+}
+
+/// The last healings, newest first; none where the schema is older.
+pub(in crate::store) fn heals(conn: &Connection) -> rusqlite::Result<Vec<HealRow>> {
+    let Ok(mut select) = conn.prepare(&format!("{SELECT} ORDER BY id DESC LIMIT ?1")) else {
+        return Ok(Vec::new());
+    };
+    select.query_map([KEPT], heal)?.collect()
+}
+
+/// Writes the record of a healing.
+pub(in crate::store) fn note(conn: &Connection, heal: &HealRow) -> Result<(), StoreError> {
+    let counts = serde_json::to_string(&heal.counts).map_err(|e| StoreError::Refused(e.to_string()))?;
+    conn.execute(
+        "INSERT INTO heal (at, kept_as, cause, counts, rewound) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![heal.at.as_micros(), heal.kept_as, heal.cause, counts, heal.rewound],
+    )?;
+    conn.execute("DELETE FROM heal WHERE id <= (SELECT max(id) FROM heal) - ?1", [KEPT])?;
+    Ok(())
+}
+
+/// A ticket that is still to be opened and has no delivery any more gets one, doubtful. Gives how many.
+pub(in crate::store) fn deliver_again(conn: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
+    let mut select = conn.prepare(
+        "SELECT t.id, r.desk_id, t.route_id, a.severity FROM ticket t
+         JOIN route r ON r.id = t.route_id JOIN alert a ON a.id = t.alert_id
+         WHERE t.state = 'opening' AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.ticket_id = t.id)",
+    )?;
+    let orphans: Vec<(i64, i64, i64, i64)> = select
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?
+        .collect::<Result<_, _>>()?;
+    let state = DeliveryState::Pending;
+    for (ticket, desk, route, severity) in &orphans {
+        conn.prepare_cached(
+            "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at,
+             doubtful, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8)",
+        )?
+        .execute(params![
+            Payload::OpenTicket.as_str(),
+            ticket,
+            desk,
+            route,
+            state.as_str(),
+            severity,
+            now.as_micros(),
+            delivery_crc(*ticket, *desk, state, *severity, 0)
+        ])?;
+    }
+    Ok(orphans.len() as u64)
+}

@@ -10,7 +10,6 @@ import collections
 import concurrent.futures
 import multiprocessing
 import os
-import pathlib
 import random
 import shutil
 import sys
@@ -312,7 +311,8 @@ def fail(wrong, directory, seed):
     for recording, event, number, texts in wrong[:10]:
         print(f"{recording.name} after event {event}, image {number}: {'; '.join(texts)}", file=sys.stderr)
         base = recording.name.partition("@")[0]
-        print(f"again:  SEED={seed} tests/images.sh --recording {directory / base} --image {event}:{number}", file=sys.stderr)
+        print(f"again:  SEED={seed} tests/images.sh --recording {directory / base} --image {event}:{number}",
+              file=sys.stderr)
     raise scene.Failed(f"{len(wrong)} images are not what they must be")
 
 
@@ -359,10 +359,10 @@ def main():
                 print(f"FAILED: {e}\nall again:  SEED={budget.seed} IMAGES={budget.images} tests/images.sh", file=sys.stderr)
                 raise
     seeds = f"seed {seed}" + (f" to {seed + rounds - 1}" if rounds > 1 else "")
-    print(f"F3: {sums['images']} power-cut images ({sums['different']} different) of {sums['events']} events, otrelay started on "
-          f"{sums['starts']} of them: none lost, none doubled, none damaged; {seeds}, {sums['seconds']} s")
-    print(f"F4: {sums['again']} images of {sums['recoveries']} recoveries ({sums['again different']} different): none lost, none "
-          f"doubled, none damaged; {seeds}, {sums['again seconds']} s", flush=True)
+    print(f"F3: {sums['images']} power-cut images ({sums['different']} different) of {sums['events']} events, otrelay "
+          f"started on {sums['starts']} of them: none lost, none doubled, none damaged; {seeds}, {sums['seconds']} s")
+    print(f"F4: {sums['again']} images of {sums['recoveries']} recoveries ({sums['again different']} different): none "
+          f"lost, none doubled, none damaged; {seeds}, {sums['again seconds']} s", flush=True)
 
 
 def run(recordings, budget, directory, scratch):
@@ -379,8 +379,8 @@ def run(recordings, budget, directory, scratch):
     print(f"  seed {budget.seed}: {images} images, {budget.restarts} starts, {again_images} images of recoveries: all right",
           flush=True)
     return collections.Counter({
-        "images": images, "different": different, "events": sum(len(r.events) for r in recordings), "starts": budget.restarts,
-        "seconds": round(middle - began), "again": again_images, "again different": again_different,
+        "images": images, "different": different, "events": sum(len(r.events) for r in recordings),
+        "starts": budget.restarts, "seconds": round(middle - began), "again": again_images, "again different": again_different,
         "recoveries": len(recoveries), "again seconds": round(time.monotonic() - middle)})
 
 

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 
+import cases
 import database
 import disk
 import scene
@@ -53,7 +54,7 @@ class Recorder:
         path = self.directory / f"trace-{len(self.traces)}"
         self.traces.append(path.name)
         self.process = self.agent.serve(before=["strace", *trace.OPTIONS, "-o", str(path)])
-        self.pid = scene.child(self.process)
+        self.pid = cases.child(self.process)
 
     def stop(self, how):
         if self.pid:
@@ -78,7 +79,7 @@ class Recorder:
     def close(self):
         self.over.set()
         if self.process and self.process.poll() is None:
-            self.pid = scene.child(self.process)
+            self.pid = cases.child(self.process)
             self.stop(signal.SIGKILL)
         self.simulator.stop()
 
@@ -95,7 +96,8 @@ class Recorder:
     def save(self):
         (self.directory / "recording.json").write_text(json.dumps({
             "name": self.name, "seed": self.seed, "agent": self.agent.name, "more": self.more,
-            "written": sorted(self.feeder.written), "traces": self.traces, "promises": self.promises, "truncated": "copytruncate" in self.feeder.rotations}))
+            "written": sorted(self.feeder.written), "traces": self.traces, "promises": self.promises,
+            "truncated": "copytruncate" in self.feeder.rotations}))
         return Recording(self.directory)
 
 

@@ -53,7 +53,8 @@ def python(script):
 def run(script, size):
     """Runs a script with its output shown as it comes. Gives its exit code, what it said, and the seconds."""
     began, said = time.monotonic(), []
-    command = [str(shell)] if (shell := scene.ROOT / f"tests/{script}.sh").exists() else [sys.executable, str(python(script))]
+    shell = scene.ROOT / f"tests/{script}.sh"
+    command = [str(shell)] if shell.exists() else [sys.executable, str(python(script))]
     with subprocess.Popen(command, env={**size, **os.environ}, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             print(line, end="", flush=True)

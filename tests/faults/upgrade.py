@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import sys
 
+import cases
 import database
 import scene
 
@@ -155,10 +156,10 @@ def main():
     scene.binary()
     old = " by the previous version" if PREVIOUS else "; OTRELAY_PREVIOUS names no previous version, nothing was migrated"
     labels = ["newer", "newer with WAL", *(points() if PREVIOUS and shutil.which("strace") else [])]
-    scene.suite("F12", "upgrade", labels, lambda c, l: (newer if l.startswith("newer") else killed)(c, l),
+    cases.run("F12", "upgrade", labels, lambda c, l: (newer if l.startswith("newer") else killed)(c, l),
                 lambda r: count(r) + ("" if PREVIOUS else old))
     if PREVIOUS:
-        scene.suite("F33", "upgrade", ["forth", "half delivered", "back", "back with the copy"], forth, count)
+        cases.run("F33", "upgrade", ["forth", "half delivered", "back", "back with the copy"], forth, count)
     else:
         print("F33: not run: OTRELAY_PREVIOUS names no program of the previous version")
 

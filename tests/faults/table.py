@@ -76,8 +76,8 @@ def write_report(found):
     order = sorted(kept, key=lambda fault: int(fault.split()[0][1:]))
     REPORT.write_text(f"""# Faults: the long run
 
-Written by `tests/faults.sh --long`; each row says with which program it was made: version, commit, first half of its
-SHA-256. What the faults are stands in the headers of `tests/faults/*.py`. The same seed repeats the same choices; what the
+Written by `tests/faults.sh --long`; each row says with which program it was made: version, commit of the tree, first 16
+digits of its SHA-256. What the faults are stands in the headers of `tests/faults/*.py`. The same seed repeats the same choices; what the
 machine does in between may differ. "None lost": each alert that was acknowledged is there. "None doubled": no alert has
 two tickets.
 

@@ -44,7 +44,8 @@ def refused(case):
     what it refuses into the database, which loses nothing.)"""
     before = digests(case.agent)
     code = case.agent.start("run", "--once").wait(timeout=60)
-    if code in (scene.OK, scene.TRY_LATER):
+    if code in (scene.OK, scene.TRY_LATER) or case.agent.program == PREVIOUS and code == scene.FAILURE:
+        # Not migrated yet; with dead letters it says 1.
         return False
     if code != scene.CONFIG:
         raise scene.Failed(f"a newer database is refused with {code}")

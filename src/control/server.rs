@@ -61,6 +61,16 @@ pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// What is known beside the store: of the relay's progress, and of the service itself.
+pub fn live(progress: &Progress, mut concerns: Vec<Attention>) -> Live {
+    concerns.extend(progress.clock.map(|at| Attention {
+        what: format!("the clock says {at}, before this version was released: alerts are kept, nothing is sent"),
+        remedy: "set the clock of this machine (timedatectl; a time server it can reach); sending then begins by itself"
+            .to_owned(),
+    }));
+    Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns }
+}
+
 impl Control {
     /// Answers until `stop`.
     pub async fn run(self, listener: UnixListener, path: PathBuf, stop: CancellationToken) {
@@ -160,7 +170,7 @@ impl Control {
         let live = {
             let progress = self.progress.borrow();
             let concerns = self.concerns.borrow().clone();
-            Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns }
+            live(&progress, concerns)
         };
         let read = move || -> Result<serde_json::Value, String> {
             let reader = Reader::open(&dir).map_err(|e| e.to_string())?;

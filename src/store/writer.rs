@@ -8,6 +8,7 @@
 //! paused time works.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub(super) struct Shared {
     pub(super) clock: SharedClock,
     /// How often the database was made anew since it was opened.
     healed: watch::Sender<u64>,
+    /// Whether it is being made anew: the writer answers nobody meanwhile, and that is no hang.
+    healing: AtomicBool,
     /// Why the writer ended before its time.
     failed: OnceLock<StoreError>,
 }
@@ -96,7 +99,8 @@ impl Store {
         super::owner::hand_over(&settings.dir);
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (healed, _) = watch::channel(0);
-        let shared = Arc::new(Shared { settings: settings.clone(), clock, healed, failed: OnceLock::new() });
+        let (settings, healing, failed) = (settings.clone(), AtomicBool::new(false), OnceLock::new());
+        let shared = Arc::new(Shared { settings, clock, healed, healing, failed });
         let store = Self { jobs: sender, shared: Arc::clone(&shared) };
         Ok((store, Writer { jobs: receiver, session, shared, lock, heals: Vec::new() }))
     }
@@ -104,6 +108,11 @@ impl Store {
     /// Changes each time that the database was made anew while the agent runs.
     pub fn healed(&self) -> watch::Receiver<u64> {
         self.shared.healed.subscribe()
+    }
+
+    /// Whether the database is being made anew at this moment.
+    pub fn is_healing(&self) -> bool {
+        self.shared.healing.load(Ordering::Relaxed)
     }
 
     /// Whether an agent runs on this state directory.
@@ -207,7 +216,10 @@ async fn make_anew(
     }
     let own = Arc::clone(shared);
     let work = move || heal::reopen(session, &own.settings, own.clock.now(), &cause);
-    let opened = tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Refused(e.to_string()))?;
+    shared.healing.store(true, Ordering::Relaxed);
+    let opened = tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Refused(e.to_string()));
+    shared.healing.store(false, Ordering::Relaxed);
+    let opened = opened?;
     let session = opened.map_err(|e| StoreError::Disk(format!("{e}")))?;
     restrict(&shared.settings.dir.join(DATABASE)).map_err(|e| StoreError::Disk(e.to_string()))?;
     shared.healed.send_modify(|n| *n += 1);

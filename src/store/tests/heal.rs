@@ -100,9 +100,7 @@ fn adds_up(bench: &Bench, before: [u64; 3]) {
 
 #[tokio::test]
 async fn each_bad_page_costs_only_what_was_on_it() {
-    for table in
-        ["alert", "body_pack", "ticket", "delivery", "source", "desk", "route", "cursor", "tally"]
-    {
+    for table in ["alert", "body_pack", "ticket", "delivery", "source", "desk", "route", "cursor", "tally"] {
         let (dir, path) = closed(filled(300).await).await;
         let page = leaves(&path, table)[0];
         overwrite(&path, page * 4096, &[0; 4096]);

@@ -130,8 +130,10 @@ class Restart:
 
     def send(self):
         posts, dice = self.promised.posts, random.Random(self.rng.random())
+        # What was sent before the first trace has been answered.
+        answered = len(self.recording.promised.posts)
         for n, (key, body) in enumerate(posts):
-            last = n >= len(posts) - IN_FLIGHT
+            last = n >= max(answered, len(posts) - IN_FLIGHT)
             if last and key not in self.found.delivered and dice.random() < 0.5:
                 continue
             self.simulator.put(body)
@@ -150,9 +152,13 @@ class Restart:
         aside = [p.name for p in self.agent.state.iterdir() if ".corrupt-" in p.name]
         if aside and not self.recording.name.startswith(HEAL):
             raise scene.Failed(f"a power cut was taken for damage: {aside}")
-        after = database.judge(self.agent.state, self.promised)
-        if after.wrong:
-            raise scene.Failed(f"after the restart: {'; '.join(after.wrong)}")
+        healing = self.recording.name.startswith(HEAL)
+        after = database.judge(self.agent.state, database.Promised() if healing else self.promised).wrong
+        if healing:
+            # Deliveries that were done with are not salvaged from a page that is gone, nor counters of them.
+            after = [text for text in after if database.OPEN not in text and "counted" not in text]
+        if after:
+            raise scene.Failed(f"after the restart: {'; '.join(after)}")
         return path
 
     def close(self):

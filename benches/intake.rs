@@ -108,7 +108,7 @@ fn take_in(eve: &Path, state: &Path, alerts: u64) -> Cost {
             store.clone(),
             rules,
             Arc::clone(&clock),
-            intake::Settings { backfill: Backfill::All },
+            intake::Settings { backfill: Backfill::All, agent: "bench".to_owned() },
         );
         let tail = Tail::new(tail_settings(eve), clock);
         let (send, receive) = mpsc::channel(BATCHES);

@@ -26,7 +26,7 @@ use crate::servicenow::{ServiceNow, SetupError, default_fields};
 use crate::source::tail::{self, Tail};
 use crate::source::{Batch, Reading, Source, SourceError};
 use crate::store::op::cursors::Remembered;
-use crate::store::{OpenError, Store, StoreError, Writer};
+use crate::store::{OpenError, Overview, Store, StoreError, Writer};
 
 /// Batches between sources and intake. Each may hold a thousand alerts, so few.
 const BATCHES: usize = 2;
@@ -34,6 +34,8 @@ const BATCHES: usize = 2;
 const GRACE: Duration = Duration::from_secs(20);
 /// Between two looks for what may be forgotten. Nothing is written when there is nothing.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
+/// `--once` looks so often whether the intake waits for room: longer than the intake waits before it looks again.
+const TURN: Duration = Duration::from_secs(6);
 /// `--once` waits so long for what failed to become due again.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -154,29 +156,61 @@ pub fn socket(state_dir: &Path, runtime_dir: Option<&Path>) -> PathBuf {
 /// What ended, and how.
 type Ended = (&'static str, Result<(), AppError>);
 
-/// `run --once`: takes in what the file sources hold, then syncs.
+/// `run --once`: takes in what the file sources hold, then syncs; where a full buffer or disk stops the taking in,
+/// by turns, as long as that gets anywhere. Gives what came of it and how things are then.
 ///
 /// # Errors
-/// [`AppError`].
+/// [`AppError`]; one of the store that is passing when neither got anywhere any more.
 pub async fn once(
     config: Config,
     clock: SharedClock,
     watch: impl FnOnce(watch::Receiver<Progress>),
     stop: CancellationToken,
-) -> Result<Report, AppError> {
+) -> Result<(Report, Overview), AppError> {
     let blueprint = Blueprint::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
     let mut stages = Stages::begin(writer);
     let intake = blueprint.intake(&config, &store, &clock);
     intake.apply_rules().await?;
     stages.sources(&config, &store, Reading::Once, &clock, intake, &Pulses::default()).await?;
-    stages.drain(&stop).await?;
-    let relay = blueprint.relay(&config, store, clock);
+    let relay = blueprint.relay(&config, store.clone(), clock);
     watch(relay.progress());
-    let report = relay.run_once(PATIENCE, &stop).await?;
-    drop(relay);
+    let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
+    report.add(relay.run_once(PATIENCE, &stop).await?);
+    let reader = store.reader()?;
+    let overview = reader.overview()?;
+    drop((reader, relay, store));
     stages.close().await?;
-    Ok(report)
+    Ok((report, overview))
+}
+
+/// Waits until the sources and the intake have ended; while they wait for room, the relay makes some.
+async fn by_turns(
+    stages: &mut Stages,
+    store: &Store,
+    relay: &Relay<ServiceNow>,
+    stop: &CancellationToken,
+) -> Result<Report, AppError> {
+    let end = stages.stop_sources.clone();
+    let drain = stages.drain(stop);
+    tokio::pin!(drain);
+    let mut report = Report::default();
+    loop {
+        tokio::select! {
+            drained = &mut drain => return drained.map(|()| report),
+            () = tokio::time::sleep(TURN) => {}
+        }
+        if !store.is_refusing() || end.is_cancelled() {
+            continue;
+        }
+        let more = relay.run_once(PATIENCE, stop).await?;
+        let got_on = more.delivered() > 0;
+        report.add(more);
+        if !got_on && store.is_refusing() {
+            report.waiting.extend(store.conditions().into_iter().map(|c| c.what));
+            end.cancel();
+        }
+    }
 }
 
 /// `otrelay sync` where no service runs: only the pushing.

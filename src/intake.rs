@@ -52,6 +52,8 @@ const TOGETHER: usize = 2;
 const SAMPLES: usize = 4;
 /// Wait before a full store is tried again.
 const FULL_WAIT: Duration = Duration::from_secs(5);
+/// Bytes that an alert takes in the store besides its texts.
+const ROW: usize = 256;
 /// Alerts in one step when changed rules are applied to what is undelivered.
 const PAGE: usize = 200;
 
@@ -160,11 +162,16 @@ impl Intake {
         Sighting { alert, fingerprint, backlog: false }
     }
 
-    /// Commits records in their order. What does not fit even after room was made is committed in parts.
+    /// Commits records in their order. What is too large for one transaction, or does not fit even after room was made is committed in parts.
     async fn commit(&self, records: Arc<[Record]>, stop: &CancellationToken) -> Result<(), StoreError> {
         let mut parts = vec![records];
         while let Some(part) = parts.pop() {
-            if let Some((first, second)) = self.commit_part(part, stop).await? {
+            let too_large = weight(&part) > self.store.part_max();
+            let split = match halves(&part).filter(|_| too_large) {
+                None => self.commit_part(part, stop).await?,
+                split => split,
+            };
+            if let Some((first, second)) = split {
                 parts.push(second);
                 parts.push(first);
             }
@@ -197,15 +204,21 @@ impl Intake {
                         } else if let Some(halves) = halves(&part) {
                             return Ok(Some(halves));
                         }
-                        // A single alert does not fit though the buffer is not tight: the disk is full. Giving
-                        // anything up would not help; the file is the buffer until there is room.
                     }
                     if matches!(e, StoreError::Healing(_)) && !std::mem::replace(&mut healed, true) {
                         // By now it is whole again, or the next answer says why not.
                         continue;
                     }
-                    if !told {
-                        tracing::error!("nothing more is taken in for now, it is tried again: {e}");
+                    // What is settled is only history; without it there may be space.
+                    if matches!(e, StoreError::DiskFull(_))
+                        && tell(self.store.make_room().await?) != Made::default()
+                    {
+                        continue;
+                    }
+                    // The disk is full: giving anything up would not help; the file is the buffer until there is
+                    // room. The store has said so.
+                    if !told && !self.store.is_refusing() {
+                        tracing::error!("nothing more is taken in until there is room: {e}");
                         told = true;
                     }
                     self.wait(stop).await;
@@ -217,15 +230,8 @@ impl Intake {
 
     /// Makes room by the policy; where the policy makes none, waits until the relay has.
     async fn until_room(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let mut told = false;
         tell(self.store.make_room().await?);
         while self.store.room().await?.is_tight() && !stop.is_cancelled() {
-            if !told {
-                tracing::error!(
-                    "the buffer is nine tenths full; nothing more is taken in until there is room"
-                );
-                told = true;
-            }
             self.wait(stop).await;
             tell(self.store.make_room().await?);
         }
@@ -333,6 +339,12 @@ fn tell(made: Made) -> Made {
 }
 
 type Halves = (Arc<[Record]>, Arc<[Record]>);
+
+/// Bytes that records take in the store, about.
+fn weight(records: &[Record]) -> u64 {
+    let row = |e: &Entry| e.alert.raw.len() + e.alert.message.len() + e.alert.title.len() + ROW;
+    records.iter().flat_map(|record| &record.entries).map(row).sum::<usize>() as u64
+}
 
 /// Two parts in their order; the cursors go with the last one, so that a power cut between them only reads again what
 /// is then known already. `None`: a single alert.

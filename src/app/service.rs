@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 use super::{AppError, Blueprint, Stages, housekeeping};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
-use crate::control::server::{Control, listen};
+use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
 use crate::intake::Intake;
 use crate::model::text::clip;
 use crate::pulse::{Pulse, Pulses};
 use crate::relay::{Ask, Progress};
 use crate::source::Reading;
-use crate::status::{Attention, Keeper, Live, Notifier};
+use crate::status::{Attention, Keeper, Notifier};
 use crate::store::{Reader, Store, StoreError, Writer};
 
 /// Questions that may wait for the relay.
@@ -67,8 +67,14 @@ pub struct Surroundings {
 pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError> {
     let blueprint = Blueprint::of(&config, &around.clock)?;
     let (store, writer) = open(&config, &around).await?;
-    let listener =
-        listen(&around.socket).map_err(|source| AppError::Socket { path: around.socket.clone(), source })?;
+    let listener = match listen(&around.socket) {
+        Err(e) if is_passing(&e) => {
+            let socket = around.socket.display();
+            tracing::warn!("no command can ask this service before {socket} can be written: {e}");
+            None
+        }
+        other => Some(other.map_err(|source| AppError::Socket { path: around.socket.clone(), source })?),
+    };
     let mut stages = Stages::begin(writer);
     let (ask, asked) = mpsc::channel(QUESTIONS);
     let mut service = Service::new(config, store, around, asked);
@@ -126,11 +132,15 @@ impl Service {
     }
 
     /// Starts what outlives a reload.
-    fn surround(&self, stages: &mut Stages, listener: tokio::net::UnixListener, ask: mpsc::Sender<Ask>) {
+    fn surround(
+        &self,
+        stages: &mut Stages,
+        listener: Option<tokio::net::UnixListener>,
+        ask: mpsc::Sender<Ask>,
+    ) {
         let stop = &stages.stop_around;
         let control = Control {
             agent: self.config.agent.name.clone(),
-            dir: self.config.store.dir.clone(),
             store: self.store.clone(),
             relay: ask,
             progress: self.progress.subscribe(),
@@ -139,7 +149,13 @@ impl Service {
         };
         let (socket, token) = (self.around.socket.clone(), stop.clone());
         stages.around.spawn(async move {
-            control.run(listener, socket, token).await;
+            let listener = match listener {
+                None => listen_patiently(&socket, &token).await,
+                listener => listener,
+            };
+            if let Some(listener) = listener {
+                control.run(listener, socket, token).await;
+            }
             ("control socket", Ok(()))
         });
         let token = stop.clone();
@@ -159,7 +175,7 @@ impl Service {
         };
         let (store, progress, token) = (self.store.clone(), self.progress.subscribe(), stop.clone());
         stages.around.spawn(async move {
-            keeper.run(store, progress, live, token).await;
+            keeper.run(store, progress, |progress| live(progress, Vec::new()), token).await;
             ("keeper", Ok(()))
         });
     }
@@ -322,10 +338,6 @@ async fn opened(sources: Vec<Pulse>) {
     if tokio::time::timeout(READY_WITHIN, all).await.is_err() {
         tracing::warn!("not every source could be opened yet; the others run");
     }
-}
-
-fn live(progress: &Progress) -> Live {
-    Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns: Vec::new() }
 }
 
 /// What cannot change while the store is open, and was changed.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::{CliError, Terminal, clock, runtime};
 use crate::app;
 use crate::config::{self, Config, ConfigError, Purpose};
-use crate::control::client::{AskError, ask};
+use crate::control::client::{AskError, ask, is_there};
 use crate::control::{self, Question};
 use crate::rules::template::check_template;
 use crate::store::{Reader, Store};
@@ -22,7 +22,7 @@ pub(super) struct Asker {
     /// The state directory.
     pub(super) dir: PathBuf,
     pub(super) socket: PathBuf,
-    /// Whether an agent holds the state directory.
+    /// Whether an agent holds the state directory, or listens.
     pub(super) running: bool,
 }
 
@@ -35,9 +35,10 @@ impl Asker {
             // Somebody edits it: the service runs on with the old one, and knows what is wrong with the new.
             Err(_) => config::whereabouts(&terminal.environment),
         };
-        let running = Store::is_running(&dir);
-        let config = if running { config } else { Ok(config?) };
         let socket = find_socket(&dir, runtime_dir(terminal).as_deref(), SERVICE);
+        // In a state directory that could never be written there is no lock, but maybe an ear.
+        let running = Store::is_running(&dir) || is_there(&socket);
+        let config = if running { config } else { Ok(config?) };
         Ok(Self { config, dir, socket, running })
     }
 

@@ -88,7 +88,7 @@ async fn demo(
     let store_dir = config.store.dir.clone();
     let bar = progress_bar();
     let watch = |progress| follow(&bar, progress);
-    let first = app::once(config.clone(), clock(), watch, stop.clone()).await?;
+    let (first, _) = app::once(config.clone(), clock(), watch, stop.clone()).await?;
     bar.finish_and_clear();
     let requests = simulator.requests();
     let lost = simulator.faults_fired();

@@ -19,7 +19,7 @@ use crate::config::{Environment, Purpose};
 use crate::relay::{Progress, Report};
 use crate::rules::template::check_template;
 use crate::status::Notifier;
-use crate::store::Reader;
+use crate::store::Overview;
 
 /// Arguments of `otrelay run`.
 #[derive(Args, Clone, Debug)]
@@ -34,14 +34,13 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load(terminal)?;
     let stop = CancellationToken::new();
     if args.once {
-        let dir = config.store.dir.clone();
         let bar = progress_bar();
-        let report = runtime()?.block_on(async {
+        let (report, overview) = runtime()?.block_on(async {
             let watch = |progress| follow(&bar, progress);
             with_signals(stop.clone(), app::once(config, clock(), watch, stop)).await
         })?;
         bar.finish_and_clear();
-        return account(&report, &Reader::open(&dir)?, terminal);
+        return account(&report, &overview, terminal);
     }
     let runtime = runtime()?;
     let socket = app::socket(&config.store.dir, runtime_dir(terminal).as_deref());
@@ -110,8 +109,7 @@ fn watchdog(environment: &Environment) -> Option<Duration> {
 }
 
 /// What is left decides the exit code.
-fn account(report: &Report, reader: &Reader, terminal: &mut Terminal<'_>) -> Outcome {
-    let overview = reader.overview()?;
+fn account(report: &Report, overview: &Overview, terminal: &mut Terminal<'_>) -> Outcome {
     writeln!(
         terminal.err,
         "{} ticket{} created, {} found there already, {} waiting, {} dead",

@@ -36,6 +36,11 @@ pub enum AskError {
 /// Longest answer in bytes.
 const ANSWER_MAX: u64 = 64 << 20;
 
+/// Whether somebody listens there.
+pub fn is_there(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
+
 /// Asks; blocks until the answer is there. A sync may take as long as its sends, so that wait is long.
 ///
 /// # Errors

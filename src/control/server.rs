@@ -16,8 +16,8 @@ use super::{Answer, QUESTION_MAX, Question, answer};
 use crate::clock::SharedClock;
 use crate::relay::{Ask, Progress};
 use crate::status::{Attention, Live, Status};
+use crate::store::Store;
 use crate::store::op::dead::Verdict;
-use crate::store::{Reader, Store};
 
 /// Callers that are served at the same time.
 const AT_ONCE: usize = 16;
@@ -25,6 +25,8 @@ const AT_ONCE: usize = 16;
 const TO_END: Duration = Duration::from_secs(15);
 /// Callers of those that may wait for the relay: a sync can take long, and the others have to be answered meanwhile.
 const WAITING: usize = 8;
+/// Between two tries to open the socket in a directory that cannot be written.
+const TO_LISTEN: Duration = Duration::from_secs(15);
 /// Time for a caller to ask.
 const TO_ASK: Duration = Duration::from_secs(5);
 
@@ -33,8 +35,6 @@ const TO_ASK: Duration = Duration::from_secs(5);
 pub struct Control {
     /// `[agent] name`.
     pub agent: String,
-    /// The state directory.
-    pub dir: PathBuf,
     /// For what changes deliveries.
     pub store: Store,
     /// For syncs.
@@ -59,6 +59,35 @@ pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// What is known beside the store: of the relay's progress, and of the service itself.
+pub fn live(progress: &Progress, mut concerns: Vec<Attention>) -> Live {
+    concerns.extend(progress.clock.map(|at| Attention {
+        what: format!("the clock says {at}, before this version was released: alerts are kept, nothing is sent"),
+        remedy: "set the clock of this machine (timedatectl; a time server it can reach); sending then begins by itself"
+            .to_owned(),
+    }));
+    Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns, ..Live::default() }
+}
+
+/// Opens the socket when its directory can be written; `None` when it has to stop before.
+pub async fn listen_patiently(path: &Path, stop: &CancellationToken) -> Option<UnixListener> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(TO_LISTEN) => {}
+        }
+        if let Ok(listener) = listen(path) {
+            return Some(listener);
+        }
+    }
+}
+
+/// Whether a directory cannot be written now, and nothing else is wrong.
+pub fn is_passing(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(e.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }
 
 impl Control {
@@ -155,15 +184,15 @@ impl Control {
             }
             return serde_json::to_value(judged).map_err(|e| e.to_string());
         }
-        let dir = self.dir.clone();
         let (agent, now) = (self.agent.clone(), self.clock.now());
         let live = {
             let progress = self.progress.borrow();
             let concerns = self.concerns.borrow().clone();
-            Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns }
+            Live { conditions: self.store.conditions(), ..live(&progress, concerns) }
         };
+        let store = self.store.clone();
         let read = move || -> Result<serde_json::Value, String> {
-            let reader = Reader::open(&dir).map_err(|e| e.to_string())?;
+            let reader = store.reader().map_err(|e| e.to_string())?;
             if matches!(question, Question::Status) {
                 let overview = reader.overview().map_err(|e| e.to_string())?;
                 let status = Status::new(&agent, now, overview, Some(live));

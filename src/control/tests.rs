@@ -50,7 +50,6 @@ impl Bench {
         let (_, progress) = watch::channel(Progress::default());
         let control = Control {
             agent: "a".to_owned(),
-            dir: dir.path().to_owned(),
             store,
             relay,
             progress,

@@ -9,10 +9,13 @@ mod keeper;
 mod sd_notify;
 mod watchdog;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
-use crate::store::Overview;
+use crate::store::{Condition, Overview};
 
 pub use keeper::Keeper;
 pub use sd_notify::Notifier;
@@ -56,6 +59,8 @@ pub struct Live {
     pub syncing: bool,
     /// When the next one is due.
     pub next_sync_at: Option<Timestamp>,
+    /// What is the case with the store now.
+    pub conditions: Vec<Condition>,
     /// What is wrong with the service itself and in no store: a refused reload, a wrong clock.
     pub concerns: Vec<Attention>,
 }
@@ -72,7 +77,7 @@ impl Status {
             syncing: live.syncing,
             now,
             next_sync_at: live.next_sync_at,
-            attention: live.concerns.into_iter().chain(attention(&overview, now)).collect(),
+            attention: live.concerns.into_iter().chain(attention(&overview, &live.conditions, now)).collect(),
             overview,
         }
     }
@@ -111,9 +116,24 @@ fn minute(at: Timestamp) -> String {
     at.servicenow().get(11..16).unwrap_or_default().to_owned()
 }
 
-fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
+/// How far this machine's clock may be behind what it showed before: daylight saving done wrong, a restored image.
+const SET_BACK: Duration = Duration::from_hours(24);
+
+fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Attention> {
     let mut all = Vec::new();
     let mut add = |what: String, remedy: &str| all.push(Attention { what, remedy: remedy.to_owned() });
+    for condition in conditions {
+        add(condition.what.clone(), &condition.remedy);
+    }
+    let read = o.sources.iter().map(|source| source.last_read_at);
+    let latest = read.chain(o.last_sync.as_ref().map(|sync| sync.started_at)).max();
+    if let Some(latest) = latest.filter(|latest| latest.since(now) > SET_BACK) {
+        add(
+            format!("the clock says {} UTC, and was at {} UTC before", now.servicenow(), latest.servicenow()),
+            "set the clock of this machine (timedatectl, NTP); if it is right now, this passes with the next sync and \
+             the next alerts",
+        );
+    }
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
             add(
@@ -141,7 +161,11 @@ fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
     }
     if o.shed > 0 {
         add(
-            format!("{} undelivered alerts were given up because the buffer was full", o.shed),
+            format!(
+                "{} undelivered alerts were given up because the buffer was full{}",
+                o.shed,
+                by_severity(&o.shed_by_severity)
+            ),
             "raise [buffer] max_size, or narrow the rules",
         );
     }
@@ -149,6 +173,12 @@ fn attention(o: &Overview, now: Timestamp) -> Vec<Attention> {
         add(notice.text.clone(), &notice.remedy);
     }
     all
+}
+
+/// ` (12 warning, 3 minor)`.
+fn by_severity(counts: &BTreeMap<String, i64>) -> String {
+    let words: Vec<String> = counts.iter().map(|(severity, count)| format!("{count} {severity}")).collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
 #[cfg(test)]
@@ -163,6 +193,51 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_set_back_far_is_said() {
+        let sync =
+            crate::store::SyncRow { started_at: Timestamp::from_secs(1_000_000), ..Default::default() };
+        let overview = Overview { last_sync: Some(sync), ..Overview::default() };
+        let says = |now| attention(&overview, &[], Timestamp::from_secs(now)).pop().map(|a| a.what);
+        assert_eq!((says(1_000_000), says(1_000_000 - 86_400)), (None, None));
+        let what = "the clock says 1970-01-11 13:46:39 UTC, and was at 1970-01-12 13:46:40 UTC before";
+        assert_eq!(says(1_000_000 - 86_401).as_deref(), Some(what));
+    }
+
+    #[test]
+    fn the_line_for_systemd_has_what_is_wrong_first() {
+        let sync = crate::store::SyncRow {
+            started_at: Timestamp::from_secs(50_520),
+            created: 3,
+            again: 1,
+            ..Default::default()
+        };
+        let overview = Overview { last_sync: Some(sync), backlog: 12, dead: 2, ..Overview::default() };
+        let next_sync_at = Some(Timestamp::from_secs(54_120));
+        let live = Live { next_sync_at, ..Live::default() };
+        let mut status = Status::new("a", Timestamp::from_secs(50_530), overview, Some(live));
+        assert_eq!(
+            status.line(),
+            "2 dead letters; Last sync 14:02 UTC: 3 created, 1 to retry; next 15:02; backlog 12"
+        );
+        status.syncing = true;
+        status.attention.insert(0, Attention { what: "x".to_owned(), remedy: String::new() });
+        assert_eq!(status.line(), "x (and 1 more); Syncing; backlog 12");
+    }
+
+    #[test]
+    fn the_store_comes_first_and_what_was_given_up_is_told_by_severity() {
+        let full = Condition { what: "the disk is full".to_owned(), remedy: "make space".to_owned() };
+        let live = Live { conditions: vec![full], ..Live::default() };
+        let shed_by_severity = [("minor".to_owned(), 3), ("warning".to_owned(), 12)].into();
+        let overview = Overview { shed: 15, shed_by_severity, ..Overview::default() };
+        let status = Status::new("a", Timestamp::EPOCH, overview, Some(live));
+        let words: Vec<&str> = status.attention.iter().map(|a| a.what.as_str()).collect();
+        let given_up =
+            "15 undelivered alerts were given up because the buffer was full (3 minor, 12 warning)";
+        assert_eq!(words, ["the disk is full", given_up]);
+    }
+
+    #[test]
     fn says_what_needs_a_person() {
         let hold = crate::store::HoldRow {
             table: String::new(),
@@ -173,7 +248,7 @@ mod tests {
         };
         let desk = DeskRow {
             name: "prod".to_owned(),
-            counts: std::collections::BTreeMap::new(),
+            counts: BTreeMap::new(),
             last_ok_at: None,
             last_error_at: None,
             last_error: None,

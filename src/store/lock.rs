@@ -70,8 +70,18 @@ impl StateLock {
             _ => Before::Unknown,
         };
         let mut lock = Self { dir: dir.to_owned(), file, before };
-        lock.write("").map_err(io)?;
+        // The lock holds without it: on a full disk there may be no room for the number.
+        let _ = lock.write("");
         Ok(lock)
+    }
+
+    /// Takes the lock in a directory that cannot be written; `None` when there never was a lock file.
+    pub(super) fn take_unwritten(dir: &Path) -> Result<Option<Self>, OpenError> {
+        let Ok(file) = File::open(dir.join("lock")) else { return Ok(None) };
+        if patiently(&file) == Err(rustix::io::Errno::WOULDBLOCK) {
+            return Err(OpenError::Locked { dir: dir.to_owned(), pid: String::new() });
+        }
+        Ok(Some(Self { dir: dir.to_owned(), file, before: Before::Unknown }))
     }
 
     /// The store is open: from here on an empty database is a damaged one.

@@ -8,11 +8,15 @@
 //! running writer or without one. Nothing else in otrelay knows SQL.
 
 pub mod backup;
+mod ballast;
 mod body;
+mod condition;
 mod files;
+mod ground;
 mod heal;
 mod index;
 mod lock;
+mod memory;
 mod mend;
 pub mod op;
 mod owner;
@@ -21,12 +25,14 @@ mod rows;
 mod salvage;
 mod schema;
 mod session;
+mod space;
 mod swap;
 mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use condition::Condition;
 pub use read::Reader;
 pub use rows::{
     AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HealRow, HoldRow, ListFilter, NoticeRow,
@@ -125,11 +131,18 @@ pub enum OpenError {
 impl OpenError {
     /// Whether the disk failed, rather than that something is in the way.
     pub fn is_disk(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
-            Self::Sqlite(e) => e.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure),
-            _ => false,
-        }
+        let sqlite = match self {
+            Self::Io { source, .. } => {
+                return source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+            }
+            Self::Sqlite(e) => e,
+            Self::Migration(e) => match e.as_ref() {
+                rusqlite_migration::Error::RusqliteError { err, .. } => err,
+                _ => return false,
+            },
+            _ => return false,
+        };
+        sqlite.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
     }
 }
 
@@ -140,9 +153,15 @@ fn by(pid: &str) -> String {
 /// An operation did not happen. Nothing of it is in the store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No room: the disk, or `[buffer] max_size`.
+    /// No room: `[buffer] max_size`.
     #[error("the store is full ({0})")]
     Full(String),
+    /// No room on the disk.
+    #[error("the disk is full ({0})")]
+    DiskFull(String),
+    /// The state directory cannot be written any more; memory takes over.
+    #[error("the state directory is read-only ({0})")]
+    ReadOnly(String),
     /// Somebody else holds the database: a person with another program, a backup.
     #[error("the store is in use by another program ({0})")]
     Busy(String),
@@ -166,8 +185,20 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying the same again later can help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Busy(_) | Self::Healing(_))
+        matches!(
+            self,
+            Self::Full(_) | Self::DiskFull(_) | Self::ReadOnly(_) | Self::Busy(_) | Self::Healing(_)
+        )
     }
+}
+
+/// In the text of a [`StoreError::Disk`] after a failed sync.
+const NOT_SYNCED: &str = "a sync failed";
+
+/// Whether it was a sync that failed: nobody knows then what is on the disk.
+fn is_failed_sync(e: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
+    e.sqlite_error().is_some_and(|e| [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&e.extended_code))
 }
 
 impl StoreError {
@@ -179,7 +210,7 @@ impl StoreError {
             Some(Code::DiskFull) => Self::Full(text),
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy(text),
             Some(Code::SystemIoFailure | Code::CannotOpen | Code::ReadOnly | Code::NoLargeFileSupport) => {
-                Self::Disk(text)
+                Self::Disk(if is_failed_sync(e) { format!("{text}; {NOT_SYNCED}") } else { text })
             }
             // Nothing here breaks a constraint on purpose: a row is not what was written, or its index is not.
             Some(

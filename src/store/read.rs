@@ -41,6 +41,13 @@ impl Reader {
         Ok(Self { conn, size, schema })
     }
 
+    /// Opens a store that is in memory, by its name.
+    pub(super) fn in_memory(name: &str) -> std::result::Result<Self, OpenError> {
+        let conn = super::memory::open_reader(name)?;
+        let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        Ok(Self { conn, size: pages as u64 * 4096, schema: schema::VERSION })
+    }
+
     /// How things are. Cheap at any size: counters are kept, not counted.
     ///
     /// # Errors
@@ -60,6 +67,7 @@ impl Reader {
             backlog,
             dead,
             oldest_pending_at: oldest.map(Timestamp::from_micros),
+            shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
             heals: super::op::heals::heals(&self.conn)?,
             bytes: self.size,

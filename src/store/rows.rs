@@ -43,6 +43,9 @@ pub struct Overview {
     pub oldest_pending_at: Option<Timestamp>,
     /// Alerts that were given up because the buffer was full.
     pub shed: i64,
+    /// The same, by their severity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shed_by_severity: BTreeMap<String, i64>,
     /// Times that the database was found damaged and made anew, newest first.
     #[serde(default)]
     pub heals: Vec<HealRow>,
@@ -147,7 +150,7 @@ pub struct HoldRow {
 }
 
 /// One run of pushing what is due.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SyncRow {
     /// When it began.
     pub started_at: Timestamp,

@@ -13,11 +13,9 @@ use tokio::time::Instant;
 
 use super::OpenError;
 use super::files::with;
+use super::space::Budget;
+use crate::model::alert::hex;
 
-/// Bytes of the WAL that are kept allocated after a checkpoint.
-pub(super) const JOURNAL_SIZE_LIMIT: i64 = 8 << 20;
-/// Pages after which a commit checkpoints: 1 000 x 4 KiB bounds what a damaged WAL can cut off.
-const WAL_AUTOCHECKPOINT: i64 = 1_000;
 /// Page cache in KiB (negative: KiB, not pages). The largest single block of memory of the agent.
 const CACHE_SIZE: i64 = -2_000;
 /// The WAL-reset bug is present until 3.51.2.
@@ -77,7 +75,17 @@ pub(super) fn probe(path: &Path) -> Result<Says, OpenError> {
     if noted != found {
         return Ok(Says::Damaged(format!("its header says schema {found}, but it is {noted}")));
     }
+    if found >= 3 && !has_counters(&conn)? {
+        return Ok(Says::Damaged("its counters are gone".to_owned()));
+    }
     Ok(Says::Ours(found))
+}
+
+/// Whether the counters are there that schema 3 began and nothing takes away. Two small tables whose pages were swapped
+/// are each sound to SQLite.
+fn has_counters(conn: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) = 3 FROM tally WHERE scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries')";
+    Ok(conn.query_row(sql, [], |r| r.get(0))? && id(conn).is_some())
 }
 
 /// The schema by what is in the database, not by its header.
@@ -164,9 +172,12 @@ pub(super) fn open_frozen(path: &Path) -> rusqlite::Result<Connection> {
     for byte in path.as_os_str().as_bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                uri.push(char::from(*byte))
+                uri.push(char::from(*byte));
             }
-            _ => uri.push_str(&format!("%{byte:02X}")),
+            _ => {
+                uri.push('%');
+                uri.push_str(&hex(&[*byte]));
+            }
         }
     }
     uri.push_str("?immutable=1");
@@ -191,8 +202,13 @@ pub(super) fn create(path: &Path) -> Result<Connection, OpenError> {
     {
         set(&conn, name, value)?;
     }
-    migrations().to_latest(&mut conn).map_err(|e| OpenError::Migration(Box::new(e)))?;
+    to_latest(&mut conn)?;
     Ok(conn)
+}
+
+/// Takes the steps that are missing.
+pub(super) fn to_latest(conn: &mut Connection) -> Result<(), OpenError> {
+    migrations().to_latest(conn).map_err(|e| OpenError::Migration(Box::new(e)))
 }
 
 /// Opens for writing, creating it when it is not there. An older schema is brought to this one in a single transaction:
@@ -236,6 +252,10 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
+    let readable = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    // On a read-only file system, or a full one, there is no -shm to be made.
+    let cannot = readable.is_err_and(|e| matches!(super::StoreError::of(&e), super::StoreError::Disk(_)));
+    let conn = if cannot { super::memory::open_readonly(path)? } else { conn };
     keep_wal(&conn)?;
     refuse_newer(&conn, path)?;
     conn.pragma_update(None, "busy_timeout", 5_000)?;
@@ -244,7 +264,7 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
 }
 
 /// Says no to a newer schema, and leaves it as it is.
-fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > VERSION {
         keep_wal(conn)?;
@@ -255,15 +275,15 @@ fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
 
 /// Pages that the database may have: the WAL and its checkpoint live beside them within `max_size`.
 pub(super) fn pages(max_size: u64) -> i64 {
-    (max_size.saturating_sub(2 * JOURNAL_SIZE_LIMIT.min(max_size as i64 / 4) as u64) / 4096) as i64
+    Budget::of(max_size).pages
 }
 
 fn settings(conn: &Connection, max_size: u64) -> Result<(), OpenError> {
-    let pages = pages(max_size);
+    let budget = Budget::of(max_size);
     let wanted: [(&str, i64); 11] = [
         ("synchronous", 2),
-        ("wal_autocheckpoint", WAL_AUTOCHECKPOINT),
-        ("journal_size_limit", JOURNAL_SIZE_LIMIT),
+        ("wal_autocheckpoint", budget.checkpoint_pages as i64),
+        ("journal_size_limit", budget.wal as i64),
         ("busy_timeout", 5_000),
         ("foreign_keys", 1),
         ("mmap_size", 0),
@@ -271,7 +291,7 @@ fn settings(conn: &Connection, max_size: u64) -> Result<(), OpenError> {
         ("trusted_schema", 0),
         ("cell_size_check", 1),
         ("temp_store", 2),
-        ("max_page_count", pages),
+        ("max_page_count", budget.pages),
     ];
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
@@ -318,7 +338,7 @@ mod tests {
             let get = |name| conn.pragma_query_value(None, name, |r| r.get::<_, i64>(0)).unwrap();
             assert_eq!((get("synchronous"), get("foreign_keys"), get("auto_vacuum")), (2, 1, 2));
             assert_eq!(get("user_version"), VERSION);
-            assert_eq!(get("max_page_count"), ((64 << 20) - 2 * JOURNAL_SIZE_LIMIT) / 4096);
+            assert_eq!(get("max_page_count"), pages(64 << 20));
         }
     }
 

@@ -2,9 +2,11 @@
 //! `spawn_blocking` while a batch runs, with the writer between batches.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::condition::Conditions;
 use super::index::FingerprintIndex;
 use super::{OpenError, StoreError, schema};
 
@@ -14,6 +16,7 @@ pub(super) struct Session {
     memory: Memory,
     /// Pages that the database may have; `max_page_count` is more while an older file is larger.
     pages: i64,
+    conditions: Arc<Conditions>,
     /// Memory could not be read back after a rollback; nothing runs before that has been made up for.
     stale: bool,
 }
@@ -23,6 +26,8 @@ pub(crate) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) memory: &'a mut Memory,
     pub(super) pages: i64,
+    /// What is the case with the store now.
+    pub(super) conditions: &'a Conditions,
 }
 
 /// What is kept in memory so that it is not asked again for each row.
@@ -46,7 +51,13 @@ impl Session {
     pub(super) fn new(conn: Connection, pages: i64) -> Result<Self, OpenError> {
         conn.set_prepared_statement_cache_capacity(64);
         let memory = Memory::load(&conn)?;
-        Ok(Self { conn, memory, pages, stale: false })
+        Ok(Self { conn, memory, pages, conditions: Arc::default(), stale: false })
+    }
+
+    /// What is the case with the store is told there from now on.
+    pub(super) fn tell(mut self, conditions: &Arc<Conditions>) -> Self {
+        self.conditions = Arc::clone(conditions);
+        self
     }
 
     /// Closes it without writing anything back: after a failed sync nobody knows what is on the disk, and the WAL of a
@@ -67,7 +78,12 @@ impl Session {
             self.stale = false;
         }
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
-        let mut tx = Tx { conn: &self.conn, memory: &mut self.memory, pages: self.pages };
+        let mut tx = Tx {
+            conn: &self.conn,
+            memory: &mut self.memory,
+            pages: self.pages,
+            conditions: &self.conditions,
+        };
         let result = work(&mut tx).and_then(|value| {
             tx.flush_tallies()?;
             tx.conn.execute_batch("COMMIT")?;

@@ -8,15 +8,19 @@
 //! paused time works.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::condition::{Condition, Conditions, Kind};
+use super::ground::Ground;
 use super::lock::StateLock;
-use super::session::{Session, Tx};
-use super::{DATABASE, OpenError, Settings, StoreError, heal};
+use super::session::Tx;
+use super::space::Budget;
+use super::{OpenError, Reader, Settings, StoreError};
 use crate::clock::SharedClock;
 
 /// How long operations that are not urgent are gathered after the last commit.
@@ -68,16 +72,20 @@ pub(super) struct Shared {
     pub(super) clock: SharedClock,
     /// How often the database was made anew since it was opened.
     healed: watch::Sender<u64>,
+    /// Whether it is being made anew: the writer answers nobody meanwhile, and that is no hang.
+    healing: AtomicBool,
     /// Why the writer ended before its time.
     failed: OnceLock<StoreError>,
+    pub(super) conditions: Arc<Conditions>,
+    /// The name of the database in memory while that is the store.
+    memory: Mutex<Option<String>>,
 }
 
 /// The writer's task. Run it until every [`Store`] handle is gone; then the database is closed.
 pub struct Writer {
     jobs: mpsc::Receiver<Job>,
-    session: Session,
+    ground: Ground,
     shared: Arc<Shared>,
-    lock: StateLock,
     /// When the database was made anew, of late.
     heals: Vec<Instant>,
 }
@@ -88,22 +96,54 @@ impl Store {
     /// # Errors
     /// [`OpenError`], each with what to do.
     pub fn open(settings: &Settings, clock: SharedClock) -> Result<(Self, Writer), OpenError> {
-        make_dir(&settings.dir)?;
-        let mut lock = StateLock::take(&settings.dir)?;
-        let session = heal::open(settings, clock.now(), lock.before)?;
-        restrict(&settings.dir.join(DATABASE))?;
-        lock.opened();
-        super::owner::hand_over(&settings.dir);
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (healed, _) = watch::channel(0);
-        let shared = Arc::new(Shared { settings: settings.clone(), clock, healed, failed: OnceLock::new() });
+        let shared = Arc::new(Shared {
+            settings: settings.clone(),
+            clock,
+            healed,
+            healing: AtomicBool::new(false),
+            failed: OnceLock::new(),
+            conditions: Arc::default(),
+            memory: Mutex::default(),
+        });
+        let ground = Ground::open(Arc::clone(&shared))?;
         let store = Self { jobs: sender, shared: Arc::clone(&shared) };
-        Ok((store, Writer { jobs: receiver, session, shared, lock, heals: Vec::new() }))
+        Ok((store, Writer { jobs: receiver, ground, shared, heals: Vec::new() }))
+    }
+
+    /// A read-only view of what the store is now, be it on disk or in memory. Blocking.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn reader(&self) -> Result<Reader, OpenError> {
+        let memory = self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        memory.map_or_else(|| Reader::open(&self.shared.settings.dir), |name| Reader::in_memory(&name))
+    }
+
+    /// What is the case with the store now and needs a person; empty when all is well.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.shared.conditions.all()
+    }
+
+    /// Bytes of alerts' bodies that one transaction may have, so that the WAL stays within its share of `max_size`.
+    pub fn part_max(&self) -> u64 {
+        Budget::of(self.shared.settings.max_size).part
+    }
+
+    /// Whether nothing more is taken in until there is room, on the disk or in the buffer.
+    pub fn is_refusing(&self) -> bool {
+        [Kind::Disk, Kind::Log, Kind::Buffer].into_iter().any(|kind| self.shared.conditions.is(kind))
     }
 
     /// Changes each time that the database was made anew while the agent runs.
     pub fn healed(&self) -> watch::Receiver<u64> {
         self.shared.healed.subscribe()
+    }
+
+    /// Whether the database is being made anew at this moment.
+    pub fn is_healing(&self) -> bool {
+        self.shared.healing.load(Ordering::Relaxed)
     }
 
     /// Whether an agent runs on this state directory.
@@ -142,6 +182,11 @@ impl Store {
 }
 
 impl Shared {
+    /// Where readers find the store from now on.
+    pub(super) fn set_memory(&self, name: Option<String>) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
     /// What callers learn when there is no writer any more.
     fn ended(&self) -> StoreError {
         self.failed.get().cloned().unwrap_or(StoreError::Closed)
@@ -157,61 +202,76 @@ impl Writer {
     /// and again. A sync that failed is never tried again: nobody knows what is on the disk then.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut last_commit: Option<Instant> = None;
-        while let Some(first) = self.jobs.recv().await {
-            let batch = gather(first, &mut self.jobs, last_commit).await;
-            let mut session = self.session;
+        while let Some(first) = next(&mut self.jobs, self.ground.look_at()).await {
+            let batch = match first {
+                Some(first) => gather(first, &mut self.jobs, last_commit).await,
+                None => Vec::new(),
+            };
+            let mut ground = self.ground;
             let done = tokio::task::spawn_blocking(move || {
-                let outcome = commit(&mut session, batch);
-                (session, outcome)
+                let outcome = commit(&mut ground, batch);
+                ground.after(&outcome);
+                (ground, outcome)
             });
-            let (session, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
+            let (ground, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
             last_commit = Some(Instant::now());
-            self.session = match outcome {
+            self.ground = match outcome {
                 Err(StoreError::Damaged(cause)) => {
-                    match make_anew(session, &self.shared, &mut self.heals, cause).await {
-                        Ok(session) => session,
+                    match make_anew(ground, &self.shared, &mut self.heals, cause).await {
+                        Ok(ground) => ground,
                         Err(e) => return Err(self.shared.fail(e)),
                     }
                 }
                 Err(e) if is_fatal(&e) => {
-                    session.abandon();
+                    ground.abandon();
                     return Err(self.shared.fail(e));
                 }
-                Ok(()) | Err(_) => session,
+                Ok(()) | Err(_) => ground,
             };
         }
-        // Leaves a small WAL behind and tells the query planner what it learnt; neither is needed for safety.
-        let session = self.session;
-        let _ = tokio::task::spawn_blocking(move || session.conn.execute_batch("PRAGMA optimize")).await;
-        self.lock.clean();
+        let ground = self.ground;
+        let _ = tokio::task::spawn_blocking(move || ground.close()).await;
         Ok(())
     }
 }
 
+/// The next job; `None` when every handle is gone. `Some(None)`: nobody wants anything, but it is time to look whether
+/// the disk can be written again.
+async fn next(jobs: &mut mpsc::Receiver<Job>, look_at: Option<Instant>) -> Option<Option<Job>> {
+    let job = match look_at {
+        None => jobs.recv().await,
+        Some(at) => match tokio::time::timeout_at(at, jobs.recv()).await {
+            Ok(job) => job,
+            Err(_) => return Some(None),
+        },
+    };
+    job.map(Some)
+}
+
 /// Sets a damaged database aside and goes on with what can be salvaged of it.
 async fn make_anew(
-    session: Session,
+    ground: Ground,
     shared: &Arc<Shared>,
     heals: &mut Vec<Instant>,
     cause: String,
-) -> Result<Session, StoreError> {
+) -> Result<Ground, StoreError> {
     heals.retain(|at| at.elapsed() < HEALS_WITHIN);
     heals.push(Instant::now());
     if heals.len() > HEALS_MAX {
-        session.abandon();
+        ground.abandon();
         return Err(StoreError::Disk(format!(
             "the database was damaged {} times within {} minutes, now: {cause}; the disk is failing",
             heals.len(),
             HEALS_WITHIN.as_secs() / 60
         )));
     }
-    let own = Arc::clone(shared);
-    let work = move || heal::reopen(session, &own.settings, own.clock.now(), &cause);
-    let opened = tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Refused(e.to_string()))?;
-    let session = opened.map_err(|e| StoreError::Disk(format!("{e}")))?;
-    restrict(&shared.settings.dir.join(DATABASE)).map_err(|e| StoreError::Disk(e.to_string()))?;
+    shared.healing.store(true, Ordering::Relaxed);
+    let healed = tokio::task::spawn_blocking(move || ground.heal(&cause)).await;
+    shared.healing.store(false, Ordering::Relaxed);
+    let ground = healed.map_err(|e| StoreError::Refused(e.to_string()))?;
+    let ground = ground.map_err(|e| StoreError::Disk(format!("{e}")))?;
     shared.healed.send_modify(|n| *n += 1);
-    Ok(session)
+    Ok(ground)
 }
 
 impl Shared {
@@ -254,10 +314,14 @@ async fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, last_commit: Option<
 }
 
 /// One transaction for all of them; the answers leave after the commit.
-fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
+fn commit(ground: &mut Ground, batch: Vec<Job>) -> Result<(), StoreError> {
+    ground.before();
+    if batch.is_empty() {
+        return Ok(());
+    }
     let mut answers = Vec::with_capacity(batch.len());
     let mut jobs = batch.into_iter();
-    let outcome = session.transaction(|tx| {
+    let outcome = ground.session.transaction(|tx| {
         for job in jobs.by_ref() {
             let (answer, error) = (job.run)(Ok(tx));
             answers.push(answer);
@@ -266,6 +330,7 @@ fn commit(session: &mut Session, batch: Vec<Job>) -> Result<(), StoreError> {
         }
         Ok(())
     });
+    let outcome = outcome.map_err(|e| ground.judge(e));
     // Who asks again finds a database that was made anew.
     let told = outcome.clone().map_err(|e| match e {
         StoreError::Damaged(cause) => StoreError::Healing(cause),
@@ -295,7 +360,7 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.
-fn restrict(path: &Path) -> Result<(), OpenError> {
+pub(super) fn restrict(path: &Path) -> Result<(), OpenError> {
     use std::os::unix::fs::PermissionsExt;
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();

@@ -42,7 +42,10 @@ impl Base {
         copy_state(&agent.state(), state.path());
         if !with_wal {
             let path = state.path().join("queue.db");
-            rusqlite::Connection::open(path).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+            rusqlite::Connection::open(path)
+                .unwrap()
+                .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+                .unwrap();
         }
         Self { agent, _simulator: simulator, state }
     }
@@ -63,7 +66,8 @@ impl Base {
 }
 
 fn copy_state(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|e| e.file_type().unwrap().is_file()) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|e| e.file_type().unwrap().is_file())
+    {
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
@@ -136,9 +140,13 @@ fn judge(what: &str, agent: &Agent, simulator: &Running) -> bool {
     }
     let titles = values(simulator, "incident", "short_description");
     let known: BTreeSet<String> = (0..ALL).map(eve::short).collect();
-    assert!(titles.windows(2).all(|pair| pair[0] != pair[1]) && simulator.twins().is_empty(), "{what}: {titles:#?}");
+    assert!(
+        titles.windows(2).all(|pair| pair[0] != pair[1]) && simulator.twins().is_empty(),
+        "{what}: {titles:#?}"
+    );
     assert!(titles.iter().all(|title| known.contains(title)), "{what}: {titles:#?}");
-    let missing: Vec<String> = (DELIVERED..ALL).map(eve::short).filter(|title| !titles.contains(title)).collect();
+    let missing: Vec<String> =
+        (DELIVERED..ALL).map(eve::short).filter(|title| !titles.contains(title)).collect();
     let dead = status["dead"].as_i64().unwrap();
     assert!(missing.len() as i64 <= dead, "{what}: lost {missing:#?} {status:#}");
     assert_eq!(status["backlog"], 0, "{what}");
@@ -195,10 +203,12 @@ fn flipped_bits_cut_ends_and_pages_in_wrong_places_are_survived() {
     }
 }
 
+/// Spoils a file.
+type Spoil = fn(&Path);
+
 #[test]
 fn what_is_not_even_a_database_is_set_aside() {
     let base = Base::new(false);
-    type Spoil = fn(&Path);
     let spoils: [(&str, Spoil); 4] = [
         ("empty", |path| fs::write(path, "").unwrap()),
         ("random", |path| {
@@ -239,7 +249,9 @@ fn a_damaged_wal_only_rewinds() {
     check("no WAL", &|agent| fs::remove_file(wal(agent)).unwrap());
     check("an empty WAL", &|agent| truncate(&wal(agent), 0));
     check("a WAL of zeros", &|agent| fs::write(wal(agent), vec![0; size as usize]).unwrap());
-    check("garbage in the SHM", &|agent| fs::write(agent.state().join("queue.db-shm"), vec![0xa5; 32_768]).unwrap());
+    check("garbage in the SHM", &|agent| {
+        fs::write(agent.state().join("queue.db-shm"), vec![0xa5; 32_768]).unwrap();
+    });
     for part in 1..6 {
         check(&format!("WAL cut to {part} sixths"), &|agent| truncate(&wal(agent), size / 6 * part));
     }

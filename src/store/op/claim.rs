@@ -69,9 +69,10 @@ struct Straighten(DeskName, Timestamp);
 /// Nothing waits longer than a day by its own (relay/retry.rs); what seems to was dated by a clock that was ahead.
 const LONGEST_WAIT: Duration = Duration::from_hours(25);
 
-struct Recover {
-    now: Timestamp,
-    due_at: Timestamp,
+/// See [`Store::recover`].
+pub(in crate::store) struct Recover {
+    pub(in crate::store) now: Timestamp,
+    pub(in crate::store) due_at: Timestamp,
 }
 
 impl Store {

@@ -1,6 +1,6 @@
 //! How far a source was read, asked at start.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::sound::cursor_crc;
 use crate::model::{FileCursor, SourceName};
@@ -42,26 +42,35 @@ impl Operation for Remember {
             )
             .optional()?;
         let Some((id, read_before)) = known else { return Ok(Remembered::default()) };
-        let mut statement = tx.conn.prepare(
-            "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc FROM cursor
+        Ok(Remembered { cursors: of_source(tx.conn, id, self.0.as_str())?, read_before })
+    }
+}
+
+/// The cursors of a source's files, as far as they are sound.
+pub(in crate::store) fn of_source(
+    conn: &Connection,
+    id: i64,
+    source: &str,
+) -> Result<Vec<FileCursor>, StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc FROM cursor
              WHERE source_id = ?1",
-        )?;
-        let mut cursors = Vec::new();
-        let mut rows = statement.query([id])?;
-        while let Some(row) = rows.next()? {
-            // Read from its beginning, a file gives again what is known already; read from a wrong place, it may not
-            // give what is not.
-            match cursor(row) {
-                Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => {
-                    cursors.push(c)
-                }
-                _ => {
-                    tracing::error!(source = %self.0, "a damaged cursor was left out; its file is read again")
-                }
+    )?;
+    let mut cursors = Vec::new();
+    let mut rows = statement.query([id])?;
+    while let Some(row) = rows.next()? {
+        // Read from its beginning, a file gives again what is known already; read from a wrong place, it may not
+        // give what is not.
+        match cursor(row) {
+            Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => {
+                cursors.push(c);
+            }
+            _ => {
+                tracing::error!(source, "a damaged cursor was left out; its file is read again");
             }
         }
-        Ok(Remembered { cursors, read_before })
     }
+    Ok(cursors)
 }
 
 fn cursor(row: &Row<'_>) -> rusqlite::Result<FileCursor> {

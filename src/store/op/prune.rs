@@ -7,7 +7,8 @@ use rusqlite::{OptionalExtension, Params, params};
 
 use super::attempt;
 use super::row::{KEPT, desk_scope};
-use crate::model::{DeliveryState, Fingerprint, Timestamp};
+use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
+use crate::store::condition::{Condition, Kind};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError, WhenFull, body};
@@ -75,7 +76,7 @@ impl Store {
         Ok(forgotten)
     }
 
-    /// When room is tight, makes some by the policy, as far as it goes: settled findings go, oldest first; where there
+    /// When room is tight, makes some by the policy, as far as it goes; on a full disk, only by what is settled. Settled findings go, oldest first; where there
     /// are none, `when_full = "shed-lowest"` gives up the oldest of the lowest severity, counted as `shed`.
     ///
     /// # Errors
@@ -116,7 +117,11 @@ impl Store {
 pub(super) fn room(tx: &Tx<'_>) -> Result<Room, StoreError> {
     let get = |name: &str| tx.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (pages, free) = (get("page_count")?, get("freelist_count")?);
-    Ok(Room { used: (pages - free) as u64 * 4096, limit: tx.pages as u64 * 4096 })
+    let room = Room { used: (pages - free) as u64 * 4096, limit: tx.pages as u64 * 4096 };
+    if !room.is_tight() {
+        tx.conditions.end(Kind::Buffer);
+    }
+    Ok(room)
 }
 
 impl Operation for RoomNow {
@@ -190,7 +195,8 @@ impl Operation for Shed {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(Room, Made), StoreError> {
         let now = room(tx)?;
-        if !now.is_tight() {
+        let short = tx.conditions.is(Kind::Disk);
+        if !now.is_tight() && !short {
             return Ok((now, Made::default()));
         }
         let settled = pick(
@@ -200,25 +206,59 @@ impl Operation for Shed {
         )?;
         if !settled.is_empty() {
             forget(tx, &settled)?;
-            shrink(tx)?;
+            // On a full disk the file system needs the blocks, else the next alerts use them again.
+            if short {
+                give_back(tx)?
+            } else {
+                shrink(tx)?
+            }
             return Ok((room(tx)?, Made { forgotten: settled.len() as u64, given_up: 0 }));
         }
-        if !self.give_up {
+        if !now.is_tight() {
+            give_back(tx)?;
             return Ok((now, Made::default()));
         }
+        // What is in memory for a while is no reason to give anything up: the sensor's files are the buffer then.
+        let lowest: Option<u8> = if self.give_up && !tx.conditions.is(Kind::Memory) {
+            tx.conn.query_row("SELECT min(severity) FROM alert", [], |r| r.get(0))?
+        } else {
+            None
+        };
+        let Some(severity) = lowest else {
+            tx.conditions.begin(Kind::Buffer, full());
+            return Ok((now, Made::default()));
+        };
         let lowest = pick(
             tx,
             "SELECT a.id, a.fingerprint FROM alert a
-             WHERE a.severity = (SELECT min(severity) FROM alert)
+             WHERE a.severity = ?2
                AND NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                                WHERE t.alert_id = a.id AND d.state = 'claimed')
              ORDER BY a.id LIMIT ?1",
-            params![STEP],
+            params![STEP, severity],
         )?;
+        if lowest.is_empty() {
+            tx.conditions.begin(Kind::Buffer, full());
+        }
         forget(tx, &lowest)?;
         shrink(tx)?;
         tx.count("store", "shed", lowest.len() as i64);
+        if let Some(severity) = Severity::ALL.into_iter().find(|s| *s as u8 == severity) {
+            tx.count("shed", severity.as_str(), lowest.len() as i64);
+        }
         Ok((room(tx)?, Made { forgotten: 0, given_up: lowest.len() as u64 }))
+    }
+}
+
+/// The policy makes no room.
+fn full() -> Condition {
+    Condition {
+        what:
+            "the buffer is nine tenths full ([buffer] max_size): no alerts are taken in until something is \
+               delivered, they wait in the sensor's files"
+                .to_owned(),
+        remedy: "see what keeps the deliveries waiting, raise [buffer] max_size, or narrow the rules"
+            .to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod faults;
 mod heal;
 mod model;
+mod room;
 mod upgrade;
 
 use std::collections::BTreeMap;

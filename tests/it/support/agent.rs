@@ -325,10 +325,10 @@ path = "{dir}/log/{pattern}"
             let work = app::once(config, clock, drop, stop.clone());
             tokio::pin!(work);
             tokio::select! {
-                report = &mut work => return report.unwrap(),
+                once = &mut work => return once.unwrap().0,
                 () = tokio::time::sleep(limit) => stop.cancel(),
             }
-            work.await.unwrap()
+            work.await.unwrap().0
         })
     }
 }

@@ -1,0 +1,77 @@
+//! What is the case with the store now, for `status` and for the intake: the disk is full, the buffer is full, the
+//! state directory cannot be written.
+//!
+//! Kept in memory, because none of it can be relied on to be writable when it is true. Said in the log when it begins
+//! and when it ends, not for each attempt.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// What can be the case, in the order in which it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The state directory cannot be written: everything is in memory.
+    Memory,
+    /// The file system has no room: nothing is taken in.
+    Disk,
+    /// The write-ahead log cannot be emptied because somebody reads: nothing is taken in.
+    Log,
+    /// The buffer has no room and its policy makes none: nothing is taken in.
+    Buffer,
+}
+
+/// Something that needs a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What is the case.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What is the case now. Shared between the writer, which knows, and whoever asks.
+#[derive(Debug, Default)]
+pub(super) struct Conditions(Mutex<BTreeMap<Kind, Condition>>);
+
+impl Conditions {
+    /// It is so. What was said once is not said again; the words may change.
+    pub(super) fn begin(&self, kind: Kind, condition: Condition) {
+        let before = self.map(|all| all.insert(kind, condition.clone()));
+        if before.is_none() {
+            tracing::error!(remedy = condition.remedy, "{}", condition.what);
+        }
+    }
+
+    /// It is so no more.
+    pub(super) fn end(&self, kind: Kind) {
+        if self.map(|all| all.remove(&kind)).is_some() {
+            let over = match kind {
+                Kind::Memory => "the state directory can be written again: the store is on disk",
+                Kind::Disk => "there is space on the disk again: alerts are taken in",
+                Kind::Log => "the write-ahead log could be emptied: alerts are taken in",
+                Kind::Buffer => "there is room in the buffer again: alerts are taken in",
+            };
+            tracing::info!("{over}");
+        }
+    }
+
+    /// Whether it is so.
+    pub(super) fn is(&self, kind: Kind) -> bool {
+        self.map(|all| all.contains_key(&kind))
+    }
+
+    /// What it says of this.
+    pub(super) fn get(&self, kind: Kind) -> Option<Condition> {
+        self.map(|all| all.get(&kind).cloned())
+    }
+
+    /// All of it.
+    pub(super) fn all(&self) -> Vec<Condition> {
+        self.map(|all| all.values().cloned().collect())
+    }
+
+    fn map<T>(&self, work: impl FnOnce(&mut BTreeMap<Kind, Condition>) -> T) -> T {
+        // Nothing in here can be half done.
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,297 @@
+//! What the writer stands on: the database on disk, or one in memory for as long as the state directory cannot be
+//! written (`memory.rs`); and the watch over its room (`space.rs`).
+//!
+//! An error of a transaction passes through [`Ground::judge`] before anybody is answered. What can pass by itself (a
+//! full disk, a read-only mount) becomes an error that callers wait on with the same operation in hand; nothing is
+//! acknowledged that is not stored in one of the two.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::condition::{Condition, Kind};
+use super::lock::{Before, StateLock};
+use super::memory::{self, Opened};
+use super::op::claim::Recover;
+use super::session::Session;
+use super::space::{self, Budget, Probe, Space};
+use super::writer::{Operation, Shared, make_dir, restrict};
+use super::{DATABASE, OpenError, Settings, StoreError, heal};
+
+/// Between two looks whether the state directory can be written again.
+pub(super) const LOOK: Duration = Duration::from_secs(30);
+/// As long as this an answer may come for something that was sent before memory took over, and that is not in it.
+const STAY: Duration = Duration::from_secs(90);
+/// How often opening is tried again.
+const TRIES: u32 = 2;
+/// What was in flight is looked up after the other side's index has had time (`relay::DOUBT_WAIT`).
+const DOUBT: Duration = Duration::from_secs(6);
+
+/// An open store.
+pub(super) struct Ground {
+    pub(super) session: Session,
+    space: Space,
+    lock: Option<StateLock>,
+    /// Since when everything is in memory, and how.
+    refuge: Option<Refuge>,
+    shared: Arc<Shared>,
+}
+
+struct Refuge {
+    since: Instant,
+    looked: Instant,
+    whole: bool,
+}
+
+impl Refuge {
+    fn look_at(&self) -> Instant {
+        let next = self.looked + LOOK;
+        if self.whole { next } else { next.max(self.since + STAY) }
+    }
+}
+
+/// The disk's part of a [`Ground`].
+struct OnDisk {
+    session: Session,
+    space: Space,
+    lock: StateLock,
+}
+
+impl Ground {
+    /// Opens the state directory for writing: makes it, locks it, opens and migrates the database; in memory when the
+    /// directory cannot be written. Blocking.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with what to do.
+    pub(super) fn open(shared: Arc<Shared>) -> Result<Self, OpenError> {
+        match patiently(&shared) {
+            Ok(OnDisk { session, space, lock }) => {
+                Ok(Self { session, space, lock: Some(lock), refuge: None, shared })
+            }
+            Err(e) => {
+                let why = why(&e, &shared.settings.dir).ok_or(e)?;
+                let lock = StateLock::take_unwritten(&shared.settings.dir)?;
+                let (session, refuge) = in_memory(&shared, why)?;
+                let space = space_of(&shared);
+                Ok(Self { session, space, lock, refuge: Some(refuge), shared })
+            }
+        }
+    }
+
+    /// Before a batch.
+    pub(super) fn before(&mut self) {
+        if self.refuge.is_some() {
+            self.look_home();
+        }
+        if self.refuge.is_none() {
+            self.space.before(&self.session.conn);
+        }
+    }
+
+    /// After the answers of a batch have left.
+    pub(super) fn after(&mut self, outcome: &Result<(), StoreError>) {
+        match outcome {
+            Err(StoreError::ReadOnly(_)) if self.refuge.is_none() => self.flee(),
+            _ if self.refuge.is_none() => self.space.after(),
+            _ => {}
+        }
+    }
+
+    /// What an error really is; see [`Space::judge`].
+    pub(super) fn judge(&mut self, e: StoreError) -> StoreError {
+        if self.refuge.is_some() { e } else { self.space.judge(e) }
+    }
+
+    /// When somebody should look whether the directory can be written again; `None` while it can.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.refuge.as_ref().map(Refuge::look_at)
+    }
+
+    /// Closes it: leaves a small WAL behind and tells the query planner what it learnt; neither is needed for safety.
+    pub(super) fn close(mut self) {
+        if self.refuge.is_some() {
+            // What is in memory goes home if it can.
+            self.go_home();
+        }
+        let _ = self.session.conn.execute_batch("PRAGMA optimize");
+        drop(self.session);
+        if let Some(mut lock) = self.lock.filter(|_| self.refuge.is_none()) {
+            lock.clean();
+        }
+    }
+
+    /// Closes it without writing anything back.
+    pub(super) fn abandon(self) {
+        self.session.abandon();
+    }
+
+    /// Sets a damaged database aside and goes on with what can be salvaged of it. Blocking.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(super) fn heal(self, cause: &str) -> Result<Self, OpenError> {
+        if self.refuge.is_some() {
+            // There is no file to be set aside, and memory that is damaged is no place to stay.
+            return Err(OpenError::Heal(StoreError::Damaged(cause.to_owned())));
+        }
+        let settings = effective(&self.shared);
+        let session = heal::reopen(self.session, &settings, self.shared.clock.now(), cause)?;
+        restrict(&settings.dir.join(DATABASE))?;
+        Ok(Self { session: session.tell(&self.shared.conditions), ..self })
+    }
+
+    /// The directory became read-only under an open database: memory takes over.
+    fn flee(&mut self) {
+        match in_memory(&self.shared, Probe::ReadOnly) {
+            Ok((session, refuge)) => {
+                // Closing the old one fails on a read-only file system; what it had committed is in its WAL.
+                self.session = session;
+                self.refuge = Some(refuge);
+            }
+            // Tried again with the next operation, which meets the same error.
+            Err(e) => tracing::error!("the state directory is read-only, and memory cannot take over: {e}"),
+        }
+    }
+
+    fn look_home(&mut self) {
+        let Some(refuge) = &mut self.refuge else { return };
+        if refuge.look_at() <= Instant::now() {
+            refuge.looked = Instant::now();
+            self.go_home();
+        }
+    }
+
+    /// Back to the disk, with all that came in meanwhile; stays in memory when that cannot be.
+    fn go_home(&mut self) {
+        let dir = &self.shared.settings.dir;
+        let sending = memory::is_sending(&self.session.conn).unwrap_or(true);
+        if sending || (dir.exists() && Probe::of(dir) != Probe::Writable) {
+            return;
+        }
+        let Ok(mut disk) = on_disk(&self.shared, self.lock.take()) else { return };
+        let now = self.shared.clock.now();
+        let brought = memory::bring_home(&self.session.conn, &mut disk.session, now).and_then(|brought| {
+            let recover = Recover { now, due_at: now.after(DOUBT) };
+            disk.session.transaction(|tx| recover.run(tx))?;
+            Ok(brought)
+        });
+        self.lock = Some(disk.lock);
+        match brought {
+            Ok(alerts) => {
+                tracing::info!(alerts, "what was kept in memory meanwhile is stored");
+                self.session = disk.session;
+                self.space = disk.space;
+                self.refuge = None;
+                self.shared.set_memory(None);
+                self.shared.conditions.end(Kind::Memory);
+            }
+            Err(e) => tracing::warn!("what is kept in memory could not be stored yet: {e}"),
+        }
+    }
+}
+
+/// Tries again where an error may have been one of the moment: a file that others wrote and removed on a full disk.
+fn patiently(shared: &Shared) -> Result<OnDisk, OpenError> {
+    let mut tries = 0;
+    loop {
+        match on_disk(shared, None) {
+            Err(e) if tries < TRIES && of_the_moment(&e, &shared.settings.dir) => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+fn of_the_moment(e: &OpenError, dir: &Path) -> bool {
+    let may_pass = match e {
+        OpenError::Sqlite(e) => {
+            matches!(StoreError::of(e), StoreError::Full(_) | StoreError::Disk(_))
+                && !super::is_failed_sync(e)
+        }
+        // Its step was taken back whole.
+        OpenError::Migration(_) => true,
+        _ => false,
+    };
+    may_pass && Probe::of(dir) == Probe::Writable
+}
+
+fn on_disk(shared: &Shared, lock: Option<StateLock>) -> Result<OnDisk, OpenError> {
+    let dir = &shared.settings.dir;
+    make_dir(dir)?;
+    let mut space = space_of(shared);
+    let mut lock = match lock {
+        Some(lock) => lock,
+        None => StateLock::take(dir)?,
+    };
+    let session = match session(shared, lock.before) {
+        // Opening needs room for the WAL's index; the ballast is for such a moment.
+        Err(e) if why(&e, dir) == Some(Probe::NoSpace) && space.release() => session(shared, lock.before)?,
+        other => other?,
+    };
+    lock.opened();
+    Ok(OnDisk { session, space, lock })
+}
+
+fn space_of(shared: &Shared) -> Space {
+    let settings = &shared.settings;
+    let budget = Budget::of(space::within(&settings.dir, settings.max_size));
+    Space::new(&settings.dir, budget, Arc::clone(&shared.conditions))
+}
+
+fn session(shared: &Shared, before: Before) -> Result<Session, OpenError> {
+    let settings = effective(shared);
+    let session = heal::open(&settings, shared.clock.now(), before)?;
+    restrict(&settings.dir.join(DATABASE))?;
+    super::owner::hand_over(&settings.dir);
+    Ok(session.tell(&shared.conditions))
+}
+
+/// The settings, with a `max_size` that is not more than the file system has.
+fn effective(shared: &Shared) -> Settings {
+    let settings = &shared.settings;
+    Settings { max_size: space::within(&settings.dir, settings.max_size), ..settings.clone() }
+}
+
+fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError> {
+    let settings = &shared.settings;
+    let pages = memory::pages(&Budget::of(settings.max_size));
+    let name = memory::new_name();
+    let Opened { conn, whole } = memory::open(&settings.dir.join(DATABASE), &name, pages)?;
+    let session = Session::new(conn, pages)?.tell(&shared.conditions);
+    shared.set_memory(Some(name));
+    let dir = settings.dir.display();
+    let (state, remedy) = match why {
+        Probe::NoSpace => ("on a full disk", "make space on that file system (df, du)"),
+        _ => ("read-only", "see why (dmesg, journalctl -k), then mount it for writing (mount -o remount,rw)"),
+    };
+    shared.conditions.begin(
+        Kind::Memory,
+        Condition {
+            what: format!(
+                "the state directory {dir} is {state}: alerts are kept in memory only, at most {} MiB of them, and \
+                 that is gone at a restart{}",
+                pages * 4 / 1024,
+                if whole { "" } else { "; what was stored before is delivered when it can be written" }
+            ),
+            remedy: format!("{remedy}; it goes on by itself within {} s", LOOK.as_secs()),
+        },
+    );
+    let now = Instant::now();
+    Ok((session, Refuge { since: now, looked: now, whole }))
+}
+
+/// Why the directory cannot be written, where that is all that is wrong.
+fn why(e: &OpenError, dir: &Path) -> Option<Probe> {
+    let probe = match e {
+        OpenError::Io { source, .. } => Probe::from(source),
+        OpenError::Locked { .. }
+        | OpenError::Newer { .. }
+        | OpenError::Absent(_)
+        | OpenError::OldSqlite(_) => {
+            return None;
+        }
+        _ => Probe::of(dir),
+    };
+    matches!(probe, Probe::NoSpace | Probe::ReadOnly).then_some(probe)
+}

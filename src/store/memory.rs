@@ -1,0 +1,315 @@
+//! The store in memory, for as long as the state directory cannot be written: mounted read-only, or full at start.
+//!
+//! It begins as a copy of the file when that fits, else with the cursors and counters alone, and then everything goes
+//! on as always. What it takes in meanwhile is brought home when the directory can be written again ([`bring_home`]):
+//! recorded into the file as if it came then, cursors last. Nothing relies on that: after a restart the cursors of the
+//! file are older, the lines are read again, and as keys are derived, tickets are found and not made twice.
+//!
+//! The database is one of SQLite's `memdb`, so that readers of this process see it by its name.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::body::Bodies;
+use super::op::record::{Entry, Record, Routed, write_all};
+use super::session::{Session, Tx};
+use super::space::Budget;
+use super::{OpenError, StoreError, schema};
+use crate::model::{DeskName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+
+/// Most memory that it may have.
+const LIMIT: u64 = 16 << 20;
+/// The largest file that is copied whole: the rest is for what comes.
+const WHOLE: u64 = LIMIT / 4 * 3;
+/// Alerts that are brought home in one transaction.
+const STEP: i64 = 50;
+/// Tables of which a copy of a large file has all rows.
+const SMALL: [&str; 5] = ["source", "cursor", "desk", "hold", "tally"];
+/// How a file is read that cannot be written: with its WAL where that is there; after a clean stop there is none, and
+/// then the file alone is the truth. SQLite cannot know that nobody will write it, so it has to be told.
+const WAYS: [&str; 2] = ["vfs=unix&mode=ro", "vfs=unix&immutable=1"];
+
+/// Pages that a store in memory may have, where the one on disk may have `budget`.
+pub(super) fn pages(budget: &Budget) -> i64 {
+    budget.pages.min((LIMIT / 4096) as i64)
+}
+
+/// A name that no other store of this process has.
+pub(super) fn new_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("file:/otrelay-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A store in memory, as it begins.
+pub(super) struct Opened {
+    pub(super) conn: Connection,
+    /// Whether all of the file is in it, if there is one.
+    pub(super) whole: bool,
+}
+
+/// Opens it under this name, with what can be read of the file at `path`.
+///
+/// # Errors
+/// [`OpenError::Newer`]: the file is not ours to understand. Others only when memory itself fails.
+pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenError> {
+    let mut conn = connect(name)?;
+    let whole = match open_readonly(path) {
+        // There is nothing to be copied.
+        _ if !path.exists() => true,
+        Ok(file) => {
+            schema::refuse_newer(&file, path)?;
+            let copied = copy_whole(&file, name);
+            if let Err(e) = &copied {
+                tracing::debug!("the store is not copied whole: {e}");
+            }
+            copied.is_ok_and(|whole| whole)
+        }
+        Err(_) => false,
+    };
+    settings(&conn, pages)?;
+    schema::to_latest(&mut conn)?;
+    if !whole {
+        // A file that cannot be read at all is as good as none: the sources are read from their beginning.
+        let copied = copy_some(&conn, &uri(path, WAYS[0])).or_else(|_| copy_some(&conn, &uri(path, WAYS[1])));
+        if let Err(e) = copied {
+            tracing::debug!("nothing could be read of the store: {e}");
+        }
+    }
+    conn.execute_batch(
+        "CREATE TEMP TABLE touched (alert_id INTEGER PRIMARY KEY, before INTEGER NOT NULL);
+         CREATE TEMP TRIGGER touched_new AFTER INSERT ON main.alert
+           BEGIN INSERT OR IGNORE INTO touched VALUES (new.id, 0); END;
+         CREATE TEMP TRIGGER touched_again AFTER UPDATE OF occurrences ON main.alert
+           BEGIN INSERT OR IGNORE INTO touched VALUES (old.id, old.occurrences); END;
+         CREATE TEMP TABLE base_tally AS SELECT scope, name, value FROM main.tally;",
+    )?;
+    Ok(Opened { conn, whole })
+}
+
+/// Another connection to the store of this name, for lists and status.
+pub(super) fn open_reader(name: &str) -> Result<Connection, OpenError> {
+    let conn = connect(name)?;
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(conn)
+}
+
+fn connect(name: &str) -> Result<Connection, OpenError> {
+    let conn = Connection::open_with_flags(
+        name,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.pragma_update(None, "busy_timeout", 5_000)?;
+    Ok(conn)
+}
+
+fn settings(conn: &Connection, pages: i64) -> Result<(), OpenError> {
+    conn.pragma_update_and_check(None, "journal_mode", "MEMORY", |_| Ok(()))?;
+    conn.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+    // Nothing here survives the process, so nothing is synced; the cache would be a second copy.
+    for (name, value) in [("synchronous", 0), ("foreign_keys", 1), ("cache_size", -256), ("temp_store", 2)] {
+        conn.pragma_update(None, name, value)?;
+    }
+    conn.pragma_update(None, "trusted_schema", false)?;
+    Ok(())
+}
+
+/// Opens a database that cannot be written, or not now. Blocking.
+///
+/// # Errors
+/// When it cannot be read either.
+pub(super) fn open_readonly(path: &Path) -> Result<Connection, OpenError> {
+    let open = |more: &str| -> Result<Connection, rusqlite::Error> {
+        let conn = Connection::open_with_flags(
+            uri(path, more),
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        conn.pragma_update(None, "trusted_schema", false)?;
+        Ok(conn)
+    };
+    Ok(open(WAYS[0]).or_else(|_| open(WAYS[1]))?)
+}
+
+fn uri(path: &Path, more: &str) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte))
+            }
+            _ => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    format!("{uri}?{more}")
+}
+
+/// Copies all of it when it fits.
+fn copy_whole(file: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
+    let pages: i64 = file.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let free: i64 = file.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    if (pages - free) as u64 * 4096 > WHOLE {
+        return Ok(false);
+    }
+    file.execute("VACUUM INTO ?1", [name])?;
+    Ok(true)
+}
+
+/// Copies what is small and what a relay and a source go by. New rows get ids above those of the file, so that an
+/// answer for one is never taken for the other.
+fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
+    conn.execute("ATTACH ?1 AS file", [file])?;
+    let mut script = "BEGIN;".to_owned();
+    for table in SMALL {
+        script.push_str(&format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM file.{table};"));
+    }
+    script.push_str(
+        "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
+         DELETE FROM main.sqlite_sequence;
+         INSERT INTO main.sqlite_sequence SELECT name, seq FROM file.sqlite_sequence;
+         COMMIT;",
+    );
+    let copied = conn.execute_batch(&script);
+    if !conn.is_autocommit() {
+        conn.execute_batch("ROLLBACK")?;
+    }
+    conn.execute_batch("DETACH file")?;
+    copied
+}
+
+/// Whether something was claimed here and not settled yet: its answer comes with a row number of this store.
+pub(super) fn is_sending(conn: &Connection) -> Result<bool, StoreError> {
+    Ok(conn.query_row("SELECT EXISTS (SELECT 1 FROM delivery WHERE state = 'claimed')", [], |r| r.get(0))?)
+}
+
+/// Records what came in meanwhile into the store on disk, in steps; what is done is forgotten here, so that it can be
+/// tried again from where it failed. Cursors and counters go last: if the power fails before, the lines are read again.
+///
+/// # Errors
+/// [`StoreError`] of the store on disk.
+pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp) -> Result<u64, StoreError> {
+    let mut brought = 0;
+    loop {
+        let (ids, records) = touched(memory, now)?;
+        if ids.is_empty() {
+            break;
+        }
+        home.transaction(|tx| write_all(tx, &records))?;
+        for id in &ids {
+            memory.execute("DELETE FROM temp.touched WHERE alert_id = ?1", [id])?;
+        }
+        brought += ids.len() as u64;
+    }
+    let last = last_records(memory, now)?;
+    let counts = counts(memory)?;
+    home.transaction(|tx| {
+        write_all(tx, &last)?;
+        counts.iter().try_for_each(|count| add(tx, count))
+    })?;
+    Ok(brought)
+}
+
+/// The next alerts that came in or were seen again, as their sources would record them.
+fn touched(memory: &Connection, now: Timestamp) -> Result<(Vec<i64>, Vec<Record>), StoreError> {
+    let mut select = memory.prepare_cached(
+        "SELECT u.alert_id, u.before, a.occurrences, a.last_seen_at, a.fingerprint, s.name
+         FROM temp.touched u LEFT JOIN alert a ON a.id = u.alert_id LEFT JOIN source s ON s.id = a.source_id
+         ORDER BY u.alert_id LIMIT ?1",
+    )?;
+    let mut rows = select.query([STEP])?;
+    let mut bodies = Bodies::of(memory)?;
+    let (mut ids, mut records) = (Vec::new(), BTreeMap::new());
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        ids.push(id);
+        // Forgotten since, because it was delivered.
+        let Some(occurrences) = row.get::<_, Option<i64>>(2)? else { continue };
+        let more = occurrences - row.get::<_, i64>(1)?;
+        let Some(alert) = bodies.get(id)? else { continue };
+        let Ok(source) = SourceName::new(&row.get::<_, String>(5)?) else { continue };
+        let entry = Entry {
+            fingerprint: Fingerprint::from_bytes(row.get(4)?),
+            alert,
+            occurrences: more.max(1) as u64,
+            last_seen_at: Timestamp::from_micros(row.get(3)?),
+            routes: routes(memory, id)?,
+        };
+        records.entry(source.clone()).or_insert_with(|| record(source, now)).entries.push(entry);
+    }
+    Ok((ids, records.into_values().collect()))
+}
+
+fn record(source: SourceName, now: Timestamp) -> Record {
+    Record {
+        source,
+        now,
+        gather: false,
+        lines: 0,
+        alerts: 0,
+        entries: Vec::new(),
+        filtered: Vec::new(),
+        rejected: Vec::new(),
+        cursors: Vec::new(),
+        finished: Vec::new(),
+        trouble: None,
+    }
+}
+
+fn routes(memory: &Connection, alert: i64) -> Result<Vec<Routed>, StoreError> {
+    let mut select = memory.prepare_cached(
+        "SELECT k.name, r.table_name, max(t.rule) FROM ticket t JOIN route r ON r.id = t.route_id
+         JOIN desk k ON k.id = r.desk_id WHERE t.alert_id = ?1 AND t.state <> 'withdrawn' GROUP BY t.route_id",
+    )?;
+    let mut rows = select.query([alert])?;
+    let mut routes = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (desk, table, rule): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if let (Ok(desk), Ok(table), Ok(rule)) =
+            (DeskName::new(&desk), TableName::new(&table), RuleName::new(&rule))
+        {
+            routes.push(Routed { desk, table, rule });
+        }
+    }
+    Ok(routes)
+}
+
+/// How far each source was read, and what is wrong with it.
+fn last_records(memory: &Connection, now: Timestamp) -> Result<Vec<Record>, StoreError> {
+    let mut select = memory.prepare("SELECT id, name, trouble FROM source ORDER BY id")?;
+    let mut rows = select.query([])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Ok(source) = SourceName::new(&row.get::<_, String>(1)?) else { continue };
+        let cursors: Vec<FileCursor> = super::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
+        records.push(Record { cursors, trouble: row.get(2)?, ..record(source, now) });
+    }
+    Ok(records)
+}
+
+/// What was counted meanwhile and is not counted by recording it again.
+fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError> {
+    let mut select = memory.prepare(
+        "SELECT t.scope, t.name, t.value - coalesce(b.value, 0) AS more
+         FROM main.tally t LEFT JOIN temp.base_tally b ON b.scope = t.scope AND b.name = t.name
+         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*' OR t.scope = 'shed'
+           OR (t.scope = 'store' AND t.name = 'shed')
+           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts')))",
+    )?;
+    let counts = select.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    Ok(counts.collect::<Result<_, _>>()?)
+}
+
+fn add(tx: &Tx<'_>, (scope, name, more): &(String, String, i64)) -> Result<(), StoreError> {
+    tx.conn.execute(
+        "INSERT INTO tally (scope, name, value) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET value = value + excluded.value",
+        params![scope, name, more],
+    )?;
+    Ok(())
+}

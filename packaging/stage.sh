@@ -9,6 +9,9 @@ set -euo pipefail
 STAGE=$DIST/stage
 OTRELAY=${OTRELAY:-$DIST/$(uname -m)-unknown-linux-musl/otrelay}
 [ -x "$OTRELAY" ] || fail "no program at $OTRELAY: run packaging/build.sh, or set OTRELAY"
+said=$("$OTRELAY" --version)
+[ "$said" = "otrelay $VERSION" ] \
+    || fail "$OTRELAY is $said, the tree is $VERSION: run packaging/build.sh again"
 rm -rf "$STAGE"
 mkdir -p "$STAGE/man" "$STAGE/man-gz" "$STAGE/completions"
 

@@ -19,10 +19,11 @@ use crate::clock::RELEASED_AT;
 
 const SERVICE_PAGE: &str = include_str!("../../../packaging/man/otrelay.8");
 /// The exit codes that any command may end with.
-const EXIT_CODES: [(&str, &str); 5] = [
+const EXIT_CODES: [(&str, &str); 6] = [
     ("0", "All is well."),
     ("1", "It did not work; what and why is on stderr."),
     ("2", "The command line could not be understood."),
+    ("74", "The disk failed; the service is started again and looks at what is there."),
     ("75", "Try again later: the state directory is in use, or something still waits."),
     ("78", "The config, or a state directory of a newer version. The service is not restarted on it."),
 ];
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn the_pages_name_every_exit_code() {
         let service = text("otrelay.8");
-        for exit in [Exit::Fine, Exit::Failure, Exit::Later, Exit::Config] {
+        for exit in [Exit::Fine, Exit::Failure, Exit::Disk, Exit::Later, Exit::Config] {
             let code = (exit as u8).to_string();
             assert!(EXIT_CODES.iter().any(|(known, _)| *known == code), "{code}");
             assert!(service.contains(&format!("\n.B {code}\n")), "{code} is not in otrelay.8");

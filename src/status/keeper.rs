@@ -4,7 +4,6 @@
 //! goes out, the log names who is stuck, and systemd ends the process after its limit. Nothing is woken by a timer
 //! unless the unit asks for a watchdog; then twice in its limit.
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::watchdog::Watch;
 use super::{Attention, Live, Notifier, Status};
 use crate::clock::SharedClock;
 use crate::pulse::{Pulse, Pulses};
-use crate::store::{Reader, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Between two lines of status at least: a flood of alerts must not become a flood of messages.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -34,8 +33,6 @@ pub struct Keeper {
     pub pulses: Pulses,
     /// `[agent] name`.
     pub agent: String,
-    /// The state directory.
-    pub dir: PathBuf,
     /// What is wrong with the service itself.
     pub concerns: watch::Receiver<Vec<Attention>>,
     /// The time.
@@ -99,7 +96,7 @@ impl Keeper {
                 () = question.answered() => {}
                 () = until(status_at) => {
                     let live = live(&progress.borrow_and_update());
-                    self.tell(live).await;
+                    self.tell(&store, live).await;
                     status_at = None;
                 }
                 Ok(()) = progress.changed(), if status_at.is_none() => status_at = soon(),
@@ -132,11 +129,12 @@ impl Keeper {
     }
 
     /// Sends the line of status when it has changed.
-    async fn tell(&self, mut live: Live) {
+    async fn tell(&self, store: &Store, mut live: Live) {
+        live.conditions = store.conditions();
         live.concerns.extend(self.concerns.borrow().iter().cloned());
-        let (dir, agent, now) = (self.dir.clone(), self.agent.clone(), self.clock.now());
+        let (store, agent, now) = (store.clone(), self.agent.clone(), self.clock.now());
         let read = move || {
-            let overview = Reader::open(&dir).ok()?.overview().ok()?;
+            let overview = store.reader().ok()?.overview().ok()?;
             Some(Status::new(&agent, now, overview, Some(live)).line())
         };
         // Without an answer the last line stands.
@@ -196,7 +194,6 @@ mod tests {
                 limit: Some(LIMIT),
                 pulses: Pulses::default(),
                 agent: "a".to_owned(),
-                dir: settings.dir,
                 concerns: receiver,
                 clock: Arc::new(SystemClock),
             };

@@ -142,9 +142,9 @@ fn uri(path: &Path, more: &str) -> String {
     for byte in path.as_os_str().as_bytes() {
         match byte {
             b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte))
+                uri.push(char::from(*byte));
             }
-            _ => uri.push_str(&format!("%{byte:02x}")),
+            _ => uri.extend(format!("%{byte:02x}").chars()),
         }
     }
     format!("{uri}?{more}")
@@ -167,7 +167,11 @@ fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
     let mut script = "BEGIN;".to_owned();
     for table in SMALL {
-        script.push_str(&format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM file.{table};"));
+        script += "INSERT OR REPLACE INTO main.";
+        script += table;
+        script += " SELECT * FROM file.";
+        script += table;
+        script.push(';');
     }
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';

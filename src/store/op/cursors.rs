@@ -63,10 +63,10 @@ pub(in crate::store) fn of_source(
         // give what is not.
         match cursor(row) {
             Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => {
-                cursors.push(c)
+                cursors.push(c);
             }
             _ => {
-                tracing::error!(source, "a damaged cursor was left out; its file is read again")
+                tracing::error!(source, "a damaged cursor was left out; its file is read again");
             }
         }
     }

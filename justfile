@@ -75,3 +75,11 @@ packages *TARGETS:
 # The ARM programs under emulation, compared with this machine's own
 emulate:
     packaging/qemu.sh
+
+# The systemd unit: read without a complaint, exposure below 1.5
+unit:
+    tests/unit.sh
+
+# The packages in a booted Debian: install, kill, reload, hang, upgrade, purge (root)
+container:
+    tests/container.sh

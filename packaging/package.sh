@@ -30,8 +30,8 @@ tarball() {
     rm -rf "$DIST/stage/tar"
     mkdir -p "$root"/{systemd,man,completions}
     install -m 755 "$DIST/stage/otrelay" packaging/archive/install.sh "$root/"
-    install -m 644 packaging/otrelay.toml README.md CHANGELOG.md LICENSE "$DIST/stage/THIRD-PARTY.gz" "$root/"
-    cp -r systemd/* "$root/systemd/"
+    (cd "$DIST/stage" && install -m 644 otrelay.toml README.md CHANGELOG.md LICENSE THIRD-PARTY.gz "$root/")
+    cp -r "$DIST"/stage/systemd/* "$root/systemd/"
     cp "$DIST"/stage/man/* "$root/man/"
     cp "$DIST"/stage/completions/* "$root/completions/"
     chmod -R u=rwX,go=rX "$root"

@@ -30,5 +30,7 @@ otrelay ($VERSION-1) unstable; urgency=medium
 
  -- The otrelay developers <otrelay@localhost>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 END
-# Times of files get into packages.
+# Times of files get into packages, so even what is only copied is packed from here.
+cp -r packaging/otrelay.toml README.md LICENSE CHANGELOG.md systemd "$STAGE/"
+chmod -R u=rwX,go=rX "$STAGE"
 find "$STAGE" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +

@@ -35,6 +35,9 @@ pub enum Volume {
     Verbose,
 }
 
+/// What is never kept back: the numbers of what was, and starts, stops and reloads, which are an audit.
+const EXEMPT: [&str; 2] = [module_path!(), "otrelay::app::service"];
+
 /// Lines that are kept back, for the whole process: so is its journal.
 static LIMIT: LazyLock<Arc<Limit>> = LazyLock::new(Arc::default);
 
@@ -48,7 +51,7 @@ pub fn init(volume: Volume, journal_stream: Option<&str>, no_color: bool) {
     };
     // Other crates speak up only when something is wrong: hyper's debug lines hold headers.
     let targets = Targets::new().with_default(Level::WARN).with_target("otrelay", level);
-    let gate = Gate { limit: Arc::clone(&LIMIT), exempt: module_path!() };
+    let gate = Gate { limit: Arc::clone(&LIMIT), exempt: &EXEMPT };
     let registry = tracing_subscriber::registry().with(targets).with(gate);
     let terminal = std::io::stderr().is_terminal();
     let journal = journal_stream

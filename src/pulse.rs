@@ -128,7 +128,7 @@ mod tests {
         pulse.works();
         let early = tokio::time::timeout(Duration::from_secs(9), pulse.has_begun()).await;
         assert!(early.is_err());
-        let (_, ()) = tokio::join!(async { pulse.rests() }, pulse.has_begun());
+        tokio::join!(async { pulse.rests() }, pulse.has_begun());
         // Whoever asks later is told at once, working or not by then.
         pulse.rests();
         pulse.has_begun().await;

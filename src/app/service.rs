@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 use super::{AppError, Blueprint, Stages, housekeeping};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
-use crate::control::server::{Control, is_passing, listen, listen_patiently};
+use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
 use crate::intake::Intake;
 use crate::model::text::clip;
 use crate::pulse::{Pulse, Pulses};
 use crate::relay::{Ask, Progress};
 use crate::source::Reading;
-use crate::status::{Attention, Keeper, Live, Notifier};
+use crate::status::{Attention, Keeper, Notifier};
 use crate::store::{Reader, Store, StoreError, Writer};
 
 /// Questions that may wait for the relay.
@@ -174,7 +174,7 @@ impl Service {
         };
         let (store, progress, token) = (self.store.clone(), self.progress.subscribe(), stop.clone());
         stages.around.spawn(async move {
-            keeper.run(store, progress, live, token).await;
+            keeper.run(store, progress, |progress| live(progress, Vec::new()), token).await;
             ("keeper", Ok(()))
         });
     }
@@ -337,10 +337,6 @@ async fn opened(sources: Vec<Pulse>) {
     if tokio::time::timeout(READY_WITHIN, all).await.is_err() {
         tracing::warn!("not every source could be opened yet; the others run");
     }
-}
-
-fn live(progress: &Progress) -> Live {
-    Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, ..Live::default() }
 }
 
 /// What cannot change while the store is open, and was changed.

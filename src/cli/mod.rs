@@ -313,3 +313,25 @@ fn simulate(args: simulate::SimulateArgs, terminal: &mut Terminal<'_>) -> Outcom
     let ran = runtime()?.block_on(simulate::run(args, terminal.out));
     ran.map(|()| Exit::Fine).map_err(|e| CliError::Words(chain(&e)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(e: impl Into<CliError>) -> u8 {
+        e.into().exit() as u8
+    }
+
+    #[test]
+    fn systemd_learns_from_the_exit_code_what_to_do() {
+        let disk = StoreError::Disk("a sync failed".to_owned());
+        assert_eq!(code(AppError::Store(disk.clone())), 74);
+        assert_eq!(code(disk), 74);
+        let io = |kind: rustix::io::Errno| OpenError::Io { path: "/x".into(), source: kind.into() };
+        assert_eq!(code(io(rustix::io::Errno::IO)), 74);
+        assert_eq!(code(io(rustix::io::Errno::ACCESS)), 1);
+        assert_eq!(code(CopyError::Open(OpenError::Locked { dir: "/x".into(), pid: String::new() })), 75);
+        assert_eq!(code(OpenError::Newer { path: "/x".into(), found: 9, known: 3 }), 78);
+        assert_eq!(code(StoreError::Healing("a page".to_owned())), 1);
+    }
+}

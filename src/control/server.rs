@@ -61,6 +61,16 @@ pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// What is known beside the store: of the relay's progress, and of the service itself.
+pub fn live(progress: &Progress, mut concerns: Vec<Attention>) -> Live {
+    concerns.extend(progress.clock.map(|at| Attention {
+        what: format!("the clock says {at}, before this version was released: alerts are kept, nothing is sent"),
+        remedy: "set the clock of this machine (timedatectl; a time server it can reach); sending then begins by itself"
+            .to_owned(),
+    }));
+    Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns, ..Live::default() }
+}
+
 /// Opens the socket when its directory can be written; `None` when it has to stop before.
 pub async fn listen_patiently(path: &Path, stop: &CancellationToken) -> Option<UnixListener> {
     loop {
@@ -178,12 +188,7 @@ impl Control {
         let live = {
             let progress = self.progress.borrow();
             let concerns = self.concerns.borrow().clone();
-            Live {
-                syncing: progress.syncing,
-                next_sync_at: progress.next_sync_at,
-                concerns,
-                conditions: self.store.conditions(),
-            }
+            Live { conditions: self.store.conditions(), ..live(&progress, concerns) }
         };
         let store = self.store.clone();
         let read = move || -> Result<serde_json::Value, String> {

@@ -50,6 +50,8 @@ pub const DOUBT_WAIT: Duration = Duration::from_secs(6);
 
 /// Most plans that one answer has: an answer over the control socket stays bounded.
 const PLAN_MAX: usize = 1_000;
+/// How soon a clock that was set right is noticed.
+const CLOCK_WAIT: Duration = Duration::from_secs(30);
 /// Wait before a store without room is tried again.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
@@ -142,6 +144,8 @@ pub struct Progress {
     pub delivered: u64,
     /// When the next sync is due, by this machine's clock.
     pub next_sync_at: Option<Timestamp>,
+    /// What the clock says, while it cannot be right and sending is held for it.
+    pub clock: Option<Timestamp>,
 }
 
 /// Why a sync runs.
@@ -364,6 +368,25 @@ impl<D: Desk> Relay<D> {
         self.progress.send_if_modified(|p| std::mem::replace(&mut p.next_sync_at, next) != next);
     }
 
+    /// Whether sending is held because of the clock; said when that changes.
+    fn clock_is_absurd(&self, now: Timestamp) -> bool {
+        let absurd = now < RELEASED_AT;
+        let was = self.progress.borrow().clock.is_some();
+        if absurd != was {
+            if absurd {
+                tracing::error!(
+                    now = %now,
+                    "this machine's clock says {now}, before this version was released: alerts are taken in and kept, \
+                     and nothing is sent until the clock is right (timedatectl, NTP)"
+                );
+            } else {
+                tracing::info!(now = %now, "this machine's clock is right again, {now}: sending goes on");
+            }
+            self.progress.send_modify(|p| p.clock = absurd.then_some(now));
+        }
+        absurd
+    }
+
     /// One sync over all destinations, side by side: one that is slow or dead delays no other.
     async fn sync(&self, cause: Cause, stop: &CancellationToken) -> Result<Report, StoreError> {
         let mut report = Report::default();
@@ -372,12 +395,11 @@ impl<D: Desk> Relay<D> {
             return Ok(report);
         }
         let started_at = self.clock.now();
-        if started_at < RELEASED_AT {
-            tracing::warn!(now = %started_at, "the clock is before this version's release; sending is held until it is right");
+        if self.clock_is_absurd(started_at) {
             report.waiting.push(format!(
                 "the clock says {started_at}, before this version was released: sending is held"
             ));
-            report.next_at = Some(started_at.after(Duration::from_mins(1)));
+            report.next_at = Some(started_at.after(CLOCK_WAIT));
             report.owed = true;
             return Ok(report);
         }

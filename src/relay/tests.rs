@@ -374,6 +374,19 @@ async fn never_more_requests_than_the_hourly_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sync_that_is_cut_short_says_so() {
+    let site = Site::one();
+    site.record_many(3).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let report = site.relay().run_once(MINUTE, &stop).await.unwrap();
+    assert!(report.cut && report.waiting[0].contains("stops or reloads"), "{report:?}");
+    assert_eq!((site.desk().calls(), site.pending()), (0, 3));
+    let report = site.relay().run_once(MINUTE, &CancellationToken::new()).await.unwrap();
+    assert!(!report.cut && report.waiting.is_empty() && report.created == 3, "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_in_mid_run_leaves_nothing_claimed() {
     let mut site = Site::one();
     site.record_many(30).await;
@@ -471,8 +484,9 @@ async fn an_absurd_clock_holds_the_sync_and_it_is_made_up_for() {
     site.start();
     pass(MINUTE * 10).await;
     assert_eq!(site.desk().calls(), 0);
+    assert!(site.sync().await.waiting[0].contains("sending is held"));
     site.clock.shift(back);
-    pass(MINUTE * 2).await;
+    pass(MINUTE).await;
     assert_eq!(site.desk().titles().len(), 3, "without waiting for the next interval");
 }
 

@@ -1,7 +1,8 @@
 //! Keeps systemd informed while the service runs: one line of status when something has changed, and signs of life.
 //!
 //! A sign of life goes out only when the store's writer answers through its queue and no loop is stuck; otherwise none
-//! goes out, the log names who is stuck, and systemd ends the process after its limit. Nothing is woken by a timer
+//! goes out, the log names who is stuck, and systemd ends the process after its limit. A database that is being made
+//! anew answers nobody, and is given its time. Nothing is woken by a timer
 //! unless the unit asks for a watchdog; then twice in its limit.
 
 use std::pin::Pin;
@@ -21,6 +22,8 @@ use crate::store::{Store, StoreError};
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// How long the store's writer may take to answer. A commit on a slow card takes two seconds, a busy database five.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long a damaged database may take to be made anew while the service runs; nobody is answered meanwhile.
+const HEAL: Duration = Duration::from_mins(30);
 
 /// What it needs.
 #[derive(Clone)]
@@ -85,11 +88,19 @@ impl Keeper {
         let mut question = Question { pulse: self.pulses.of("store", ANSWER), answer: None };
         let (mut watch, mut stuck) = (Watch::default(), Vec::new());
         let mut look_at = self.limit.map(|_| began);
-        let mut status_at = Some(began);
+        let (mut status_at, mut healing_until) = (Some(began), None);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = until(look_at) => {
+                    if store.is_healing() && Instant::now() < *healing_until.get_or_insert(Instant::now() + HEAL) {
+                        self.notifier.alive();
+                        self.notifier.status("the database was damaged and is being made anew");
+                        status_at = Some(soon());
+                        look_at = self.limit.map(|limit| Instant::now() + limit / 2);
+                        continue;
+                    }
+                    healing_until = healing_until.filter(|_| store.is_healing());
                     question.ask(&store);
                     look_at = self.look(&mut watch, &mut stuck, began).map(|wait| Instant::now() + wait);
                 }
@@ -99,9 +110,9 @@ impl Keeper {
                     self.tell(&store, live).await;
                     status_at = None;
                 }
-                Ok(()) = progress.changed(), if status_at.is_none() => status_at = soon(),
+                Ok(()) = progress.changed(), if status_at.is_none() => status_at = Some(soon()),
                 Ok(()) = self.concerns.changed() => status_at = Some(Instant::now()),
-                () = self.pulses.news(), if status_at.is_none() => status_at = soon(),
+                () = self.pulses.news(), if status_at.is_none() => status_at = Some(soon()),
             }
         }
     }
@@ -144,8 +155,8 @@ impl Keeper {
     }
 }
 
-fn soon() -> Option<Instant> {
-    Some(Instant::now() + STATUS_EVERY)
+fn soon() -> Instant {
+    Instant::now() + STATUS_EVERY
 }
 
 async fn until(at: Option<Instant>) {

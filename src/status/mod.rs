@@ -10,6 +10,7 @@ mod sd_notify;
 mod watchdog;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -115,11 +116,23 @@ fn minute(at: Timestamp) -> String {
     at.servicenow().get(11..16).unwrap_or_default().to_owned()
 }
 
+/// How far this machine's clock may be behind what it showed before: daylight saving done wrong, a restored image.
+const SET_BACK: Duration = Duration::from_hours(24);
+
 fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Attention> {
     let mut all = Vec::new();
     let mut add = |what: String, remedy: &str| all.push(Attention { what, remedy: remedy.to_owned() });
     for condition in conditions {
         add(condition.what.clone(), &condition.remedy);
+    }
+    let read = o.sources.iter().map(|source| source.last_read_at);
+    let latest = read.chain(o.last_sync.as_ref().map(|sync| sync.started_at)).max();
+    if let Some(latest) = latest.filter(|latest| latest.since(now) > SET_BACK) {
+        add(
+            format!("the clock says {} UTC, and was at {} UTC before", now.servicenow(), latest.servicenow()),
+            "set the clock of this machine (timedatectl, NTP); if it is right now, this passes with the next sync and \
+             the next alerts",
+        );
     }
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
@@ -177,6 +190,38 @@ mod tests {
     fn quiet_when_fine() {
         let status = Status::new("a", Timestamp::EPOCH, Overview::default(), Some(Live::default()));
         assert!(status.attention.is_empty() && status.running);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_far_is_said() {
+        let sync =
+            crate::store::SyncRow { started_at: Timestamp::from_secs(1_000_000), ..Default::default() };
+        let overview = Overview { last_sync: Some(sync), ..Overview::default() };
+        let says = |now| attention(&overview, &[], Timestamp::from_secs(now)).pop().map(|a| a.what);
+        assert_eq!((says(1_000_000), says(1_000_000 - 86_400)), (None, None));
+        let what = "the clock says 1970-01-11 13:46:39 UTC, and was at 1970-01-12 13:46:40 UTC before";
+        assert_eq!(says(1_000_000 - 86_401).as_deref(), Some(what));
+    }
+
+    #[test]
+    fn the_line_for_systemd_has_what_is_wrong_first() {
+        let sync = crate::store::SyncRow {
+            started_at: Timestamp::from_secs(50_520),
+            created: 3,
+            again: 1,
+            ..Default::default()
+        };
+        let overview = Overview { last_sync: Some(sync), backlog: 12, dead: 2, ..Overview::default() };
+        let next_sync_at = Some(Timestamp::from_secs(54_120));
+        let live = Live { next_sync_at, ..Live::default() };
+        let mut status = Status::new("a", Timestamp::from_secs(50_530), overview, Some(live));
+        assert_eq!(
+            status.line(),
+            "2 dead letters; Last sync 14:02 UTC: 3 created, 1 to retry; next 15:02; backlog 12"
+        );
+        status.syncing = true;
+        status.attention.insert(0, Attention { what: "x".to_owned(), remedy: String::new() });
+        assert_eq!(status.line(), "x (and 1 more); Syncing; backlog 12");
     }
 
     #[test]

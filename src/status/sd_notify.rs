@@ -1,4 +1,4 @@
-//! What systemd is told, by the protocol of sd_notify(3): one datagram with `NAME=value` lines.
+//! What systemd is told, by the protocol of `sd_notify(3)`: one datagram with `NAME=value` lines.
 //!
 //! Own lines instead of a crate: those at hand send on a blocking socket, and a service manager that does not read would
 //! then stop the agent's one thread. Here a message that finds no room is dropped. Without `$NOTIFY_SOCKET` nothing is

@@ -104,6 +104,9 @@ fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Sessi
     if is_there(&path) {
         match schema::probe(&path)? {
             Says::Damaged(cause) => return Err(Trouble::Damage(cause)),
+            Says::Ours(0) if was_used(before) => {
+                return Err(Trouble::Damage("there is nothing in its file".to_owned()));
+            }
             Says::Ours(found) => version = found,
         }
         if schema::has_strange_wal(&path) {
@@ -144,8 +147,12 @@ fn by_sight(path: &Path, before: Before) -> Option<String> {
     if !is_there(path) {
         return has_wal.then(|| "its file is gone, only the WAL is there".to_owned());
     }
-    let was_used = matches!(before, Before::Clean | Before::Used);
-    (size(path) == 0 && (has_wal || was_used)).then(|| "its file is empty".to_owned())
+    (size(path) == 0 && (has_wal || was_used(before))).then(|| "its file is empty".to_owned())
+}
+
+/// Whether a database was there: without one, an empty file is a first start that was cut short.
+fn was_used(before: Before) -> bool {
+    matches!(before, Before::Clean | Before::Used)
 }
 
 /// The structure, after an unclean stop.

@@ -131,11 +131,18 @@ pub enum OpenError {
 impl OpenError {
     /// Whether the disk failed, rather than that something is in the way.
     pub fn is_disk(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
-            Self::Sqlite(e) => e.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure),
-            _ => false,
-        }
+        let sqlite = match self {
+            Self::Io { source, .. } => {
+                return source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+            }
+            Self::Sqlite(e) => e,
+            Self::Migration(e) => match e.as_ref() {
+                rusqlite_migration::Error::RusqliteError { err, .. } => err,
+                _ => return false,
+            },
+            _ => return false,
+        };
+        sqlite.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
     }
 }
 

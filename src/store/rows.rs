@@ -150,7 +150,7 @@ pub struct HoldRow {
 }
 
 /// One run of pushing what is due.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SyncRow {
     /// When it began.
     pub started_at: Timestamp,

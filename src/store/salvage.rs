@@ -155,7 +155,7 @@ impl<'a> Salvage<'a> {
         }
         match table.key {
             Some(key) if columns.iter().any(|c| c == key) => {
-                self.copy_keyed(from, table.name, key, &columns)?
+                self.copy_keyed(from, table.name, key, &columns)?;
             }
             _ => self.copy_small(from, table.name, &columns)?,
         }
@@ -178,9 +178,9 @@ impl<'a> Salvage<'a> {
                     (self.in_time, self.tables.entry(table).or_default().unread) = (false, true);
                     return Ok(());
                 }
-                Stop::Bad(last) => {
+                Stop::Bad(at) => {
                     self.tables.entry(table).or_default().unread = true;
-                    let Some(next) = self.next_readable(from, &probe, last) else { return Ok(()) };
+                    let Some(next) = self.next_readable(from, &probe, at) else { return Ok(()) };
                     after = next;
                 }
             }
@@ -256,10 +256,7 @@ impl<'a> Salvage<'a> {
                 self.tables.entry(table).or_default().unread = true;
                 return Ok(());
             };
-            let mut rows = match select.query([]) {
-                Ok(rows) => rows,
-                Err(_) => continue,
-            };
+            let Ok(mut rows) = select.query([]) else { continue };
             let whole = loop {
                 match rows.next() {
                     Ok(Some(row)) => {
@@ -401,7 +398,7 @@ pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
         grown.ok()?;
     }
     // Without the schema nothing can be found in it.
-    let view = |with_wal| view(path, with_wal).filter(|conn| schema::is_readable(conn));
+    let view = |with_wal| view(path, with_wal).filter(schema::is_readable);
     let with_wal = view(true);
     if wal == 0 {
         return with_wal;

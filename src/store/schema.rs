@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::OpenError;
 use super::files::with;
 use super::space::Budget;
+use crate::model::alert::hex;
 
 /// Page cache in KiB (negative: KiB, not pages). The largest single block of memory of the agent.
 const CACHE_SIZE: i64 = -2_000;
@@ -74,7 +75,17 @@ pub(super) fn probe(path: &Path) -> Result<Says, OpenError> {
     if noted != found {
         return Ok(Says::Damaged(format!("its header says schema {found}, but it is {noted}")));
     }
+    if found >= 3 && !has_counters(&conn)? {
+        return Ok(Says::Damaged("its counters are gone".to_owned()));
+    }
     Ok(Says::Ours(found))
+}
+
+/// Whether the counters are there that schema 3 began and nothing takes away. Two small tables whose pages were swapped
+/// are each sound to SQLite.
+fn has_counters(conn: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) = 3 FROM tally WHERE scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries')";
+    Ok(conn.query_row(sql, [], |r| r.get(0))? && id(conn).is_some())
 }
 
 /// The schema by what is in the database, not by its header.
@@ -161,9 +172,12 @@ pub(super) fn open_frozen(path: &Path) -> rusqlite::Result<Connection> {
     for byte in path.as_os_str().as_bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                uri.push(char::from(*byte))
+                uri.push(char::from(*byte));
             }
-            _ => uri.push_str(&format!("%{byte:02X}")),
+            _ => {
+                uri.push('%');
+                uri.push_str(&hex(&[*byte]));
+            }
         }
     }
     uri.push_str("?immutable=1");

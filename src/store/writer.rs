@@ -8,6 +8,7 @@
 //! paused time works.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ pub(super) struct Shared {
     pub(super) clock: SharedClock,
     /// How often the database was made anew since it was opened.
     healed: watch::Sender<u64>,
+    /// Whether it is being made anew: the writer answers nobody meanwhile, and that is no hang.
+    healing: AtomicBool,
     /// Why the writer ended before its time.
     failed: OnceLock<StoreError>,
     pub(super) conditions: Arc<Conditions>,
@@ -99,6 +102,7 @@ impl Store {
             settings: settings.clone(),
             clock,
             healed,
+            healing: AtomicBool::new(false),
             failed: OnceLock::new(),
             conditions: Arc::default(),
             memory: Mutex::default(),
@@ -135,6 +139,11 @@ impl Store {
     /// Changes each time that the database was made anew while the agent runs.
     pub fn healed(&self) -> watch::Receiver<u64> {
         self.shared.healed.subscribe()
+    }
+
+    /// Whether the database is being made anew at this moment.
+    pub fn is_healing(&self) -> bool {
+        self.shared.healing.load(Ordering::Relaxed)
     }
 
     /// Whether an agent runs on this state directory.
@@ -256,7 +265,9 @@ async fn make_anew(
             HEALS_WITHIN.as_secs() / 60
         )));
     }
+    shared.healing.store(true, Ordering::Relaxed);
     let healed = tokio::task::spawn_blocking(move || ground.heal(&cause)).await;
+    shared.healing.store(false, Ordering::Relaxed);
     let ground = healed.map_err(|e| StoreError::Refused(e.to_string()))?;
     let ground = ground.map_err(|e| StoreError::Disk(format!("{e}")))?;
     shared.healed.send_modify(|n| *n += 1);

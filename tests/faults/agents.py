@@ -1,9 +1,12 @@
 """Two agents on one state directory, what a killed one leaves behind, and too little memory (F13, F32)."""
 
+import os
 import signal
+import subprocess
 import sys
 import time
 
+import cases
 import scene
 
 MIB = 1 << 20
@@ -48,7 +51,7 @@ def refused(case, *arguments):
     process = case.agent.start(*arguments)
     try:
         code = process.wait(timeout=20)
-    except scene.subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired:
         process.kill()
         raise scene.Failed("a second agent does not end") from None
     if code != scene.TRY_LATER:
@@ -58,7 +61,7 @@ def refused(case, *arguments):
 
 def starved(case, label):
     """An end by lack of memory is an end: nothing is acknowledged that is not there."""
-    limit = int(label.split()[0]) * MIB
+    limit = int(label.split()[0]) * MIB + os.stat(scene.binary()).st_size
     for _ in range(300):
         case.feeder.some()
     process = case.agent.start("run", "--once", before=[sys.executable, "-c", (
@@ -75,11 +78,11 @@ def starved(case, label):
 
 def main():
     scene.binary()
-    scene.suite("F13", "agents", ["run beside run", "run --once beside run", "started together", "lock of a dead process",
+    cases.run("F13", "agents", ["run beside run", "run --once beside run", "started together", "lock of a dead process",
                                   "lock and socket of a killed one"], second,
                 lambda took: f"refused within {max(took.values(), default=0):.2f} s")
-    scene.suite("F32", "agents", [f"{n} MiB" for n in (16, 24, 48, 96, 128, 256)], starved,
-                lambda codes: ", ".join(f"{label}: exit {c}" for label, c in codes.items()))
+    cases.run("F32", "agents", [f"{n} MiB and itself" for n in (8, 16, 48, 96, 128, 256)], starved,
+                lambda codes: ", ".join(f"{label.split()[0]} MiB: exit {c}" for label, c in codes.items()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import json
 import os
-import pathlib
 import random
 import shutil
 import signal
@@ -218,9 +217,10 @@ def shm_cut(files, rng):
 
 
 WAL, SHM = database.NAME + "-wal", database.NAME + "-shm"
-F10 = [flip_anywhere] * 4 + [flip_header, flip_many, zero_page, zero_page, garbage_page, swap_pages, truncate, truncate_to_pages,
-                             longer, empty, random_bytes, foreign, directory]
-F11 = [wal_flip] * 4 + [wal_flip_header, wal_truncate, wal_missing, wal_zero_frame, wal_foreign, wal_random, shm_garbage, shm_cut]
+F10 = [flip_anywhere] * 4 + [flip_header, flip_many, zero_page, zero_page, garbage_page, swap_pages, truncate,
+                             truncate_to_pages, longer, empty, random_bytes, foreign, directory]
+F11 = [wal_flip] * 4 + [wal_flip_header, wal_truncate, wal_missing, wal_zero_frame, wal_foreign, wal_random,
+                        shm_garbage, shm_cut]
 
 
 def other_database(rng, suffix=""):

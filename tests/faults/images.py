@@ -10,7 +10,6 @@ import collections
 import concurrent.futures
 import multiprocessing
 import os
-import pathlib
 import random
 import shutil
 import sys
@@ -131,8 +130,10 @@ class Restart:
 
     def send(self):
         posts, dice = self.promised.posts, random.Random(self.rng.random())
+        # What was sent before the first trace has been answered.
+        answered = len(self.recording.promised.posts)
         for n, (key, body) in enumerate(posts):
-            last = n >= len(posts) - IN_FLIGHT
+            last = n >= max(answered, len(posts) - IN_FLIGHT)
             if last and key not in self.found.delivered and dice.random() < 0.5:
                 continue
             self.simulator.put(body)
@@ -151,9 +152,13 @@ class Restart:
         aside = [p.name for p in self.agent.state.iterdir() if ".corrupt-" in p.name]
         if aside and not self.recording.name.startswith(HEAL):
             raise scene.Failed(f"a power cut was taken for damage: {aside}")
-        after = database.judge(self.agent.state, self.promised)
-        if after.wrong:
-            raise scene.Failed(f"after the restart: {'; '.join(after.wrong)}")
+        healing = self.recording.name.startswith(HEAL)
+        after = database.judge(self.agent.state, database.Promised() if healing else self.promised).wrong
+        if healing:
+            # Deliveries that were done with are not salvaged from a page that is gone, nor counters of them.
+            after = [text for text in after if database.OPEN not in text and "counted" not in text]
+        if after:
+            raise scene.Failed(f"after the restart: {'; '.join(after)}")
         return path
 
     def close(self):
@@ -312,7 +317,8 @@ def fail(wrong, directory, seed):
     for recording, event, number, texts in wrong[:10]:
         print(f"{recording.name} after event {event}, image {number}: {'; '.join(texts)}", file=sys.stderr)
         base = recording.name.partition("@")[0]
-        print(f"again:  SEED={seed} tests/images.sh --recording {directory / base} --image {event}:{number}", file=sys.stderr)
+        print(f"again:  SEED={seed} tests/images.sh --recording {directory / base} --image {event}:{number}",
+              file=sys.stderr)
     raise scene.Failed(f"{len(wrong)} images are not what they must be")
 
 
@@ -359,10 +365,10 @@ def main():
                 print(f"FAILED: {e}\nall again:  SEED={budget.seed} IMAGES={budget.images} tests/images.sh", file=sys.stderr)
                 raise
     seeds = f"seed {seed}" + (f" to {seed + rounds - 1}" if rounds > 1 else "")
-    print(f"F3: {sums['images']} power-cut images ({sums['different']} different) of {sums['events']} events, otrelay started on "
-          f"{sums['starts']} of them: none lost, none doubled, none damaged; {seeds}, {sums['seconds']} s")
-    print(f"F4: {sums['again']} images of {sums['recoveries']} recoveries ({sums['again different']} different): none lost, none "
-          f"doubled, none damaged; {seeds}, {sums['again seconds']} s", flush=True)
+    print(f"F3: {sums['images']} power-cut images ({sums['different']} different) of {sums['events']} events, otrelay "
+          f"started on {sums['starts']} of them: none lost, none doubled, none damaged; {seeds}, {sums['seconds']} s")
+    print(f"F4: {sums['again']} images of {sums['recoveries']} recoveries ({sums['again different']} different): none "
+          f"lost, none doubled, none damaged; {seeds}, {sums['again seconds']} s", flush=True)
 
 
 def run(recordings, budget, directory, scratch):
@@ -379,8 +385,8 @@ def run(recordings, budget, directory, scratch):
     print(f"  seed {budget.seed}: {images} images, {budget.restarts} starts, {again_images} images of recoveries: all right",
           flush=True)
     return collections.Counter({
-        "images": images, "different": different, "events": sum(len(r.events) for r in recordings), "starts": budget.restarts,
-        "seconds": round(middle - began), "again": again_images, "again different": again_different,
+        "images": images, "different": different, "events": sum(len(r.events) for r in recordings),
+        "starts": budget.restarts, "seconds": round(middle - began), "again": again_images, "again different": again_different,
         "recoveries": len(recoveries), "again seconds": round(time.monotonic() - middle)})
 
 

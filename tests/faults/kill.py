@@ -95,7 +95,8 @@ def main():
         finally:
             simulator.stop()
     print(f"F2: {hit} kills in {rounds} starts, rotations {', '.join(feeder.rotations)}, {feeder.lines} lines, "
-          f"{tickets} fingerprints, {tickets} tickets: none lost, none doubled; {lost} answers lost, drained in {runs} runs; seed {seed}, "
+          f"{tickets} fingerprints, {tickets} tickets: none lost, none doubled; {lost} answers lost, "
+          f"drained in {runs} runs; seed {seed}, "
           f"{time.monotonic() - began:.0f} s")
 
 

@@ -26,7 +26,7 @@ KINDS = ["pwrite64", "fdatasync,fsync", "ftruncate", "?unlink,unlinkat", "?renam
 # rustls and hyper write with these where the runtime prefers them.
 ALSO = {"sendto": "?sendto,sendmsg,writev", "recvfrom": "?recvfrom,recvmsg"}
 AT_ONCE = 12
-ALERTS = 60
+ALERTS = int(os.environ.get("ALERTS") or 60)
 # strace dies of the signal that its child died of; a shell in between would add 128.
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 

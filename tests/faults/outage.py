@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 
+import cases
 import scene
 
 
@@ -123,7 +124,7 @@ def down(case, label):
 
 def main():
     scene.binary()
-    scene.suite("F25", "outage", list(WAYS), down, lambda gaps: f"{sum(gaps.values())} gaps counted")
+    cases.run("F25", "outage", list(WAYS), down, lambda gaps: f"{sum(gaps.values())} gaps counted")
 
 
 if __name__ == "__main__":

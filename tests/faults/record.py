@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 
+import cases
 import database
 import disk
 import scene
@@ -42,7 +43,6 @@ class Recorder:
         path = self.directory / f"trace-{len(self.traces)}"
         self.traces.append(path.name)
         self.process = self.agent.start(*arguments, before=["strace", *trace.OPTIONS, "-o", str(path)])
-        self.pid = scene.child(self.process.pid)
 
     def once(self):
         self.start("run", "--once")
@@ -54,10 +54,11 @@ class Recorder:
         path = self.directory / f"trace-{len(self.traces)}"
         self.traces.append(path.name)
         self.process = self.agent.serve(before=["strace", *trace.OPTIONS, "-o", str(path)])
-        self.pid = scene.child(self.process.pid)
+        self.pid = cases.child(self.process)
 
     def stop(self, how):
-        os.kill(self.pid, how)
+        if self.pid:
+            os.kill(self.pid, how)
         self.process.wait(timeout=60)
 
     def poll(self, seconds):
@@ -78,6 +79,7 @@ class Recorder:
     def close(self):
         self.over.set()
         if self.process and self.process.poll() is None:
+            self.pid = cases.child(self.process)
             self.stop(signal.SIGKILL)
         self.simulator.stop()
 
@@ -94,7 +96,8 @@ class Recorder:
     def save(self):
         (self.directory / "recording.json").write_text(json.dumps({
             "name": self.name, "seed": self.seed, "agent": self.agent.name, "more": self.more,
-            "written": sorted(self.feeder.written), "traces": self.traces, "promises": self.promises, "truncated": "copytruncate" in self.feeder.rotations}))
+            "written": sorted(self.feeder.written), "traces": self.traces, "promises": self.promises,
+            "truncated": "copytruncate" in self.feeder.rotations}))
         return Recording(self.directory)
 
 
@@ -296,7 +299,7 @@ def heal(directory, seed):
 
 def kinds():
     """What can be recorded here."""
-    all_kinds = [first, load, lost, small, heal]
+    all_kinds = [first, load, lost, small, reload, heal]
     if os.environ.get("OTRELAY_PREVIOUS"):
         all_kinds.append(upgrade)
     return {k.__name__: k for k in all_kinds}

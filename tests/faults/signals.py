@@ -3,10 +3,12 @@ good or bad, costs nothing."""
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 
+import cases
 import scene
 
 LONG = bool(os.environ.get("LONG"))
@@ -25,7 +27,7 @@ def term(case, label):
     process.send_signal(signal.SIGTERM)
     try:
         code = process.wait(timeout=60)
-    except scene.subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired:
         process.kill()
         raise scene.Failed("it does not stop") from None
     took = time.monotonic() - began
@@ -43,7 +45,8 @@ def hup(case, label):
     good, pause = case.agent.config.read_text(), int(label.split()[1]) / 1000
     case.feeder.start(per_second=100)
     for n in range(12):
-        case.agent.config.write_text([good, good.replace('name = "everything"', 'name = "all"'), good + "\nnonsense = 1\n"][n % 3])
+        changed = (good, good.replace('name = "everything"', 'name = "all"'), good + "\nnonsense = 1\n")[n % 3]
+        case.agent.config.write_text(changed)
         service.send_signal(signal.SIGHUP)
         time.sleep(pause)
         if service.poll() is not None:
@@ -63,7 +66,7 @@ def main():
     scene.binary()
     share = 5 if LONG else 1
     labels = [f"term {n * 75 // share}" for n in range(14 * share)] + [f"hup {n * 30 // share}" for n in range(6 * share)]
-    scene.suite("F31", "signals", labels, lambda c, l: (term if l.startswith("term") else hup)(c, l),
+    cases.run("F31", "signals", labels, lambda c, l: (term if l.startswith("term") else hup)(c, l),
                 lambda took: f"stopped within {max(took.values(), default=0):.1f} s")
 
 

@@ -1,13 +1,14 @@
 """Databases of other versions: a newer one is refused and not touched, an older one is migrated, also when the program is
 killed while it does that, and the way back is open (F12, F33).
 
-The previous version is the program that OTRELAY_PREVIOUS names; without it only the newer database is tried, and the
-lines say so. When both have the same schema there is nothing to migrate, and the runs still show that one goes on with
-what the other left.
+An older database is tests/fixtures/store/schema-1.sql. Where OTRELAY_PREVIOUS names a program of the previous version,
+that one's own database is migrated, too, and both take turns on it (F33); without it the line of F33 says so. When both
+have the same schema there is nothing to migrate, and the runs still show that one goes on with what the other left.
 """
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,12 +16,15 @@ import signal
 import sqlite3
 import sys
 
+import cases
 import database
 import scene
 
 PREVIOUS = os.environ.get("OTRELAY_PREVIOUS")
 LONG = bool(os.environ.get("LONG"))
 CALLS = {"pwrite64": 120, "fdatasync,fsync": 16, "?rename,renameat,renameat2": 3, "?unlink,unlinkat": 6, "ftruncate": 4}
+FIXTURE, FIXED = scene.ROOT / "tests/fixtures/store/schema-1.sql", "sensor-0-1-0"
+FIXED_DELIVERED, FIXED_DEAD, FIXED_ALL = range(8), range(8, 10), range(22)
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
@@ -40,7 +44,8 @@ def refused(case):
     what it refuses into the database, which loses nothing.)"""
     before = digests(case.agent)
     code = case.agent.start("run", "--once").wait(timeout=60)
-    if code in (scene.OK, scene.TRY_LATER):
+    if code in (scene.OK, scene.TRY_LATER) or case.agent.program == PREVIOUS and code == scene.FAILURE:
+        # Not migrated yet; with dead letters it says 1.
         return False
     if code != scene.CONFIG:
         raise scene.Failed(f"a newer database is refused with {code}")
@@ -88,18 +93,49 @@ def queued(case, more=0):
     case.agent.program = scene.binary()
 
 
+def fixed(case):
+    """The database of the fixture, with the delivered ones on a ServiceNow of their own: all of these have the same keys."""
+    shutil.rmtree(case.directory)
+    case.directory.mkdir()
+    case.simulator = scene.Simulator(case.directory, 1)
+    case.agent = scene.Agent(case.directory, case.simulator.url, FIXED)
+    with contextlib.closing(sqlite3.connect(case.agent.state / database.NAME)) as db:
+        db.executescript("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;")
+        db.executescript(FIXTURE.read_text())
+    for number in FIXED_DELIVERED:
+        correlation, sys_id = scene.keys(FIXED, number)
+        case.simulator.put(json.dumps({"correlation_id": correlation, "sys_id": sys_id,
+                                       "short_description": scene.title(number)}).encode())
+    case.feeder = scene.Feeder(case.agent.eve, case.rng)
+    case.feeder.next = len(FIXED_ALL)
+    case.feeder.some()
+
+    def settle():
+        try:
+            case.agent.drain(with_dead=True)
+            scene.judge(case.simulator, (set(FIXED_ALL) | case.feeder.written) - set(FIXED_DEAD), FIXED)
+            dead = case.agent.status()[1]["dead"]
+            if dead != len(FIXED_DEAD):
+                raise scene.Failed(f"of {len(FIXED_DEAD)} dead letters {dead} are there")
+        finally:
+            case.simulator.stop()
+        shutil.rmtree(case.directory, ignore_errors=True)
+    case.settle = settle
+
+
 def killed(case, label):
     """The first start of this version is killed at the N-th call."""
-    queued(case)
-    calls, number = re.match(r"migration (\S+) (\d+)", label).groups()
+    origin, calls, number = re.match(r"(\S+) (\S+) (\d+)", label).groups()
+    (fixed if origin == "fixture" else queued)(case)
     names = ",".join("?" + n.lstrip("?") for n in calls.split(","))
     code = case.agent.start("run", "--once", before=[
         "strace", "-f", "-qq", "-e", f"trace={names}", "-e", f"inject={names}:signal=SIGKILL:when={number}",
         "-o", "/dev/null"]).wait(timeout=120)
-    if code not in (*KILLED, scene.OK, scene.TRY_LATER):
+    # The fixture has dead letters, so a run that is not hit ends with 1.
+    if code not in (*KILLED, scene.OK, scene.TRY_LATER, *([scene.FAILURE] if origin == "fixture" else [])):
         raise scene.Failed(f"it was not killed but ended with {code}")
     # Then an impatient administrator tries the old one.
-    if int(number) % 3 == 0:
+    if PREVIOUS and int(number) % 3 == 0:
         case.agent.program = PREVIOUS
         refused(case)
         case.agent.program = scene.binary()
@@ -147,18 +183,19 @@ def count(results):
 
 
 def points():
+    """Kills while an older database is migrated; the fixture's alone without a previous version."""
     share = 1 if LONG else 6
-    return [f"migration {call} {n}" for call, most in CALLS.items() for n in range(1, most + 1, share if most > 16 else 1)]
+    origins = ("fixture", "previous") if PREVIOUS else ("fixture",)
+    return [f"{origin} {call} {n}" for origin in origins for call, most in CALLS.items()
+            for n in range(1, most + 1, share if most > 16 else 1)]
 
 
 def main():
     scene.binary()
-    old = " by the previous version" if PREVIOUS else "; OTRELAY_PREVIOUS names no previous version, nothing was migrated"
-    labels = ["newer", "newer with WAL", *(points() if PREVIOUS and shutil.which("strace") else [])]
-    scene.suite("F12", "upgrade", labels, lambda c, l: (newer if l.startswith("newer") else killed)(c, l),
-                lambda r: count(r) + ("" if PREVIOUS else old))
+    labels = ["newer", "newer with WAL", *(points() if shutil.which("strace") else [])]
+    cases.run("F12", "upgrade", labels, lambda c, l: (newer if l.startswith("newer") else killed)(c, l), count)
     if PREVIOUS:
-        scene.suite("F33", "upgrade", ["forth", "half delivered", "back", "back with the copy"], forth, count)
+        cases.run("F33", "upgrade", ["forth", "half delivered", "back", "back with the copy"], forth, count)
     else:
         print("F33: not run: OTRELAY_PREVIOUS names no program of the previous version")
 

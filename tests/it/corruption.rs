@@ -203,10 +203,12 @@ fn flipped_bits_cut_ends_and_pages_in_wrong_places_are_survived() {
     }
 }
 
+/// Spoils a file.
+type Spoil = fn(&Path);
+
 #[test]
 fn what_is_not_even_a_database_is_set_aside() {
     let base = Base::new(false);
-    type Spoil = fn(&Path);
     let spoils: [(&str, Spoil); 4] = [
         ("empty", |path| fs::write(path, "").unwrap()),
         ("random", |path| {
@@ -248,7 +250,7 @@ fn a_damaged_wal_only_rewinds() {
     check("an empty WAL", &|agent| truncate(&wal(agent), 0));
     check("a WAL of zeros", &|agent| fs::write(wal(agent), vec![0; size as usize]).unwrap());
     check("garbage in the SHM", &|agent| {
-        fs::write(agent.state().join("queue.db-shm"), vec![0xa5; 32_768]).unwrap()
+        fs::write(agent.state().join("queue.db-shm"), vec![0xa5; 32_768]).unwrap();
     });
     for part in 1..6 {
         check(&format!("WAL cut to {part} sixths"), &|agent| truncate(&wal(agent), size / 6 * part));

@@ -14,6 +14,9 @@ mod bad_input;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod cli;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod clock;
 #[cfg(test)]
 mod config_errors;
 #[cfg(feature = "simulator")]
@@ -57,3 +60,6 @@ mod tidy;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tls;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod upgrade;

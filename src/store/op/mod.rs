@@ -14,6 +14,7 @@ pub mod record;
 pub mod reroute;
 pub mod settle;
 
+mod fresh;
 mod row;
 pub(super) mod sound;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, params};
 
 use super::attempt;
+use super::fresh::Fresh;
 use super::prune::{Room, room};
 use super::row::{AlertCrc, KEPT, NewTicket, desk_scope, insert_delivery, insert_ticket, source_scope};
 use super::sound::cursor_crc;
@@ -177,9 +178,7 @@ impl Record {
         let source_id = tx.source_id(self.source.as_str(), now)?;
         let scope = source_scope(self.source.as_str());
         let mut sums = Recorded::default();
-        for entry in by_severity(&self.entries) {
-            record_entry(tx, packer, source_id, entry, now, &mut sums)?;
-        }
+        self.write_entries(tx, packer, source_id, &mut sums)?;
         tx.count(&scope, "lines", self.lines as i64);
         tx.count(&scope, "alerts", self.alerts as i64);
         tx.count(&scope, "new", sums.new as i64);
@@ -208,6 +207,34 @@ impl Record {
         total.deliveries += sums.deliveries;
         Ok(())
     }
+
+    fn write_entries(
+        &self,
+        tx: &mut Tx<'_>,
+        packer: &mut Packer,
+        source_id: i64,
+        sums: &mut Recorded,
+    ) -> Result<(), StoreError> {
+        let now = self.now.as_micros();
+        let mut fresh = Fresh::new(source_id, now);
+        for entry in by_severity(&self.entries) {
+            if fresh.is_full() || fresh.holds(&entry.fingerprint) {
+                fresh.write(tx, packer, sums)?;
+            }
+            let Some(id) = tx.memory.index.find(tx.conn, &entry.fingerprint)? else {
+                fresh.add(entry);
+                continue;
+            };
+            add_occurrences(tx, id, entry)?;
+            sums.repeats += entry.occurrences;
+            for routed in &entry.routes {
+                if open_ticket(tx, id, routed, entry.alert.severity as i64, now)? {
+                    sums.deliveries += 1;
+                }
+            }
+        }
+        fresh.write(tx, packer, sums)
+    }
 }
 
 /// Most severe first, otherwise as they came: packs of bodies hold one severity. A finding that comes with two severities
@@ -223,68 +250,6 @@ fn by_severity(entries: &[Entry]) -> Vec<&Entry> {
     }
     order.sort_by_key(|entry| Reverse(first.get(&entry.fingerprint).copied()));
     order
-}
-
-fn record_entry(
-    tx: &mut Tx<'_>,
-    packer: &mut Packer,
-    source_id: i64,
-    entry: &Entry,
-    now: i64,
-    sums: &mut Recorded,
-) -> Result<(), StoreError> {
-    let known = tx.memory.index.find(tx.conn, &entry.fingerprint)?;
-    let alert_id = if let Some(id) = known {
-        add_occurrences(tx, id, entry)?;
-        sums.repeats += entry.occurrences;
-        id
-    } else {
-        sums.new += 1;
-        sums.repeats += entry.occurrences - 1;
-        insert_alert(tx, packer, source_id, entry, now)?
-    };
-    for routed in &entry.routes {
-        if open_ticket(tx, alert_id, known.is_none(), routed, entry.alert.severity as i64, now)? {
-            sums.deliveries += 1;
-        }
-    }
-    Ok(())
-}
-
-fn insert_alert(
-    tx: &mut Tx<'_>,
-    packer: &mut Packer,
-    source_id: i64,
-    entry: &Entry,
-    now: i64,
-) -> Result<i64, StoreError> {
-    let row = AlertCrc {
-        fingerprint: entry.fingerprint.as_bytes(),
-        severity: entry.alert.severity as i64,
-        first_seen_at: entry.alert.time.as_micros(),
-        last_seen_at: entry.last_seen_at.as_micros(),
-        occurrences: entry.occurrences as i64,
-    };
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO alert (fingerprint, source_id, severity, first_seen_at, last_seen_at, recorded_at,
-             occurrences, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            row.fingerprint,
-            source_id,
-            row.severity,
-            row.first_seen_at,
-            row.last_seen_at,
-            now,
-            row.occurrences,
-            row.value()
-        ])?;
-    let id = tx.conn.last_insert_rowid();
-    packer.add(tx.conn, id, &entry.alert)?;
-    tx.count(KEPT, "alerts", 1);
-    tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
-    Ok(id)
 }
 
 fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError> {
@@ -308,21 +273,16 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError
     Ok(())
 }
 
-/// Makes sure that the alert has a live ticket on this route; true when a delivery was made for it.
+/// Makes sure that a known alert has a live ticket on this route; true when a delivery was made for it.
 pub(super) fn open_ticket(
     tx: &mut Tx<'_>,
     alert_id: i64,
-    is_new: bool,
     routed: &Routed,
     severity: i64,
     now: i64,
 ) -> Result<bool, StoreError> {
     let (desk_id, route_id) = tx.route_id(routed.desk.as_str(), routed.table.as_str())?;
-    let generation = if is_new {
-        Some(Generation(0))
-    } else {
-        next_generation(tx, alert_id, route_id, routed.desk.as_str())?
-    };
+    let generation = next_generation(tx, alert_id, route_id, routed.desk.as_str())?;
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
     let ticket = insert_ticket(tx, &new)?;

@@ -130,7 +130,7 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
         .query_row([alert_id], |row| row.get(0))
         .optional()?;
     for routed in severity.into_iter().flat_map(|s| routes.iter().map(move |r| (s, r))) {
-        open_ticket(tx, alert_id, false, routed.1, routed.0, now.as_micros())?;
+        open_ticket(tx, alert_id, routed.1, routed.0, now.as_micros())?;
     }
     Ok(())
 }

@@ -56,9 +56,9 @@ pub(super) fn ticket_crc(
 
 /// What is written in a column that is still to come, so that the row does not grow when it is settled: a page of rows
 /// that grow is split, and three pages are written for it. As long as `sys_id`, number and the times that replace it.
-const TICKET_FILL: &str = "                                                  ";
+pub(super) const TICKET_FILL: &str = "                                                  ";
 /// The same of a delivery's row; readers take a reason of blanks for none.
-const DELIVERY_FILL: &str = "            ";
+pub(super) const DELIVERY_FILL: &str = "            ";
 
 /// A ticket that is still to be made.
 pub(super) struct NewTicket<'a> {

@@ -163,7 +163,7 @@ async fn a_file_that_is_no_database_of_ours_is_set_aside() {
     type Spoil = fn(&Path);
     let spoils: [(&str, Spoil); 7] = [
         ("random bytes", |path| {
-            std::fs::write(path, (0..40_000_u32).map(|n| (n * n % 251) as u8).collect::<Vec<_>>()).unwrap()
+            std::fs::write(path, (0..40_000_u32).map(|n| (n * n % 251) as u8).collect::<Vec<_>>()).unwrap();
         }),
         ("empty", |path| std::fs::write(path, "").unwrap()),
         ("short", |path| std::fs::write(path, "SQLite format 3").unwrap()),
@@ -405,6 +405,9 @@ async fn a_backup_is_whole_beside_a_running_store_and_comes_back() {
     assert!(healed(&bench).is_empty());
 }
 
+/// Spoils a file.
+type Spoiling<'a> = Box<dyn Fn() + 'a>;
+
 #[tokio::test]
 async fn what_is_no_sound_store_is_not_restored() {
     let bench = filled(40).await;
@@ -412,7 +415,7 @@ async fn what_is_no_sound_store_is_not_restored() {
     backup::backup(bench.dir.path(), &whole, false).unwrap();
     let (dir, _) = closed(bench).await;
     let bad = dir.path().join("bad.db");
-    let spoils: [(&str, Box<dyn Fn()>); 4] = [
+    let spoils: [(&str, Spoiling<'_>); 4] = [
         ("not a file", Box::new(|| std::fs::write(&bad, "").unwrap())),
         ("not a database", Box::new(|| std::fs::write(&bad, "x".repeat(9_000)).unwrap())),
         (

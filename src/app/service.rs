@@ -169,7 +169,6 @@ impl Service {
             limit: self.around.watchdog,
             pulses: self.pulses.clone(),
             agent: self.config.agent.name.clone(),
-            dir: self.config.store.dir.clone(),
             concerns: self.concerns.subscribe(),
             clock: Arc::clone(&self.around.clock),
         };

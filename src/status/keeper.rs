@@ -5,7 +5,6 @@
 //! anew answers nobody, and is given its time. Nothing is woken by a timer
 //! unless the unit asks for a watchdog; then twice in its limit.
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use super::watchdog::Watch;
 use super::{Attention, Live, Notifier, Status};
 use crate::clock::SharedClock;
 use crate::pulse::{Pulse, Pulses};
-use crate::store::{Reader, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Between two lines of status at least: a flood of alerts must not become a flood of messages.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -37,8 +36,6 @@ pub struct Keeper {
     pub pulses: Pulses,
     /// `[agent] name`.
     pub agent: String,
-    /// The state directory.
-    pub dir: PathBuf,
     /// What is wrong with the service itself.
     pub concerns: watch::Receiver<Vec<Attention>>,
     /// The time.
@@ -110,7 +107,7 @@ impl Keeper {
                 () = question.answered() => {}
                 () = until(status_at) => {
                     let live = live(&progress.borrow_and_update());
-                    self.tell(live).await;
+                    self.tell(&store, live).await;
                     status_at = None;
                 }
                 Ok(()) = progress.changed(), if status_at.is_none() => status_at = Some(soon()),
@@ -143,11 +140,12 @@ impl Keeper {
     }
 
     /// Sends the line of status when it has changed.
-    async fn tell(&self, mut live: Live) {
+    async fn tell(&self, store: &Store, mut live: Live) {
+        live.conditions = store.conditions();
         live.concerns.extend(self.concerns.borrow().iter().cloned());
-        let (dir, agent, now) = (self.dir.clone(), self.agent.clone(), self.clock.now());
+        let (store, agent, now) = (store.clone(), self.agent.clone(), self.clock.now());
         let read = move || {
-            let overview = Reader::open(&dir).ok()?.overview().ok()?;
+            let overview = store.reader().ok()?.overview().ok()?;
             Some(Status::new(&agent, now, overview, Some(live)).line())
         };
         // Without an answer the last line stands.
@@ -207,7 +205,6 @@ mod tests {
                 limit: Some(LIMIT),
                 pulses: Pulses::default(),
                 agent: "a".to_owned(),
-                dir: settings.dir,
                 concerns: receiver,
                 clock: Arc::new(SystemClock),
             };

@@ -36,9 +36,9 @@ pub(super) struct Conditions(Mutex<BTreeMap<Kind, Condition>>);
 impl Conditions {
     /// It is so. What was said once is not said again; the words may change.
     pub(super) fn begin(&self, kind: Kind, condition: Condition) {
-        let before = self.map(|all| all.insert(kind, condition.clone()));
-        if before.is_none() {
-            tracing::error!(remedy = condition.remedy, "{}", condition.what);
+        let (what, remedy) = (condition.what.clone(), condition.remedy.clone());
+        if self.map(|all| all.insert(kind, condition)).is_none() {
+            tracing::error!(remedy, "{what}");
         }
     }
 

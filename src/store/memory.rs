@@ -142,9 +142,9 @@ fn uri(path: &Path, more: &str) -> String {
     for byte in path.as_os_str().as_bytes() {
         match byte {
             b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte))
+                uri.push(char::from(*byte));
             }
-            _ => uri.push_str(&format!("%{byte:02x}")),
+            _ => uri.extend(format!("%{byte:02x}").chars()),
         }
     }
     format!("{uri}?{more}")
@@ -167,7 +167,11 @@ fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
     let mut script = "BEGIN;".to_owned();
     for table in SMALL {
-        script.push_str(&format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM file.{table};"));
+        script += "INSERT OR REPLACE INTO main.";
+        script += table;
+        script += " SELECT * FROM file.";
+        script += table;
+        script.push(';');
     }
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
@@ -196,11 +200,14 @@ pub(super) fn is_sending(conn: &Connection) -> Result<bool, StoreError> {
 pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp) -> Result<u64, StoreError> {
     let mut brought = 0;
     loop {
-        let (ids, records) = touched(memory, now)?;
+        let Touched { ids, records, settled } = touched(memory, now)?;
         if ids.is_empty() {
             break;
         }
-        home.transaction(|tx| write_all(tx, &records))?;
+        home.transaction(|tx| {
+            write_all(tx, &records)?;
+            settled.iter().try_for_each(|count| add(tx, count))
+        })?;
         for id in &ids {
             memory.execute("DELETE FROM temp.touched WHERE alert_id = ?1", [id])?;
         }
@@ -215,8 +222,17 @@ pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp
     Ok(brought)
 }
 
+/// Alerts of one step home.
+struct Touched {
+    ids: Vec<i64>,
+    records: Vec<Record>,
+    /// Counters of those that were delivered meanwhile and of which no body is kept. Their next sighting finds the
+    /// ticket by its derived key.
+    settled: Vec<(String, String, i64)>,
+}
+
 /// The next alerts that came in or were seen again, as their sources would record them.
-fn touched(memory: &Connection, now: Timestamp) -> Result<(Vec<i64>, Vec<Record>), StoreError> {
+fn touched(memory: &Connection, now: Timestamp) -> Result<Touched, StoreError> {
     let mut select = memory.prepare_cached(
         "SELECT u.alert_id, u.before, a.occurrences, a.last_seen_at, a.fingerprint, s.name
          FROM temp.touched u LEFT JOIN alert a ON a.id = u.alert_id LEFT JOIN source s ON s.id = a.source_id
@@ -224,15 +240,21 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<(Vec<i64>, Vec<Record>
     )?;
     let mut rows = select.query([STEP])?;
     let mut bodies = Bodies::of(memory)?;
-    let (mut ids, mut records) = (Vec::new(), BTreeMap::new());
+    let (mut ids, mut records, mut settled) = (Vec::new(), BTreeMap::new(), Vec::new());
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         ids.push(id);
         // Forgotten since, because it was delivered.
         let Some(occurrences) = row.get::<_, Option<i64>>(2)? else { continue };
-        let more = occurrences - row.get::<_, i64>(1)?;
-        let Some(alert) = bodies.get(id)? else { continue };
+        let before: i64 = row.get(1)?;
+        let more = occurrences - before;
         let Ok(source) = SourceName::new(&row.get::<_, String>(5)?) else { continue };
+        let Some(alert) = bodies.get(id)? else {
+            let (scope, new) = (format!("source:{source}"), i64::from(before == 0));
+            settled.push((scope.clone(), "new".to_owned(), new));
+            settled.push((scope, "repeats".to_owned(), more - new));
+            continue;
+        };
         let entry = Entry {
             fingerprint: Fingerprint::from_bytes(row.get(4)?),
             alert,
@@ -242,7 +264,7 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<(Vec<i64>, Vec<Record>
         };
         records.entry(source.clone()).or_insert_with(|| record(source, now)).entries.push(entry);
     }
-    Ok((ids, records.into_values().collect()))
+    Ok(Touched { ids, records: records.into_values().collect(), settled })
 }
 
 fn record(source: SourceName, now: Timestamp) -> Record {

@@ -38,6 +38,10 @@ impl Reader {
         let conn = schema::open_reader(&path)?;
         let size = std::fs::metadata(&path).map_or(0, |m| m.len());
         let schema = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if schema == 0 {
+            // It is being made at this moment.
+            return Err(OpenError::Absent(path));
+        }
         Ok(Self { conn, size, schema })
     }
 

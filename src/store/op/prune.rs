@@ -208,9 +208,9 @@ impl Operation for Shed {
             forget(tx, &settled)?;
             // On a full disk the file system needs the blocks, else the next alerts use them again.
             if short {
-                give_back(tx)?
+                give_back(tx)?;
             } else {
-                shrink(tx)?
+                shrink(tx)?;
             }
             return Ok((room(tx)?, Made { forgotten: settled.len() as u64, given_up: 0 }));
         }

@@ -54,20 +54,21 @@ async fn the_whole_directory_stays_within_the_cap_under_load() {
     }
 }
 
+/// Begins a condition inside of a transaction, behind the look at the disk.
+struct Fill(Condition);
+impl writer::Operation for Fill {
+    type Output = ();
+    fn run(self, tx: &mut session::Tx<'_>) -> Result<(), StoreError> {
+        tx.conditions.begin(Kind::Disk, self.0);
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_stops_the_intake_and_nothing_else() {
     let bench = Bench::new();
     bench.record(vec![entry(1, Severity::Major)]).await;
     let full = Condition { what: "the disk is full".to_owned(), remedy: "make space".to_owned() };
-    /// Begins a condition inside of a transaction, behind the look at the disk.
-    struct Fill(Condition);
-    impl writer::Operation for Fill {
-        type Output = ();
-        fn run(self, tx: &mut session::Tx<'_>) -> Result<(), StoreError> {
-            tx.conditions.begin(Kind::Disk, self.0);
-            Ok(())
-        }
-    }
     let (filled, refused, claimed) = tokio::join!(
         biased;
         bench.store.call(Fill(full.clone())),

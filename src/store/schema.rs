@@ -58,6 +58,11 @@ pub(super) fn probe(path: &Path) -> Result<Says, OpenError> {
     set(&conn, "busy_timeout", 5_000)?;
     let get = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (found, application) = (get("user_version")?, get("application_id")?);
+    // SQLite only reads a file whose header says a format that is newer than it.
+    if conn.is_readonly(rusqlite::MAIN_DB)? && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+    {
+        return Ok(Says::Damaged("its header says that it may only be read".to_owned()));
+    }
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
     if tables == 0 && found == 0 {
         return Ok(Says::Ours(0));

@@ -268,8 +268,9 @@ def restarts(recordings, budget, scratch):
 
 def again(recoveries, budget, scratch):
     """Images of recoveries: judged, and a few of them started once more."""
-    counts = {r.name: max(1, budget.recoveries // len(recoveries)) for r in recoveries}
-    wrong, images, different = judge_all(recoveries, counts, budget.seed, scratch)
+    whole = [r for r in recoveries if not r.name.startswith(HEAL)]
+    counts = {r.name: max(1, budget.recoveries // len(whole)) for r in whole}
+    wrong, images, different = judge_all(whole, counts, budget.seed, scratch)
     for n, recovery in enumerate(recoveries[:8]):
         event = random.Random(budget.seed + n).randint(0, len(recovery.events))
         disk, promised = replay(recovery, event)

@@ -332,6 +332,6 @@ mod tests {
         assert_eq!(code(io(rustix::io::Errno::ACCESS)), 1);
         assert_eq!(code(CopyError::Open(OpenError::Locked { dir: "/x".into(), pid: String::new() })), 75);
         assert_eq!(code(OpenError::Newer { path: "/x".into(), found: 9, known: 3 }), 78);
-        assert_eq!(code(StoreError::Healing("a page".to_owned())), 1);
+        assert_eq!(code(StoreError::Healing("a page".to_owned())), 75);
     }
 }

@@ -368,7 +368,7 @@ mod tests {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let check = crate::cli::check::check;
         let code = check(
-            &Default::default(),
+            &crate::cli::check::CheckArgs::default(),
             &environment,
             crate::rules::template::check_template,
             &mut out,

@@ -659,12 +659,21 @@ async fn following_ends_when_told_to() {
     File::create(&path).unwrap();
     let settings = settings(dir.path(), "eve.json", Vec::new(), true);
     let stop = CancellationToken::new();
-    let writer = async {
+    let (out, mut batches) = mpsc::channel(2);
+    let reader = async {
+        // Written when it follows already: its first batch tells that there is nothing yet.
+        let mut all = vec![batches.recv().await.unwrap()];
         fs::write(&path, line(7) + "{\"event_type\":\"flow\"}\n").unwrap();
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
-        stop.cancel();
+        while let Some(batch) = batches.recv().await {
+            all.push(batch);
+            if all.iter().any(|batch: &Batch| !batch.sightings.is_empty()) {
+                stop.cancel();
+            }
+        }
+        all
     };
-    let ((batches, result), ()) = tokio::join!(collect(settings, stop.clone()), writer);
+    let tail = Tail::new(settings, ManualClock::at(NOW));
+    let (result, batches) = tokio::join!(tail.run(out, stop.clone()), reader);
     result.unwrap();
     assert_eq!(batches.iter().map(|batch| batch.sightings.len()).sum::<usize>(), 1);
     assert_eq!(batches.iter().map(|batch| batch.lines).sum::<u64>(), 2);

@@ -7,7 +7,7 @@ use otrelay::clock::{Clock as _, ManualClock, RELEASED_AT, SystemClock};
 use otrelay::simulator::{Fault, FaultKind};
 
 use crate::support::agent::Agent;
-use crate::support::eve::{self, alert};
+use crate::support::eve::{self, alert, noise};
 use crate::support::{assert_one_each, simulator, values};
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
@@ -36,9 +36,8 @@ fn a_full_buffer_gives_up_the_least_severe_and_counts_them() {
     let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"");
     agent.set_sync("enabled = false");
     let service = agent.start();
-    let padding = "D".repeat(3000);
     let large =
-        |number: u32, severity| alert(number).severity(severity).set("payload", padding.as_str()).line();
+        |number: u32, severity| alert(number).severity(severity).set("payload", noise(number, 3000)).line();
     // A few that matter between very many that do not, in the order of time.
     let mut critical = Vec::new();
     for round in 0..ROUNDS {
@@ -85,11 +84,10 @@ fn a_burst_that_does_not_fit_does_not_stop_the_intake_for_ever() {
     let simulator = simulator();
     let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"");
     agent.set_sync("enabled = false");
-    let padding = "D".repeat(3000);
     let service = agent.start();
     for round in 0..4_u32 {
         let numbers = round * BURST..round * BURST + BURST;
-        agent.feed(numbers.map(|n| alert(n).set("payload", padding.as_str()).line()).collect::<String>());
+        agent.feed(numbers.map(|n| alert(n).set("payload", noise(n, 3000)).line()).collect::<String>());
         let read = u64::from((round + 1) * BURST);
         agent.until_status("they are read", |status| status["sources"][0]["alerts"].as_u64() >= Some(read));
     }
@@ -104,8 +102,7 @@ fn one_batch_that_is_larger_than_the_whole_buffer_is_taken_in_parts() {
     let simulator = simulator();
     let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"");
     agent.set_sync("enabled = false");
-    let padding = "D".repeat(12_000);
-    agent.feed((0..2 * BURST).map(|n| alert(n).set("payload", padding.as_str()).line()).collect::<String>());
+    agent.feed((0..2 * BURST).map(|n| alert(n).set("payload", noise(n, 12_000)).line()).collect::<String>());
     let service = agent.start();
     let status = agent.until_status("they are read", |status| {
         status["sources"][0]["alerts"].as_u64() >= Some(u64::from(2 * BURST))

@@ -33,6 +33,17 @@ pub(crate) fn short(number: u32) -> String {
     format!("[critical] {} ({})", title(number), super::agent::NAME)
 }
 
+/// A payload that does not pack, another one for each number.
+pub(crate) fn noise(number: u32, bytes: usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut state = u64::from(number) * 2 + 1;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(LETTERS[(state >> 58) as usize])
+    };
+    (0..bytes).map(|_| letter()).collect()
+}
+
 /// Lines of the alerts in a range.
 pub(crate) fn alerts(numbers: std::ops::Range<u32>) -> String {
     numbers.map(|number| alert(number).line()).collect()

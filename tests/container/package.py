@@ -4,7 +4,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The first version of which a state directory may be somewhere: its schema is 1.
@@ -40,33 +39,11 @@ def unpacked(deb, into):
 
 
 def first_binary():
-    """The program as it was at FIRST: given, kept from an earlier run, or built in the tree's own target directory, where
-    the dependencies are built already. `None`, with the reason, where that cannot be."""
-    given = os.environ.get("OTRELAY_PREVIOUS")
-    if given:
-        return pathlib.Path(given).resolve(), "given"
-    kept = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "/var/cache") / "otrelay-rootfs" / f"otrelay-{FIRST}"
-    if kept.exists():
-        return kept, "kept from an earlier run"
-    if subprocess.run(["git", "-C", ROOT, "cat-file", "-e", f"{FIRST}^{{commit}}"], capture_output=True, check=False).returncode:
-        return None, f"the history has no {FIRST}"
-    if not shutil.which("cargo"):
-        return None, "there is no cargo"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept.parent) as tree:
-        archive = subprocess.run(["git", "-C", ROOT, "archive", FIRST], stdout=subprocess.PIPE, check=True)
-        subprocess.run(["tar", "-x", "-C", tree], input=archive.stdout, check=True)
-        target = ROOT / "target"
-        # A binary of that age must not stay where today's belongs; cargo links it again when it is asked next.
-        done = subprocess.run(["cargo", "build", "--locked", "--quiet"], cwd=tree, capture_output=True, text=True,
-                              env={**os.environ, "CARGO_TARGET_DIR": str(target)}, check=False)
-        built = target / "debug/otrelay"
-        if done.returncode != 0:
-            return None, f"it does not build: {done.stderr.strip()[-300:]}"
-        shutil.copy(built, kept.with_suffix(".part"))
-        built.unlink()
-        kept.with_suffix(".part").rename(kept)
-    return kept, "built"
+    """The program of the version before this one. `None`, with the reason, where there is none."""
+    done = subprocess.run([ROOT / "tests/previous.sh"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return None, done.stderr.strip()[-300:]
+    return pathlib.Path(done.stdout.strip()), "of the version before this one"
 
 
 def previous(deb, binary, directory):

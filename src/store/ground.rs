@@ -70,8 +70,8 @@ impl Ground {
             Ok(OnDisk { session, space, lock }) => {
                 Ok(Self { session, space, lock: Some(lock), refuge: None, shared })
             }
-            Err(e) => {
-                let why = why(&e, &shared.settings.dir).ok_or(e)?;
+            Err((e, why)) => {
+                let why = why.ok_or(e)?;
                 let lock = StateLock::take_unwritten(&shared.settings.dir)?;
                 let (session, refuge) = in_memory(&shared, why)?;
                 let space = space_of(&shared);
@@ -192,19 +192,24 @@ impl Ground {
     }
 }
 
-/// Tries again where an error may have been one of the moment: a file that others wrote and removed on a full disk.
-fn patiently(shared: &Shared) -> Result<OnDisk, OpenError> {
+/// Tries again where an error was one of the moment: a file that others wrote and removed on a full disk. The directory is
+/// tried once for each error, so that a disk that is full for three writes is not full to one look and writable to the next.
+fn patiently(shared: &Shared) -> Result<OnDisk, (OpenError, Option<Probe>)> {
     let mut tries = 0;
     loop {
         match on_disk(shared, None) {
-            Err(e) if tries < TRIES && of_the_moment(&e, &shared.settings.dir) => tries += 1,
-            other => return other,
+            Ok(disk) => return Ok(disk),
+            Err(e) => match why(&e, &shared.settings.dir) {
+                None if tries < TRIES && may_pass(&e) => tries += 1,
+                why => return Err((e, why)),
+            },
         }
     }
 }
 
-fn of_the_moment(e: &OpenError, dir: &Path) -> bool {
-    let may_pass = match e {
+/// Whether an error of opening may be gone at once, on a directory that can be written.
+fn may_pass(e: &OpenError) -> bool {
+    match e {
         OpenError::Sqlite(e) => {
             matches!(StoreError::of(e), StoreError::Full(_) | StoreError::Disk(_))
                 && !super::is_failed_sync(e)
@@ -212,8 +217,7 @@ fn of_the_moment(e: &OpenError, dir: &Path) -> bool {
         // Its step was taken back whole.
         OpenError::Migration(_) => true,
         _ => false,
-    };
-    may_pass && Probe::of(dir) == Probe::Writable
+    }
 }
 
 fn on_disk(shared: &Shared, lock: Option<StateLock>) -> Result<OnDisk, OpenError> {

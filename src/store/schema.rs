@@ -154,8 +154,27 @@ pub(super) fn complaint(conn: &Connection, until: Instant) -> Option<String> {
     let _ = conn.progress_handler(0, None::<fn() -> bool>);
     match result {
         Ok(complaint) => complaint,
-        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => None,
-        Err(e) => Some(e.to_string()),
+        Err(e) if is_of_the_file(&e) => Some(e.to_string()),
+        // Out of time; or the disk has no room for the WAL's index, which says nothing about the file.
+        Err(_) => None,
+    }
+}
+
+/// Whether an error of reading is the file's fault: damage, or a place on the disk that cannot be read.
+fn is_of_the_file(e: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+    let unreadable = [SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_CORRUPTFS];
+    match e.sqlite_error() {
+        Some(e) if e.code == rusqlite::ErrorCode::SystemIoFailure => unreadable.contains(&e.extended_code),
+        Some(e) => !matches!(
+            e.code,
+            rusqlite::ErrorCode::DiskFull
+                | rusqlite::ErrorCode::CannotOpen
+                | rusqlite::ErrorCode::ReadOnly
+                | rusqlite::ErrorCode::DatabaseBusy
+                | rusqlite::ErrorCode::OperationInterrupted
+        ),
+        None => true,
     }
 }
 

@@ -201,6 +201,7 @@ def check_bodies(db, found, tables):
 
 # Harmless after a database was salvaged, and a half transaction after a power cut.
 OPEN = "open tickets have no delivery"
+OUTCOMES = "deliveries lack the outcome of an attempt"
 
 
 def check_tickets(db, found, tally, tables):
@@ -218,7 +219,7 @@ def check_tickets(db, found, tally, tables):
         "findings have more than one live ticket":
             "SELECT count(*) FROM (SELECT 1 FROM ticket WHERE state IN ('opening', 'open') GROUP BY alert_id, route_id"
             " HAVING count(*) > 1)",
-        "deliveries lack the outcome of an attempt":
+        OUTCOMES:
             f"SELECT count(*) FROM delivery d WHERE d.attempts > 0 AND NOT EXISTS"
             f" (SELECT 1 FROM attempt a WHERE a.delivery_id = d.id AND a.n = d.attempts){later}",
     }

@@ -48,7 +48,8 @@ choose() {
     debian)
         [ -e /usr/lib/rustlib/src/rust/library ] && [ -x /usr/bin/cargo ] \
             || apt rustc-web cargo-web rust-web-src
-        export PATH="/usr/bin:$PATH"
+        # The venv stays first: cargo-zigbuild asks its python for zig.
+        export PATH="$TOOLS/bin:$TOOLS/venv/bin:/usr/bin:$PATH"
         ;;
     zig | cross) ;;
     *) fail "OTRELAY_BUILD=$way: std, debian, zig or cross" ;;

@@ -332,11 +332,24 @@ class Try:
         """What is salvaged and what is lost is what there was, unless nothing could be read of a table. Then only the tickets
         say that all was read again."""
         for heal in heals:
-            for table, had in (("alert", len(self.base.written)), ("delivery", len(self.base.written))):
+            for table, counter in (("alert", "alerts"), ("delivery", "deliveries")):
+                had = len(self.base.written)
                 count = heal["counts"].get(table, {})
                 total = count.get("salvaged", 0) + count.get("lost", 0)
-                if count and not count.get("at_least") and not self.with_wal and total != had:
+                # A flipped key makes a row of itself that was never there: one more that is told as lost.
+                more = 16 if self.what.startswith("flip_many") else 0
+                if count and not count.get("at_least") and not self.with_wal and not had <= total <= had + more \
+                        and total != self.counted(heal, counter):
                     raise scene.Failed(f"of {had} rows of {table}, {count} are told")
+
+    def counted(self, heal, counter):
+        """What the damaged database itself says that there was: a counter has no checksum, and may be what was hit."""
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{self.agent.state / heal['kept_as']}?mode=ro", uri=True)) as db:
+                sql = "SELECT value FROM tally WHERE scope = 'store' AND name = ?"
+                return db.execute(sql, (counter,)).fetchone()[0]
+        except (sqlite3.Error, TypeError):
+            return None
 
 
 def one(task):

@@ -25,7 +25,7 @@ TABLE = [
     ("kill", "F2", "kill -9 at random, on one database", {"KILLS": "100"}, {"KILLS": "2000"}),
     ("images", "F3 F4", "power cuts, and power cuts while recovering", {"IMAGES": "5000"}, {"IMAGES": "200000"}),
     ("storage", "F5 F9", "failed syncs, writes, reads; slow disks", {}, {"LONG": "1"}),
-    ("full_disk", "F6 F7 F8", "full and read-only disks", {"SEED": "507256"}, {"FULL": "60", "NOSPACE": "600", "READONLY": "10"}),
+    ("full_disk", "F6 F7 F8", "full and read-only disks", {"SEED": "507256", "NOSPACE": "22"}, {"FULL": "60", "NOSPACE": "600", "READONLY": "10"}),
     ("corrupt", "F10 F11", "damaged databases and WALs", {"DATABASES": "400", "SEED": "839809"}, {"DATABASES": "10000"}),
     ("upgrade", "F12 F33", "older and newer versions, killed while migrating", {}, {"LONG": "1"}),
     ("agents", "F13 F32", "two agents, stale locks, too little memory", {}, {}),

@@ -12,11 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 
 use super::body::Bodies;
 use super::op::record::{Entry, Record, Routed, write_all};
-use super::session::{Session, Tx};
+use super::session::{Session, add_tally};
 use super::space::Budget;
 use super::{OpenError, StoreError, schema};
 use crate::model::{DeskName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
@@ -206,7 +206,7 @@ pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp
         }
         home.transaction(|tx| {
             write_all(tx, &records)?;
-            settled.iter().try_for_each(|count| add(tx, count))
+            add_all(tx.conn, &settled)
         })?;
         for id in &ids {
             memory.execute("DELETE FROM temp.touched WHERE alert_id = ?1", [id])?;
@@ -217,7 +217,7 @@ pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp
     let counts = counts(memory)?;
     home.transaction(|tx| {
         write_all(tx, &last)?;
-        counts.iter().try_for_each(|count| add(tx, count))
+        add_all(tx.conn, &counts)
     })?;
     Ok(brought)
 }
@@ -327,11 +327,6 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
     Ok(counts.collect::<Result<_, _>>()?)
 }
 
-fn add(tx: &Tx<'_>, (scope, name, more): &(String, String, i64)) -> Result<(), StoreError> {
-    tx.conn.execute(
-        "INSERT INTO tally (scope, name, value) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET value = value + excluded.value",
-        params![scope, name, more],
-    )?;
-    Ok(())
+fn add_all(home: &Connection, counts: &[(String, String, i64)]) -> Result<(), StoreError> {
+    counts.iter().try_for_each(|(scope, name, more)| add_tally(home, scope, name, *more))
 }

@@ -356,6 +356,57 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_does_not_know_a_row_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.db");
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch(
+            "CREATE TABLE t (a INTEGER, b INTEGER); CREATE INDEX i ON t (a); INSERT INTO t VALUES (1, 2), (3, 4);",
+        )
+        .unwrap();
+        let later = || Instant::now() + std::time::Duration::from_secs(60);
+        assert_eq!(complaint(&conn, later()), None);
+        conn.execute_batch(
+            "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t (b)' WHERE name = 'i';",
+        )
+        .unwrap();
+        drop(conn);
+        let conn = Connection::open(&path).unwrap();
+        let quick: String = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).unwrap();
+        assert_eq!(quick, "ok", "it would have passed");
+        assert!(complaint(&conn, later()).is_some_and(|text| text.contains("missing from index")));
+    }
+
+    #[test]
+    fn only_what_the_file_says_of_itself_is_damage() {
+        use rusqlite::ffi;
+        let is = |code| is_of_the_file(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in
+            [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ]
+        {
+            assert!(is(code), "{code}");
+        }
+        let disk =
+            [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_CANTOPEN];
+        for code in disk.into_iter().chain([ffi::SQLITE_READONLY, ffi::SQLITE_BUSY, ffi::SQLITE_INTERRUPT]) {
+            assert!(!is(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_lets_sqlite_only_read_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.db");
+        drop(open_writer(&path, 64 << 20).unwrap());
+        assert!(matches!(probe(&path).unwrap(), Says::Ours(VERSION)));
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The format for writing: 2 is WAL, and what is above it is of a time to come.
+        bytes[18] = 3;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(matches!(probe(&path).unwrap(), Says::Damaged(cause) if cause.contains("only be read")));
+    }
+
+    #[test]
     fn settings_hold_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");

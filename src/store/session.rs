@@ -108,6 +108,14 @@ impl Session {
     }
 }
 
+/// Adds to a counter in the file. [`Tx::count`] does that once per transaction, for names that are known when compiled.
+pub(super) fn add_tally(conn: &Connection, scope: &str, name: &str, by: i64) -> Result<(), StoreError> {
+    let sql = "INSERT INTO tally (scope, name, value) VALUES (?1, ?2, ?3)
+               ON CONFLICT DO UPDATE SET value = value + excluded.value";
+    conn.prepare_cached(sql)?.execute(params![scope, name, by])?;
+    Ok(())
+}
+
 impl Tx<'_> {
     /// Runs `work` so that its failure takes back only what it did itself. Memory that it changed may be ahead of the
     /// file afterwards, so it is loaded again. After some errors (no room, I/O) SQLite has already taken back the whole
@@ -153,12 +161,8 @@ impl Tx<'_> {
         if self.memory.tallies.is_empty() {
             return Ok(());
         }
-        let mut add = self.conn.prepare_cached(
-            "INSERT INTO tally (scope, name, value) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET value = value + excluded.value",
-        )?;
         for ((scope, name), by) in self.memory.tallies.drain() {
-            add.execute(params![scope, name, by])?;
+            add_tally(self.conn, &scope, name, by)?;
         }
         Ok(())
     }

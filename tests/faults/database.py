@@ -69,11 +69,14 @@ class Promised:
         return other
 
     def take(self, event):
+        """Says whether more is promised now."""
+        before = len(self.posts), self.new, self.delivered
         if event[0] == "post":
             self.posts.append((event[1], event[2]))
         elif event[0] == "status":
             self.new = max(self.new, event[1]["new"])
             self.delivered = max(self.delivered, event[1]["delivered"])
+        return before != (len(self.posts), self.new, self.delivered)
 
     @property
     def keys(self):

@@ -9,6 +9,7 @@ memory stays within 64 MiB; `status` says what is the case while it is so; and w
 written to the sensor's files has exactly one ticket, with nothing given up.
 """
 
+import collections
 import concurrent.futures
 import os
 import pathlib
@@ -360,14 +361,14 @@ def read_only(directory, simulator, seed, number):
         run.end()
 
 
-KINDS = {"full": (full, "FULL", 12), "nospace": (no_space, "NOSPACE", 60), "readonly": (read_only, "READONLY", 4)}
+KINDS = {"full": (full, "FULL", 12, "F6"), "nospace": (no_space, "NOSPACE", 60, "F7"), "readonly": (read_only, "READONLY", 4, "F8")}
 
 
 def main():
     scene.binary()
     seed = int(os.environ.get("SEED") or random.randrange(1, 1_000_000))
     only = os.environ.get("ONLY")
-    wanted = {kind: int(os.environ.get(variable) or count) for kind, (_, variable, count) in KINDS.items()}
+    wanted = {kind: int(os.environ.get(variable) or count) for kind, (_, variable, count, _) in KINDS.items()}
     if not shutil.which("strace"):
         print("full_disk: no strace: the NOSPACE runs and one of READONLY are left out", file=sys.stderr)
         wanted.update(nospace=0, readonly=min(wanted["readonly"], 2))
@@ -376,7 +377,7 @@ def main():
         kind, number = only.rsplit("-", 1)
         jobs = [(kind, int(number))]
     print(f"full_disk: seed {seed}, {', '.join(f'{v} {k}' for k, v in wanted.items())}", flush=True)
-    began, failed, tickets = time.monotonic(), [], 0
+    began, failed, tickets = time.monotonic(), [], collections.Counter()
     with scene.Scratch("full-disk") as directory:
         simulator = scene.Simulator(directory, seed)
         try:
@@ -385,7 +386,7 @@ def main():
                 for run in concurrent.futures.as_completed(runs):
                     name = runs[run]
                     try:
-                        tickets += run.result()
+                        tickets[name.partition("-")[0]] += run.result()
                         shutil.rmtree(directory / name, ignore_errors=True)
                     except Exception as e:  # pylint: disable=broad-except
                         failed.append(name)
@@ -396,8 +397,11 @@ def main():
                 raise scene.Failed(f"{len(failed)} of {len(jobs)} runs: {' '.join(sorted(failed))}")
         finally:
             simulator.stop()
-    print(f"full_disk: {len(jobs)} runs, {tickets} tickets: none missing, none doubled, none given up; "
-          f"{time.monotonic() - began:.0f} s")
+    for kind, (*_, fault) in KINDS.items():
+        runs = sum(k == kind for k, _ in jobs)
+        if runs:
+            print(f"{fault}: {runs} runs, {tickets[kind]} tickets: none lost, none doubled, none given up; seed {seed}, "
+                  f"{time.monotonic() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

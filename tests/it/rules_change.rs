@@ -99,7 +99,8 @@ fn a_change_that_was_cut_off_and_taken_back_leaves_nothing_dead() {
     .unwrap();
     agent.set_rules(&CRITICAL.replace("\"Critical\"", "\"Other\""));
     agent.once().says("the power went");
-    let moved: i64 = cut.query_row("SELECT count(*) FROM ticket WHERE rule = 'Other'", [], |row| row.get(0)).unwrap();
+    let moved: i64 =
+        cut.query_row("SELECT count(*) FROM ticket WHERE rule = 'Other'", [], |row| row.get(0)).unwrap();
     assert_eq!(moved, 4, "it ended before the change had begun");
     cut.execute_batch("DROP TRIGGER cut").unwrap();
     agent.set_rules(CRITICAL);

@@ -121,16 +121,16 @@ def summary(scripts, which):
 
 
 def sums(all_rows, what):
-    """A line for each fault: all its parts together."""
+    """A line for each fault of each script: all its parts together. `what`: by script."""
     # A part that failed stands for all faults of its script.
-    faults = {fault for r in all_rows for fault in r.fault.split()}
+    faults = {(fault, r.script) for r in all_rows for fault in r.fault.split()}
     lines = []
-    for fault in sorted(faults, key=lambda f: int(f[1:])):
-        these = [r for r in all_rows if fault in r.fault.split()]
+    for fault, script in sorted(faults, key=lambda f: (int(f[0][1:]), f[1])):
+        these = [r for r in all_rows if fault in r.fault.split() and r.script == script]
         well = [r for r in these if not r.failed]
         failed = len(these) - len(well)
         parts = f"{len({r.part for r in these})} of {these[0].parts}"
-        text = what.get(fault) or these[0].script
+        text = what.get(script, script)
         verdict = f"{failed} FAILED" if failed else "as it must be" if all(r.tried for r in well) else "see below"
         lines.append(f"| {fault} | {text} | {sum(r.tried for r in well)} | {parts} | {verdict} |")
     return lines

@@ -63,16 +63,17 @@ TABLE = [
            {"DATABASES": "1000"}, 10),
     Script("clock", "F24", "clocks that step"),
     Script("kill", "F2", "kill -9 at random, on one database", {"KILLS": "100"}, {"KILLS": "500"}, 4),
-    Script("full_disk", "F6 F7 F8", "full and read-only disks", {"SEED": "507256", "NOSPACE": "22"},
+    Script("full_disk", "F6 F7 F8", "full and read-only disks", {},
            {"FULL": "12", "NOSPACE": "120", "READONLY": "4"}, 5),
     Script("nth_syscall", "F1", "kill -9 at the N-th system call", {"POINTS": "340"}, {"POINTS": "500", "ALERTS": "150"}, 2),
     Script("storage", "F5 F9", "failed syncs, writes, reads; slow disks", {}, {"LONG": "1"}),
+    Script("hung", "F9", "a disk that hangs, and the watchdog"),
     Script("upgrade", "F12 F33", "older and newer versions, killed while migrating", {}, {"LONG": "1"}),
     Script("signals", "F31", "SIGTERM and SIGHUP at every stage", {}, {"LONG": "1"}),
     Script("agents", "F13 F32", "two agents, stale locks, too little memory"),
     Script("outage", "F25", "rotation while it is down"),
 ]
-WHAT = {fault: s.what for s in TABLE for fault in [s.faults, *s.faults.split()]}
+WHAT = {s.name: s.what for s in TABLE}
 LINE = re.compile(r"^(F\d+): (.*)$", re.MULTILINE)
 # Seeds of the parts of a run are so far apart: a script may use some after its own.
 STRIDE = 1000

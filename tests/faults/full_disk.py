@@ -173,6 +173,13 @@ class Run:
         if code != scene.OK or left or source["new"] < tickets or source["rejected"] or source["trouble"]:
             raise scene.Failed(f"status: exit {code}, {left}, {source['new']} new for {tickets} tickets, {source}")
 
+    def well_again(self):
+        """What is new now goes its way within seconds; then it stops and is judged."""
+        self.feed(3)
+        self.until("a fresh alert becomes a ticket", self.delivered, 15)
+        self.stop()
+        return self.judge()
+
     def end(self):
         self.over.set()
         self.watcher.join()
@@ -250,11 +257,7 @@ def full(directory, simulator, seed, number):
     run = Run(directory, simulator, f"full-{number}", seed, disk, rng.choice((8, 8, 24)) if disk == 32 else 8)
     try:
         FULL[number % len(FULL)](run)
-        # What is new now goes its way within seconds.
-        run.feed(3)
-        run.until("a fresh alert becomes a ticket", run.delivered, 15)
-        run.stop()
-        return run.judge()
+        return run.well_again()
     finally:
         run.end()
 
@@ -353,10 +356,7 @@ def read_only(directory, simulator, seed, number):
             read_only_in_flight(run)
         else:
             read_only_at_start(run, before=kind == 1)
-        run.feed(3)
-        run.until("a fresh alert becomes a ticket", run.delivered, 15)
-        run.stop()
-        return run.judge()
+        return run.well_again()
     finally:
         run.end()
 

@@ -177,8 +177,7 @@ class Restart:
         healing = self.recording.name.startswith(HEAL)
         after = database.judge(self.agent.state, database.Promised() if healing else self.promised).wrong
         if healing:
-            # Deliveries that were done with are not salvaged from a page that is gone, nor counters of them.
-            after = [text for text in after if database.OPEN not in text and "counted" not in text]
+            after = database.after_salvage(after)
         if after:
             raise scene.Failed(f"after the restart: {'; '.join(after)}")
         return path

@@ -532,3 +532,17 @@ async fn what_was_read_before_a_rewind_is_stored_without_its_cursor() {
     bench.store.record(vec![batch(23)]).await.unwrap();
     assert_eq!(count(&bench, "SELECT count(*) FROM cursor"), 1);
 }
+
+#[tokio::test]
+async fn a_total_loss_says_so_and_reads_all_again() {
+    let (dir, path) = closed(filled(20).await).await;
+    // The schema is there, and nothing in it is a table.
+    rename(&path, "CREATE TABLE ", "CREATE TAXLE ");
+    let bench = Bench::open(dir, |_| {});
+    let heals = healed(&bench);
+    assert!(heals[0].rewound && heals[0].counts["alert"].at_least, "{heals:?}");
+    let notice = &bench.reader().overview().unwrap().notices[0].text;
+    for words in ["nothing of it could be read", "are read again, as far back as [sync] backfill"] {
+        assert!(notice.contains(words), "{notice}");
+    }
+}

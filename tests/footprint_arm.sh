@@ -8,14 +8,15 @@
 #   IDLE=20 ALERTS=200000 PACED=2000   as tests/footprint.sh
 #
 # --check: an x86-64 guest cannot be given a range of its own (its vsyscall page would be outside), so there all is the
-# guest's that is not known as the emulator's; the emulator's allocator is told to keep to its heap, which is.
+# guest's that is not known as the emulator's; the emulator's allocator is told to keep to its heap, which is. Bounds
+# are not looked at: the two are there to be compared.
 set -euo pipefail
 # shellcheck source=packaging/common.sh
 . "$(dirname "$0")/../packaging/common.sh"
 
 NATIVE=${NATIVE:-$DIST/$(uname -m)-unknown-linux-musl/otrelay}
 [ -x "$NATIVE" ] || fail "no program at $NATIVE: run packaging/build.sh"
-command -v qemu-aarch64-static >/dev/null && command -v qemu-arm-static >/dev/null || apt qemu-user-static
+command -v qemu-arm-static >/dev/null || apt qemu-user-static
 wrapper=$(mktemp "${TMPDIR:-/tmp}/otrelay-emulated.XXXXXX")
 trap 'rm -f "$wrapper"' EXIT
 
@@ -52,11 +53,11 @@ check() {
     [ "$(uname -m)" = x86_64 ] || fail "--check compares x86-64 with itself"
     wrap "$NATIVE"
     printf '\nx86-64, on this machine\n'
-    EMULATED='' tests/footprint.sh
+    EMULATED='' tests/footprint.sh || true
     guest 0 0
     wrap "$NATIVE" env MALLOC_MMAP_MAX_=0 MALLOC_ARENA_MAX=1 qemu-x86_64-static
     printf '\nx86-64, emulated\n'
-    tests/footprint.sh
+    tests/footprint.sh || true
 }
 
 if [ "${1:-}" = --check ]; then

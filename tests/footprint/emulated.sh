@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What tests/footprint.sh reads from /proc, where the service runs under qemu's user emulation; sourced by it when
 # EMULATED names this file, which tests/footprint_arm.sh does. What the emulator itself takes is left out:
 #
@@ -85,8 +86,10 @@ run() {
 
 eval "plain_$(declare -f row)"
 row() {
-    case $3 in
-    ms | %) ;;
+    case "$3 $1" in
+    ms* | %*) ;;
+    # Static programs have another allocator, which keeps more after a burst: what is reached and a tenth.
+    *"peak of memory, "*) plain_row "$1" "$2" "$3" "$4" 48 ;;
     *) plain_row "$@" ;;
     esac
 }

@@ -125,7 +125,7 @@ pub(super) fn alert(n: u32, severity: Severity) -> Alert {
     Alert { message: "m".to_owned(), raw: "{}".to_owned(), ..sample }
 }
 
-/// Text that does not get smaller when it is packed.
+/// Text that packs by a quarter and no more.
 pub(super) fn noise(bytes: usize) -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect()
 }

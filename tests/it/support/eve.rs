@@ -33,7 +33,7 @@ pub(crate) fn short(number: u32) -> String {
     format!("[critical] {} ({})", title(number), super::agent::NAME)
 }
 
-/// A payload that does not pack, another one for each number.
+/// A payload in base64 that packs by a quarter and no more, another one for each number.
 pub(crate) fn noise(number: u32, bytes: usize) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut state = u64::from(number) * 2 + 1;

@@ -30,7 +30,8 @@ fn size(agent: &Agent) -> u64 {
 #[test]
 fn once_with_a_full_buffer_that_refuses_goes_by_turns_and_loses_nothing() {
     const CAP: u64 = 8 << 20;
-    const COUNT: u32 = 300;
+    // Text that cannot be packed into less than the cap.
+    const COUNT: u32 = 700;
     let simulator = simulator();
     let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"\nwhen_full = \"refuse\"");
     agent.feed(

@@ -11,6 +11,7 @@ pub mod backup;
 mod ballast;
 mod body;
 mod condition;
+mod examine;
 mod files;
 mod ground;
 mod heal;
@@ -209,7 +210,9 @@ fn is_of_the_schema(e: &rusqlite::Error) -> bool {
         SqlInputError { error, .. } => error.extended_code == rusqlite::ffi::SQLITE_ERROR,
         SqliteFailure(error, Some(text)) => {
             error.extended_code == rusqlite::ffi::SQLITE_ERROR
-                && ["no such ", "has no column named "].iter().any(|words| text.contains(words))
+                && ["no such ", "has no column named ", "unsupported file format"]
+                    .iter()
+                    .any(|words| text.contains(words))
         }
         _ => false,
     }

@@ -33,7 +33,10 @@ pub(super) fn misshapen(conn: &Connection) -> Result<Option<String>, OpenError> 
 /// fail to read once, and the file be whole.
 pub(super) fn twice(mut look: impl FnMut() -> Option<String>) -> Option<String> {
     let first = look()?;
-    if ["I/O error", "error code", "malformed"].iter().any(|words| first.contains(words)) {
+    if ["I/O error", "error code", "malformed", "failed to get page", "unable to get the page"]
+        .iter()
+        .any(|words| first.contains(words))
+    {
         look()
     } else {
         Some(first)
@@ -123,7 +126,8 @@ mod tests {
         let read = Some("disk I/O error");
         let malformed = Some("database disk image is malformed");
         let page = Some("Tree 9 page 12: btreeInitPage() returns error code 522");
-        for io in [read, page, malformed] {
+        let unread = Some("Tree 31 page 117 cell 0: failed to get page 110");
+        for io in [read, page, malformed, unread] {
             assert_eq!(check(&[io, None]), (false, 2));
             assert_eq!(check(&[io, io]), (true, 2));
             assert_eq!(check(&[io, Some("Tree 9 page 12: 2nd reference")]), (true, 2));
@@ -159,7 +163,7 @@ mod tests {
         assert_eq!(misshapen(&conn).unwrap(), None);
         let spoils = [
             "UPDATE sqlite_schema SET sql = replace(sql, '''dead''', '''deae''') WHERE name = 'delivery_dead'",
-            "UPDATE sqlite_schema SET sql = replace(sql, 'body', 'bodx') WHERE name = 'alert_body'",
+            "UPDATE sqlite_schema SET sql = replace(sql, ' body', ' bodx') WHERE name = 'alert_body'",
         ];
         for spoil in spoils {
             let path = dir.path().join("spoilt.db");

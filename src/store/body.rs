@@ -3,7 +3,8 @@
 //! `op/record.rs` puts the bodies of one transaction in, `op/claim.rs`, `op/reroute.rs` and `read.rs` take single ones
 //! out. A row for each body cost a page for each, written twice (docs/figures.md). A pack holds alerts with consecutive
 //! ids and of one severity, so that giving up the lowest severity frees whole packs. It is at most [`PACK_MAX`] bytes
-//! unpacked: LZ4 looks back no further, one damaged pack costs few bodies, and taking one out is cheap.
+//! unpacked: LZ4 looks back no further, one damaged pack costs few bodies, and taking one out is cheap. `coding.rs` makes
+//! it small.
 //!
 //! Unpacked, a pack is for each of its alerts in turn: length of the facts and of the original (four bytes each,
 //! little-endian), the facts as JSON, the original as it came. The checksum is over the packed bytes and is looked at
@@ -14,8 +15,8 @@ use std::ops::Range;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 
-use super::StoreError;
 use super::op::crc;
+use super::{StoreError, coding};
 use crate::model::alert::{AlertKind, AlertState, MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use crate::model::text::clip;
 use crate::model::{Alert, Endpoint, Engine, Protocol, Severity, Timestamp};
@@ -63,7 +64,7 @@ impl Packer {
     pub(super) fn flush(&mut self, conn: &Connection) -> Result<(), StoreError> {
         let Some((first, last)) = self.ids.take() else { return Ok(()) };
         let unpacked = self.bodies.len() as i64;
-        let packed = lz4_flex::block::compress(&self.bodies);
+        let packed = coding::pack(&self.bodies);
         self.bodies.clear();
         conn.prepare_cached(
             "INSERT INTO body_pack (first_id, last_id, unpacked, crc, bodies) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -247,7 +248,7 @@ impl Pack {
         let packed = row.get_ref(4)?.as_bytes().unwrap_or_default();
         let size = usize::try_from(unpacked).unwrap_or(usize::MAX);
         if sum == crc(&[first, last, unpacked], &[packed]) && size <= UNPACKED_MAX {
-            pack.bodies = lz4_flex::block::decompress(packed, size).unwrap_or_default();
+            pack.bodies = coding::unpack(packed, size).unwrap_or_default();
             pack.places = places(&pack.bodies);
         }
         Ok(Some(pack))

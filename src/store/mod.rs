@@ -10,6 +10,7 @@
 pub mod backup;
 mod ballast;
 mod body;
+mod coding;
 mod condition;
 mod examine;
 mod files;

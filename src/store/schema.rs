@@ -26,6 +26,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_init.sql")),
     M::up(include_str!("migrations/0002_fewer_writes.sql")),
     M::up(include_str!("migrations/0003_healing.sql")),
+    M::up(include_str!("migrations/0004_deflated_packs.sql")),
 ];
 
 /// The schema version that this program writes.

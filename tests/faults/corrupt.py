@@ -308,9 +308,7 @@ class Try:
             # what was hit.
             after = [text for text in after if not text.endswith(("checksum", "sightings were counted"))]
         if aside:
-            # Counters of what was done cannot be made again where they were lost.
-            harmless = ("counted", database.OPEN, database.OUTCOMES)
-            after = [text for text in after if not any(words in text for words in harmless)]
+            after = database.after_salvage(after)
         if after:
             raise scene.Failed(f"afterwards: {'; '.join(after)}")
         self.check_counts(heals)

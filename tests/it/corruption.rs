@@ -304,7 +304,7 @@ fn damage_under_a_running_service_does_not_end_it() {
     let path = agent.state().join("queue.db");
     let pages = fs::metadata(&path).unwrap().len() / PAGE;
     (1..pages).for_each(|page| zero_page(&path, page));
-    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 4").unwrap();
     agent.feed(eve::alerts(ALL..ALL + 10));
     let healed = || agent.run(&["status", "--json"]);
     until("the database is made anew", || {

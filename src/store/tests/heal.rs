@@ -113,7 +113,8 @@ async fn each_bad_page_costs_only_what_was_on_it() {
             adds_up(&bench, [300, 300, 300]);
         }
         let kept = heals[0].counts["alert"].salvaged;
-        assert!(kept >= 150, "{table}: {heals:?}");
+        // The bodies of 300 such alerts are on two pages.
+        assert!(kept >= 120, "{table}: {heals:?}");
         // What is read again is known, or new; nothing is there twice.
         let again = bench.record((1..=300).map(|n| entry(n, Severity::Major)).collect()).await;
         assert_eq!((again.new, again.repeats), (300 - kept, kept), "{table}");

@@ -91,6 +91,65 @@ async fn what_schema_1_recorded_goes_the_whole_way() {
     assert_eq!(bench.reader().integrity().unwrap(), "ok");
 }
 
+/// Makes of what is there what schema 3 would have: one pack of these alerts, as an LZ4 block.
+fn to_schema_3(dir: &std::path::Path, alerts: &[(i64, Alert)]) {
+    let mut bodies = Vec::new();
+    for (_, alert) in alerts {
+        let facts = serde_json::to_string(&Alert { raw: String::new(), ..alert.clone() }).unwrap();
+        for text in [&facts, &alert.raw] {
+            bodies.extend_from_slice(&u32::try_from(text.len()).unwrap().to_le_bytes());
+        }
+        bodies.extend_from_slice(facts.as_bytes());
+        bodies.extend_from_slice(alert.raw.as_bytes());
+    }
+    let packed = lz4_flex::block::compress(&bodies);
+    let facts = [alerts[0].0, alerts[alerts.len() - 1].0, bodies.len() as i64];
+    let crc = op::crc(&facts, &[&packed]);
+    let conn = rusqlite::Connection::open(dir.join(DATABASE)).unwrap();
+    conn.execute_batch(
+        "DELETE FROM body_pack; UPDATE meta SET value = '3' WHERE key = 'schema'; PRAGMA user_version = 3",
+    )
+    .unwrap();
+    conn.execute(
+        "INSERT INTO body_pack (first_id, last_id, unpacked, crc, bodies) VALUES (?1, ?2, ?3, ?4, ?5)",
+        rusqlite::params![facts[0], facts[1], facts[2], crc, packed],
+    )
+    .unwrap();
+}
+
+#[tokio::test]
+async fn packs_of_schema_3_are_read_beside_those_of_today() {
+    let noisy = |n: u32| {
+        let mut entry = entry(n, Severity::Major);
+        entry.alert.raw = noise(2_000);
+        entry
+    };
+    let bench = Bench::new();
+    let old: Vec<_> = (1..=3).map(noisy).collect();
+    bench.record(old.clone()).await;
+    let Bench { dir, store, writer, .. } = bench;
+    drop(store);
+    writer.await.unwrap().unwrap();
+    let alerts: Vec<_> = (1..).zip(old.iter().map(|e| e.alert.clone())).collect();
+    to_schema_3(dir.path(), &alerts);
+    // Before it is taken over, and after.
+    let titles = |reader: &Reader| -> Vec<_> {
+        let all = reader.alerts(&ListFilter::default()).unwrap();
+        all.into_iter().map(|a| a.alert.unwrap().title).collect()
+    };
+    assert_eq!(titles(&Reader::open(dir.path()).unwrap()), ["alert 3", "alert 2", "alert 1"]);
+    let bench = Bench::open(dir, |_| {});
+    let new: Vec<_> = (4..=6).map(noisy).collect();
+    bench.record(new.clone()).await;
+    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
+    let text = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(text("SELECT value FROM meta WHERE key = 'schema'"), "4");
+    assert_eq!(text("SELECT group_concat(hex(substr(bodies, 1, 1)) = '01') FROM body_pack"), "0,1");
+    let claimed = bench.claim(10).await;
+    let bodies: Vec<_> = claimed.into_iter().map(|c| c.alert.unwrap()).collect();
+    assert_eq!(bodies, old.into_iter().chain(new).map(|e| e.alert).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn a_damaged_body_of_schema_1_is_one_damaged_body() {
     let bench = Bench::open(old_store(4).await, |_| {});

@@ -161,20 +161,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let conn = open_writer(&dir.path().join("q.db"), 64 << 20).unwrap();
         assert_eq!(misshapen(&conn).unwrap(), None);
-        let spoils = [
+        let ways = [
             "UPDATE sqlite_schema SET sql = replace(sql, '''dead''', '''deae''') WHERE name = 'delivery_dead'",
             "UPDATE sqlite_schema SET sql = replace(sql, ' body', ' bodx') WHERE name = 'alert_body'",
         ];
-        for spoil in spoils {
+        for way in ways {
             let path = dir.path().join("spoilt.db");
             let spoilt = open_writer(&path, 64 << 20).unwrap();
             spoilt.execute_batch("PRAGMA writable_schema = 1").unwrap();
-            assert_eq!(spoilt.execute(spoil, []).unwrap(), 1);
+            assert_eq!(spoilt.execute(way, []).unwrap(), 1);
             drop(spoilt);
             let spoilt = Connection::open(&path).unwrap();
             assert!(
                 misshapen(&spoilt).unwrap().is_some_and(|text| text.contains("is not what was")),
-                "{spoil}"
+                "{way}"
             );
             drop(spoilt);
             std::fs::remove_file(&path).unwrap();

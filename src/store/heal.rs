@@ -207,7 +207,7 @@ fn check(path: &Path, version: i64) -> Result<Option<String>, Trouble> {
     // Each time with nothing in the cache.
     let mut first = Some(open()?);
     Ok(examine::twice(|| {
-        let conn = first.take().map_or_else(|| open(), Ok);
+        let conn = first.take().map_or_else(&open, Ok);
         conn.map_or_else(|e| Some(e.to_string()), |conn| examine::complaint(&conn, Instant::now() + CHECK))
     }))
 }

@@ -14,7 +14,9 @@ fn rename(path: &Path, from: &str, to: &str) {
     let places: Vec<usize> =
         (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
     assert!(!places.is_empty());
-    places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
     std::fs::write(path, bytes).unwrap();
 }
 

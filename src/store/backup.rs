@@ -15,7 +15,7 @@ use super::lock::StateLock;
 use super::op::sound::{AnyRow, CHECKED, is_sound, read};
 use super::schema::{self, Says};
 use super::swap::{self, Swap};
-use super::{DATABASE, OpenError, Settings, heal};
+use super::{DATABASE, OpenError, Settings, examine, heal};
 use crate::model::Timestamp;
 use crate::model::alert::hex;
 
@@ -166,7 +166,7 @@ fn fit(file: &Path) -> Result<i64, CopyError> {
     };
     let conn = schema::open_beside(file)?;
     // No deadline: a person waits, and wants to know.
-    if let Some(why) = schema::complaint(&conn, Instant::now() + Duration::from_hours(24)) {
+    if let Some(why) = examine::complaint(&conn, Instant::now() + Duration::from_hours(24)) {
         return Err(unfit(why));
     }
     for (table, key) in CHECKED {

@@ -127,17 +127,18 @@ impl Ground {
         let _ = self.session.abandon();
     }
 
-    /// Sets a damaged database aside and goes on with what can be salvaged of it. Blocking.
+    /// Sets a damaged database aside and goes on with what can be salvaged of it. `doubt`: looks first whether it was a
+    /// read that failed. Blocking.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub(super) fn heal(self, cause: &str) -> Result<Self, OpenError> {
+    pub(super) fn heal(self, cause: &str, doubt: bool) -> Result<Self, OpenError> {
         if self.refuge.is_some() {
             // There is no file to be set aside, and memory that is damaged is no place to stay.
             return Err(OpenError::Heal(StoreError::Damaged(cause.to_owned())));
         }
         let settings = effective(&self.shared);
-        let session = heal::reopen(self.session, &settings, self.shared.clock.now(), cause)?;
+        let session = heal::reopen(self.session, &settings, self.shared.clock.now(), (cause, doubt))?;
         restrict(&settings.dir.join(DATABASE))?;
         tell_rewound(&self.shared, &session);
         Ok(Self { session: session.tell(&self.shared.conditions), ..self })

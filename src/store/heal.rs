@@ -16,7 +16,7 @@ use super::lock::Before;
 use super::schema::{self, Says};
 use super::session::Session;
 use super::swap::{self, Swap};
-use super::{DATABASE, OpenError, Settings, StoreError, backup, mend};
+use super::{DATABASE, OpenError, Settings, StoreError, backup, examine, mend};
 use crate::model::Timestamp;
 
 /// Larger databases are not checked at start.
@@ -69,7 +69,8 @@ fn damage(e: &OpenError) -> Option<String> {
 pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Result<Session, OpenError> {
     let mut rewound = go_on(settings, now)?;
     let (mut before, mut last) = (before, String::new());
-    for _ in 0..2 {
+    let mut doubt = true;
+    for _ in 0..3 {
         match try_open(settings, now, before) {
             Ok(mut session) => {
                 if rewound {
@@ -78,6 +79,9 @@ pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Resul
                 return Ok(session);
             }
             Err(Trouble::Other(e)) => return Err(e),
+            Err(Trouble::Damage(cause)) if std::mem::take(&mut doubt) && may_be_a_read(&cause) => {
+                tracing::warn!("the database is looked at once more: {cause}");
+            }
             Err(Trouble::Damage(cause)) => {
                 last.clone_from(&cause);
                 rewound |= heal(settings, now, &cause)?;
@@ -88,14 +92,29 @@ pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Resul
     Err(OpenError::Heal(StoreError::Damaged(last)))
 }
 
-/// The same while the agent runs, for a session that met damage.
+/// Whether damage may be a read that failed: SQLite calls a page that it did not get malformed. What was read and is
+/// wrong will be wrong again.
+pub(super) fn may_be_a_read(cause: &str) -> bool {
+    cause.contains("malformed") || cause.contains("not a database") || cause.contains("I/O error")
+}
+
+/// The same while the agent runs, for a session that met damage. `doubt`: the file is looked at first, and only healed
+/// where that finds damage too.
 pub(super) fn reopen(
     session: Session,
     settings: &Settings,
     now: Timestamp,
-    cause: &str,
+    (cause, doubt): (&str, bool),
 ) -> Result<Session, OpenError> {
     let before = session.abandon();
+    if doubt
+        && may_be_a_read(cause)
+        && let Ok(mut session) = try_open(settings, now, Before::Used)
+    {
+        tracing::warn!("a read failed, and nothing is wrong with the database: {cause}");
+        session.rewound = before;
+        return Ok(session);
+    }
     let rewound = heal(settings, now, cause)?;
     let mut session = open(settings, now, Before::Clean)?;
     if rewound {
@@ -125,7 +144,7 @@ fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Sessi
             return Err(Trouble::Damage("its WAL is of another database".to_owned()));
         }
         if before != Before::Clean
-            && let Some(cause) = check(&path)?
+            && let Some(cause) = check(&path, version)?
         {
             return Err(Trouble::Damage(cause));
         }
@@ -168,7 +187,7 @@ fn was_used(before: Before) -> bool {
 }
 
 /// The structure, after an unclean stop.
-fn check(path: &Path) -> Result<Option<String>, Trouble> {
+fn check(path: &Path, version: i64) -> Result<Option<String>, Trouble> {
     if room_of(path) > CHECKED_BYTES {
         return Ok(None);
     }
@@ -180,11 +199,16 @@ fn check(path: &Path) -> Result<Option<String>, Trouble> {
         schema::set(&conn, "cell_size_check", 1)?;
         Ok(conn)
     };
+    if version == schema::VERSION
+        && let Some(cause) = examine::misshapen(&open()?)?
+    {
+        return Ok(Some(cause));
+    }
     // Each time with nothing in the cache.
     let mut first = Some(open()?);
-    Ok(schema::twice(|| {
-        let conn = first.take().map_or_else(|| open(), Ok);
-        conn.map_or_else(|e| Some(e.to_string()), |conn| schema::complaint(&conn, Instant::now() + CHECK))
+    Ok(examine::twice(|| {
+        let conn = first.take().map_or_else(&open, Ok);
+        conn.map_or_else(|e| Some(e.to_string()), |conn| examine::complaint(&conn, Instant::now() + CHECK))
     }))
 }
 

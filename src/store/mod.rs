@@ -12,6 +12,7 @@ mod ballast;
 mod body;
 mod coding;
 mod condition;
+mod examine;
 mod files;
 mod ground;
 mod heal;
@@ -210,7 +211,9 @@ fn is_of_the_schema(e: &rusqlite::Error) -> bool {
         SqlInputError { error, .. } => error.extended_code == rusqlite::ffi::SQLITE_ERROR,
         SqliteFailure(error, Some(text)) => {
             error.extended_code == rusqlite::ffi::SQLITE_ERROR
-                && ["no such ", "has no column named "].iter().any(|words| text.contains(words))
+                && ["no such ", "has no column named ", "unsupported file format"]
+                    .iter()
+                    .any(|words| text.contains(words))
         }
         _ => false,
     }

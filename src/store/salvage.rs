@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::OpenError;
 use super::files::with;
 use super::op::sound::{AnyRow, is_sound, values};
-use super::schema;
+use super::{examine, schema};
 
 /// A table and the number by which it is read; none: it is small and read at once.
 struct Table {
@@ -413,7 +413,7 @@ pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
     let Some(without) = view(false) else { return with_wal };
     let Some(with_wal) = with_wal else { return Some(without) };
     let strange = matches!((schema::id(&with_wal), schema::id(&without)), (Some(a), Some(b)) if a != b);
-    let is_fine = |conn: &Connection| schema::complaint(conn, until).is_none();
+    let is_fine = |conn: &Connection| examine::complaint(conn, until).is_none();
     if strange || (!is_fine(&with_wal) && is_fine(&without)) {
         tracing::error!("the WAL does not belong to the database; it is left out");
         return Some(without);

@@ -9,7 +9,6 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
-use tokio::time::Instant;
 
 use super::OpenError;
 use super::files::with;
@@ -133,59 +132,6 @@ pub(super) fn has_strange_wal(path: &Path) -> bool {
         return false;
     };
     keep_wal(&whole).is_ok() && matches!((id(&whole), id(&frozen)), (Some(a), Some(b)) if a != b)
-}
-
-/// A complaint that is only one when it comes twice, where it is about reading and not about what was read: a disk may
-/// fail to read once, and the file be whole.
-pub(super) fn twice(mut look: impl FnMut() -> Option<String>) -> Option<String> {
-    let first = look()?;
-    if ["I/O error", "error code"].iter().any(|words| first.contains(words)) { look() } else { Some(first) }
-}
-
-/// What SQLite finds wrong with a database; `None`: nothing, or nothing until `until`. References count too: pages of
-/// two moments can each be sound.
-pub(super) fn complaint(conn: &Connection, until: Instant) -> Option<String> {
-    let late = move || Instant::now() >= until;
-    if conn.progress_handler(10_000, Some(late)).is_err() {
-        return None;
-    }
-    let check = || -> rusqlite::Result<Option<String>> {
-        // Not quick_check: it does not compare indexes with their tables, and a delivery that the index of its ticket does
-        // not know would be taken for settled.
-        let answer: String = conn.query_row("PRAGMA integrity_check(1)", [], |r| r.get(0))?;
-        if answer != "ok" {
-            return Ok(Some(answer));
-        }
-        let orphan = conn.query_row("PRAGMA foreign_key_check", [], |r| r.get::<_, String>(0)).optional()?;
-        Ok(orphan.map(|table| format!("a row of {table} refers to one that is not there")))
-    };
-    let result = check();
-    // It cannot fail where setting it did not.
-    let _ = conn.progress_handler(0, None::<fn() -> bool>);
-    match result {
-        Ok(complaint) => complaint,
-        Err(e) if is_of_the_file(&e) => Some(e.to_string()),
-        // Out of time; or the disk has no room for the WAL's index, which says nothing about the file.
-        Err(_) => None,
-    }
-}
-
-/// Whether an error of reading is the file's fault: damage, or a place on the disk that cannot be read.
-fn is_of_the_file(e: &rusqlite::Error) -> bool {
-    use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
-    let unreadable = [SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_CORRUPTFS];
-    match e.sqlite_error() {
-        Some(e) if e.code == rusqlite::ErrorCode::SystemIoFailure => unreadable.contains(&e.extended_code),
-        Some(e) => !matches!(
-            e.code,
-            rusqlite::ErrorCode::DiskFull
-                | rusqlite::ErrorCode::CannotOpen
-                | rusqlite::ErrorCode::ReadOnly
-                | rusqlite::ErrorCode::DatabaseBusy
-                | rusqlite::ErrorCode::OperationInterrupted
-        ),
-        None => true,
-    }
 }
 
 /// Leaves the WAL as it is when the connection closes. For all but the writer: who closes last would write it back and
@@ -361,66 +307,6 @@ mod tests {
     #[test]
     fn migrations_are_valid() {
         migrations().validate().unwrap();
-    }
-
-    #[test]
-    fn an_index_that_does_not_know_a_row_is_damage() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("q.db");
-        let conn = Connection::open(&path).unwrap();
-        conn.execute_batch(
-            "CREATE TABLE t (a INTEGER, b INTEGER); CREATE INDEX i ON t (a); INSERT INTO t VALUES (1, 2), (3, 4);",
-        )
-        .unwrap();
-        let later = || Instant::now() + std::time::Duration::from_secs(60);
-        assert_eq!(complaint(&conn, later()), None);
-        conn.execute_batch(
-            "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t (b)' WHERE name = 'i';",
-        )
-        .unwrap();
-        drop(conn);
-        let conn = Connection::open(&path).unwrap();
-        let quick: String = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).unwrap();
-        assert_eq!(quick, "ok", "it would have passed");
-        assert!(complaint(&conn, later()).is_some_and(|text| text.contains("missing from index")));
-    }
-
-    #[test]
-    fn a_read_that_fails_once_is_no_damage() {
-        let check = |answers: &[Option<&str>]| {
-            let mut looks = answers.iter();
-            let found = twice(|| looks.next().copied().flatten().map(str::to_owned));
-            (found.is_some(), answers.len() - looks.len())
-        };
-        let read = Some("disk I/O error");
-        let page = Some("Tree 9 page 12: btreeInitPage() returns error code 522");
-        for io in [read, page] {
-            assert_eq!(check(&[io, None]), (false, 2));
-            assert_eq!(check(&[io, io]), (true, 2));
-            assert_eq!(check(&[io, Some("Tree 9 page 12: 2nd reference")]), (true, 2));
-        }
-        assert_eq!(
-            check(&[Some("row 3 missing from index i"), None]),
-            (true, 1),
-            "what was read is not read again"
-        );
-        assert_eq!(check(&[None]), (false, 1));
-    }
-
-    #[test]
-    fn only_what_the_file_says_of_itself_is_damage() {
-        use rusqlite::ffi;
-        let is = |code| is_of_the_file(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-        for code in
-            [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ]
-        {
-            assert!(is(code), "{code}");
-        }
-        let disk =
-            [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_CANTOPEN];
-        for code in disk.into_iter().chain([ffi::SQLITE_READONLY, ffi::SQLITE_BUSY, ffi::SQLITE_INTERRUPT]) {
-            assert!(!is(code), "{code}");
-        }
     }
 
     #[test]

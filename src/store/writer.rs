@@ -275,8 +275,10 @@ async fn make_anew(
             HEALS_WITHIN.as_secs() / 60
         )));
     }
+    // Met again, it is no read that failed once.
+    let doubt = heals.len() == 1;
     shared.healing.store(true, Ordering::Relaxed);
-    let healed = tokio::task::spawn_blocking(move || ground.heal(&cause)).await;
+    let healed = tokio::task::spawn_blocking(move || ground.heal(&cause, doubt)).await;
     shared.healing.store(false, Ordering::Relaxed);
     let ground = healed.map_err(|e| StoreError::Refused(e.to_string()))?;
     let ground = ground.map_err(|e| StoreError::Disk(format!("{e}")))?;

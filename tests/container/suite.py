@@ -64,7 +64,8 @@ def debian(image, directory):
         machine.put(binary, "/root/previous-program")
         code, said = machine.do("/root/previous-program", "--version")
         if code != 0:
-            print(f"\nNOT RUN: the upgrade from {package.FIRST}: on {rootfs.SUITE} its program says {(said.strip().splitlines() or ["nothing"])[0]!r}; "
+            why = (said.strip().splitlines() or ["nothing"])[0]
+            print(f"\nNOT RUN: the upgrade from {package.FIRST}: on {rootfs.SUITE} its program says {why!r}; "
                   "OTRELAY_PREVIOUS names another one")
             return True
         machine.put(package.previous(deb, binary, directory), "/root/previous.deb")

@@ -56,8 +56,8 @@ faults *SCRIPTS:
     tests/faults.sh {{ SCRIPTS }}
 
 # The same, as long as before a release; writes docs/faults-report.md
-faults-long *SCRIPTS:
-    tests/faults.sh --long {{ SCRIPTS }}
+faults-long *ARGUMENTS:
+    tests/faults.sh --long {{ ARGUMENTS }}
 
 # What the service costs: size, memory, wake-ups, writes, requests
 footprint:

@@ -60,6 +60,14 @@ def debian(image, directory):
         if not binary:
             print(f"\nNOT RUN: the upgrade from {package.FIRST}: {how}")
             return True
+        # Where it is built from the history it is linked with this machine's libc, and older systems have an older one.
+        machine.put(binary, "/root/previous-program")
+        code, said = machine.do("/root/previous-program", "--version")
+        if code != 0:
+            why = (said.strip().splitlines() or ["nothing"])[0]
+            print(f"\nNOT RUN: the upgrade from {package.FIRST}: on {rootfs.SUITE} its program says {why!r}; "
+                  "OTRELAY_PREVIOUS names another one")
+            return True
         machine.put(package.previous(deb, binary, directory), "/root/previous.deb")
         plant.desk.ask("/simulator/reset", "POST")
         plant.wanted.clear()

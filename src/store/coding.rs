@@ -132,7 +132,9 @@ fn length(four_bits: u8, from: &mut &[u8], to: &mut Vec<u8>) -> Option<usize> {
 /// The lengths of a Huffman code for these bytes, none above [`LONGEST`].
 fn lengths(bytes: &[u8]) -> Lengths {
     let mut counts = [0_u32; 256];
-    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    for byte in bytes {
+        counts[usize::from(*byte)] += 1;
+    }
     loop {
         let lengths = huffman(&counts);
         if lengths.iter().all(|length| u32::from(*length) <= LONGEST) {

@@ -56,16 +56,24 @@ faults *SCRIPTS:
     tests/faults.sh {{ SCRIPTS }}
 
 # The same, as long as before a release; writes docs/faults-report.md
-faults-long *SCRIPTS:
-    tests/faults.sh --long {{ SCRIPTS }}
+faults-long *ARGUMENTS:
+    tests/faults.sh --long {{ ARGUMENTS }}
 
 # What the service costs: size, memory, wake-ups, writes, requests
 footprint:
     tests/footprint.sh
 
+# The same for the ARM programs, under emulation; how good that is: tests/footprint_arm.sh --check
+footprint-arm *TARGETS:
+    tests/footprint_arm.sh {{ TARGETS }}
+
 # The static programs; `just build-static armv7-unknown-linux-musleabihf` one of them
 build-static *TARGETS:
     packaging/build.sh {{ TARGETS }}
+
+# Does a second build elsewhere give the same program as build-static?
+reproduce TARGET="x86_64-unknown-linux-musl":
+    packaging/reproduce.sh {{ TARGET }}
 
 # Packages of what build-static made, then a look whether they are as they should be
 packages *TARGETS:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # packaging/qemu.sh [TARGET…]: do the programs for ARM work? Runs each under qemu's user emulation: `--version`, `check`
 # of a config that is right and of one that is wrong, the pages, and the whole `demo`, and compares what is said and the
-# exit codes with what the program of this machine does. Speed and memory under an emulator mean nothing and are not
-# looked at.
+# exit codes with what the program of this machine does. Speed under an emulator means nothing; memory, bytes and wake-ups:
+# tests/footprint_arm.sh.
 set -euo pipefail
 # shellcheck source=packaging/common.sh
 . "$(dirname "$0")/common.sh"

@@ -20,9 +20,14 @@ else
 fi
 # What was fetched is taken along; what was unpacked from it is unpacked again, in another place.
 home=${CARGO_HOME:-$HOME/.cargo}
-for part in registry/index registry/cache config.toml; do
-    [ ! -e "$home/$part" ] || cp -a --reflink=auto "$home/$part" "$place/cargo/$part"
-done
+# With the lock that cargo takes while it fetches, as another one may do so right now.
+copy() {
+    for part in registry/index registry/cache config.toml; do
+        [ ! -e "$home/$part" ] || cp -a --reflink=auto "$home/$part" "$place/cargo/$part"
+    done
+}
+mkdir -p "$home"
+(flock -s 9 && copy) 9<>"$home/.package-cache"
 ln -s "$TOOLS" "$tree/target/tools"
 CARGO_HOME=$place/cargo "$tree/packaging/build.sh" "$1"
 second=$tree/target/dist/$1/otrelay

@@ -100,8 +100,8 @@ impl Blueprint {
         Intake::new(store.clone(), Arc::clone(&self.rules), Arc::clone(clock), config.intake.clone())
     }
 
-    fn relay(self, config: &Config, store: Store, clock: SharedClock) -> Relay<ServiceNow> {
-        Relay::new(store, self.desks, self.composer, clock, config.relay.clone())
+    fn relay(&self, config: &Config, store: Store, clock: SharedClock) -> Relay<ServiceNow> {
+        Relay::new(store, self.desks.clone(), Arc::clone(&self.composer), clock, config.relay.clone())
     }
 }
 
@@ -157,7 +157,8 @@ pub fn socket(state_dir: &Path, runtime_dir: Option<&Path>) -> PathBuf {
 type Ended = (&'static str, Result<(), AppError>);
 
 /// `run --once`: takes in what the file sources hold, then syncs; where a full buffer or disk stops the taking in,
-/// by turns, as long as that gets anywhere. Gives what came of it and how things are then.
+/// by turns, as long as that gets anywhere. Where a healing gave the cursors up, the sources begin anew. Gives what came
+/// of it and how things are then.
 ///
 /// # Errors
 /// [`AppError`]; one of the store that is passing when neither got anywhere any more.
@@ -170,13 +171,21 @@ pub async fn once(
     let blueprint = Blueprint::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
     let mut stages = Stages::begin(writer);
-    let intake = blueprint.intake(&config, &store, &clock);
-    intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake, &Pulses::default()).await?;
-    let relay = blueprint.relay(&config, store.clone(), clock);
+    let relay = blueprint.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
-    let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
-    report.add(relay.run_once(PATIENCE, &stop).await?);
+    let (mut report, mut rewound) = (Report::default(), store.rewound());
+    loop {
+        let intake = blueprint.intake(&config, &store, &clock);
+        intake.apply_rules().await?;
+        stages.sources(&config, &store, Reading::Once, &clock, intake, &Pulses::default()).await?;
+        report.add(by_turns(&mut stages, &store, &relay, &stop).await?);
+        report.add(relay.run_once(PATIENCE, &stop).await?);
+        // A database is healed only so often, then the process ends.
+        if stop.is_cancelled() || !rewound.has_changed().unwrap_or(false) {
+            break;
+        }
+        rewound.mark_unchanged();
+    }
     let reader = store.reader()?;
     let overview = reader.overview()?;
     drop((reader, relay, store));
@@ -356,6 +365,20 @@ impl Stages {
         self.intake.shutdown().await;
         self.late.shutdown().await;
         (self.stop_sources, self.stop_relay) = (CancellationToken::new(), CancellationToken::new());
+        rest
+    }
+
+    /// Stops the sources and drains the intake, so that they can begin anew; the relay goes on.
+    async fn pause_sources(&mut self) -> Result<(), AppError> {
+        self.stop_sources.cancel();
+        let rest = async {
+            finish(&mut self.sources).await?;
+            finish(&mut self.intake).await
+        };
+        let rest = tokio::time::timeout(GRACE, rest).await.unwrap_or(Ok(()));
+        self.sources.shutdown().await;
+        self.intake.shutdown().await;
+        self.stop_sources = CancellationToken::new();
         rest
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Blueprint, Stages, housekeeping};
+use super::{AppError, Blueprint, Stages, compile, housekeeping};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
@@ -121,6 +121,8 @@ struct Service {
     asked: Arc<Mutex<mpsc::Receiver<Ask>>>,
     progress: watch::Sender<Progress>,
     concerns: watch::Sender<Vec<Attention>>,
+    /// Changes when the store gave the cursors up.
+    rewound: watch::Receiver<u64>,
     pulses: Pulses,
 }
 
@@ -128,7 +130,8 @@ impl Service {
     fn new(config: Config, store: Store, around: Surroundings, asked: mpsc::Receiver<Ask>) -> Self {
         let asked = Arc::new(Mutex::new(asked));
         let (progress, concerns) = (watch::Sender::default(), watch::Sender::default());
-        Self { config, store, around, asked, progress, concerns, pulses: Pulses::default() }
+        let rewound = store.rewound();
+        Self { config, store, around, asked, progress, concerns, rewound, pulses: Pulses::default() }
     }
 
     /// Starts what outlives a reload.
@@ -181,20 +184,37 @@ impl Service {
 
     /// Starts a generation.
     async fn begin(&self, stages: &mut Stages, blueprint: Blueprint) -> Result<Ready, AppError> {
-        let (config, clock) = (&self.config, &self.around.clock);
-        let intake = blueprint.intake(config, &self.store, clock);
-        self.apply_rules(&intake).await?;
-        let sources =
-            stages.sources(config, &self.store, Reading::Follow, clock, intake, &self.pulses).await?;
+        let clock = &self.around.clock;
+        let ready = self.take_in(stages, blueprint.intake(&self.config, &self.store, clock)).await?;
         let relay = blueprint
-            .relay(config, self.store.clone(), Arc::clone(clock))
+            .relay(&self.config, self.store.clone(), Arc::clone(clock))
             .watched(self.progress.clone(), &self.pulses);
         let (asked, stop) = (Arc::clone(&self.asked), stages.stop_relay.clone());
         stages.late.spawn(async move {
             let mut asked = asked.lock().await;
             ("relay", relay.run(&mut asked, stop).await.map_err(AppError::from))
         });
+        Ok(ready)
+    }
+
+    /// Starts the sources of a generation and its intake.
+    async fn take_in(&self, stages: &mut Stages, intake: Intake) -> Result<Ready, AppError> {
+        self.apply_rules(&intake).await?;
+        let sources = stages
+            .sources(&self.config, &self.store, Reading::Follow, &self.around.clock, intake, &self.pulses)
+            .await?;
         Ok(Box::pin(opened(sources)))
+    }
+
+    /// The cursors were given up: the sources begin anew, by what the store knows of them now. The relay goes on.
+    async fn read_again(&self, stages: &mut Stages) -> Result<(), AppError> {
+        tracing::warn!("the sources are read again, for what the store has lost");
+        // They compiled when the generation began.
+        let rules = Arc::new(compile(&self.config)?);
+        stages.pause_sources().await?;
+        let clock = Arc::clone(&self.around.clock);
+        let intake = Intake::new(self.store.clone(), rules, clock, self.config.intake.clone());
+        self.take_in(stages, intake).await.map(drop)
     }
 
     /// Applies changed rules to what is undelivered, however long there is no room for it.
@@ -228,6 +248,11 @@ impl Service {
                 biased;
                 () = self.around.stop.cancelled() => return None,
                 ended = stages.first() => return Some(ended),
+                Ok(()) = self.rewound.changed() => match self.read_again(stages).await {
+                    Err(_) if self.around.stop.is_cancelled() => return None,
+                    Err(e) => return Some(Ok(("reading again", Err(e)))),
+                    Ok(()) => {}
+                },
                 () = &mut ready, if !told => {
                     told = true;
                     let (sources, destinations) = (self.config.sources.len(), self.config.desks.len());

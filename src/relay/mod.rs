@@ -54,6 +54,8 @@ const PLAN_MAX: usize = 1_000;
 const CLOCK_WAIT: Duration = Duration::from_secs(30);
 /// Wait before a store without room is tried again.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
+/// So often `--once` waits for room, one after the other: somebody waits for its end.
+const ROOM_WAITS: u32 = 3;
 
 /// The operator's own ceilings for one destination.
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +178,8 @@ pub struct Relay<D> {
     settings: Settings,
     progress: watch::Sender<Progress>,
     pulse: Pulse,
+    /// How often it waits for room before it gives up.
+    room_waits: u32,
 }
 
 /// What a look-up and a create may take together, with a new token for each: five times the desk's longest deadline.
@@ -191,7 +195,16 @@ impl<D: Desk> Relay<D> {
         settings: Settings,
     ) -> Self {
         let (progress, _) = watch::channel(Progress::default());
-        Self { store, desks, composer, clock, settings, progress, pulse: Pulse::default() }
+        Self {
+            store,
+            desks,
+            composer,
+            clock,
+            settings,
+            progress,
+            pulse: Pulse::default(),
+            room_waits: ROOM_WAITS,
+        }
     }
 
     /// The same, telling how it goes through this channel, and that it lives among these.
@@ -212,10 +225,11 @@ impl<D: Desk> Relay<D> {
     /// # Errors
     /// [`StoreError`]: without its store the relay cannot go on.
     pub async fn run(
-        self,
+        mut self,
         asked: &mut mpsc::Receiver<Ask>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
+        self.room_waits = u32::MAX;
         self.pulse.works();
         let mut again_at = self.patiently(&stop, || self.recover()).await?;
         let mut next_sync = Instant::now() + self.patiently(&stop, || self.first_wait()).await?;
@@ -271,19 +285,21 @@ impl<D: Desk> Relay<D> {
         }
     }
 
-    /// Does something to the store until it is done, or fails in a way that does not pass, or `stop`.
+    /// Does something to the store until it is done, or fails in a way that does not pass, or has waited often enough, or
+    /// `stop`.
     async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         stop: &CancellationToken,
         mut attempt: impl FnMut() -> F,
     ) -> Result<T, StoreError> {
-        let mut told = false;
+        let mut waits = 0;
         loop {
             let e = match attempt().await {
-                Err(e) if e.is_passing() && !stop.is_cancelled() => e,
+                Err(e) if e.is_passing() && waits < self.room_waits && !stop.is_cancelled() => e,
                 other => return other,
             };
-            if !std::mem::replace(&mut told, true) {
+            waits = waits.saturating_add(1);
+            if waits == 1 {
                 tracing::error!("pushing waits for room in the store: {e}");
             }
             self.store.make_room().await?;

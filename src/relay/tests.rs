@@ -577,6 +577,15 @@ async fn a_full_store_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn once_does_not_wait_for_room_without_end() {
+    let site = Site::one();
+    let (relay, stop) = (site.relay(), CancellationToken::new());
+    let full = || async { Err::<(), _>(StoreError::Full("x".to_owned())) };
+    let got = tokio::time::timeout(HOUR, relay.patiently(&stop, full)).await;
+    assert!(matches!(&got, Ok(Err(e)) if e.is_passing()), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_waits_for_what_is_due_soon_and_says_when_the_rest_is() {
     let site = Site::one();
     site.record_many(3).await;

@@ -167,6 +167,16 @@ pub(super) fn bound(dir: &Path, room: u64, now: Timestamp) -> u64 {
     gone
 }
 
+/// Deletes what is kept, oldest first, as long as `is_short`: a disk without space keeps alerts out. Gives how many went.
+pub(super) fn give_up(dir: &Path, is_short: impl Fn() -> bool) -> u64 {
+    let left = if is_short() { kept(dir) } else { Vec::new() };
+    let gone = left
+        .iter()
+        .take_while(|_| is_short())
+        .map(|k| remove(k, "the disk is full, and alerts need its room"));
+    gone.map(u64::from).sum()
+}
+
 fn name_of(kept: &Kept) -> &str {
     kept.path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
 }
@@ -224,5 +234,22 @@ mod tests {
         assert_eq!(bound(dir.path(), 1_000, now.after(UPGRADE_KEPT).after(UPGRADE_KEPT)), 1, "the upgrade's");
         assert_eq!(bound(dir.path(), 20, now), 2);
         assert_eq!(kept_bytes(dir.path()), 15);
+    }
+
+    #[test]
+    fn as_many_as_a_full_disk_needs_are_given_up_oldest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..3 {
+            write(dir.path(), &format!("queue.db.corrupt-{n}"), 10);
+            write(dir.path(), &format!("queue.db.corrupt-{n}-wal"), 5);
+        }
+        write(dir.path(), "queue.db", 1_000);
+        assert_eq!(give_up(dir.path(), || false), 0);
+        assert_eq!(give_up(dir.path(), || kept_bytes(dir.path()) > 20), 2);
+        let mut names = names(dir.path());
+        names.sort();
+        assert_eq!(names, ["queue.db", "queue.db.corrupt-2", "queue.db.corrupt-2-wal"]);
+        assert_eq!(give_up(dir.path(), || true), 1);
+        assert_eq!(kept_bytes(dir.path()), 0);
     }
 }

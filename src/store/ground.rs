@@ -124,7 +124,7 @@ impl Ground {
 
     /// Closes it without writing anything back.
     pub(super) fn abandon(self) {
-        self.session.abandon();
+        let _ = self.session.abandon();
     }
 
     /// Sets a damaged database aside and goes on with what can be salvaged of it. Blocking.
@@ -139,6 +139,7 @@ impl Ground {
         let settings = effective(&self.shared);
         let session = heal::reopen(self.session, &settings, self.shared.clock.now(), cause)?;
         restrict(&settings.dir.join(DATABASE))?;
+        tell_rewound(&self.shared, &session);
         Ok(Self { session: session.tell(&self.shared.conditions), ..self })
     }
 
@@ -243,11 +244,19 @@ fn space_of(shared: &Shared) -> Space {
     Space::new(&settings.dir, budget, Arc::clone(&shared.conditions))
 }
 
+/// The sources have to begin anew where their cursors were given up.
+fn tell_rewound(shared: &Shared, session: &Session) {
+    if session.rewound.is_due() {
+        shared.rewound.send_modify(|n| *n += 1);
+    }
+}
+
 fn session(shared: &Shared, before: Before) -> Result<Session, OpenError> {
     let settings = effective(shared);
     let session = heal::open(&settings, shared.clock.now(), before)?;
     restrict(&settings.dir.join(DATABASE))?;
     super::owner::hand_over(&settings.dir);
+    tell_rewound(shared, &session);
     Ok(session.tell(&shared.conditions))
 }
 

@@ -67,15 +67,20 @@ fn damage(e: &OpenError) -> Option<String> {
 
 /// Opens the database of a locked state directory; heals it first where that is needed.
 pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Result<Session, OpenError> {
-    go_on(settings, now)?;
+    let mut rewound = go_on(settings, now)?;
     let (mut before, mut last) = (before, String::new());
     for _ in 0..2 {
         match try_open(settings, now, before) {
-            Ok(session) => return Ok(session),
+            Ok(mut session) => {
+                if rewound {
+                    session.rewound.all();
+                }
+                return Ok(session);
+            }
             Err(Trouble::Other(e)) => return Err(e),
             Err(Trouble::Damage(cause)) => {
                 last.clone_from(&cause);
-                heal(settings, now, &cause)?;
+                rewound |= heal(settings, now, &cause)?;
                 before = Before::Clean;
             }
         }
@@ -90,9 +95,16 @@ pub(super) fn reopen(
     now: Timestamp,
     cause: &str,
 ) -> Result<Session, OpenError> {
-    session.abandon();
-    heal(settings, now, cause)?;
-    open(settings, now, Before::Clean)
+    let before = session.abandon();
+    let rewound = heal(settings, now, cause)?;
+    let mut session = open(settings, now, Before::Clean)?;
+    if rewound {
+        session.rewound.all();
+    } else if !session.rewound.is_due() {
+        // What an earlier healing gave up may not have begun anew yet.
+        session.rewound = before;
+    }
+    Ok(session)
 }
 
 fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Session, Trouble> {
@@ -161,43 +173,55 @@ fn check(path: &Path) -> Result<Option<String>, Trouble> {
         return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags)?;
-    schema::keep_wal(&conn)?;
-    schema::set(&conn, "query_only", 1)?;
-    schema::set(&conn, "cell_size_check", 1)?;
-    Ok(schema::complaint(&conn, Instant::now() + CHECK))
+    let open = || -> rusqlite::Result<Connection> {
+        let conn = Connection::open_with_flags(path, flags)?;
+        schema::keep_wal(&conn)?;
+        schema::set(&conn, "query_only", 1)?;
+        schema::set(&conn, "cell_size_check", 1)?;
+        Ok(conn)
+    };
+    // Each time with nothing in the cache.
+    let mut first = Some(open()?);
+    Ok(schema::twice(|| {
+        let conn = first.take().map_or_else(|| open(), Ok);
+        conn.map_or_else(|e| Some(e.to_string()), |conn| schema::complaint(&conn, Instant::now() + CHECK))
+    }))
 }
 
 fn room_of(path: &Path) -> u64 {
     files::SIDES.iter().filter_map(|side| std::fs::metadata(with(path, side)).ok()).map(|m| m.len()).sum()
 }
 
-/// Goes on with what the last process could not finish.
-pub(super) fn go_on(settings: &Settings, now: Timestamp) -> Result<(), OpenError> {
+/// Goes on with what the last process could not finish. Gives whether the cursors were given up with it.
+pub(super) fn go_on(settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
     match Swap::pending(&settings.dir) {
         Some(swap) => finish(swap, settings, now),
-        None => swap::clear(&settings.dir),
+        None => swap::clear(&settings.dir).map(|()| false),
     }
 }
 
-fn heal(settings: &Settings, now: Timestamp, cause: &str) -> Result<(), OpenError> {
+fn heal(settings: &Settings, now: Timestamp, cause: &str) -> Result<bool, OpenError> {
     tracing::error!("the database is damaged and is made anew: {cause}");
     finish(Swap::begin(&settings.dir, Aside::Corrupt, cause, now)?, settings, now)
 }
 
-pub(super) fn finish(swap: Swap, settings: &Settings, now: Timestamp) -> Result<(), OpenError> {
+/// Takes an exchange to its end. Gives whether the cursors were given up with it.
+pub(super) fn finish(swap: Swap, settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
     let dir = &settings.dir;
+    let mut rewound = false;
     if !swap.is_done() {
         swap.set_aside()?;
         if swap.why == Aside::Corrupt {
-            salvage(&swap, settings, now)?;
+            rewound = salvage(&swap, settings, now)?;
         }
         swap.put_in()?;
     }
-    swap.end().inspect(|()| tracing::info!(dir = %dir.display(), "the database is in its place"))
+    swap.end()?;
+    tracing::info!(dir = %dir.display(), "the database is in its place");
+    Ok(rewound)
 }
 
-fn salvage(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<(), OpenError> {
+fn salvage(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
     let (kept, new) = (swap.kept(), Swap::new_path(&settings.dir));
     let damage = mend::Damage { at: now, kept: &kept, kept_as: &swap.kept_as, cause: &swap.cause };
     let make = |time: Duration| {
@@ -215,7 +239,7 @@ fn salvage(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<(), OpenE
         make(SALVAGE).or_else(|e| if is_full(&e) { make(Duration::ZERO) } else { Err(e) })
     })?;
     tracing::error!(kept = %kept.display(), "{}", healed.text());
-    Ok(())
+    Ok(healed.rewound)
 }
 
 fn is_full(e: &OpenError) -> bool {

@@ -71,6 +71,11 @@ pub struct HealRow {
 impl HealRow {
     /// What happened, in words.
     pub fn text(&self) -> String {
+        let rewound = if self.rewound {
+            "; the files of the sources are read again, as far back as [sync] backfill reaches"
+        } else {
+            ""
+        };
         let of = |table: &str| self.counts.get(table).copied().unwrap_or_default();
         let (alerts, deliveries) = (of("alert"), of("delivery"));
         let least = if alerts.at_least { "at least " } else { "" };
@@ -79,7 +84,13 @@ impl HealRow {
         } else {
             String::new()
         };
-        let rewound = if self.rewound { "; the files of the sources are read again" } else { "" };
+        if alerts.at_least && (alerts.salvaged, alerts.lost) == (0, 0) {
+            return format!(
+                "the database was damaged ({}) and was made anew: nothing of it could be read, so all that was not \
+                 delivered and what was known of tickets is lost, and how much that was is unknown{rewound}",
+                self.cause
+            );
+        }
         format!(
             "the database was damaged ({}) and was made anew: {} alerts were salvaged, {least}{} lost; {} deliveries \
              were salvaged, {} lost{again}{rewound}",

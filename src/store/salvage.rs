@@ -60,6 +60,9 @@ const REST: [Table; 11] = [
     keyed("heal", "id"),
 ];
 
+/// Tables that the first version did not have.
+const LATER: [&str; 3] = ["body_pack", "outcome", "heal"];
+
 /// Names that the whole store hangs on. They are also in an index, which is on other pages.
 const NAMES: [(&str, &str); 3] = [
     (
@@ -148,9 +151,10 @@ impl<'a> Salvage<'a> {
 
     fn copy(&mut self, from: &Connection, table: &'static Table) -> Kept {
         let columns = columns_of_both(from, self.into, table.name)?;
-        self.tables.entry(table.name).or_default();
+        let copied = self.tables.entry(table.name).or_default();
         if columns.is_empty() {
-            // An older version had no such table. If it is the schema that cannot be read, all others are empty too.
+            // Each version had it, or it is the schema that cannot be read.
+            copied.unread = !LATER.contains(&table.name);
             return Ok(());
         }
         match table.key {
@@ -170,7 +174,7 @@ impl<'a> Salvage<'a> {
         let sql = format!("SELECT {key}, {list} FROM {table} WHERE {key} > ?1 ORDER BY {key}");
         let probe = format!("{sql} LIMIT 1");
         let mut insert = self.into.prepare(&insert(table, columns))?;
-        let mut after = 0;
+        let (mut after, mut tried) = (0, None);
         loop {
             match self.read(from, &sql, after, |this, row| this.keep(&mut insert, table, row), columns)? {
                 Stop::End => return Ok(()),
@@ -178,6 +182,8 @@ impl<'a> Salvage<'a> {
                     (self.in_time, self.tables.entry(table).or_default().unread) = (false, true);
                     return Ok(());
                 }
+                // A read may fail once and work the next time.
+                Stop::Bad(at) if at < i64::MAX && tried != Some(at) => (after, tried) = (at, Some(at)),
                 Stop::Bad(at) => {
                     self.tables.entry(table).or_default().unread = true;
                     let Some(next) = self.next_readable(from, &probe, at) else { return Ok(()) };
@@ -397,8 +403,9 @@ pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
         let grown = std::fs::OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(4096));
         grown.ok()?;
     }
-    // Without the schema nothing can be found in it.
-    let view = |with_wal| view(path, with_wal).filter(schema::is_readable);
+    // Without the schema nothing can be found in it. A read may fail once and work the next time.
+    let once = |with_wal| view(path, with_wal).filter(schema::is_readable);
+    let view = |with_wal| once(with_wal).or_else(|| once(with_wal));
     let with_wal = view(true);
     if wal == 0 {
         return with_wal;

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::ballast::Ballast;
 use super::condition::{Condition, Conditions, Kind};
-use super::{DATABASE, StoreError};
+use super::{DATABASE, StoreError, files};
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -204,10 +204,15 @@ impl Space {
             return Some(self.full());
         }
         // Where nobody can say how much is free (some network file systems), the error of a write has to do.
-        let free = free(&self.dir)?;
+        let mut free = free(&self.dir)?;
         let stopped = self.conditions.is(Kind::Disk);
         let limit = if stopped { self.budget.enough() } else { self.budget.low() };
         let needed = limit + if self.ballast.is_there() { 0 } else { self.budget.ballast };
+        if free < needed {
+            // What is kept of damage, an upgrade or a restore is worth less than alerts.
+            files::give_up(&self.dir, || self::free(&self.dir).is_some_and(|free| free < needed));
+            free = self::free(&self.dir)?;
+        }
         (free < needed).then(|| self.full())
     }
 
@@ -318,6 +323,22 @@ mod tests {
             [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO].map(of),
             [Probe::NoSpace, Probe::NoSpace, Probe::ReadOnly, Probe::Failed]
         );
+    }
+
+    #[test]
+    fn where_space_is_short_what_is_kept_goes_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("queue.db.corrupt-20261121T115507Z");
+        std::fs::write(&kept, "damaged").unwrap();
+        let conn = Connection::open(dir.path().join(DATABASE)).unwrap();
+        let conditions = Arc::new(Conditions::default());
+        let enough = Budget { ballast: 0, ..Budget::of(8 * MIB) };
+        Space::new(dir.path(), enough, Arc::clone(&conditions)).before(&conn);
+        assert!(kept.exists(), "there is space");
+        let more_than_any_disk = Budget { wal: 1 << 60, ..enough };
+        Space::new(dir.path(), more_than_any_disk, Arc::clone(&conditions)).before(&conn);
+        assert!(!kept.exists());
+        assert!(conditions.is(Kind::Disk));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(super) struct Shared {
     pub(super) clock: SharedClock,
     /// How often the database was made anew since it was opened.
     healed: watch::Sender<u64>,
+    /// How often the cursors of the sources were given up since it was opened.
+    pub(super) rewound: watch::Sender<u64>,
     /// Whether it is being made anew: the writer answers nobody meanwhile, and that is no hang.
     healing: AtomicBool,
     /// Why the writer ended before its time.
@@ -99,11 +101,12 @@ impl Store {
     /// [`OpenError`], each with what to do.
     pub fn open(settings: &Settings, clock: SharedClock) -> Result<(Self, Writer), OpenError> {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let (healed, _) = watch::channel(0);
+        let (healed, rewound) = (watch::Sender::default(), watch::Sender::default());
         let shared = Arc::new(Shared {
             settings: settings.clone(),
             clock,
             healed,
+            rewound,
             healing: AtomicBool::new(false),
             failed: OnceLock::new(),
             conditions: Arc::default(),
@@ -141,6 +144,11 @@ impl Store {
     /// Changes each time that the database was made anew while the agent runs.
     pub fn healed(&self) -> watch::Receiver<u64> {
         self.shared.healed.subscribe()
+    }
+
+    /// Changes each time that the cursors of the sources were given up while the agent runs: they have to begin anew.
+    pub fn rewound(&self) -> watch::Receiver<u64> {
+        self.shared.rewound.subscribe()
     }
 
     /// Whether the database is being made anew at this moment.

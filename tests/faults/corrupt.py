@@ -304,12 +304,11 @@ class Try:
             raise scene.Failed(f"nothing is wrong with it, and it is set aside: {heals}")
         after = database.judge(self.agent.state, database.Promised()).wrong
         if self.sound is None and not aside:
-            # A row of something that is done with is not read again, and so not found out.
-            after = [text for text in after if not text.endswith("checksum")]
+            # A row of something that is done with is not read again, and so not found out; how often it was seen may be
+            # what was hit.
+            after = [text for text in after if not text.endswith(("checksum", "sightings were counted"))]
         if aside:
-            # Counters of what was done cannot be made again where they were lost.
-            harmless = ("counted", database.OPEN, database.OUTCOMES)
-            after = [text for text in after if not any(words in text for words in harmless)]
+            after = database.after_salvage(after)
         if after:
             raise scene.Failed(f"afterwards: {'; '.join(after)}")
         self.check_counts(heals)

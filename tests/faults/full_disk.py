@@ -9,6 +9,7 @@ memory stays within 64 MiB; `status` says what is the case while it is so; and w
 written to the sensor's files has exactly one ticket, with nothing given up.
 """
 
+import collections
 import concurrent.futures
 import os
 import pathlib
@@ -172,6 +173,13 @@ class Run:
         if code != scene.OK or left or source["new"] < tickets or source["rejected"] or source["trouble"]:
             raise scene.Failed(f"status: exit {code}, {left}, {source['new']} new for {tickets} tickets, {source}")
 
+    def well_again(self):
+        """What is new now goes its way within seconds; then it stops and is judged."""
+        self.feed(3)
+        self.until("a fresh alert becomes a ticket", self.delivered, 15)
+        self.stop()
+        return self.judge()
+
     def end(self):
         self.over.set()
         self.watcher.join()
@@ -249,11 +257,7 @@ def full(directory, simulator, seed, number):
     run = Run(directory, simulator, f"full-{number}", seed, disk, rng.choice((8, 8, 24)) if disk == 32 else 8)
     try:
         FULL[number % len(FULL)](run)
-        # What is new now goes its way within seconds.
-        run.feed(3)
-        run.until("a fresh alert becomes a ticket", run.delivered, 15)
-        run.stop()
-        return run.judge()
+        return run.well_again()
     finally:
         run.end()
 
@@ -352,22 +356,19 @@ def read_only(directory, simulator, seed, number):
             read_only_in_flight(run)
         else:
             read_only_at_start(run, before=kind == 1)
-        run.feed(3)
-        run.until("a fresh alert becomes a ticket", run.delivered, 15)
-        run.stop()
-        return run.judge()
+        return run.well_again()
     finally:
         run.end()
 
 
-KINDS = {"full": (full, "FULL", 12), "nospace": (no_space, "NOSPACE", 60), "readonly": (read_only, "READONLY", 4)}
+KINDS = {"full": (full, "FULL", 12, "F6"), "nospace": (no_space, "NOSPACE", 60, "F7"), "readonly": (read_only, "READONLY", 4, "F8")}
 
 
 def main():
     scene.binary()
     seed = int(os.environ.get("SEED") or random.randrange(1, 1_000_000))
     only = os.environ.get("ONLY")
-    wanted = {kind: int(os.environ.get(variable) or count) for kind, (_, variable, count) in KINDS.items()}
+    wanted = {kind: int(os.environ.get(variable) or count) for kind, (_, variable, count, _) in KINDS.items()}
     if not shutil.which("strace"):
         print("full_disk: no strace: the NOSPACE runs and one of READONLY are left out", file=sys.stderr)
         wanted.update(nospace=0, readonly=min(wanted["readonly"], 2))
@@ -376,7 +377,7 @@ def main():
         kind, number = only.rsplit("-", 1)
         jobs = [(kind, int(number))]
     print(f"full_disk: seed {seed}, {', '.join(f'{v} {k}' for k, v in wanted.items())}", flush=True)
-    began, failed, tickets = time.monotonic(), [], 0
+    began, failed, tickets = time.monotonic(), [], collections.Counter()
     with scene.Scratch("full-disk") as directory:
         simulator = scene.Simulator(directory, seed)
         try:
@@ -385,7 +386,7 @@ def main():
                 for run in concurrent.futures.as_completed(runs):
                     name = runs[run]
                     try:
-                        tickets += run.result()
+                        tickets[name.partition("-")[0]] += run.result()
                         shutil.rmtree(directory / name, ignore_errors=True)
                     except Exception as e:  # pylint: disable=broad-except
                         failed.append(name)
@@ -396,8 +397,11 @@ def main():
                 raise scene.Failed(f"{len(failed)} of {len(jobs)} runs: {' '.join(sorted(failed))}")
         finally:
             simulator.stop()
-    print(f"full_disk: {len(jobs)} runs, {tickets} tickets: none missing, none doubled, none given up; "
-          f"{time.monotonic() - began:.0f} s")
+    for kind, (*_, fault) in KINDS.items():
+        runs = sum(k == kind for k, _ in jobs)
+        if runs:
+            print(f"{fault}: {runs} runs, {tickets[kind]} tickets: none lost, none doubled, none given up; seed {seed}, "
+                  f"{time.monotonic() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

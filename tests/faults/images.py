@@ -8,6 +8,8 @@ same recording. After a failure the recordings are kept, and the line that is pr
 import argparse
 import collections
 import concurrent.futures
+import hashlib
+import math
 import multiprocessing
 import os
 import random
@@ -15,7 +17,6 @@ import shutil
 import sys
 import threading
 import time
-import zlib
 
 import database
 import record
@@ -24,6 +25,7 @@ import trace
 
 # Requests that may be on their way at once (max_in_flight): of the last ones nobody knows whether they arrived.
 IN_FLIGHT = 2
+BALLAST = "ballast"
 
 
 def image_rng(seed, recording, event, number):
@@ -53,30 +55,45 @@ def plan(recording, count, rng):
     return sorted((event, number) for event, n in often.items() for number in range(n))
 
 
+def digest(image):
+    total = hashlib.blake2b(digest_size=16)
+    for path, content in sorted(image.items()):
+        total.update(f"{path} {len(content)} ".encode())
+        total.update(content)
+    return total.digest()
+
+
 def sweep(recording, images, seed, scratch, enough=20):
-    """Judges images in the order of their events. Gives those that are wrong, and a checksum of each."""
+    """Judges images in the order of their events. Gives those that are wrong, and a checksum of each. The same image with
+    the same promises gets the verdict that it had."""
     disk, promised = recording.disk(), recording.promised.copy()
-    at, wrong, sums = 0, [], set()
+    at, wrong, sums, verdicts = 0, [], set(), {}
     for event, number in images:
         for happened in recording.events[at:event]:
             disk.apply(happened)
-            promised.take(happened)
+            if promised.take(happened):
+                verdicts.clear()
         at = event
         image = disk.image(image_rng(seed, recording, event, number))
-        total = 0
-        for path, content in sorted(image.items()):
-            total = zlib.crc32(content, zlib.crc32(path.encode(), total))
+        # Space held in reserve, of which only the size counts: large to write and nothing to judge.
+        image.pop(BALLAST, None)
+        total = digest(image)
         sums.add(total)
-        place = scratch / f"{recording.name}-{event}-{number}"
-        place.mkdir()
-        lay(image, place)
-        found = database.judge(place, promised, recording.sources)
-        shutil.rmtree(place)
-        if found.wrong:
-            wrong.append((event, number, found.wrong))
+        if total not in verdicts:
+            verdicts[total] = verdict(image, scratch / f"{recording.name}-{event}-{number}", promised, recording.sources)
+        if verdicts[total]:
+            wrong.append((event, number, verdicts[total]))
             if len(wrong) >= enough:
                 break
     return wrong, sums
+
+
+def verdict(image, place, promised, sources):
+    place.mkdir()
+    lay(image, place)
+    found = database.judge(place, promised, sources)
+    shutil.rmtree(place)
+    return found.wrong
 
 
 # Of the processes that judge: they get it by being forked, since a recording is large.
@@ -86,6 +103,11 @@ JUDGED = []
 def worker(task):
     index, images, seed, scratch = task
     return sweep(JUDGED[index], images, seed, scratch)
+
+
+def processes():
+    """That judge at once: one for each core that there is, or as many as JUDGES says."""
+    return int(os.environ.get("JUDGES") or len(os.sched_getaffinity(0)))
 
 
 def judge_all(recordings, counts, seed, scratch):
@@ -98,7 +120,7 @@ def judge_all(recordings, counts, seed, scratch):
         tasks += [(index, images[n:n + size], seed, scratch) for n in range(0, len(images), size)]
     wrong, sums = [], collections.defaultdict(set)
     JUDGED[:] = recordings
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+    with multiprocessing.get_context("fork").Pool(processes()) as pool:
         for task, (bad, found) in zip(tasks, pool.imap(worker, tasks)):
             wrong += [(recordings[task[0]], *w) for w in bad]
             sums[task[0]] |= found
@@ -155,8 +177,7 @@ class Restart:
         healing = self.recording.name.startswith(HEAL)
         after = database.judge(self.agent.state, database.Promised() if healing else self.promised).wrong
         if healing:
-            # Deliveries that were done with are not salvaged from a page that is gone, nor counters of them.
-            after = [text for text in after if database.OPEN not in text and "counted" not in text]
+            after = database.after_salvage(after)
         if after:
             raise scene.Failed(f"after the restart: {'; '.join(after)}")
         return path
@@ -228,7 +249,7 @@ HEAL = "heal"
 
 def shares(recordings, count):
     total = sum(SHARES.get(r.name, 0) for r in recordings)
-    return {r.name: round(count * SHARES.get(r.name, 0) / total) for r in recordings}
+    return {r.name: math.ceil(count * SHARES.get(r.name, 0) / total) for r in recordings}
 
 
 def recorded(directory, seed, kinds):

@@ -313,8 +313,13 @@ fn damage_under_a_running_service_does_not_end_it() {
     });
     agent.until_status("what came is kept", |s| s["backlog"].as_u64() >= Some(10));
     agent.run(&["sync"]).ends(0);
-    let titles = values(&simulator, "incident", "short_description");
-    assert!((ALL..ALL + 10).map(eve::short).all(|title| titles.contains(&title)), "{titles:#?}");
+    // What was lost is read again while it runs: the sources begin anew.
+    let titles = until("all that the sensor's file holds has its ticket", || {
+        agent.run(&["sync"]);
+        let titles = values(&simulator, "incident", "short_description");
+        (0..ALL + 10).map(eve::short).all(|title| titles.contains(&title)).then_some(titles)
+    });
+    assert_eq!(titles.len(), ALL as usize + 10, "{titles:#?}");
     assert!(simulator.twins().is_empty());
     assert_eq!(service.stop(), 0);
 }

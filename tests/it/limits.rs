@@ -28,6 +28,35 @@ fn size(agent: &Agent) -> u64 {
 }
 
 #[test]
+fn once_with_a_full_buffer_that_refuses_goes_by_turns_and_loses_nothing() {
+    const CAP: u64 = 8 << 20;
+    const COUNT: u32 = 300;
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"\nwhen_full = \"refuse\"");
+    agent.feed(
+        (0..COUNT)
+            .map(|number| alert(number).set("payload", noise(number, 30_000)).line())
+            .collect::<String>(),
+    );
+
+    // Nothing makes room: the rest waits in the sensor's files.
+    agent.set_sync("enabled = false");
+    agent.once().ends(75).says("waiting");
+    let status = agent.json(&["status"]);
+    let taken = status["backlog"].as_u64().unwrap();
+    assert!((50..u64::from(COUNT)).contains(&taken) && status["shed"] == 0, "{status:#}");
+    assert!(size(&agent) <= CAP, "{} bytes", size(&agent));
+
+    // What is delivered makes room for what waits.
+    agent.set_sync("");
+    agent.once().ends(0).says("0 waiting, 0 dead");
+    assert_one_each(&simulator, (0..COUNT).map(eve::short));
+    let status = agent.json(&["status"]);
+    assert!(status["shed"] == 0 && status["dead"] == 0 && status["backlog"] == 0, "{status:#}");
+    assert!(size(&agent) <= CAP, "{} bytes", size(&agent));
+}
+
+#[test]
 fn a_full_buffer_gives_up_the_least_severe_and_counts_them() {
     const CAP: u64 = 8 << 20;
     const ROUNDS: u32 = 40;

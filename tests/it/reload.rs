@@ -1,11 +1,14 @@
 //! SIGHUP: a config that can be used takes over without losing or doubling anything, one that cannot changes nothing
 //! and is named, secrets and certificates are read again.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use otrelay::simulator::{Options, Running};
 
 use crate::support::agent::{Agent, CRITICAL, Service};
 use crate::support::eve::{self, alert};
-use crate::support::{assert_one_each, simulator, until, values};
+use crate::support::{assert_one_each, simulator, simulator_with, until, values};
 
 /// Hangs up and waits until one more reload was done.
 fn reload(agent: &Agent, service: &Service) {
@@ -84,6 +87,51 @@ fn a_secret_that_cannot_be_read_keeps_the_old_one() {
     agent.feed(eve::alerts(0..2));
     agent.until_status("all are taken in", |status| status["backlog"] == 2);
     agent.run(&["sync"]).says("2 created");
+}
+
+/// An agent of a desk with a private CA, the file of that CA, and the CA of somebody else.
+fn private_ca() -> (Running, Agent, PathBuf, String) {
+    let simulator = simulator_with(Options { tls: true, ..Options::default() });
+    let other = simulator_with(Options { tls: true, seed: 2, ..Options::default() });
+    let agent = Agent::new(&simulator);
+    let file = agent.dir().join("ca.pem");
+    std::fs::write(&file, simulator.ca_pem().unwrap()).unwrap();
+    let agent = agent.desk(&format!("tls = {{ ca_file = \"{}\" }}", file.display()));
+    (simulator, agent, file, other.ca_pem().unwrap().to_owned())
+}
+
+#[test]
+fn a_replaced_ca_file_says_who_is_trusted_from_then_on() {
+    let (simulator, agent, file, other) = private_ca();
+    let service = agent.start();
+    agent.feed(eve::alerts(0..2));
+    agent.until_status("two are taken in", |status| status["backlog"] == 2);
+    agent.run(&["sync"]).ends(0).says("2 created");
+    let requests = simulator.requests();
+
+    std::fs::write(&file, other).unwrap();
+    reload(&agent, &service);
+    agent.feed(eve::alerts(2..5));
+    agent.until_status("three are taken in", |status| status["backlog"] == 3);
+    agent.run(&["sync"]).ends(75).says("waits: prod");
+    assert_eq!(simulator.requests(), requests, "nothing is sent to somebody who is no longer trusted");
+
+    std::fs::write(&file, simulator.ca_pem().unwrap()).unwrap();
+    reload(&agent, &service);
+    agent.run(&["sync"]).ends(0).says("3 created");
+    assert_one_each(&simulator, (0..5).map(eve::short));
+}
+
+#[test]
+fn a_ca_file_that_holds_no_certificate_keeps_the_old_one() {
+    let (simulator, agent, file, _) = private_ca();
+    let service = agent.start();
+    std::fs::write(&file, "half a certifica").unwrap();
+    refused(&agent, &service, "ca_file");
+    agent.feed(eve::alerts(0..2));
+    agent.until_status("all are taken in", |status| status["backlog"] == 2);
+    agent.run(&["sync"]).ends(0).says("2 created");
+    assert_one_each(&simulator, (0..2).map(eve::short));
 }
 
 #[test]

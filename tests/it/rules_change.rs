@@ -84,3 +84,26 @@ fn a_rule_that_is_turned_off_sends_nothing() {
     assert_eq!(states(&agent, "withdrawn"), 4);
     assert_eq!(simulator.requests(), 0);
 }
+
+/// The rules are changed, the change ends in its middle, and the old rules are there again when it starts the next time:
+/// they are not taken for those that the outbox was made by.
+#[test]
+fn a_change_that_was_cut_off_and_taken_back_leaves_nothing_dead() {
+    let simulator = simulator();
+    let mut agent = waiting(simulator.url());
+    let cut = rusqlite::Connection::open(agent.state().join("queue.db")).unwrap();
+    cut.execute_batch(
+        "CREATE TRIGGER cut BEFORE INSERT ON meta WHEN NEW.key = 'rules' AND length(NEW.value) = 64
+         BEGIN SELECT RAISE(ABORT, 'the power went'); END",
+    )
+    .unwrap();
+    agent.set_rules(&CRITICAL.replace("\"Critical\"", "\"Other\""));
+    agent.once().says("the power went");
+    let moved: i64 =
+        cut.query_row("SELECT count(*) FROM ticket WHERE rule = 'Other'", [], |row| row.get(0)).unwrap();
+    assert_eq!(moved, 4, "it ended before the change had begun");
+    cut.execute_batch("DROP TRIGGER cut").unwrap();
+    agent.set_rules(CRITICAL);
+    agent.once().ends(0).says("4 tickets created, 0 found there already, 0 waiting");
+    assert_one_each(&simulator, (0..4).map(eve::short));
+}

@@ -43,7 +43,8 @@ fn key(delivery: i64, n: i64) -> i64 {
 pub(super) fn insert(tx: &Tx<'_>, attempt: &Attempt<'_>) -> Result<(), StoreError> {
     tx.conn
         .prepare_cached(
-            "INSERT INTO outcome (id, n, started_at, duration_ms, outcome, status, message)
+            // A row that is in the way has a key that is not its own any more; history stops no settlement.
+            "INSERT OR REPLACE INTO outcome (id, n, started_at, duration_ms, outcome, status, message)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![

@@ -1,4 +1,4 @@
-//! How far a source was read, asked at start.
+//! How far a source was read, asked when it begins: at start, and after its cursors were given up.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -33,6 +33,7 @@ impl Operation for Remember {
     type Output = Remembered;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Remembered, StoreError> {
+        tx.rewound.begin(self.0.as_str());
         let known: Option<(i64, bool)> = tx
             .conn
             .query_row(

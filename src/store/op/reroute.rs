@@ -41,7 +41,8 @@ impl Store {
         self.call(Page { after, limit }).await
     }
 
-    /// Makes the undelivered deliveries of these alerts (by row) those of their routes, in one transaction.
+    /// Makes the undelivered deliveries of these alerts (by row) those of their routes, and forgets the digest of the rules,
+    /// in one transaction.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -50,7 +51,7 @@ impl Store {
         self.call(Reroute { all, now }).await
     }
 
-    /// The digest of the rules that the outbox was made by; `None` in a new store.
+    /// The digest of the rules that the outbox was made by; `None` in a new store, and in the middle of a change.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -94,6 +95,8 @@ impl Operation for Reroute {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        // Until all are done the outbox is made by no rules: the next start applies its own, even those of before.
+        tx.conn.execute("DELETE FROM meta WHERE key = 'rules'", [])?;
         self.all.iter().try_for_each(|(alert_id, routes)| reroute(tx, *alert_id, routes, self.now))
     }
 }

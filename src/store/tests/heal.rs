@@ -113,7 +113,8 @@ async fn each_bad_page_costs_only_what_was_on_it() {
             adds_up(&bench, [300, 300, 300]);
         }
         let kept = heals[0].counts["alert"].salvaged;
-        assert!(kept >= 150, "{table}: {heals:?}");
+        // The bodies of 300 such alerts are on two pages.
+        assert!(kept >= 120, "{table}: {heals:?}");
         // What is read again is known, or new; nothing is there twice.
         let again = bench.record((1..=300).map(|n| entry(n, Severity::Major)).collect()).await;
         assert_eq!((again.new, again.repeats), (300 - kept, kept), "{table}");
@@ -443,4 +444,106 @@ async fn what_is_no_sound_store_is_not_restored() {
     }
     let bench = Bench::open(dir, |_| {});
     assert_eq!(count(&bench, "SELECT count(*) FROM alert"), 40, "what was there is untouched");
+}
+
+/// Another name in the schema, in the file; each place, as there may be copies that are not in use.
+fn rename(path: &Path, from: &str, to: &str) {
+    let (from, to) = (from.as_bytes(), to.as_bytes());
+    let mut bytes = std::fs::read(path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_name_in_the_schema_that_is_not_what_was_written_is_damage() {
+    // At start, and in a table that is only asked while it runs.
+    for (from, to) in [
+        ("    value TEXT NOT NULL\n", "    vague TEXT NOT NULL\n"),
+        ("    generation   INTEGER", "    generatiom   INTEGER"),
+    ] {
+        let (dir, path) = closed(filled(20).await).await;
+        rename(&path, from, to);
+        let bench = Bench::open(dir, |_| {});
+        let first = bench.store.claim(claim(10, NOW)).await;
+        let again = match first {
+            Err(StoreError::Healing(_)) => bench.store.claim(claim(10, NOW)).await,
+            first => first,
+        };
+        assert_eq!(healed(&bench).len(), 1, "{from}");
+        again.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_with_a_key_that_is_not_its_own_is_in_nobodys_way() {
+    let bench = filled(20).await;
+    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
+    let pending = count(&bench, "SELECT max(id) FROM delivery WHERE state = 'pending'");
+    conn.execute("UPDATE outcome SET id = ?1 * 32 + 1 WHERE id = (SELECT min(id) FROM outcome)", [pending])
+        .unwrap();
+    for c in bench.claim(100).await {
+        bench.settle(&c, there(u32::try_from(c.id.0).unwrap())).await;
+    }
+    let kept = format!("SELECT count(*) FROM outcome WHERE id = {pending} * 32 + 1 AND outcome = 'created'");
+    assert_eq!(count(&bench, &kept), 1);
+    // Nor is it taken over by a salvage.
+    conn.execute("UPDATE outcome SET id = ?1 * 32 + 2 WHERE id = (SELECT min(id) FROM outcome)", [pending])
+        .unwrap();
+    drop(conn);
+    let (dir, path) = closed(bench).await;
+    overwrite(&path, leaves(&path, "cursor")[0] * 4096, &[0; 4096]);
+    std::fs::write(dir.path().join("lock"), "1\nopen\n").unwrap();
+    let bench = Bench::open(dir, |_| {});
+    assert_eq!(healed(&bench).len(), 1);
+    assert_eq!(count(&bench, &format!("SELECT count(*) FROM outcome WHERE id = {pending} * 32 + 2")), 0);
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_rewind_is_stored_without_its_cursor() {
+    let bench = filled(20).await;
+    let source = SourceName::new("eve").unwrap();
+    let mut rewound = bench.store.rewound();
+    let cursors = bench.store.remembered(&source).await.unwrap().cursors;
+    let path = bench.dir.path().join(DATABASE);
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch("UPDATE alert SET crc = crc + 1 WHERE id = 20").unwrap();
+    drop(raw);
+    let met = bench.store.call(Meets).await;
+    assert!(matches!(met, Err(StoreError::Healing(_))), "{met:?}");
+    // Answered after the healing.
+    assert_eq!(bench.store.untold_heals().await.unwrap().len(), 1);
+    assert!(rewound.has_changed().unwrap());
+    rewound.mark_unchanged();
+    // The batch that the intake had in hand, a healing that gives nothing up, and one more batch.
+    let batch = |n| Record { cursors: cursors.clone(), ..record(vec![entry(n, Severity::Major)]) };
+    bench.store.record(vec![batch(21)]).await.unwrap();
+    let met = bench.store.call(Meets).await;
+    assert!(matches!(met, Err(StoreError::Healing(_))), "{met:?}");
+    assert_eq!(bench.store.untold_heals().await.unwrap().len(), 2, "{:?}", healed(&bench));
+    assert!(!healed(&bench)[0].rewound);
+    bench.store.record(vec![batch(22)]).await.unwrap();
+    assert_eq!(count(&bench, "SELECT count(*) FROM cursor"), 0);
+    assert_eq!(count(&bench, "SELECT count(*) FROM source WHERE first_read_at IS NOT NULL"), 0);
+    // The source begins anew: now it counts.
+    let remembered = bench.store.remembered(&source).await.unwrap();
+    assert!(remembered.cursors.is_empty() && !remembered.read_before, "{remembered:?}");
+    bench.store.record(vec![batch(23)]).await.unwrap();
+    assert_eq!(count(&bench, "SELECT count(*) FROM cursor"), 1);
+}
+
+#[tokio::test]
+async fn a_total_loss_says_so_and_reads_all_again() {
+    let (dir, path) = closed(filled(20).await).await;
+    // The schema is there, and nothing in it is a table.
+    rename(&path, "CREATE TABLE ", "CREATE TAXLE ");
+    let bench = Bench::open(dir, |_| {});
+    let heals = healed(&bench);
+    assert!(heals[0].rewound && heals[0].counts["alert"].at_least, "{heals:?}");
+    let notice = &bench.reader().overview().unwrap().notices[0].text;
+    for words in ["nothing of it could be read", "are read again, as far back as [sync] backfill"] {
+        assert!(notice.contains(words), "{notice}");
+    }
 }

@@ -508,11 +508,14 @@ async fn a_flipped_bit_is_noticed() {
     let Bench { dir, store, writer, .. } = bench;
     drop(store);
     writer.await.unwrap().unwrap();
-    // The same length, still valid JSON: only the checksum can tell.
+    // The same length: only the checksum can tell.
     let path = dir.path().join(DATABASE);
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    let bodies: Vec<u8> = conn.query_row("SELECT bodies FROM body_pack", [], |row| row.get(0)).unwrap();
+    drop(conn);
     let mut bytes = std::fs::read(&path).unwrap();
-    let at = memchr::memmem::find(&bytes, b"alert 1").unwrap();
-    bytes[at + 6] = b'7';
+    let at = memchr::memmem::find(&bytes, &bodies).unwrap();
+    bytes[at + bodies.len() / 2] ^= 4;
     std::fs::write(&path, bytes).unwrap();
     let bench = Bench::open(dir, |_| {});
     assert_eq!(bench.reader().integrity().unwrap(), "ok", "SQLite does not see it");

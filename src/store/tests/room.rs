@@ -156,7 +156,7 @@ async fn check_homecoming(bytes: usize, whole: bool) {
     let bench = Bench::new();
     let mut first = record((0..800).map(|n| fat(n, bytes)).collect());
     (first.lines, first.cursors) = (800, vec![read_to(800)]);
-    // A quarter of noise in letters goes where it is coded.
+    // DEFLATE takes a quarter of noise in letters away.
     first.entries.iter_mut().for_each(|entry| entry.alert.references = vec![noise(bytes / 2)]);
     bench.store.record(vec![first]).await.unwrap();
     // A kill: the WAL stays behind, and is read. In flight is one delivery.

@@ -229,7 +229,7 @@ row "bytes written to take an alert in, 200 a second" $((in_bytes / PACED)) byte
 given=$(($(io "$PID" wchar) - given_before)) peak=$(status "$PID" VmHWM)
 stop
 life=$(($(<"$WORK/paced/wrote") - bytes_before))
-row "bytes written in its life: in, pushed, settled, closed" $((life / PACED)) bytes 3000 3600
+row "bytes written in its life: in, pushed, settled, closed" $((life / PACED)) bytes 3000 3400
 row "bytes given to write() before the close" $((given / PACED)) bytes 3000
 row "peak of memory" "$(mib "$peak")" MiB 24 30
 

@@ -105,10 +105,19 @@ TOML
 run() {
     local dir=$WORK/$1 line
     mkfifo "$dir/log" 2>/dev/null || true
-    "$OTRELAY" --config "$dir/otrelay.toml" run 2>"$dir/log" &
-    PID=$!
-    started+=("$PID")
+    # A process is charged with what its children wrote when it has waited for them: so the last checkpoint counts too.
+    rm -f "$dir/pid" "$dir/wrote"
+    (
+        "$OTRELAY" --config "$dir/otrelay.toml" run 2>"$dir/log" &
+        echo $! >"$dir/pid"
+        wait $! || true
+        io "$BASHPID" write_bytes >"$dir/wrote"
+    ) &
+    SHELL_PID=$!
     exec {log}<"$dir/log"
+    until [ -s "$dir/pid" ]; do sleep 0.01; done
+    PID=$(<"$dir/pid")
+    started+=("$PID")
     while read -r line <&"$log"; do
         case $line in *"otrelay runs"*) return ;; esac
         echo "$line" >&2
@@ -119,7 +128,7 @@ run() {
 
 stop() {
     kill "$PID"
-    wait "$PID" || true
+    wait "$SHELL_PID" || true
     exec {log}<&-
 }
 
@@ -142,6 +151,7 @@ requests() {
 # shellcheck source=tests/footprint/emulated.sh
 [ -z "${EMULATED:-}" ] || . "$EMULATED"
 
+: >"$WORK/simulator"
 "$OTRELAY" simulate --listen 127.0.0.1:0 >"$WORK/simulator" &
 started+=("$!")
 for _ in $(seq 100); do
@@ -216,10 +226,12 @@ while [ "$(taken paced)" -lt "$PACED" ]; do sleep 0.2; done
 in_bytes=$(($(io "$PID" write_bytes) - bytes_before))
 "$OTRELAY" --config "$WORK/paced/otrelay.toml" sync >/dev/null
 row "bytes written to take an alert in, 200 a second" $((in_bytes / PACED)) bytes 3000
-row "bytes written in its life: taken in, pushed, settled" $((($(io "$PID" write_bytes) - bytes_before) / PACED)) bytes 3000 12000
-row "bytes given to write(), the same" $((($(io "$PID" wchar) - given_before) / PACED)) bytes 3000
-row "peak of memory" "$(mib "$(status "$PID" VmHWM)")" MiB 24 30
+given=$(($(io "$PID" wchar) - given_before)) peak=$(status "$PID" VmHWM)
 stop
+life=$(($(<"$WORK/paced/wrote") - bytes_before))
+row "bytes written in its life: in, pushed, settled, closed" $((life / PACED)) bytes 3000 3400
+row "bytes given to write() before the close" $((given / PACED)) bytes 3000
+row "peak of memory" "$(mib "$peak")" MiB 24 30
 
 # Requests: 10 000 alerts of 500 findings.
 config requests true

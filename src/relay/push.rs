@@ -33,7 +33,7 @@ const LOST_PATIENCE: u32 = 16;
 
 /// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more
 /// of them cost less flash each; what is claimed when the power goes has to be looked up again.
-const GROUP: usize = 4 * FIND_MAX;
+const GROUP: usize = 8 * FIND_MAX;
 
 /// What a group of sends came to, beside the settlements.
 #[derive(Default)]

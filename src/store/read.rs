@@ -401,8 +401,8 @@ impl Reader {
 /// the outbox can tell.
 pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
      SELECT (SELECT d.created_at FROM delivery d WHERE d.state = 'pending' AND d.route_id = k.id
-               AND d.severity = s.value ORDER BY d.id LIMIT 1) AS created_at
-     FROM route k, json_each('[0,1,2,3]') s)";
+               AND d.severity = s.column1 ORDER BY d.id LIMIT 1) AS created_at
+     FROM route k, (VALUES (0), (1), (2), (3)) s)";
 
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;

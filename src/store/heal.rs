@@ -16,7 +16,7 @@ use super::lock::Before;
 use super::schema::{self, Says};
 use super::session::Session;
 use super::swap::{self, Swap};
-use super::{DATABASE, OpenError, Settings, StoreError, backup, examine, mend};
+use super::{DATABASE, OpenError, Settings, StoreError, backup, examine, is_of_the_schema, mend};
 use crate::model::Timestamp;
 
 /// Larger databases are not checked at start.
@@ -54,7 +54,8 @@ fn damage(e: &OpenError) -> Option<String> {
     let sqlite = match e {
         OpenError::Sqlite(e) => e,
         OpenError::Migration(e) => match e.as_ref() {
-            rusqlite_migration::Error::RusqliteError { err, .. } => err,
+            // That a step does not fit may be the step's fault: the file stays as the older version left it.
+            rusqlite_migration::Error::RusqliteError { err, .. } if !is_of_the_schema(err) => err,
             _ => return None,
         },
         _ => return None,

@@ -20,44 +20,58 @@ use super::files::with;
 use super::op::sound::{AnyRow, is_sound, values};
 use super::{examine, schema};
 
-/// A table and the number by which it is read; none: it is small and read at once.
+/// A table and how it is read.
 struct Table {
     name: &'static str,
-    key: Option<&'static str>,
+    key: Key,
 }
 
-const fn keyed(name: &'static str, key: &'static str) -> Table {
-    Table { name, key: Some(key) }
+enum Key {
+    /// The column is SQLite's own number of the row. It is asked for by that name: where the column's is damaged, rows would
+    /// be numbered anew, and what refers to them would refer to others.
+    Row(&'static str),
+    /// A number that does not shrink from row to row.
+    Column(&'static str),
+    /// The table is small and read at once.
+    None,
+}
+
+const fn numbered(name: &'static str, column: &'static str) -> Table {
+    Table { name, key: Key::Row(column) }
+}
+
+const fn ordered(name: &'static str, column: &'static str) -> Table {
+    Table { name, key: Key::Column(column) }
 }
 
 const fn small(name: &'static str) -> Table {
-    Table { name, key: None }
+    Table { name, key: Key::None }
 }
 
 /// References first. `fingerprint` is made anew.
 const HEAD: [Table; 8] = [
     small("meta"),
     small("tally"),
-    keyed("source", "id"),
-    keyed("desk", "id"),
-    keyed("route", "id"),
-    keyed("alert", "id"),
-    keyed("alert_body", "alert_id"),
-    keyed("body_pack", "first_id"),
+    numbered("source", "id"),
+    numbered("desk", "id"),
+    numbered("route", "id"),
+    numbered("alert", "id"),
+    numbered("alert_body", "alert_id"),
+    numbered("body_pack", "first_id"),
 ];
 /// What hangs on alerts; read when those without a body are out.
 const REST: [Table; 11] = [
-    keyed("ticket", "id"),
-    keyed("delivery", "id"),
-    keyed("attempt", "delivery_id"),
-    keyed("outcome", "id"),
-    keyed("cursor", "source_id"),
+    numbered("ticket", "id"),
+    numbered("delivery", "id"),
+    ordered("attempt", "delivery_id"),
+    numbered("outcome", "id"),
+    ordered("cursor", "source_id"),
     small("hold"),
     small("notice"),
-    keyed("sync", "id"),
-    keyed("filtered_sample", "id"),
-    keyed("reject_sample", "id"),
-    keyed("heal", "id"),
+    numbered("sync", "id"),
+    numbered("filtered_sample", "id"),
+    numbered("reject_sample", "id"),
+    numbered("heal", "id"),
 ];
 
 /// Tables that the first version did not have.
@@ -150,7 +164,7 @@ impl<'a> Salvage<'a> {
     }
 
     fn copy(&mut self, from: &Connection, table: &'static Table) -> Kept {
-        let columns = columns_of_both(from, self.into, table.name)?;
+        let mut columns = columns_of_both(from, self.into, table.name)?;
         let copied = self.tables.entry(table.name).or_default();
         if columns.is_empty() {
             // Each version had it, or it is the schema that cannot be read.
@@ -158,10 +172,18 @@ impl<'a> Salvage<'a> {
             return Ok(());
         }
         match table.key {
-            Some(key) if columns.iter().any(|c| c == key) => {
-                self.copy_keyed(from, table.name, key, &columns)?;
+            Key::Row(column) => {
+                columns.retain(|c| c != column);
+                let list =
+                    ["rowid"].into_iter().chain(columns.iter().map(String::as_str)).collect::<Vec<_>>();
+                let list = list.join(", ");
+                columns.insert(0, column.to_owned());
+                self.copy_keyed(from, table.name, "rowid", &list, &columns)?;
             }
-            _ => self.copy_small(from, table.name, &columns)?,
+            Key::Column(column) if columns.iter().any(|c| c == column) => {
+                self.copy_keyed(from, table.name, column, &columns.join(", "), &columns)?;
+            }
+            Key::Column(_) | Key::None => self.copy_small(from, table.name, &columns)?,
         }
         let Some(names) = NAMES.iter().find(|(read, _)| read.contains(&format!(" {} ", table.name))) else {
             return Ok(());
@@ -169,8 +191,15 @@ impl<'a> Salvage<'a> {
         self.copy_names(from, names)
     }
 
-    fn copy_keyed(&mut self, from: &Connection, table: &'static str, key: &str, columns: &[String]) -> Kept {
-        let list = columns.join(", ");
+    /// `list`: what is read into these columns.
+    fn copy_keyed(
+        &mut self,
+        from: &Connection,
+        table: &'static str,
+        key: &str,
+        list: &str,
+        columns: &[String],
+    ) -> Kept {
         let sql = format!("SELECT {key}, {list} FROM {table} WHERE {key} > ?1 ORDER BY {key}");
         let probe = format!("{sql} LIMIT 1");
         let mut insert = self.into.prepare(&insert(table, columns))?;

@@ -41,6 +41,39 @@ async fn a_name_in_the_schema_that_is_not_what_was_written_is_damage() {
 }
 
 #[tokio::test]
+async fn rows_keep_their_numbers_when_the_name_of_the_number_is_damaged() {
+    let pairs =
+        "SELECT t.id || ' ' || t.alert_id || ' ' || d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id";
+    let all = |path: &Path| -> Vec<String> {
+        let conn = rusqlite::Connection::open(path).unwrap();
+        let mut select = conn.prepare(pairs).unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    for (from, to) in [
+        ("    id           INTEGER PRIMARY KEY", "    id$          INTEGER PRIMARY KEY"),
+        ("    id         INTEGER PRIMARY KEY", "    ie         INTEGER PRIMARY KEY"),
+    ] {
+        let bench = filled(40).await;
+        // The first ones are gone, so counting from one would give other numbers.
+        for c in bench.claim(20).await {
+            bench.settle(&c, there(u32::try_from(c.id.0).unwrap())).await;
+        }
+        let (dir, path) = closed(bench).await;
+        let conn = rusqlite::Connection::open(&path).unwrap();
+        conn.execute_batch("DELETE FROM delivery WHERE ticket_id < 5; DELETE FROM ticket WHERE id < 5")
+            .unwrap();
+        drop(conn);
+        let before = all(&path);
+        rename(&path, from, to);
+        std::fs::write(dir.path().join("lock"), "1\nopen\n").unwrap();
+        let bench = Bench::open(dir, |_| {});
+        assert_eq!(healed(&bench).len(), 1, "{from}");
+        // Alerts that had no ticket any more are none of this.
+        assert_eq!(all(&bench.dir.path().join(DATABASE)), before, "{from}");
+    }
+}
+
+#[tokio::test]
 async fn an_outcome_with_a_key_that_is_not_its_own_is_in_nobodys_way() {
     let bench = filled(20).await;
     let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();

@@ -12,16 +12,18 @@ set -euo pipefail
 # shellcheck source=packaging/common.sh
 . "$(dirname "$0")/common.sh"
 
-ZIG=0.17.1 ZIGBUILD=0.24.0
+# 0.16 and later put an allocator of their own in place of musl's: the peak then grows with every alert of a burst
+# (docs/figures.md).
+ZIG=0.15.2 ZIGBUILD=0.24.0
 
 venv() {
     local have
-    have=$("$TOOLS/venv/bin/pip" list --format=freeze 2>/dev/null || true)
+    have=$("$TOOLS/venv/bin/python" -m pip list --format=freeze 2>/dev/null || true)
     grep -qx "ziglang==$ZIG" <<<"$have" && grep -qx "cargo-zigbuild==$ZIGBUILD" <<<"$have" && return
     python3 -c 'import venv, ensurepip' 2>/dev/null || apt python3-venv
     say "installing zig $ZIG and cargo-zigbuild $ZIGBUILD into target/tools"
     python3 -m venv "$TOOLS/venv"
-    retry "$TOOLS/venv/bin/pip" install -q --disable-pip-version-check "ziglang==$ZIG" "cargo-zigbuild==$ZIGBUILD"
+    retry "$TOOLS/venv/bin/python" -m pip install -q --disable-pip-version-check "ziglang==$ZIG" "cargo-zigbuild==$ZIGBUILD"
 }
 
 rustup_has_source() {
@@ -68,7 +70,7 @@ remap() {
 }
 
 build() {
-    local target=$1 dir=$PWD/target/cross/$1 command=(cargo-zigbuild zigbuild)
+    local target=$1 dir=$PWD/target/cross/zig-$ZIG/$1 command=(cargo-zigbuild zigbuild)
     local rustflags maps
     # A panic ends the process at once, so nobody walks the stack: half a megabyte of tables for it is left out.
     rustflags="-Cforce-unwind-tables=no -Clink-arg=-Wl,--build-id=none$(remap)"

@@ -79,6 +79,7 @@ class Base:
         with contextlib.closing(sqlite3.connect(place / database.NAME)) as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             found = dict(db.execute("SELECT state, count(*) FROM delivery GROUP BY state"))
+            self.names = names(db)
         if (found.get("delivered"), found.get("dead"), found.get("pending")) != (DELIVERED, DEAD, WAITING):
             raise scene.Failed(f"the database to be damaged has {found}")
         files = {p.name: p.read_bytes() for p in place.iterdir()
@@ -234,6 +235,12 @@ def other_database(rng, suffix=""):
         return (place / ("x" + suffix)).read_bytes()
 
 
+def names(db):
+    """What has no checksum and is asked for by its name: the schema, and the rules that tickets are of."""
+    return (db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2").fetchall(),
+            db.execute("SELECT DISTINCT rule FROM ticket").fetchall())
+
+
 # One try
 
 
@@ -253,7 +260,7 @@ class Try:
         look = self.directory / "look"
         look.mkdir()
         self.lay(files, look)
-        self.sound = self.is_sound(look)
+        self.sound = self.is_sound(look, base.names)
         shutil.rmtree(look)
         self.simulator = scene.Simulator(self.directory, seed)
         self.agent = scene.Agent(self.directory, self.simulator.url, base.agent.name, base.eve)
@@ -268,12 +275,14 @@ class Try:
                 (place / name).write_bytes(content)
 
     @staticmethod
-    def is_sound(place):
-        """True: all right. False: SQLite says that it is damaged. None: pages are right and a row is not."""
+    def is_sound(place, expected):
+        """True: all right. False: SQLite says that it is damaged. None: pages are right and a row or a name is not."""
         try:
             with contextlib.closing(sqlite3.connect(place / database.NAME)) as db:
                 if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                     return False
+                if names(db) != expected:
+                    return None
         except (sqlite3.Error, UnicodeError):
             return False
         something = database.Promised()

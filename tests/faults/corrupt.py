@@ -236,9 +236,14 @@ def other_database(rng, suffix=""):
 
 
 def names(db):
-    """What has no checksum and is asked for by its name: the schema, and the rules that tickets are of."""
-    return (db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2").fetchall(),
-            db.execute("SELECT DISTINCT rule FROM ticket").fetchall())
+    """What has no checksum and is asked for by its name: the schema, what the file says of itself, and the rules that
+    tickets are of. Nothing where a table is not there."""
+    schema = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2").fetchall()
+    try:
+        return (schema, db.execute("SELECT key, value FROM meta ORDER BY 1").fetchall(),
+                db.execute("SELECT DISTINCT rule FROM ticket").fetchall())
+    except sqlite3.OperationalError:
+        return None
 
 
 # One try
@@ -281,10 +286,11 @@ class Try:
             with contextlib.closing(sqlite3.connect(place / database.NAME)) as db:
                 if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                     return False
-                if names(db) != expected:
-                    return None
+                is_named = names(db) == expected
         except (sqlite3.Error, UnicodeError):
             return False
+        if not is_named:
+            return None
         something = database.Promised()
         something.new = 1
         return True if not database.judge(place, something).wrong else None

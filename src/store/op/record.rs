@@ -163,7 +163,7 @@ impl Operation for Records {
 /// Writes records into a transaction.
 pub(in crate::store) fn write_all(tx: &mut Tx<'_>, records: &[Record]) -> Result<Recorded, StoreError> {
     let mut sums = Recorded::default();
-    let mut packer = Packer::default();
+    let mut packer = Packer::of(records.iter().map(|record| record.entries.len()).sum());
     for record in records {
         record.write(tx, &mut packer, &mut sums)?;
     }

@@ -174,14 +174,20 @@ pub async fn once(
     let relay = blueprint.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
     let (mut report, mut rewound) = (Report::default(), store.rewound());
+    // A database is healed only so often, then the store ends.
     loop {
-        let intake = blueprint.intake(&config, &store, &clock);
-        intake.apply_rules().await?;
-        stages.sources(&config, &store, Reading::Once, &clock, intake, &Pulses::default()).await?;
-        report.add(by_turns(&mut stages, &store, &relay, &stop).await?);
-        report.add(relay.run_once(PATIENCE, &stop).await?);
-        // A database is healed only so often, then the process ends.
-        if stop.is_cancelled() || !rewound.has_changed().unwrap_or(false) {
+        let mut turn = async || {
+            let intake = blueprint.intake(&config, &store, &clock);
+            intake.apply_rules().await?;
+            stages.sources(&config, &store, Reading::Once, &clock, intake, &Pulses::default()).await?;
+            report.add(by_turns(&mut stages, &store, &relay, &stop).await?);
+            report.add(relay.run_once(PATIENCE, &stop).await?);
+            Ok(())
+        };
+        let ended = turn().await;
+        if is_to_be_repeated(ended)? {
+            stages.pause_sources().await?;
+        } else if stop.is_cancelled() || !rewound.has_changed().unwrap_or(false) {
             break;
         }
         rewound.mark_unchanged();
@@ -191,6 +197,19 @@ pub async fn once(
     drop((reader, relay, store));
     stages.close().await?;
     Ok((report, overview))
+}
+
+/// Whether a turn met damage, which is healed in this process: another one would meet it for the first time again, and take it
+/// for a read that failed.
+fn is_to_be_repeated<T>(turn: Result<T, AppError>) -> Result<bool, AppError> {
+    match turn {
+        Ok(_) => Ok(false),
+        Err(AppError::Store(StoreError::Healing(cause))) => {
+            tracing::warn!("what was begun is done once more: {cause}");
+            Ok(true)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Waits until the sources and the intake have ended; while they wait for room, the relay makes some.
@@ -234,10 +253,20 @@ pub async fn push_once(
     let blueprint = Blueprint::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
     let mut stages = Stages::begin(writer);
-    blueprint.intake(&config, &store, &clock).apply_rules().await?;
+    let intake = blueprint.intake(&config, &store, &clock);
     let relay = blueprint.relay(&config, store, clock);
-    let report = relay.run_once(PATIENCE, &stop).await?;
-    drop(relay);
+    let report = loop {
+        let turn = async || {
+            intake.apply_rules().await?;
+            Ok(relay.run_once(PATIENCE, &stop).await?)
+        };
+        let ended = turn().await;
+        match ended {
+            Ok(report) => break report,
+            failed => is_to_be_repeated(failed)?,
+        };
+    };
+    drop((intake, relay));
     stages.close().await?;
     Ok(report)
 }

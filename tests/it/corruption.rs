@@ -13,7 +13,7 @@ use otrelay::simulator::Running;
 use serde_json::Value;
 
 use crate::support::agent::Agent;
-use crate::support::{eve, simulator, until, values};
+use crate::support::{assert_one_each, eve, simulator, until, values};
 
 const DELIVERED: u32 = 20;
 const ALL: u32 = 60;
@@ -177,6 +177,26 @@ fn a_zeroed_page_costs_what_was_on_it() {
         healed += u64::from(judge(&format!("page {page} zeroed"), &agent, &simulator));
     }
     assert!(healed > base.pages() / 2, "{healed} of {}", base.pages());
+}
+
+#[test]
+fn damage_that_is_met_while_rules_are_applied_is_healed_in_the_same_run() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator);
+    agent.set_sync("enabled = false");
+    agent.feed(eve::alerts(0..40));
+    agent.once().ends(75);
+    let path = agent.state().join("queue.db");
+    let root: i64 = rusqlite::Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'delivery_due'", [], |row| row.get(0))
+        .unwrap();
+    // The last end was clean, so nothing is checked at the start.
+    zero_page(&path, u64::try_from(root).unwrap() - 1);
+    agent.set_sync("");
+    agent.set_rules("[[rule]]\nname = \"Others\"\n[[rule.action]]\nservicenow = \"prod\"\n");
+    agent.once().ends(0).says("made anew").says("40 tickets created");
+    assert_one_each(&simulator, (0..40).map(eve::short));
 }
 
 #[test]

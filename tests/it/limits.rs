@@ -67,7 +67,7 @@ fn a_full_buffer_gives_up_the_least_severe_and_counts_them() {
     agent.set_sync("enabled = false");
     let service = agent.start();
     let large =
-        |number: u32, severity| alert(number).severity(severity).set("payload", noise(number, 3000)).line();
+        |number: u32, severity| alert(number).severity(severity).set("payload", noise(number, 6000)).line();
     // A few that matter between very many that do not, in the order of time.
     let mut critical = Vec::new();
     for round in 0..ROUNDS {
@@ -117,7 +117,7 @@ fn a_burst_that_does_not_fit_does_not_stop_the_intake_for_ever() {
     let service = agent.start();
     for round in 0..4_u32 {
         let numbers = round * BURST..round * BURST + BURST;
-        agent.feed(numbers.map(|n| alert(n).set("payload", noise(n, 3000)).line()).collect::<String>());
+        agent.feed(numbers.map(|n| alert(n).set("payload", noise(n, 6000)).line()).collect::<String>());
         let read = u64::from((round + 1) * BURST);
         agent.until_status("they are read", |status| status["sources"][0]["alerts"].as_u64() >= Some(read));
     }

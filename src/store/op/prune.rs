@@ -16,6 +16,9 @@ use crate::store::{Store, StoreError, WhenFull, body};
 /// Alerts in one step: bounds the transaction.
 const STEP: i64 = 500;
 
+/// Undelivered alerts that one step gives up. Few, as each is a loss; about what a pack holds, whose room comes back whole.
+const GIVE_UP: i64 = 100;
+
 /// Rows that one step looks at.
 const WINDOW: i64 = if cfg!(test) { 200 } else { 20_000 };
 
@@ -235,7 +238,7 @@ impl Operation for Shed {
                AND NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                                WHERE t.alert_id = a.id AND d.state = 'claimed')
              ORDER BY a.id LIMIT ?1",
-            params![STEP, severity],
+            params![GIVE_UP, severity],
         )?;
         if lowest.is_empty() {
             tx.conditions.begin(Kind::Buffer, full());

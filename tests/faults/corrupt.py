@@ -320,8 +320,9 @@ class Try:
         after = database.judge(self.agent.state, database.Promised()).wrong
         if self.sound is None and not aside:
             # A row of something that is done with is not read again, and so not found out; how often it was seen may be
-            # what was hit.
-            after = [text for text in after if not text.endswith(("checksum", "sightings were counted"))]
+            # what was hit, or for which alerts a pack of bodies is.
+            unseen = ("checksum", "sightings were counted", "alerts have no body")
+            after = [text for text in after if not text.endswith(unseen)]
         if aside:
             after = database.after_salvage(after)
         if after:

@@ -89,7 +89,7 @@ row() {
     case "$3 $1" in
     ms* | %*) ;;
     # Static programs have another allocator, which keeps more after a burst: what is reached and a tenth.
-    *"peak of memory, "*) plain_row "$1" "$2" "$3" "$4" 48 ;;
+    *"peak of memory, "*) plain_row "$1" "$2" "$3" "$4" 30 ;;
     *) plain_row "$@" ;;
     esac
 }

@@ -9,7 +9,7 @@
 //! - [`DEFLATED`], then an LZ4 block in raw DEFLATE.
 //! - an LZ4 block as it is: its first byte is at least 16, because nothing can be repeated before something was there.
 //!   Schema 2 and 3 wrote only these, and they stay as they are; today they are what DEFLATE would not make smaller, and
-//!   what came in a burst: it costs a sixth of the intake's speed then, and the bytes of a day come from quiet hours.
+//!   what came in a burst: it costs a quarter of the intake's CPU then, and the bytes of a day come from quiet hours.
 //!
 //! Unpacking trusts nothing: it makes no more than it was told to expect, and answers `None` to what does not add up.
 

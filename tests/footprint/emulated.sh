@@ -88,7 +88,7 @@ eval "plain_$(declare -f row)"
 row() {
     case "$3 $1" in
     ms* | %*) ;;
-    # Static programs have another allocator, which keeps more after a burst: what is reached and a tenth.
+    # Ten times slower, so other things are in flight at one time.
     *"peak of memory, "*) plain_row "$1" "$2" "$3" "$4" 30 ;;
     *) plain_row "$@" ;;
     esac

@@ -55,7 +55,7 @@ class Script:
 
 
 # In the order in which a long run begins them: what takes longest comes first. Damaged databases are the same ones in each
-# run of CI: of new ones about one in 2 000 is still judged wrong, which is work for the long run and not for a change that
+# run of CI: of new ones about one in 10 000 is still judged wrong, which is work for the long run and not for a change that
 # has nothing to do with it.
 TABLE = [
     Script("images", "F3 F4", "power cuts, and power cuts while recovering", {"IMAGES": "5000"}, {"IMAGES": "20000"}, 10),

@@ -201,7 +201,7 @@ run burst
 while [ "$(taken burst)" -lt "$ALERTS" ]; do sleep 0.2; done
 wall=$(($(now_us) - before))
 echo "burst: $ALERTS alerts in $((wall / 1000)) ms, $((ALERTS * 1000000 / wall)) a second, looking on included"
-row "peak of memory, $ALERTS alerts at once" "$(mib "$(status "$PID" VmHWM)")" MiB 24 36
+row "peak of memory, $ALERTS alerts at once" "$(mib "$(status "$PID" VmHWM)")" MiB 24 32
 row "threads" "$(status "$PID" Threads)" "" 4 4
 row "bytes written for an alert, at once" "$(($(io "$PID" write_bytes) / ALERTS))" bytes 3000 6500
 # What is queued does not slow the start down.

@@ -41,9 +41,10 @@ pub async fn once(
     let relay = blueprint.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
     let (mut report, mut rewound) = (Report::default(), store.rewound());
-    // A database is healed only so often, then the store ends.
     loop {
-        let mut turn = async || {
+        let turn = async || {
+            stages.pause_sources().await?;
+            rewound.mark_unchanged();
             let intake = blueprint.intake(&config, &store, &clock);
             intake.apply_rules().await?;
             stages.sources(&config, &store, Reading::Once, &clock, intake, &Pulses::default()).await?;
@@ -51,13 +52,10 @@ pub async fn once(
             report.add(relay.run_once(PATIENCE, &stop).await?);
             Ok(())
         };
-        let ended = turn().await;
-        if is_to_be_repeated(ended)? {
-            stages.pause_sources().await?;
-        } else if stop.is_cancelled() || !rewound.has_changed().unwrap_or(false) {
+        through_healings(turn).await?;
+        if stop.is_cancelled() || !rewound.has_changed().unwrap_or(false) {
             break;
         }
-        rewound.mark_unchanged();
     }
     let reader = store.reader()?;
     let overview = reader.overview()?;
@@ -66,16 +64,16 @@ pub async fn once(
     Ok((report, overview))
 }
 
-/// Whether a turn met damage, which is healed in this process: another one would meet it for the first time again, and take it
-/// for a read that failed.
-fn is_to_be_repeated<T>(turn: Result<T, AppError>) -> Result<bool, AppError> {
-    match turn {
-        Ok(_) => Ok(false),
-        Err(AppError::Store(StoreError::Healing(cause))) => {
-            tracing::warn!("what was begun is done once more: {cause}");
-            Ok(true)
+/// Does it once more where it met damage, which is healed in this process: another one would meet it for the first time
+/// again, and take it for a read that failed. A database is healed only so often, then the store ends.
+async fn through_healings<T>(mut turn: impl AsyncFnMut() -> Result<T, AppError>) -> Result<T, AppError> {
+    loop {
+        match turn().await {
+            Err(AppError::Store(StoreError::Healing(cause))) => {
+                tracing::warn!("what was begun is done once more: {cause}");
+            }
+            ended => return ended,
         }
-        Err(e) => Err(e),
     }
 }
 
@@ -122,17 +120,11 @@ pub async fn push_once(
     let mut stages = Stages::begin(writer);
     let intake = blueprint.intake(&config, &store, &clock);
     let relay = blueprint.relay(&config, store, clock);
-    let report = loop {
-        let turn = async || {
-            intake.apply_rules().await?;
-            Ok(relay.run_once(PATIENCE, &stop).await?)
-        };
-        let ended = turn().await;
-        match ended {
-            Ok(report) => break report,
-            failed => is_to_be_repeated(failed)?,
-        };
+    let turn = async || {
+        intake.apply_rules().await?;
+        Ok(relay.run_once(PATIENCE, &stop).await?)
     };
+    let report = through_healings(turn).await?;
     drop((intake, relay));
     stages.close().await?;
     Ok(report)

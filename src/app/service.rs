@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Blueprint, Stages, compile, housekeeping};
+use super::{AppError, Blueprint, Stages, housekeeping};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
@@ -77,9 +77,9 @@ pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError>
     };
     let mut stages = Stages::begin(writer);
     let (ask, asked) = mpsc::channel(QUESTIONS);
-    let mut service = Service::new(config, store, around, asked);
+    let mut service = Service::new(config, blueprint, store, around, asked);
     service.surround(&mut stages, listener, ask);
-    let begun = service.begin(&mut stages, blueprint).await;
+    let begun = service.begin(&mut stages).await;
     let outcome = match begun {
         Ok(ready) => service.run(&mut stages, ready).await,
         // Nothing has run yet that would have to be finished.
@@ -115,6 +115,8 @@ type Ready = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What lives through all generations.
 struct Service {
     config: Config,
+    /// What the config was turned into.
+    blueprint: Blueprint,
     store: Store,
     around: Surroundings,
     /// Questions for the relay: those asked during a reload are answered by the next one.
@@ -127,11 +129,27 @@ struct Service {
 }
 
 impl Service {
-    fn new(config: Config, store: Store, around: Surroundings, asked: mpsc::Receiver<Ask>) -> Self {
+    fn new(
+        config: Config,
+        blueprint: Blueprint,
+        store: Store,
+        around: Surroundings,
+        asked: mpsc::Receiver<Ask>,
+    ) -> Self {
         let asked = Arc::new(Mutex::new(asked));
         let (progress, concerns) = (watch::Sender::default(), watch::Sender::default());
         let rewound = store.rewound();
-        Self { config, store, around, asked, progress, concerns, rewound, pulses: Pulses::default() }
+        Self {
+            config,
+            blueprint,
+            store,
+            around,
+            asked,
+            progress,
+            concerns,
+            rewound,
+            pulses: Pulses::default(),
+        }
     }
 
     /// Starts what outlives a reload.
@@ -183,11 +201,10 @@ impl Service {
     }
 
     /// Starts a generation.
-    async fn begin(&self, stages: &mut Stages, blueprint: Blueprint) -> Result<Ready, AppError> {
-        let clock = &self.around.clock;
-        let ready = self.take_in(stages, blueprint.intake(&self.config, &self.store, clock)).await?;
-        let relay = blueprint
-            .relay(&self.config, self.store.clone(), Arc::clone(clock))
+    async fn begin(&self, stages: &mut Stages) -> Result<Ready, AppError> {
+        let ready = self.take_in(stages).await?;
+        let relay = (self.blueprint)
+            .relay(&self.config, self.store.clone(), Arc::clone(&self.around.clock))
             .watched(self.progress.clone(), &self.pulses);
         let (asked, stop) = (Arc::clone(&self.asked), stages.stop_relay.clone());
         stages.late.spawn(async move {
@@ -198,7 +215,8 @@ impl Service {
     }
 
     /// Starts the sources of a generation and its intake.
-    async fn take_in(&self, stages: &mut Stages, intake: Intake) -> Result<Ready, AppError> {
+    async fn take_in(&self, stages: &mut Stages) -> Result<Ready, AppError> {
+        let intake = self.blueprint.intake(&self.config, &self.store, &self.around.clock);
         self.apply_rules(&intake).await?;
         let sources = stages
             .sources(&self.config, &self.store, Reading::Follow, &self.around.clock, intake, &self.pulses)
@@ -209,12 +227,8 @@ impl Service {
     /// The cursors were given up: the sources begin anew, by what the store knows of them now. The relay goes on.
     async fn read_again(&self, stages: &mut Stages) -> Result<(), AppError> {
         tracing::warn!("the sources are read again, for what the store has lost");
-        // They compiled when the generation began.
-        let rules = Arc::new(compile(&self.config)?);
         stages.pause_sources().await?;
-        let clock = Arc::clone(&self.around.clock);
-        let intake = Intake::new(self.store.clone(), rules, clock, self.config.intake.clone());
-        self.take_in(stages, intake).await.map(drop)
+        self.take_in(stages).await.map(drop)
     }
 
     /// Applies changed rules to what is undelivered, however long there is no room for it.
@@ -291,8 +305,8 @@ impl Service {
         }
         stages.pause().await?;
         self.tell_gone(&config).await;
-        self.config = config;
-        let ready = self.begin(stages, blueprint).await?;
+        (self.config, self.blueprint) = (config, blueprint);
+        let ready = self.begin(stages).await?;
         self.concerns.send_if_modified(|all| !std::mem::take(all).is_empty());
         tracing::info!("the config was reloaded");
         Ok(Some(ready))

@@ -33,14 +33,21 @@ pub(super) fn misshapen(conn: &Connection) -> Result<Option<String>, OpenError> 
 /// fail to read once, and the file be whole.
 pub(super) fn twice(mut look: impl FnMut() -> Option<String>) -> Option<String> {
     let first = look()?;
-    if ["I/O error", "error code", "malformed", "failed to get page", "unable to get the page"]
-        .iter()
-        .any(|words| first.contains(words))
-    {
-        look()
-    } else {
-        Some(first)
-    }
+    if may_be_a_read(&first) { look() } else { Some(first) }
+}
+
+/// Whether damage may be a read that failed: SQLite calls a page that it did not get malformed. What was read and is
+/// wrong will be wrong again.
+pub(super) fn may_be_a_read(cause: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "I/O error",
+        "error code",
+        "malformed",
+        "not a database",
+        "failed to get page",
+        "unable to get the page",
+    ];
+    WORDS.iter().any(|words| cause.contains(words))
 }
 
 /// What SQLite finds wrong with a database; `None`: nothing, or nothing until `until`. References count too: pages of

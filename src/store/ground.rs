@@ -138,7 +138,7 @@ impl Ground {
             return Err(OpenError::Heal(StoreError::Damaged(cause.to_owned())));
         }
         let settings = effective(&self.shared);
-        let session = heal::reopen(self.session, &settings, self.shared.clock.now(), (cause, doubt))?;
+        let session = heal::reopen(self.session, &settings, self.shared.clock.now(), cause, doubt)?;
         restrict(&settings.dir.join(DATABASE))?;
         tell_rewound(&self.shared, &session);
         Ok(Self { session: session.tell(&self.shared.conditions), ..self })

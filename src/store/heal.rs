@@ -80,7 +80,7 @@ pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Resul
                 return Ok(session);
             }
             Err(Trouble::Other(e)) => return Err(e),
-            Err(Trouble::Damage(cause)) if std::mem::take(&mut doubt) && may_be_a_read(&cause) => {
+            Err(Trouble::Damage(cause)) if std::mem::take(&mut doubt) && examine::may_be_a_read(&cause) => {
                 tracing::warn!("the database is looked at once more: {cause}");
             }
             Err(Trouble::Damage(cause)) => {
@@ -93,23 +93,18 @@ pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Resul
     Err(OpenError::Heal(StoreError::Damaged(last)))
 }
 
-/// Whether damage may be a read that failed: SQLite calls a page that it did not get malformed. What was read and is
-/// wrong will be wrong again.
-pub(super) fn may_be_a_read(cause: &str) -> bool {
-    cause.contains("malformed") || cause.contains("not a database") || cause.contains("I/O error")
-}
-
 /// The same while the agent runs, for a session that met damage. `doubt`: the file is looked at first, and only healed
 /// where that finds damage too.
 pub(super) fn reopen(
     session: Session,
     settings: &Settings,
     now: Timestamp,
-    (cause, doubt): (&str, bool),
+    cause: &str,
+    doubt: bool,
 ) -> Result<Session, OpenError> {
     let before = session.abandon();
     if doubt
-        && may_be_a_read(cause)
+        && examine::may_be_a_read(cause)
         && let Ok(mut session) = try_open(settings, now, Before::Used)
     {
         tracing::warn!("a read failed, and nothing is wrong with the database: {cause}");

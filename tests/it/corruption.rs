@@ -180,7 +180,7 @@ fn a_zeroed_page_costs_what_was_on_it() {
 }
 
 #[test]
-fn damage_that_is_met_while_rules_are_applied_is_healed_in_the_same_run() {
+fn damage_that_a_single_run_meets_is_healed_in_it() {
     let simulator = simulator();
     let mut agent = Agent::new(&simulator);
     agent.set_sync("enabled = false");

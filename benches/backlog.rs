@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use machine::{Reading, cpu};
 use otrelay::clock::{Clock, SharedClock, SystemClock};
 use otrelay::model::{
-    Alert, AlertKind, AlertState, DeskName, Endpoint, Engine, Fingerprint, Identity, Protocol, RuleName,
-    Severity, SourceName, SysId, TableName,
+    Alert, AlertKind, AlertState, DestinationName, Endpoint, Engine, Fingerprint, Identity, Protocol,
+    RuleName, Severity, SourceName, SysId, TableName,
 };
 use otrelay::store::op::claim::Claim;
 use otrelay::store::op::record::{Entry, Record, Routed};
@@ -96,7 +96,7 @@ async fn measure(dir: &Path, size: u64) -> ([Medians; 3], u64) {
     let before = Reading::take(&database);
     for _ in 0..ROUNDS {
         let claim = Claim {
-            desk: DeskName::new("prod").expect("a plain name"),
+            destination: DestinationName::new("prod").expect("a plain name"),
             except: Vec::new(),
             limit: STEP,
             only_tried: false,
@@ -111,7 +111,7 @@ async fn measure(dir: &Path, size: u64) -> ([Medians; 3], u64) {
             started_at: SystemClock.now(),
             duration_ms: 5,
             status: Some(201),
-            outcome: Outcome::There {
+            outcome: Outcome::Delivered {
                 created: true,
                 sys_id: SysId::new(&format!("{:032x}", claimed.id.0)).expect("32 hex digits"),
                 number: "INC0010001".to_owned(),
@@ -193,7 +193,7 @@ fn entry(number: u64) -> Entry {
         occurrences: 1,
         last_seen_at: now,
         routes: vec![Routed {
-            desk: DeskName::new("prod").expect("a plain name"),
+            destination: DestinationName::new("prod").expect("a plain name"),
             table: TableName::new("incident").expect("a plain name"),
             rule: RuleName::new("OT security incidents").expect("one line"),
         }],

@@ -18,7 +18,7 @@ use std::time::Duration;
 use machine::{Cost, Reading, wanted};
 use otrelay::clock::SystemClock;
 use otrelay::intake::{self, Backfill, Intake};
-use otrelay::model::{DeskName, RuleName, Severity, SourceName, TableName};
+use otrelay::model::{DestinationName, RuleName, Severity, SourceName, TableName};
 use otrelay::rules::{ActionSettings, RuleSettings, Rules};
 use otrelay::source::format::eve;
 use otrelay::source::tail::{self, Tail};
@@ -162,7 +162,7 @@ fn rules() -> Vec<RuleSettings> {
         report_alerts: true,
         report_system_notifications: false,
         actions: vec![ActionSettings {
-            desk: DeskName::new("prod").expect("a plain name"),
+            destination: DestinationName::new("prod").expect("a plain name"),
             table: TableName::new("incident").expect("a plain name"),
             fields: BTreeMap::new(),
         }],

@@ -7,7 +7,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 
 use otrelay::model::{
-    Alert, AlertKind, AlertState, DeskName, Endpoint, Engine, Protocol, RuleName, Severity, TableName,
+    Alert, AlertKind, AlertState, DestinationName, Endpoint, Engine, Protocol, RuleName, Severity, TableName,
     Timestamp, protocol,
 };
 use otrelay::rules::{ActionSettings, RuleSettings, Rules};
@@ -27,7 +27,8 @@ fn settings(count: usize) -> Vec<RuleSettings> {
             let names = (0..random.usize(1..6)).map(|_| random.choice(&known).expect("not empty").clone());
             let protocols = names.collect();
             let engines = (0..random.usize(1..3)).map(|_| Engine::ALL[random.usize(0..5)]).collect();
-            let desk = DeskName::new(if random.bool() { "prod" } else { "dr" }).expect("a plain name");
+            let destination =
+                DestinationName::new(if random.bool() { "prod" } else { "dr" }).expect("a plain name");
             let table = ["incident", "sn_si_incident", "problem"][random.usize(0..3)];
             RuleSettings {
                 name: RuleName::new(&format!("rule {n}")).expect("one line"),
@@ -38,7 +39,7 @@ fn settings(count: usize) -> Vec<RuleSettings> {
                 report_alerts: true,
                 report_system_notifications: random.bool(),
                 actions: vec![ActionSettings {
-                    desk,
+                    destination,
                     table: TableName::new(table).expect("a plain name"),
                     fields: BTreeMap::from([
                         ("assignment_group".to_owned(), "OT SOC".to_owned()),

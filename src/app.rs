@@ -1,6 +1,6 @@
 //! The wiring: opens the store, spawns the rooms, waits, stops them in order. Nothing is decided here.
 //!
-//! `service` is the long run with its reloads, `brief` has the short ones; here are the stages that all of them stop by.
+//! `service` is the long run with its reloads, `oneshot` has the short ones; here are the stages that all of them stop by.
 //!
 //! Order of stopping: sources, then the intake drains what they sent, then sends in flight get their grace, then the
 //! store closes. A task that ends unasked ends the process: systemd starts it again, and the store knows where it was.
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::config::{Config, SourceSettings};
-use crate::desk::{Compose, Fields, TicketFacts};
+use crate::destination::{Compose, Fields, TicketFacts};
+use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::Intake;
 use crate::model::SourceName;
-use crate::pulse::{Pulse, Pulses};
 use crate::relay::Relay;
 use crate::rules::template::TicketContext;
 use crate::rules::{Rules, RulesError};
@@ -35,10 +35,10 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Between two looks for what may be forgotten. Nothing is written when there is nothing.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 
-mod brief;
+mod oneshot;
 mod service;
 
-pub use brief::{PATIENCE, once, plan, push_once, with_store};
+pub use oneshot::{PATIENCE, once, plan, push_once, with_store};
 pub use service::{Reread, Surroundings, serve};
 
 /// Why the agent cannot start, or had to stop.
@@ -55,7 +55,7 @@ pub enum AppError {
     Rules(#[from] RulesError),
     /// A destination of the config.
     #[error(transparent)]
-    Desk(#[from] SetupError),
+    Destination(#[from] SetupError),
     /// A source stopped.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -77,21 +77,21 @@ pub enum AppError {
 }
 
 /// What a config is turned into: everything that can fail because of it, before anything that runs is touched.
-struct Blueprint {
+struct Components {
     rules: Arc<Rules>,
-    desks: Vec<Arc<ServiceNow>>,
+    destinations: Vec<Arc<ServiceNow>>,
     composer: Arc<dyn Compose>,
 }
 
-impl Blueprint {
+impl Components {
     fn of(config: &Config, clock: &SharedClock) -> Result<Self, AppError> {
         let rules = Arc::new(compile(config)?);
-        let desk = |settings: &crate::servicenow::Settings| {
+        let destination = |settings: &crate::servicenow::Settings| {
             ServiceNow::new(settings.clone(), Arc::clone(clock)).map(Arc::new)
         };
-        let desks = config.desks.iter().map(desk).collect::<Result<_, _>>()?;
+        let destinations = config.destinations.iter().map(destination).collect::<Result<_, _>>()?;
         let composer = Arc::new(Composer { rules: Arc::clone(&rules), agent: config.agent.name.clone() });
-        Ok(Self { rules, desks, composer })
+        Ok(Self { rules, destinations, composer })
     }
 
     fn intake(&self, config: &Config, store: &Store, clock: &SharedClock) -> Intake {
@@ -99,7 +99,7 @@ impl Blueprint {
     }
 
     fn relay(&self, config: &Config, store: Store, clock: SharedClock) -> Relay<ServiceNow> {
-        Relay::new(store, self.desks.clone(), Arc::clone(&self.composer), clock, config.relay.clone())
+        Relay::new(store, self.destinations.clone(), Arc::clone(&self.composer), clock, config.relay.clone())
     }
 }
 
@@ -108,7 +108,7 @@ impl Blueprint {
 /// # Errors
 /// [`AppError`], what the service would say.
 pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError> {
-    Blueprint::of(config, clock).map(drop)
+    Components::of(config, clock).map(drop)
 }
 
 /// Compiles the rules of a config over the default fields of their tables.
@@ -139,7 +139,7 @@ impl Compose for Composer {
             generation: facts.generation,
             agent: &self.agent,
             rule: facts.rule,
-            desk: facts.desk,
+            destination: facts.destination,
             table: facts.table,
         };
         self.rules.fields(&context).map_err(|e| e.to_string())
@@ -155,7 +155,7 @@ pub fn socket(state_dir: &Path, runtime_dir: Option<&Path>) -> PathBuf {
 type Ended = (&'static str, Result<(), AppError>);
 
 /// The tasks, by the order in which they stop.
-struct Stages {
+struct TaskGroups {
     sources: JoinSet<Ended>,
     intake: JoinSet<Ended>,
     /// The relay.
@@ -168,7 +168,7 @@ struct Stages {
     stop_around: CancellationToken,
 }
 
-impl Stages {
+impl TaskGroups {
     fn begin(writer: Writer) -> Self {
         let mut stages = Self {
             sources: JoinSet::new(),
@@ -184,7 +184,7 @@ impl Stages {
         stages
     }
 
-    /// Starts the sources and the intake behind them. Gives the sources' pulses.
+    /// Starts the sources and the intake behind them. Gives the sources' heartbeats.
     async fn sources(
         &mut self,
         config: &Config,
@@ -192,8 +192,8 @@ impl Stages {
         reading: Reading,
         clock: &SharedClock,
         intake: Intake,
-        pulses: &Pulses,
-    ) -> Result<Vec<Pulse>, AppError> {
+        heartbeats: &Heartbeats,
+    ) -> Result<Vec<Heartbeat>, AppError> {
         let (send, receive) = mpsc::channel::<Batch>(BATCHES);
         let mut all = Vec::new();
         for SourceSettings::SuricataEve { pattern, eve } in &config.sources {
@@ -206,12 +206,12 @@ impl Stages {
                 cursors: remembered.cursors,
                 read_before: remembered.read_before,
             };
-            let (tail, pulse) = Tail::new(settings, Arc::clone(clock)).watched(pulses);
-            all.push(pulse);
+            let (tail, heartbeat) = Tail::new(settings, Arc::clone(clock)).watched(heartbeats);
+            all.push(heartbeat);
             let (send, stop) = (send.clone(), self.stop_sources.clone());
             self.sources.spawn(async move { ("source", tail.run(send, stop).await.map_err(AppError::from)) });
         }
-        let (intake, stop) = (intake.watched(pulses), self.stop_sources.clone());
+        let (intake, stop) = (intake.watched(heartbeats), self.stop_sources.clone());
         self.intake.spawn(async move { ("intake", intake.run(receive, stop).await.map_err(AppError::from)) });
         Ok(all)
     }

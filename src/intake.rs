@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
+use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::alert::hex;
 use crate::model::alert::{AlertKind, AlertState};
 use crate::model::{
     Alert, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
 };
-use crate::pulse::{Pulse, Pulses};
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Batch, RejectReason, Sighting};
 use crate::store::op::prune::Made;
@@ -63,7 +63,7 @@ pub struct Intake {
     rules: Arc<Rules>,
     clock: SharedClock,
     settings: Settings,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
 }
 
 /// What one commit may take; a wait for room is none.
@@ -72,13 +72,13 @@ const ALLOWANCE: Duration = Duration::from_mins(2);
 impl Intake {
     /// An intake that decides by these rules.
     pub fn new(store: Store, rules: Arc<Rules>, clock: SharedClock, settings: Settings) -> Self {
-        Self { store, rules, clock, settings, pulse: Pulse::default() }
+        Self { store, rules, clock, settings, heartbeat: Heartbeat::default() }
     }
 
     /// The same, telling that it lives among these.
     #[must_use]
-    pub fn watched(mut self, pulses: &Pulses) -> Self {
-        self.pulse = pulses.of("intake", ALLOWANCE);
+    pub fn watched(mut self, heartbeats: &Heartbeats) -> Self {
+        self.heartbeat = heartbeats.of("intake", ALLOWANCE);
         self
     }
 
@@ -94,7 +94,7 @@ impl Intake {
         let mut healed = self.store.healed();
         self.tell_heals(&stop).await?;
         let mut waiting = Vec::with_capacity(TOGETHER);
-        self.pulse.rests();
+        self.heartbeat.idle();
         loop {
             let number = tokio::select! {
                 biased;
@@ -109,14 +109,14 @@ impl Intake {
             if number == 0 {
                 return Ok(());
             }
-            self.pulse.works();
+            self.heartbeat.busy();
             let records: Arc<[Record]> = waiting.drain(..).map(|batch| self.decide(batch)).collect();
             let kept = records.iter().any(|record| !record.entries.is_empty());
             self.commit(records, &stop).await?;
             if kept {
-                self.pulse.tells();
+                self.heartbeat.tells();
             }
-            self.pulse.rests();
+            self.heartbeat.idle();
         }
     }
 
@@ -239,12 +239,12 @@ impl Intake {
     }
 
     async fn wait(&self, stop: &CancellationToken) {
-        self.pulse.rests();
+        self.heartbeat.idle();
         tokio::select! {
             () = tokio::time::sleep(FULL_WAIT) => {}
             () = stop.cancelled() => {}
         }
-        self.pulse.works();
+        self.heartbeat.busy();
     }
 
     /// Turns a batch into what the store has to do. Pure but for the time of receipt.
@@ -314,7 +314,7 @@ impl Intake {
 
 fn routed(decision: &Decision<'_>) -> Vec<Routed> {
     let route = |r: &crate::rules::Route<'_>| Routed {
-        desk: r.desk.clone(),
+        destination: r.destination.clone(),
         table: r.table.clone(),
         rule: RuleName::clone(r.rule_name),
     };

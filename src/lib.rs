@@ -2,7 +2,7 @@
 //!
 //! **An alert's path.** [`source`] reads a line and makes an alert of it; [`rules`] says where it goes and why;
 //! [`intake`] commits it with its deliveries and the file's cursor; [`store`] keeps it; [`relay`] claims what is
-//! due and calls the [`desk`]; [`servicenow`] finds or creates the ticket; [`relay`] settles with what became of it.
+//! due and calls the [`destination`]; [`servicenow`] finds or creates the ticket; [`relay`] settles with what became of it.
 //!
 //! The modules below stand in that order; `ARCHITECTURE.md` has the invariants, `tests/it/tidy.rs` the import table.
 
@@ -24,7 +24,7 @@ pub mod store;
 
 pub mod relay;
 
-pub mod desk;
+pub mod destination;
 
 pub mod servicenow;
 
@@ -37,7 +37,7 @@ pub mod net;
 
 pub mod clock;
 
-pub mod pulse;
+pub mod heartbeat;
 
 pub mod log;
 

@@ -14,13 +14,13 @@ use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Blueprint, Stages, housekeeping};
+use super::{AppError, Components, TaskGroups, housekeeping};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
+use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::Intake;
 use crate::model::text::clip;
-use crate::pulse::{Pulse, Pulses};
 use crate::relay::{Ask, Progress};
 use crate::source::Reading;
 use crate::status::{Attention, Keeper, Notifier};
@@ -65,7 +65,7 @@ pub struct Surroundings {
 /// # Errors
 /// [`AppError`].
 pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError> {
-    let blueprint = Blueprint::of(&config, &around.clock)?;
+    let blueprint = Components::of(&config, &around.clock)?;
     let (store, writer) = open(&config, &around).await?;
     let listener = match listen(&around.socket) {
         Err(e) if is_passing(&e) => {
@@ -75,7 +75,7 @@ pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError>
         }
         other => Some(other.map_err(|source| AppError::Socket { path: around.socket.clone(), source })?),
     };
-    let mut stages = Stages::begin(writer);
+    let mut stages = TaskGroups::begin(writer);
     let (ask, asked) = mpsc::channel(QUESTIONS);
     let mut service = Service::new(config, blueprint, store, around, asked);
     service.surround(&mut stages, listener, ask);
@@ -116,7 +116,7 @@ type Ready = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct Service {
     config: Config,
     /// What the config was turned into.
-    blueprint: Blueprint,
+    blueprint: Components,
     store: Store,
     around: Surroundings,
     /// Questions for the relay: those asked during a reload are answered by the next one.
@@ -125,13 +125,13 @@ struct Service {
     concerns: watch::Sender<Vec<Attention>>,
     /// Changes when the store gave the cursors up.
     rewound: watch::Receiver<u64>,
-    pulses: Pulses,
+    heartbeats: Heartbeats,
 }
 
 impl Service {
     fn new(
         config: Config,
-        blueprint: Blueprint,
+        blueprint: Components,
         store: Store,
         around: Surroundings,
         asked: mpsc::Receiver<Ask>,
@@ -148,14 +148,14 @@ impl Service {
             progress,
             concerns,
             rewound,
-            pulses: Pulses::default(),
+            heartbeats: Heartbeats::default(),
         }
     }
 
     /// Starts what outlives a reload.
     fn surround(
         &self,
-        stages: &mut Stages,
+        stages: &mut TaskGroups,
         listener: Option<tokio::net::UnixListener>,
         ask: mpsc::Sender<Ask>,
     ) {
@@ -188,7 +188,7 @@ impl Service {
         let keeper = Keeper {
             notifier: self.around.notifier.clone(),
             limit: self.around.watchdog,
-            pulses: self.pulses.clone(),
+            heartbeats: self.heartbeats.clone(),
             agent: self.config.agent.name.clone(),
             concerns: self.concerns.subscribe(),
             clock: Arc::clone(&self.around.clock),
@@ -201,11 +201,11 @@ impl Service {
     }
 
     /// Starts a generation.
-    async fn begin(&self, stages: &mut Stages) -> Result<Ready, AppError> {
+    async fn begin(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let ready = self.take_in(stages).await?;
         let relay = (self.blueprint)
             .relay(&self.config, self.store.clone(), Arc::clone(&self.around.clock))
-            .watched(self.progress.clone(), &self.pulses);
+            .watched(self.progress.clone(), &self.heartbeats);
         let (asked, stop) = (Arc::clone(&self.asked), stages.stop_relay.clone());
         stages.late.spawn(async move {
             let mut asked = asked.lock().await;
@@ -215,17 +215,17 @@ impl Service {
     }
 
     /// Starts the sources of a generation and its intake.
-    async fn take_in(&self, stages: &mut Stages) -> Result<Ready, AppError> {
+    async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let intake = self.blueprint.intake(&self.config, &self.store, &self.around.clock);
         self.apply_rules(&intake).await?;
         let sources = stages
-            .sources(&self.config, &self.store, Reading::Follow, &self.around.clock, intake, &self.pulses)
+            .sources(&self.config, &self.store, Reading::Follow, &self.around.clock, intake, &self.heartbeats)
             .await?;
         Ok(Box::pin(opened(sources)))
     }
 
     /// The cursors were given up: the sources begin anew, by what the store knows of them now. The relay goes on.
-    async fn read_again(&self, stages: &mut Stages) -> Result<(), AppError> {
+    async fn read_again(&self, stages: &mut TaskGroups) -> Result<(), AppError> {
         tracing::warn!("the sources are read again, for what the store has lost");
         stages.pause_sources().await?;
         self.take_in(stages).await.map(drop)
@@ -253,7 +253,7 @@ impl Service {
     /// Runs until the stop, or until a task ends unasked, which is given back.
     async fn run(
         &mut self,
-        stages: &mut Stages,
+        stages: &mut TaskGroups,
         mut ready: Ready,
     ) -> Option<Result<super::Ended, tokio::task::JoinError>> {
         let mut told = false;
@@ -269,7 +269,7 @@ impl Service {
                 },
                 () = &mut ready, if !told => {
                     told = true;
-                    let (sources, destinations) = (self.config.sources.len(), self.config.desks.len());
+                    let (sources, destinations) = (self.config.sources.len(), self.config.destinations.len());
                     tracing::info!(sources, destinations, "otrelay runs: {sources} sources, {destinations} destinations");
                     self.around.notifier.ready();
                 }
@@ -285,7 +285,7 @@ impl Service {
     }
 
     /// Reads the config again and begins the next generation; `None`: it cannot be used, and the old one runs on.
-    async fn reload(&mut self, stages: &mut Stages) -> Result<Option<Ready>, AppError> {
+    async fn reload(&mut self, stages: &mut TaskGroups) -> Result<Option<Ready>, AppError> {
         self.around.notifier.reloading();
         let (reread, clock) = (Arc::clone(&self.around.reread), Arc::clone(&self.around.clock));
         let (config, warnings) = match tokio::task::spawn_blocking(move || reread()).await? {
@@ -296,7 +296,7 @@ impl Service {
         if !fixed.is_empty() {
             return Ok(self.refuse(&fixed));
         }
-        let blueprint = match Blueprint::of(&config, &clock) {
+        let blueprint = match Components::of(&config, &clock) {
             Ok(blueprint) => blueprint,
             Err(e) => return Ok(self.refuse(&[Problem::new(Level::Error, "", e.to_string())])),
         };
@@ -346,9 +346,9 @@ impl Service {
                 );
             }
         }
-        let gone: Vec<String> = (self.config.desks.iter())
-            .filter(|desk| !next.desks.iter().any(|other| other.name == desk.name))
-            .map(|desk| desk.name.to_string())
+        let gone: Vec<String> = (self.config.destinations.iter())
+            .filter(|destination| !next.destinations.iter().any(|other| other.name == destination.name))
+            .map(|destination| destination.name.to_string())
             .collect();
         if gone.is_empty() {
             return;
@@ -357,10 +357,14 @@ impl Service {
         let read = move || Reader::open(&dir).ok()?.overview().ok();
         let overview = tokio::task::spawn_blocking(read).await.ok().flatten().unwrap_or_default();
         for name in gone {
-            let counts = overview.desks.iter().find(|desk| desk.name == name).map(|desk| &desk.counts);
+            let counts = overview
+                .destinations
+                .iter()
+                .find(|destination| destination.name == name)
+                .map(|destination| &destination.counts);
             let count = |state: &str| counts.and_then(|counts| counts.get(state)).copied().unwrap_or(0);
             tracing::warn!(
-                desk = %name,
+                destination = %name,
                 waiting = count("pending"),
                 dead = count("dead"),
                 "the destination is no longer in the config; what waits for it goes where the rules now say, or is \
@@ -371,8 +375,8 @@ impl Service {
 }
 
 /// Ends when each source has been opened, or has reported why it cannot be.
-async fn opened(sources: Vec<Pulse>) {
-    let all = futures_util::future::join_all(sources.iter().map(Pulse::has_begun));
+async fn opened(sources: Vec<Heartbeat>) {
+    let all = futures_util::future::join_all(sources.iter().map(Heartbeat::has_begun));
     if tokio::time::timeout(READY_WITHIN, all).await.is_err() {
         tracing::warn!("not every source could be opened yet; the others run");
     }

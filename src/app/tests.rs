@@ -8,10 +8,10 @@ use crate::store::{Settings, WhenFull};
 
 type Log = Arc<Mutex<Vec<&'static str>>>;
 
-/// Stages over a real store; each task notes its end.
+/// TaskGroups over a real store; each task notes its end.
 struct Bench {
     _dir: tempfile::TempDir,
-    stages: Stages,
+    stages: TaskGroups,
     store: Store,
     log: Log,
 }
@@ -26,7 +26,7 @@ impl Bench {
             when_full: WhenFull::Refuse,
         };
         let (store, writer) = Store::open(&settings, Arc::new(SystemClock)).unwrap();
-        Self { _dir: dir, stages: Stages::begin(writer), store, log: Log::default() }
+        Self { _dir: dir, stages: TaskGroups::begin(writer), store, log: Log::default() }
     }
 
     /// A source that stops when it is told, an intake that ends behind it, and a relay with something in flight.

@@ -65,7 +65,7 @@ pub fn check(
             report["files"] = json!(files);
             report["sources"] = json!(config.sources.len());
             report["rules"] = json!(config.rules.len());
-            report["destinations"] = json!(config.desks.len());
+            report["destinations"] = json!(config.destinations.len());
         }
         writeln!(out, "{report:#}")?;
     } else {
@@ -102,7 +102,7 @@ fn verdict(problems: &[Problem]) -> String {
 fn counts(config: &Config) -> String {
     let sources = plural(config.sources.len(), "source");
     let rules = plural(config.rules.len(), "rule");
-    format!("{sources}, {rules}, {}", plural(config.desks.len(), "destination"))
+    format!("{sources}, {rules}, {}", plural(config.destinations.len(), "destination"))
 }
 
 fn plural(n: usize, word: &str) -> String {

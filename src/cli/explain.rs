@@ -11,7 +11,7 @@ use super::human::json;
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::app;
 use crate::config::{Config, SourceSettings};
-use crate::desk::{Compose, Fields, TicketFacts};
+use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::TicketKeys;
 use crate::model::{Alert, Fingerprint, Generation};
 use crate::rules::Rules;
@@ -166,12 +166,12 @@ fn explain(
         .routes
         .iter()
         .map(|route| {
-            let keys = TicketKeys::derive(fingerprint, route.desk, route.table, Generation::default());
+            let keys = TicketKeys::derive(fingerprint, route.destination, route.table, Generation::default());
             let facts = TicketFacts {
                 alert: &alert,
                 occurrences: 1,
                 last_seen_at: alert.time,
-                desk: route.desk,
+                destination: route.destination,
                 table: route.table,
                 generation: Generation::default(),
                 rule: route.rule_name.as_str(),
@@ -183,7 +183,7 @@ fn explain(
                 fields
             });
             Asked {
-                destination: route.desk.to_string(),
+                destination: route.destination.to_string(),
                 table: route.table.to_string(),
                 rule: route.rule_name.to_string(),
                 method: "POST",

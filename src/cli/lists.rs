@@ -225,7 +225,7 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
             &r.title,
             &r.parties,
             &seen,
-            &r.desk,
+            &r.destination,
             &r.table,
             &r.rule,
         ]);
@@ -265,7 +265,7 @@ fn queue_list(asker: &Asker, args: &QueueListArgs, terminal: &mut Terminal<'_>) 
             &id,
             r.severity.as_str(),
             &r.title,
-            &r.desk,
+            &r.destination,
             &r.table,
             &tries,
             &time(r.due_at),
@@ -284,7 +284,7 @@ fn queue_show(asker: &Asker, id: DeliveryId, as_json: bool, terminal: &mut Termi
         return Ok(Exit::Fine);
     }
     let out = &mut *terminal.out;
-    writeln!(out, "delivery {id}: {}, {} → {} table {}", r.state, r.payload, r.desk, r.table)?;
+    writeln!(out, "delivery {id}: {}, {} → {} table {}", r.state, r.payload, r.destination, r.table)?;
     writeln!(out, "  alert     [{}] {}", r.severity, r.title)?;
     writeln!(out, "  rule      {}", r.rule)?;
     writeln!(out, "  made      {} UTC, due {} UTC", time(r.created_at), time(r.due_at))?;

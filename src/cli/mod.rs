@@ -147,7 +147,7 @@ pub(crate) enum CliError {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::App(AppError::Rules(_) | AppError::Desk(_)) => Exit::Config,
+            Self::Config(_) | Self::App(AppError::Rules(_) | AppError::Destination(_)) => Exit::Config,
             Self::Open(e) | Self::App(AppError::Open(e)) | Self::Copy(CopyError::Open(e)) => match e {
                 OpenError::Locked { .. } => Exit::Later,
                 OpenError::Newer { .. } => Exit::Config,

@@ -10,7 +10,7 @@ use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::control::client::{AskError, ask};
 use crate::status::Status;
-use crate::store::{DeskRow, OpenError, Overview, Reader, SourceRow};
+use crate::store::{DestinationRow, OpenError, Overview, Reader, SourceRow};
 
 /// Arguments of `otrelay status`.
 #[derive(Args, Clone, Debug)]
@@ -79,7 +79,7 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let oldest = oldest.map_or(String::new(), |at| format!(", the first for {}", span(now.since(at))));
     writeln!(out, "backlog      {} waiting{oldest}, {} dead", o.backlog, o.dead)?;
     o.sources.iter().try_for_each(|source| print_source(source, s, out))?;
-    o.desks.iter().try_for_each(|desk| print_desk(desk, s, out))
+    o.destinations.iter().try_for_each(|destination| print_destination(destination, s, out))
 }
 
 fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
@@ -102,7 +102,7 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
     Ok(())
 }
 
-fn print_desk(d: &DeskRow, s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+fn print_destination(d: &DestinationRow, s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let get = |name: &str| d.counts.get(name).copied().unwrap_or(0);
     let last = d.last_ok_at.map_or("never".to_owned(), |at| relative(at, s.now));
     writeln!(

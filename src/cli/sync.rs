@@ -74,7 +74,11 @@ fn show_plan(args: &SyncArgs, plans: &[Planned], terminal: &mut Terminal<'_>) ->
         return Ok(Exit::Fine);
     }
     for p in plans {
-        writeln!(terminal.out, "delivery {} → {} table {}, {}", p.id, p.desk, p.table, p.correlation_id)?;
+        writeln!(
+            terminal.out,
+            "delivery {} → {} table {}, {}",
+            p.id, p.destination, p.table, p.correlation_id
+        )?;
         match &p.fields {
             Ok(fields) => {
                 for (field, value) in fields {

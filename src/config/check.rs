@@ -38,12 +38,11 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     let state_dir = state_dir(&file.agent.get_or_default(), c);
     let (enabled, interval, backfill) = sync(&file.sync.get_or_default(), c);
     let store = buffer(&file.buffer.get_or_default(), state_dir, c);
-    let desks = super::desk::check(&file.servicenow, c);
+    let destinations = super::destination::check(&file.servicenow, c);
     let sources = super::input::check(&file.source, agent.as_ref(), c);
-    let names: Vec<&str> = file
-        .servicenow
-        .get()
-        .map_or(Vec::new(), |(desks, _)| desks.0.iter().map(|(name, ..)| name.as_str()).collect());
+    let names: Vec<&str> = file.servicenow.get().map_or(Vec::new(), |(destinations, _)| {
+        destinations.0.iter().map(|(name, ..)| name.as_str()).collect()
+    });
     let rules = super::rule::check(&file.rule, &names, c);
     later(file, c);
     if c.complete {
@@ -52,14 +51,19 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     if c.problems.has_errors() {
         return None;
     }
-    let limits = desks.iter().map(|(settings, limits)| (settings.name.clone(), *limits)).collect();
+    let limits = destinations.iter().map(|(settings, limits)| (settings.name.clone(), *limits)).collect();
     let agent = agent?;
     Some(Config {
         store: store?,
-        relay: relay::Settings { enabled, interval: interval?, doubt_wait: relay::DOUBT_WAIT, desks: limits },
+        relay: relay::Settings {
+            enabled,
+            interval: interval?,
+            doubt_wait: relay::DOUBT_WAIT,
+            destinations: limits,
+        },
         intake: intake::Settings { backfill: backfill?, agent: agent.name.clone() },
         agent,
-        desks: desks.into_iter().map(|(settings, _)| settings).collect(),
+        destinations: destinations.into_iter().map(|(settings, _)| settings).collect(),
         sources,
         rules,
     })
@@ -256,8 +260,8 @@ fn whole(file: &File, root: &At, enabled: bool, c: &mut Check<'_>) {
     if rules == 0 && !is_wrong(&file.rule) {
         c.problems.warn(&root.child("rule"), "there is no [[rule]]: nothing will be forwarded", |p| p);
     }
-    let desks = file.servicenow.get().map_or(0, |(named, _)| named.0.len());
-    if desks == 0 && !is_wrong(&file.servicenow) {
+    let destinations = file.servicenow.get().map_or(0, |(named, _)| named.0.len());
+    if destinations == 0 && !is_wrong(&file.servicenow) {
         let message = "there is no destination";
         let hint = "add [servicenow.NAME] with instance and auth";
         if enabled && rules > 0 {

@@ -22,7 +22,7 @@ table! {
         /// What is kept on disk.
         buffer: Buffer,
         /// Destinations by name.
-        servicenow: Named<Desk>,
+        servicenow: Named<Destination>,
         /// What is read.
         source: List<Source>,
         /// Forwarding rules, in order.
@@ -73,7 +73,7 @@ table! {
 
     /// A ServiceNow instance.
     #[schemars(extend("required" = ["instance", "auth"]))]
-    Desk {
+    Destination {
         /// Its address, `https://NAME.service-now.com`.
         instance: String,
         /// How otrelay logs in.
@@ -221,7 +221,7 @@ table! {
 }
 
 once!(
-    Desk,
+    Destination,
     Proxy,
     Tls,
     Source,
@@ -256,7 +256,7 @@ macro_rules! appended {
 }
 appended!(Source, Rule, Case);
 
-impl Merge for Named<Desk> {
+impl Merge for Named<Destination> {
     fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems) {
         let Some((others, _)) = second.get() else {
             // A wrong one is remembered, so that it is not said to be missing as well.
@@ -264,13 +264,13 @@ impl Merge for Named<Desk> {
             return;
         };
         let mut all = first.get().map(|(named, _)| named.0.clone()).unwrap_or_default();
-        for (name, desk, at) in &others.0 {
+        for (name, destination, at) in &others.0 {
             match all.iter().find(|(known, ..)| known == name) {
                 Some((_, _, place)) => {
                     let message = format!("destination defined twice, first at {}", place.line());
                     problems.error(at, message, |p| p.hint("keep one, or give it another name"));
                 }
-                None => all.push((name.clone(), desk.clone(), at.clone())),
+                None => all.push((name.clone(), destination.clone(), at.clone())),
             }
         }
         first.set(Self(all), second);
@@ -283,7 +283,7 @@ pub(super) fn home_of(key: &str) -> Option<&'static str> {
         ("[agent]", Agent::KEYS),
         ("[sync]", Sync::KEYS),
         ("[buffer]", Buffer::KEYS),
-        ("[servicenow.NAME]", Desk::KEYS),
+        ("[servicenow.NAME]", Destination::KEYS),
         ("[[source]]", Source::KEYS),
         ("[[rule]]", Rule::KEYS),
         ("[[rule.action]]", Action::KEYS),

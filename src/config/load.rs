@@ -149,10 +149,10 @@ fn readable_secrets(one: &file::File, input: &Input<'_>, problems: &mut Problems
     let bare = |field: &Field<SecretRef>| {
         field.get().filter(|(secret, _)| matches!(secret, SecretRef::Bare(_))).map(|(_, at)| at.clone())
     };
-    let Some((desks, _)) = one.servicenow.get() else { return };
-    let first = desks.0.iter().find_map(|(_, desk, _)| {
-        let proxy = desk.proxy.get().and_then(|(proxy, _)| bare(&proxy.password));
-        bare(&desk.client_secret).or_else(|| bare(&desk.password)).or(proxy)
+    let Some((destinations, _)) = one.servicenow.get() else { return };
+    let first = destinations.0.iter().find_map(|(_, destination, _)| {
+        let proxy = destination.proxy.get().and_then(|(proxy, _)| bare(&proxy.password));
+        bare(&destination.client_secret).or_else(|| bare(&destination.password)).or(proxy)
     });
     if let Some(at) = first {
         let message =

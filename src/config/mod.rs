@@ -2,14 +2,14 @@
 //! room then gets its own `Settings` and reads no file and no environment itself.
 //!
 //! The way of a file: `load` reads it, `read` walks the TOML tree into the raw tables of `file` with the place of every
-//! value, `check` makes Settings of them (`agent`, `desk`, `input`, `rule`), `secret` fetches what is only named there.
+//! value, `check` makes Settings of them (`agent`, `destination`, `input`, `rule`), `secret` fetches what is only named there.
 //! All problems are collected, not only the first: an operator who edits over a serial line gets one list.
 //!
 //! Invariants: nothing starts half-configured ([`Config`] exists only when there was no error); an unknown key is an
 //! error; no [`Problem`] holds the text of a secret. Not here: anything that needs the network (`otrelay doctor`).
 
 mod check;
-mod desk;
+mod destination;
 mod duration;
 mod example;
 mod file;
@@ -112,7 +112,7 @@ pub struct Config {
     /// For `intake`.
     pub intake: intake::Settings,
     /// Destinations, in the order of the files.
-    pub desks: Vec<servicenow::Settings>,
+    pub destinations: Vec<servicenow::Settings>,
     /// Sources, in the order of the files.
     pub sources: Vec<SourceSettings>,
     /// Rules, in the order of the files: the main file's first.

@@ -9,7 +9,7 @@ use super::file::{Action, Rule};
 use super::problem::{At, list, nearest};
 use super::read::{Field, List, Named};
 use super::values::{AnyOr, EngineWord, ReportType, SeverityWord};
-use crate::model::{DeskName, Engine, Protocol, RuleName, Severity, TableName, protocol};
+use crate::model::{DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol};
 use crate::rules::{ActionSettings, RuleSettings};
 
 /// Most rules of a config.
@@ -45,7 +45,11 @@ impl Folds {
 }
 
 /// Checks all rules; those with an error are left out.
-pub(super) fn check(rules: &Field<List<Rule>>, desks: &[&str], c: &mut Check<'_>) -> Vec<RuleSettings> {
+pub(super) fn check(
+    rules: &Field<List<Rule>>,
+    destinations: &[&str],
+    c: &mut Check<'_>,
+) -> Vec<RuleSettings> {
     let Some((rules, place)) = rules.get() else { return Vec::new() };
     if rules.items.len() > MAX_RULES {
         c.problems.error(place, "too many rules", |p| {
@@ -66,12 +70,18 @@ pub(super) fn check(rules: &Field<List<Rule>>, desks: &[&str], c: &mut Check<'_>
                 names.insert(name, place);
             }
         }
-        checked.extend(one(rule, at, desks, &mut folds, c));
+        checked.extend(one(rule, at, destinations, &mut folds, c));
     }
     checked
 }
 
-fn one(rule: &Rule, at: &At, desks: &[&str], folds: &mut Folds, c: &mut Check<'_>) -> Option<RuleSettings> {
+fn one(
+    rule: &Rule,
+    at: &At,
+    destinations: &[&str],
+    folds: &mut Folds,
+    c: &mut Check<'_>,
+) -> Option<RuleSettings> {
     c.effective.begin("[[rule]]", at.key.to_string());
     let name = c.required("name", &rule.name, at, "a name for this rule").and_then(|(text, place)| {
         let name = RuleName::new(text);
@@ -109,11 +119,12 @@ fn one(rule: &Rule, at: &At, desks: &[&str], folds: &mut Folds, c: &mut Check<'_
     let mut checked = Vec::with_capacity(actions.len());
     let mut targets = BTreeSet::new();
     for (action, at) in actions {
-        let action = self::action(action, at, desks, c);
+        let action = self::action(action, at, destinations, c);
         if let Some(action) = &action
-            && !targets.insert((action.desk.clone(), action.table.clone()))
+            && !targets.insert((action.destination.clone(), action.table.clone()))
         {
-            let message = format!("this rule has two actions for table {} of {}", action.table, action.desk);
+            let message =
+                format!("this rule has two actions for table {} of {}", action.table, action.destination);
             c.problems.warn(at, message, |p| p.hint("they make one ticket, with the fields of the first"));
         }
         checked.push(action);
@@ -198,9 +209,9 @@ fn nothing_listed<T>(field: &Field<T>, empty: bool, c: &mut Check<'_>) -> Option
     Some(())
 }
 
-fn action(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> Option<ActionSettings> {
+fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) -> Option<ActionSettings> {
     c.effective.begin("[[rule.action]]", at.key.to_string());
-    let desk = destination(action, at, desks, c);
+    let destination = destination(action, at, destinations, c);
     let report_type =
         c.value("report_type", &action.report_type, ReportType::Incidents, |kind| kind.as_str());
     if let (Some(ReportType::Application), Some(at)) = (report_type, action.report_type.at()) {
@@ -223,12 +234,17 @@ fn action(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> Option
         Some((fields, _)) => self::fields(fields, c),
         None => (!action.fields.is_present()).then(BTreeMap::new),
     };
-    Some(ActionSettings { desk: desk?, table: table?, fields: fields? })
+    Some(ActionSettings { destination: destination?, table: table?, fields: fields? })
 }
 
-fn destination(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> Option<DeskName> {
-    let name = match (action.servicenow.get(), desks) {
-        (Some((name, place)), _) if desks.contains(&name.as_str()) => {
+fn destination(
+    action: &Action,
+    at: &At,
+    destinations: &[&str],
+    c: &mut Check<'_>,
+) -> Option<DestinationName> {
+    let name = match (action.servicenow.get(), destinations) {
+        (Some((name, place)), _) if destinations.contains(&name.as_str()) => {
             c.effective.note("servicenow", name.clone(), place.into());
             name.as_str()
         }
@@ -238,8 +254,8 @@ fn destination(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> O
             if c.complete {
                 c.problems.error(place, "there is no such destination", |p| {
                     p.found(format!("\"{name}\""))
-                        .expected(format!("one of {}", list(desks.iter().copied())))
-                        .near(name, desks.iter().copied())
+                        .expected(format!("one of {}", list(destinations.iter().copied())))
+                        .near(name, destinations.iter().copied())
                 });
             }
             return None;
@@ -250,13 +266,13 @@ fn destination(action: &Action, at: &At, desks: &[&str], c: &mut Check<'_>) -> O
         }
         (None, [_, _, ..]) if !action.servicenow.is_present() => {
             c.problems.error(&at.child("servicenow"), "missing: there is more than one destination", |p| {
-                p.expected(format!("one of {}", list(desks.iter().copied())))
+                p.expected(format!("one of {}", list(destinations.iter().copied())))
             });
             return None;
         }
         (None, _) => return None,
     };
-    DeskName::new(name).ok()
+    DestinationName::new(name).ok()
 }
 
 fn fields(fields: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String, String>> {

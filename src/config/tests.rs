@@ -77,9 +77,11 @@ fn what_is_left_out_has_the_documented_default() {
     assert!(config.relay.enabled);
     assert_eq!(config.relay.interval, Duration::from_hours(1));
     assert_eq!(config.intake.backfill, Backfill::Within(Duration::from_hours(7 * 24)));
-    let limits = config.relay.desks.values().next().unwrap();
+    let limits = config.relay.destinations.values().next().unwrap();
     assert_eq!((limits.requests_per_hour, limits.max_in_flight), (1000, 2));
-    let Auth::Basic { username, password } = &config.desks[0].auth else { panic!("{:?}", config.desks) };
+    let Auth::Basic { username, password } = &config.destinations[0].auth else {
+        panic!("{:?}", config.destinations)
+    };
     assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
     let SourceSettings::SuricataEve { pattern, eve } = &config.sources[0];
     assert_eq!(pattern, "/var/log/suricata/eve*.json");
@@ -87,7 +89,7 @@ fn what_is_left_out_has_the_documented_default() {
     let rule = &config.rules[0];
     assert_eq!((rule.min_severity, &rule.protocols, &rule.engines), (Severity::Warning, &None, &None));
     assert!(rule.enabled && rule.report_alerts && !rule.report_system_notifications);
-    assert_eq!((rule.actions[0].desk.as_str(), rule.actions[0].table.as_str()), ("prod", "incident"));
+    assert_eq!((rule.actions[0].destination.as_str(), rule.actions[0].table.as_str()), ("prod", "incident"));
 }
 
 #[test]
@@ -146,9 +148,9 @@ short_description = "{{ title }}"
     assert_eq!(config.intake.backfill, Backfill::All);
     assert_eq!(config.store.dir, Path::new("/s"));
     assert_eq!(config.store.when_full, WhenFull::Refuse);
-    let desk = &config.desks[0];
-    assert_eq!(desk.tls.pin, Some([0xab; 32]));
-    let (user, password) = desk.proxy.as_ref().unwrap().login.as_ref().unwrap();
+    let destination = &config.destinations[0];
+    assert_eq!(destination.tls.pin, Some([0xab; 32]));
+    let (user, password) = destination.proxy.as_ref().unwrap().login.as_ref().unwrap();
     assert_eq!((user.as_str(), password.expose()), ("p", "canary-7731"));
     let SourceSettings::SuricataEve { eve, .. } = &config.sources[0];
     assert_eq!(eve.severity_map, BTreeMap::from([(1, Severity::Major), (9, Severity::Minor)]));
@@ -280,7 +282,7 @@ fn loaded_keys() -> Vec<&'static str> {
         file::Agent::KEYS,
         file::Sync::KEYS,
         file::Buffer::KEYS,
-        file::Desk::KEYS,
+        file::Destination::KEYS,
         file::Source::KEYS,
         file::Rule::KEYS,
         file::Action::KEYS,
@@ -338,7 +340,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
         ("Buffer", file::Buffer::KEYS),
-        ("Desk", file::Desk::KEYS),
+        ("Destination", file::Destination::KEYS),
         ("Proxy", file::Proxy::KEYS),
         ("Tls", file::Tls::KEYS),
         ("Source", file::Source::KEYS),
@@ -407,7 +409,7 @@ fn a_file_of_certificates_holds_one() {
     let found = messages(load());
     assert!(found.len() == 1 && found[0].ends_with("holds no certificate"), "{found:?}");
     std::fs::write(&ca, "# ours\n-----BEGIN CERTIFICATE-----\n").unwrap();
-    assert_eq!(load().unwrap().config.desks[0].tls.ca_file.as_deref(), Some(ca.as_path()));
+    assert_eq!(load().unwrap().config.destinations[0].tls.ca_file.as_deref(), Some(ca.as_path()));
     std::fs::write(&ca, vec![b'x'; (1 << 20) + 1]).unwrap();
     assert!(messages(load())[0].ends_with("is larger than 1 MiB"));
 }

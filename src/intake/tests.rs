@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::model::{DeskName, FileCursor, Identity, TableName};
+use crate::model::{DestinationName, FileCursor, Identity, TableName};
 use crate::rules::{ActionSettings, RuleSettings};
 use crate::store::{ListFilter, Reader, Settings as Buffer, WhenFull};
 
@@ -24,7 +24,7 @@ fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> t
 /// Everything that is at least minor goes to one table.
 fn rules() -> Arc<Rules> {
     let action = ActionSettings {
-        desk: DeskName::new("prod").unwrap(),
+        destination: DestinationName::new("prod").unwrap(),
         table: TableName::new("incident").unwrap(),
         fields: std::collections::BTreeMap::new(),
     };
@@ -176,7 +176,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
     assert!((backlog - 39..=backlog).contains(&(offset as i64 * 40)), "{offset} {backlog}");
     // Room comes: what waits here follows, in order, once.
     let claim = crate::store::op::claim::Claim {
-        desk: DeskName::new("prod").unwrap(),
+        destination: DestinationName::new("prod").unwrap(),
         except: Vec::new(),
         limit: usize::MAX,
         only_tried: false,
@@ -190,7 +190,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
         started_at: NOW,
         duration_ms: 1,
         status: None,
-        outcome: crate::store::op::settle::Outcome::There {
+        outcome: crate::store::op::settle::Outcome::Delivered {
             created: true,
             sys_id: crate::model::SysId::new(&"0".repeat(32)).unwrap(),
             number: String::new(),

@@ -1,7 +1,7 @@
 //! No more than a few lines a minute from one place in the code about one thing; the rest becomes one line with its
 //! number. A flood of garbage must neither fill the journal nor wear the flash, and no error may vanish: it is counted.
 //!
-//! Windows are by callsite and by what the line is about (its `source`, `desk` or `place`). Their number is bounded;
+//! Windows are by callsite and by what the line is about (its `source`, `destination` or `place`). Their number is bounded;
 //! beyond it lines of one callsite share a window. Time is monotonic.
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ const ABOUT_MAX: usize = 64;
 /// Longest text that stands for the others, in bytes.
 const SAMPLE_MAX: usize = 200;
 /// Fields that say what a line is about.
-const ABOUT: [&str; 3] = ["source", "desk", "place"];
+const ABOUT: [&str; 3] = ["source", "destination", "place"];
 
 /// One place in the code, one thing.
 type Key = (Option<tracing::callsite::Identifier>, String);

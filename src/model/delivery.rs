@@ -101,7 +101,7 @@ impl Class {
 /// Whether a hold concerns the whole destination or one table of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum HoldReason {
+pub enum HoldScope {
     /// Credentials, proxy page, hibernation: nothing there can work.
     Destination,
     /// This table is absent or forbidden; others may work.

@@ -6,6 +6,8 @@ pub mod cursor;
 
 pub mod delivery;
 
+pub mod device;
+
 pub mod names;
 
 pub mod protocol;
@@ -20,8 +22,9 @@ pub mod time;
 
 pub use alert::{Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Severity};
 pub use cursor::FileCursor;
-pub use delivery::{Class, DeliveryId, DeliveryState, HoldReason, Payload};
-pub use names::{DeskName, RuleName, SourceName, TableName};
+pub use delivery::{Class, DeliveryId, DeliveryState, HoldScope, Payload};
+pub use device::Device;
+pub use names::{DestinationName, RuleName, SourceName, TableName};
 pub use protocol::Protocol;
 pub use secret::{Secret, SecretString};
 pub use ticket::{CorrelationId, Generation, SysId, TicketId, TicketState};

@@ -92,7 +92,7 @@ name!(
 );
 name!(
     /// A `[servicenow.NAME]` destination.
-    DeskName, "destination name", "1 to 64 of A-Z a-z 0-9 _ - .", is_plain
+    DestinationName, "destination name", "1 to 64 of A-Z a-z 0-9 _ - .", is_plain
 );
 name!(
     /// A `[[rule]]`.

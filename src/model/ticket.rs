@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeskName, Fingerprint, TableName};
+use super::{DestinationName, Fingerprint, TableName};
 
 /// Row id of a ticket in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -116,13 +116,13 @@ impl TicketKeys {
     /// the `correlation_id`, the next 16 the `sys_id`.
     pub fn derive(
         fingerprint: &Fingerprint,
-        desk: &DeskName,
+        destination: &DestinationName,
         table: &TableName,
         generation: Generation,
     ) -> Self {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         hash.update(fingerprint.as_bytes());
-        for name in [desk.as_str(), table.as_str()] {
+        for name in [destination.as_str(), table.as_str()] {
             hash.update(&(name.len() as u32).to_be_bytes());
             hash.update(name.as_bytes());
         }
@@ -171,11 +171,11 @@ impl TicketState {
 mod tests {
     use super::*;
 
-    fn keys(desk: &str, table: &str, generation: u32) -> TicketKeys {
+    fn keys(destination: &str, table: &str, generation: u32) -> TicketKeys {
         let fp = Fingerprint::from_bytes([7; 32]);
         TicketKeys::derive(
             &fp,
-            &DeskName::new(desk).unwrap(),
+            &DestinationName::new(destination).unwrap(),
             &TableName::new(table).unwrap(),
             Generation(generation),
         )

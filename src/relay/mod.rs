@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{RELEASED_AT, SharedClock};
-use crate::desk::{Compose, Desk, Fields};
-use crate::model::{DeliveryId, DeskName, Timestamp};
-use crate::pulse::{Pulse, Pulses};
+use crate::destination::{Compose, Destination, Fields};
+use crate::heartbeat::{Heartbeat, Heartbeats};
+use crate::model::{DeliveryId, DestinationName, Timestamp};
 use crate::store::op::notice::SyncRun;
 use crate::store::{Store, StoreError};
 
@@ -38,7 +38,7 @@ pub struct Settings {
     /// How long after a doubtful answer the other side is asked whether the record is there: its index may lag.
     pub doubt_wait: Duration,
     /// Limits by destination.
-    pub desks: BTreeMap<DeskName, Limits>,
+    pub destinations: BTreeMap<DestinationName, Limits>,
 }
 
 /// Time from the very first start to the first sync: the sources have read something by then, and whoever set it up need
@@ -117,7 +117,7 @@ pub struct Planned {
     /// The delivery.
     pub id: DeliveryId,
     /// Destination.
-    pub desk: DeskName,
+    pub destination: DestinationName,
     /// Table there.
     pub table: String,
     /// Its key there.
@@ -172,24 +172,24 @@ impl Cause {
 /// The relay's state; `D` is the kind of ticket system.
 pub struct Relay<D> {
     store: Store,
-    desks: Vec<Arc<D>>,
+    destinations: Vec<Arc<D>>,
     composer: Arc<dyn Compose>,
     clock: SharedClock,
     settings: Settings,
     progress: watch::Sender<Progress>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
     /// How often it waits for room before it gives up.
     room_waits: u32,
 }
 
-/// What a look-up and a create may take together, with a new token for each: five times the desk's longest deadline.
+/// What a look-up and a create may take together, with a new token for each: five times the destination's longest deadline.
 const ALLOWANCE: Duration = Duration::from_mins(6);
 
-impl<D: Desk> Relay<D> {
+impl<D: Destination> Relay<D> {
     /// A relay over these destinations.
     pub fn new(
         store: Store,
-        desks: Vec<Arc<D>>,
+        destinations: Vec<Arc<D>>,
         composer: Arc<dyn Compose>,
         clock: SharedClock,
         settings: Settings,
@@ -197,21 +197,21 @@ impl<D: Desk> Relay<D> {
         let (progress, _) = watch::channel(Progress::default());
         Self {
             store,
-            desks,
+            destinations,
             composer,
             clock,
             settings,
             progress,
-            pulse: Pulse::default(),
+            heartbeat: Heartbeat::default(),
             room_waits: ROOM_WAITS,
         }
     }
 
     /// The same, telling how it goes through this channel, and that it lives among these.
     #[must_use]
-    pub fn watched(mut self, progress: watch::Sender<Progress>, pulses: &Pulses) -> Self {
+    pub fn watched(mut self, progress: watch::Sender<Progress>, heartbeats: &Heartbeats) -> Self {
         self.progress = progress;
-        self.pulse = pulses.of("relay", ALLOWANCE);
+        self.heartbeat = heartbeats.of("relay", ALLOWANCE);
         self
     }
 
@@ -230,13 +230,13 @@ impl<D: Desk> Relay<D> {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         self.room_waits = u32::MAX;
-        self.pulse.works();
+        self.heartbeat.busy();
         let mut again_at = self.patiently(&stop, || self.recover()).await?;
         let mut next_sync = Instant::now() + self.patiently(&stop, || self.first_wait()).await?;
         let mut owed = false;
         loop {
             self.announce(next_sync);
-            self.pulse.rests();
+            self.heartbeat.idle();
             let cause = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -248,7 +248,7 @@ impl<D: Desk> Relay<D> {
                         continue;
                     }
                     Some(Ask::Sync(answer)) => {
-                        self.pulse.works();
+                        self.heartbeat.busy();
                         let report = self.try_sync(Cause::Asked, &stop).await?;
                         again_at = report.next_at;
                         let _ = answer.send(report);
@@ -259,7 +259,7 @@ impl<D: Desk> Relay<D> {
                 () = tokio::time::sleep_until(next_sync) => Cause::Interval,
                 () = self.sleep_to(again_at) => Cause::Again,
             };
-            self.pulse.works();
+            self.heartbeat.busy();
             if cause == Cause::Interval {
                 next_sync = Instant::now() + self.settings.interval;
             }
@@ -303,12 +303,12 @@ impl<D: Desk> Relay<D> {
                 tracing::error!("pushing waits for room in the store: {e}");
             }
             self.store.make_room().await?;
-            self.pulse.rests();
+            self.heartbeat.idle();
             tokio::select! {
                 () = tokio::time::sleep(ROOM_WAIT) => {}
                 () = stop.cancelled() => {}
             }
-            self.pulse.works();
+            self.heartbeat.busy();
         }
     }
 
@@ -338,8 +338,8 @@ impl<D: Desk> Relay<D> {
     /// [`StoreError`].
     pub async fn plan(&self, limit: usize) -> Result<Vec<Planned>, StoreError> {
         let mut plans = Vec::new();
-        for desk in &self.desks {
-            plans.extend(self.plan_desk(desk, limit.saturating_sub(plans.len())).await?);
+        for destination in &self.destinations {
+            plans.extend(self.plan_destination(destination, limit.saturating_sub(plans.len())).await?);
         }
         Ok(plans)
     }
@@ -421,7 +421,7 @@ impl<D: Desk> Relay<D> {
         }
         self.progress.send_modify(|p| p.syncing = true);
         // All to their end, whatever one of them meets: what is claimed has to be settled.
-        let pushes = self.desks.iter().map(|desk| self.push(desk, cause, stop));
+        let pushes = self.destinations.iter().map(|destination| self.push(destination, cause, stop));
         let reports = futures_util::future::join_all(pushes).await;
         self.progress.send_modify(|p| p.syncing = false);
         for one in reports {

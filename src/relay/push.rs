@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{Allowance, Budget};
 use super::{Cause, Limits, Planned, Relay, Report, retry};
-use crate::desk::{Desk, FIND_MAX, Found, Opened, Order, SendError, TicketFacts};
+use crate::destination::{Destination, FIND_MAX, Found, Opened, Order, SendError, TicketFacts};
 use crate::model::ticket::TicketKeys;
-use crate::model::{Class, CorrelationId, DeskName, HoldReason, Severity, TableName, Timestamp};
+use crate::model::{Class, CorrelationId, DestinationName, HoldScope, Severity, TableName, Timestamp};
 use crate::store::StoreError;
 use crate::store::op::claim::{Claim, Claimed};
-use crate::store::op::desk_state::{DeskChange, DeskState, Hold};
+use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
 use crate::store::op::notice::Notice;
 use crate::store::op::settle::{Outcome, Settled};
 
@@ -39,7 +39,7 @@ const GROUP: usize = 8 * FIND_MAX;
 #[derive(Default)]
 struct Group {
     settled: Vec<Settled>,
-    changes: Vec<DeskChange>,
+    changes: Vec<DestinationChange>,
     /// The destination (`None`), or tables of it, have to wait.
     holds: Vec<(Option<TableName>, SendError)>,
     /// Told after the settlement: a notice that cannot be kept must not cost an outcome.
@@ -54,22 +54,22 @@ impl Group {
 }
 
 /// What a group may do to a destination.
-struct Leave<'a, D> {
-    desk: &'a D,
+struct SendPermit<'a, D> {
+    destination: &'a D,
     in_flight: usize,
     /// Failed creates in a row after which it is left alone.
     patience: u32,
     stop: &'a CancellationToken,
-    /// The desk's own count when the group began.
+    /// The destination's own count when the group began.
     before: u64,
     most: u32,
     begun: AtomicU32,
 }
 
-impl<D: Desk> Leave<'_, D> {
-    /// Requests so far. What was begun may not be counted by the desk yet; what the desk counts has tokens in it.
+impl<D: Destination> SendPermit<'_, D> {
+    /// Requests so far. What was begun may not be counted by the destination yet; what the destination counts has tokens in it.
     fn made(&self) -> u32 {
-        let counted = self.desk.requests().saturating_sub(self.before);
+        let counted = self.destination.requests().saturating_sub(self.before);
         u32::try_from(counted).unwrap_or(u32::MAX).max(self.begun.load(Ordering::Relaxed))
     }
 
@@ -84,22 +84,22 @@ impl<D: Desk> Leave<'_, D> {
     }
 }
 
-impl<D: Desk> Relay<D> {
+impl<D: Destination> Relay<D> {
     /// Pushes what is due to one destination.
     pub(super) async fn push(
         &self,
-        desk: &Arc<D>,
+        destination: &Arc<D>,
         cause: Cause,
         stop: &CancellationToken,
     ) -> Result<Report, StoreError> {
-        let name = desk.name();
+        let name = destination.name();
         if cause == Cause::Asked {
-            self.store.change_desk(name, vec![DeskChange::Release]).await?;
+            self.store.change_destination(name, vec![DestinationChange::Release]).await?;
         }
         let mut report = Report::default();
         self.store.straighten(name, self.clock.now()).await?;
-        let mut state = self.store.desk_state(name).await?;
-        let limits = self.limits(desk);
+        let mut state = self.store.destination_state(name).await?;
+        let limits = self.limits(destination);
         let mut budget = Budget {
             limit: limits.requests_per_hour,
             started_at: state.window_started_at,
@@ -112,14 +112,14 @@ impl<D: Desk> Relay<D> {
         while !stop.is_cancelled() {
             looked_at = self.clock.now();
             budget.roll(looked_at);
-            budget.heed(desk.rate_limit().limit);
+            budget.heed(destination.rate_limit().limit);
             let Some((claim, most)) =
-                next_claim(desk.name(), &state, &budget, only_tried, looked_at, &mut report)
+                next_claim(destination.name(), &state, &budget, only_tried, looked_at, &mut report)
             else {
                 report.cut = false;
                 break;
             };
-            self.pulse.works();
+            self.heartbeat.busy();
             let probing = is_probing(&state);
             let claimed = self.store.claim(claim).await?;
             if claimed.is_empty() {
@@ -127,41 +127,42 @@ impl<D: Desk> Relay<D> {
                 unfinished = report.next_at.is_some();
                 break;
             }
-            let leave = Leave {
-                desk: desk.as_ref(),
+            let permit = SendPermit {
+                destination: destination.as_ref(),
                 in_flight: limits.max_in_flight.max(1),
                 patience: if probing { 1 } else { PATIENCE },
                 stop,
-                before: desk.requests(),
+                before: destination.requests(),
                 most,
                 begun: AtomicU32::new(0),
             };
-            let mut group = self.send(&leave, claimed).await;
-            budget.spend(leave.made());
-            group
-                .changes
-                .push(DeskChange::Budget { window_started_at: budget.started_at, window_used: budget.used });
-            self.account(desk, &state, &mut group, &mut report);
+            let mut group = self.send(&permit, claimed).await;
+            budget.spend(permit.made());
+            group.changes.push(DestinationChange::Budget {
+                window_started_at: budget.started_at,
+                window_used: budget.used,
+            });
+            self.account(destination, &state, &mut group, &mut report);
             let (settled, changes) = (group.settled, group.changes);
             self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
             self.tell(group.notices).await?;
-            state = self.store.desk_state(name).await?;
+            state = self.store.destination_state(name).await?;
         }
         if unfinished != state.unfinished && !only_tried {
-            self.store.change_desk(name, vec![DeskChange::Unfinished(unfinished)]).await?;
+            self.store.change_destination(name, vec![DestinationChange::Unfinished(unfinished)]).await?;
         }
         // What was due at the last look and is still there is blocked by something that the report has a time for.
         report.wake(self.store.next_due(name, looked_at).await?);
         Ok(report)
     }
 
-    fn limits(&self, desk: &Arc<D>) -> Limits {
+    fn limits(&self, destination: &Arc<D>) -> Limits {
         let default = Limits { requests_per_hour: 1_000, max_in_flight: 2 };
-        self.settings.desks.get(desk.name()).copied().unwrap_or(default)
+        self.settings.destinations.get(destination.name()).copied().unwrap_or(default)
     }
 
     /// Sends claimed deliveries, table by table, as many at once as one look-up takes.
-    async fn send(&self, leave: &Leave<'_, D>, claimed: Vec<Claimed>) -> Group {
+    async fn send(&self, permit: &SendPermit<'_, D>, claimed: Vec<Claimed>) -> Group {
         let mut by_table: BTreeMap<TableName, Vec<Claimed>> = BTreeMap::new();
         for c in claimed {
             by_table.entry(c.table.clone()).or_default().push(c);
@@ -169,13 +170,13 @@ impl<D: Desk> Relay<D> {
         let mut group = Group::default();
         for (table, mut claimed) in by_table {
             while !claimed.is_empty() {
-                if group.halts(&table) || !leave.begin() {
+                if group.halts(&table) || !permit.begin() {
                     let now = self.clock.now();
                     group.settled.extend(claimed.iter().map(|c| back(c, now)));
                     break;
                 }
                 let rest = claimed.split_off(claimed.len().min(FIND_MAX));
-                self.send_table(leave, &table, claimed, &mut group).await;
+                self.send_table(permit, &table, claimed, &mut group).await;
                 claimed = rest;
             }
         }
@@ -184,30 +185,29 @@ impl<D: Desk> Relay<D> {
 
     async fn send_table(
         &self,
-        leave: &Leave<'_, D>,
+        permit: &SendPermit<'_, D>,
         table: &TableName,
         claimed: Vec<Claimed>,
         group: &mut Group,
     ) {
-        let desk = leave.desk;
+        let destination = permit.destination;
         let keys: Vec<TicketKeys> = claimed
             .iter()
-            .map(|c| TicketKeys::derive(&c.fingerprint, desk.name(), table, c.generation))
+            .map(|c| TicketKeys::derive(&c.fingerprint, destination.name(), table, c.generation))
             .collect();
         let ids: Vec<CorrelationId> = keys.iter().map(|k| k.correlation_id.clone()).collect();
         let (started_at, began) = (self.clock.now(), Instant::now());
-        let found = match desk.find(table, &ids).await {
+        let found = match destination.find(table, &ids).await {
             Ok(found) => found,
             Err(e) => {
                 group.settled.extend(claimed.iter().map(|c| not_looked_up(c, &e, started_at)));
                 // A look-up that is refused is no fault of these deliveries; the table waits.
-                let place =
-                    (e.hold == HoldReason::Table || e.class() == Class::Reject).then(|| table.clone());
+                let place = (e.hold == HoldScope::Table || e.class() == Class::Reject).then(|| table.clone());
                 group.holds.push((place, e));
                 return;
             }
         };
-        self.pulse.works();
+        self.heartbeat.busy();
         let mut absent = Vec::new();
         for (c, key) in claimed.into_iter().zip(keys) {
             match found.iter().find(|f| f.correlation_id == key.correlation_id) {
@@ -215,8 +215,8 @@ impl<D: Desk> Relay<D> {
                 None => absent.push((c, key)),
             }
         }
-        if self.create(leave, table, absent, group).await {
-            group.changes.push(DeskChange::Works { table: table.clone() });
+        if self.create(permit, table, absent, group).await {
+            group.changes.push(DestinationChange::Works { table: table.clone() });
         }
     }
 
@@ -224,7 +224,7 @@ impl<D: Desk> Relay<D> {
     /// whether the table works as far as that shows.
     async fn create(
         &self,
-        leave: &Leave<'_, D>,
+        permit: &SendPermit<'_, D>,
         table: &TableName,
         absent: Vec<(Claimed, TicketKeys)>,
         group: &mut Group,
@@ -234,26 +234,27 @@ impl<D: Desk> Relay<D> {
             let halted = &halted;
             async move {
                 let started_at = self.clock.now();
-                if halted.load(Ordering::Relaxed) || !leave.begin() {
+                if halted.load(Ordering::Relaxed) || !permit.begin() {
                     return (back(&c, started_at), None);
                 }
-                let (settled, answer) = self.create_one(leave.desk, table, &c, keys, started_at).await;
+                let (settled, answer) =
+                    self.create_one(permit.destination, table, &c, keys, started_at).await;
                 if matches!(&answer, Some(Err(e)) if matches!(e.class(), Class::Hold | Class::RetryAt)) {
                     halted.store(true, Ordering::Relaxed);
                 }
                 (settled, answer)
             }
         });
-        let mut results = futures_util::stream::iter(sends).buffer_unordered(leave.in_flight);
+        let mut results = futures_util::stream::iter(sends).buffer_unordered(permit.in_flight);
         let (mut failed, mut lost, mut works, mut held) = (0, 0, None, false);
         while let Some((settled, answer)) = results.next().await {
-            self.pulse.works();
+            self.heartbeat.busy();
             group.settled.push(settled);
             match answer {
                 Some(Ok(opened)) => {
                     (failed, lost, works) = (0, 0, Some(true));
                     self.progress.send_modify(|p| p.delivered += 1);
-                    note_dropped(leave.desk.name(), table, &opened, &mut group.notices);
+                    note_dropped(permit.destination.name(), table, &opened, &mut group.notices);
                 }
                 Some(Err(e)) => {
                     match (e.class(), e.doubtful && e.status.is_none()) {
@@ -265,12 +266,12 @@ impl<D: Desk> Relay<D> {
                     }
                     works = works.or(Some(false));
                     let waits = matches!(e.class(), Class::Hold | Class::RetryAt)
-                        || failed >= leave.patience
+                        || failed >= permit.patience
                         || lost >= LOST_PATIENCE;
                     if waits && !held {
                         held = true;
                         halted.store(true, Ordering::Relaxed);
-                        let place = (e.hold == HoldReason::Table).then(|| table.clone());
+                        let place = (e.hold == HoldScope::Table).then(|| table.clone());
                         group.holds.push((place, e));
                     }
                 }
@@ -283,7 +284,7 @@ impl<D: Desk> Relay<D> {
 
     async fn create_one(
         &self,
-        desk: &D,
+        destination: &D,
         table: &TableName,
         c: &Claimed,
         keys: TicketKeys,
@@ -299,7 +300,7 @@ impl<D: Desk> Relay<D> {
             alert,
             occurrences: c.occurrences,
             last_seen_at: c.last_seen_at,
-            desk: desk.name(),
+            destination: destination.name(),
             table,
             generation: c.generation,
             rule: c.rule.as_str(),
@@ -309,11 +310,11 @@ impl<D: Desk> Relay<D> {
             Err(message) => return (settled(Outcome::Dead { message }, None, 0), None),
         };
         let began = Instant::now();
-        let answer = desk.open(&Order { table: table.clone(), keys, fields }).await;
+        let answer = destination.open(&Order { table: table.clone(), keys, fields }).await;
         let took = began.elapsed().as_millis() as u64;
         let (outcome, status) = match &answer {
             Ok(opened) => (
-                Outcome::There {
+                Outcome::Delivered {
                     created: true,
                     sys_id: opened.sys_id.clone(),
                     number: opened.number.clone(),
@@ -334,10 +335,10 @@ impl<D: Desk> Relay<D> {
         let jitter = fastrand::f64();
         match e.class() {
             Class::Reject => Outcome::Dead { message: with_remedy(e) },
-            Class::Hold => Outcome::Back { doubtful, message },
+            Class::Hold => Outcome::Requeue { doubtful, message },
             Class::RetryAt => {
                 let due_at = now.after(retry::told(e.wait, attempts, jitter));
-                Outcome::Again { due_at, word: Class::RetryAt.as_str(), doubtful, message }
+                Outcome::Retry { due_at, word: Class::RetryAt.as_str(), doubtful, message }
             }
             Class::Retry => {
                 // The first doubt is settled soon: most lost answers are only lost answers.
@@ -346,7 +347,7 @@ impl<D: Desk> Relay<D> {
                 } else {
                     retry::backoff(attempts, jitter).max(self.settings.doubt_wait)
                 };
-                Outcome::Again { due_at: now.after(wait), word: Class::Retry.as_str(), doubtful, message }
+                Outcome::Retry { due_at: now.after(wait), word: Class::Retry.as_str(), doubtful, message }
             }
         }
     }
@@ -363,18 +364,24 @@ impl<D: Desk> Relay<D> {
     }
 
     /// Sums the group up and turns a failure of the destination into what has to be remembered.
-    fn account(&self, desk: &Arc<D>, state: &DeskState, group: &mut Group, report: &mut Report) {
+    fn account(
+        &self,
+        destination: &Arc<D>,
+        state: &DestinationState,
+        group: &mut Group,
+        report: &mut Report,
+    ) {
         let mut found = 0;
         for s in &group.settled {
             match &s.outcome {
-                Outcome::There { created: true, .. } => report.created += 1,
-                Outcome::There { created: false, .. } => found += 1,
-                Outcome::Again { .. } => report.again += 1,
+                Outcome::Delivered { created: true, .. } => report.created += 1,
+                Outcome::Delivered { created: false, .. } => found += 1,
+                Outcome::Retry { .. } => report.again += 1,
                 Outcome::Dead { message } => {
                     report.dead += 1;
-                    tracing::error!(delivery = %s.id, desk = %desk.name(), "dead letter: {message}");
+                    tracing::error!(delivery = %s.id, destination = %destination.name(), "dead letter: {message}");
                 }
-                Outcome::ClosedThere { .. } | Outcome::Back { .. } => {}
+                Outcome::ClosedThere { .. } | Outcome::Requeue { .. } => {}
             }
         }
         report.found += found;
@@ -382,14 +389,18 @@ impl<D: Desk> Relay<D> {
             self.progress.send_modify(|p| p.delivered += found);
         }
         for (table, e) in &group.holds {
-            group.changes.extend(hold(desk.name(), state, table.as_ref(), e, self.clock.now()));
+            group.changes.extend(hold(destination.name(), state, table.as_ref(), e, self.clock.now()));
         }
     }
 
     /// What a sync would send to one destination now, without sending or claiming.
-    pub(super) async fn plan_desk(&self, desk: &Arc<D>, limit: usize) -> Result<Vec<Planned>, StoreError> {
+    pub(super) async fn plan_destination(
+        &self,
+        destination: &Arc<D>,
+        limit: usize,
+    ) -> Result<Vec<Planned>, StoreError> {
         let claim = Claim {
-            desk: desk.name().clone(),
+            destination: destination.name().clone(),
             except: Vec::new(),
             limit,
             only_tried: false,
@@ -398,18 +409,18 @@ impl<D: Desk> Relay<D> {
             now: self.clock.now(),
         };
         let claimed = self.store.claim(claim).await?;
-        Ok(claimed.iter().map(|c| self.planned(desk, c)).collect())
+        Ok(claimed.iter().map(|c| self.planned(destination, c)).collect())
     }
 
-    fn planned(&self, desk: &Arc<D>, c: &Claimed) -> Planned {
-        let keys = TicketKeys::derive(&c.fingerprint, desk.name(), &c.table, c.generation);
+    fn planned(&self, destination: &Arc<D>, c: &Claimed) -> Planned {
+        let keys = TicketKeys::derive(&c.fingerprint, destination.name(), &c.table, c.generation);
         let fields = match &c.alert {
             None => Err("the stored alert is damaged".to_owned()),
             Some(alert) => self.composer.compose(&TicketFacts {
                 alert,
                 occurrences: c.occurrences,
                 last_seen_at: c.last_seen_at,
-                desk: desk.name(),
+                destination: destination.name(),
                 table: &c.table,
                 generation: c.generation,
                 rule: c.rule.as_str(),
@@ -417,7 +428,7 @@ impl<D: Desk> Relay<D> {
         };
         Planned {
             id: c.id,
-            desk: desk.name().clone(),
+            destination: destination.name().clone(),
             table: c.table.to_string(),
             correlation_id: keys.correlation_id.to_string(),
             fields,
@@ -427,8 +438,8 @@ impl<D: Desk> Relay<D> {
 
 /// What to claim next, and how many requests may be made for it; `None` when the destination has to wait, which the report then says.
 fn next_claim(
-    desk: &DeskName,
-    state: &DeskState,
+    destination: &DestinationName,
+    state: &DestinationState,
     budget: &Budget,
     only_tried: bool,
     now: Timestamp,
@@ -438,7 +449,7 @@ fn next_claim(
     for hold in &waiting {
         report.wake(Some(hold.until_at));
         let place = hold.table.as_ref().map_or(String::new(), |t| format!(", table {t}"));
-        let text = format!("{}{place}: {}", desk, hold.reason);
+        let text = format!("{}{place}: {}", destination, hold.reason);
         if !report.waiting.contains(&text) {
             report.waiting.push(text);
         }
@@ -452,7 +463,7 @@ fn next_claim(
             report.wake(Some(at));
             report
                 .waiting
-                .push(format!("{}: the hourly budget of {} requests is used up", desk, budget.limit));
+                .push(format!("{}: the hourly budget of {} requests is used up", destination, budget.limit));
             return None;
         }
     };
@@ -463,7 +474,7 @@ fn next_claim(
     let affordable = requests as usize * FIND_MAX / (FIND_MAX + 1);
     let limit = if is_probing(state) { 1 } else { GROUP.min(affordable.max(1)) };
     let claim = Claim {
-        desk: desk.clone(),
+        destination: destination.clone(),
         except: waiting.iter().filter_map(|h| h.table.clone()).collect(),
         limit,
         only_tried,
@@ -475,18 +486,18 @@ fn next_claim(
 }
 
 /// Whether the destination failed as a whole when it was last asked.
-fn is_probing(state: &DeskState) -> bool {
+fn is_probing(state: &DestinationState) -> bool {
     state.failures > 0 || state.holds.iter().any(|h| h.table.is_none())
 }
 
 /// What has to be remembered of a destination, or of a table of it, that has to wait.
 fn hold(
-    desk: &DeskName,
-    state: &DeskState,
+    destination: &DestinationName,
+    state: &DestinationState,
     table: Option<&TableName>,
     e: &SendError,
     now: Timestamp,
-) -> Vec<DeskChange> {
+) -> Vec<DestinationChange> {
     let before = state.holds.iter().find(|h| h.table.as_ref() == table);
     let tries = before.map_or(1, |h| h.tries.saturating_add(1));
     let jitter = fastrand::f64();
@@ -505,25 +516,32 @@ fn hold(
         remedy: e.remedy.clone(),
     };
     if before.is_none_or(|h| h.reason != hold.reason) {
-        tracing::error!(desk = %desk, until = %hold.until_at, remedy = %hold.remedy, "{desk} waits: {}", hold.reason);
+        tracing::error!(destination = %destination, until = %hold.until_at, remedy = %hold.remedy, "{destination} waits: {}", hold.reason);
     }
     let mut changes = Vec::new();
     if e.class() == Class::Retry {
-        changes
-            .push(DeskChange::Fails { failures: state.failures.saturating_add(1), error: e.message.clone() });
+        changes.push(DestinationChange::Fails {
+            failures: state.failures.saturating_add(1),
+            error: e.message.clone(),
+        });
     }
-    changes.push(DeskChange::Holds(hold));
+    changes.push(DestinationChange::Holds(hold));
     changes
 }
 
 /// A field that the other side dropped in silence is told once per table and field.
-fn note_dropped(desk: &DeskName, table: &TableName, opened: &Opened, notices: &mut BTreeMap<String, Notice>) {
+fn note_dropped(
+    destination: &DestinationName,
+    table: &TableName,
+    opened: &Opened,
+    notices: &mut BTreeMap<String, Notice>,
+) {
     for d in &opened.dropped {
         let got = if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
-        let subject = format!("dropped-field:{desk}:{table}:{}", d.field);
+        let subject = format!("dropped-field:{destination}:{table}:{}", d.field);
         notices.entry(subject.clone()).or_insert_with(|| Notice {
             subject,
-            text: format!("{desk} took {} but not its field `{}`: it {got}", opened.number, d.field),
+            text: format!("{destination} took {} but not its field `{}`: it {got}", opened.number, d.field),
             remedy: format!(
                 "check the value that [rule.action.fields] gives `{}`: is it a field of {table}, a valid choice value, \
                  an existing reference, and may the integration user write it?",
@@ -535,20 +553,20 @@ fn note_dropped(desk: &DeskName, table: &TableName, opened: &Opened, notices: &m
 
 /// The look-up itself failed: nothing was created, so nothing is doubtful that was not before.
 fn not_looked_up(c: &Claimed, e: &SendError, started_at: Timestamp) -> Settled {
-    let outcome = Outcome::Back { doubtful: c.doubtful, message: format!("look-up: {e}") };
+    let outcome = Outcome::Requeue { doubtful: c.doubtful, message: format!("look-up: {e}") };
     Settled { id: c.id, started_at, duration_ms: 0, status: e.status, outcome }
 }
 
 /// Was not sent: as it was.
 fn back(c: &Claimed, now: Timestamp) -> Settled {
-    let outcome = Outcome::Back { doubtful: c.doubtful, message: String::new() };
+    let outcome = Outcome::Requeue { doubtful: c.doubtful, message: String::new() };
     Settled { id: c.id, started_at: now, duration_ms: 0, status: None, outcome }
 }
 
 fn is_there(c: &Claimed, f: &Found, started_at: Timestamp, began: Instant) -> Settled {
     let (sys_id, number, state) = (f.sys_id.clone(), f.number.clone(), f.state.clone());
     let outcome = if f.active {
-        Outcome::There { created: false, sys_id, number, state }
+        Outcome::Delivered { created: false, sys_id, number, state }
     } else {
         Outcome::ClosedThere { sys_id, number, state }
     };

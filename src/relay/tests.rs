@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::task::JoinHandle;
 
-use self::fake::{FakeDesk, Fault, SharedDesk, TitleOnly, severity};
+use self::fake::{FakeDestination, Fault, SharedDestination, TitleOnly, severity};
 use super::*;
 use crate::clock::Clock;
 use crate::model::{Alert, DeliveryState, Fingerprint, Identity, RuleName, Severity, SourceName, TableName};
@@ -44,7 +44,7 @@ struct Site {
     dir: tempfile::TempDir,
     clock: Arc<TestClock>,
     store: Store,
-    desks: Vec<SharedDesk>,
+    destinations: Vec<SharedDestination>,
     settings: Settings,
     running: Option<Running>,
 }
@@ -61,7 +61,7 @@ fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> J
 }
 
 impl Site {
-    fn new(desks: &[&str], change: impl FnOnce(&mut Settings, &mut Vec<FakeDesk>)) -> Self {
+    fn new(destinations: &[&str], change: impl FnOnce(&mut Settings, &mut Vec<FakeDestination>)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock =
             Arc::new(TestClock { began: Instant::now(), shift: AtomicI64::new(0), tick: AtomicI64::new(0) });
@@ -74,11 +74,12 @@ impl Site {
         let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
         spawn(writer.run());
         let mut settings =
-            Settings { enabled: true, interval: HOUR, doubt_wait: DOUBT_WAIT, desks: BTreeMap::new() };
-        let mut made: Vec<FakeDesk> = desks.iter().map(|name| FakeDesk::new(name, clock.clone())).collect();
+            Settings { enabled: true, interval: HOUR, doubt_wait: DOUBT_WAIT, destinations: BTreeMap::new() };
+        let mut made: Vec<FakeDestination> =
+            destinations.iter().map(|name| FakeDestination::new(name, clock.clone())).collect();
         change(&mut settings, &mut made);
-        let desks = made.into_iter().map(Arc::new).collect();
-        Self { dir, clock, store, desks, settings, running: None }
+        let destinations = made.into_iter().map(Arc::new).collect();
+        Self { dir, clock, store, destinations, settings, running: None }
     }
 
     fn one() -> Self {
@@ -87,14 +88,14 @@ impl Site {
 
     fn limited(limits: Limits) -> Self {
         Self::new(&["prod"], |s, _| {
-            s.desks.insert(DeskName::new("prod").unwrap(), limits);
+            s.destinations.insert(DestinationName::new("prod").unwrap(), limits);
             s.interval = HOUR * 24;
         })
     }
 
-    fn relay(&self) -> Relay<FakeDesk> {
+    fn relay(&self) -> Relay<FakeDestination> {
         let (clock, settings) = (self.clock.clone(), self.settings.clone());
-        Relay::new(self.store.clone(), self.desks.clone(), Arc::new(TitleOnly), clock, settings)
+        Relay::new(self.store.clone(), self.destinations.clone(), Arc::new(TitleOnly), clock, settings)
     }
 
     fn start(&mut self) {
@@ -123,8 +124,9 @@ impl Site {
     }
 
     async fn record(&self, titles: &[(&str, Severity, &str, &str)]) {
-        let entries =
-            titles.iter().map(|(title, severity, desk, table)| entry(title, *severity, desk, table));
+        let entries = titles
+            .iter()
+            .map(|(title, severity, destination, table)| entry(title, *severity, destination, table));
         let record = Record {
             source: SourceName::new("eve").unwrap(),
             now: self.clock.now(),
@@ -160,12 +162,12 @@ impl Site {
         Reader::open(self.dir.path()).unwrap().deliveries(state, &ListFilter::default()).unwrap()
     }
 
-    fn desk(&self) -> &FakeDesk {
-        &self.desks[0]
+    fn destination(&self) -> &FakeDestination {
+        &self.destinations[0]
     }
 }
 
-fn entry(title: &str, severity: Severity, desk: &str, table: &str) -> Entry {
+fn entry(title: &str, severity: Severity, destination: &str, table: &str) -> Entry {
     let alert = Alert { protocols: Vec::new(), ..Alert::sample(title, severity, NOW) };
     Entry {
         fingerprint: Fingerprint::derive("a", &SourceName::new("eve").unwrap(), &Identity::Own(title)),
@@ -173,7 +175,7 @@ fn entry(title: &str, severity: Severity, desk: &str, table: &str) -> Entry {
         occurrences: 1,
         last_seen_at: NOW,
         routes: vec![Routed {
-            desk: DeskName::new(desk).unwrap(),
+            destination: DestinationName::new(destination).unwrap(),
             table: TableName::new(table).unwrap(),
             rule: RuleName::new("r").unwrap(),
         }],
@@ -194,7 +196,7 @@ async fn the_most_severe_go_first_then_the_oldest_and_few_at_once() {
     site.record_many(100).await;
     site.start();
     pass(MINUTE).await;
-    let ledger = site.desk().ledger();
+    let ledger = site.destination().ledger();
     let mut wanted: Vec<u32> = (0..100).collect();
     wanted.sort_by_key(|n| std::cmp::Reverse(severity(*n)));
     let wanted: Vec<String> = wanted.iter().map(|n| format!("a{n}")).collect();
@@ -206,14 +208,14 @@ async fn the_most_severe_go_first_then_the_oldest_and_few_at_once() {
 
 /// However the answers of one ticket's creates go, there is one record in the end, looked up before it is created again.
 async fn one_ticket_after(opens: &[Fault], finds: &[Fault], lag: u64) {
-    let mut site = Site::new(&["prod"], |_, desks| desks[0].lag = Duration::from_secs(lag));
-    site.desk().ledger().opens.extend(opens);
-    site.desk().ledger().finds.extend(finds);
+    let mut site = Site::new(&["prod"], |_, destinations| destinations[0].lag = Duration::from_secs(lag));
+    site.destination().ledger().opens.extend(opens);
+    site.destination().ledger().finds.extend(finds);
     site.record_many(1).await;
     site.start();
     pass(HOUR * 3).await;
-    assert_eq!(site.desk().titles(), ["a0"], "{opens:?} {finds:?}");
-    let ledger = site.desk().ledger();
+    assert_eq!(site.destination().titles(), ["a0"], "{opens:?} {finds:?}");
+    let ledger = site.destination().ledger();
     assert_eq!(ledger.careless, 0, "{opens:?} {finds:?}");
     let kinds: Vec<bool> = ledger.calls.iter().map(|c| c.1 == "find").collect();
     assert!(kinds.windows(2).all(|w| w[0] || w[1]), "a look-up before each create: {:?}", ledger.calls);
@@ -234,19 +236,19 @@ async fn one_ticket_whatever_becomes_of_the_answers() {
 #[tokio::test(start_paused = true)]
 async fn never_faster_than_told_whoever_asks() {
     let mut site = Site::one();
-    site.desk().ledger().opens.push_back(Fault::Told(1_800));
+    site.destination().ledger().opens.push_back(Fault::Told(1_800));
     site.record_many(5).await;
     site.start();
     pass(MINUTE).await;
-    let (calls, told_at) = (site.desk().calls(), site.desk().ledger().calls.last().unwrap().0);
+    let (calls, told_at) = (site.destination().calls(), site.destination().ledger().calls.last().unwrap().0);
     let report = site.sync().await;
     assert_eq!(report.waiting.len(), 1);
     pass(MINUTE * 28).await;
-    assert_eq!(site.desk().calls(), calls);
+    assert_eq!(site.destination().calls(), calls);
     pass(MINUTE * 10).await;
-    let next = site.desk().ledger().calls[calls].0;
+    let next = site.destination().ledger().calls[calls].0;
     assert!(next >= told_at.after(Duration::from_secs(1_800)), "{next}");
-    assert_eq!(site.desk().titles().len(), 5);
+    assert_eq!(site.destination().titles().len(), 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,22 +258,22 @@ async fn a_destination_on_hold_waits_and_the_others_go_on() {
         site.record(&[(&format!("p{n}"), Severity::Major, "prod", "incident")]).await;
         site.record(&[(&format!("d{n}"), Severity::Major, "dr", "incident")]).await;
     }
-    site.desk().ledger().finds.extend([Fault::Hold, Fault::Hold]);
+    site.destination().ledger().finds.extend([Fault::Hold, Fault::Hold]);
     site.start();
     pass(MINUTE).await;
-    assert_eq!((site.desk().calls(), site.desks[1].titles().len()), (1, 50));
-    let holds = site.overview().desks[0].holds.clone();
+    assert_eq!((site.destination().calls(), site.destinations[1].titles().len()), (1, 50));
+    let holds = site.overview().destinations[0].holds.clone();
     assert_eq!((holds.len(), holds[0].reason.as_str()), (1, "Hold"));
     // Asking tries at once; the second refusal holds longer.
     assert_eq!(site.sync().await.delivered(), 0);
-    assert_eq!(site.desk().calls(), 2);
+    assert_eq!(site.destination().calls(), 2);
     pass(MINUTE * 7).await;
-    assert_eq!(site.desk().calls(), 2);
+    assert_eq!(site.destination().calls(), 2);
     pass(MINUTE * 6).await;
-    let calls: Vec<String> = site.desk().ledger().calls.iter().map(|c| c.1.clone()).collect();
+    let calls: Vec<String> = site.destination().ledger().calls.iter().map(|c| c.1.clone()).collect();
     assert_eq!(calls[2..6], ["find", "p0", "find", "p1"], "one delivery probes, then all go");
-    assert_eq!(site.desk().titles().len(), 50);
-    assert!(site.overview().desks[0].holds.is_empty());
+    assert_eq!(site.destination().titles().len(), 50);
+    assert!(site.overview().destinations[0].holds.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,8 +284,8 @@ async fn a_large_group_is_looked_up_forty_at_a_time() {
     }
     site.start();
     pass(MINUTE).await;
-    assert_eq!((site.desk().titles().len(), site.pending()), (100, 0));
-    let calls: Vec<String> = site.desk().ledger().calls.iter().map(|c| c.1.clone()).collect();
+    assert_eq!((site.destination().titles().len(), site.pending()), (100, 0));
+    let calls: Vec<String> = site.destination().ledger().calls.iter().map(|c| c.1.clone()).collect();
     let looked: Vec<usize> = (0..calls.len()).filter(|at| calls[*at] == "find").collect();
     assert_eq!(looked, [0, 41, 82]);
 }
@@ -296,29 +298,29 @@ async fn each_held_table_waits_by_itself() {
         site.record(&[(&format!("t{n}"), Severity::Major, "prod", name)]).await;
     }
     for name in ["incident", "problem"] {
-        site.desk().ledger().stuck.insert(table(name), Fault::HoldTable);
+        site.destination().ledger().stuck.insert(table(name), Fault::HoldTable);
     }
     site.start();
     pass(MINUTE).await;
-    assert_eq!((site.desk().titles().len(), site.pending()), (20, 20));
-    assert_eq!(site.overview().desks[0].holds.len(), 2);
-    let refused = site.desk().calls() - 20 - 2;
+    assert_eq!((site.destination().titles().len(), site.pending()), (20, 20));
+    assert_eq!(site.overview().destinations[0].holds.len(), 2);
+    let refused = site.destination().calls() - 20 - 2;
     assert_eq!(refused, 2, "each of the two was asked once");
-    site.desk().ledger().stuck.clear();
+    site.destination().ledger().stuck.clear();
     pass(MINUTE * 10).await;
-    assert_eq!(site.desk().titles().len(), 40);
+    assert_eq!(site.destination().titles().len(), 40);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_succeed_is_set_aside_and_the_rest_goes_on() {
     let mut site = Site::one();
-    site.desk().ledger().refused.push("bad".to_owned());
+    site.destination().ledger().refused.push("bad".to_owned());
     site.record(&[("bad", Severity::Critical, "prod", "incident")]).await;
     site.record(&[("uncomposable", Severity::Critical, "prod", "incident")]).await;
     site.record_many(3).await;
     site.start();
     pass(MINUTE).await;
-    assert_eq!(site.desk().titles().len(), 3);
+    assert_eq!(site.destination().titles().len(), 3);
     let reasons: Vec<String> =
         site.in_state(DeliveryState::Dead).into_iter().filter_map(|d| d.reason).collect();
     assert_eq!(reasons, ["the template failed", "Reject — do something"]);
@@ -332,7 +334,7 @@ async fn a_ticket_closed_there_is_followed_by_the_next_in_the_same_run() {
     let first = &site.relay().plan(1).await.unwrap()[0];
     let keys = crate::model::ticket::TicketKeys::derive(
         &entry("a0", Severity::Warning, "prod", "incident").fingerprint,
-        &DeskName::new("prod").unwrap(),
+        &DestinationName::new("prod").unwrap(),
         &table("incident"),
         crate::model::Generation(0),
     );
@@ -343,10 +345,10 @@ async fn a_ticket_closed_there_is_followed_by_the_next_in_the_same_run() {
         seen_from: NOW,
         keys: (keys.correlation_id, keys.sys_id),
     };
-    site.desk().ledger().tickets.push((table("incident"), closed));
+    site.destination().ledger().tickets.push((table("incident"), closed));
     site.start();
     pass(MINUTE).await;
-    assert_eq!(site.desk().titles(), ["old", "a0"]);
+    assert_eq!(site.destination().titles(), ["old", "a0"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -358,13 +360,21 @@ async fn never_more_requests_than_the_hourly_budget() {
     }
     site.start();
     pass(MINUTE).await;
-    assert!((20..=27).contains(&site.desk().calls()), "a tenth is kept: {}", site.desk().calls());
+    assert!(
+        (20..=27).contains(&site.destination().calls()),
+        "a tenth is kept: {}",
+        site.destination().calls()
+    );
     site.record(&[("urgent", Severity::Critical, "prod", "incident")]).await;
     site.sync().await;
-    assert!(site.desk().titles().contains(&"urgent".to_owned()), "for this");
+    assert!(site.destination().titles().contains(&"urgent".to_owned()), "for this");
     pass(HOUR * 5).await;
-    assert_eq!(site.desk().titles().len(), 61, "what was left goes on without waiting for the interval");
-    let at: Vec<Timestamp> = site.desk().ledger().calls.iter().map(|c| c.0).collect();
+    assert_eq!(
+        site.destination().titles().len(),
+        61,
+        "what was left goes on without waiting for the interval"
+    );
+    let at: Vec<Timestamp> = site.destination().ledger().calls.iter().map(|c| c.0).collect();
     // The hour of the budget begins with its first request.
     let (mut from, mut within) = (at[0], 0);
     for t in at {
@@ -381,7 +391,7 @@ async fn a_sync_that_is_cut_short_says_so() {
     stop.cancel();
     let report = site.relay().run_once(MINUTE, &stop).await.unwrap();
     assert!(report.cut && report.waiting[0].contains("stops or reloads"), "{report:?}");
-    assert_eq!((site.desk().calls(), site.pending()), (0, 3));
+    assert_eq!((site.destination().calls(), site.pending()), (0, 3));
     let report = site.relay().run_once(MINUTE, &CancellationToken::new()).await.unwrap();
     assert!(!report.cut && report.waiting.is_empty() && report.created == 3, "{report:?}");
 }
@@ -393,7 +403,7 @@ async fn a_stop_in_mid_run_leaves_nothing_claimed() {
     site.start();
     pass(FIRST_SYNC + Duration::from_millis(120)).await;
     site.stop().await;
-    let sent = site.desk().titles().len();
+    let sent = site.destination().titles().len();
     assert!((1..10).contains(&sent), "{sent}");
     assert!(site.in_state(DeliveryState::Claimed).is_empty());
     assert_eq!(site.pending(), 30 - sent);
@@ -401,12 +411,12 @@ async fn a_stop_in_mid_run_leaves_nothing_claimed() {
     // After the restart it goes on without waiting for the interval.
     site.start();
     pass(MINUTE).await;
-    assert_eq!(site.desk().titles().len(), 30);
+    assert_eq!(site.destination().titles().len(), 30);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
-    let mut site = Site::new(&["prod"], |_, desks| desks[0].lag = Duration::from_secs(5));
+    let mut site = Site::new(&["prod"], |_, destinations| destinations[0].lag = Duration::from_secs(5));
     site.record_many(1).await;
     site.start();
     pass(FIRST_SYNC + Duration::from_millis(75)).await;
@@ -414,30 +424,30 @@ async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
     let claim = site.in_state(DeliveryState::Claimed);
     assert_eq!(claim.len(), 1);
     // The create arrived there all the same.
-    let order = crate::desk::Order {
+    let order = crate::destination::Order {
         table: table("incident"),
         keys: crate::model::ticket::TicketKeys::derive(
             &entry("a0", Severity::Warning, "prod", "incident").fingerprint,
-            &DeskName::new("prod").unwrap(),
+            &DestinationName::new("prod").unwrap(),
             &table("incident"),
             crate::model::Generation(0),
         ),
         fields: Fields::from([("short_description".to_owned(), "a0".to_owned())]),
     };
-    site.desk().open(&order).await.unwrap();
-    let before = site.desk().calls();
+    site.destination().open(&order).await.unwrap();
+    let before = site.destination().calls();
     site.start();
     pass(Duration::from_secs(5)).await;
-    assert_eq!(site.desk().calls(), before, "its index may lag");
+    assert_eq!(site.destination().calls(), before, "its index may lag");
     pass(MINUTE).await;
-    assert_eq!((site.desk().titles().len(), site.desk().ledger().careless), (1, 0));
-    assert_eq!(site.overview().desks[0].counts["found"], 1);
+    assert_eq!((site.destination().titles().len(), site.destination().ledger().careless), (1, 0));
+    assert_eq!(site.overview().destinations[0].counts["found"], 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_field_is_told_once() {
     let mut site = Site::one();
-    site.desk().ledger().drops_field = true;
+    site.destination().ledger().drops_field = true;
     site.record_many(60).await;
     site.start();
     pass(MINUTE).await;
@@ -452,17 +462,17 @@ async fn the_interval_is_kept_over_a_restart_and_a_clock_set_back() {
     site.record_many(1).await;
     site.start();
     pass(MINUTE).await;
-    assert_eq!(site.desk().titles().len(), 1, "the first sync is at once");
+    assert_eq!(site.destination().titles().len(), 1, "the first sync is at once");
     site.record(&[("later", Severity::Major, "prod", "incident")]).await;
     pass(MINUTE * 30).await;
     site.stop().await;
     site.start();
     pass(MINUTE * 28).await;
-    assert_eq!(site.desk().titles().len(), 1);
+    assert_eq!(site.destination().titles().len(), 1);
     // Set back in between: the interval is monotonic.
     site.clock.shift(-86_400 * 10);
     pass(MINUTE * 2).await;
-    assert_eq!(site.desk().titles().len(), 2);
+    assert_eq!(site.destination().titles().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -472,7 +482,7 @@ async fn nothing_is_pushed_while_sync_is_off() {
     site.start();
     pass(HOUR * 3).await;
     assert!(site.sync().await.waiting[0].contains("enabled = false"));
-    assert_eq!((site.desk().calls(), site.pending()), (0, 3));
+    assert_eq!((site.destination().calls(), site.pending()), (0, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -483,11 +493,11 @@ async fn an_absurd_clock_holds_the_sync_and_it_is_made_up_for() {
     site.record_many(3).await;
     site.start();
     pass(MINUTE * 10).await;
-    assert_eq!(site.desk().calls(), 0);
+    assert_eq!(site.destination().calls(), 0);
     assert!(site.sync().await.waiting[0].contains("sending is held"));
     site.clock.shift(back);
     pass(MINUTE).await;
-    assert_eq!(site.desk().titles().len(), 3, "without waiting for the next interval");
+    assert_eq!(site.destination().titles().len(), 3, "without waiting for the next interval");
 }
 
 #[tokio::test(start_paused = true)]
@@ -495,52 +505,52 @@ async fn a_clock_that_was_ahead_strands_nothing() {
     let mut site = Site::one();
     let year = 86_400 * 365;
     site.clock.shift(year);
-    site.desk().ledger().opens.push_back(Fault::Busy);
+    site.destination().ledger().opens.push_back(Fault::Busy);
     site.record_many(2).await;
     site.start();
     pass(Duration::from_secs(5)).await;
     site.record(&[("made ahead", Severity::Major, "prod", "incident")]).await;
     site.clock.shift(-year);
     pass(HOUR * 2).await;
-    assert_eq!(site.desk().titles().len(), 3);
+    assert_eq!(site.destination().titles().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_becomes_due_while_the_run_ends_is_not_forgotten() {
     let mut site = Site::one();
-    site.desk().ledger().opens.extend([Fault::LostBefore; 12]);
+    site.destination().ledger().opens.extend([Fault::LostBefore; 12]);
     site.record_many(12).await;
     // Each look at the clock is half a second later than the last: due times fall between any two looks.
     site.clock.tick.store(500_000, Ordering::SeqCst);
     site.start();
     pass(MINUTE * 20).await;
-    assert_eq!(site.desk().titles().len(), 12);
+    assert_eq!(site.destination().titles().len(), 12);
 }
 
 #[tokio::test(start_paused = true)]
 async fn creates_that_fail_while_look_ups_work_are_backed_off() {
     let mut site = Site::one();
-    site.desk().ledger().opens.extend([Fault::Busy; 200]);
+    site.destination().ledger().opens.extend([Fault::Busy; 200]);
     site.record_many(100).await;
     site.start();
     pass(HOUR).await;
-    let calls = site.desk().calls();
+    let calls = site.destination().calls();
     assert!(calls <= 2 * 16 + 8, "{calls} requests in an hour to a destination that fails");
-    site.desk().ledger().opens.clear();
+    site.destination().ledger().opens.clear();
     pass(MINUTE * 10).await;
-    assert!(site.desk().titles().len() >= 80, "{}", site.desk().titles().len());
+    assert!(site.destination().titles().len() >= 80, "{}", site.destination().titles().len());
     pass(HOUR * 2).await;
-    assert_eq!(site.desk().titles().len(), 100);
+    assert_eq!(site.destination().titles().len(), 100);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_destination_delays_no_other() {
-    let mut site = Site::new(&["prod", "dr"], |_, desks| desks[0].takes = MINUTE);
+    let mut site = Site::new(&["prod", "dr"], |_, destinations| destinations[0].takes = MINUTE);
     site.record_many(200).await;
     site.record(&[("d", Severity::Warning, "dr", "incident")]).await;
     site.start();
     pass(MINUTE).await;
-    assert_eq!(site.desks[1].titles().len(), 1);
+    assert_eq!(site.destinations[1].titles().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -556,11 +566,11 @@ async fn an_idle_relay_asks_nothing_and_writes_nothing() {
         kept.map(|f| (f.path(), f.metadata().unwrap().len(), f.metadata().unwrap().modified().unwrap()))
             .collect()
     };
-    let (before, calls) = (files(), site.desk().calls());
+    let (before, calls) = (files(), site.destination().calls());
     let began = Instant::now();
     pass(HOUR * 20).await;
     assert_eq!(began.elapsed(), HOUR * 20);
-    assert_eq!((files(), site.desk().calls()), (before, calls));
+    assert_eq!((files(), site.destination().calls()), (before, calls));
 }
 
 #[tokio::test(start_paused = true)]
@@ -589,14 +599,14 @@ async fn once_does_not_wait_for_room_without_end() {
 async fn once_waits_for_what_is_due_soon_and_says_when_the_rest_is() {
     let site = Site::one();
     site.record_many(3).await;
-    site.desk().ledger().opens.extend([Fault::LostAfter, Fault::None, Fault::Told(7_200)]);
+    site.destination().ledger().opens.extend([Fault::LostAfter, Fault::None, Fault::Told(7_200)]);
     let stop = CancellationToken::new();
     let report = site.relay().run_once(MINUTE + MINUTE / 2, &stop).await.unwrap();
     assert_eq!((report.created, report.found), (1, 0));
     assert!(report.next_at.is_some_and(|at| at > site.clock.now().after(HOUR)), "{report:?}");
     let site = Site::one();
     site.record_many(3).await;
-    site.desk().ledger().opens.extend([Fault::LostAfter]);
+    site.destination().ledger().opens.extend([Fault::LostAfter]);
     let report = site.relay().run_once(MINUTE, &stop).await.unwrap();
     assert_eq!((report.created, report.found, report.next_at), (2, 1, None));
 }
@@ -606,9 +616,9 @@ async fn a_plan_shows_what_would_go_and_changes_nothing() {
     let site = Site::one();
     site.record_many(5).await;
     assert_eq!(site.relay().plan(usize::MAX).await.unwrap().len(), 5);
-    assert_eq!((site.pending(), site.desk().calls()), (5, 0));
+    assert_eq!((site.pending(), site.destination().calls()), (5, 0));
     let claim = Claim {
-        desk: DeskName::new("prod").unwrap(),
+        destination: DestinationName::new("prod").unwrap(),
         except: vec![table("incident")],
         limit: 9,
         only_tried: false,

@@ -43,7 +43,7 @@ pub(super) fn of(rules: &[RuleSettings]) -> [u8; 32] {
         }
         for action in &rule.actions {
             part("action");
-            part(action.desk.as_str());
+            part(action.destination.as_str());
             part(action.table.as_str());
             part(&action.fields.len().to_string());
             for (field, template) in &action.fields {

@@ -16,7 +16,7 @@ pub mod template;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::{Alert, AlertKind, DeskName, Engine, RuleName, Severity, TableName};
+use crate::model::{Alert, AlertKind, DestinationName, Engine, RuleName, Severity, TableName};
 
 pub use explain::{Condition, Failure, Verdict};
 pub use reason::{Decision, Reason, Route, RuleSet};
@@ -50,7 +50,7 @@ pub struct RuleSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionSettings {
     /// To which destination.
-    pub desk: DeskName,
+    pub destination: DestinationName,
     /// Into which table.
     pub table: TableName,
     /// Field to template: the operator's own, laid over the table's defaults.
@@ -124,12 +124,12 @@ pub enum TemplateError {
         rule: String,
     },
     /// The rules changed since the alert was decided.
-    #[error("rule `{rule}` has no action for table {table} of `{desk}` any more")]
+    #[error("rule `{rule}` has no action for table {table} of `{destination}` any more")]
     NoAction {
         /// Its name.
         rule: String,
         /// The destination asked for.
-        desk: DeskName,
+        destination: DestinationName,
         /// The table asked for.
         table: TableName,
     },
@@ -154,7 +154,7 @@ pub struct Rules {
     settings: Vec<RuleSettings>,
     matcher: Matcher,
     /// Every different destination and table of the rules.
-    targets: Vec<(DeskName, TableName)>,
+    targets: Vec<(DestinationName, TableName)>,
     /// By rule, in the order of its actions: places in `targets`.
     rule_targets: Vec<Vec<usize>>,
     /// By rule and action: the operator's own fields.
@@ -178,8 +178,8 @@ impl Rules {
     ) -> Result<Self, RulesError> {
         check(rules)?;
         let mut templates = Templates::new();
-        let mut targets: Vec<(DeskName, TableName)> = Vec::new();
-        let mut places: HashMap<(DeskName, TableName), usize> = HashMap::new();
+        let mut targets: Vec<(DestinationName, TableName)> = Vec::new();
+        let mut places: HashMap<(DestinationName, TableName), usize> = HashMap::new();
         let mut defaults: HashMap<TableName, Defaults> = HashMap::new();
         let mut rule_targets = Vec::with_capacity(rules.len());
         let mut own_fields = Vec::with_capacity(rules.len());
@@ -187,8 +187,8 @@ impl Rules {
         for rule in rules {
             let mut of_rule = Vec::with_capacity(rule.actions.len());
             let mut fields_of_rule = Vec::with_capacity(rule.actions.len());
-            for ActionSettings { desk, table, fields } in &rule.actions {
-                let target = (desk.clone(), table.clone());
+            for ActionSettings { destination, table, fields } in &rule.actions {
+                let target = (destination.clone(), table.clone());
                 of_rule.push(*places.entry(target).or_insert_with_key(|target| {
                     targets.push(target.clone());
                     targets.len() - 1
@@ -236,8 +236,8 @@ impl Rules {
                         continue;
                     }
                     seen[word] |= bit;
-                    let (desk, table) = &self.targets[target];
-                    routes.push(Route { desk, table, rule, rule_name: &self.settings[rule].name });
+                    let (destination, table) = &self.targets[target];
+                    routes.push(Route { destination, table, rule, rule_name: &self.settings[rule].name });
                     if routes.len() == self.targets.len() {
                         break 'rules;
                     }
@@ -259,15 +259,18 @@ impl Rules {
     /// The fields of a ticket by the rule `context.rule`: the table's defaults, the rule's own laid over them. A field
     /// that comes out empty is left out: an absent fact is absent.
     pub fn fields(&self, context: &TicketContext<'_>) -> Result<BTreeMap<String, String>, TemplateError> {
-        let (desk, table) = (context.desk, context.table);
+        let (destination, table) = (context.destination, context.table);
         let Some(rule) = self.index_of(context.rule) else {
             return Err(TemplateError::UnknownRule { rule: context.rule.to_owned() });
         };
-        let wanted = self.settings[rule].actions.iter().position(|a| a.desk == *desk && a.table == *table);
+        let wanted = self.settings[rule]
+            .actions
+            .iter()
+            .position(|a| a.destination == *destination && a.table == *table);
         let Some(action) = wanted else {
             return Err(TemplateError::NoAction {
                 rule: context.rule.to_owned(),
-                desk: desk.clone(),
+                destination: destination.clone(),
                 table: table.clone(),
             });
         };

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::model::{DeskName, RuleName, TableName};
+use crate::model::{DestinationName, RuleName, TableName};
 
 /// Why an alert is forwarded or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,7 +78,7 @@ impl fmt::Display for Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route<'r> {
     /// To which destination.
-    pub desk: &'r DeskName,
+    pub destination: &'r DestinationName,
     /// Into which table.
     pub table: &'r TableName,
     /// Index of the first rule of the file that asks for it; its action gives the fields.

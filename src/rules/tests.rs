@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{AlertState, Endpoint, Generation, Protocol, Timestamp, protocol};
 
-fn desk(name: &str) -> DeskName {
-    DeskName::new(name).unwrap()
+fn destination(name: &str) -> DestinationName {
+    DestinationName::new(name).unwrap()
 }
 
 fn table(name: &str) -> TableName {
@@ -18,7 +18,7 @@ fn table(name: &str) -> TableName {
 
 fn action(to: &str, into: &str, fields: &[(&str, &str)]) -> ActionSettings {
     let fields = fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    ActionSettings { desk: desk(to), table: table(into), fields }
+    ActionSettings { destination: destination(to), table: table(into), fields }
 }
 
 /// A rule that takes every alert about the plant.
@@ -123,7 +123,7 @@ fn two_rules_make_one_ticket_and_the_first_gives_its_fields() {
     let rules = Rules::compile(&[RuleSettings { enabled: false, ..rule("off") }, first, second]).unwrap();
     let decision = rules.decide(&alert());
     let routes: Vec<_> =
-        decision.routes.iter().map(|r| (r.desk.as_str(), r.table.as_str(), r.rule)).collect();
+        decision.routes.iter().map(|r| (r.destination.as_str(), r.table.as_str(), r.rule)).collect();
     assert_eq!(routes, [("prod", "incident", 1), ("dr", "incident", 1), ("prod", "problem", 2)]);
     assert_eq!(decision.matched.iter().collect::<Vec<_>>(), [1, 2]);
     assert_eq!(fields(&rules, "first", "incident").unwrap()["urgency"], "1");
@@ -131,7 +131,7 @@ fn two_rules_make_one_ticket_and_the_first_gives_its_fields() {
 }
 
 fn fields(rules: &Rules, rule: &str, into: &str) -> Result<BTreeMap<String, String>, TemplateError> {
-    let (desk, table) = (desk("prod"), table(into));
+    let (destination, table) = (destination("prod"), table(into));
     let at = Timestamp::from_secs(1_795_248_900);
     rules.fields(&TicketContext {
         alert: &alert(),
@@ -141,7 +141,7 @@ fn fields(rules: &Rules, rule: &str, into: &str) -> Result<BTreeMap<String, Stri
         generation: Generation(0),
         agent: "line4",
         rule,
-        desk: &desk,
+        destination: &destination,
         table: &table,
     })
 }
@@ -346,15 +346,15 @@ proptest! {
             let verdicts = compiled.explain(alert);
             let matching: Vec<_> = verdicts.iter().filter(|v| v.matches()).map(|v| v.index).collect();
 
-            let mut routes: Vec<(&DeskName, &TableName, usize)> = Vec::new();
+            let mut routes: Vec<(&DestinationName, &TableName, usize)> = Vec::new();
             for &index in &matching {
                 for action in &rules[index].actions {
-                    if !routes.iter().any(|(d, t, _)| **d == action.desk && **t == action.table) {
-                        routes.push((&action.desk, &action.table, index));
+                    if !routes.iter().any(|(d, t, _)| **d == action.destination && **t == action.table) {
+                        routes.push((&action.destination, &action.table, index));
                     }
                 }
             }
-            let decided: Vec<_> = decision.routes.iter().map(|r| (r.desk, r.table, r.rule)).collect();
+            let decided: Vec<_> = decision.routes.iter().map(|r| (r.destination, r.table, r.rule)).collect();
             prop_assert_eq!(decided, routes);
             prop_assert_eq!(decision.matched.iter().collect::<Vec<_>>(), matching);
             prop_assert_eq!(decision.reason, linear_reason(&verdicts));

@@ -16,9 +16,9 @@ use url::Url;
 use super::Auth;
 use super::classify::{self, Body};
 use super::wire::TokenAnswer;
-use crate::desk::SendError;
+use crate::destination::SendError;
 use crate::model::secret::{ExposeSecret, SecretString};
-use crate::model::{Class, HoldReason, Timestamp};
+use crate::model::{Class, HoldScope, Timestamp};
 use crate::net::{Answer, HttpClient, Method, Request, TransportError};
 
 /// What a token lives when the answer does not say: half of the instance's own default.
@@ -289,7 +289,7 @@ impl Login {
     fn error(&self, class: Class, status: Option<u16>, cause: &str, remedy: &str) -> SendError {
         SendError {
             class,
-            hold: HoldReason::Destination,
+            hold: HoldScope::Destination,
             message: format!("could not get a token from {}: {cause}", self.place),
             remedy: remedy.to_owned(),
             doubtful: false,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::wire::Words;
-use crate::desk::{RateLimit, SendError};
-use crate::model::{Class, HoldReason, TableName, Timestamp, text};
+use crate::destination::{RateLimit, SendError};
+use crate::model::{Class, HoldScope, TableName, Timestamp, text};
 use crate::net::{Answer, TransportError};
 
 /// Longest text of the instance that goes into a message, in bytes.
@@ -52,7 +52,7 @@ impl Attempt<'_> {
         format!("could not {what} in {} at {}", self.table, self.place)
     }
 
-    fn error(&self, class: Class, hold: HoldReason, cause: &str, remedy: &str) -> SendError {
+    fn error(&self, class: Class, hold: HoldScope, cause: &str, remedy: &str) -> SendError {
         SendError {
             class,
             hold,
@@ -65,21 +65,21 @@ impl Attempt<'_> {
     }
 
     pub(super) fn retry(&self, cause: &str) -> SendError {
-        SendError { doubtful: self.writes(), ..self.error(Class::Retry, HoldReason::Destination, cause, "") }
+        SendError { doubtful: self.writes(), ..self.error(Class::Retry, HoldScope::Destination, cause, "") }
     }
 
     pub(super) fn hold_table(&self, cause: &str, remedy: &str) -> SendError {
-        self.error(Class::Hold, HoldReason::Table, cause, remedy)
+        self.error(Class::Hold, HoldScope::Table, cause, remedy)
     }
 
     fn hold_destination(&self, cause: &str, remedy: &str) -> SendError {
-        self.error(Class::Hold, HoldReason::Destination, cause, remedy)
+        self.error(Class::Hold, HoldScope::Destination, cause, remedy)
     }
 
     /// A look-up serves many deliveries, so it never condemns one: then the table waits.
     pub(super) fn reject(&self, cause: &str, remedy: &str) -> SendError {
         let class = if self.writes() { Class::Reject } else { Class::Hold };
-        self.error(class, HoldReason::Table, cause, remedy)
+        self.error(class, HoldScope::Table, cause, remedy)
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) fn no_answer(error: &TransportError, attempt: &Attempt<'_>) -> SendEr
     let class = transport_class(error);
     SendError {
         doubtful: attempt.writes() && error.request_was_sent(),
-        ..attempt.error(class, HoldReason::Destination, &error.to_string(), &error.remedy())
+        ..attempt.error(class, HoldScope::Destination, &error.to_string(), &error.remedy())
     }
 }
 
@@ -267,7 +267,7 @@ fn rate_limited(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendEr
     } else {
         "the instance is busy; if it recurs, lower `max_in_flight` and `requests_per_hour`"
     };
-    SendError { wait, ..attempt.error(Class::RetryAt, HoldReason::Destination, &cause, remedy) }
+    SendError { wait, ..attempt.error(Class::RetryAt, HoldScope::Destination, &cause, remedy) }
 }
 
 fn unauthorised(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
@@ -475,7 +475,7 @@ mod tests {
         let error =
             judged(What::Create, &answer(status, kind, body, &[("x-transaction-id", "abc123")])).unwrap_err();
         let mut got = error.class.as_str().to_owned();
-        if error.class == Class::Hold && error.hold == HoldReason::Table {
+        if error.class == Class::Hold && error.hold == HoldScope::Table {
             got.push_str("/table");
         }
         if error.doubtful {
@@ -628,7 +628,7 @@ mod tests {
     fn redirects_name_their_host_and_nothing_else() {
         let check = |location: &str, expected: &str| {
             let error = judged(What::Create, &answer(302, "", "", &[("location", location)])).unwrap_err();
-            assert_eq!((error.class, error.hold), (Class::Hold, HoldReason::Destination));
+            assert_eq!((error.class, error.hold), (Class::Hold, HoldScope::Destination));
             assert!(error.message.contains(expected), "{error}");
             assert!(!error.message.contains("canary"), "{error}");
         };

@@ -13,8 +13,8 @@ use super::Settings;
 use super::auth::{Authorization, Line, Login};
 use super::classify::{self, Attempt, What};
 use crate::clock::SharedClock;
-use crate::desk::{RateLimit, SendError};
-use crate::model::{Class, DeskName, TableName};
+use crate::destination::{RateLimit, SendError};
+use crate::model::{Class, DestinationName, TableName};
 use crate::net::{self, Answer, Deadlines, HttpClient, Method, NetError, Request};
 
 /// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
@@ -27,7 +27,7 @@ pub enum SetupError {
     #[error("`instance` of destination {name}: {problem}; expected https://NAME.service-now.com")]
     Instance {
         /// The destination.
-        name: DeskName,
+        name: DestinationName,
         /// What is wrong.
         problem: String,
     },
@@ -35,16 +35,16 @@ pub enum SetupError {
     #[error("destination {name}: {source}")]
     Net {
         /// The destination.
-        name: DeskName,
+        name: DestinationName,
         /// What is wrong.
         source: NetError,
     },
 }
 
-/// A ServiceNow instance, as a [`crate::desk::Desk`].
+/// A ServiceNow instance, as a [`crate::destination::Destination`].
 #[derive(Debug)]
 pub struct ServiceNow {
-    pub(super) name: DeskName,
+    pub(super) name: DestinationName,
     base: Url,
     /// `https://acme.service-now.com`, for messages.
     pub(super) place: String,

@@ -6,9 +6,11 @@ use serde_json::json;
 
 use super::{Auth, ServiceNow, Settings};
 use crate::clock::ManualClock;
-use crate::desk::{Desk, Fields, Order, SendError};
+use crate::destination::{Destination, Fields, Order, SendError};
 use crate::model::ticket::TicketKeys;
-use crate::model::{Class, DeskName, Fingerprint, Generation, HoldReason, Secret, TableName, Timestamp};
+use crate::model::{
+    Class, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName, Timestamp,
+};
 use crate::net::stub::{Reply, Stub, json, reply};
 use crate::net::{Deadlines, TlsSettings};
 
@@ -34,13 +36,13 @@ fn basic() -> Auth {
     Auth::Basic { username: "relay".to_owned(), password: Secret::new("test", PASSWORD) }
 }
 
-fn desk(stub: &Stub, auth: Auth) -> ServiceNow {
-    desk_at(stub.url.clone(), auth)
+fn destination(stub: &Stub, auth: Auth) -> ServiceNow {
+    destination_at(stub.url.clone(), auth)
 }
 
-fn desk_at(instance: url::Url, auth: Auth) -> ServiceNow {
+fn destination_at(instance: url::Url, auth: Auth) -> ServiceNow {
     let settings = Settings {
-        name: DeskName::new("prod").unwrap(),
+        name: DestinationName::new("prod").unwrap(),
         instance,
         auth,
         proxy: None,
@@ -58,7 +60,7 @@ fn table() -> TableName {
 fn keys(n: u32) -> TicketKeys {
     TicketKeys::derive(
         &Fingerprint::from_bytes([1; 32]),
-        &DeskName::new("prod").unwrap(),
+        &DestinationName::new("prod").unwrap(),
         &table(),
         Generation(n),
     )
@@ -100,9 +102,9 @@ fn created(record: &serde_json::Value) -> Reply {
     json(201, &json!({ "result": record }).to_string())
 }
 
-async fn find(desk: &ServiceNow, n: u32) -> Result<Vec<crate::desk::Found>, SendError> {
+async fn find(destination: &ServiceNow, n: u32) -> Result<Vec<crate::destination::Found>, SendError> {
     let ids: Vec<_> = (0..n).map(|i| keys(i).correlation_id).collect();
-    desk.find(&table(), &ids).await
+    destination.find(&table(), &ids).await
 }
 
 #[tokio::test]
@@ -110,13 +112,13 @@ async fn a_ticket_is_looked_up_and_created_with_one_token() {
     let stub = with_token(|request| {
         if request.starts_with("GET ") { json(200, r#"{"result":[]}"#) } else { created(&echo(request)) }
     });
-    let desk = desk(&stub, password());
-    assert_eq!(find(&desk, 1).await.unwrap(), vec![]);
-    let opened = desk.open(&order()).await.unwrap();
+    let destination = destination(&stub, password());
+    assert_eq!(find(&destination, 1).await.unwrap(), vec![]);
+    let opened = destination.open(&order()).await.unwrap();
     assert_eq!(opened.sys_id, keys(0).sys_id);
     assert_eq!((opened.number.as_str(), opened.state.as_str()), ("INC0010042", "1"));
     assert_eq!(opened.dropped, vec![]);
-    assert_eq!(desk.requests(), 3);
+    assert_eq!(destination.requests(), 3);
 
     let seen = stub.seen();
     assert!(seen[0].contains("content-type: application/x-www-form-urlencoded"), "{}", seen[0]);
@@ -156,12 +158,12 @@ async fn a_refused_token_is_renewed_once_and_the_call_repeated() {
         }
         if request.contains("Bearer second") { created(&echo(request)) } else { unauthenticated() }
     });
-    let desk = desk(&stub, password());
-    assert_eq!(desk.open(&order()).await.unwrap().number, "INC0010042");
+    let destination = destination(&stub, password());
+    assert_eq!(destination.open(&order()).await.unwrap().number, "INC0010042");
     assert_eq!(kinds(&stub), ["password", "call", "refresh_token", "call"]);
     // The refresh token was not echoed, so the old one stays good for the next time.
-    desk.open(&order()).await.unwrap();
-    assert_eq!(desk.requests(), 5);
+    destination.open(&order()).await.unwrap();
+    assert_eq!(destination.requests(), 5);
 }
 
 #[tokio::test]
@@ -180,17 +182,17 @@ async fn a_dead_refresh_token_leads_to_one_new_password_grant() {
         }
         if request.contains("Bearer t2") { created(&echo(request)) } else { unauthenticated() }
     });
-    let desk = desk(&stub, password());
-    desk.open(&order()).await.unwrap();
+    let destination = destination(&stub, password());
+    destination.open(&order()).await.unwrap();
     assert_eq!(kinds(&stub), ["password", "call", "refresh_token", "password", "call"]);
 }
 
 #[tokio::test]
 async fn a_call_that_is_refused_twice_holds_the_destination() {
     let stub = with_token(|_| unauthenticated());
-    let desk = desk(&stub, client_credentials());
-    let error = desk.open(&order()).await.unwrap_err();
-    assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldReason::Destination, false));
+    let destination = destination(&stub, client_credentials());
+    let error = destination.open(&order()).await.unwrap_err();
+    assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldScope::Destination, false));
     assert!(error.remedy.contains("Broadly scoped"), "{}", error.remedy);
     assert_eq!(kinds(&stub), ["client_credentials", "call", "client_credentials", "call"]);
 }
@@ -205,7 +207,7 @@ async fn basic_sends_the_pair_and_names_the_gate() {
         );
         unauthenticated()
     });
-    let error = find(&desk(&stub, basic()), 1).await.unwrap_err();
+    let error = find(&destination(&stub, basic()), 1).await.unwrap_err();
     assert_eq!((error.class, error.status), (Class::Hold, Some(401)));
     assert!(error.remedy.contains("Web service access only"), "{}", error.remedy);
     assert_eq!(stub.seen().len(), 1);
@@ -215,8 +217,8 @@ async fn basic_sends_the_pair_and_names_the_gate() {
 async fn refusals_of_the_token_endpoint_name_all_causes() {
     async fn check(auth: Auth, reply: fn() -> Reply, class: Class, words: &[&str]) {
         let stub = Stub::start(move |_, _| reply());
-        let desk = desk(&stub, auth);
-        let error = desk.open(&order()).await.unwrap_err();
+        let destination = destination(&stub, auth);
+        let error = destination.open(&order()).await.unwrap_err();
         let text = format!("{error}; {}", error.remedy);
         assert_eq!((error.class, error.doubtful), (class, false), "{text}");
         for word in words {
@@ -261,18 +263,20 @@ async fn callers_share_one_grant_and_one_refusal() {
         })
     };
     let stub = slow(r#"{"access_token":"t","expires_in":1799}"#, 200);
-    let desk_ok = desk(&stub, password());
-    let (a, b, c) = tokio::join!(find(&desk_ok, 1), find(&desk_ok, 1), find(&desk_ok, 1));
+    let destination_ok = destination(&stub, password());
+    let (a, b, c) =
+        tokio::join!(find(&destination_ok, 1), find(&destination_ok, 1), find(&destination_ok, 1));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
     assert_eq!(kinds(&stub), ["password", "call", "call", "call"]);
 
     let stub = slow(r#"{"error":"server_error","error_description":"access_denied"}"#, 401);
-    let desk_bad = desk(&stub, password());
-    let (a, b, c) = tokio::join!(find(&desk_bad, 1), find(&desk_bad, 1), find(&desk_bad, 1));
+    let destination_bad = destination(&stub, password());
+    let (a, b, c) =
+        tokio::join!(find(&destination_bad, 1), find(&destination_bad, 1), find(&destination_bad, 1));
     assert!(a.is_err() && b.is_err() && c.is_err());
     assert_eq!(kinds(&stub), ["password"]);
     // Later callers try anew: when to is the relay's.
-    assert!(find(&desk_bad, 1).await.is_err());
+    assert!(find(&destination_bad, 1).await.is_err());
     assert_eq!(kinds(&stub), ["password", "password"]);
 }
 
@@ -284,9 +288,9 @@ async fn a_token_at_its_end_is_renewed_before_the_call() {
         }
         json(200, r#"{"result":[]}"#)
     });
-    let desk = desk(&stub, client_credentials());
-    find(&desk, 1).await.unwrap();
-    find(&desk, 1).await.unwrap();
+    let destination = destination(&stub, client_credentials());
+    find(&destination, 1).await.unwrap();
+    find(&destination, 1).await.unwrap();
     assert_eq!(kinds(&stub), ["client_credentials", "call", "client_credentials", "call"]);
 }
 
@@ -301,7 +305,7 @@ fn row(n: u32, sys_id: char, active: &str, created: &str) -> serde_json::Value {
 async fn look_up(rows: serde_json::Value) -> Result<Vec<String>, SendError> {
     let body = json!({ "result": rows }).to_string();
     let stub = with_token(move |_| json(200, &body));
-    let found = find(&desk(&stub, password()), 3).await?;
+    let found = find(&destination(&stub, password()), 3).await?;
     let ids: Vec<_> = (0..3).map(|i| keys(i).correlation_id).collect();
     let number = |id| ids.iter().position(|i| i == id).unwrap();
     let mut lines: Vec<_> =
@@ -331,7 +335,7 @@ async fn strangers_in_a_look_up_hold_the_table() {
     let hidden = json!({"sys_id": "f".repeat(32), "number": "INC1", "active": "true"});
     for rows in [json!([stranger]), json!([hidden]), json!([row(0, 'a', "true", ""), stranger])] {
         let error = look_up(rows).await.unwrap_err();
-        assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldReason::Table, false));
+        assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldScope::Table, false));
         assert!(error.message.contains("the instance ignored our look-up"), "{error}");
         assert!(error.remedy.contains("right to read the field correlation_id"), "{}", error.remedy);
     }
@@ -350,8 +354,8 @@ async fn damaged_look_ups_are_no_look_ups() {
     assert_eq!(look_up(json!([bad])).await.unwrap_err().class, Class::Retry);
     let stub = with_token(|_| json(200, "{}"));
     let many: Vec<_> = (0..41).map(|i| keys(i).correlation_id).collect();
-    assert_eq!(desk(&stub, password()).find(&table(), &many).await.unwrap_err().class, Class::Hold);
-    assert_eq!(desk(&stub, password()).find(&table(), &[]).await.unwrap(), vec![]);
+    assert_eq!(destination(&stub, password()).find(&table(), &many).await.unwrap_err().class, Class::Hold);
+    assert_eq!(destination(&stub, password()).find(&table(), &[]).await.unwrap(), vec![]);
     assert_eq!(stub.seen().len(), 0);
 }
 
@@ -363,7 +367,7 @@ async fn a_look_up_reads_on_while_there_is_more() {
         let headers = [("Content-Type", "application/json"), ("X-Total-Count", "15")];
         reply(200, &headers, &json!({ "result": rows }).to_string())
     });
-    assert_eq!(find(&desk(&stub, password()), 2).await.unwrap().len(), 2);
+    assert_eq!(find(&destination(&stub, password()), 2).await.unwrap().len(), 2);
     assert_eq!(kinds(&stub), ["password", "call", "call"]);
 }
 
@@ -376,7 +380,7 @@ async fn what_was_dropped_is_reported() {
         record["sys_id"] = json!("e".repeat(32));
         created(&record)
     });
-    let opened = desk(&stub, password()).open(&order()).await.unwrap();
+    let opened = destination(&stub, password()).open(&order()).await.unwrap();
     let dropped: Vec<_> = opened.dropped.iter().map(|d| (d.field.as_str(), d.got.as_str())).collect();
     assert_eq!(dropped, [("correlation_id", ""), ("impact", "3")]);
     assert_eq!(opened.sys_id.as_str(), "e".repeat(32));
@@ -384,7 +388,7 @@ async fn what_was_dropped_is_reported() {
 
 #[tokio::test]
 async fn a_taken_key_is_left_to_the_look_up_unless_no_look_up_can_find_it() {
-    async fn check(correlation_id: String) -> Result<crate::desk::Opened, SendError> {
+    async fn check(correlation_id: String) -> Result<crate::destination::Opened, SendError> {
         let stub = with_token(move |request| {
             if request.starts_with("POST ") {
                 let words = json!({"message": "Operation Failed", "detail": "Unique Key violation detected by database"});
@@ -395,7 +399,7 @@ async fn a_taken_key_is_left_to_the_look_up_unless_no_look_up_can_find_it() {
             assert!(request.starts_with(&format!("GET /api/now/table/incident/{}?", keys(0).sys_id)));
             json(200, &json!({ "result": record }).to_string())
         });
-        desk(&stub, password()).open(&order()).await
+        destination(&stub, password()).open(&order()).await
     }
     let error = check(keys(0).correlation_id.to_string()).await.unwrap_err();
     assert_eq!((error.class, error.doubtful), (Class::Retry, true));
@@ -407,7 +411,7 @@ async fn a_taken_key_is_left_to_the_look_up_unless_no_look_up_can_find_it() {
 async fn an_answer_that_breaks_off_or_never_ends_is_doubtful() {
     async fn check(answer: fn(&str) -> Reply, words: &str) {
         let stub = with_token(answer);
-        let error = desk(&stub, password()).open(&order()).await.unwrap_err();
+        let error = destination(&stub, password()).open(&order()).await.unwrap_err();
         assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{error}");
         assert!(error.message.contains(words), "expected `{words}` in: {error}");
     }
@@ -445,13 +449,15 @@ async fn an_answer_that_breaks_off_or_never_ends_is_doubtful() {
 #[tokio::test]
 async fn a_closed_port_is_not_doubtful_and_a_redirect_is_not_followed() {
     let stub = with_token(|_| reply(302, &[("Location", "http://127.0.0.1:9/login?canary")], ""));
-    let error = desk(&stub, password()).open(&order()).await.unwrap_err();
+    let error = destination(&stub, password()).open(&order()).await.unwrap_err();
     assert_eq!((error.class, error.doubtful), (Class::Hold, false));
     assert!(error.message.contains("sends us on to 127.0.0.1"), "{error}");
 
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error =
-        desk_at(format!("http://{closed}").parse().unwrap(), basic()).open(&order()).await.unwrap_err();
+    let error = destination_at(format!("http://{closed}").parse().unwrap(), basic())
+        .open(&order())
+        .await
+        .unwrap_err();
     assert_eq!((error.class, error.doubtful), (Class::Retry, false));
     assert!(error.message.contains("connection refused"), "{error}");
 }
@@ -471,18 +477,18 @@ async fn the_last_word_on_the_limit_is_kept() {
             r#"{"error":{"message":"Rate limit exceeded","detail":"Rate limit of 100"},"status":"failure"}"#,
         )
     });
-    let desk = desk(&stub, password());
-    let error = find(&desk, 1).await.unwrap_err();
+    let destination = destination(&stub, password());
+    let error = find(&destination, 1).await.unwrap_err();
     assert_eq!((error.class, error.wait), (Class::RetryAt, Some(Duration::from_mins(2))));
-    assert_eq!(desk.rate_limit().limit, Some(100));
-    assert_eq!(desk.rate_limit().reset_at, Some(Timestamp::from_secs(1_795_252_500)));
+    assert_eq!(destination.rate_limit().limit, Some(100));
+    assert_eq!(destination.rate_limit().reset_at, Some(Timestamp::from_secs(1_795_252_500)));
 }
 
 #[test]
 fn addresses_that_are_no_instance_are_refused() {
     let check = |instance: &str, words: &str| {
         let settings = Settings {
-            name: DeskName::new("prod").unwrap(),
+            name: DestinationName::new("prod").unwrap(),
             instance: instance.parse().unwrap(),
             auth: password(),
             proxy: None,
@@ -520,12 +526,14 @@ async fn no_secret_gets_into_an_error() {
                         json(status, &words.to_string())
                     }
                 });
-                let desk = desk(&stub, auth.clone());
-                let mut texts = format!("{desk:?} {auth:?}");
-                for error in [find(&desk, 1).await.unwrap_err(), desk.open(&order()).await.unwrap_err()] {
+                let destination = destination(&stub, auth.clone());
+                let mut texts = format!("{destination:?} {auth:?}");
+                for error in
+                    [find(&destination, 1).await.unwrap_err(), destination.open(&order()).await.unwrap_err()]
+                {
                     texts += &[error.to_string(), format!("{error:?}"), error.remedy.clone()].join(" ");
                 }
-                let shown = format!("{desk:?}");
+                let shown = format!("{destination:?}");
                 texts += &shown;
                 for canary in ["canary", "Y2FuYXJ5"] {
                     assert!(!texts.contains(canary), "{canary} at {status} in {texts}");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::wire;
-use crate::desk::{DroppedField, Fields};
+use crate::destination::{DroppedField, Fields};
 use crate::model::{TableName, text};
 
 /// Longest `short_description`, in characters: the column of every task table.

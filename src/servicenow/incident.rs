@@ -12,8 +12,10 @@ use super::classify::{self, What};
 use super::client::{Call, ServiceNow};
 use super::query::{Query, url_value};
 use super::{fields, wire};
-use crate::desk::{Desk, DroppedField, FIND_MAX, Fields, Found, Opened, Order, RateLimit, SendError};
-use crate::model::{CorrelationId, DeskName, SysId, TableName, text};
+use crate::destination::{
+    Destination, DroppedField, FIND_MAX, Fields, Found, Opened, Order, RateLimit, SendError,
+};
+use crate::model::{CorrelationId, DestinationName, SysId, TableName, text};
 use crate::net::Method;
 
 /// Value of `correlation_display`: whose tickets these are.
@@ -25,8 +27,8 @@ const PAGES_MAX: usize = 5;
 /// Longest `number` and `state` that are kept, in bytes.
 const SHORT_MAX: usize = 100;
 
-impl Desk for ServiceNow {
-    fn name(&self) -> &DeskName {
+impl Destination for ServiceNow {
+    fn name(&self) -> &DestinationName {
         &self.name
     }
 

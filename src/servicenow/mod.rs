@@ -1,4 +1,4 @@
-//! 6 — the one [`crate::desk::Desk`]: ServiceNow's Table API.
+//! 6 — the one [`crate::destination::Destination`]: ServiceNow's Table API.
 //!
 //! `relay` calls [`ServiceNow`]; `incident` says what is asked and reads what came back, `client` makes the call with a
 //! token of `auth`, `classify` turns each answer into a record or a class of failure. One attempt per call: repeating
@@ -7,7 +7,7 @@
 
 use url::Url;
 
-use crate::model::{DeskName, Secret};
+use crate::model::{DestinationName, Secret};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod auth;
@@ -45,7 +45,7 @@ pub use fields::default_fields;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `[servicenow.NAME]`.
-    pub name: DeskName,
+    pub name: DestinationName,
     /// Base address: https, or http to a loopback address; no path, no user info.
     pub instance: Url,
     /// How it logs in.

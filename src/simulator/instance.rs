@@ -245,7 +245,7 @@ impl Instance {
             ("email", "abel.tuter@example.com"),
         ];
         self.seed_row("sys_user", &abel);
-        for group in ["OT SOC", "Network", "Service Desk", "Hardware"] {
+        for group in ["OT SOC", "Network", "Service Destination", "Hardware"] {
             self.seed_row("sys_user_group", &[("name", group)]);
         }
         self.seed_row("core_company", &[("name", "Siemens"), ("manufacturer", "true"), ("vendor", "true")]);

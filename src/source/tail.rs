@@ -24,9 +24,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
+use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::text::{clip, one_line};
 use crate::model::{Alert, FileCursor, SourceName, Timestamp};
-use crate::pulse::{Pulse, Pulses};
 
 use self::file::{CHUNK, Piece};
 use self::watch::{Events, Watch};
@@ -92,7 +92,7 @@ pub struct Tail {
     /// When a batch was last handed out, and with which trouble.
     told: Option<(Instant, Option<String>)>,
     busy_at: Option<Instant>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
 }
 
 /// What one turn may take: 8 MiB from a slow card, or a file server that answers again.
@@ -111,16 +111,16 @@ impl Tail {
             buffer: vec![0; CHUNK],
             told: None,
             busy_at: None,
-            pulse: Pulse::default(),
+            heartbeat: Heartbeat::default(),
         }
     }
 
-    /// The same, telling that it lives among these; the pulse is also given back.
+    /// The same, telling that it lives among these; the heartbeat is also given back.
     #[must_use]
-    pub fn watched(mut self, pulses: &Pulses) -> (Self, Pulse) {
-        self.pulse = pulses.of(&format!("source {}", self.name), ALLOWANCE);
-        let pulse = self.pulse.clone();
-        (self, pulse)
+    pub fn watched(mut self, heartbeats: &Heartbeats) -> (Self, Heartbeat) {
+        self.heartbeat = heartbeats.of(&format!("source {}", self.name), ALLOWANCE);
+        let heartbeat = self.heartbeat.clone();
+        (self, heartbeat)
     }
 
     /// Looks at the files and reads what is new, up to the size of a batch. Blocks on the disk.
@@ -241,7 +241,7 @@ impl Source for Tail {
     async fn run(mut self, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), SourceError> {
         let name = self.name.clone();
         while !stop.is_cancelled() {
-            self.pulse.works();
+            self.heartbeat.busy();
             let (tail, turn) = spawn_blocking(move || {
                 let turn = self.turn(Instant::now());
                 (self, turn)
@@ -249,7 +249,7 @@ impl Source for Tail {
             .await
             .map_err(|error| SourceError::Reader(name.clone(), error))?;
             self = tail;
-            self.pulse.rests();
+            self.heartbeat.idle();
             if let Some(batch) = turn.batch
                 && !send(&out, batch, &name, &stop).await?
             {

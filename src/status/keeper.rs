@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::watchdog::Watch;
 use super::{Attention, Live, Notifier, Status};
 use crate::clock::SharedClock;
-use crate::pulse::{Pulse, Pulses};
+use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::store::{Store, StoreError};
 
 /// Between two lines of status at least: a flood of alerts must not become a flood of messages.
@@ -33,7 +33,7 @@ pub struct Keeper {
     /// `$WATCHDOG_USEC`: systemd ends a service that it does not hear of for so long. `None`: no watchdog.
     pub limit: Option<Duration>,
     /// Every loop.
-    pub pulses: Pulses,
+    pub heartbeats: Heartbeats,
     /// `[agent] name`.
     pub agent: String,
     /// What is wrong with the service itself.
@@ -46,7 +46,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 /// Asks the store whether it lives.
 struct Question {
-    pulse: Pulse,
+    heartbeat: Heartbeat,
     answer: Option<Answer>,
 }
 
@@ -59,7 +59,7 @@ impl Question {
             None => std::future::pending().await,
         }
         self.answer = None;
-        self.pulse.rests();
+        self.heartbeat.idle();
     }
 
     /// Asks, unless the last question is still open.
@@ -67,7 +67,7 @@ impl Question {
         if self.answer.is_none() {
             let store = store.clone();
             self.answer = Some(Box::pin(async move { store.answers().await }));
-            self.pulse.works();
+            self.heartbeat.busy();
         }
     }
 }
@@ -85,7 +85,7 @@ impl Keeper {
             return stop.cancelled().await;
         }
         let began = Instant::now();
-        let mut question = Question { pulse: self.pulses.of("store", ANSWER), answer: None };
+        let mut question = Question { heartbeat: self.heartbeats.of("store", ANSWER), answer: None };
         let (mut watch, mut stuck) = (Watch::default(), Vec::new());
         let mut look_at = self.limit.map(|_| began);
         let (mut status_at, mut healing_until) = (Some(began), None);
@@ -112,7 +112,7 @@ impl Keeper {
                 }
                 Ok(()) = progress.changed(), if status_at.is_none() => status_at = Some(soon()),
                 Ok(()) = self.concerns.changed() => status_at = Some(Instant::now()),
-                () = self.pulses.news(), if status_at.is_none() => status_at = Some(soon()),
+                () = self.heartbeats.news(), if status_at.is_none() => status_at = Some(soon()),
             }
         }
     }
@@ -120,7 +120,7 @@ impl Keeper {
     /// Looks whether all live, and says so to systemd or, on change, to the log. When to look again.
     fn look(&self, watch: &mut Watch, before: &mut Vec<String>, began: Instant) -> Option<Duration> {
         let limit = self.limit?;
-        let verdict = watch.judge(&self.pulses.look(), began.elapsed(), limit);
+        let verdict = watch.judge(&self.heartbeats.look(), began.elapsed(), limit);
         let stuck: Vec<String> = verdict.stuck.iter().map(|(name, _)| name.clone()).collect();
         if stuck.is_empty() {
             self.notifier.alive();
@@ -203,7 +203,7 @@ mod tests {
             let keeper = Keeper {
                 notifier: Notifier::connect(path.as_os_str()).unwrap(),
                 limit: Some(LIMIT),
-                pulses: Pulses::default(),
+                heartbeats: Heartbeats::default(),
                 agent: "a".to_owned(),
                 concerns: receiver,
                 clock: Arc::new(SystemClock),
@@ -247,8 +247,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_service_whose_store_answers_is_alive() {
         let mut bench = Bench::new();
-        let idle = bench.keeper.pulses.of("source eve", Duration::ZERO);
-        idle.rests();
+        let idle = bench.keeper.heartbeats.of("source eve", Duration::ZERO);
+        idle.idle();
         let heard = bench.heard(Duration::from_secs(301)).await;
         // Ten or eleven: each step of the test's time is a second.
         assert!((10..=11).contains(&pings(&heard)), "{heard:?}");
@@ -269,8 +269,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_sign_of_life_while_a_loop_is_stuck() {
         let mut bench = Bench::new();
-        let pulse = bench.keeper.pulses.of("relay", Duration::from_secs(50));
-        pulse.works();
+        let heartbeat = bench.keeper.heartbeats.of("relay", Duration::from_secs(50));
+        heartbeat.busy();
         let heard = bench.heard(Duration::from_secs(300)).await;
         assert_eq!(pings(&heard), 2, "{heard:?}");
     }

@@ -142,15 +142,18 @@ fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Atte
             );
         }
     }
-    for desk in &o.desks {
-        for hold in &desk.holds {
+    for destination in &o.destinations {
+        for hold in &destination.holds {
             let place = if hold.table.is_empty() { String::new() } else { format!(", table {}", hold.table) };
             let until = if hold.until_at > now {
                 format!(" (tried again at {} UTC)", hold.until_at.servicenow())
             } else {
                 String::new()
             };
-            add(format!("destination {}{place} waits: {}{until}", desk.name, hold.reason), &hold.remedy);
+            add(
+                format!("destination {}{place} waits: {}{until}", destination.name, hold.reason),
+                &hold.remedy,
+            );
         }
     }
     if o.dead > 0 {
@@ -184,7 +187,7 @@ fn by_severity(counts: &BTreeMap<String, i64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::DeskRow;
+    use crate::store::DestinationRow;
 
     #[test]
     fn quiet_when_fine() {
@@ -246,7 +249,7 @@ mod tests {
             reason: "the instance refused the token".to_owned(),
             remedy: "check the client".to_owned(),
         };
-        let desk = DeskRow {
+        let destination = DestinationRow {
             name: "prod".to_owned(),
             counts: BTreeMap::new(),
             last_ok_at: None,
@@ -255,7 +258,7 @@ mod tests {
             holds: vec![hold],
             requests_this_hour: 0,
         };
-        let overview = Overview { desks: vec![desk], dead: 1, ..Overview::default() };
+        let overview = Overview { destinations: vec![destination], dead: 1, ..Overview::default() };
         let status = Status::new("a", Timestamp::EPOCH, overview, None);
         let words: Vec<&str> = status.attention.iter().map(|a| a.what.as_str()).collect();
         assert_eq!(

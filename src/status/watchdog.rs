@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::pulse::Look;
+use crate::heartbeat::Look;
 
 /// What was seen before.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Watch {
         let mut stuck = Vec::new();
         for look in looks {
             let seen = self.seen.entry(look.name.clone()).or_insert((look.beats, now));
-            if seen.0 != look.beats || !look.working {
+            if seen.0 != look.beats || !look.busy {
                 *seen = (look.beats, now);
             }
             let still = now.saturating_sub(seen.1);
@@ -52,8 +52,8 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn look(name: &str, beats: u64, working: bool, allowance: u64) -> Look {
-        Look { name: name.to_owned(), beats, working, allowance: Duration::from_secs(allowance) }
+    fn look(name: &str, beats: u64, busy: bool, allowance: u64) -> Look {
+        Look { name: name.to_owned(), beats, busy, allowance: Duration::from_secs(allowance) }
     }
 
     fn stuck(watch: &mut Watch, looks: &[Look], now: u64) -> Vec<String> {

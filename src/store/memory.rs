@@ -19,7 +19,7 @@ use super::op::record::{Entry, Record, Routed, write_all};
 use super::session::{Session, add_tally};
 use super::space::Budget;
 use super::{OpenError, StoreError, schema};
-use crate::model::{DeskName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+use crate::model::{DestinationName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
 
 /// Most memory that it may have.
 const LIMIT: u64 = 16 << 20;
@@ -28,7 +28,7 @@ const WHOLE: u64 = LIMIT / 4 * 3;
 /// Alerts that are brought home in one transaction.
 const STEP: i64 = 50;
 /// Tables of which a copy of a large file has all rows.
-const SMALL: [&str; 5] = ["source", "cursor", "desk", "hold", "tally"];
+const SMALL: [&str; 5] = ["source", "cursor", "destination", "hold", "tally"];
 /// How a file is read that cannot be written: with its WAL where that is there; after a clean stop there is none, and
 /// then the file alone is the truth. SQLite cannot know that nobody will write it, so it has to be told.
 const WAYS: [&str; 2] = ["vfs=unix&mode=ro", "vfs=unix&immutable=1"];
@@ -286,16 +286,16 @@ fn record(source: SourceName, now: Timestamp) -> Record {
 fn routes(memory: &Connection, alert: i64) -> Result<Vec<Routed>, StoreError> {
     let mut select = memory.prepare_cached(
         "SELECT k.name, r.table_name, max(t.rule) FROM ticket t JOIN route r ON r.id = t.route_id
-         JOIN desk k ON k.id = r.desk_id WHERE t.alert_id = ?1 AND t.state <> 'withdrawn' GROUP BY t.route_id",
+         JOIN destination k ON k.id = r.destination_id WHERE t.alert_id = ?1 AND t.state <> 'withdrawn' GROUP BY t.route_id",
     )?;
     let mut rows = select.query([alert])?;
     let mut routes = Vec::new();
     while let Some(row) = rows.next()? {
-        let (desk, table, rule): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if let (Ok(desk), Ok(table), Ok(rule)) =
-            (DeskName::new(&desk), TableName::new(&table), RuleName::new(&rule))
+        let (destination, table, rule): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if let (Ok(destination), Ok(table), Ok(rule)) =
+            (DestinationName::new(&destination), TableName::new(&table), RuleName::new(&rule))
         {
-            routes.push(Routed { desk, table, rule });
+            routes.push(Routed { destination, table, rule });
         }
     }
     Ok(routes)

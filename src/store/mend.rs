@@ -134,7 +134,7 @@ fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &HealCounts) -> Resu
     let is_short = |table: &str| counts.get(table).is_some_and(|c| c.lost > 0 || c.at_least);
     let rewound = !salvage.in_time
         || salvage.from.is_none()
-        || ["alert", "ticket", "cursor", "source", "route", "desk"].into_iter().any(is_short);
+        || ["alert", "ticket", "cursor", "source", "route", "destination"].into_iter().any(is_short);
     if rewound {
         // As if they were read for the first time: `backfill` bounds what is taken of them.
         conn.execute_batch("DELETE FROM cursor; UPDATE source SET first_read_at = NULL")?;
@@ -148,11 +148,11 @@ fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &HealCounts) -> Resu
 /// taken over where they could be read.
 fn count_anew(conn: &Connection) -> Result<(), OpenError> {
     conn.execute_batch(
-        "DELETE FROM tally WHERE (scope GLOB 'desk:*' AND name IN ('pending', 'claimed', 'dead'))
+        "DELETE FROM tally WHERE (scope GLOB 'destination:*' AND name IN ('pending', 'claimed', 'dead'))
                               OR (scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries'));
          INSERT OR IGNORE INTO tally (scope, name, value)
-           SELECT 'desk:' || k.name, iif(d.state = 'claimed', 'pending', d.state), count(*)
-           FROM delivery d JOIN desk k ON k.id = d.desk_id GROUP BY 1, 2;
+           SELECT 'destination:' || k.name, iif(d.state = 'claimed', 'pending', d.state), count(*)
+           FROM delivery d JOIN destination k ON k.id = d.destination_id GROUP BY 1, 2;
          INSERT OR IGNORE INTO tally (scope, name, value)
            SELECT 'source:' || s.name, 'new', count(*) FROM alert a JOIN source s ON s.id = a.source_id GROUP BY 1;
          INSERT INTO tally (scope, name, value) SELECT 'store', 'alerts', count(*) FROM alert;

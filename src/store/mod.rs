@@ -37,7 +37,7 @@ use std::time::Duration;
 pub use condition::Condition;
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HealRow, HoldRow, ListFilter, NoticeRow,
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HealRow, HoldRow, ListFilter, NoticeRow,
     Overview, RejectRow, SourceRow, SyncRow, TicketRow,
 };
 pub use writer::{Store, Writer};

@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, Connection, Row, params};
 use super::body::Bodies;
 use super::op::attempt::{HISTORY, HISTORY_1};
 use super::rows::{
-    AlertRow, AttemptRow, DeliveryRow, DeskRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
     RejectRow, SourceRow, SyncRow, TicketRow,
 };
 use super::{DATABASE, OpenError, StoreError, schema};
@@ -60,8 +60,8 @@ impl Reader {
         let tallies = self.tallies()?;
         let of = |scope: &str| tallies.get(scope).cloned().unwrap_or_default();
         let sources = self.sources(&of)?;
-        let desks = self.desks(&of)?;
-        let sum = |name: &str| desks.iter().filter_map(|d| d.counts.get(name)).sum::<i64>();
+        let destinations = self.destinations(&of)?;
+        let sum = |name: &str| destinations.iter().filter_map(|d| d.counts.get(name)).sum::<i64>();
         let (backlog, dead) = (sum("pending") + sum("claimed"), sum("dead"));
         let oldest: Option<i64> = self.conn.query_row(OLDEST, [], |r| r.get(0))?;
         Ok(Overview {
@@ -75,7 +75,7 @@ impl Reader {
             shed: of("store").get("shed").copied().unwrap_or(0),
             heals: super::op::heals::heals(&self.conn)?,
             bytes: self.size,
-            desks,
+            destinations,
         })
     }
 
@@ -114,17 +114,17 @@ impl Reader {
         Ok(rows.collect::<std::result::Result<_, _>>()?)
     }
 
-    fn desks(&self, of: &dyn Fn(&str) -> BTreeMap<String, i64>) -> Result<Vec<DeskRow>> {
+    fn destinations(&self, of: &dyn Fn(&str) -> BTreeMap<String, i64>) -> Result<Vec<DestinationRow>> {
         let mut select = self.conn.prepare(
-            "SELECT id, name, last_ok_at, last_error_at, last_error, window_used FROM desk ORDER BY id",
+            "SELECT id, name, last_ok_at, last_error_at, last_error, window_used FROM destination ORDER BY id",
         )?;
         let mut rows = select.query([])?;
-        let mut desks = Vec::new();
+        let mut destinations = Vec::new();
         while let Some(r) = rows.next()? {
             let name: String = r.get(1)?;
-            let mut counts = of(&format!("desk:{name}"));
+            let mut counts = of(&format!("destination:{name}"));
             self.tell_claimed_apart(r.get(0)?, &mut counts)?;
-            desks.push(DeskRow {
+            destinations.push(DestinationRow {
                 counts,
                 name,
                 last_ok_at: maybe_at(r, 2)?,
@@ -134,18 +134,18 @@ impl Reader {
                 requests_this_hour: r.get(5)?,
             });
         }
-        Ok(desks)
+        Ok(destinations)
     }
 
     /// What is claimed was counted as pending.
-    fn tell_claimed_apart(&self, desk: i64, counts: &mut BTreeMap<String, i64>) -> Result<()> {
+    fn tell_claimed_apart(&self, destination: i64, counts: &mut BTreeMap<String, i64>) -> Result<()> {
         if self.schema == 1 {
             return Ok(());
         }
         let claimed: i64 = self
             .conn
-            .prepare_cached("SELECT count(*) FROM delivery WHERE state = 'claimed' AND desk_id = ?1")?
-            .query_row([desk], |r| r.get(0))?;
+            .prepare_cached("SELECT count(*) FROM delivery WHERE state = 'claimed' AND destination_id = ?1")?
+            .query_row([destination], |r| r.get(0))?;
         if claimed > 0 {
             counts.insert("claimed".to_owned(), claimed);
             *counts.entry("pending".to_owned()).or_default() -= claimed;
@@ -153,11 +153,11 @@ impl Reader {
         Ok(())
     }
 
-    fn holds(&self, desk: i64) -> Result<Vec<HoldRow>> {
+    fn holds(&self, destination: i64) -> Result<Vec<HoldRow>> {
         let mut select = self.conn.prepare_cached(
-            "SELECT table_name, since_at, until_at, reason, remedy FROM hold WHERE desk_id = ?1",
+            "SELECT table_name, since_at, until_at, reason, remedy FROM hold WHERE destination_id = ?1",
         )?;
-        let rows = select.query_map([desk], |r| {
+        let rows = select.query_map([destination], |r| {
             Ok(HoldRow {
                 table: r.get(0)?,
                 since_at: at(r, 1)?,
@@ -299,7 +299,7 @@ impl Reader {
         let mut select = self.conn.prepare(
             "SELECT t.id, k.name, r.table_name, coalesce(t.number, ''), coalesce(t.sys_id, ''), t.state,
                     t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id
-             FROM ticket t JOIN route r ON r.id = t.route_id JOIN desk k ON k.id = r.desk_id
+             FROM ticket t JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
              JOIN alert a ON a.id = t.alert_id
              WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) ORDER BY t.id DESC LIMIT ?3",
         )?;
@@ -314,7 +314,7 @@ impl Reader {
             let alert = alert.as_ref();
             all.push(TicketRow {
                 id: TicketId(r.get(0)?),
-                desk: r.get(1)?,
+                destination: r.get(1)?,
                 table: r.get(2)?,
                 number: r.get(3)?,
                 sys_id: r.get(4)?,
@@ -411,7 +411,7 @@ const DELIVERY: &str =
     "SELECT d.id, d.payload, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
        d.created_at, d.due_at, d.reason, t.rule, t.alert_id
      FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
-     JOIN desk k ON k.id = d.desk_id";
+     JOIN destination k ON k.id = d.destination_id";
 
 /// The alerts of a list, of which a search text may want only some. Titles are in the packed bodies, so SQL cannot ask
 /// for them; neighbours in a list are mostly neighbours in a pack.
@@ -453,7 +453,7 @@ fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow>
         id: DeliveryId(r.get(0)?),
         payload: r.get(1)?,
         state: r.get(2)?,
-        desk: r.get(3)?,
+        destination: r.get(3)?,
         table: r.get(4)?,
         severity: level(r, 5)?,
         title: alert.map(|a| a.title.clone()).unwrap_or_default(),

@@ -30,7 +30,7 @@ pub struct Overview {
     /// Sources in the order they were first read.
     pub sources: Vec<SourceRow>,
     /// Destinations.
-    pub desks: Vec<DeskRow>,
+    pub destinations: Vec<DestinationRow>,
     /// The last sync, if there was one.
     pub last_sync: Option<SyncRow>,
     /// What a person should know.
@@ -128,7 +128,7 @@ pub struct SourceRow {
 
 /// A destination.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DeskRow {
+pub struct DestinationRow {
     /// Its name.
     pub name: String,
     /// Deliveries by state, and `created`, `found`, `retries`.
@@ -257,7 +257,7 @@ pub struct TicketRow {
     /// Its row.
     pub id: TicketId,
     /// Destination.
-    pub desk: String,
+    pub destination: String,
     /// Table there.
     pub table: String,
     /// `INC0010042`; empty until it is there, and on tables without numbers.
@@ -294,7 +294,7 @@ pub struct DeliveryRow {
     /// Where it is.
     pub state: String,
     /// Destination.
-    pub desk: String,
+    pub destination: String,
     /// Table there.
     pub table: String,
     /// Severity of the alert.

@@ -53,7 +53,7 @@ const HEAD: [Table; 8] = [
     small("meta"),
     small("tally"),
     numbered("source", "id"),
-    numbered("desk", "id"),
+    numbered("destination", "id"),
     numbered("route", "id"),
     numbered("alert", "id"),
     numbered("alert_body", "alert_id"),
@@ -84,12 +84,12 @@ const NAMES: [(&str, &str); 3] = [
         "INSERT OR IGNORE INTO source (id, name, last_read_at) VALUES (?1, ?2, 0)",
     ),
     (
-        "SELECT id, name FROM desk INDEXED BY sqlite_autoindex_desk_1",
-        "INSERT OR IGNORE INTO desk (id, name) VALUES (?1, ?2)",
+        "SELECT id, name FROM destination INDEXED BY sqlite_autoindex_destination_1",
+        "INSERT OR IGNORE INTO destination (id, name) VALUES (?1, ?2)",
     ),
     (
-        "SELECT id, desk_id, table_name FROM route INDEXED BY sqlite_autoindex_route_1",
-        "INSERT OR IGNORE INTO route (id, desk_id, table_name) VALUES (?1, ?2, ?3)",
+        "SELECT id, destination_id, table_name FROM route INDEXED BY sqlite_autoindex_route_1",
+        "INSERT OR IGNORE INTO route (id, destination_id, table_name) VALUES (?1, ?2, ?3)",
     ),
 ];
 

@@ -70,7 +70,7 @@ impl Rewound {
 pub(super) struct Memory {
     pub(super) index: FingerprintIndex,
     sources: HashMap<String, i64>,
-    desks: HashMap<String, i64>,
+    destinations: HashMap<String, i64>,
     routes: HashMap<(String, String), (i64, i64)>,
     tallies: HashMap<(String, &'static str), i64>,
 }
@@ -227,33 +227,34 @@ impl Tx<'_> {
     }
 
     /// The row of a destination, made when it is new.
-    pub(super) fn desk_id(&mut self, name: &str) -> Result<i64, StoreError> {
-        if let Some(id) = self.memory.desks.get(name) {
+    pub(super) fn destination_id(&mut self, name: &str) -> Result<i64, StoreError> {
+        if let Some(id) = self.memory.destinations.get(name) {
             return Ok(*id);
         }
-        self.conn.execute("INSERT INTO desk (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
-        let id = self.conn.query_row("SELECT id FROM desk WHERE name = ?1", [name], |row| row.get(0))?;
-        self.memory.desks.insert(name.to_owned(), id);
+        self.conn.execute("INSERT INTO destination (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
+        let id =
+            self.conn.query_row("SELECT id FROM destination WHERE name = ?1", [name], |row| row.get(0))?;
+        self.memory.destinations.insert(name.to_owned(), id);
         Ok(id)
     }
 
     /// The rows of a destination and of one of its tables, made when they are new.
-    pub(super) fn route_id(&mut self, desk: &str, table: &str) -> Result<(i64, i64), StoreError> {
-        let key = (desk.to_owned(), table.to_owned());
+    pub(super) fn route_id(&mut self, destination: &str, table: &str) -> Result<(i64, i64), StoreError> {
+        let key = (destination.to_owned(), table.to_owned());
         if let Some(ids) = self.memory.routes.get(&key) {
             return Ok(*ids);
         }
-        let desk_id = self.desk_id(desk)?;
+        let destination_id = self.destination_id(destination)?;
         self.conn.execute(
-            "INSERT INTO route (desk_id, table_name) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            params![desk_id, table],
+            "INSERT INTO route (destination_id, table_name) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            params![destination_id, table],
         )?;
         let route_id = self.conn.query_row(
-            "SELECT id FROM route WHERE desk_id = ?1 AND table_name = ?2",
-            params![desk_id, table],
+            "SELECT id FROM route WHERE destination_id = ?1 AND table_name = ?2",
+            params![destination_id, table],
             |row| row.get(0),
         )?;
-        self.memory.routes.insert(key, (desk_id, route_id));
-        Ok((desk_id, route_id))
+        self.memory.routes.insert(key, (destination_id, route_id));
+        Ok((destination_id, route_id))
     }
 }

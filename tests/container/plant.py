@@ -31,7 +31,7 @@ backfill = "all"
 """
 
 DESTINATION = f"""\
-[servicenow.{scene.DESK}]
+[servicenow.{scene.DESTINATION}]
 instance = "https://127.0.0.1:{PORT}"
 auth = "basic"
 username = "{scene.USER}"
@@ -51,7 +51,7 @@ name = "everything"
 protocols = PROTOCOLS
 
 [[rule.action]]
-servicenow = "{scene.DESK}"
+servicenow = "{scene.DESTINATION}"
 table = "{scene.TABLE}"
 
 [rule.action.fields]
@@ -75,21 +75,21 @@ except urllib.error.HTTPError as e:
 """
 
 
-class Desk:
+class Destination:
     """The simulator: a copy of the binary, so that it lives through upgrades and a purge."""
 
     def __init__(self, machine, binary):
         self.machine = machine
-        machine.put(binary, "/opt/desk/otrelay")
-        machine.run("chmod", "0755", "/opt/desk/otrelay")
+        machine.put(binary, "/opt/destination/otrelay")
+        machine.run("chmod", "0755", "/opt/destination/otrelay")
         self.start()
 
     def start(self):
-        self.machine.path("/opt/desk/ca.pem").unlink(missing_ok=True)
-        self.machine.run("systemd-run", "-q", "--unit=desk", f"--setenv=OTRELAY_SIM_PASS={PASSWORD}",
-                         "/opt/desk/otrelay", "simulate", "--tls", "--ca-out", "/opt/desk/ca.pem", "--listen",
+        self.machine.path("/opt/destination/ca.pem").unlink(missing_ok=True)
+        self.machine.run("systemd-run", "-q", "--unit=destination", f"--setenv=OTRELAY_SIM_PASS={PASSWORD}",
+                         "/opt/destination/otrelay", "simulate", "--tls", "--ca-out", "/opt/destination/ca.pem", "--listen",
                          f"127.0.0.1:{PORT}")
-        self.machine.wait("the simulator's certificate", self.machine.path("/opt/desk/ca.pem").exists, 20)
+        self.machine.wait("the simulator's certificate", self.machine.path("/opt/destination/ca.pem").exists, 20)
 
     def ask(self, path, method="GET", body="", **params):
         url = f"https://127.0.0.1:{PORT}{path}?{urllib.parse.urlencode(params)}"
@@ -112,10 +112,10 @@ class Desk:
 
 
 class Plant:
-    """One machine with a desk, a sensor and a configured otrelay."""
+    """One machine with a destination, a sensor and a configured otrelay."""
 
     def __init__(self, machine, binary):
-        self.machine, self.desk = machine, Desk(machine, binary)
+        self.machine, self.destination = machine, Destination(machine, binary)
         self.wanted, self.next = set(), 0
         machine.run("groupadd", "-r", "suricata")
         # As Debian's suricata with `run-as` has it: the file and its directory are for root and the group.
@@ -130,7 +130,7 @@ class Plant:
     def configure(self, credentials):
         """As an operator does after the installation."""
         machine = self.machine
-        machine.put(machine.path("/opt/desk/ca.pem"), CA)
+        machine.put(machine.path("/opt/destination/ca.pem"), CA)
         machine.write("/etc/otrelay/otrelay.toml", MAIN, "root:otrelay", "0640")
         machine.write("/etc/otrelay/conf.d/10-plant.toml", DESTINATION, "root:otrelay", "0640")
         self.rule('"any"')
@@ -178,4 +178,4 @@ class Plant:
         return self.judge()
 
     def judge(self):
-        return scene.judge(self.desk, self.wanted)
+        return scene.judge(self.destination, self.wanted)

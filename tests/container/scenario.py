@@ -235,8 +235,8 @@ class Scenario:
         self.machine.power_cut()
         self.machine.wait("the service after the boot", lambda: self.active() == "active", 30)
         # The simulator keeps everything in memory: what it has now was sent after the boot. It has a new CA, too.
-        self.plant.desk.start()
-        self.machine.put(self.machine.path("/opt/desk/ca.pem"), CA)
+        self.plant.destination.start()
+        self.machine.put(self.machine.path("/opt/destination/ca.pem"), CA)
         self.machine.run("systemctl", "reload", UNIT)
         self.plant.wanted = set(range(self.plant.next - 10, self.plant.next))
         same("incidents", self.plant.delivered(), 10)
@@ -297,7 +297,7 @@ class Scenario:
     def nothing_left(self):
         self.machine.run("systemctl", "daemon-reload")
         left = self.machine.run("find", "/", "-xdev", "-name", "*otrelay*", "-not", "-path", "/proc/*", "-not", "-path",
-                                "/opt/desk/*", "-not", "-path", "/root/*", "-not", "-path", "/var/lib/dpkg/*").split()
+                                "/opt/destination/*", "-not", "-path", "/root/*", "-not", "-path", "/var/lib/dpkg/*").split()
         same("what is left", left, [])
         need(self.machine.do("getent", "passwd", "otrelay")[0] != 0, "the user is left")
         need(self.machine.do("getent", "group", "otrelay")[0] != 0, "the group is left")
@@ -324,7 +324,7 @@ class Upgrade(Scenario):
         # That version's socket is where root did not look.
         self.machine.run("env", "RUNTIME_DIRECTORY=/run/otrelay", "otrelay", "sync")
         self.plant.judge()
-        self.plant.desk.down()
+        self.plant.destination.down()
 
     def backlog(self):
         """a backlog grows"""
@@ -346,7 +346,7 @@ class Upgrade(Scenario):
 
     def delivered(self):
         """the destination is back: everything is there once"""
-        self.plant.desk.up()
+        self.plant.destination.up()
         # What failed while it was away waits for its own time; `sync` tries at once.
         def through():
             self.machine.do("otrelay", "sync")

@@ -69,7 +69,7 @@ def debian(image, directory):
                   "OTRELAY_PREVIOUS names another one")
             return True
         machine.put(package.previous(deb, binary, directory), "/root/previous.deb")
-        plant.desk.ask("/simulator/reset", "POST")
+        plant.destination.ask("/simulator/reset", "POST")
         plant.wanted.clear()
         return perform(f"{deb.name}: upgrade from {package.FIRST} ({how})", machine, Upgrade(plant))
     finally:

@@ -52,7 +52,7 @@ def checksum(numbers, texts):
 
 
 def correlation(fingerprint, generation):
-    digest = hashlib.sha256(fingerprint + scene.part(scene.DESK) + scene.part(scene.TABLE)
+    digest = hashlib.sha256(fingerprint + scene.part(scene.DESTINATION) + scene.part(scene.TABLE)
                             + struct.pack(">I", generation)).hexdigest()
     return "otrelay-" + digest[:32]
 
@@ -240,11 +240,11 @@ def check_tickets(db, found, tally, tables):
     states = {s.decode(): n for s, n in db.execute("SELECT state, count(*) FROM delivery GROUP BY state")}
     # Schema 1 counts the claimed ones for themselves, later ones as pending.
     for these in (("pending", "claimed"), ("dead",)):
-        are, counted = sum(states.get(s, 0) for s in these), sum(total(tally, "desk:", s) for s in these)
+        are, counted = sum(states.get(s, 0) for s in these), sum(total(tally, "destination:", s) for s in these)
         if are != counted:
             found.wrong.append(f"{are} deliveries are {' or '.join(these)}, {counted} are counted")
-    bad = sum(checksum((ticket, desk, severity, attempts), [state]) != crc for ticket, desk, severity, attempts, state, crc
-              in db.execute("SELECT ticket_id, desk_id, severity, attempts, state, crc FROM delivery"))
+    bad = sum(checksum((ticket, destination, severity, attempts), [state]) != crc for ticket, destination, severity, attempts, state, crc
+              in db.execute("SELECT ticket_id, destination_id, severity, attempts, state, crc FROM delivery"))
     bad += sum(checksum((alert, route, generation), [state, sys_id or b""]) != crc
                for alert, route, generation, state, sys_id, crc
                in db.execute("SELECT alert_id, route_id, generation, state, sys_id, crc FROM ticket"))
@@ -253,7 +253,7 @@ def check_tickets(db, found, tally, tables):
 
 
 def check_promises(db, found, promised, tally, alerts):
-    new, delivered = total(tally, "source:", "new"), total(tally, "desk:", "delivered")
+    new, delivered = total(tally, "source:", "new"), total(tally, "destination:", "delivered")
     if new < promised.new:
         found.wrong.append(f"{promised.new} alerts were acknowledged, {new} are there")
     if delivered < promised.delivered:

@@ -27,7 +27,7 @@ import urllib.parse
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-AGENT, SOURCE, DESK, TABLE = "faults", "eve", "sim", "incident"
+AGENT, SOURCE, DESTINATION, TABLE = "faults", "eve", "sim", "incident"
 # What the simulator lets in.
 USER, PASSWORD = "admin", "admin"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -74,7 +74,7 @@ def fingerprint(agent, number):
 def keys(agent, number, generation=0):
     """`correlation_id` and `sys_id` of the ticket for alert `number`."""
     finding = fingerprint(agent, number)
-    digest = hashlib.sha256(finding + part(DESK) + part(TABLE) + struct.pack(">I", generation)).hexdigest()
+    digest = hashlib.sha256(finding + part(DESTINATION) + part(TABLE) + struct.pack(">I", generation)).hexdigest()
     return "otrelay-" + digest[:32], digest[32:]
 
 
@@ -230,7 +230,7 @@ state_dir = "{state}"
 interval = "5m"
 backfill = "all"
 
-[servicenow.{DESK}]
+[servicenow.{DESTINATION}]
 instance = "{url}"
 auth = "basic"
 username = "{USER}"
@@ -246,7 +246,7 @@ path = "{self.eve}/eve*.json"
 name = "everything"
 
 [[rule.action]]
-servicenow = "{DESK}"
+servicenow = "{DESTINATION}"
 table = "{TABLE}"
 
 [rule.action.fields]
@@ -471,9 +471,9 @@ def check_status(agent, tickets):
     code, told = agent.status()
     if code != OK:
         raise Failed(f"`status --json` ended with {code}: {json.dumps(told)[:500]}")
-    desk, source = told["desks"][0]["counts"], told["sources"][0]
+    destination, source = told["destinations"][0]["counts"], told["sources"][0]
     counts = {"backlog": (told["backlog"], 0), "dead": (told["dead"], 0), "shed": (told["shed"], 0),
-              "pending": (desk.get("pending", 0), 0), "claimed": (desk.get("claimed", 0), 0), "new": (source["new"], tickets)}
+              "pending": (destination.get("pending", 0), 0), "claimed": (destination.get("claimed", 0), 0), "new": (source["new"], tickets)}
     wrong = [f"`{name}` is {found}, not {right}" for name, (found, right) in counts.items() if found != right]
     if source["rejected"] or source["trouble"]:
         wrong.append(f"rejected {source['rejected']}, trouble {source['trouble']}")

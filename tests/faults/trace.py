@@ -151,7 +151,7 @@ class Files:
                 return
             told = told.get("overview", told)
             counts = {"new": sum(s["new"] for s in told["sources"]),
-                      "delivered": sum(d["counts"].get("delivered", 0) for d in told["desks"])}
+                      "delivered": sum(d["counts"].get("delivered", 0) for d in told["destinations"])}
             self.events.append(("status", counts))
 
     def file(self, rest):

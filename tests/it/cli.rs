@@ -33,7 +33,7 @@ assignment_group = "OT SOC"
 /// An agent with two tickets, one dead letter, one that waits, some that were filtered, one reject.
 fn lived(simulator: &Running) -> Agent {
     simulator.add_fault(Fault::new(FaultKind::Status(400)).times(1).on("POST", "/api/now/table/incident"));
-    let mut agent = Agent::new(simulator).rules(RULES).desk("max_in_flight = 1");
+    let mut agent = Agent::new(simulator).rules(RULES).destination("max_in_flight = 1");
     agent.feed(alert(1).line());
     agent.once().ends(1);
     agent.feed(alert(2).line() + &alert(2).line() + &alert(3).severity(3).protocol("dnp3").line());

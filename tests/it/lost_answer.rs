@@ -53,7 +53,7 @@ fn cut_at_every_byte_there_is_one_record() {
     }
     let number = faults.len() as u64;
     let simulator = simulator_with(Options { faults, ..Options::default() });
-    let agent = Agent::new(&simulator).desk("max_in_flight = 1").rules(SMALL);
+    let agent = Agent::new(&simulator).destination("max_in_flight = 1").rules(SMALL);
     agent.feed(eve::alerts(0..number as u32));
     let report = agent.once_here(SOON);
     assert_eq!(simulator.faults_fired(), number);

@@ -36,7 +36,7 @@ fn a_service_keeps_what_comes_while_nobody_listens_there_and_sends_it_later() {
     agent.feed(eve::alerts(0..40));
     let service = agent.start();
     let status = agent.until_status("the destination is on hold", |status| {
-        status["desks"][0]["holds"].as_array().is_some_and(|holds| !holds.is_empty())
+        status["destinations"][0]["holds"].as_array().is_some_and(|holds| !holds.is_empty())
     });
     assert!(attention(&status).contains("refused"), "{status:#}");
     agent.feed(eve::alerts(40..60));
@@ -118,7 +118,7 @@ fn nothing_is_sent_before_the_time_that_the_instance_named() {
     let simulator = simulator();
     let wait = 3;
     simulator.add_fault(Fault::new(FaultKind::RateLimit(wait)).times(1).after(2).on("POST", INCIDENT));
-    let agent = Agent::new(&simulator).desk("max_in_flight = 1");
+    let agent = Agent::new(&simulator).destination("max_in_flight = 1");
     agent.feed(eve::alerts(0..8));
     agent.once().ends(0).says("8 tickets created, 0 found there already, 0 waiting");
     assert_one_each(&simulator, (0..8).map(eve::short));
@@ -187,7 +187,7 @@ fn dead(agent: &Agent) -> String {
 fn what_the_instance_refuses_becomes_a_dead_letter_that_a_person_can_send_again() {
     let simulator = simulator();
     simulator.add_fault(Fault::new(FaultKind::Status(400)).times(2).on("POST", INCIDENT));
-    let agent = Agent::new(&simulator).desk("max_in_flight = 1");
+    let agent = Agent::new(&simulator).destination("max_in_flight = 1");
     agent.feed(alert(1).line());
     agent.once().ends(1).says("0 tickets created, 0 found there already, 0 waiting, 1 dead");
     agent.feed(alert(2).line());

@@ -89,14 +89,14 @@ fn a_secret_that_cannot_be_read_keeps_the_old_one() {
     agent.run(&["sync"]).says("2 created");
 }
 
-/// An agent of a desk with a private CA, the file of that CA, and the CA of somebody else.
+/// An agent of a destination with a private CA, the file of that CA, and the CA of somebody else.
 fn private_ca() -> (Running, Agent, PathBuf, String) {
     let simulator = simulator_with(Options { tls: true, ..Options::default() });
     let other = simulator_with(Options { tls: true, seed: 2, ..Options::default() });
     let agent = Agent::new(&simulator);
     let file = agent.dir().join("ca.pem");
     std::fs::write(&file, simulator.ca_pem().unwrap()).unwrap();
-    let agent = agent.desk(&format!("tls = {{ ca_file = \"{}\" }}", file.display()));
+    let agent = agent.destination(&format!("tls = {{ ca_file = \"{}\" }}", file.display()));
     (simulator, agent, file, other.ca_pem().unwrap().to_owned())
 }
 

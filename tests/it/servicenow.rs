@@ -1,13 +1,13 @@
-//! The desk against the simulator: what fails on the way, and that the ticket is there once whatever fails.
+//! The destination against the simulator: what fails on the way, and that the ticket is there once whatever fails.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use otrelay::clock::SystemClock;
-use otrelay::desk::{Desk, Fields, Found, Opened, Order, SendError};
+use otrelay::destination::{Destination, Fields, Found, Opened, Order, SendError};
 use otrelay::model::ticket::TicketKeys;
-use otrelay::model::{Class, DeskName, Fingerprint, Generation, HoldReason, Secret, TableName};
+use otrelay::model::{Class, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName};
 use otrelay::net::{Deadlines, TlsSettings};
 use otrelay::servicenow::{Auth, ServiceNow, Settings};
 use otrelay::simulator::{Fault, FaultKind, Options, RateRule, Running, Simulator};
@@ -28,9 +28,9 @@ async fn start(options: Options) -> Running {
     Simulator::start(options).await.unwrap()
 }
 
-fn desk_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> ServiceNow {
+fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> ServiceNow {
     let settings = Settings {
-        name: DeskName::new("prod").unwrap(),
+        name: DestinationName::new("prod").unwrap(),
         instance: simulator.url().parse().unwrap(),
         auth,
         proxy: None,
@@ -40,8 +40,8 @@ fn desk_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> ServiceNow {
     ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
 }
 
-fn desk(simulator: &Running) -> ServiceNow {
-    desk_with(simulator, password(), TlsSettings::default())
+fn destination(simulator: &Running) -> ServiceNow {
+    destination_with(simulator, password(), TlsSettings::default())
 }
 
 fn incident() -> TableName {
@@ -54,7 +54,7 @@ fn order(number: u8) -> Order {
         table: incident(),
         keys: TicketKeys::derive(
             &Fingerprint::from_bytes([number; 32]),
-            &DeskName::new("prod").unwrap(),
+            &DestinationName::new("prod").unwrap(),
             &incident(),
             Generation(0),
         ),
@@ -62,20 +62,20 @@ fn order(number: u8) -> Order {
     }
 }
 
-async fn find(desk: &ServiceNow, order: &Order) -> Result<Vec<Found>, SendError> {
-    desk.find(&order.table, std::slice::from_ref(&order.keys.correlation_id)).await
+async fn find(destination: &ServiceNow, order: &Order) -> Result<Vec<Found>, SendError> {
+    destination.find(&order.table, std::slice::from_ref(&order.keys.correlation_id)).await
 }
 
 /// As the relay does it: create; whatever is doubtful is looked up before it is created again.
-async fn deliver(desk: &ServiceNow, order: &Order) -> Result<Vec<Class>, SendError> {
+async fn deliver(destination: &ServiceNow, order: &Order) -> Result<Vec<Class>, SendError> {
     let mut classes = Vec::new();
     for _ in 0..5 {
-        match desk.open(order).await {
+        match destination.open(order).await {
             Ok(_) => return Ok(classes),
             Err(error) if matches!(error.class, Class::Retry | Class::RetryAt) => classes.push(error.class),
             Err(error) => return Err(error),
         }
-        if !find(desk, order).await?.is_empty() {
+        if !find(destination, order).await?.is_empty() {
             return Ok(classes);
         }
     }
@@ -89,19 +89,19 @@ fn fault(kind: FaultKind) -> Fault {
 #[tokio::test]
 async fn a_ticket_is_created_found_and_not_made_twice() {
     let simulator = start(Options::default()).await;
-    let desk = desk(&simulator);
+    let destination = destination(&simulator);
     let order = order(1);
-    assert_eq!(find(&desk, &order).await.unwrap(), vec![]);
-    let opened = desk.open(&order).await.unwrap();
+    assert_eq!(find(&destination, &order).await.unwrap(), vec![]);
+    let opened = destination.open(&order).await.unwrap();
     assert_eq!(opened.sys_id, order.keys.sys_id);
     assert!(opened.number.starts_with("INC"), "{opened:?}");
     assert_eq!(opened.dropped, vec![]);
 
-    let found = find(&desk, &order).await.unwrap();
+    let found = find(&destination, &order).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((&found[0].sys_id, &found[0].number, found[0].active), (&opened.sys_id, &opened.number, true));
 
-    let error = desk.open(&order).await.unwrap_err();
+    let error = destination.open(&order).await.unwrap_err();
     assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{error}");
     let records = simulator.records("incident");
     assert_eq!(records.len(), 1);
@@ -110,21 +110,21 @@ async fn a_ticket_is_created_found_and_not_made_twice() {
 
     let closing = [("state", "7"), ("close_code", "Duplicate"), ("close_notes", "done")];
     assert!(simulator.edit("incident", opened.sys_id.as_str(), &closing));
-    assert!(!find(&desk, &order).await.unwrap()[0].active);
+    assert!(!find(&destination, &order).await.unwrap()[0].active);
 }
 
 #[tokio::test]
 async fn forty_tickets_are_found_with_one_request() {
     let simulator = start(Options::default()).await;
-    let desk = desk(&simulator);
+    let destination = destination(&simulator);
     let orders: Vec<Order> = (0..40).map(order).collect();
     for order in &orders[..39] {
-        desk.open(order).await.unwrap();
+        destination.open(order).await.unwrap();
     }
-    let before = desk.requests();
+    let before = destination.requests();
     let ids: Vec<_> = orders.iter().map(|o| o.keys.correlation_id.clone()).collect();
-    assert_eq!(desk.find(&incident(), &ids).await.unwrap().len(), 39);
-    assert_eq!(desk.requests(), before + 1);
+    assert_eq!(destination.find(&incident(), &ids).await.unwrap().len(), 39);
+    assert_eq!(destination.requests(), before + 1);
 }
 
 #[tokio::test]
@@ -138,8 +138,8 @@ async fn every_login_works() {
         Auth::Basic { username: "admin".to_owned(), password: secret("admin") },
     ];
     for (number, auth) in (10..).zip(logins) {
-        let desk = desk_with(&simulator, auth.clone(), TlsSettings::default());
-        assert!(desk.open(&order(number)).await.is_ok(), "{auth:?}");
+        let destination = destination_with(&simulator, auth.clone(), TlsSettings::default());
+        assert!(destination.open(&order(number)).await.is_ok(), "{auth:?}");
     }
 }
 
@@ -149,8 +149,9 @@ async fn a_login_that_is_refused_holds_and_names_the_causes() {
     let secret = |text: &str| Secret::new("test", text);
     let wrong =
         Auth::ClientCredentials { client_id: "otrelay".to_owned(), client_secret: secret("canary-wrong") };
-    let error = desk_with(&simulator, wrong, TlsSettings::default()).open(&order(1)).await.unwrap_err();
-    assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldReason::Destination, false));
+    let error =
+        destination_with(&simulator, wrong, TlsSettings::default()).open(&order(1)).await.unwrap_err();
+    assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldScope::Destination, false));
     assert!(
         error.remedy.contains("client_secret") && error.remedy.contains("grant_type.enabled"),
         "{}",
@@ -163,14 +164,14 @@ async fn a_login_that_is_refused_holds_and_names_the_causes() {
 async fn revoked_and_expired_tokens_are_renewed_unseen() {
     let lifetime = Duration::from_secs(1);
     let simulator = start(Options { token_lifetime: lifetime, ..Options::default() }).await;
-    let desk = desk(&simulator);
-    desk.open(&order(1)).await.unwrap();
+    let destination = destination(&simulator);
+    destination.open(&order(1)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    desk.open(&order(2)).await.unwrap();
+    destination.open(&order(2)).await.unwrap();
     simulator.revoke_tokens();
-    desk.open(&order(3)).await.unwrap();
+    destination.open(&order(3)).await.unwrap();
     simulator.add_fault(Fault::new(FaultKind::RevokeToken).on("POST", API).times(1));
-    desk.open(&order(4)).await.unwrap();
+    destination.open(&order(4)).await.unwrap();
     assert_eq!(simulator.records("incident").len(), 4);
     assert!(simulator.twins().is_empty());
 }
@@ -178,7 +179,7 @@ async fn revoked_and_expired_tokens_are_renewed_unseen() {
 #[tokio::test]
 async fn a_lost_answer_makes_no_twin() {
     let simulator = start(Options::default()).await;
-    let desk = desk(&simulator);
+    let destination = destination(&simulator);
     let faults = [
         FaultKind::CommitDrop,
         FaultKind::CommitAccepted,
@@ -193,7 +194,7 @@ async fn a_lost_answer_makes_no_twin() {
     for (number, kind) in (1..).zip(faults) {
         let shown = format!("{kind:?}");
         simulator.add_fault(fault(kind));
-        let classes = deliver(&desk, &order(number)).await.unwrap();
+        let classes = deliver(&destination, &order(number)).await.unwrap();
         assert_eq!(classes, [Class::Retry], "{shown}");
     }
     assert_eq!(simulator.records("incident").len(), count);
@@ -203,10 +204,10 @@ async fn a_lost_answer_makes_no_twin() {
 #[tokio::test]
 async fn an_answer_cut_at_any_byte_makes_no_twin() {
     let simulator = start(Options::default()).await;
-    let desk = desk(&simulator);
+    let destination = destination(&simulator);
     for (number, cut) in (0..60).zip((0..).step_by(9)) {
         simulator.add_fault(fault(FaultKind::CommitCut(cut)));
-        deliver(&desk, &order(number)).await.unwrap();
+        deliver(&destination, &order(number)).await.unwrap();
     }
     assert_eq!(simulator.records("incident").len(), 60);
     assert!(simulator.twins().is_empty());
@@ -216,14 +217,14 @@ async fn an_answer_cut_at_any_byte_makes_no_twin() {
 async fn under(kind: FaultKind) -> Result<Opened, SendError> {
     let simulator = start(Options::default()).await;
     simulator.add_fault(fault(kind));
-    desk(&simulator).open(&order(1)).await
+    destination(&simulator).open(&order(1)).await
 }
 
 #[tokio::test]
 async fn pages_in_place_of_answers_hold_the_destination() {
     for (kind, word) in [(FaultKind::Hibernate, "hibernating"), (FaultKind::HtmlLogin, "web page")] {
         let error = under(kind).await.unwrap_err();
-        assert_eq!((error.class, error.hold), (Class::Hold, HoldReason::Destination), "{error}");
+        assert_eq!((error.class, error.hold), (Class::Hold, HoldScope::Destination), "{error}");
         assert!(error.message.contains(word) && !error.remedy.is_empty(), "{error}");
     }
 }
@@ -240,13 +241,13 @@ async fn limits_are_told_with_their_waits() {
 async fn a_rule_of_the_instance_shows_before_it_bites() {
     let rule = RateRule { limit: 2, window: Duration::from_hours(1) };
     let simulator = start(Options { rate_limit: Some(rule), ..Options::default() }).await;
-    let desk = desk(&simulator);
-    desk.open(&order(1)).await.unwrap();
-    assert_eq!(desk.rate_limit().limit, Some(2));
-    assert!(desk.rate_limit().reset_at.is_some());
+    let destination = destination(&simulator);
+    destination.open(&order(1)).await.unwrap();
+    assert_eq!(destination.rate_limit().limit, Some(2));
+    assert!(destination.rate_limit().reset_at.is_some());
     let mut last = None;
     for number in 2..5 {
-        last = desk.open(&order(number)).await.err();
+        last = destination.open(&order(number)).await.err();
     }
     let error = last.unwrap();
     assert_eq!(error.class, Class::RetryAt, "{error}");
@@ -262,10 +263,10 @@ async fn dropped_fields_are_read_off_the_answer() {
     // Without its correlation_id no look-up finds it; the derived sys_id still does.
     let simulator = start(Options::default()).await;
     simulator.add_fault(Fault::new(FaultKind::DropField("correlation_id".to_owned())));
-    let desk = desk(&simulator);
-    let first = desk.open(&order(1)).await.unwrap();
+    let destination = destination(&simulator);
+    let first = destination.open(&order(1)).await.unwrap();
     assert_eq!(first.dropped[0].field, "correlation_id");
-    let again = desk.open(&order(1)).await.unwrap();
+    let again = destination.open(&order(1)).await.unwrap();
     assert_eq!((again.sys_id, again.number), (first.sys_id, first.number));
     assert_eq!(simulator.records("incident").len(), 1);
 }
@@ -274,30 +275,32 @@ async fn dropped_fields_are_read_off_the_answer() {
 async fn tables_that_are_hidden_or_absent_wait_alone() {
     let simulator = start(Options::default()).await;
     simulator.add_fault(Fault::new(FaultKind::HideTable("problem".to_owned())));
-    let desk = desk(&simulator);
+    let destination = destination(&simulator);
     for table in ["problem", "x_no_such_table"] {
         let order = Order { table: TableName::new(table).unwrap(), ..order(1) };
-        for error in [find(&desk, &order).await.unwrap_err(), desk.open(&order).await.unwrap_err()] {
+        for error in
+            [find(&destination, &order).await.unwrap_err(), destination.open(&order).await.unwrap_err()]
+        {
             assert_eq!(
                 (error.class, error.hold, error.doubtful),
-                (Class::Hold, HoldReason::Table, false),
+                (Class::Hold, HoldScope::Table, false),
                 "{error}"
             );
             assert!(error.message.contains(table) && !error.remedy.is_empty(), "{error}");
         }
     }
-    desk.open(&order(1)).await.unwrap();
+    destination.open(&order(1)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_private_ca_is_trusted_when_it_is_named() {
     let simulator = start(Options { tls: true, ..Options::default() }).await;
-    let error = desk(&simulator).open(&order(1)).await.unwrap_err();
+    let error = destination(&simulator).open(&order(1)).await.unwrap_err();
     assert_eq!((error.class, error.doubtful), (Class::Hold, false), "{error}");
     assert!(error.message.contains("not trusted") && error.remedy.contains("tls.ca_file"), "{error}");
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(simulator.ca_pem().unwrap().as_bytes()).unwrap();
     let tls = TlsSettings { ca_file: Some(file.path().to_path_buf()), pin: None };
-    desk_with(&simulator, password(), tls).open(&order(1)).await.unwrap();
+    destination_with(&simulator, password(), tls).open(&order(1)).await.unwrap();
     assert_eq!(simulator.records("incident").len(), 1);
 }

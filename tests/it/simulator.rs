@@ -281,10 +281,10 @@ fn plain_http_stays_on_the_machine() {
     let listen = SocketAddr::from(([0, 0, 0, 0], 0));
     let refused = Simulator::start_on_thread(Options { listen, ..Options::default() });
     assert!(matches!(refused, Err(SimError::NotLoopback(_))), "{refused:?}");
-    let tls_names = vec!["desk.plant.example".to_owned()];
+    let tls_names = vec!["destination.plant.example".to_owned()];
     let options = Options { listen, tls: true, tls_names, ..Options::default() };
     let running = Simulator::start_on_thread(options).unwrap();
-    assert!(running.url().starts_with("https://desk.plant.example:"), "{}", running.url());
+    assert!(running.url().starts_with("https://destination.plant.example:"), "{}", running.url());
 }
 
 #[test]

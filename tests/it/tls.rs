@@ -14,7 +14,7 @@ fn a_private_ca_is_trusted_when_it_is_named() {
     let agent = Agent::new(&simulator);
     let ca = agent.dir().join("plant-ca.pem");
     fs::write(&ca, simulator.ca_pem().unwrap()).unwrap();
-    let agent = agent.desk(&format!("tls = {{ ca_file = \"{}\" }}", ca.display()));
+    let agent = agent.destination(&format!("tls = {{ ca_file = \"{}\" }}", ca.display()));
     agent.feed(eve::alerts(0..10));
     agent.once().ends(0).says("10 tickets created");
     assert_one_each(&simulator, (0..10).map(eve::short));
@@ -27,7 +27,7 @@ fn another_ca_is_not_and_nothing_is_sent() {
     let agent = Agent::new(&simulator);
     let ca = agent.dir().join("plant-ca.pem");
     fs::write(&ca, other.ca_pem().unwrap()).unwrap();
-    let agent = agent.desk(&format!("tls = {{ ca_file = \"{}\" }}", ca.display()));
+    let agent = agent.destination(&format!("tls = {{ ca_file = \"{}\" }}", ca.display()));
     agent.feed(eve::alerts(0..10));
     agent.once().ends(75).says("10 waiting").says("no trusted TLS connection");
     assert_eq!(simulator.requests(), 0);
@@ -44,7 +44,7 @@ fn a_destination_that_waits_does_not_stop_the_other() {
     let agent = Agent::new(&prod);
     let dir = agent.dir().display().to_string();
     let agent = agent
-        .desk(&format!(
+        .destination(&format!(
             r#"
 [servicenow.dr]
 instance = "{}"

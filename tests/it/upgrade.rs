@@ -42,7 +42,7 @@ fn what_0_1_0_kept_is_delivered_once_and_nothing_is_lost() {
     assert_one_each(&simulator, (11..23).map(eve::short));
     let status = agent.status();
     assert_eq!(status["heals"], serde_json::json!([]), "{status:#}");
-    assert_eq!(status["desks"][0]["counts"]["delivered"], 9 + 12, "{status:#}");
+    assert_eq!(status["destinations"][0]["counts"]["delivered"], 9 + 12, "{status:#}");
     let alerts = agent.json(&["alerts"]);
     let titles: Vec<&str> =
         alerts.as_array().unwrap().iter().rev().map(|a| a["alert"]["title"].as_str().unwrap()).collect();

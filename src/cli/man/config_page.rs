@@ -296,7 +296,7 @@ mod tests {
             ("[devices]", "Devices"),
             ("[[rule]]", "Rule"),
             ("[[rule.action]]", "Action"),
-            ("[servicenow.NAME]", "Desk"),
+            ("[servicenow.NAME]", "Destination"),
             ("[servicenow.NAME.proxy]", "Proxy"),
             ("[servicenow.NAME.tls]", "Tls"),
             ("[[source]]", "Source"),
@@ -337,8 +337,8 @@ mod tests {
         assert!(sync.contains("duration") && sync.contains("Default 60m"), "{sync}");
         let buffer = section(&page, "[buffer]");
         assert!(buffer.contains("size") && buffer.contains("shed\\-lowest"), "{buffer}");
-        let desk = section(&page, "[servicenow.NAME]");
-        assert!(desk.contains(", required)") && desk.contains("secret"), "{desk}");
+        let destination = section(&page, "[servicenow.NAME]");
+        assert!(destination.contains(", required)") && destination.contains("secret"), "{destination}");
     }
 
     #[test]

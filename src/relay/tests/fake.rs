@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::clock::SharedClock;
-use crate::desk::{
-    Compose, Desk, DroppedField, Fields, Found, Opened, Order, RateLimit, SendError, TicketFacts,
+use crate::destination::{
+    Compose, Destination, DroppedField, Fields, Found, Opened, Order, RateLimit, SendError, TicketFacts,
 };
-use crate::model::{Class, CorrelationId, DeskName, HoldReason, TableName, Timestamp};
+use crate::model::{Class, CorrelationId, DestinationName, HoldScope, TableName, Timestamp};
 use crate::model::{Severity, SysId};
 
 /// How one call goes wrong.
@@ -48,7 +48,7 @@ impl Fault {
         };
         Some(SendError {
             class,
-            hold: if self == Self::HoldTable { HoldReason::Table } else { HoldReason::Destination },
+            hold: if self == Self::HoldTable { HoldScope::Table } else { HoldScope::Destination },
             message: format!("{self:?}"),
             remedy: "do something".to_owned(),
             doubtful,
@@ -67,7 +67,7 @@ pub(super) struct Kept {
     pub(super) keys: (CorrelationId, SysId),
 }
 
-/// What the desk has and what it was asked.
+/// What the destination has and what it was asked.
 #[derive(Default)]
 pub(super) struct Ledger {
     pub(super) tickets: Vec<(TableName, Kept)>,
@@ -87,8 +87,8 @@ pub(super) struct Ledger {
     pub(super) drops_field: bool,
 }
 
-pub(super) struct FakeDesk {
-    name: DeskName,
+pub(super) struct FakeDestination {
+    name: DestinationName,
     clock: SharedClock,
     ledger: Mutex<Ledger>,
     /// How long a call takes.
@@ -97,9 +97,9 @@ pub(super) struct FakeDesk {
     pub(super) lag: Duration,
 }
 
-impl FakeDesk {
+impl FakeDestination {
     pub(super) fn new(name: &str, clock: SharedClock) -> Self {
-        let name = DeskName::new(name).unwrap();
+        let name = DestinationName::new(name).unwrap();
         let (takes, lag) = (Duration::from_millis(50), Duration::ZERO);
         Self { name, clock, ledger: Mutex::default(), takes, lag }
     }
@@ -133,13 +133,13 @@ impl FakeDesk {
     }
 }
 
-impl Desk for FakeDesk {
-    fn name(&self) -> &DeskName {
+impl Destination for FakeDestination {
+    fn name(&self) -> &DestinationName {
         &self.name
     }
 
     async fn find(&self, table: &TableName, keys: &[CorrelationId]) -> Result<Vec<Found>, SendError> {
-        assert!(!keys.is_empty() && keys.len() <= crate::desk::FIND_MAX);
+        assert!(!keys.is_empty() && keys.len() <= crate::destination::FIND_MAX);
         if let Some(e) = self.called("find", table, false).await.error() {
             return Err(SendError { doubtful: false, ..e });
         }
@@ -214,4 +214,4 @@ pub(super) fn severity(n: u32) -> Severity {
     Severity::ALL[n as usize % 4]
 }
 
-pub(super) type SharedDesk = Arc<FakeDesk>;
+pub(super) type SharedDestination = Arc<FakeDestination>;

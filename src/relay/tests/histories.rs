@@ -47,15 +47,15 @@ proptest! {
 }
 
 async fn one_each(steps: Vec<Step>, lag: u64) {
-    let mut site = Site::new(&["prod"], |s, desks| {
+    let mut site = Site::new(&["prod"], |s, destinations| {
         s.interval = MINUTE * 5;
-        desks[0].lag = Duration::from_secs(lag);
+        destinations[0].lag = Duration::from_secs(lag);
     });
     site.start();
     for step in steps {
         match step {
-            Step::Open(fault) => site.desk().ledger().opens.push_back(fault),
-            Step::Find(fault) => site.desk().ledger().finds.push_back(fault),
+            Step::Open(fault) => site.destination().ledger().opens.push_back(fault),
+            Step::Find(fault) => site.destination().ledger().finds.push_back(fault),
             Step::See(n) => {
                 let name = ["incident", "problem"][usize::from(n % 2)];
                 site.record(&[(&format!("a{n}"), severity(u32::from(n)), "prod", name)]).await;
@@ -78,16 +78,16 @@ async fn one_each(steps: Vec<Step>, lag: u64) {
         let name = ["incident", "problem"][usize::from(n % 2)];
         site.record(&[(&format!("a{n}"), severity(u32::from(n)), "prod", name)]).await;
     }
-    site.desk().ledger().opens.clear();
-    site.desk().ledger().finds.clear();
+    site.destination().ledger().opens.clear();
+    site.destination().ledger().finds.clear();
     pass(HOUR * 8).await;
-    let mut titles = site.desk().titles();
+    let mut titles = site.destination().titles();
     titles.sort();
     let mut wanted: Vec<String> = (0..20).map(|n| format!("a{n}")).collect();
     wanted.sort();
     assert_eq!(titles, wanted);
     let overview = site.overview();
-    let count = |name: &str| overview.desks[0].counts.get(name).copied().unwrap_or(0);
+    let count = |name: &str| overview.destinations[0].counts.get(name).copied().unwrap_or(0);
     assert_eq!((count("delivered"), count("created") + count("found")), (20, 20));
     assert_eq!((overview.backlog, overview.dead, count("pending"), count("claimed")), (0, 0, 0, 0));
     assert!(site.in_state(DeliveryState::Claimed).is_empty());

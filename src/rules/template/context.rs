@@ -7,8 +7,8 @@ use minijinja::value::Value;
 
 use crate::model::alert::{MESSAGE_MAX, RAW_MAX};
 use crate::model::{
-    Alert, AlertKind, AlertState, DeskName, Endpoint, Engine, Generation, Protocol, Severity, TableName,
-    Timestamp,
+    Alert, AlertKind, AlertState, DestinationName, Endpoint, Engine, Generation, Protocol, Severity,
+    TableName, Timestamp,
 };
 use crate::rules::explain;
 
@@ -52,7 +52,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("generation", "how many tickets for the same alert were closed before, a number"),
     ("agent", "name of this otrelay"),
     ("rule", "the rule that asked for the ticket"),
-    ("desk", "the destination's name in the config"),
+    ("servicenow", "the destination's name in the config"),
     ("table", "the table"),
 ];
 
@@ -74,7 +74,7 @@ pub struct TicketContext<'a> {
     /// Name of the rule that asked for the ticket.
     pub rule: &'a str,
     /// Where the ticket goes.
-    pub desk: &'a DeskName,
+    pub destination: &'a DestinationName,
     /// Where the ticket goes.
     pub table: &'a TableName,
 }
@@ -113,7 +113,7 @@ impl TicketContext<'_> {
             ("generation", self.generation.0.into()),
             ("agent", self.agent.into()),
             ("rule", self.rule.into()),
-            ("desk", self.desk.as_str().into()),
+            ("servicenow", self.destination.as_str().into()),
             ("table", self.table.as_str().into()),
         ];
         Value::from(BTreeMap::from(pairs))
@@ -191,7 +191,7 @@ pub(super) fn samples() -> [Value; 2] {
         references: Vec::new(),
         raw: String::new(),
     };
-    let desk = DeskName::new("prod").expect("a plain name");
+    let destination = DestinationName::new("prod").expect("a plain name");
     let table = TableName::new("incident").expect("a plain name");
     let values = |alert: &Alert| {
         TicketContext {
@@ -202,7 +202,7 @@ pub(super) fn samples() -> [Value; 2] {
             generation: Generation::default(),
             agent: "agent",
             rule: "rule",
-            desk: &desk,
+            destination: &destination,
             table: &table,
         }
         .values()

@@ -1,3 +1,85 @@
-//! Formats of the field: pure functions from bytes to alerts. No I/O, no clock, no async; each has a fuzz target.
+//! Formats of the field: pure functions from bytes to alerts and devices. No I/O, no clock, no async; each has a fuzz
+//! target.
+//!
+//! A [`Format`] is built once for a source and gives a [`Decoder`] for each stream of it: a file, a connection, an
+//! address of an API. A transport hands records to the decoder, one at a time, and never looks into them; what the
+//! decoder has learnt from a stream (the header of a Zeek log) it gives back as a state that the transport stores with
+//! the cursor.
 
 pub mod eve;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use super::RejectReason;
+use crate::model::{Alert, Device, Fingerprint, Timestamp};
+
+/// An alert, and which finding it is one sighting of.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The alert.
+    pub alert: Alert,
+    /// Which finding.
+    pub fingerprint: Fingerprint,
+}
+
+/// What one record turned out to be. Each counts once: `records = alerts + ignored + rejected`.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// An alert.
+    Alert(Box<Finding>),
+    /// A record that is no alert, by its kind (`flow`, `conn`, `weird`). Kinds come from a closed list, never from the
+    /// input, so that a sender cannot fill the store with counters.
+    Ignored(&'static str),
+    /// No record: an empty line, a header. Counted nowhere.
+    Blank,
+    /// It should have been a record of this format; and what is wrong, for people, without the place.
+    Reject(RejectReason, Cow<'static, str>),
+}
+
+/// What came of one record.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// What it is.
+    pub outcome: Outcome,
+    /// What it tells of devices, beside whatever else it is.
+    pub devices: Vec<Device>,
+}
+
+impl From<Outcome> for Decoded {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, devices: Vec::new() }
+    }
+}
+
+/// A stream that records come from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stream<'a> {
+    /// File name or peer, for people and for formats that are told apart by it (`notice.log`).
+    pub name: &'a str,
+    /// Who sent it, where somebody did.
+    pub sender: Option<IpAddr>,
+    /// What an earlier decoder of the same stream had learnt: [`Decoder::state`].
+    pub state: Option<&'a str>,
+}
+
+/// A format as one source uses it.
+pub trait Format: Send + Sync + 'static {
+    /// A decoder for a stream, from its beginning or from a state.
+    fn decoder(&self, stream: &Stream<'_>) -> Box<dyn Decoder>;
+}
+
+/// Reads the records of one stream in their order.
+pub trait Decoder: Send {
+    /// Reads one record, with or without its line end. `received_at` dates it, and is its time where its own is
+    /// unreadable. Never panics, whatever the bytes are.
+    fn decode(&mut self, record: &[u8], received_at: Timestamp) -> Decoded;
+
+    /// What is needed to read on from here, at most [`STATE_MAX`] bytes; `None`: nothing.
+    fn state(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Longest state of a decoder, in bytes.
+pub const STATE_MAX: usize = 8 * 1024;

@@ -54,7 +54,7 @@ CREATE TABLE fingerprint (
     PRIMARY KEY (prefix, alert_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE desk (
+CREATE TABLE destination (
     id                INTEGER PRIMARY KEY AUTOINCREMENT,
     name              TEXT    NOT NULL UNIQUE,
     window_started_at INTEGER NOT NULL DEFAULT 0,  -- of the hourly budget
@@ -68,14 +68,14 @@ CREATE TABLE desk (
 
 CREATE TABLE route (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    desk_id    INTEGER NOT NULL REFERENCES desk (id),
+    destination_id    INTEGER NOT NULL REFERENCES destination (id),
     table_name TEXT    NOT NULL,
-    UNIQUE (desk_id, table_name)
+    UNIQUE (destination_id, table_name)
 ) STRICT;
 
 -- A destination, or one table of it ('' is the whole destination), that waits.
 CREATE TABLE hold (
-    desk_id    INTEGER NOT NULL REFERENCES desk (id),
+    destination_id    INTEGER NOT NULL REFERENCES destination (id),
     table_name TEXT    NOT NULL,
     since_at   INTEGER NOT NULL,
     until_at   INTEGER NOT NULL,
@@ -83,7 +83,7 @@ CREATE TABLE hold (
     told       INTEGER NOT NULL CHECK (told IN (0, 1)),  -- until_at is the other side's word
     reason     TEXT    NOT NULL,
     remedy     TEXT    NOT NULL,
-    PRIMARY KEY (desk_id, table_name)
+    PRIMARY KEY (destination_id, table_name)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE ticket (
@@ -111,7 +111,7 @@ CREATE TABLE delivery (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     payload    TEXT    NOT NULL CHECK (payload IN ('open-ticket')),
     ticket_id  INTEGER NOT NULL REFERENCES ticket (id),
-    desk_id    INTEGER NOT NULL REFERENCES desk (id),
+    destination_id    INTEGER NOT NULL REFERENCES destination (id),
     route_id   INTEGER NOT NULL REFERENCES route (id),  -- the ticket's, so that a held table costs the others nothing
     state      TEXT    NOT NULL
                CHECK (state IN ('pending', 'claimed', 'delivered', 'dead', 'dropped', 'withdrawn')),
@@ -127,7 +127,7 @@ CREATE TABLE delivery (
 ) STRICT;
 
 CREATE INDEX delivery_due ON delivery (route_id, severity DESC, id) WHERE state = 'pending';
-CREATE INDEX delivery_tried ON delivery (desk_id, due_at) WHERE state = 'pending' AND attempts > 0;
+CREATE INDEX delivery_tried ON delivery (destination_id, due_at) WHERE state = 'pending' AND attempts > 0;
 CREATE INDEX delivery_claimed ON delivery (id) WHERE state = 'claimed';
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';
 CREATE INDEX delivery_of_ticket ON delivery (ticket_id);
@@ -144,7 +144,7 @@ CREATE TABLE attempt (
     PRIMARY KEY (delivery_id, n)
 ) STRICT, WITHOUT ROWID;
 
--- Counters by scope ('source:eve', 'desk:prod') and name, so that nothing has to be counted over a large table.
+-- Counters by scope ('source:eve', 'destination:prod') and name, so that nothing has to be counted over a large table.
 CREATE TABLE tally (
     scope TEXT    NOT NULL,
     name  TEXT    NOT NULL,

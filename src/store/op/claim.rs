@@ -8,8 +8,8 @@ use super::attempt::{self, Attempt};
 use super::row::{AlertCrc, delivery_crc};
 use super::sound::is_delivery_sound;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, DeskName, Fingerprint, Generation, RuleName, Severity, TableName,
-    TicketId, Timestamp,
+    Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, RuleName, Severity,
+    TableName, TicketId, Timestamp,
 };
 use crate::store::body::Bodies;
 use crate::store::session::Tx;
@@ -20,7 +20,7 @@ use crate::store::{Store, StoreError};
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// Of which destination.
-    pub desk: DeskName,
+    pub destination: DestinationName,
     /// Tables that are on hold: theirs are left.
     pub except: Vec<TableName>,
     /// At most so many.
@@ -62,9 +62,9 @@ pub struct Claimed {
     pub rule: RuleName,
 }
 
-struct NextDue(DeskName, Timestamp);
+struct NextDue(DestinationName, Timestamp);
 
-struct Straighten(DeskName, Timestamp);
+struct Straighten(DestinationName, Timestamp);
 
 /// Nothing waits longer than a day by its own (relay/retry.rs); what seems to was dated by a clock that was ahead.
 const LONGEST_WAIT: Duration = Duration::from_hours(25);
@@ -88,16 +88,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn next_due(&self, desk: &DeskName, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.call(NextDue(desk.clone(), now)).await
+    pub async fn next_due(
+        &self,
+        destination: &DestinationName,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.call(NextDue(destination.clone(), now)).await
     }
 
     /// Makes due what only a clock that was ahead for a while keeps from being so. Writes nothing when all is well.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn straighten(&self, desk: &DeskName, now: Timestamp) -> Result<(), StoreError> {
-        self.call(Straighten(desk.clone(), now)).await
+    pub async fn straighten(&self, destination: &DestinationName, now: Timestamp) -> Result<(), StoreError> {
+        self.call(Straighten(destination.clone(), now)).await
     }
 
     /// At start: what was claimed when the process ended becomes pending again, doubtful, and due at `due_at` (the
@@ -117,11 +121,11 @@ fn between_bars(tables: &[TableName]) -> String {
 }
 
 /// The tables of a destination that are not left out.
-fn routes(tx: &Tx<'_>, desk_id: i64, except: &str) -> Result<Vec<i64>, StoreError> {
+fn routes(tx: &Tx<'_>, destination_id: i64, except: &str) -> Result<Vec<i64>, StoreError> {
     let mut select = tx.conn.prepare_cached(
-        "SELECT id FROM route WHERE desk_id = ?1 AND instr(?2, '|' || table_name || '|') = 0",
+        "SELECT id FROM route WHERE destination_id = ?1 AND instr(?2, '|' || table_name || '|') = 0",
     )?;
-    let ids = select.query_map(params![desk_id, except], |row| row.get(0))?;
+    let ids = select.query_map(params![destination_id, except], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
@@ -131,7 +135,7 @@ pub(in crate::store) fn select(only_tried: bool) -> String {
     let (index, due) = if only_tried {
         (
             "delivery_tried",
-            "d.desk_id = ?1 AND d.attempts > 0 AND d.due_at <= ?2
+            "d.destination_id = ?1 AND d.attempts > 0 AND d.due_at <= ?2
                AND instr(?3, '|' || r.table_name || '|') = 0",
         )
     } else {
@@ -151,18 +155,19 @@ pub(in crate::store) fn select(only_tried: bool) -> String {
 }
 
 pub(in crate::store) const NEXT_DUE: &str = "SELECT min(due_at) FROM delivery
-     WHERE desk_id = ?1 AND state = 'pending' AND attempts > 0 AND due_at > ?2";
+     WHERE destination_id = ?1 AND state = 'pending' AND attempts > 0 AND due_at > ?2";
 
 impl Operation for Claim {
     type Output = Vec<Claimed>;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Claimed>, StoreError> {
-        let desk_id = tx.desk_id(self.desk.as_str())?;
+        let destination_id = tx.destination_id(self.destination.as_str())?;
         let except = between_bars(&self.except);
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
         // What was tried is little and asked for at once. The backlog is asked for table by table: one that is on hold
         // may be large, and would be walked by each claim for the others.
-        let places = if self.only_tried { vec![desk_id] } else { routes(tx, desk_id, &except)? };
+        let places =
+            if self.only_tried { vec![destination_id] } else { routes(tx, destination_id, &except)? };
         let mut rows: Vec<Row> = Vec::new();
         for place in places {
             let mut due = tx.conn.prepare_cached(&select(self.only_tried))?;
@@ -187,8 +192,13 @@ impl Operation for Claim {
         let mut update =
             tx.conn.prepare_cached("UPDATE delivery SET state = 'claimed', crc = ?2 WHERE id = ?1")?;
         for Row { claimed: c, severity, .. } in &rows {
-            let crc =
-                delivery_crc(c.ticket.0, desk_id, DeliveryState::Claimed, *severity, i64::from(c.attempts));
+            let crc = delivery_crc(
+                c.ticket.0,
+                destination_id,
+                DeliveryState::Claimed,
+                *severity,
+                i64::from(c.attempts),
+            );
             update.execute(params![c.id.0, crc])?;
         }
         Ok(rows.into_iter().map(|row| row.claimed).collect())
@@ -242,9 +252,11 @@ impl Operation for NextDue {
     type Output = Option<Timestamp>;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Option<Timestamp>, StoreError> {
-        let desk_id = tx.desk_id(self.0.as_str())?;
-        let at: Option<i64> =
-            tx.conn.prepare_cached(NEXT_DUE)?.query_row([desk_id, self.1.as_micros()], |r| r.get(0))?;
+        let destination_id = tx.destination_id(self.0.as_str())?;
+        let at: Option<i64> = tx
+            .conn
+            .prepare_cached(NEXT_DUE)?
+            .query_row([destination_id, self.1.as_micros()], |r| r.get(0))?;
         Ok(at.map(Timestamp::from_micros))
     }
 }
@@ -253,17 +265,17 @@ impl Operation for Straighten {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let desk_id = tx.desk_id(self.0.as_str())?;
+        let destination_id = tx.destination_id(self.0.as_str())?;
         let (now, far) = (self.1.as_micros(), self.1.after(LONGEST_WAIT).as_micros());
         tx.conn
             .prepare_cached(
-                "UPDATE delivery SET due_at = ?2 WHERE desk_id = ?1 AND state = 'pending' AND attempts > 0
+                "UPDATE delivery SET due_at = ?2 WHERE destination_id = ?1 AND state = 'pending' AND attempts > 0
                    AND due_at > ?3",
             )?
-            .execute([desk_id, now, far])?;
+            .execute([destination_id, now, far])?;
         tx.conn
-            .prepare_cached("UPDATE hold SET until_at = ?2 WHERE desk_id = ?1 AND until_at > ?3")?
-            .execute([desk_id, now, far])?;
+            .prepare_cached("UPDATE hold SET until_at = ?2 WHERE destination_id = ?1 AND until_at > ?3")?
+            .execute([destination_id, now, far])?;
         Ok(())
     }
 }
@@ -273,13 +285,13 @@ impl Operation for Recover {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
         let mut select = tx.conn.prepare(
-            "SELECT id, ticket_id, desk_id, severity, attempts FROM delivery WHERE state = 'claimed'",
+            "SELECT id, ticket_id, destination_id, severity, attempts FROM delivery WHERE state = 'claimed'",
         )?;
         let rows: Vec<(i64, i64, i64, i64, i64)> = select
             .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?
             .collect::<Result<_, _>>()?;
-        for (id, ticket, desk, severity, attempts) in &rows {
-            let crc = delivery_crc(*ticket, *desk, DeliveryState::Pending, *severity, attempts + 1);
+        for (id, ticket, destination, severity, attempts) in &rows {
+            let crc = delivery_crc(*ticket, *destination, DeliveryState::Pending, *severity, attempts + 1);
             tx.conn.execute(
                 "UPDATE delivery SET state = 'pending', doubtful = 1, attempts = attempts + 1, due_at = ?2, crc = ?3
                  WHERE id = ?1",

@@ -9,7 +9,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
 use super::record::{Entry, Recorded, Routed};
-use super::row::{AlertCrc, DELIVERY_FILL, KEPT, TICKET_FILL, counter, delivery_crc, desk_scope, ticket_crc};
+use super::row::{
+    AlertCrc, DELIVERY_FILL, KEPT, TICKET_FILL, counter, delivery_crc, destination_scope, ticket_crc,
+};
 use crate::model::{DeliveryState, Fingerprint, Generation, Payload, TicketState};
 use crate::store::StoreError;
 use crate::store::body::Packer;
@@ -30,7 +32,7 @@ pub(super) struct Fresh<'r> {
 /// A ticket to be inserted, with what its delivery needs.
 struct Ticket<'r> {
     alert: i64,
-    desk: i64,
+    destination: i64,
     route: i64,
     severity: i64,
     routed: &'r Routed,
@@ -69,15 +71,17 @@ impl<'r> Fresh<'r> {
             tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
             packer.add(tx.conn, id, &entry.alert)?;
             for routed in &entry.routes {
-                let (desk, route) = match tickets.last() {
-                    Some(t) if t.routed.desk == routed.desk && t.routed.table == routed.table => {
-                        (t.desk, t.route)
+                let (destination, route) = match tickets.last() {
+                    Some(t)
+                        if t.routed.destination == routed.destination && t.routed.table == routed.table =>
+                    {
+                        (t.destination, t.route)
                     }
-                    _ => tx.route_id(routed.desk.as_str(), routed.table.as_str())?,
+                    _ => tx.route_id(routed.destination.as_str(), routed.table.as_str())?,
                 };
                 tickets.push(Ticket {
                     alert: id,
-                    desk,
+                    destination,
                     route,
                     severity: entry.alert.severity as i64,
                     routed,
@@ -92,9 +96,9 @@ impl<'r> Fresh<'r> {
         tx.count(KEPT, "deliveries", tickets.len() as i64);
         let first = insert_tickets(tx.conn, &tickets)?;
         insert_deliveries(tx.conn, &tickets, first, self.now)?;
-        for of_desk in tickets.chunk_by(|a, b| a.routed.desk == b.routed.desk) {
-            let scope = desk_scope(of_desk[0].routed.desk.as_str());
-            tx.count(&scope, counter(DeliveryState::Pending), of_desk.len() as i64);
+        for of_destination in tickets.chunk_by(|a, b| a.routed.destination == b.routed.destination) {
+            let scope = destination_scope(of_destination[0].routed.destination.as_str());
+            tx.count(&scope, counter(DeliveryState::Pending), of_destination.len() as i64);
         }
         Ok(())
     }
@@ -170,20 +174,20 @@ fn insert_deliveries(
             [
                 Payload::OpenTicket.as_str().into(),
                 ticket.into(),
-                t.desk.into(),
+                t.destination.into(),
                 t.route.into(),
                 state.as_str().into(),
                 t.severity.into(),
                 now.into(),
                 now.into(),
                 DELIVERY_FILL.into(),
-                delivery_crc(ticket, t.desk, state, t.severity, 0).into(),
+                delivery_crc(ticket, t.destination, state, t.severity, 0).into(),
             ]
         })
         .collect();
     insert(
         conn,
-        "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at, reason, crc)
+        "INSERT INTO delivery (payload, ticket_id, destination_id, route_id, state, severity, created_at, due_at, reason, crc)
          VALUES ",
         "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         &rows,

@@ -121,7 +121,7 @@ pub(in crate::store) fn note(conn: &Connection, heal: &HealRow) -> Result<(), St
 /// A ticket that is still to be opened and has no delivery any more gets one, doubtful. Gives how many.
 pub(in crate::store) fn deliver_again(conn: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
     let mut select = conn.prepare(
-        "SELECT t.id, r.desk_id, t.route_id, a.severity FROM ticket t
+        "SELECT t.id, r.destination_id, t.route_id, a.severity FROM ticket t
          JOIN route r ON r.id = t.route_id JOIN alert a ON a.id = t.alert_id
          WHERE t.state = 'opening' AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.ticket_id = t.id)",
     )?;
@@ -129,20 +129,20 @@ pub(in crate::store) fn deliver_again(conn: &Connection, now: Timestamp) -> rusq
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?
         .collect::<Result<_, _>>()?;
     let state = DeliveryState::Pending;
-    for (ticket, desk, route, severity) in &orphans {
+    for (ticket, destination, route, severity) in &orphans {
         conn.prepare_cached(
-            "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at,
+            "INSERT INTO delivery (payload, ticket_id, destination_id, route_id, state, severity, created_at, due_at,
              doubtful, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8)",
         )?
         .execute(params![
             Payload::OpenTicket.as_str(),
             ticket,
-            desk,
+            destination,
             route,
             state.as_str(),
             severity,
             now.as_micros(),
-            delivery_crc(*ticket, *desk, state, *severity, 0)
+            delivery_crc(*ticket, *destination, state, *severity, 0)
         ])?;
     }
     Ok(orphans.len() as u64)

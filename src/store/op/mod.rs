@@ -6,7 +6,7 @@ pub(super) mod attempt;
 pub mod claim;
 pub mod cursors;
 pub mod dead;
-pub mod desk_state;
+pub mod destination_state;
 pub mod heals;
 pub mod notice;
 pub mod prune;

@@ -6,7 +6,7 @@
 use rusqlite::{OptionalExtension, Params, params};
 
 use super::attempt;
-use super::row::{KEPT, desk_scope};
+use super::row::{KEPT, destination_scope};
 use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
 use crate::store::condition::{Condition, Kind};
 use crate::store::session::Tx;
@@ -278,16 +278,16 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
             .conn
             .prepare_cached(
                 "SELECT k.name, d.state, d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id
-                 JOIN desk k ON k.id = d.desk_id WHERE t.alert_id = ?1",
+                 JOIN destination k ON k.id = d.destination_id WHERE t.alert_id = ?1",
             )?
             .query_map([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
             .collect::<Result<_, _>>()?;
-        for (desk, state, delivery) in gone {
+        for (destination, state, delivery) in gone {
             attempt::forget(tx, delivery)?;
             // Delivered stays counted: it says what was done, not what is kept.
             if let Some(state @ (DeliveryState::Pending | DeliveryState::Dead)) = DeliveryState::parse(&state)
             {
-                tx.count(&desk_scope(&desk), state.as_str(), -1);
+                tx.count(&destination_scope(&destination), state.as_str(), -1);
             }
         }
         for (counter, sql) in [

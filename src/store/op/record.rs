@@ -9,11 +9,13 @@ use rusqlite::{OptionalExtension, params};
 use super::attempt;
 use super::fresh::Fresh;
 use super::prune::{Room, room};
-use super::row::{AlertCrc, KEPT, NewTicket, desk_scope, insert_delivery, insert_ticket, source_scope};
+use super::row::{
+    AlertCrc, KEPT, NewTicket, destination_scope, insert_delivery, insert_ticket, source_scope,
+};
 use super::sound::cursor_crc;
 use crate::model::text::clip;
 use crate::model::{
-    Alert, DeliveryState, DeskName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,
+    Alert, DeliveryState, DestinationName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,
     SourceName, TableName, TicketState, Timestamp,
 };
 use crate::store::body::Packer;
@@ -31,7 +33,7 @@ pub const REJECT_SAMPLES: i64 = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routed {
     /// Destination.
-    pub desk: DeskName,
+    pub destination: DestinationName,
     /// Table there.
     pub table: TableName,
     /// The rule that gives the fields.
@@ -284,12 +286,12 @@ pub(super) fn open_ticket(
     severity: i64,
     now: i64,
 ) -> Result<bool, StoreError> {
-    let (desk_id, route_id) = tx.route_id(routed.desk.as_str(), routed.table.as_str())?;
-    let generation = next_generation(tx, alert_id, route_id, routed.desk.as_str())?;
+    let (destination_id, route_id) = tx.route_id(routed.destination.as_str(), routed.table.as_str())?;
+    let generation = next_generation(tx, alert_id, route_id, routed.destination.as_str())?;
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
     let ticket = insert_ticket(tx, &new)?;
-    insert_delivery(tx, ticket, (desk_id, route_id), routed.desk.as_str(), severity, now)?;
+    insert_delivery(tx, ticket, (destination_id, route_id), routed.destination.as_str(), severity, now)?;
     Ok(true)
 }
 
@@ -298,7 +300,7 @@ fn next_generation(
     tx: &mut Tx<'_>,
     alert_id: i64,
     route_id: i64,
-    desk: &str,
+    destination: &str,
 ) -> Result<Option<Generation>, StoreError> {
     let newest: Option<(i64, u32, String)> = tx
         .conn
@@ -330,7 +332,7 @@ fn next_generation(
             }
             let gone =
                 tx.conn.prepare_cached("DELETE FROM delivery WHERE ticket_id = ?1")?.execute([ticket])?;
-            tx.count(&desk_scope(desk), DeliveryState::Withdrawn.as_str(), -(gone as i64));
+            tx.count(&destination_scope(destination), DeliveryState::Withdrawn.as_str(), -(gone as i64));
             tx.count(KEPT, "deliveries", -(gone as i64));
             tx.conn.prepare_cached("DELETE FROM ticket WHERE id = ?1")?.execute([ticket])?;
             tx.count(KEPT, "tickets", -1);

@@ -108,7 +108,8 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
             .conn
             .prepare_cached("SELECT table_name FROM route WHERE id = ?1")?
             .query_row([was.route_id], |row| row.get(0))?;
-        let wanted = routes.iter().find(|r| r.desk.as_str() == was.desk && r.table.as_str() == table);
+        let wanted =
+            routes.iter().find(|r| r.destination.as_str() == was.destination && r.table.as_str() == table);
         if let Some(route) = wanted {
             tx.conn
                 .prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?

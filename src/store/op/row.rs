@@ -36,12 +36,12 @@ impl AlertCrc<'_> {
 
 pub(super) fn delivery_crc(
     ticket: i64,
-    desk: i64,
+    destination: i64,
     state: DeliveryState,
     severity: i64,
     attempts: i64,
 ) -> i64 {
-    crc(&[ticket, desk, severity, attempts], &[state.as_str().as_bytes()])
+    crc(&[ticket, destination, severity, attempts], &[state.as_str().as_bytes()])
 }
 
 pub(super) fn ticket_crc(
@@ -92,29 +92,29 @@ pub(super) fn insert_ticket(tx: &mut Tx<'_>, new: &NewTicket<'_>) -> Result<i64,
 pub(super) fn insert_delivery(
     tx: &mut Tx<'_>,
     ticket: i64,
-    (desk_id, route_id): (i64, i64),
-    desk: &str,
+    (destination_id, route_id): (i64, i64),
+    destination: &str,
     severity: i64,
     now: i64,
 ) -> Result<(), StoreError> {
     let state = DeliveryState::Pending;
     tx.conn
         .prepare_cached(
-            "INSERT INTO delivery (payload, ticket_id, desk_id, route_id, state, severity, created_at, due_at, reason,
+            "INSERT INTO delivery (payload, ticket_id, destination_id, route_id, state, severity, created_at, due_at, reason,
              crc) VALUES (?1, ?2, ?3, ?8, ?4, ?5, ?6, ?6, ?9, ?7)",
         )?
         .execute(params![
             Payload::OpenTicket.as_str(),
             ticket,
-            desk_id,
+            destination_id,
             state.as_str(),
             severity,
             now,
-            delivery_crc(ticket, desk_id, state, severity, 0),
+            delivery_crc(ticket, destination_id, state, severity, 0),
             route_id,
             DELIVERY_FILL
         ])?;
-    tx.count(&desk_scope(desk), state.as_str(), 1);
+    tx.count(&destination_scope(destination), state.as_str(), 1);
     tx.count(KEPT, "deliveries", 1);
     Ok(())
 }
@@ -132,8 +132,8 @@ pub(super) fn counter(state: DeliveryState) -> &'static str {
     }
 }
 
-pub(super) fn desk_scope(desk: &str) -> String {
-    format!("desk:{desk}")
+pub(super) fn destination_scope(destination: &str) -> String {
+    format!("destination:{destination}")
 }
 
 pub(super) fn source_scope(source: &str) -> String {

@@ -3,11 +3,11 @@
 use rusqlite::params;
 
 use super::attempt::{self, Attempt};
-use super::desk_state::{Change, DeskChange};
-use super::row::{NewTicket, counter, delivery_crc, desk_scope, insert_ticket, ticket_crc};
+use super::destination_state::{Change, DestinationChange};
+use super::row::{NewTicket, counter, delivery_crc, destination_scope, insert_ticket, ticket_crc};
 use crate::model::text::clip;
 use crate::model::{
-    DeliveryId, DeliveryState, DeskName, Generation, SysId, TicketId, TicketState, Timestamp,
+    DeliveryId, DeliveryState, DestinationName, Generation, SysId, TicketId, TicketState, Timestamp,
 };
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -32,7 +32,7 @@ pub struct Settled {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The ticket is there.
-    There {
+    Delivered {
         /// Whether this attempt created it; otherwise it was found.
         created: bool,
         /// The record.
@@ -52,7 +52,7 @@ pub enum Outcome {
         state: String,
     },
     /// Again at `due_at`.
-    Again {
+    Retry {
         /// When.
         due_at: Timestamp,
         /// Word for the outcome row (`retry`, `retry-at`).
@@ -63,7 +63,7 @@ pub enum Outcome {
         message: String,
     },
     /// Nothing to do with this delivery (destination on hold, or stopping): as it was, not counted as an attempt.
-    Back {
+    Requeue {
         /// Whether it may have been created.
         doubtful: bool,
         /// Why, for the outcome row when something was sent; empty: nothing was sent, no row.
@@ -102,12 +102,12 @@ impl Store {
     /// [`StoreError`]; nothing of both is done then.
     pub async fn settle_with(
         &self,
-        desk: &DeskName,
+        destination: &DestinationName,
         all: Vec<Settled>,
-        changes: Vec<DeskChange>,
+        changes: Vec<DestinationChange>,
     ) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
-        let change = Some(Change { desk: desk.clone(), changes, now });
+        let change = Some(Change { destination: destination.clone(), changes, now });
         self.call(Settle { all, change, now }).await
     }
 }
@@ -119,8 +119,8 @@ pub(super) struct Current {
     pub(super) route_id: i64,
     pub(super) generation: Generation,
     pub(super) rule: String,
-    pub(super) desk_id: i64,
-    pub(super) desk: String,
+    pub(super) destination_id: i64,
+    pub(super) destination: String,
     pub(super) state: DeliveryState,
     pub(super) severity: i64,
     pub(super) attempts: i64,
@@ -131,9 +131,9 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
     let row = tx
         .conn
         .prepare_cached(
-            "SELECT t.id, t.alert_id, t.route_id, t.generation, t.rule, d.desk_id, k.name, d.state, d.severity,
+            "SELECT t.id, t.alert_id, t.route_id, t.generation, t.rule, d.destination_id, k.name, d.state, d.severity,
                     d.attempts
-             FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN desk k ON k.id = d.desk_id WHERE d.id = ?1",
+             FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN destination k ON k.id = d.destination_id WHERE d.id = ?1",
         )?
         .query_row([id.0], |r| {
             Ok(Current {
@@ -142,8 +142,8 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
                 route_id: r.get(2)?,
                 generation: Generation(r.get(3)?),
                 rule: r.get(4)?,
-                desk_id: r.get(5)?,
-                desk: r.get(6)?,
+                destination_id: r.get(5)?,
+                destination: r.get(6)?,
                 // The schema's CHECK knows the same words.
                 state: DeliveryState::parse(&r.get::<_, String>(7)?).unwrap_or(DeliveryState::Pending),
                 severity: r.get(8)?,
@@ -173,7 +173,7 @@ pub(super) fn move_delivery(
 ) -> Result<(), StoreError> {
     let settled_at = (!matches!(next.state, DeliveryState::Pending | DeliveryState::Claimed))
         .then_some(next.now.as_micros());
-    let crc = delivery_crc(next.ticket.0, from.desk_id, next.state, from.severity, next.attempts);
+    let crc = delivery_crc(next.ticket.0, from.destination_id, next.state, from.severity, next.attempts);
     tx.conn
         .prepare_cached(
             "UPDATE delivery SET state = ?2, due_at = coalesce(?3, due_at), attempts = ?4, doubtful = ?5,
@@ -195,7 +195,7 @@ pub(super) fn move_delivery(
             .prepare_cached("UPDATE delivery SET ticket_id = ?2 WHERE id = ?1")?
             .execute([id.0, next.ticket.0])?;
     }
-    let scope = desk_scope(&from.desk);
+    let scope = destination_scope(&from.destination);
     tx.count(&scope, counter(from.state), -1);
     tx.count(&scope, counter(next.state), 1);
     Ok(())
@@ -262,12 +262,12 @@ fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreErr
         now,
     };
     match &one.outcome {
-        Outcome::There { created, sys_id, number, state } => {
+        Outcome::Delivered { created, sys_id, number, state } => {
             let there = There { state: TicketState::Open, sys_id, number, remote: state, at: now };
             ticket_is(tx, &was, &there)?;
             next.state = DeliveryState::Delivered;
             let word = if *created { "created" } else { "found" };
-            tx.count(&desk_scope(&was.desk), word, 1);
+            tx.count(&destination_scope(&was.destination), word, 1);
             attempt(tx, one, next.attempts, word, number)?;
         }
         Outcome::ClosedThere { sys_id, number, state } => {
@@ -283,14 +283,14 @@ fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreErr
             next.due_at = Some(now);
             attempt(tx, one, next.attempts, "found closed", number)?;
         }
-        Outcome::Again { due_at, word, doubtful, message } => {
+        Outcome::Retry { due_at, word, doubtful, message } => {
             next.due_at = Some(*due_at);
             next.doubtful = *doubtful;
             next.reason = Some(message);
-            tx.count(&desk_scope(&was.desk), "retries", 1);
+            tx.count(&destination_scope(&was.destination), "retries", 1);
             attempt(tx, one, next.attempts, word, message)?;
         }
-        Outcome::Back { doubtful, message } => {
+        Outcome::Requeue { doubtful, message } => {
             next.doubtful = *doubtful;
             if message.is_empty() {
                 next.attempts = was.attempts;

@@ -71,7 +71,7 @@ pub(in crate::store) fn is_sound(table: &str, row: AnyRow<'_>) -> bool {
         "cursor" if row.is_null("crc") => return true,
         "cursor" => cursor(row),
         "hold" => return small(row, &["tries"]),
-        "desk" => return small(row, &["window_used", "failures"]),
+        "destination" => return small(row, &["window_used", "failures"]),
         "attempt" | "outcome" => return small(row, &["n"]),
         "tally" => return row.int("value").is_some_and(|n| (0..1 << 53).contains(&n)),
         _ => return true,
@@ -113,7 +113,13 @@ fn ticket(row: AnyRow<'_>) -> Option<i64> {
 fn delivery(row: AnyRow<'_>) -> Option<i64> {
     let state = DeliveryState::parse(row.text("state")?)?;
     let attempts = row.int("attempts").filter(|n| u32::try_from(*n).is_ok())?;
-    Some(delivery_crc(row.int("ticket_id")?, row.int("desk_id")?, state, row.int("severity")?, attempts))
+    Some(delivery_crc(
+        row.int("ticket_id")?,
+        row.int("destination_id")?,
+        state,
+        row.int("severity")?,
+        attempts,
+    ))
 }
 
 fn cursor(row: AnyRow<'_>) -> Option<i64> {
@@ -144,7 +150,7 @@ pub(super) fn is_delivery_sound(tx: &Tx<'_>, id: DeliveryId) -> Result<bool, Sto
     let ticket: Option<Option<i64>> = tx
         .conn
         .prepare_cached(
-            "SELECT id, ticket_id, desk_id, route_id, state, severity, attempts, crc FROM delivery WHERE id = ?1",
+            "SELECT id, ticket_id, destination_id, route_id, state, severity, attempts, crc FROM delivery WHERE id = ?1",
         )?
         .query_row([id.0], |row| {
             let (columns, values) = read(row)?;

@@ -107,7 +107,7 @@ async fn a_full_store_takes_the_same_batch_when_there_is_room() {
     let again = bench.record((n..n + 20).map(fat).collect()).await;
     assert_eq!((again.new, again.deliveries), (20, 20));
     let overview = bench.reader().overview().unwrap();
-    assert_eq!((overview.backlog, overview.desks[0].counts["delivered"]), (20, i64::from(n)));
+    assert_eq!((overview.backlog, overview.destinations[0].counts["delivered"]), (20, i64::from(n)));
     assert_eq!(bench.reader().integrity().unwrap(), "ok");
 }
 
@@ -148,7 +148,7 @@ async fn what_waits_for_long_does_not_keep_the_rest_from_being_forgotten() {
     assert_eq!(bench.store.prune().await.unwrap(), 100);
     assert!(before - pages() > 3, "room is given back: {before} to {}", pages());
     let overview = bench.reader().overview().unwrap();
-    assert_eq!((overview.backlog, overview.desks[0].counts["delivered"]), (400, 100));
+    assert_eq!((overview.backlog, overview.destinations[0].counts["delivered"]), (400, 100));
 }
 
 #[tokio::test]

@@ -100,7 +100,9 @@ fn adds_up(bench: &Bench, before: [u64; 3]) {
 
 #[tokio::test]
 async fn each_bad_page_costs_only_what_was_on_it() {
-    for table in ["alert", "body_pack", "ticket", "delivery", "source", "desk", "route", "cursor", "tally"] {
+    for table in
+        ["alert", "body_pack", "ticket", "delivery", "source", "destination", "route", "cursor", "tally"]
+    {
         let (dir, path) = closed(filled(300).await).await;
         let page = leaves(&path, table)[0];
         overwrite(&path, page * 4096, &[0; 4096]);
@@ -233,7 +235,10 @@ async fn damage_while_it_runs_is_healed_without_an_end() {
     // Whoever meets it is told to come again; the same then works.
     let mut healed = bench.store.healed();
     // The pages are still in the cache: a write by somebody else makes the writer read them anew.
-    rusqlite::Connection::open(&path).unwrap().execute_batch("UPDATE desk SET failures = failures").unwrap();
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch("UPDATE destination SET failures = failures")
+        .unwrap();
     let first = bench.store.claim(claim(10, NOW)).await;
     assert!(matches!(first, Err(StoreError::Healing(_))), "{first:?}");
     assert!(first.unwrap_err().is_passing());

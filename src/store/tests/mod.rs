@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use super::op::claim::{Claim, Claimed};
 use super::op::dead::Verdict;
-use super::op::desk_state::{DeskChange, Hold};
+use super::op::destination_state::{DestinationChange, Hold};
 use super::op::notice::{Notice, SyncRun};
 use super::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sample};
 use super::op::settle::{Outcome, Settled};
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, DeskName, Engine, FileCursor, Fingerprint, Identity, RuleName,
+    Alert, DeliveryId, DeliveryState, DestinationName, Engine, FileCursor, Fingerprint, Identity, RuleName,
     Severity, SourceName, SysId, TableName, Timestamp,
 };
 
@@ -90,7 +90,7 @@ impl Bench {
 
 pub(super) fn claim(limit: usize, now: Timestamp) -> Claim {
     Claim {
-        desk: desk(),
+        destination: destination(),
         except: Vec::new(),
         limit,
         only_tried: false,
@@ -105,7 +105,7 @@ pub(super) fn settled(c: &Claimed, outcome: Outcome) -> Settled {
 }
 
 pub(super) fn there(n: u32) -> Outcome {
-    Outcome::There {
+    Outcome::Delivered {
         created: true,
         sys_id: SysId::new(&format!("{n:032x}")).unwrap(),
         number: format!("INC{n:07}"),
@@ -113,12 +113,16 @@ pub(super) fn there(n: u32) -> Outcome {
     }
 }
 
-pub(super) fn desk() -> DeskName {
-    DeskName::new("prod").unwrap()
+pub(super) fn destination() -> DestinationName {
+    DestinationName::new("prod").unwrap()
 }
 
 pub(super) fn routed(table: &str) -> Routed {
-    Routed { desk: desk(), table: TableName::new(table).unwrap(), rule: RuleName::new("r").unwrap() }
+    Routed {
+        destination: destination(),
+        table: TableName::new(table).unwrap(),
+        rule: RuleName::new("r").unwrap(),
+    }
 }
 
 pub(super) fn alert(n: u32, severity: Severity) -> Alert {
@@ -164,7 +168,7 @@ pub(super) fn record(entries: Vec<Entry>) -> Record {
 
 fn counts(bench: &Bench) -> BTreeMap<String, i64> {
     let overview = bench.reader().overview().unwrap();
-    overview.desks.into_iter().next().map(|d| d.counts).unwrap_or_default()
+    overview.destinations.into_iter().next().map(|d| d.counts).unwrap_or_default()
 }
 
 #[tokio::test]
@@ -242,7 +246,7 @@ async fn a_ticket_closed_there_goes_on_with_the_next_generation() {
     let bench = Bench::new();
     bench.record(vec![entry(1, Severity::Major)]).await;
     let claimed = bench.claim(1).await;
-    let Outcome::There { sys_id, number, state, .. } = there(1) else { unreachable!() };
+    let Outcome::Delivered { sys_id, number, state, .. } = there(1) else { unreachable!() };
     bench.settle(&claimed[0], Outcome::ClosedThere { sys_id, number, state }).await;
     let next = bench.claim(1).await;
     assert_eq!((next[0].id, next[0].generation.0), (claimed[0].id, 1));
@@ -383,14 +387,18 @@ async fn holds_and_budget_survive_a_restart() {
         reason: "refused".to_owned(),
         remedy: "ask".to_owned(),
     };
-    let budget = DeskChange::Budget { window_started_at: NOW, window_used: 17 };
-    bench.store.change_desk(&desk(), vec![DeskChange::Holds(hold.clone()), budget]).await.unwrap();
+    let budget = DestinationChange::Budget { window_started_at: NOW, window_used: 17 };
+    bench
+        .store
+        .change_destination(&destination(), vec![DestinationChange::Holds(hold.clone()), budget])
+        .await
+        .unwrap();
     let bench = bench.reopen().await;
-    let state = bench.store.desk_state(&desk()).await.unwrap();
+    let state = bench.store.destination_state(&destination()).await.unwrap();
     assert_eq!((state.holds, state.window_used), (vec![hold], 17));
-    let works = DeskChange::Works { table: TableName::new("incident").unwrap() };
-    bench.store.change_desk(&desk(), vec![works]).await.unwrap();
-    assert!(bench.store.desk_state(&desk()).await.unwrap().holds.is_empty());
+    let works = DestinationChange::Works { table: TableName::new("incident").unwrap() };
+    bench.store.change_destination(&destination(), vec![works]).await.unwrap();
+    assert!(bench.store.destination_state(&destination()).await.unwrap().holds.is_empty());
 }
 
 #[tokio::test]
@@ -421,7 +429,7 @@ async fn forgets_what_was_delivered_long_ago_and_nothing_else() {
     assert_eq!(bench.store.prune().await.unwrap(), 0, "the other is undelivered");
     let alerts = bench.reader().alerts(&ListFilter::default()).unwrap();
     assert_eq!(alerts.len(), 1);
-    // Seen again, it is new here; its keys are derived, so the desk finds its ticket.
+    // Seen again, it is new here; its keys are derived, so the destination finds its ticket.
     let again = bench.record(vec![entry(1, Severity::Major)]).await;
     assert_eq!((again.new, again.deliveries), (1, 1));
 }

@@ -23,9 +23,9 @@ enum Step {
 
 #[derive(Clone, Copy, Debug)]
 enum Fate {
-    There,
-    Again,
-    Back,
+    Delivered,
+    Retry,
+    Requeue,
     Dead,
     Closed,
 }
@@ -86,7 +86,8 @@ fn severity() -> impl Strategy<Value = Severity> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let fate = prop::sample::select(vec![Fate::There, Fate::Again, Fate::Back, Fate::Dead, Fate::Closed]);
+    let fate =
+        prop::sample::select(vec![Fate::Delivered, Fate::Retry, Fate::Requeue, Fate::Dead, Fate::Closed]);
     prop_oneof![
         4 => prop::collection::vec((0..30u8, severity()), 1..8).prop_map(Step::See),
         3 => (1..6usize).prop_map(Step::Claim),
@@ -170,19 +171,19 @@ async fn settle_all(bench: &Bench, model: &mut Model, held: Vec<(u8, Claimed)>, 
     for (n, c) in held {
         let m = model.findings.get_mut(&n).unwrap();
         let due = now.after(Duration::from_secs(30));
-        let Outcome::There { sys_id, number, state, .. } = there(u32::from(n)) else { unreachable!() };
+        let Outcome::Delivered { sys_id, number, state, .. } = there(u32::from(n)) else { unreachable!() };
         let outcome = match fate {
-            Fate::There => {
+            Fate::Delivered => {
                 m.state = DeliveryState::Delivered;
                 there(u32::from(n))
             }
-            Fate::Again => {
+            Fate::Retry => {
                 (m.state, m.due) = (DeliveryState::Pending, due);
-                Outcome::Again { due_at: due, word: "retry", doubtful: true, message: "x".to_owned() }
+                Outcome::Retry { due_at: due, word: "retry", doubtful: true, message: "x".to_owned() }
             }
-            Fate::Back => {
+            Fate::Requeue => {
                 m.state = DeliveryState::Pending;
-                Outcome::Back { doubtful: false, message: String::new() }
+                Outcome::Requeue { doubtful: false, message: String::new() }
             }
             Fate::Dead => {
                 m.state = DeliveryState::Dead;
@@ -217,6 +218,6 @@ fn compare(bench: &Bench, model: &Model) {
     let live = reader.tickets(&all).unwrap();
     let mut keys = BTreeSet::new();
     for t in live.iter().filter(|t| t.state == "opening" || t.state == "open") {
-        assert!(keys.insert((&t.fingerprint, &t.desk, &t.table)), "two live tickets for {}", t.title);
+        assert!(keys.insert((&t.fingerprint, &t.destination, &t.table)), "two live tickets for {}", t.title);
     }
 }

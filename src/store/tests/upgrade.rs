@@ -58,7 +58,7 @@ async fn a_store_of_schema_1_is_read_before_it_is_taken_over() {
     assert_eq!(reader.deliveries(DeliveryState::Pending, &all).unwrap()[0].title, "alert 2");
     let shown = reader.delivery(DeliveryId(1)).unwrap().unwrap();
     assert_eq!((shown.history.len(), shown.history[0].outcome.as_str()), (1, "retry"));
-    let counts = &reader.overview().unwrap().desks[0].counts;
+    let counts = &reader.overview().unwrap().destinations[0].counts;
     assert_eq!((counts["pending"], counts["claimed"]), (2, 1));
 }
 

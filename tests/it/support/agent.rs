@@ -41,7 +41,7 @@ pub(crate) struct Agent {
     sync: String,
     buffer: String,
     requests: u32,
-    desk: String,
+    destination: String,
     pattern: String,
     rules: String,
 }
@@ -91,7 +91,7 @@ impl Agent {
             sync: String::new(),
             buffer: String::new(),
             requests: 100_000,
-            desk: String::new(),
+            destination: String::new(),
             pattern: "eve*.json".to_owned(),
             rules: CRITICAL.to_owned(),
             dir,
@@ -120,8 +120,8 @@ impl Agent {
     }
 
     /// More lines of `[servicenow.prod]`.
-    pub(crate) fn desk(mut self, text: &str) -> Self {
-        text.clone_into(&mut self.desk);
+    pub(crate) fn destination(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.destination);
         self.write_config();
         self
     }
@@ -156,7 +156,7 @@ impl Agent {
 
     fn write_config(&self) {
         let dir = self.dir.path().display();
-        let Self { url, sync, buffer, requests, desk, pattern, rules, .. } = self;
+        let Self { url, sync, buffer, requests, destination, pattern, rules, .. } = self;
         let text = format!(
             r#"[agent]
 name = "{NAME}"
@@ -179,7 +179,7 @@ client_secret = {{ file = "{dir}/client-secret" }}
 username = "admin"
 password = {{ file = "{dir}/password" }}
 requests_per_hour = {requests}
-{desk}
+{destination}
 
 [[source]]
 name = "eve"

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Blueprint, Stages};
+use super::{AppError, Components, TaskGroups};
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::pulse::Pulses;
+use crate::heartbeat::Heartbeats;
 use crate::relay::{Planned, Progress, Relay, Report};
 use crate::servicenow::ServiceNow;
 use crate::source::Reading;
@@ -35,9 +35,9 @@ pub async fn once(
     watch: impl FnOnce(watch::Receiver<Progress>),
     stop: CancellationToken,
 ) -> Result<(Report, Overview), AppError> {
-    let blueprint = Blueprint::of(&config, &clock)?;
+    let blueprint = Components::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
-    let mut stages = Stages::begin(writer);
+    let mut stages = TaskGroups::begin(writer);
     let relay = blueprint.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
     let (mut report, mut rewound) = (Report::default(), store.rewound());
@@ -47,7 +47,7 @@ pub async fn once(
             rewound.mark_unchanged();
             let intake = blueprint.intake(&config, &store, &clock);
             intake.apply_rules().await?;
-            stages.sources(&config, &store, Reading::Once, &clock, intake, &Pulses::default()).await?;
+            stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default()).await?;
             report.add(by_turns(&mut stages, &store, &relay, &stop).await?);
             report.add(relay.run_once(PATIENCE, &stop).await?);
             Ok(())
@@ -79,7 +79,7 @@ async fn through_healings<T>(mut turn: impl AsyncFnMut() -> Result<T, AppError>)
 
 /// Waits until the sources and the intake have ended; while they wait for room, the relay makes some.
 async fn by_turns(
-    stages: &mut Stages,
+    stages: &mut TaskGroups,
     store: &Store,
     relay: &Relay<ServiceNow>,
     stop: &CancellationToken,
@@ -115,9 +115,9 @@ pub async fn push_once(
     clock: SharedClock,
     stop: CancellationToken,
 ) -> Result<Report, AppError> {
-    let blueprint = Blueprint::of(&config, &clock)?;
+    let blueprint = Components::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
-    let mut stages = Stages::begin(writer);
+    let mut stages = TaskGroups::begin(writer);
     let intake = blueprint.intake(&config, &store, &clock);
     let relay = blueprint.relay(&config, store, clock);
     let turn = async || {
@@ -135,9 +135,9 @@ pub async fn push_once(
 /// # Errors
 /// [`AppError`].
 pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Vec<Planned>, AppError> {
-    let blueprint = Blueprint::of(&config, &clock)?;
+    let blueprint = Components::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
-    let mut stages = Stages::begin(writer);
+    let mut stages = TaskGroups::begin(writer);
     let relay = blueprint.relay(&config, store, clock);
     let plans = relay.plan(limit).await?;
     drop(relay);
@@ -155,7 +155,7 @@ pub async fn with_store<T, F: Future<Output = Result<T, StoreError>>>(
     work: impl FnOnce(Store) -> F,
 ) -> Result<T, AppError> {
     let (store, writer) = Store::open(&config.store, clock)?;
-    let mut stages = Stages::begin(writer);
+    let mut stages = TaskGroups::begin(writer);
     let result = work(store).await;
     stages.close().await?;
     Ok(result?)

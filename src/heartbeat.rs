@@ -1,4 +1,4 @@
-//! Ground: signs of life. Each loop has a [`Pulse`] and says when it works and when it rests; `status` looks at all of
+//! Ground: signs of life. Each loop has a [`Heartbeat`] and says when it works and when it rests; `status` looks at all of
 //! them before it tells systemd that the service is alive.
 //!
 //! A loop rests while it waits for events, or for something outside that is nobody's fault here (room on a disk); it
@@ -13,14 +13,14 @@ use tokio::sync::Notify;
 
 /// One loop's signs of life.
 #[derive(Clone, Debug, Default)]
-pub struct Pulse(Arc<Signs>);
+pub struct Heartbeat(Arc<Signs>);
 
 #[derive(Debug, Default)]
 struct Signs {
     name: String,
     allowance: Duration,
     beats: AtomicU64,
-    working: AtomicBool,
+    busy: AtomicBool,
     begun: AtomicBool,
     first: Notify,
     news: Arc<Notify>,
@@ -34,21 +34,21 @@ pub struct Look {
     /// How often it has beaten.
     pub beats: u64,
     /// Whether it owes a result.
-    pub working: bool,
+    pub busy: bool,
     /// How long one piece of its work may take.
     pub allowance: Duration,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// Says that a piece of work begins, or that another part of it is done.
-    pub fn works(&self) {
-        self.0.working.store(true, Ordering::Relaxed);
+    pub fn busy(&self) {
+        self.0.busy.store(true, Ordering::Relaxed);
         self.0.beats.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says that there is nothing to do, or nothing that can be done before something outside happens.
-    pub fn rests(&self) {
-        self.0.working.store(false, Ordering::Relaxed);
+    pub fn idle(&self) {
+        self.0.busy.store(false, Ordering::Relaxed);
         self.0.beats.fetch_add(1, Ordering::Relaxed);
         if !self.0.begun.swap(true, Ordering::Relaxed) {
             self.0.first.notify_one();
@@ -68,22 +68,23 @@ impl Pulse {
     }
 }
 
-/// Knows the pulses of all loops that live.
+/// Knows the heartbeats of all loops that live.
 #[derive(Clone, Debug, Default)]
-pub struct Pulses {
+pub struct Heartbeats {
     all: Arc<Mutex<Vec<Weak<Signs>>>>,
     news: Arc<Notify>,
 }
 
-impl Pulses {
-    /// A pulse for a loop; it is known for as long as the loop keeps it.
-    pub fn of(&self, name: &str, allowance: Duration) -> Pulse {
+impl Heartbeats {
+    /// A heartbeat for a loop; it is known for as long as the loop keeps it.
+    pub fn of(&self, name: &str, allowance: Duration) -> Heartbeat {
         let news = Arc::clone(&self.news);
-        let pulse = Pulse(Arc::new(Signs { name: name.to_owned(), allowance, news, ..Signs::default() }));
+        let heartbeat =
+            Heartbeat(Arc::new(Signs { name: name.to_owned(), allowance, news, ..Signs::default() }));
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|known| known.strong_count() > 0);
-        all.push(Arc::downgrade(&pulse.0));
-        pulse
+        all.push(Arc::downgrade(&heartbeat.0));
+        heartbeat
     }
 
     /// Ends when a loop has told something since this was last asked. For one who waits.
@@ -97,7 +98,7 @@ impl Pulses {
         let look = |signs: Arc<Signs>| Look {
             name: signs.name.clone(),
             beats: signs.beats.load(Ordering::Relaxed),
-            working: signs.working.load(Ordering::Relaxed),
+            busy: signs.busy.load(Ordering::Relaxed),
             allowance: signs.allowance,
         };
         all.iter().filter_map(Weak::upgrade).map(look).collect()
@@ -110,27 +111,27 @@ mod tests {
 
     #[test]
     fn a_loop_is_known_for_as_long_as_it_lives() {
-        let pulses = Pulses::default();
-        let (a, b) = (pulses.of("a", Duration::ZERO), pulses.of("b", Duration::ZERO));
-        a.works();
-        a.clone().works();
-        b.rests();
-        let all = pulses.look();
-        assert_eq!((all[0].beats, all[0].working), (2, true));
-        assert_eq!((all[1].beats, all[1].working), (1, false));
+        let heartbeats = Heartbeats::default();
+        let (a, b) = (heartbeats.of("a", Duration::ZERO), heartbeats.of("b", Duration::ZERO));
+        a.busy();
+        a.clone().busy();
+        b.idle();
+        let all = heartbeats.look();
+        assert_eq!((all[0].beats, all[0].busy), (2, true));
+        assert_eq!((all[1].beats, all[1].busy), (1, false));
         drop(a);
-        assert_eq!(pulses.look().len(), 1);
+        assert_eq!(heartbeats.look().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_has_begun_when_it_first_rests() {
-        let pulse = Pulses::default().of("a", Duration::ZERO);
-        pulse.works();
-        let early = tokio::time::timeout(Duration::from_secs(9), pulse.has_begun()).await;
+        let heartbeat = Heartbeats::default().of("a", Duration::ZERO);
+        heartbeat.busy();
+        let early = tokio::time::timeout(Duration::from_secs(9), heartbeat.has_begun()).await;
         assert!(early.is_err());
-        tokio::join!(async { pulse.rests() }, pulse.has_begun());
-        // Whoever asks later is told at once, working or not by then.
-        pulse.rests();
-        pulse.has_begun().await;
+        tokio::join!(async { heartbeat.idle() }, heartbeat.has_begun());
+        // Whoever asks later is told at once, busy or not by then.
+        heartbeat.idle();
+        heartbeat.has_begun().await;
     }
 }

@@ -1,6 +1,6 @@
-//! The seam to the ticket system: only what `relay` needs of it. `servicenow` is the one [`Desk`]; tests have a fake.
+//! The seam to the ticket system: only what `relay` needs of it. `servicenow` is the one [`Destination`]; tests have a fake.
 //!
-//! A desk does not retry, wait or remember what was sent: it makes one attempt and says what came of it. Repeating,
+//! A destination does not retry, wait or remember what was sent: it makes one attempt and says what came of it. Repeating,
 //! backing off and looking up after a doubtful answer are the relay's.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Alert, Class, CorrelationId, DeskName, Generation, HoldReason, SysId, TableName, Timestamp,
+    Alert, Class, CorrelationId, DestinationName, Generation, HoldScope, SysId, TableName, Timestamp,
 };
 
 /// Field name to value, as it goes into the record. Ordered, so that requests and logs are stable.
@@ -20,13 +20,13 @@ pub type Fields = BTreeMap<String, String>;
 pub struct Order {
     /// Which table.
     pub table: TableName,
-    /// The two keys; the desk puts them into the record itself.
+    /// The two keys; the destination puts them into the record itself.
     pub keys: TicketKeys,
     /// Everything else that goes into the record.
     pub fields: Fields,
 }
 
-/// A ticket that was found there by its `correlation_id`. The desk has already checked that the returned record
+/// A ticket that was found there by its `correlation_id`. The destination has already checked that the returned record
 /// really carries the id that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -71,7 +71,7 @@ pub struct SendError {
     /// What it means for the delivery.
     pub class: Class,
     /// What is on hold, when the class is [`Class::Hold`].
-    pub hold: HoldReason,
+    pub hold: HoldScope,
     /// What was tried and what the other side said, in its words; no secret, no body.
     pub message: String,
     /// What a person can do about it; empty when nothing has to be done.
@@ -100,10 +100,10 @@ pub struct RateLimit {
     pub reset_at: Option<Timestamp>,
 }
 
-/// A ticket system. Methods make one attempt within the desk's own deadlines (connect 10 s, whole 70 s).
-pub trait Desk: Send + Sync + 'static {
+/// A ticket system. Methods make one attempt within the destination's own deadlines (connect 10 s, whole 70 s).
+pub trait Destination: Send + Sync + 'static {
     /// The destination's name in the config.
-    fn name(&self) -> &DeskName;
+    fn name(&self) -> &DestinationName;
 
     /// Which of these tickets are there. At most [`FIND_MAX`] keys.
     fn find(
@@ -123,7 +123,7 @@ pub trait Desk: Send + Sync + 'static {
     fn rate_limit(&self) -> RateLimit;
 }
 
-/// Most keys in one [`Desk::find`]: a longer `IN` list makes URLs that proxies refuse.
+/// Most keys in one [`Destination::find`]: a longer `IN` list makes URLs that proxies refuse.
 pub const FIND_MAX: usize = 40;
 
 /// What a ticket is made from, besides the config.
@@ -136,7 +136,7 @@ pub struct TicketFacts<'a> {
     /// When it was last seen.
     pub last_seen_at: Timestamp,
     /// Where the ticket goes.
-    pub desk: &'a DeskName,
+    pub destination: &'a DestinationName,
     /// Where the ticket goes.
     pub table: &'a TableName,
     /// How many tickets for the same alert were closed before.

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use url::{Host, Url};
 
 use super::check::Check;
-use super::file::{Desk, Proxy, Tls};
+use super::file::{Destination, Proxy, Tls};
 use super::problem::At;
 use super::read::{Field, Named};
 use super::values::{AuthKind, SecretRef};
 use super::{Purpose, secret};
-use crate::model::{DeskName, Secret};
+use crate::model::{DestinationName, Secret};
 use crate::net::{ProxySettings, TlsSettings};
 use crate::relay::Limits;
 use crate::servicenow::{Auth, Settings};
@@ -23,50 +23,51 @@ use crate::servicenow::{Auth, Settings};
 const CA_MAX: u64 = 1 << 20;
 
 /// Checks all destinations; those with an error are left out.
-pub(super) fn check(desks: &Field<Named<Desk>>, c: &mut Check<'_>) -> Vec<(Settings, Limits)> {
-    let Some((desks, _)) = desks.get() else { return Vec::new() };
+pub(super) fn check(destinations: &Field<Named<Destination>>, c: &mut Check<'_>) -> Vec<(Settings, Limits)> {
+    let Some((destinations, _)) = destinations.get() else { return Vec::new() };
     // Not `filter_map` over a lazy chain of `?`: every destination is looked at to its end.
     let mut seen: BTreeMap<String, &At> = BTreeMap::new();
     let mut checked = Vec::new();
-    for (name, desk, at) in &desks.0 {
+    for (name, destination, at) in &destinations.0 {
         if let Some(other) = seen.insert(name.to_ascii_lowercase(), at) {
             let message = format!("two destinations differ only in case, the other at {}", other.line());
             c.problems.warn(at, message, |p| p);
         }
-        checked.extend(one(name, desk, at, c));
+        checked.extend(one(name, destination, at, c));
     }
     checked
 }
 
-fn one(name: &str, desk: &Desk, at: &At, c: &mut Check<'_>) -> Option<(Settings, Limits)> {
+fn one(name: &str, destination: &Destination, at: &At, c: &mut Check<'_>) -> Option<(Settings, Limits)> {
     let header =
         if name.contains('.') { format!("[servicenow.\"{name}\"]") } else { format!("[servicenow.{name}]") };
     c.effective.begin(header, at.key.to_string());
-    let name = match DeskName::new(name) {
+    let name = match DestinationName::new(name) {
         Ok(name) => Some(name),
         Err(error) => {
             c.problems.error(at, "this name cannot be used", |p| p.expected(error.expected));
             None
         }
     };
-    let instance = c.required("instance", &desk.instance, at, "\"https://NAME.service-now.com\"").and_then(
-        |(text, place)| {
+    let instance = c
+        .required("instance", &destination.instance, at, "\"https://NAME.service-now.com\"")
+        .and_then(|(text, place)| {
             let url = instance(text, place, c)?;
-            c.effective.note_field("instance", text.clone(), &desk.instance);
+            c.effective.note_field("instance", text.clone(), &destination.instance);
             Some(url)
-        },
-    );
-    let auth = auth(desk, at, c);
-    let proxy = match desk.proxy.get() {
+        });
+    let auth = auth(destination, at, c);
+    let proxy = match destination.proxy.get() {
         Some((proxy, at)) => self::proxy(proxy, at, c).map(Some),
-        None => (!desk.proxy.is_present()).then_some(None),
+        None => (!destination.proxy.is_present()).then_some(None),
     };
-    let tls = match desk.tls.get() {
+    let tls = match destination.tls.get() {
         Some((tls, _)) => trust(tls, c),
-        None => (!desk.tls.is_present()).then(TlsSettings::default),
+        None => (!destination.tls.is_present()).then(TlsSettings::default),
     };
-    let requests_per_hour = number("requests_per_hour", &desk.requests_per_hour, 1000, 1..=1_000_000, c);
-    let max_in_flight = number("max_in_flight", &desk.max_in_flight, 2, 1..=16, c);
+    let requests_per_hour =
+        number("requests_per_hour", &destination.requests_per_hour, 1000, 1..=1_000_000, c);
+    let max_in_flight = number("max_in_flight", &destination.max_in_flight, 2, 1..=16, c);
     let limits = Limits {
         requests_per_hour: u32::try_from(requests_per_hour?).ok()?,
         max_in_flight: usize::try_from(max_in_flight?).ok()?,
@@ -157,26 +158,26 @@ fn needs(kind: AuthKind) -> &'static [&'static str] {
     }
 }
 
-fn auth(desk: &Desk, table: &At, c: &mut Check<'_>) -> Option<Auth> {
+fn auth(destination: &Destination, table: &At, c: &mut Check<'_>) -> Option<Auth> {
     let (kind, at) =
-        c.required("auth", &desk.auth, table, "\"password\", \"client-credentials\" or \"basic\"")?;
+        c.required("auth", &destination.auth, table, "\"password\", \"client-credentials\" or \"basic\"")?;
     let kind = *kind;
     if needs(kind).is_empty() {
         let hint = "choose \"password\", \"client-credentials\" or \"basic\"";
         c.not_yet(at, &format!("auth = \"{}\"", kind.as_str()), hint);
         return None;
     }
-    c.effective.note_field("auth", kind.as_str(), &desk.auth);
+    c.effective.note_field("auth", kind.as_str(), &destination.auth);
     let keys: [(&str, Option<&At>); 9] = [
-        ("client_id", desk.client_id.at()),
-        ("client_secret", desk.client_secret.at()),
-        ("username", desk.username.at()),
-        ("password", desk.password.at()),
-        ("refresh_token", desk.refresh_token.at()),
-        ("private_key", desk.private_key.at()),
-        ("subject", desk.subject.at()),
-        ("key_id", desk.key_id.at()),
-        ("api_key", desk.api_key.at()),
+        ("client_id", destination.client_id.at()),
+        ("client_secret", destination.client_secret.at()),
+        ("username", destination.username.at()),
+        ("password", destination.password.at()),
+        ("refresh_token", destination.refresh_token.at()),
+        ("private_key", destination.private_key.at()),
+        ("subject", destination.subject.at()),
+        ("key_id", destination.key_id.at()),
+        ("api_key", destination.api_key.at()),
     ];
     for (key, place) in keys {
         match (needs(kind).contains(&key), place) {
@@ -192,10 +193,10 @@ fn auth(desk: &Desk, table: &At, c: &mut Check<'_>) -> Option<Auth> {
         }
     }
     let uses = |key: &str| needs(kind).contains(&key);
-    let client_id = uses("client_id").then(|| c.line("client_id", &desk.client_id, 255));
-    let client_secret = uses("client_secret").then(|| fetch("client_secret", &desk.client_secret, c));
-    let username = uses("username").then(|| c.line("username", &desk.username, 255));
-    let password = uses("password").then(|| fetch("password", &desk.password, c));
+    let client_id = uses("client_id").then(|| c.line("client_id", &destination.client_id, 255));
+    let client_secret = uses("client_secret").then(|| fetch("client_secret", &destination.client_secret, c));
+    let username = uses("username").then(|| c.line("username", &destination.username, 255));
+    let password = uses("password").then(|| fetch("password", &destination.password, c));
     Some(match kind {
         AuthKind::Password => Auth::Password {
             client_id: client_id??,

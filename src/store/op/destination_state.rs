@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use crate::model::text::clip;
-use crate::model::{DeskName, TableName, Timestamp};
+use crate::model::{DestinationName, TableName, Timestamp};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
@@ -29,7 +29,7 @@ pub struct Hold {
 
 /// What is remembered of a destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeskState {
+pub struct DestinationState {
     /// What waits.
     pub holds: Vec<Hold>,
     /// When the budget's hour began.
@@ -44,7 +44,7 @@ pub struct DeskState {
 
 /// What changed.
 #[derive(Clone, Debug)]
-pub enum DeskChange {
+pub enum DestinationChange {
     /// It answered as it should: the hold on this table (and on the whole) ends.
     Works {
         /// The table that worked.
@@ -72,11 +72,11 @@ pub enum DeskChange {
     Release,
 }
 
-struct Ask(DeskName);
+struct Ask(DestinationName);
 
 pub(super) struct Change {
-    pub(super) desk: DeskName,
-    pub(super) changes: Vec<DeskChange>,
+    pub(super) destination: DestinationName,
+    pub(super) changes: Vec<DestinationChange>,
     pub(super) now: Timestamp,
 }
 
@@ -85,32 +85,39 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn desk_state(&self, desk: &DeskName) -> Result<DeskState, StoreError> {
-        self.call(Ask(desk.clone())).await
+    pub async fn destination_state(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<DestinationState, StoreError> {
+        self.call(Ask(destination.clone())).await
     }
 
     /// Remembers what changed.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn change_desk(&self, desk: &DeskName, changes: Vec<DeskChange>) -> Result<(), StoreError> {
+    pub async fn change_destination(
+        &self,
+        destination: &DestinationName,
+        changes: Vec<DestinationChange>,
+    ) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
-        self.call(Change { desk: desk.clone(), changes, now }).await
+        self.call(Change { destination: destination.clone(), changes, now }).await
     }
 }
 
 impl Operation for Ask {
-    type Output = DeskState;
+    type Output = DestinationState;
 
-    fn run(self, tx: &mut Tx<'_>) -> Result<DeskState, StoreError> {
-        let id = tx.desk_id(self.0.as_str())?;
+    fn run(self, tx: &mut Tx<'_>) -> Result<DestinationState, StoreError> {
+        let id = tx.destination_id(self.0.as_str())?;
         let mut state = tx
             .conn
             .query_row(
-                "SELECT window_started_at, window_used, failures, unfinished FROM desk WHERE id = ?1",
+                "SELECT window_started_at, window_used, failures, unfinished FROM destination WHERE id = ?1",
                 [id],
                 |r| {
-                    Ok(DeskState {
+                    Ok(DestinationState {
                         holds: Vec::new(),
                         window_started_at: Timestamp::from_micros(r.get(0)?),
                         window_used: r.get(1)?,
@@ -122,7 +129,7 @@ impl Operation for Ask {
             .optional()?
             .unwrap_or_default();
         let mut holds = tx.conn.prepare_cached(
-            "SELECT table_name, since_at, until_at, tries, told, reason, remedy FROM hold WHERE desk_id = ?1",
+            "SELECT table_name, since_at, until_at, tries, told, reason, remedy FROM hold WHERE destination_id = ?1",
         )?;
         let rows = holds.query_map([id], |r| {
             Ok(Hold {
@@ -144,27 +151,29 @@ impl Operation for Change {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let id = tx.desk_id(self.desk.as_str())?;
+        let id = tx.destination_id(self.destination.as_str())?;
         let now = self.now.as_micros();
         for change in &self.changes {
             match change {
-                DeskChange::Works { table } => {
+                DestinationChange::Works { table } => {
                     tx.conn.execute(
-                        "DELETE FROM hold WHERE desk_id = ?1 AND table_name IN ('', ?2)",
+                        "DELETE FROM hold WHERE destination_id = ?1 AND table_name IN ('', ?2)",
                         params![id, table.as_str()],
                     )?;
-                    tx.conn
-                        .execute("UPDATE desk SET failures = 0, last_ok_at = ?2 WHERE id = ?1", [id, now])?;
-                }
-                DeskChange::Fails { failures, error } => {
                     tx.conn.execute(
-                        "UPDATE desk SET failures = ?2, last_error_at = ?3, last_error = ?4 WHERE id = ?1",
+                        "UPDATE destination SET failures = 0, last_ok_at = ?2 WHERE id = ?1",
+                        [id, now],
+                    )?;
+                }
+                DestinationChange::Fails { failures, error } => {
+                    tx.conn.execute(
+                        "UPDATE destination SET failures = ?2, last_error_at = ?3, last_error = ?4 WHERE id = ?1",
                         params![id, failures, now, clip(error, super::WORDS_MAX)],
                     )?;
                 }
-                DeskChange::Holds(hold) => {
+                DestinationChange::Holds(hold) => {
                     tx.conn.execute(
-                        "INSERT INTO hold (desk_id, table_name, since_at, until_at, tries, told, reason, remedy)
+                        "INSERT INTO hold (destination_id, table_name, since_at, until_at, tries, told, reason, remedy)
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                          ON CONFLICT DO UPDATE SET until_at = excluded.until_at, tries = excluded.tries,
                          told = excluded.told, reason = excluded.reason, remedy = excluded.remedy",
@@ -180,22 +189,23 @@ impl Operation for Change {
                         ],
                     )?;
                     tx.conn.execute(
-                        "UPDATE desk SET last_error_at = ?2, last_error = ?3 WHERE id = ?1",
+                        "UPDATE destination SET last_error_at = ?2, last_error = ?3 WHERE id = ?1",
                         params![id, now, clip(&hold.reason, super::WORDS_MAX)],
                     )?;
                 }
-                DeskChange::Budget { window_started_at, window_used } => {
+                DestinationChange::Budget { window_started_at, window_used } => {
                     tx.conn.execute(
-                        "UPDATE desk SET window_started_at = ?2, window_used = ?3 WHERE id = ?1",
+                        "UPDATE destination SET window_started_at = ?2, window_used = ?3 WHERE id = ?1",
                         params![id, window_started_at.as_micros(), window_used],
                     )?;
                 }
-                DeskChange::Unfinished(left) => {
-                    tx.conn.execute("UPDATE desk SET unfinished = ?2 WHERE id = ?1", params![id, left])?;
+                DestinationChange::Unfinished(left) => {
+                    tx.conn
+                        .execute("UPDATE destination SET unfinished = ?2 WHERE id = ?1", params![id, left])?;
                 }
-                DeskChange::Release => {
+                DestinationChange::Release => {
                     tx.conn.execute(
-                        "UPDATE hold SET until_at = ?2 WHERE desk_id = ?1 AND told = 0",
+                        "UPDATE hold SET until_at = ?2 WHERE destination_id = ?1 AND told = 0",
                         [id, now],
                     )?;
                 }

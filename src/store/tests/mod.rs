@@ -467,7 +467,8 @@ async fn a_full_buffer_gives_up_the_lowest_severity_and_counts_it() {
 #[tokio::test]
 async fn notices_and_syncs_are_kept_and_bounded() {
     let bench = Bench::new();
-    let notice = |n: u32| Notice { subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
+    let notice =
+        |n: u32| Notice { code: "c", subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
     assert!(bench.store.notice(notice(0)).await.unwrap());
     assert!(!bench.store.notice(notice(0)).await.unwrap(), "told before");
     assert_eq!(bench.reader().overview().unwrap().notices[0].count, 2);

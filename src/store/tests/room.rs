@@ -255,6 +255,6 @@ async fn a_name_with_odd_characters_is_read_without_being_written() {
     writer.await.unwrap().unwrap();
     let conn = memory::open_readonly(&path).unwrap();
     assert_eq!(count(&conn), 1, "after a clean stop");
-    assert!(conn.execute_batch("DELETE FROM alert_body").is_err());
+    assert!(conn.execute_batch("DELETE FROM body_pack").is_err());
     drop((conn, dir));
 }

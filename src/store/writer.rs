@@ -144,7 +144,7 @@ impl Store {
         let urgent = operation.urgent();
         let run: Run = Box::new(move |tx| {
             let (result, gone) = match tx {
-                Ok(tx) => (tx.nested(|tx| operation.run(tx)), tx.conn.is_autocommit()),
+                Ok(tx) => (tx.nested(|tx| operation.run(tx)), tx.alone || tx.conn.is_autocommit()),
                 Err(e) => (Err(e), true),
             };
             let fatal = result.as_ref().err().filter(|e| is_fatal(e) || gone).cloned();
@@ -265,9 +265,11 @@ fn commit(ground: &mut Ground, batch: Vec<Job>) -> Result<(), StoreError> {
     if batch.is_empty() {
         return ready;
     }
+    let alone = batch.len() == 1;
     let mut answers = Vec::with_capacity(batch.len());
     let mut jobs = batch.into_iter();
     let mut work = |tx: &mut Tx<'_>| {
+        tx.alone = alone;
         for job in jobs.by_ref() {
             let (answer, error) = (job.run)(Ok(tx));
             answers.push(answer);

@@ -23,7 +23,7 @@ use crate::source::{Batch, RejectReason, Sighting};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
-use crate::store::{HealRow, Store, StoreError};
+use crate::store::{RepairRow, Store, StoreError};
 
 /// `[sync] backfill`: which alerts are forwarded when a source is first read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Intake {
         mut batches: mpsc::Receiver<Batch>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
-        self.tell_heals(&stop).await?;
+        self.tell_repairs(&stop).await?;
         let mut waiting = Vec::with_capacity(TOGETHER);
         self.heartbeat.idle();
         loop {
@@ -110,21 +110,21 @@ impl Intake {
     }
 
     /// A database that was damaged is an alert like any other, once for each that is kept.
-    async fn tell_heals(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let untold = self.store.untold_heals().await.or_else(passing)?;
+    async fn tell_repairs(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let untold = self.store.untold_repairs().await.or_else(passing)?;
         if untold.is_empty() {
             return Ok(());
         }
         let source = SourceName::new(OWN).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let (ids, heals): (Vec<i64>, Vec<HealRow>) = untold.into_iter().unzip();
+        let (ids, heals): (Vec<i64>, Vec<RepairRow>) = untold.into_iter().unzip();
         let mut batch = Batch::new(source);
         batch.sightings = heals.iter().map(|heal| self.own_alert(heal, &batch.source)).collect();
         self.commit(Arc::from([self.decide(batch)]), stop).await?;
         // Told twice, it is the same finding.
-        self.store.heals_told(ids).await.or_else(passing)
+        self.store.repairs_told(ids).await.or_else(passing)
     }
 
-    fn own_alert(&self, heal: &HealRow, source: &SourceName) -> Sighting {
+    fn own_alert(&self, heal: &RepairRow, source: &SourceName) -> Sighting {
         let agent = &self.settings.agent;
         let fingerprint =
             Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", heal.kept_as)));

@@ -10,14 +10,16 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::Instant;
 
-use super::files::{self, Aside, failed, is_there, seal, sync_dir, with};
-use super::lock::StateLock;
-use super::op::sound::{AnyRow, CHECKED, is_sound, read};
-use super::schema::{self, Says};
-use super::swap::{self, Swap};
-use super::{DATABASE, OpenError, Settings, examine, heal};
 use crate::model::Timestamp;
 use crate::model::alert::hex;
+use crate::store::disk::files::{self, Aside, failed, is_there, seal, sync_dir, with};
+use crate::store::disk::lock::StateLock;
+use crate::store::op::sound::{AnyRow, CHECKED, is_sound, read};
+use crate::store::repair;
+use crate::store::repair::integrity;
+use crate::store::repair::swap::{self, Swap};
+use crate::store::schema::{self, Says};
+use crate::store::{DATABASE, OpenError, Settings};
 
 /// A copy that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,9 +124,9 @@ fn parent(file: &Path) -> &Path {
 /// # Errors
 /// [`CopyError`], [`OpenError::Locked`] while an agent runs, [`OpenError::Newer`].
 pub fn restore(settings: &Settings, file: &Path, now: Timestamp) -> Result<Restored, CopyError> {
-    super::writer::make_dir(&settings.dir)?;
+    crate::store::writer::make_dir(&settings.dir)?;
     let mut lock = StateLock::take(&settings.dir)?;
-    heal::go_on(settings, now)?;
+    repair::go_on(settings, now)?;
     let new = Swap::new_path(&settings.dir);
     let version = fit(file)?;
     let conn = schema::open_beside(file)?;
@@ -140,7 +142,7 @@ pub fn restore(settings: &Settings, file: &Path, now: Timestamp) -> Result<Resto
     if had {
         let swap = Swap::begin(&settings.dir, Aside::BeforeRestore, "", now)?;
         kept_as = Some(swap.kept());
-        heal::finish(swap, settings, now)?;
+        repair::finish(swap, settings, now)?;
     } else {
         std::fs::rename(&new, &path).map_err(failed(&new))?;
         sync_dir(&settings.dir)?;
@@ -166,7 +168,7 @@ fn fit(file: &Path) -> Result<i64, CopyError> {
     };
     let conn = schema::open_beside(file)?;
     // No deadline: a person waits, and wants to know.
-    if let Some(why) = examine::complaint(&conn, Instant::now() + Duration::from_hours(24)) {
+    if let Some(why) = integrity::complaint(&conn, Instant::now() + Duration::from_hours(24)) {
         return Err(unfit(why));
     }
     for (table, key) in CHECKED {

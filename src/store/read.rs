@@ -9,14 +9,15 @@ use std::path::Path;
 
 use rusqlite::{CachedStatement, Connection, Row, params};
 
-use super::body::Bodies;
-use super::op::attempt::HISTORY;
-use super::rows::{
+use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, TicketId, Timestamp};
+use crate::store::op::attempt::HISTORY;
+use crate::store::pack::body::Bodies;
+use crate::store::rows::{
     AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
     RejectRow, SourceRow, SyncRow, TicketRow,
 };
-use super::{DATABASE, OpenError, StoreError, schema};
-use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, TicketId, Timestamp};
+use crate::store::schema;
+use crate::store::{DATABASE, OpenError, StoreError};
 
 /// A read-only view.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Reader {
 
     /// Opens a store that is in memory, by its name.
     pub(super) fn in_memory(name: &str) -> std::result::Result<Self, OpenError> {
-        let conn = super::memory::open_reader(name)?;
+        let conn = crate::store::fallback::open_reader(name)?;
         let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
         Ok(Self { conn, size: pages as u64 * 4096 })
     }
@@ -72,7 +73,7 @@ impl Reader {
             oldest_pending_at: oldest.map(Timestamp::from_micros),
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
-            heals: super::op::heals::heals(&self.conn)?,
+            heals: crate::store::op::repairs::heals(&self.conn)?,
             bytes: self.size,
             destinations,
         })

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::op::heals::HealCounts;
 use crate::model::{Alert, DeliveryId, Severity, TicketId, Timestamp};
+use crate::store::op::repairs::RepairCounts;
 
 /// What a list shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -48,14 +48,14 @@ pub struct Overview {
     pub shed_by_severity: BTreeMap<String, i64>,
     /// Times that the database was found damaged and made anew, newest first.
     #[serde(default)]
-    pub heals: Vec<HealRow>,
+    pub heals: Vec<RepairRow>,
     /// Bytes of the database.
     pub bytes: u64,
 }
 
 /// A time that the database was found damaged and made anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealRow {
+pub struct RepairRow {
     /// When.
     pub at: Timestamp,
     /// File name of the damaged database in the state directory.
@@ -63,12 +63,12 @@ pub struct HealRow {
     /// What was found.
     pub cause: String,
     /// Rows by table.
-    pub counts: HealCounts,
+    pub counts: RepairCounts,
     /// Whether the cursors were given up, so that files are read again.
     pub rewound: bool,
 }
 
-impl HealRow {
+impl RepairRow {
     /// What happened, in words.
     pub fn text(&self) -> String {
         let rewound = if self.rewound {

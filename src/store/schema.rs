@@ -10,10 +10,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
 
-use super::OpenError;
-use super::files::with;
-use super::space::Budget;
 use crate::model::alert::hex;
+use crate::store::OpenError;
+use crate::store::disk::files::with;
+use crate::store::disk::space::Budget;
 
 /// Page cache in KiB (negative: KiB, not pages). The largest single block of memory of the agent.
 const CACHE_SIZE: i64 = -2_000;
@@ -267,8 +267,9 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
     )?;
     let readable = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
     // On a read-only file system, or a full one, there is no -shm to be made.
-    let cannot = readable.is_err_and(|e| matches!(super::StoreError::of(&e), super::StoreError::Disk(_)));
-    let conn = if cannot { super::memory::open_readonly(path)? } else { conn };
+    let cannot =
+        readable.is_err_and(|e| matches!(super::StoreError::of(&e), crate::store::StoreError::Disk(_)));
+    let conn = if cannot { crate::store::fallback::open_readonly(path)? } else { conn };
     keep_wal(&conn)?;
     refuse_newer(&conn, path)?;
     conn.pragma_update(None, "busy_timeout", 5_000)?;

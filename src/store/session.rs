@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::condition::Conditions;
-use super::index::FingerprintIndex;
-use super::{OpenError, StoreError, schema};
+use crate::store::health::Conditions;
+use crate::store::pack::index::FingerprintIndex;
+use crate::store::schema;
+use crate::store::{OpenError, StoreError};
 
 /// An open database with its memory. Everything here can be rebuilt from the file.
 pub(super) struct Session {

@@ -14,13 +14,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::condition::{Condition, Conditions, Kind};
-use super::ground::Ground;
-use super::lock::StateLock;
-use super::session::Tx;
-use super::space::Budget;
-use super::{OpenError, Reader, Settings, StoreError};
 use crate::clock::SharedClock;
+use crate::store::backing::Ground;
+use crate::store::disk::lock::StateLock;
+use crate::store::disk::space::Budget;
+use crate::store::health::{Condition, Conditions, Kind};
+use crate::store::session::Tx;
+use crate::store::{OpenError, Reader, Settings, StoreError};
 
 /// How long operations that are not urgent are gathered after the last commit. Each commit writes the last page of each
 /// table again, some 16 pages: at 200 alerts a second and a quarter of this time it was a fifth of all that is written.

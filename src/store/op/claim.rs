@@ -11,7 +11,7 @@ use crate::model::{
     Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, RuleName, Severity,
     TableName, TicketId, Timestamp,
 };
-use crate::store::body::Bodies;
+use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};

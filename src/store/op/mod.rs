@@ -7,10 +7,10 @@ pub mod claim;
 pub mod cursors;
 pub mod dead;
 pub mod destination_state;
-pub mod heals;
-pub mod notice;
+pub mod health;
 pub mod prune;
 pub mod record;
+pub mod repairs;
 pub mod reroute;
 pub mod settle;
 

@@ -18,8 +18,8 @@ use crate::model::{
     Alert, DeliveryState, DestinationName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,
     SourceName, TableName, TicketState, Timestamp,
 };
-use crate::store::body::Packer;
-use crate::store::condition::Kind;
+use crate::store::health::Kind;
+use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};

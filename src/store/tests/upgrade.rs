@@ -1,9 +1,10 @@
 //! A later version takes a store over: what was recorded goes the whole way, the old database is kept beside, and what
 //! fails on the way leaves it as it was. The later version is a step that only tests have (`schema::later`).
 
-use super::super::{backup, schema};
-use super::heal::closed;
+use super::repair::closed;
 use super::*;
+use crate::store::backup;
+use crate::store::schema;
 
 /// As long as it lives, this thread's program is the later version.
 struct Later;

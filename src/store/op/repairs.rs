@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::row::NewDelivery;
 use crate::model::Timestamp;
-use crate::store::rows::HealRow;
+use crate::store::rows::RepairRow;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// Rows of one table after a healing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealCount {
+pub struct RepairCount {
     /// Rows that came over.
     pub salvaged: u64,
     /// Rows that were there and did not.
@@ -39,7 +39,7 @@ fn is_false(b: &bool) -> bool {
 }
 
 /// Rows by table.
-pub type HealCounts = BTreeMap<String, HealCount>;
+pub type RepairCounts = BTreeMap<String, RepairCount>;
 
 /// Healings that are kept.
 const KEPT: i64 = 20;
@@ -53,7 +53,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn untold_heals(&self) -> Result<Vec<(i64, HealRow)>, StoreError> {
+    pub async fn untold_repairs(&self) -> Result<Vec<(i64, RepairRow)>, StoreError> {
         self.call(Untold).await
     }
 
@@ -61,15 +61,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; they are told once more then, as the same finding.
-    pub async fn heals_told(&self, ids: Vec<i64>) -> Result<(), StoreError> {
+    pub async fn repairs_told(&self, ids: Vec<i64>) -> Result<(), StoreError> {
         self.call(Told(ids)).await
     }
 }
 
 const SELECT: &str = "SELECT at, kept_as, cause, counts, rewound, id FROM repair";
 
-fn heal(row: &rusqlite::Row<'_>) -> rusqlite::Result<HealRow> {
-    Ok(HealRow {
+fn heal(row: &rusqlite::Row<'_>) -> rusqlite::Result<RepairRow> {
+    Ok(RepairRow {
         at: Timestamp::from_micros(row.get(0)?),
         kept_as: row.get(1)?,
         cause: row.get(2)?,
@@ -80,7 +80,7 @@ fn heal(row: &rusqlite::Row<'_>) -> rusqlite::Result<HealRow> {
 }
 
 impl Operation for Untold {
-    type Output = Vec<(i64, HealRow)>;
+    type Output = Vec<(i64, RepairRow)>;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError> {
         let mut select = tx.conn.prepare(&format!("{SELECT} WHERE told = 0 ORDER BY id"))?;
@@ -100,13 +100,13 @@ impl Operation for Told {
 }
 
 /// The last healings, newest first.
-pub(in crate::store) fn heals(conn: &Connection) -> rusqlite::Result<Vec<HealRow>> {
+pub(in crate::store) fn heals(conn: &Connection) -> rusqlite::Result<Vec<RepairRow>> {
     let mut select = conn.prepare(&format!("{SELECT} ORDER BY id DESC LIMIT ?1"))?;
     select.query_map([KEPT], heal)?.collect()
 }
 
 /// Writes the record of a healing.
-pub(in crate::store) fn note(conn: &Connection, heal: &HealRow) -> Result<(), StoreError> {
+pub(in crate::store) fn note(conn: &Connection, heal: &RepairRow) -> Result<(), StoreError> {
     let counts = serde_json::to_string(&heal.counts).map_err(|e| StoreError::Refused(e.to_string()))?;
     conn.execute(
         "INSERT INTO repair (at, kept_as, cause, counts, rewound) VALUES (?1, ?2, ?3, ?4, ?5)",

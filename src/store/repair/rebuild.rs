@@ -10,12 +10,13 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::op::heals::{HealCount, HealCounts, deliver_again, note};
-use super::op::notice::{Notice, keep};
-use super::rows::HealRow;
-use super::salvage::{Salvage, open_damaged};
-use super::{OpenError, schema};
 use crate::model::{Fingerprint, Timestamp};
+use crate::store::OpenError;
+use crate::store::op::health::{Notice, keep};
+use crate::store::op::repairs::{RepairCount, RepairCounts, deliver_again, note};
+use crate::store::repair::salvage::{Salvage, open_damaged};
+use crate::store::rows::RepairRow;
+use crate::store::schema;
 
 /// Ids that are left out above the highest one that is known: a late answer must not hit another row.
 const ID_MARGIN: i64 = 1_000;
@@ -32,16 +33,20 @@ const COUNTED: [(&str, &str, Option<&str>); 3] = [
 ];
 
 /// What is known about the damage.
-pub(super) struct Damage<'a> {
-    pub(super) at: Timestamp,
+pub(in crate::store) struct Damage<'a> {
+    pub(in crate::store) at: Timestamp,
     /// Where the damaged database is kept.
-    pub(super) kept: &'a Path,
-    pub(super) kept_as: &'a str,
-    pub(super) cause: &'a str,
+    pub(in crate::store) kept: &'a Path,
+    pub(in crate::store) kept_as: &'a str,
+    pub(in crate::store) cause: &'a str,
 }
 
 /// Makes the new database at `path`. What is not read at `until` is given up.
-pub(super) fn make_anew(path: &Path, damage: &Damage<'_>, until: Instant) -> Result<HealRow, OpenError> {
+pub(in crate::store) fn make_anew(
+    path: &Path,
+    damage: &Damage<'_>,
+    until: Instant,
+) -> Result<RepairRow, OpenError> {
     let conn = schema::create(path)?;
     conn.execute_batch("BEGIN")?;
     let mut salvage = Salvage::new(open_damaged(damage.kept, until), &conn, until);
@@ -68,15 +73,15 @@ pub(super) fn make_anew(path: &Path, damage: &Damage<'_>, until: Instant) -> Res
     let seqs = raise_ids(&conn, &salvage);
     drop(salvage);
     seqs?;
-    let heal = HealRow {
+    let heal = RepairRow {
         at: damage.at,
         kept_as: damage.kept_as.to_owned(),
         cause: damage.cause.to_owned(),
         counts,
         rewound,
     };
-    note(&conn, &heal).map_err(OpenError::Heal)?;
-    keep(&conn, &notice(&heal), damage.at).map_err(OpenError::Heal)?;
+    note(&conn, &heal).map_err(OpenError::Repair)?;
+    keep(&conn, &notice(&heal), damage.at).map_err(OpenError::Repair)?;
     conn.execute_batch("COMMIT")?;
     conn.close().map_err(|(_, e)| e)?;
     Ok(heal)
@@ -104,33 +109,33 @@ fn index_fingerprints(conn: &Connection) -> Result<(), OpenError> {
     let rows = select
         .query_map([], |r| Ok((Fingerprint::from_bytes(r.get(1)?).prefix(), r.get::<_, i64>(0)?)))?
         .collect::<Result<Vec<_>, _>>()?;
-    super::index::make_anew(conn, rows).map_err(OpenError::Heal)
+    crate::store::pack::index::make_anew(conn, rows).map_err(OpenError::Repair)
 }
 
-fn counts(salvage: &Salvage<'_>, made_again: u64) -> HealCounts {
-    let mut counts = HealCounts::new();
+fn counts(salvage: &Salvage<'_>, made_again: u64) -> RepairCounts {
+    let mut counts = RepairCounts::new();
     for (table, copied) in &salvage.tables {
         let counter = COUNTED.iter().find(|(name, ..)| name == table).map(|(_, counter, _)| *counter);
         let before = counter.and_then(|counter| salvage.tally("store", counter));
         let missing = before.map_or(0, |n| (n as u64).saturating_sub(copied.salvaged));
-        let count = HealCount {
+        let count = RepairCount {
             salvaged: copied.salvaged,
             lost: missing.max(copied.lost.len() as u64),
             made_again: if *table == "delivery" { made_again } else { 0 },
             at_least: before.is_none() && (copied.unread || salvage.from.is_none()),
         };
-        if count != HealCount::default() {
+        if count != RepairCount::default() {
             counts.insert((*table).to_owned(), count);
         }
     }
     if salvage.from.is_none() {
-        counts.insert("alert".to_owned(), HealCount { at_least: true, ..HealCount::default() });
+        counts.insert("alert".to_owned(), RepairCount { at_least: true, ..RepairCount::default() });
     }
     counts
 }
 
 /// Gives the cursors up when what is missing may still be in the files.
-fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &HealCounts) -> Result<bool, OpenError> {
+fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &RepairCounts) -> Result<bool, OpenError> {
     let is_short = |table: &str| counts.get(table).is_some_and(|c| c.lost > 0 || c.at_least);
     let rewound = !salvage.in_time
         || salvage.from.is_none()
@@ -186,7 +191,7 @@ fn raise_ids(conn: &Connection, salvage: &Salvage<'_>) -> Result<(), OpenError> 
 }
 
 /// What a person should know.
-fn notice(heal: &HealRow) -> Notice {
+fn notice(heal: &RepairRow) -> Notice {
     Notice {
         code: CODE,
         subject: heal.kept_as.clone(),
@@ -200,4 +205,4 @@ fn notice(heal: &HealRow) -> Notice {
 }
 
 /// Of notices about kept files; the subject is the file's name.
-pub(super) const CODE: &str = "store-repaired";
+pub(in crate::store) const CODE: &str = "store-repaired";

@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::body::Bodies;
-use super::op::record::{Entry, Record, Routed, write_all};
-use super::session::{Session, add_tally};
-use super::space::Budget;
-use super::{OpenError, StoreError, schema};
 use crate::model::{DestinationName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+use crate::store::disk::space::Budget;
+use crate::store::op::record::{Entry, Record, Routed, write_all};
+use crate::store::pack::body::Bodies;
+use crate::store::schema;
+use crate::store::session::{Session, add_tally};
+use crate::store::{OpenError, StoreError};
 
 /// Most memory that it may have.
 const LIMIT: u64 = 16 << 20;
@@ -316,7 +317,8 @@ fn last_records(memory: &Connection, now: Timestamp) -> Result<Vec<Record>, Stor
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
         let Ok(source) = SourceName::new(&row.get::<_, String>(1)?) else { continue };
-        let cursors: Vec<FileCursor> = super::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
+        let cursors: Vec<FileCursor> =
+            crate::store::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
         records.push(Record { cursors, trouble: row.get(2)?, ..record(source, now) });
     }
     Ok(records)

@@ -15,10 +15,11 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 use tokio::time::Instant;
 
-use super::OpenError;
-use super::files::with;
-use super::op::sound::{AnyRow, is_sound, values};
-use super::{examine, schema};
+use crate::store::OpenError;
+use crate::store::disk::files::with;
+use crate::store::op::sound::{AnyRow, is_sound, values};
+use crate::store::repair::integrity;
+use crate::store::schema;
 
 /// A table and how it is read.
 struct Table {
@@ -105,22 +106,22 @@ const WITNESSES: usize = 200_000;
 
 /// What came over of a table, and what is known to be lost.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Copied {
-    pub(super) salvaged: u64,
-    pub(super) lost: BTreeSet<i64>,
+pub(in crate::store) struct Copied {
+    pub(in crate::store) salvaged: u64,
+    pub(in crate::store) lost: BTreeSet<i64>,
     /// Some of it could not be read; how many rows is unknown.
-    pub(super) unread: bool,
+    pub(in crate::store) unread: bool,
 }
 
 /// Copies from a damaged database into a new one, which is in a transaction.
-pub(super) struct Salvage<'a> {
+pub(in crate::store) struct Salvage<'a> {
     /// None: nothing of it can be opened.
-    pub(super) from: Option<Connection>,
-    pub(super) into: &'a Connection,
+    pub(in crate::store) from: Option<Connection>,
+    pub(in crate::store) into: &'a Connection,
     until: Instant,
-    pub(super) tables: BTreeMap<&'static str, Copied>,
+    pub(in crate::store) tables: BTreeMap<&'static str, Copied>,
     /// Nothing was left out because of the deadline.
-    pub(super) in_time: bool,
+    pub(in crate::store) in_time: bool,
 }
 
 /// Why reading stopped.
@@ -136,17 +137,17 @@ enum Stop {
 type Kept = Result<(), OpenError>;
 
 impl<'a> Salvage<'a> {
-    pub(super) fn new(from: Option<Connection>, into: &'a Connection, until: Instant) -> Self {
+    pub(in crate::store) fn new(from: Option<Connection>, into: &'a Connection, until: Instant) -> Self {
         Self { from, into, until, tables: BTreeMap::new(), in_time: true }
     }
 
     /// All up to the alerts and their bodies.
-    pub(super) fn copy_alerts(&mut self) -> Kept {
+    pub(in crate::store) fn copy_alerts(&mut self) -> Kept {
         self.copy_all(&HEAD)
     }
 
     /// What hangs on the alerts.
-    pub(super) fn copy_rest(&mut self) -> Kept {
+    pub(in crate::store) fn copy_rest(&mut self) -> Kept {
         self.copy_all(&REST)
     }
 
@@ -343,7 +344,7 @@ impl<'a> Salvage<'a> {
     }
 
     /// Ids that an index still knows of a table that could not be read.
-    pub(super) fn ask_index(&mut self, table: &'static str, index: &str) -> Kept {
+    pub(in crate::store) fn ask_index(&mut self, table: &'static str, index: &str) -> Kept {
         let Some(from) = &self.from else { return Ok(()) };
         let Ok(mut select) = from.prepare(&format!("SELECT id FROM {table} INDEXED BY {index}")) else {
             return Ok(());
@@ -362,13 +363,13 @@ impl<'a> Salvage<'a> {
     }
 
     /// The highest id that a table ever had, if that can be read.
-    pub(super) fn highest(&self, table: &str) -> Option<i64> {
+    pub(in crate::store) fn highest(&self, table: &str) -> Option<i64> {
         let from = self.from.as_ref()?;
         from.query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |r| r.get(0)).ok()
     }
 
     /// A counter of the damaged database, if it can be read.
-    pub(super) fn tally(&self, scope: &str, name: &str) -> Option<i64> {
+    pub(in crate::store) fn tally(&self, scope: &str, name: &str) -> Option<i64> {
         let from = self.from.as_ref()?;
         from.query_row("SELECT value FROM counter WHERE scope = ?1 AND name = ?2", [scope, name], |r| {
             r.get(0)
@@ -421,7 +422,7 @@ fn columns(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
 }
 
 /// Opens a damaged database to read what is left, with its WAL when that belongs to it.
-pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
+pub(in crate::store) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
     if !path.is_file() {
         return None;
     }
@@ -441,7 +442,7 @@ pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
     let Some(without) = view(false) else { return with_wal };
     let Some(with_wal) = with_wal else { return Some(without) };
     let strange = matches!((schema::id(&with_wal), schema::id(&without)), (Some(a), Some(b)) if a != b);
-    let is_fine = |conn: &Connection| examine::complaint(conn, until).is_none();
+    let is_fine = |conn: &Connection| integrity::complaint(conn, until).is_none();
     if strange || (!is_fine(&with_wal) && is_fine(&without)) {
         tracing::error!("the WAL does not belong to the database; it is left out");
         return Some(without);

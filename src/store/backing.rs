@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::store::disk::files::{make_dir, restrict};
 use crate::store::disk::lock::{Before, StateLock};
 use crate::store::disk::space::{self, Budget, Probe, Space};
 use crate::store::fallback;
+use crate::store::handle::{Operation, Shared};
 use crate::store::health::{Condition, Kind};
 use crate::store::op::claim::Recover;
 use crate::store::repair::{self, Opened};
 use crate::store::session::Session;
-use crate::store::writer::{Operation, Shared, make_dir, restrict};
 use crate::store::{DATABASE, OpenError, Settings, StoreError};
 
 /// Between two looks whether the state directory can be written again.

@@ -11,6 +11,7 @@ mod backing;
 pub mod backup;
 mod disk;
 mod fallback;
+mod handle;
 mod health;
 pub mod op;
 mod pack;
@@ -19,18 +20,20 @@ mod repair;
 mod rows;
 mod schema;
 mod session;
+mod upgrade;
 mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use handle::Store;
 pub use health::Condition;
 pub use read::Reader;
 pub use rows::{
     AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
     RejectRow, RepairRow, SourceRow, SyncRow, TicketRow,
 };
-pub use writer::{Store, Writer};
+pub use writer::Writer;
 
 /// Name of the database in the state directory.
 pub const DATABASE: &str = "queue.db";

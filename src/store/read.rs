@@ -10,11 +10,10 @@ use std::path::Path;
 use rusqlite::{CachedStatement, Connection, Row, params};
 
 use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, TicketId, Timestamp};
-use crate::store::op::attempt::HISTORY;
 use crate::store::pack::body::Bodies;
 use crate::store::rows::{
     AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
-    RejectRow, SourceRow, SyncRow, TicketRow,
+    REPAIR, RejectRow, RepairRow, SourceRow, SyncRow, TicketRow, repair,
 };
 use crate::store::schema;
 use crate::store::{DATABASE, OpenError, StoreError};
@@ -47,7 +46,7 @@ impl Reader {
 
     /// Opens a store that is in memory, by its name.
     pub(super) fn in_memory(name: &str) -> std::result::Result<Self, OpenError> {
-        let conn = crate::store::fallback::open_reader(name)?;
+        let conn = schema::open_memory_reader(name)?;
         let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
         Ok(Self { conn, size: pages as u64 * 4096 })
     }
@@ -73,7 +72,7 @@ impl Reader {
             oldest_pending_at: oldest.map(Timestamp::from_micros),
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
-            heals: crate::store::op::repairs::heals(&self.conn)?,
+            heals: repairs(&self.conn)?,
             bytes: self.size,
             destinations,
         })
@@ -444,6 +443,11 @@ pub(super) const FIRST_PENDING: &str = "SELECT severity, id FROM delivery INDEXE
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;
 
+/// Outcomes of a delivery, oldest first.
+const HISTORY: &str =
+    "SELECT n, started_at, duration_ms, outcome, status, message FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31
+     ORDER BY n";
+
 const DELIVERY: &str =
     "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
        d.created_at, d.due_at, d.reason, t.rule, t.alert_id
@@ -477,6 +481,12 @@ impl<'c> Titles<'c> {
         };
         Ok((wanted, alert))
     }
+}
+
+/// The last healings, newest first.
+fn repairs(conn: &Connection) -> rusqlite::Result<Vec<RepairRow>> {
+    let mut select = conn.prepare(&format!("{REPAIR} ORDER BY id DESC LIMIT ?1"))?;
+    select.query_map([i64::from(u8::MAX)], repair)?.collect()
 }
 
 /// Text of a row that may be damaged.

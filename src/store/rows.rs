@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Alert, DeliveryId, Severity, TicketId, Timestamp};
-use crate::store::op::repairs::RepairCounts;
 
 /// What a list shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -52,6 +51,34 @@ pub struct Overview {
     /// Bytes of the database.
     pub bytes: u64,
 }
+
+/// Rows of one table after a healing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairCount {
+    /// Rows that came over.
+    pub salvaged: u64,
+    /// Rows that were there and did not.
+    pub lost: u64,
+    /// Lost rows that could be made again from others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub made_again: u64,
+    /// More may have been lost: what would say how many could not be read.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub at_least: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+/// Rows by table.
+pub type RepairCounts = BTreeMap<String, RepairCount>;
 
 /// A time that the database was found damaged and made anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -336,4 +363,19 @@ pub struct AttemptRow {
     pub status: Option<u16>,
     /// The ticket's number, or the other side's words.
     pub message: Option<String>,
+}
+
+/// The columns that [`repair`] reads; the id is one more.
+pub(super) const REPAIR: &str = "SELECT at, kept_as, cause, counts, rewound, id FROM repair";
+
+/// A row of [`REPAIR`].
+pub(super) fn repair(row: &rusqlite::Row<'_>) -> rusqlite::Result<RepairRow> {
+    Ok(RepairRow {
+        at: Timestamp::from_micros(row.get(0)?),
+        kept_as: row.get(1)?,
+        cause: row.get(2)?,
+        // Written by us; a damaged one says nothing.
+        counts: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+        rewound: row.get(4)?,
+    })
 }

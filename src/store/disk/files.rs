@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::Timestamp;
-use crate::store::{DATABASE, OpenError};
+use crate::store::{DATABASE, OpenError, Settings};
 
 /// What SQLite keeps beside a database.
 pub(in crate::store) const SIDES: [&str; 3] = ["", "-wal", "-shm"];
@@ -179,6 +179,42 @@ pub(in crate::store) fn give_up(dir: &Path, is_short: impl Fn() -> bool) -> u64 
 
 fn name_of(kept: &Kept) -> &str {
     kept.path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
+}
+
+/// The state directory, for the owner only.
+pub(in crate::store) fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    if !fs::metadata(dir).map_err(io)?.is_dir() {
+        return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
+    }
+    Ok(())
+}
+
+/// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.
+pub(in crate::store) fn restrict(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let file = Path::new(&name);
+        if file.exists() {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600))
+                .map_err(|source| OpenError::Io { path: file.to_owned(), source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Kept files count within `[buffer] max_size`: what the database has grown to is not theirs any more.
+pub(in crate::store) fn bound_kept(settings: &Settings, now: Timestamp) {
+    let limit = settings.max_size.saturating_sub(room_of(&settings.dir.join(DATABASE)));
+    bound(&settings.dir, limit, now);
+}
+
+/// Bytes of a database with what belongs to it.
+pub(in crate::store) fn room_of(path: &Path) -> u64 {
+    SIDES.iter().filter_map(|side| fs::metadata(with(path, side)).ok()).map(|m| m.len()).sum()
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use crate::model::{
     Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, RuleName, Severity,
     TableName, TicketId, Timestamp,
 };
+use crate::store::handle::Operation;
 use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What to claim.

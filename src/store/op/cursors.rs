@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::sound::cursor_crc;
 use crate::model::{FileCursor, SourceName};
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What is remembered of a source.

@@ -8,10 +8,10 @@ use rusqlite::{OptionalExtension, Params, params};
 use super::attempt;
 use super::row::{KEPT, destination_scope};
 use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
+use crate::store::handle::Operation;
 use crate::store::health::{Condition, Kind};
 use crate::store::pack::body;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError, WhenFull};
 
 /// Alerts in one step: bounds the transaction.
@@ -69,7 +69,7 @@ impl Store {
     /// [`StoreError`]; what was forgotten before it stays forgotten.
     pub async fn prune(&self) -> Result<u64, StoreError> {
         let now = self.shared.clock.now();
-        crate::store::repair::bound_kept(&self.shared.settings, now);
+        crate::store::disk::files::bound_kept(&self.shared.settings, now);
         let before = now.before(self.shared.settings.keep_delivered);
         let (mut forgotten, mut after) = (0, Some(0));
         while let Some(from) = after {

@@ -18,10 +18,10 @@ use crate::model::{
     Alert, DeliveryState, DestinationName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,
     SourceName, TableName, TicketState, Timestamp,
 };
+use crate::store::handle::Operation;
 use crate::store::health::Kind;
 use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// Samples of filtered alerts that are kept, over all sources.

@@ -17,12 +17,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::time::Instant;
 
 use crate::model::Timestamp;
-use crate::store::backup;
 use crate::store::disk::files::{self, Aside, is_there, with};
 use crate::store::disk::lock::Before;
 use crate::store::repair::swap::Swap;
 use crate::store::schema::{self, Says};
 use crate::store::session::Session;
+use crate::store::upgrade;
 use crate::store::{DATABASE, OpenError, Settings, StoreError, is_of_the_schema};
 
 /// Larger databases are not checked at start.
@@ -139,18 +139,12 @@ fn try_open(settings: &Settings, now: Timestamp, before: &Before) -> Result<Sess
         }
     }
     if (1..schema::version()).contains(&version) {
-        backup::before_upgrade(settings, version, now)?;
+        upgrade::before_upgrade(settings, version, now)?;
     }
     let conn = schema::open_writer(&path, settings.max_size)?;
-    bound_kept(settings, now);
+    files::bound_kept(settings, now);
     forget_notices(&conn, &settings.dir)?;
     Ok(Session::new(conn, schema::pages(settings.max_size))?)
-}
-
-/// Kept files count within `[buffer] max_size`: what the database has grown to is not theirs any more.
-pub(in crate::store) fn bound_kept(settings: &Settings, now: Timestamp) {
-    let limit = settings.max_size.saturating_sub(room_of(&settings.dir.join(DATABASE)));
-    files::bound(&settings.dir, limit, now);
 }
 
 /// What can be seen without opening it.
@@ -177,7 +171,7 @@ fn was_used(before: &Before) -> bool {
 
 /// The structure, after an unclean stop.
 fn check(path: &Path, version: i64) -> Result<Option<String>, Trouble> {
-    if room_of(path) > CHECKED_BYTES {
+    if files::room_of(path) > CHECKED_BYTES {
         return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -199,10 +193,6 @@ fn check(path: &Path, version: i64) -> Result<Option<String>, Trouble> {
         let conn = first.take().map_or_else(&open, Ok);
         conn.map_or_else(|e| Some(e.to_string()), |conn| integrity::complaint(&conn, Instant::now() + CHECK))
     }))
-}
-
-fn room_of(path: &Path) -> u64 {
-    files::SIDES.iter().filter_map(|side| std::fs::metadata(with(path, side)).ok()).map(|m| m.len()).sum()
 }
 
 /// Goes on with what the last process could not finish. Gives whether the cursors were given up with it.

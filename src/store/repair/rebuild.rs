@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use crate::model::{Fingerprint, Timestamp};
 use crate::store::OpenError;
 use crate::store::op::health::{Notice, keep};
-use crate::store::op::repairs::{RepairCount, RepairCounts, deliver_again, note};
+use crate::store::op::repairs::{deliver_again, note};
 use crate::store::repair::salvage::{Salvage, open_damaged};
 use crate::store::rows::RepairRow;
+use crate::store::rows::{RepairCount, RepairCounts};
 use crate::store::schema;
 
 /// Ids that are left out above the highest one that is known: a late answer must not hit another row.

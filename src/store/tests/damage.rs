@@ -111,7 +111,7 @@ async fn a_total_loss_says_so_and_reads_all_again() {
 /// An operation that does not get a page, as SQLite says it.
 struct Misses;
 
-impl writer::Operation for Misses {
+impl handle::Operation for Misses {
     type Output = ();
 
     fn run(self, _: &mut session::Tx<'_>) -> Result<(), StoreError> {

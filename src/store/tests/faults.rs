@@ -2,9 +2,9 @@
 //! and that the questions of the relay never scan the backlog.
 
 use super::*;
+use crate::store::handle::Operation;
 use crate::store::schema;
 use crate::store::session::{Session, Tx};
-use crate::store::writer::Operation;
 
 /// An operation that fails like SQLite on a full disk: the whole transaction is gone before it says so.
 struct NoRoom;

@@ -266,7 +266,7 @@ pub(super) async fn ended(bench: Bench) -> Bench {
 /// An operation that meets damage.
 pub(super) struct Meets;
 
-impl writer::Operation for Meets {
+impl handle::Operation for Meets {
     type Output = ();
 
     fn run(self, _: &mut session::Tx<'_>) -> Result<(), StoreError> {

@@ -58,7 +58,7 @@ async fn the_whole_directory_stays_within_the_cap_under_load() {
 
 /// Begins a condition inside of a transaction, behind the look at the disk.
 struct Fill(Condition);
-impl writer::Operation for Fill {
+impl handle::Operation for Fill {
     type Output = ();
     fn run(self, tx: &mut session::Tx<'_>) -> Result<(), StoreError> {
         tx.conditions.begin(Kind::Disk, self.0);
@@ -251,11 +251,11 @@ async fn a_name_with_odd_characters_is_read_without_being_written() {
         conn.query_row("SELECT count(*) FROM alert", [], |r| r.get::<_, i64>(0)).unwrap()
     };
     let path = bench.dir.path().join(DATABASE);
-    assert_eq!(count(&fallback::open_readonly(&path).unwrap()), 1, "with its WAL");
+    assert_eq!(count(&schema::open_readonly(&path).unwrap()), 1, "with its WAL");
     let Bench { dir, store, writer, .. } = bench;
     drop(store);
     writer.await.unwrap().unwrap();
-    let conn = fallback::open_readonly(&path).unwrap();
+    let conn = schema::open_readonly(&path).unwrap();
     assert_eq!(count(&conn), 1, "after a clean stop");
     assert!(conn.execute_batch("DELETE FROM body_pack").is_err());
     drop((conn, dir));

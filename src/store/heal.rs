@@ -145,7 +145,7 @@ fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Sessi
             return Err(Trouble::Damage(cause));
         }
     }
-    if (1..schema::VERSION).contains(&version) {
+    if (1..schema::version()).contains(&version) {
         backup::before_upgrade(settings, version, now)?;
     }
     let conn = schema::open_writer(&path, settings.max_size)?;
@@ -195,7 +195,7 @@ fn check(path: &Path, version: i64) -> Result<Option<String>, Trouble> {
         schema::set(&conn, "cell_size_check", 1)?;
         Ok(conn)
     };
-    if version == schema::VERSION
+    if version == schema::version()
         && let Some(cause) = examine::misshapen(&open()?)?
     {
         return Ok(Some(cause));
@@ -268,11 +268,14 @@ fn is_full(e: &OpenError) -> bool {
 
 /// Takes away what is said about kept files that are not there any more.
 fn forget_notices(conn: &Connection, dir: &Path) -> rusqlite::Result<()> {
-    let mut select = conn.prepare("SELECT subject FROM notice WHERE subject GLOB ?1 || '*'")?;
-    let subjects: Vec<String> = select.query_map([mend::SUBJECT], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let mut select = conn.prepare("SELECT subject FROM health_issue WHERE code = ?1")?;
+    let subjects: Vec<String> = select.query_map([mend::CODE], |r| r.get(0))?.collect::<Result<_, _>>()?;
     for subject in subjects {
-        if subject.strip_prefix(mend::SUBJECT).is_some_and(|name| !is_there(&dir.join(name))) {
-            conn.execute("DELETE FROM notice WHERE subject = ?1", [subject])?;
+        if !is_there(&dir.join(&subject)) {
+            conn.execute(
+                "DELETE FROM health_issue WHERE code = ?1 AND subject = ?2",
+                [mend::CODE, &subject],
+            )?;
         }
     }
     Ok(())

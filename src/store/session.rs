@@ -155,7 +155,7 @@ impl Session {
 
 /// Adds to a counter in the file. [`Tx::count`] does that once per transaction, for names that are known when compiled.
 pub(super) fn add_tally(conn: &Connection, scope: &str, name: &str, by: i64) -> Result<(), StoreError> {
-    let sql = "INSERT INTO tally (scope, name, value) VALUES (?1, ?2, ?3)
+    let sql = "INSERT INTO counter (scope, name, value) VALUES (?1, ?2, ?3)
                ON CONFLICT DO UPDATE SET value = value + excluded.value";
     conn.prepare_cached(sql)?.execute(params![scope, name, by])?;
     Ok(())

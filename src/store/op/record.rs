@@ -184,6 +184,26 @@ pub(in crate::store) fn write_all(tx: &mut Tx<'_>, records: &[Record]) -> Result
 }
 
 impl Record {
+    /// Of a batch in which nothing came.
+    pub fn new(source: SourceName, now: Timestamp) -> Self {
+        Self {
+            source,
+            kind: "",
+            now,
+            gather: false,
+            lines: 0,
+            alerts: 0,
+            entries: Vec::new(),
+            devices: Vec::new(),
+            filtered: Vec::new(),
+            rejected: Vec::new(),
+            ignored: Vec::new(),
+            cursors: Vec::new(),
+            finished: Vec::new(),
+            trouble: None,
+        }
+    }
+
     fn write(&self, tx: &mut Tx<'_>, packer: &mut Packer, total: &mut Recorded) -> Result<(), StoreError> {
         let now = self.now.as_micros();
         let source_id = tx.source_id(self.source.as_str(), now)?;

@@ -19,11 +19,12 @@ pub(super) async fn filled(n: u32) -> Bench {
         offset: 500,
         backlog_end: 6,
         path: "/var/log/eve.json".to_owned(),
+        state: None,
     };
     for from in (1..=n).step_by(10) {
         let mut record = record((from..(from + 10).min(n + 1)).map(|n| entry(n, Severity::Major)).collect());
         cursor.offset += 100;
-        record.cursors = vec![cursor.clone()];
+        record.cursors = vec![Cursor::File(cursor.clone())];
         bench.store.record(vec![record]).await.unwrap();
     }
     for (c, at) in bench.claim((n / 5 * 3) as usize).await.iter().zip(0_u32..) {
@@ -101,7 +102,7 @@ fn adds_up(bench: &Bench, before: [u64; 3]) {
 #[tokio::test]
 async fn each_bad_page_costs_only_what_was_on_it() {
     for table in
-        ["alert", "body_pack", "ticket", "delivery", "source", "destination", "route", "cursor", "tally"]
+        ["alert", "body_pack", "ticket", "delivery", "source", "destination", "route", "cursor", "counter"]
     {
         let (dir, path) = closed(filled(300).await).await;
         let page = leaves(&path, table)[0];
@@ -111,7 +112,7 @@ async fn each_bad_page_costs_only_what_was_on_it() {
         let heals = healed(&bench);
         assert_eq!(heals.len(), 1, "{table}");
         assert!(bench.dir.path().join(&heals[0].kept_as).is_file());
-        if table != "tally" {
+        if table != "counter" {
             adds_up(&bench, [300, 300, 300]);
         }
         let kept = heals[0].counts["alert"].salvaged;
@@ -285,7 +286,8 @@ async fn again_and_again_is_the_end() {
 async fn a_damaged_cursor_is_left_out() {
     let bench = filled(20).await;
     let source = SourceName::new("eve").unwrap();
-    assert_eq!(bench.store.remembered(&source).await.unwrap().cursors[0].offset, 700);
+    let cursors = bench.store.remembered(&source).await.unwrap().cursors;
+    assert!(matches!(cursors[..], [Cursor::File(FileCursor { offset: 700, .. })]), "{cursors:?}");
     let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
     conn.execute_batch("UPDATE cursor SET offset = offset + 64").unwrap();
     let remembered = bench.store.remembered(&source).await.unwrap();
@@ -393,7 +395,7 @@ async fn a_backup_is_whole_beside_a_running_store_and_comes_back() {
     let bench = filled(40).await;
     let target = bench.dir.path().join("out.db");
     let copy = backup::backup(bench.dir.path(), &target, false).unwrap();
-    assert_eq!((copy.bytes, copy.schema), (std::fs::metadata(&target).unwrap().len(), schema::VERSION));
+    assert_eq!((copy.bytes, copy.schema), (std::fs::metadata(&target).unwrap().len(), schema::version()));
     let refused = backup::backup(bench.dir.path(), &target, false).unwrap_err();
     assert!(matches!(refused, backup::CopyError::Exists(_)), "{refused}");
     backup::backup(bench.dir.path(), &target, true).unwrap();

@@ -146,7 +146,12 @@ async fn a_reader_that_fails_begins_again_and_says_so() {
     assert_eq!(seen.titles, ["h: one"], "once");
     assert_eq!(seen.troubles.len(), 2);
     assert!(seen.troubles[0].contains("its reader failed (made to fail"), "{seen:?}");
-    // Nobody is there who would see it begin again.
+}
+
+#[tokio::test]
+async fn a_reader_that_fails_where_nothing_begins_again_is_an_error() {
+    let mut bench = Bench::new("#h\none\n");
+    bench.broken = 1;
     let (_, ended) = bench.until(Reading::Once, |_| false).await;
     assert!(matches!(ended, Err(SourceError::Failed(..))), "{ended:?}");
 }

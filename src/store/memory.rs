@@ -197,7 +197,12 @@ pub(super) fn is_sending(conn: &Connection) -> Result<bool, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] of the store on disk.
-pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp) -> Result<u64, StoreError> {
+pub(super) fn bring_home(
+    memory: &Connection,
+    home: &mut Session,
+    now: Timestamp,
+    with_cursors: bool,
+) -> Result<u64, StoreError> {
     let mut brought = 0;
     loop {
         let Touched { ids, records, settled } = touched(memory, now)?;
@@ -213,7 +218,10 @@ pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp
         }
         brought += ids.len() as u64;
     }
-    let last = last_records(memory, now)?;
+    let mut last = last_records(memory, now)?;
+    if !with_cursors {
+        last.iter_mut().for_each(|record| record.cursors.clear());
+    }
     let counts = counts(memory)?;
     home.transaction(|tx| {
         write_all(tx, &last)?;

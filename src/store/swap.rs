@@ -227,13 +227,15 @@ mod tests {
         let swap = Swap::begin(dir.path(), Aside::Corrupt, "no database", NOW).unwrap();
         swap.set_aside().unwrap();
         let k = &swap.kept_as;
-        assert_eq!(state(dir.path()), [format!("{k}-wal=wal"), format!("{k}="), format!("{MARKER}=heal")]);
+        assert_eq!(state(dir.path()), [format!("{k}-wal=wal"), format!("{k}="), format!("{MARKER}=repair")]);
     }
 
     #[test]
     fn a_marker_that_makes_no_sense_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        for text in ["", "repair", "heal\nqueue.db\n", "heal\nqueue.db/../x\n", "eat\nqueue.db.corrupt-1\n"] {
+        for text in
+            ["", "repair", "repair\nqueue.db\n", "repair\nqueue.db/../x\n", "eat\nqueue.db.corrupt-1\n"]
+        {
             fs::write(dir.path().join(MARKER), text).unwrap();
             assert_eq!(Swap::pending(dir.path()), None, "{text:?}");
         }

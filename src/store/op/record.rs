@@ -227,12 +227,9 @@ impl Record {
             tx.count(&format!("rejected:{}", self.source), rejected.reason, rejected.count as i64);
             keep_rejected(tx, source_id, rejected, now)?;
         }
-        let held = tx.rewound.holds(self.source.as_str());
-        if !held {
-            move_cursors(tx, source_id, self)?;
-        }
+        move_cursors(tx, source_id, self)?;
         // A log directory that could not be read at install time is still to be read for the first time.
-        let was_read = !held && (self.lines > 0 || !self.cursors.is_empty() || self.trouble.is_none());
+        let was_read = self.lines > 0 || !self.cursors.is_empty() || self.trouble.is_none();
         let last_alert_at = (self.alerts > 0).then_some(now);
         tx.conn
             .prepare_cached(

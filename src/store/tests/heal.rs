@@ -222,7 +222,7 @@ async fn a_row_that_is_not_what_was_written_is_left_out_of_a_salvage_and_made_a_
 }
 
 #[tokio::test]
-async fn damage_while_it_runs_is_healed_without_an_end() {
+async fn damage_while_it_runs_is_the_end_and_the_next_start_repairs_it() {
     let bench = filled(300).await;
     let path = bench.dir.path().join(DATABASE);
     let raw = rusqlite::Connection::open(&path).unwrap();
@@ -233,25 +233,33 @@ async fn damage_while_it_runs_is_healed_without_an_end() {
     drop(raw);
     let pages = leaves(&path, "delivery_due");
     overwrite(&path, pages[0] * 4096, &[0xff; 4096]);
-    // Whoever meets it is told to come again; the same then works.
-    let mut healed = bench.store.healed();
     // The pages are still in the cache: a write by somebody else makes the writer read them anew.
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute_batch("UPDATE destination SET failures = failures")
         .unwrap();
     let first = bench.store.claim(claim(10, NOW)).await;
-    assert!(matches!(first, Err(StoreError::Healing(_))), "{first:?}");
-    assert!(first.unwrap_err().is_passing());
-    let claimed = bench.claim(1_000).await;
-    assert_eq!(claimed.len(), 120);
-    assert!(healed.has_changed().unwrap());
-    healed.mark_unchanged();
+    assert!(
+        first.as_ref().is_err_and(|e| matches!(e, StoreError::Damaged(_)) && !e.is_passing()),
+        "{first:?}"
+    );
+    let bench = ended(bench).await;
+    assert_eq!(bench.claim(1_000).await.len(), 120);
     adds_up(&bench, [300, 300, 300]);
     let untold = bench.store.untold_heals().await.unwrap();
     assert_eq!(untold.len(), 1);
     bench.store.heals_told(vec![untold[0].0]).await.unwrap();
     assert!(bench.store.untold_heals().await.unwrap().is_empty());
+}
+
+/// The writer has ended with damage; gives the store of the next start.
+pub(super) async fn ended(bench: Bench) -> Bench {
+    let Bench { dir, store, writer, .. } = bench;
+    let ended = writer.await.unwrap();
+    assert!(matches!(ended, Err(StoreError::Damaged(_))), "{ended:?}");
+    let late = store.claim(claim(10, NOW)).await;
+    assert!(matches!(late, Err(StoreError::Damaged(_))), "{late:?}");
+    Bench::open(dir, |_| {})
 }
 
 /// An operation that meets damage.
@@ -266,20 +274,15 @@ impl writer::Operation for Meets {
 }
 
 #[tokio::test]
-async fn again_and_again_is_the_end() {
-    let Bench { dir, store, writer, .. } = filled(50).await;
-    for _ in 0..4 {
-        let met = store.call(Meets).await;
-        assert!(matches!(met, Err(StoreError::Healing(_))), "{met:?}");
-    }
-    let ended = writer.await.unwrap();
-    assert!(
-        matches!(&ended, Err(StoreError::Disk(text)) if text.contains("4 times within 10 minutes")),
-        "{ended:?}"
-    );
-    let late = store.claim(claim(10, NOW)).await;
-    assert!(matches!(late, Err(StoreError::Disk(_))), "{late:?}");
-    assert_eq!(files::kept(dir.path()).len(), 3);
+async fn what_cannot_be_a_failed_read_is_repaired_at_once() {
+    let bench = filled(50).await;
+    let met = bench.store.call(Meets).await;
+    assert!(matches!(met, Err(StoreError::Damaged(_))), "{met:?}");
+    let bench = ended(bench).await;
+    assert_eq!(files::kept(bench.dir.path()).len(), 1);
+    assert_eq!(healed(&bench)[0].cause, "a page");
+    assert!(!healed(&bench)[0].rewound, "nothing was lost");
+    assert_eq!(files::kept(bench.reopen().await.dir.path()).len(), 1, "once");
 }
 
 #[tokio::test]

@@ -187,9 +187,9 @@ async fn check_homecoming(bytes: usize, whole: bool) {
     home.conn
         .execute_batch("CREATE TRIGGER no BEFORE INSERT ON cursor BEGIN SELECT raise(ABORT, 'no'); END")
         .unwrap();
-    assert!(memory::bring_home(&session.conn, &mut home, NOW).is_err());
+    assert!(memory::bring_home(&session.conn, &mut home, NOW, true).is_err());
     home.conn.execute_batch("DROP TRIGGER no").unwrap();
-    memory::bring_home(&session.conn, &mut home, NOW).unwrap();
+    memory::bring_home(&session.conn, &mut home, NOW, true).unwrap();
     drop((home, session));
 
     let bench = Bench::open(dir, |_| {});

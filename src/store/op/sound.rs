@@ -6,7 +6,7 @@ use rusqlite::OptionalExtension;
 use rusqlite::types::Value;
 
 use super::row::{AlertCrc, DeliveryCrc, Subject, crc, ticket_crc};
-use crate::model::{DeliveryId, DeliveryState, FileCursor, Generation, TicketState};
+use crate::model::{DeliveryId, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
 use crate::store::session::Tx;
 
@@ -51,12 +51,13 @@ impl AnyRow<'_> {
 }
 
 /// The tables whose rows carry a checksum, with the number that a row is known by.
-pub(in crate::store) const CHECKED: [(&str, &str); 5] = [
+pub(in crate::store) const CHECKED: [(&str, &str); 6] = [
     ("alert", "id"),
     ("body_pack", "first_id"),
     ("ticket", "id"),
     ("delivery", "id"),
     ("cursor", "source_id"),
+    ("mark", "source_id"),
 ];
 
 /// Whether a row can be trusted. Tables without a checksum: whether its numbers can be read back.
@@ -67,6 +68,7 @@ pub(in crate::store) fn is_sound(table: &str, row: AnyRow<'_>) -> bool {
         "ticket" => ticket(row),
         "delivery" => delivery(row),
         "cursor" => cursor(row),
+        "mark" => mark(row),
         "hold" => return small(row, &["tries"]),
         "destination" => return small(row, &["window_used", "failures"]),
         "outcome" => return small(row, &["n"]),
@@ -124,7 +126,8 @@ fn cursor(row: AnyRow<'_>) -> Option<i64> {
             .into_iter()
             .map(|name| row.int(name))
             .collect();
-    Some(crc(&numbers?, &[row.bytes("path")?]))
+    let state = if row.is_null("state") { &[][..] } else { row.bytes("state")? };
+    Some(crc(&numbers?, &[row.bytes("path")?, state]))
 }
 
 /// The checksum of a cursor's row.
@@ -138,7 +141,16 @@ pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
         c.offset as i64,
         c.backlog_end as i64,
     ];
-    crc(&numbers, &[c.path.as_bytes()])
+    crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes()])
+}
+
+fn mark(row: AnyRow<'_>) -> Option<i64> {
+    Some(crc(&[row.int("source_id")?], &[row.bytes("name")?, row.bytes("value")?]))
+}
+
+/// The checksum of a mark's row.
+pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
+    crc(&[source], &[mark.name.as_bytes(), mark.value.as_bytes()])
 }
 
 /// Whether a delivery and its ticket are what was written; a row that is gone is not.

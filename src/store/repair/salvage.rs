@@ -60,12 +60,13 @@ const HEAD: [Table; 7] = [
     numbered("body_pack", "first_id"),
 ];
 /// What hangs on alerts; read when those without a body are out.
-const REST: [Table; 11] = [
+const REST: [Table; 12] = [
     numbered("ticket", "id"),
     numbered("record", "id"),
     numbered("delivery", "id"),
     numbered("outcome", "id"),
     ordered("cursor", "source_id"),
+    ordered("mark", "source_id"),
     small("hold"),
     small("health_issue"),
     numbered("sync", "id"),

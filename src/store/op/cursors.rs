@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::sound::cursor_crc;
+use super::row::cursor_crc;
 use crate::model::{FileCursor, SourceName};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;

@@ -10,9 +10,8 @@ use super::attempt;
 use super::fresh::Fresh;
 use super::prune::{Room, room};
 use super::row::{
-    AlertCrc, KEPT, NewTicket, destination_scope, insert_delivery, insert_ticket, source_scope,
+    AlertCrc, KEPT, NewTicket, cursor_crc, destination_scope, insert_delivery, insert_ticket, source_scope,
 };
-use super::sound::cursor_crc;
 use crate::model::text::clip;
 use crate::model::{
     Alert, DeliveryState, DestinationName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,

@@ -19,7 +19,7 @@ use crate::model::alert::{AlertKind, AlertState, MESSAGE_MAX, RAW_MAX, TITLE_MAX
 use crate::model::text::clip;
 use crate::model::{Alert, Endpoint, Engine, Protocol, Severity, Timestamp};
 use crate::store::StoreError;
-use crate::store::op::crc;
+use crate::store::catalog::crc;
 use crate::store::pack::coding::{self, Pace};
 
 /// Bytes of a pack before compression, unless a single body is more.

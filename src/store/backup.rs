@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::model::Timestamp;
 use crate::model::alert::hex;
+use crate::store::catalog::{AnyRow, TABLES, read};
 use crate::store::disk::files::{self, Aside, failed, is_there, seal, sync_dir, with};
 use crate::store::disk::lock::StateLock;
-use crate::store::op::sound::{AnyRow, CHECKED, is_sound, read};
 use crate::store::repair;
 use crate::store::repair::integrity;
 use crate::store::repair::swap::{self, Swap};
@@ -157,15 +157,20 @@ fn fit(file: &Path) -> Result<i64, CopyError> {
     if let Some(why) = integrity::complaint(&conn, Instant::now() + Duration::from_hours(24)) {
         return Err(unfit(why));
     }
-    for (table, key) in CHECKED {
-        let Ok(mut select) = conn.prepare(&format!("SELECT * FROM {table}")) else { continue };
+    for table in TABLES.iter().filter(|table| table.checksum.is_some()) {
+        let Ok(mut select) = conn
+            .prepare(&format!("SELECT rowid AS number, * FROM {}", table.name))
+            .or_else(|_| conn.prepare(&format!("SELECT 0 AS number, * FROM {}", table.name)))
+        else {
+            continue;
+        };
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let (columns, values) = read(row)?;
             let row = AnyRow { columns: &columns, values: &values };
-            if !is_sound(table, row) {
-                let id = row.int(key).unwrap_or_default();
-                return Err(unfit(format!("the checksum of {table} {id} does not match")));
+            if !table.is_sound(row) {
+                let id = row.int("number").unwrap_or_default();
+                return Err(unfit(format!("the checksum of {} {id} does not match", table.name)));
             }
         }
     }

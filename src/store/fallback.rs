@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::Connection;
 
 use crate::model::{Cursor, DestinationName, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+use crate::store::catalog::TABLES;
 use crate::store::disk::space::Budget;
 use crate::store::op::record::{Entry, Record, Routed, write_all};
 use crate::store::pack::body::Bodies;
@@ -27,8 +28,6 @@ const LIMIT: u64 = 16 << 20;
 const WHOLE: u64 = LIMIT / 4 * 3;
 /// Alerts that are brought home in one transaction.
 const STEP: i64 = 50;
-/// Tables of which a copy of a large file has all rows.
-const SMALL: [&str; 6] = ["source", "cursor", "mark", "destination", "hold", "counter"];
 /// Pages that a store in memory may have, where the one on disk may have `budget`.
 pub(super) fn pages(budget: &Budget) -> i64 {
     budget.pages.min((LIMIT / 4096) as i64)
@@ -114,12 +113,8 @@ fn copy_whole(file: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
 fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
     let mut script = "BEGIN;".to_owned();
-    for table in SMALL {
-        script += "INSERT OR REPLACE INTO main.";
-        script += table;
-        script += " SELECT * FROM file.";
-        script += table;
-        script.push(';');
+    for table in TABLES.iter().filter(|table| table.in_fallback) {
+        script += &format!("INSERT OR REPLACE INTO main.{0} SELECT * FROM file.{0};", table.name);
     }
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';

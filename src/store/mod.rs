@@ -9,6 +9,7 @@
 
 mod backing;
 pub mod backup;
+mod catalog;
 mod disk;
 mod fallback;
 mod handle;
@@ -31,7 +32,7 @@ pub use health::Condition;
 pub use read::Reader;
 pub use rows::{
     AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
-    RejectRow, RepairRow, SourceRow, SyncRow, TicketRow,
+    RejectRow, RepairCount, RepairCounts, RepairRow, SourceRow, SyncRow, TicketRow,
 };
 pub use writer::Writer;
 

@@ -72,7 +72,7 @@ impl Reader {
             oldest_pending_at: oldest.map(Timestamp::from_micros),
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
-            heals: repairs(&self.conn)?,
+            repairs: repairs(&self.conn)?,
             bytes: self.size,
             destinations,
         })

@@ -47,7 +47,7 @@ pub struct Overview {
     pub shed_by_severity: BTreeMap<String, i64>,
     /// Times that the database was found damaged and made anew, newest first.
     #[serde(default)]
-    pub heals: Vec<RepairRow>,
+    pub repairs: Vec<RepairRow>,
     /// Bytes of the database.
     pub bytes: u64,
 }
@@ -99,9 +99,10 @@ impl RepairRow {
     /// What happened, in words.
     pub fn text(&self) -> String {
         let rewound = if self.rewound {
-            "; the files of the sources are read again, as far back as [sync] backfill reaches"
+            "; the files of the sources are read again, as far back as [sync] backfill reaches; \
+             what was done before (outcomes of sends, syncs, samples) is not kept"
         } else {
-            ""
+            "; what was done before (outcomes of sends, syncs, samples) is not kept"
         };
         let of = |table: &str| self.counts.get(table).copied().unwrap_or_default();
         let (alerts, deliveries) = (of("alert"), of("delivery"));

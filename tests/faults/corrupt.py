@@ -312,7 +312,7 @@ class Try:
         if code != scene.OK:
             raise scene.Failed(f"`status` ended with {code}")
         unreadable = self.check_tickets(told)
-        heals = told.get("heals") or []
+        heals = told.get("repairs") or []
         if bool(aside) != bool(heals):
             raise scene.Failed(f"set aside {aside}, and told {heals}")
         if self.sound is False and not aside:
@@ -324,7 +324,7 @@ class Try:
             # A row of something that is done with is not read again, and so not found out; how often it was seen may be
             # what was hit, or for which alerts a pack of bodies is.
             unseen = ("checksum", "sightings were counted", "alerts have no body")
-            after = [text for text in after if not text.endswith(unseen)]
+            after = [text for text in after if not text.endswith(unseen) and not text.startswith("the counter of ")]
         if aside:
             after = database.after_salvage(after)
         if after:

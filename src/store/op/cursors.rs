@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::sound::{cursor_crc, mark_crc};
+use super::row::{cursor_crc, mark_crc};
 use crate::model::cursor::Remembered;
 use crate::model::{Cursor, FileCursor, Mark, SourceName};
 use crate::store::handle::Operation;

@@ -16,9 +16,6 @@ pub mod settle;
 
 mod fresh;
 mod row;
-pub(super) mod sound;
-
-pub(super) use row::crc;
 
 /// Bytes of a text in a row that came from outside.
 const WORDS_MAX: usize = 1_000;

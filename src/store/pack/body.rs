@@ -19,7 +19,7 @@ use crate::model::alert::{AlertKind, AlertState, MESSAGE_MAX, RAW_MAX, TITLE_MAX
 use crate::model::text::clip;
 use crate::model::{Alert, Endpoint, Engine, Protocol, Severity, Timestamp};
 use crate::store::StoreError;
-use crate::store::op::crc;
+use crate::store::catalog::crc;
 use crate::store::pack::coding::{self, Pace};
 
 /// Bytes of a pack before compression, unless a single body is more.
@@ -493,7 +493,8 @@ mod tests {
         let conn = database();
         conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         for id in 1..=6 {
-            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL)", [id]).unwrap();
+            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL)", [id])
+                .unwrap();
         }
         packed(&conn, 1..4);
         packed(&conn, 4..7);

@@ -73,7 +73,7 @@ pub(super) fn leaves(path: &Path, name: &str) -> Vec<u64> {
 }
 
 pub(super) fn healed(bench: &Bench) -> Vec<RepairRow> {
-    bench.reader().overview().unwrap().heals
+    bench.reader().overview().unwrap().repairs
 }
 
 pub(super) fn count(bench: &Bench, sql: &str) -> i64 {

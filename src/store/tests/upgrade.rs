@@ -56,7 +56,7 @@ async fn what_the_older_version_kept_goes_the_whole_way() {
     let bench = Bench::open(dir, |_| {});
     assert_eq!(version(&bench.dir, DATABASE), 2);
     assert_eq!(number(&bench.dir, DATABASE, "SELECT count(*) FROM later"), 4);
-    assert!(bench.reader().overview().unwrap().heals.is_empty());
+    assert!(bench.reader().overview().unwrap().repairs.is_empty());
     let known = bench.record((1..=5).map(|n| entry(n, Severity::Major)).collect()).await;
     assert_eq!((known.new, known.repeats), (1, 4));
     let claimed = bench.claim(10).await;

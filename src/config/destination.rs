@@ -16,7 +16,7 @@ use super::values::{AuthKind, SecretRef};
 use super::{Purpose, secret};
 use crate::model::{DestinationName, Secret};
 use crate::net::{ProxySettings, TlsSettings};
-use crate::relay::Limits;
+use crate::relay::{Limits, OnUnprotected};
 use crate::servicenow::{Auth, Settings};
 
 /// Largest file of certificates, in bytes.
@@ -71,6 +71,7 @@ fn one(name: &str, destination: &Destination, at: &At, c: &mut Check<'_>) -> Opt
     let limits = Limits {
         requests_per_hour: u32::try_from(requests_per_hour?).ok()?,
         max_in_flight: usize::try_from(max_in_flight?).ok()?,
+        on_unprotected: OnUnprotected::Hold,
     };
     Some((Settings { name: name?, instance: instance?, auth: auth?, proxy: proxy?, tls: tls? }, limits))
 }

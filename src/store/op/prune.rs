@@ -137,7 +137,9 @@ impl Operation for RoomNow {
 
 /// Nothing of it is waiting.
 const SETTLED: &str = "NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
-                       WHERE t.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))";
+                       WHERE t.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))
+                   AND NOT EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
+                       WHERE c.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))";
 
 impl Operation for Prune {
     type Output = (u64, Option<i64>);
@@ -237,6 +239,8 @@ impl Operation for Shed {
              WHERE a.severity = ?2
                AND NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                                WHERE t.alert_id = a.id AND d.state = 'claimed')
+               AND NOT EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
+                               WHERE c.alert_id = a.id AND d.state = 'claimed')
              ORDER BY a.id LIMIT ?1",
             params![GIVE_UP, severity],
         )?;
@@ -278,7 +282,10 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
             .conn
             .prepare_cached(
                 "SELECT k.name, d.state, d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id
-                 JOIN destination k ON k.id = d.destination_id WHERE t.alert_id = ?1",
+                 JOIN destination k ON k.id = d.destination_id WHERE t.alert_id = ?1
+                 UNION ALL
+                 SELECT k.name, d.state, d.id FROM record c JOIN delivery d ON d.record_id = c.id
+                 JOIN destination k ON k.id = d.destination_id WHERE c.alert_id = ?1",
             )?
             .query_map([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
             .collect::<Result<_, _>>()?;
@@ -295,6 +302,11 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
                 "deliveries",
                 "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
             ),
+            (
+                "deliveries",
+                "DELETE FROM delivery WHERE record_id IN (SELECT id FROM record WHERE alert_id = ?1)",
+            ),
+            ("records", "DELETE FROM record WHERE alert_id = ?1"),
             ("tickets", "DELETE FROM ticket WHERE alert_id = ?1"),
             ("alerts", "DELETE FROM alert WHERE id = ?1"),
         ] {

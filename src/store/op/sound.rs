@@ -5,7 +5,7 @@
 use rusqlite::OptionalExtension;
 use rusqlite::types::Value;
 
-use super::row::{AlertCrc, DeliveryCrc, Subject, crc, ticket_crc};
+use super::row::{AlertCrc, DeliveryCrc, Subject, crc, record_crc, ticket_crc};
 use crate::model::{DeliveryId, DeliveryState, FileCursor, Generation, TicketState};
 use crate::store::StoreError;
 use crate::store::session::Tx;
@@ -51,10 +51,11 @@ impl AnyRow<'_> {
 }
 
 /// The tables whose rows carry a checksum, with the number that a row is known by.
-pub(in crate::store) const CHECKED: [(&str, &str); 5] = [
+pub(in crate::store) const CHECKED: [(&str, &str); 6] = [
     ("alert", "id"),
     ("body_pack", "first_id"),
     ("ticket", "id"),
+    ("record", "id"),
     ("delivery", "id"),
     ("cursor", "source_id"),
 ];
@@ -65,6 +66,7 @@ pub(in crate::store) fn is_sound(table: &str, row: AnyRow<'_>) -> bool {
         "alert" => alert(row),
         "body_pack" => pack(row),
         "ticket" => ticket(row),
+        "record" => record(row),
         "delivery" => delivery(row),
         "cursor" => cursor(row),
         "hold" => return small(row, &["tries"]),
@@ -101,6 +103,11 @@ fn ticket(row: AnyRow<'_>) -> Option<i64> {
     let state = TicketState::parse(row.text("state")?)?;
     let sys_id = if row.is_null("sys_id") { "" } else { row.text("sys_id")? };
     Some(ticket_crc(row.int("alert_id")?, row.int("route_id")?, generation, state, sys_id))
+}
+
+fn record(row: AnyRow<'_>) -> Option<i64> {
+    let state = TicketState::parse(row.text("state")?)?;
+    Some(record_crc(row.int("alert_id")?, row.int("route_id")?, row.text("key")?, state))
 }
 
 fn delivery(row: AnyRow<'_>) -> Option<i64> {
@@ -141,26 +148,30 @@ pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
     crc(&numbers, &[c.path.as_bytes()])
 }
 
-/// Whether a delivery and its ticket are what was written; a row that is gone is not.
+/// Whether a delivery and its subject are what was written; a row that is gone is not.
 pub(super) fn is_delivery_sound(tx: &Tx<'_>, id: DeliveryId) -> Result<bool, StoreError> {
-    let ticket: Option<Option<i64>> = tx
+    let subject: Option<Option<Subject>> = tx
         .conn
         .prepare_cached("SELECT * FROM delivery WHERE id = ?1")?
         .query_row([id.0], |row| {
             let (columns, values) = read(row)?;
             let row = AnyRow { columns: &columns, values: &values };
-            Ok(is_sound("delivery", row).then(|| row.int("ticket_id")).flatten())
+            let subject = Subject::of(["ticket_id", "device_id", "record_id"].map(|name| row.int(name)));
+            Ok(subject.filter(|_| is_sound("delivery", row)))
         })
         .optional()?;
-    let Some(Some(ticket)) = ticket else { return Ok(false) };
+    let (table, row) = match subject.flatten() {
+        Some(Subject::Ticket(id)) => ("ticket", id),
+        Some(Subject::Record(id)) => ("record", id),
+        Some(Subject::Device(_)) => return Ok(true),
+        None => return Ok(false),
+    };
     let sound = tx
         .conn
-        .prepare_cached(
-            "SELECT id, alert_id, route_id, generation, state, sys_id, crc FROM ticket WHERE id = ?1",
-        )?
-        .query_row([ticket], |row| {
+        .prepare_cached(&format!("SELECT * FROM {table} WHERE id = ?1"))?
+        .query_row([row], |row| {
             let (columns, values) = read(row)?;
-            Ok(is_sound("ticket", AnyRow { columns: &columns, values: &values }))
+            Ok(is_sound(table, AnyRow { columns: &columns, values: &values }))
         })
         .optional()?;
     Ok(sound == Some(true))

@@ -143,7 +143,9 @@ mod tests {
 
     fn after(errors: &[SendError]) -> Blame {
         let mut blame = Blame::default();
-        errors.iter().for_each(|e| blame.failed(e));
+        for e in errors {
+            blame.failed(e);
+        }
         blame
     }
 

@@ -260,7 +260,7 @@ impl<D: Destination> Relay<D> {
         for s in &group.settled {
             match &s.outcome {
                 Outcome::Delivered { created: true, .. } | Outcome::Told { created: true } => {
-                    report.created += 1
+                    report.created += 1;
                 }
                 Outcome::Delivered { created: false, .. } | Outcome::Told { created: false } => found += 1,
                 Outcome::Retry { message, .. } => {

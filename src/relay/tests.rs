@@ -445,8 +445,8 @@ async fn an_event_is_put_once_without_a_look_up_and_again_after_a_lost_answer() 
     site.record(&[("e", Severity::Major, "prod", "em_event")]).await;
     site.sync().await;
     let kinds = site.destination().ledger().kinds.clone();
-    use DeliveryKind::{OpenTicket, PutEvent};
-    assert_eq!(kinds, [PutEvent, OpenTicket, PutEvent]);
+    let (ticket, event) = (DeliveryKind::OpenTicket, DeliveryKind::PutEvent);
+    assert_eq!(kinds, [event, ticket, event]);
     assert_eq!((site.destination().titles().len(), site.pending(), site.overview().dead), (2, 0, 0));
     assert_eq!(site.overview().destinations[0].counts["delivered"], 2);
     let list = site.in_state(DeliveryState::Delivered);

@@ -278,7 +278,7 @@ impl Rows {
         match self.best.remove(key) {
             // Pages may overlap.
             Some(held) if held.found.remote.sys_id == row.found.remote.sys_id => {
-                row.found.twins = held.found.twins
+                row.found.twins = held.found.twins;
             }
             Some(held) => {
                 let twins = held.found.twins + 1;
@@ -339,7 +339,8 @@ fn read_back(
     let mut texts =
         ["short_description", "description"].into_iter().filter(|name| fields.contains_key(*name));
     let is_echo = texts.next().is_some_and(is_kept) && texts.all(is_kept);
-    if !kept.sys_id && !kept.correlation_id && !(correlation_id.is_empty() && is_echo) {
+    let is_plausible = correlation_id.is_empty() && is_echo;
+    if kept.neither() && !is_plausible {
         return Err(format!(
             "the answer shows another record ({}) with neither of our keys: a proxy or a cache may have replayed it",
             if remote.number.is_empty() { remote.sys_id.as_str() } else { &remote.number }

@@ -311,3 +311,47 @@ async fn a_private_ca_is_trusted_when_it_is_named() {
     destination_with(&simulator, password(), tls).send(&order(1)).await.unwrap();
     assert_eq!(simulator.records("incident").len(), 1);
 }
+
+#[tokio::test]
+async fn an_answer_with_somebody_elses_record_is_no_success() {
+    let simulator = start(Options::default()).await;
+    let destination = destination(&simulator);
+    simulator.add_fault(fault(FaultKind::Replay));
+    let error = destination.send(&order(1)).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful, error.status), (Class::Retry, true, Some(201)), "{error}");
+    assert_eq!(find(&destination, &order(1)).await.unwrap(), vec![]);
+    assert!(destination.send(&order(1)).await.unwrap().created);
+}
+
+#[tokio::test]
+async fn what_a_table_does_to_our_keys_is_read_off_its_answers() {
+    for (fields, sys_id, correlation_id) in [
+        (&["sys_id"][..], false, true),
+        (&["correlation_id"][..], true, false),
+        (&["sys_id", "correlation_id"][..], false, false),
+    ] {
+        let simulator = start(Options::default()).await;
+        for field in fields {
+            simulator.add_fault(Fault::new(FaultKind::DropField((*field).to_owned())));
+        }
+        let kept = destination(&simulator).send(&order(1)).await.unwrap().kept.unwrap();
+        assert_eq!((kept.sys_id, kept.correlation_id), (sys_id, correlation_id), "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_told_twice_is_one_alert_there() {
+    let simulator = start(Options::default()).await;
+    let destination = destination(&simulator);
+    let fields = [("severity", "2"), ("source", "otrelay"), ("node", "10.3.0.17"), ("additional_info", "{}")];
+    let fields = fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect::<Fields>();
+    let table = TableName::new("em_event").unwrap();
+    let order = Order { kind: DeliveryKind::PutEvent, table, fields, ..order(1) };
+    simulator.add_fault(Fault::new(FaultKind::CommitDrop).on("POST", "/api/global/em").times(1));
+    let error = destination.send(&order).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{error}");
+    let sent = destination.send(&order).await.unwrap();
+    assert_eq!((sent.created, sent.remote), (true, None));
+    assert_eq!((simulator.records("em_event").len(), simulator.records("em_alert").len()), (2, 1));
+    assert_eq!(simulator.records("em_alert")[0].get("message_key"), order.keys.correlation_id.as_str());
+}

@@ -52,10 +52,9 @@ impl Fault {
             Self::LostAfter | Self::LostBefore => (Class::Retry, None, true),
             Self::Told(_) => (Class::RetryAt, Some(429), false),
             Self::Hold => (Class::Hold, Some(401), false),
-            Self::HoldTable => (Class::Hold, Some(403), false),
+            Self::HoldTable | Self::Acl => (Class::Hold, Some(403), false),
             Self::Reject => (Class::Reject, Some(400), false),
             Self::Throws => (Class::Retry, Some(500), true),
-            Self::Acl => (Class::Hold, Some(403), false),
             Self::Policy => (Class::Reject, Some(403), false),
         };
         Some(SendError {

@@ -12,11 +12,11 @@ use super::check::Check;
 use super::file::{Destination, Proxy, Tls};
 use super::problem::At;
 use super::read::{Field, Named};
-use super::values::{AuthKind, SecretRef};
+use super::values::{self, AuthKind, SecretRef};
 use super::{Purpose, secret};
 use crate::model::{DestinationName, Secret};
 use crate::net::{ProxySettings, TlsSettings};
-use crate::relay::Limits;
+use crate::relay::{Limits, OnUnprotected};
 use crate::servicenow::{Auth, Settings};
 
 /// Largest file of certificates, in bytes.
@@ -68,9 +68,15 @@ fn one(name: &str, destination: &Destination, at: &At, c: &mut Check<'_>) -> Opt
     let requests_per_hour =
         number("requests_per_hour", &destination.requests_per_hour, 1000, 1..=1_000_000, c);
     let max_in_flight = number("max_in_flight", &destination.max_in_flight, 2, 1..=16, c);
+    let on_unprotected =
+        c.value("on_unprotected", &destination.on_unprotected, values::OnUnprotected::Hold, |w| w.as_str());
     let limits = Limits {
         requests_per_hour: u32::try_from(requests_per_hour?).ok()?,
         max_in_flight: usize::try_from(max_in_flight?).ok()?,
+        on_unprotected: match on_unprotected? {
+            values::OnUnprotected::Hold => OnUnprotected::Hold,
+            values::OnUnprotected::Accept => OnUnprotected::Accept,
+        },
     };
     Some((Settings { name: name?, instance: instance?, auth: auth?, proxy: proxy?, tls: tls? }, limits))
 }

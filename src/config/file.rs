@@ -9,8 +9,8 @@ use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, Period, ReportType, Role, SecretRef,
-    SeverityWord, Size, WhenFull,
+    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OnUnprotected, Period, ReportType, Role,
+    SecretRef, SeverityWord, Size, WhenFull,
 };
 
 table! {
@@ -107,6 +107,9 @@ table! {
         requests_per_hour: i64,
         /// Requests at the same time, 1 to 16. Default 2.
         max_in_flight: i64,
+        /// What is done with a table that keeps neither of our keys: after a lost answer nothing there tells whether a
+        /// record was made. Default `hold`.
+        on_unprotected: OnUnprotected,
     }
 
     /// An HTTP proxy that is asked with CONNECT.

@@ -28,6 +28,14 @@ word! {
         Refuse = "refuse",
     }
 
+    /// What is done with a table that keeps neither of our keys.
+    OnUnprotected {
+        /// Its deliveries wait.
+        Hold = "hold",
+        /// They go on; a lost answer may make a twin.
+        Accept = "accept",
+    }
+
     /// How otrelay logs in.
     AuthKind {
         /// OAuth password grant with refresh token.
@@ -352,6 +360,7 @@ impl JsonSchema for SecretRef {
 once!(
     Role,
     WhenFull,
+    OnUnprotected,
     AuthKind,
     ReportType,
     DeviceMethod,

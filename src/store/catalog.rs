@@ -146,6 +146,7 @@ pub(super) const TABLES: &[Table] = &[
     },
     Table {
         checksum: over(&["alert_id", "route_id"], &["key", "state"]),
+        counter: Some("records"),
         of_alert: &["alert_id = ?1"],
         ..table("record", Key::Row("id"), Repair::Kept)
     },

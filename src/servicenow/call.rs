@@ -1,9 +1,9 @@
 //! One destination and one call: a token, the request, its answer judged; once more if the token was refused.
 //!
-//! The calls are put together in `incident`. Nothing is remembered here but the token and two numbers the relay's
+//! Every address of the API stands here; what goes over it is put together in `ticket` and `event`. Nothing is remembered here but the token and two numbers the relay's
 //! budget asks for: how many requests were made, and what the instance last said about its limit.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -12,9 +12,10 @@ use url::Url;
 use super::Settings;
 use super::auth::{Authorization, Line, Login};
 use super::classify::{self, Attempt, What};
+use super::query::url_value;
 use crate::clock::SharedClock;
-use crate::destination::{RateLimit, SendError};
-use crate::model::{Class, DestinationName, TableName};
+use crate::destination::{FIND_MAX, RateLimit, SendError};
+use crate::model::{Class, DestinationName, SysId, TableName};
 use crate::net::{self, Answer, Deadlines, HttpClient, Method, NetError, Request};
 
 /// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
@@ -53,6 +54,8 @@ pub struct ServiceNow {
     clock: ClockBox,
     requests: AtomicU64,
     rate_limit: Mutex<RateLimit>,
+    /// Keys in one look-up: fewer once something in between refused a long address.
+    pub(super) look_up_max: AtomicUsize,
 }
 
 /// A clock has no `Debug` of its own.
@@ -64,14 +67,51 @@ impl std::fmt::Debug for ClockBox {
     }
 }
 
+/// An address of the API, without its query.
+#[cfg_attr(not(test), expect(dead_code, reason = "the whole API stands here; kinds to come use the rest"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path<'a> {
+    /// Table API: all records of a table.
+    Records(&'a TableName),
+    /// Table API: one record.
+    Record(&'a TableName, &'a SysId),
+    /// Import Set API: one row of a staging table.
+    Import(&'a TableName),
+    /// Event Management.
+    Events,
+    /// Several requests in one; only the address with a version is documented.
+    Batch,
+    /// Change Management: a change of this type (`normal`, `standard`, `emergency`).
+    Change(&'a str),
+    /// Identification and reconciliation of devices, with options.
+    Identify,
+    /// Bytes that are attached to a record.
+    Attachment,
+}
+
+impl Path<'_> {
+    fn text(self) -> String {
+        match self {
+            Self::Records(table) => format!("/api/now/table/{table}"),
+            Self::Record(table, sys_id) => format!("/api/now/table/{table}/{sys_id}"),
+            Self::Import(table) => format!("/api/now/import/{table}"),
+            Self::Events => "/api/global/em/jsonv2".to_owned(),
+            Self::Batch => "/api/now/v1/batch".to_owned(),
+            Self::Change(kind) => format!("/api/sn_chg_rest/change/{}", url_value(kind)),
+            Self::Identify => "/api/now/identifyreconcile/enhanced".to_owned(),
+            Self::Attachment => "/api/now/attachment/file".to_owned(),
+        }
+    }
+}
+
 /// A call, before it has a token.
 pub(super) struct Call<'a> {
     pub(super) what: What,
+    /// Whose records it concerns, for messages.
     pub(super) table: &'a TableName,
     pub(super) method: Method,
-    /// Below `/api/now/table/{table}`: empty, or `/{sys_id}`.
-    pub(super) below: String,
-    /// The query string, encoded.
+    pub(super) path: Path<'a>,
+    /// The query string, encoded; may be empty.
     pub(super) query: String,
     pub(super) body: Option<Vec<u8>>,
 }
@@ -114,6 +154,7 @@ impl ServiceNow {
             clock: ClockBox(clock),
             requests: AtomicU64::new(0),
             rate_limit: Mutex::default(),
+            look_up_max: AtomicUsize::new(FIND_MAX),
         })
     }
 
@@ -184,8 +225,8 @@ impl ServiceNow {
     fn request(&self, call: &Call<'_>, authorization: &Authorization) -> Request {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut url = self.base.clone();
-        url.set_path(&format!("/api/now/table/{}{}", call.table, call.below));
-        url.set_query(Some(&call.query));
+        url.set_path(&call.path.text());
+        url.set_query((!call.query.is_empty()).then_some(&call.query));
         let mut headers =
             vec![("accept", "application/json".to_owned()), ("authorization", authorization.header.clone())];
         if call.body.is_some() {
@@ -197,6 +238,30 @@ impl ServiceNow {
     fn note_rate_limit(&self, answer: &Answer) {
         if let Some(seen) = classify::rate_limit(answer) {
             *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_the_api() {
+        let table = TableName::new("incident").expect("a table");
+        let sys_id = SysId::new(&"a".repeat(32)).expect("a sys_id");
+        let paths = [
+            (Path::Records(&table), "/api/now/table/incident"),
+            (Path::Record(&table, &sys_id), "/api/now/table/incident/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+            (Path::Import(&table), "/api/now/import/incident"),
+            (Path::Events, "/api/global/em/jsonv2"),
+            (Path::Batch, "/api/now/v1/batch"),
+            (Path::Change("normal/.."), "/api/sn_chg_rest/change/normal%2F.."),
+            (Path::Identify, "/api/now/identifyreconcile/enhanced"),
+            (Path::Attachment, "/api/now/attachment/file"),
+        ];
+        for (path, text) in paths {
+            assert_eq!(path.text(), text);
         }
     }
 }

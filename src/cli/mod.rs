@@ -11,6 +11,7 @@ pub mod demo;
 pub mod explain;
 mod human;
 pub mod lists;
+pub mod login;
 pub mod man;
 pub mod run;
 #[cfg(feature = "simulator")]
@@ -82,6 +83,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put such a copy in the place of the store; the service must not run
     Restore(backup::RestoreArgs),
+    /// Log in to ServiceNow once with user and password, and keep only the refresh token
+    Login(login::LoginArgs),
     /// The effective config, its schema, the commented example
     Config(config::ConfigArgs),
     /// The ServiceNow simulator alone, to rehearse a config against
@@ -221,6 +224,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Queue(command) => lists::queue(command, terminal),
         Command::Backup(args) => backup::run_backup(&args, terminal),
         Command::Restore(args) => backup::run_restore(&args, terminal),
+        Command::Login(args) => login::run(&args, terminal),
         Command::Config(args) => {
             let environment = &terminal.environment;
             Ok(numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?))

@@ -112,7 +112,7 @@ fn deadlines() -> Deadlines {
 }
 
 fn trusting(ca_file: Option<&Path>, pin: Option<[u8; 32]>) -> TlsSettings {
-    TlsSettings { ca_file: ca_file.map(Path::to_path_buf), pin }
+    TlsSettings { ca_file: ca_file.map(Path::to_path_buf), pin, ..TlsSettings::default() }
 }
 
 fn get(url: &str) -> Request {
@@ -158,7 +158,7 @@ async fn a_private_ca_works_when_it_is_named_and_only_then() {
     let ca = ca("Plant CA");
     let server = Identity::signed(&ca, "localhost", |_| {}).serve();
     check_works(&trusting(Some(ca.pem.path()), None), server).await;
-    let expected = ["signed by an authority that is not trusted", "tls.ca_file"];
+    let expected = ["signed by an authority that is not trusted here (`Plant CA`)", "tls.ca_file"];
     check_refused(&TlsSettings::default(), server, &expected).await;
     let other = self::ca("Other CA");
     check_refused(&trusting(Some(other.pem.path()), None), server, &expected).await;
@@ -295,12 +295,12 @@ async fn a_replaced_ca_file_mends_it_without_a_new_client() {
     let client = client_with(&trusting(Some(file.path()), None), None, deadlines()).unwrap();
     assert!(matches!(
         ask(&client, server).await,
-        Err(TransportError::Tls { trouble: TlsTrouble::UnknownIssuer, .. })
+        Err(TransportError::Tls { trouble: TlsTrouble::UnknownIssuer(_), .. })
     ));
     std::fs::write(file.path(), "now it is damaged").unwrap();
     assert!(matches!(
         ask(&client, server).await,
-        Err(TransportError::Tls { trouble: TlsTrouble::UnknownIssuer, .. })
+        Err(TransportError::Tls { trouble: TlsTrouble::UnknownIssuer(_), .. })
     ));
     std::fs::copy(ca.pem.path(), file.path()).unwrap();
     assert_eq!(ask(&client, server).await.unwrap().body, b"hello");
@@ -372,7 +372,7 @@ async fn a_proxy_is_asked_by_connect_and_logged_in_to() {
     let client =
         client_with(&TlsSettings::default(), Some(&through(proxy, Some("pass"))), deadlines()).unwrap();
     let error = client.send(get("https://instance.example/")).await.unwrap_err();
-    assert!(matches!(error, TransportError::Tls { trouble: TlsTrouble::UnknownIssuer, .. }), "{error}");
+    assert!(matches!(error, TransportError::Tls { trouble: TlsTrouble::UnknownIssuer(_), .. }), "{error}");
 }
 
 #[tokio::test]

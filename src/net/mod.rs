@@ -10,6 +10,9 @@ use url::{Host, Url};
 
 use crate::model::Secret;
 
+#[cfg(test)]
+mod calls;
+
 mod certificate;
 
 mod client;

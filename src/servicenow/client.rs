@@ -122,9 +122,9 @@ impl ServiceNow {
         let others =
             others.chain(proxy.and_then(|proxy| proxy.login).map(|(_, password)| password)).collect();
         Ok(Self {
-            name,
+            name: name.clone(),
             base: instance,
-            login: Login::new(auth, token_url, place.clone(), others),
+            login: Login::new(name, auth, token_url, place.clone(), others),
             place,
             http,
             clock: ClockBox(clock),
@@ -135,7 +135,7 @@ impl ServiceNow {
 
     /// What a person has to know about this destination before it fails.
     pub fn concern(&self) -> Option<Concern> {
-        self.login.concern(&self.name, self.clock.0.now())
+        self.login.concern(self.clock.0.now())
     }
 
     /// Logs in once with a user's name and password, and gives the refresh token that came of it. Nothing is kept.

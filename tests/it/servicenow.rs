@@ -302,7 +302,7 @@ async fn a_private_ca_is_trusted_when_it_is_named() {
     assert!(error.message.contains("not trusted") && error.remedy.contains("tls.ca_file"), "{error}");
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(simulator.ca_pem().unwrap().as_bytes()).unwrap();
-    let tls = TlsSettings { ca_file: Some(file.path().to_path_buf()), pin: None };
+    let tls = TlsSettings { ca_file: Some(file.path().to_path_buf()), ..TlsSettings::default() };
     destination_with(&simulator, password(), tls).open(&order(1)).await.unwrap();
     assert_eq!(simulator.records("incident").len(), 1);
 }

@@ -50,9 +50,10 @@ pub(super) fn check(own: &JwtBearer) -> Result<(), String> {
 
 pub(super) fn form(own: &JwtBearer, now: Timestamp) -> Result<Form, String> {
     let mut form = Form::new("urn:ietf:params:oauth:grant-type:jwt-bearer");
-    form.add("assertion", &assertion(own, now)?).add("client_id", &own.client_id);
+    form.add("assertion", &assertion(own, now)?);
+    // A public client shows neither; its id stands in the assertion.
     if let Some(secret) = &own.client_secret {
-        form.add("client_secret", secret.expose());
+        form.add("client_id", &own.client_id).add("client_secret", secret.expose());
     }
     Ok(form)
 }

@@ -4,9 +4,9 @@
 //! new file is made under a name that must not exist, given to the owner of the directory through its descriptor, synced,
 //! and renamed. Nothing that is there is written to or followed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,6 +103,8 @@ pub(crate) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     };
     let text = serde_json::to_vec(&stored).map_err(io::Error::other)?;
     let dir = path.parent().ok_or_else(|| io::Error::other("it has no directory"))?;
+    // Before the first start of the service there is none yet.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let owner = std::fs::metadata(dir)?;
     let mut random = [0; 8];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)

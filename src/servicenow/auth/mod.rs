@@ -156,6 +156,7 @@ impl Authorization {
 /// A destination's login.
 #[derive(Debug)]
 pub(super) struct Login {
+    name: DestinationName,
     auth: Auth,
     token_url: Url,
     place: String,
@@ -197,8 +198,14 @@ pub(super) struct Line<'a> {
 }
 
 impl Login {
-    pub(super) fn new(auth: Auth, token_url: Url, place: String, others: Vec<Secret>) -> Self {
-        Self { auth, token_url, place, others, tokens: Mutex::default(), tries: AtomicU64::new(0) }
+    pub(super) fn new(
+        name: DestinationName,
+        auth: Auth,
+        token_url: Url,
+        place: String,
+        others: Vec<Secret>,
+    ) -> Self {
+        Self { name, auth, token_url, place, others, tokens: Mutex::default(), tries: AtomicU64::new(0) }
     }
 
     /// Whether a fresh token can be had, so that a refused call is worth repeating.
@@ -207,9 +214,9 @@ impl Login {
     }
 
     /// What a person has to know about this log-in before it fails.
-    pub(super) fn concern(&self, name: &DestinationName, now: Timestamp) -> Option<Concern> {
+    pub(super) fn concern(&self, now: Timestamp) -> Option<Concern> {
         match &self.auth {
-            Auth::RefreshToken(own) => kept::concern(&own.kept, name, now),
+            Auth::RefreshToken(own) => kept::concern(&own.kept, &self.name, now),
             _ => None,
         }
     }
@@ -305,7 +312,10 @@ impl Login {
                 let form = jwt_bearer::form(own, line.now).map_err(unsigned)?;
                 Ok(self.grant_once(form, jwt_bearer::CAUSES, line).await?.access)
             }
-            Auth::RefreshToken(own) => self.refresh(own, tokens, line).await,
+            Auth::RefreshToken(own) => self.refresh(own, tokens, line).await.map_err(|error| SendError {
+                remedy: error.remedy.replace("login NAME", &format!("login {}", self.name)),
+                ..error
+            }),
             // These have no grant; `authorization` does not come here.
             Auth::Basic(_) | Auth::ApiKey(_) | Auth::ClientCertificate => {
                 Err(Endpoint { place: &self.place, causes: "" }.error(

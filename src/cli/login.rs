@@ -47,13 +47,12 @@ pub(super) fn run(args: &LoginArgs, terminal: &mut Terminal<'_>) -> Outcome {
         }
         None => Prompt::open().and_then(|mut prompt| prompt.line("User: ", true)).map_err(words)?,
     };
-    let password = match args.password_fd {
-        Some(number) => of_descriptor(number)?,
-        None => {
-            let question =
-                format!("Password of {} at {} (not shown): ", text::one_line(&username), settings.instance);
-            Prompt::open().and_then(|mut prompt| prompt.line(&question, false)).map_err(words)?
-        }
+    let password = if let Some(number) = args.password_fd {
+        of_descriptor(number)?
+    } else {
+        let question =
+            format!("Password of {} at {} (not shown): ", text::one_line(&username), settings.instance);
+        Prompt::open().and_then(|mut prompt| prompt.line(&question, false)).map_err(words)?
     };
     if username.is_empty() || password.is_empty() {
         return Err(CliError::Words("nothing was kept: no user, or no password".to_owned()));

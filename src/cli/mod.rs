@@ -89,7 +89,7 @@ enum Command {
     Config(config::ConfigArgs),
     /// The ServiceNow simulator alone, to rehearse a config against
     #[cfg(feature = "simulator")]
-    Simulate(simulate::SimulateArgs),
+    Simulate(Box<simulate::SimulateArgs>),
     /// What a shell needs to complete otrelay's arguments
     Completions(completions::CompletionsArgs),
     /// The manual pages, written into a directory
@@ -230,7 +230,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
             Ok(numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?))
         }
         #[cfg(feature = "simulator")]
-        Command::Simulate(args) => simulate(args, terminal),
+        Command::Simulate(args) => simulate(*args, terminal),
         Command::Completions(args) => completions::run(&args, Cli::command(), terminal.out),
         Command::Man(args) => man::run(&args, Cli::command(), terminal.out),
     }

@@ -300,6 +300,7 @@ fn a_commented_default_is_the_default() {
         "zone",
         "proxy",
         "tls",
+        "headers",
         "severity_map",
         "engine_map",
         "state_dir",

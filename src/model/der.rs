@@ -19,7 +19,7 @@ pub struct Der<'a>(pub &'a [u8]);
 
 impl<'a> Der<'a> {
     /// The next element: its tag and its content. Lengths of more than four bytes are refused.
-    pub fn next(&mut self) -> Option<(u8, &'a [u8])> {
+    pub fn element(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, mut rest) = rest.split_first()?;
         let mut length = usize::from(first);
@@ -42,7 +42,7 @@ impl<'a> Der<'a> {
     /// The content of the next element, if it has that tag.
     pub fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
         let mut ahead = *self;
-        let (found, content) = ahead.next()?;
+        let (found, content) = ahead.element()?;
         (found == tag).then(|| {
             *self = ahead;
             content
@@ -64,8 +64,8 @@ mod tests {
         let mut der = Der(&[0x30, 0x03, 0x02, 0x01, 0x07, 0x04, 0x81, 0x01, 0xff]);
         assert_eq!(der.take(INTEGER), None);
         let mut inner = der.enter(SEQUENCE).unwrap();
-        assert_eq!((inner.take(INTEGER), inner.next()), (Some(&[7][..]), None));
-        assert_eq!(der.next(), Some((OCTET_STRING, &[0xff][..])));
+        assert_eq!((inner.take(INTEGER), inner.element()), (Some(&[7][..]), None));
+        assert_eq!(der.element(), Some((OCTET_STRING, &[0xff][..])));
         for bad in [
             &[][..],
             &[2],
@@ -74,7 +74,7 @@ mod tests {
             &[2, 0x84, 0xff, 0xff, 0xff, 0xff],
             &[2, 0x80],
         ] {
-            assert_eq!(Der(bad).next(), None, "{bad:?}");
+            assert_eq!(Der(bad).element(), None, "{bad:?}");
         }
     }
 }

@@ -45,7 +45,7 @@ impl Look {
         let subject = body.take(SEQUENCE)?;
         let key = body.take(SEQUENCE)?;
         let mut has_names = false;
-        while let Some((tag, content)) = body.next() {
+        while let Some((tag, content)) = body.element() {
             if tag == 0xa3 {
                 has_names = extensions(content).any(|id| id == ALTERNATIVE_NAME);
             }
@@ -72,7 +72,7 @@ fn name(content: &[u8]) -> String {
     let (mut sets, mut best) = (Der(content), None);
     while let Some(mut set) = sets.enter(0x31) {
         while let Some(mut pair) = set.enter(SEQUENCE) {
-            let (id, value) = (pair.take(OBJECT), pair.next());
+            let (id, value) = (pair.take(OBJECT), pair.element());
             match (id, value) {
                 (Some(COMMON_NAME), Some((_, value))) => best = Some(value),
                 (Some(ORGANISATION), Some((_, value))) => best = best.or(Some(value)),

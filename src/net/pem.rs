@@ -59,7 +59,8 @@ pub fn blocks(text: &[u8]) -> Result<Vec<Block>, PemError> {
         }
         _ => {}
     }
-    let (mut blocks, mut open): (Vec<Block>, Option<(usize, String, Vec<u8>)>) = (Vec::new(), None);
+    // An open one holds base64 in place of DER.
+    let (mut blocks, mut open): (Vec<Block>, Option<Block>) = (Vec::new(), None);
     for (n, line) in text.split(|byte| matches!(byte, b'\n')).enumerate() {
         let number = n + 1;
         let wrong = |why| Err(PemError::Line { line: number, why });
@@ -73,33 +74,36 @@ pub fn blocks(text: &[u8]) -> Result<Vec<Block>, PemError> {
             if blocks.len() == BLOCKS_MAX {
                 return wrong("too many blocks");
             }
-            open = Some((number, label, Vec::new()));
+            open = Some(Block { line: number, label, der: Vec::new() });
         } else if let Some(label) = marked(line, b"-----END ") {
-            let Some((begun, begun_label, content)) = open.take() else {
+            let Some(block) = open.take() else {
                 return wrong("a block ends here whose first line cannot be read; it is -----BEGIN …-----");
             };
-            if label != begun_label {
+            if label != block.label {
                 return wrong("the block that ends here began with another name");
             }
-            let Ok(der) = STANDARD.decode(&content) else {
-                return Err(PemError::Line { line: begun, why: "the block that begins here is not base64" });
+            let Ok(der) = STANDARD.decode(&block.der) else {
+                return Err(PemError::Line {
+                    line: block.line,
+                    why: "the block that begins here is not base64",
+                });
             };
-            blocks.push(Block { line: begun, label, der });
+            blocks.push(Block { der, ..block });
         } else if memchr::memmem::find(line, b"-----BEGIN").is_some() {
             return wrong(
                 "a block begins here in a way that cannot be read; expected -----BEGIN …----- and nothing else",
             );
-        } else if let Some((_, _, content)) = &mut open {
+        } else if let Some(block) = &mut open {
             if memchr::memmem::find(line, b"ENCRYPTED").is_some() {
                 return wrong(
                     "the key is encrypted, and nobody is there to type its password; openssl pkey -in FILE -out FILE2 decrypts it",
                 );
             }
-            content.extend_from_slice(line);
+            block.der.extend_from_slice(line);
         }
     }
     match open {
-        Some((line, ..)) => Err(PemError::Line { line, why: "the block that begins here has no end" }),
+        Some(block) => Err(PemError::Line { line: block.line, why: "the block that begins here has no end" }),
         None => Ok(blocks),
     }
 }

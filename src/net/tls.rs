@@ -238,6 +238,12 @@ impl TellingVerifier {
                 Some(Seen::OnlyCommonName(first.subject.clone()))
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => None,
+            // The first version of certificates had no room for such names.
+            CertificateError::Other(_)
+                if error.to_string().contains("UnsupportedCertVersion") && !first.has_names =>
+            {
+                Some(Seen::OnlyCommonName(first.subject.clone()))
+            }
             _ if matches!(error, CertificateError::Other(_))
                 && !error.to_string().contains("CaUsedAsEndEntity") =>
             {

@@ -222,7 +222,7 @@ impl ServiceNow {
                 self.login.refused_call_remedy().clone_into(&mut error.remedy);
             }
             if error.status == Some(403)
-                && let Some(remedy) = self.login.scope_remedy(&error.message)
+                && let Some(remedy) = Login::scope_remedy(&error.message)
             {
                 // Every table and every delivery fares the same.
                 (error.class, error.hold) = (Class::Hold, HoldScope::Destination);

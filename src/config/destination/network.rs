@@ -13,28 +13,31 @@ use super::fetch;
 use crate::model::Secret;
 use crate::net::{self, ClientCertificate, ProxySettings, TlsSettings};
 
-/// The proxy of the config, else that of the environment. Outer `None`: it is there and wrong.
+/// It is there and wrong; what is wrong with it is among the problems.
+pub(super) struct Wrong;
+
+/// The proxy of the config, else that of the environment.
 pub(super) fn proxy_of(
     destination: &Destination,
     instance: Option<&Url>,
     c: &mut Check<'_>,
-) -> Option<Option<ProxySettings>> {
+) -> Result<Option<ProxySettings>, Wrong> {
     match destination.proxy.get() {
-        Some((table, at)) => proxy(table, at, c).map(Some),
-        None if destination.proxy.is_present() => None,
+        Some((table, at)) => proxy(table, at, c).map(Some).ok_or(Wrong),
+        None if destination.proxy.is_present() => Err(Wrong),
         None => from_environment(instance, c),
     }
 }
 
-fn from_environment(instance: Option<&Url>, c: &mut Check<'_>) -> Option<Option<ProxySettings>> {
-    let Some(instance) = instance else { return Some(None) };
+fn from_environment(instance: Option<&Url>, c: &mut Check<'_>) -> Result<Option<ProxySettings>, Wrong> {
+    let Some(instance) = instance else { return Ok(None) };
     let variables = &*c.environment.variables;
     match net::proxy_of_environment(&|name| variables(name), instance) {
-        Ok(None) => Some(None),
+        Ok(None) => Ok(None),
         Ok(Some((settings, name))) => {
             let shown = settings.url.as_str().trim_end_matches('/').to_owned();
             c.effective.note("proxy.url", shown, Origin::Environment(name));
-            Some(Some(settings))
+            Ok(Some(settings))
         }
         Err((name, why)) => {
             let problem = super::super::problem::Problem::new(
@@ -47,7 +50,7 @@ fn from_environment(instance: Option<&Url>, c: &mut Check<'_>) -> Option<Option<
                     .expected("http://HOST:PORT")
                     .hint("name the proxy in `proxy`, or the host in NO_PROXY"),
             );
-            None
+            Err(Wrong)
         }
     }
 }
@@ -90,17 +93,17 @@ fn proxy(proxy: &Proxy, table: &At, c: &mut Check<'_>) -> Option<ProxySettings> 
     Some(ProxySettings { url: url?, login })
 }
 
-/// What is trusted and shown. Outer `None`: it is there and wrong.
+/// What is trusted and shown; `None`: it is there and wrong.
 pub(super) fn tls_of(
     destination: &Destination,
-    proxy: Option<&Option<ProxySettings>>,
+    proxy: Option<&ProxySettings>,
     c: &mut Check<'_>,
 ) -> Option<TlsSettings> {
     let settings = match destination.tls.get() {
         Some((tls, _)) => trust(tls, c),
         None => (!destination.tls.is_present()).then(TlsSettings::default),
     }?;
-    let https_proxy = matches!(proxy, Some(Some(proxy)) if proxy.url.scheme() == "https");
+    let https_proxy = proxy.is_some_and(|proxy| proxy.url.scheme() == "https");
     if let (true, Some(at)) = (settings.pin.is_some() && https_proxy, destination.tls.at()) {
         c.problems.error(at, "a pin and a proxy of https exclude each other", |p| {
             p.hint("the pin would have to fit the proxy as well; use ca_file, or reach the proxy by http")
@@ -149,11 +152,11 @@ fn trust(tls: &Tls, c: &mut Check<'_>) -> Option<TlsSettings> {
     if let (Some(_), Some(_), Some(at)) = (&ca_file, pin, tls.ca_file.at()) {
         c.problems.warn(at, "with a pin, ca_file has no effect", |p| p.hint("remove one of the two"));
     }
-    Some(TlsSettings { ca_file, system_roots, pin, client: client? })
+    Some(TlsSettings { ca_file, system_roots, pin, client: client.ok()? })
 }
 
-/// Both files or none; outer `None`: wrong. The key is a secret, and its file has to be one.
-fn client(tls: &Tls, c: &mut Check<'_>) -> Option<Option<ClientCertificate>> {
+/// Both files or none. The key is a secret, and its file has to be one.
+fn client(tls: &Tls, c: &mut Check<'_>) -> Result<Option<ClientCertificate>, Wrong> {
     for (has, lacks, missing) in [
         (&tls.client_cert_file, &tls.client_key_file, "client_key_file"),
         (&tls.client_key_file, &tls.client_cert_file, "client_cert_file"),
@@ -164,26 +167,26 @@ fn client(tls: &Tls, c: &mut Check<'_>) -> Option<Option<ClientCertificate>> {
                 format!("a certificate and its key belong together: {missing} is missing"),
                 |p| p,
             );
-            return None;
+            return Err(Wrong);
         }
     }
     if !tls.client_cert_file.is_present() {
-        return Some(None);
+        return Ok(None);
     }
-    let (cert, cert_at) = tls.client_cert_file.get()?;
-    let (key, key_at) = tls.client_key_file.get()?;
+    let (cert, cert_at) = tls.client_cert_file.get().ok_or(Wrong)?;
+    let (key, key_at) = tls.client_key_file.get().ok_or(Wrong)?;
     c.effective.note_field("tls.client_cert_file", cert.clone(), &tls.client_cert_file);
     c.effective.note_field("tls.client_key_file", key.clone(), &tls.client_key_file);
     let cert_file = absolute(Path::new(cert), cert_at, c);
     let key_file = absolute(Path::new(key), key_at, c);
-    let files = ClientCertificate { cert_file: cert_file?, key_file: key_file? };
+    let files = ClientCertificate { cert_file: cert_file.ok_or(Wrong)?, key_file: key_file.ok_or(Wrong)? };
     if c.purpose != Purpose::Show
         && let Err(problem) = secret::key_file(&files.key_file)
     {
         c.problems.push(problem.at(key_at));
-        return None;
+        return Err(Wrong);
     }
-    Some(Some(files))
+    Ok(Some(files))
 }
 
 fn absolute(path: &Path, at: &At, c: &mut Check<'_>) -> Option<PathBuf> {

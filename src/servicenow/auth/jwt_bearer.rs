@@ -121,23 +121,29 @@ fn key(secret: &Secret) -> Result<Key, String> {
     Err("it holds no private key; expected PEM with -----BEGIN PRIVATE KEY-----".to_owned())
 }
 
-/// The content of a PKCS #8 key: its algorithm, a parameter of it, and the key itself.
-fn pkcs8(der: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+/// The content of a PKCS #8 key.
+struct Pkcs8<'a> {
+    algorithm: &'a [u8],
+    curve: Option<&'a [u8]>,
+    key: &'a [u8],
+}
+
+fn pkcs8(der: &[u8]) -> Option<Pkcs8<'_>> {
     let mut key = Der(der).enter(SEQUENCE)?;
     key.take(INTEGER)?;
     let mut algorithm = key.enter(SEQUENCE)?;
-    let (kind, parameter) = (algorithm.take(OBJECT)?, algorithm.take(OBJECT));
-    Some((kind, parameter, key.take(OCTET_STRING)?))
+    let (algorithm, curve) = (algorithm.take(OBJECT)?, algorithm.take(OBJECT));
+    Some(Pkcs8 { algorithm, curve, key: key.take(OCTET_STRING)? })
 }
 
 fn is_rsa(der: &[u8]) -> bool {
-    pkcs8(der).is_some_and(|(kind, ..)| kind == [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1])
+    pkcs8(der).is_some_and(|key| key.algorithm == [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1])
 }
 
 /// Both forms hold the same inside; the library wants the public half as well, which OpenSSL always writes.
 fn elliptic(der: &[u8]) -> Option<Key> {
     let (curve, inner) = match pkcs8(der) {
-        Some((_, curve, inner)) => (curve, inner),
+        Some(outer) => (outer.curve, outer.key),
         None => (None, der),
     };
     let mut key = Der(inner).enter(SEQUENCE)?;

@@ -448,7 +448,7 @@ impl Login {
     }
 
     /// What to look at when the instance says that the token's scope is too small; `None`: it does not say that.
-    pub(super) fn scope_remedy(&self, message: &str) -> Option<&'static str> {
+    pub(super) fn scope_remedy(message: &str) -> Option<&'static str> {
         let words = ["unscoped api", "api access scope"];
         let lower = message.to_ascii_lowercase();
         words.iter().any(|said| lower.contains(said)).then_some(

@@ -42,14 +42,14 @@ word! {
         Password = "password",
         /// OAuth client credentials.
         ClientCredentials = "client-credentials",
-        /// OAuth refresh token. Not supported yet.
-        (later) RefreshToken = "refresh-token",
-        /// OAuth JWT bearer. Not supported yet.
-        (later) JwtBearer = "jwt-bearer",
-        /// REST API key. Not supported yet.
-        (later) ApiKey = "api-key",
-        /// TLS client certificate. Not supported yet.
-        (later) ClientCertificate = "client-certificate",
+        /// OAuth refresh token, the config's or what `otrelay login` kept.
+        RefreshToken = "refresh-token",
+        /// OAuth JWT bearer.
+        JwtBearer = "jwt-bearer",
+        /// REST API key.
+        ApiKey = "api-key",
+        /// TLS client certificate.
+        ClientCertificate = "client-certificate",
         /// Basic authentication.
         Basic = "basic",
     }

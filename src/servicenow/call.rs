@@ -9,14 +9,14 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 use url::Url;
 
-use super::Settings;
 use super::auth::{Authorization, Line, Login};
 use super::classify::{self, Attempt, What};
 use super::query::url_value;
+use super::{Concern, Settings};
 use crate::clock::SharedClock;
 use crate::destination::{FIND_MAX, RateLimit, SendError};
-use crate::model::{Class, DestinationName, SysId, TableName};
-use crate::net::{self, Answer, Deadlines, HttpClient, Method, NetError, Request};
+use crate::model::{Class, DestinationName, HoldScope, Secret, SecretString, SysId, TableName};
+use crate::net::{self, Answer, Deadlines, HttpClient, LOOK_UP_MAX, Method, NetError, Request};
 
 /// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
 const ANSWER_MAX: usize = 2 * 1024 * 1024;
@@ -32,7 +32,15 @@ pub enum SetupError {
         /// What is wrong.
         problem: String,
     },
-    /// Trust files or proxy cannot be used.
+    /// The log-in cannot be used.
+    #[error("destination {name}: {problem}")]
+    Auth {
+        /// The destination.
+        name: DestinationName,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Trust files, proxy or headers cannot be used.
     #[error("destination {name}: {source}")]
     Net {
         /// The destination.
@@ -134,27 +142,63 @@ impl ServiceNow {
         clock: SharedClock,
         deadlines: Deadlines,
     ) -> Result<Self, SetupError> {
-        let Settings { name, instance, auth, proxy, tls } = settings;
+        let Settings { name, instance, auth, proxy, tls, headers } = settings;
         let refuse = |problem: String| SetupError::Instance { name: name.clone(), problem };
         net::check_url(&instance).map_err(refuse)?;
-        if instance.path() != "/" || instance.query().is_some() || instance.fragment().is_some() {
+        // Only a gateway gives an instance a path, and it wants its header.
+        if instance.path() != "/" && headers.is_empty()
+            || instance.query().is_some()
+            || instance.fragment().is_some()
+        {
             return Err(refuse("it has a path or a query; only the bare address is wanted".to_owned()));
         }
+        auth.check().map_err(|problem| SetupError::Auth { name: name.clone(), problem })?;
         let http = net::client_with(&tls, proxy.as_ref(), deadlines)
+            .and_then(|http| http.with_headers(&headers))
             .map_err(|source| SetupError::Net { name: name.clone(), source })?;
         let place = instance.as_str().trim_end_matches('/').to_owned();
-        let mut token_url = instance.clone();
-        token_url.set_path("/oauth_token.do");
+        let token_url = below(&instance, "/oauth_token.do");
+        let others = headers.into_iter().map(|(_, value)| value);
+        let others =
+            others.chain(proxy.and_then(|proxy| proxy.login).map(|(_, password)| password)).collect();
         Ok(Self {
-            name,
+            name: name.clone(),
             base: instance,
-            login: Login::new(auth, token_url, place.clone()),
+            login: Login::new(name, auth, token_url, place.clone(), others),
             place,
             http,
             clock: ClockBox(clock),
             requests: AtomicU64::new(0),
             rate_limit: Mutex::default(),
             look_up_max: AtomicUsize::new(FIND_MAX),
+        })
+    }
+
+    /// What a person has to know about this destination before it fails.
+    pub fn concern(&self) -> Option<Concern> {
+        self.login.concern(self.clock.0.now())
+    }
+
+    /// Logs in once with a user's name and password, and gives the refresh token that came of it. Nothing is kept.
+    ///
+    /// # Errors
+    /// [`SendError`]; also where the instance gave no refresh token.
+    pub async fn obtain_refresh_token(
+        &self,
+        username: &str,
+        password: &Secret,
+    ) -> Result<SecretString, SendError> {
+        let line = Line { http: &self.http, requests: &self.requests, now: self.clock.0.now() };
+        let granted = self.login.first(username, password, &line).await?;
+        granted.refresh.ok_or_else(|| SendError {
+            class: Class::Hold,
+            hold: HoldScope::Destination,
+            message: format!("{} gave a token, but no refresh token", self.place),
+            remedy: "let the OAuth registry record issue refresh tokens (field Refresh Token Lifespan)"
+                .to_owned(),
+            doubtful: false,
+            wait: None,
+            status: None,
         })
     }
 
@@ -205,7 +249,7 @@ impl ServiceNow {
                     // Judged once more without our secrets, in case it quotes us: its words get into the error. The
                     // verdict stays: scrubbing may mend a damaged body.
                     Err(verdict) => {
-                        self.login.scrub_body(&mut answer.body, &authorization.header);
+                        self.login.scrubber(authorization).bytes(&mut answer.body);
                         let clean = classify::judge(&answer, &attempt).err();
                         Err(clean.filter(|e| e.class == verdict.class).unwrap_or(verdict))
                     }
@@ -214,9 +258,16 @@ impl ServiceNow {
             Err(error) => Err(classify::no_answer(&error, &attempt)),
         };
         judged.map_err(|mut error| {
-            self.login.scrub(&mut error, &authorization.header);
+            error.message = self.login.scrubber(authorization).text(&error.message).into_owned();
             if error.status == Some(401) && error.class == Class::Hold && error.remedy.is_empty() {
                 self.login.refused_call_remedy().clone_into(&mut error.remedy);
+            }
+            if error.status == Some(403)
+                && let Some(remedy) = Login::scope_remedy(&error.message)
+            {
+                // Every table and every delivery fares the same.
+                (error.class, error.hold) = (Class::Hold, HoldScope::Destination);
+                remedy.clone_into(&mut error.remedy);
             }
             error
         })
@@ -224,15 +275,15 @@ impl ServiceNow {
 
     fn request(&self, call: &Call<'_>, authorization: &Authorization) -> Request {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut url = self.base.clone();
-        url.set_path(&call.path.text());
+        let mut url = below(&self.base, &call.path.text());
         url.set_query((!call.query.is_empty()).then_some(&call.query));
-        let mut headers =
-            vec![("accept", "application/json".to_owned()), ("authorization", authorization.header.clone())];
+        let mut headers = vec![("accept", "application/json".to_owned())];
+        headers.extend(authorization.line());
         if call.body.is_some() {
             headers.push(("content-type", "application/json".to_owned()));
         }
-        Request { method: call.method, url, headers, body: call.body.clone(), answer_max: ANSWER_MAX }
+        let answer_max = if call.what == What::LookUp { LOOK_UP_MAX } else { ANSWER_MAX };
+        Request { method: call.method, url, headers, body: call.body.clone(), answer_max }
     }
 
     fn note_rate_limit(&self, answer: &Answer) {
@@ -240,6 +291,13 @@ impl ServiceNow {
             *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         }
     }
+}
+
+/// An address of the instance, also where a gateway gives it a path.
+fn below(instance: &Url, path: &str) -> Url {
+    let mut url = instance.clone();
+    url.set_path(&format!("{}{path}", instance.path().trim_end_matches('/')));
+    url
 }
 
 #[cfg(test)]

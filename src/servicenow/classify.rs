@@ -731,9 +731,18 @@ mod tests {
         let host = || "x:443".to_owned();
         let cut = TransportError::Cut { host: host(), cause: "connection reset".to_owned() };
         let connect = TransportError::Connect { host: host(), cause: "connection refused".to_owned() };
-        let tls =
-            TransportError::Tls { host: host(), trouble: crate::net::TlsTrouble::UnknownIssuer, sent: false };
-        let proxy = |login| TransportError::Proxy { proxy: host(), host: host(), cause: host(), login };
+        let tls = TransportError::Tls {
+            host: host(),
+            trouble: crate::net::TlsTrouble::UnknownIssuer(String::new()),
+            sent: false,
+        };
+        let proxy = |login| TransportError::Proxy {
+            proxy: host(),
+            host: host(),
+            cause: host(),
+            login,
+            offers: Vec::new(),
+        };
         check(&cut, What::Create, Class::Retry, true);
         check(&cut, What::LookUp, Class::Retry, false);
         check(&connect, What::Create, Class::Retry, false);

@@ -19,21 +19,24 @@ const PASSWORD: &str = "canary-password-72 &=+%";
 const TOKEN: &str = "canary-token-73";
 const REFRESH: &str = "canary-refresh-74";
 
+fn client() -> super::Client {
+    super::Client { id: "id".to_owned(), secret: Secret::new("test", SECRET) }
+}
+
 fn password() -> Auth {
-    Auth::Password {
-        client_id: "id".to_owned(),
-        client_secret: Secret::new("test", SECRET),
+    Auth::Password(super::Password {
+        client: client(),
         username: "relay".to_owned(),
         password: Secret::new("test", PASSWORD),
-    }
+    })
 }
 
 fn client_credentials() -> Auth {
-    Auth::ClientCredentials { client_id: "id".to_owned(), client_secret: Secret::new("test", SECRET) }
+    Auth::ClientCredentials(super::ClientCredentials { client: client() })
 }
 
 fn basic() -> Auth {
-    Auth::Basic { username: "relay".to_owned(), password: Secret::new("test", PASSWORD) }
+    Auth::Basic(super::Basic { username: "relay".to_owned(), password: Secret::new("test", PASSWORD) })
 }
 
 fn destination(stub: &Stub, auth: Auth) -> ServiceNow {
@@ -41,12 +44,17 @@ fn destination(stub: &Stub, auth: Auth) -> ServiceNow {
 }
 
 fn destination_at(instance: url::Url, auth: Auth) -> ServiceNow {
+    destination_with(instance, auth, Vec::new())
+}
+
+fn destination_with(instance: url::Url, auth: Auth, headers: Vec<(String, Secret)>) -> ServiceNow {
     let settings = Settings {
         name: DestinationName::new("prod").unwrap(),
         instance,
         auth,
         proxy: None,
         tls: TlsSettings::default(),
+        headers,
     };
     let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
@@ -276,9 +284,9 @@ async fn callers_share_one_grant_and_one_refusal() {
         tokio::join!(find(&destination_bad, 1), find(&destination_bad, 1), find(&destination_bad, 1));
     assert!(a.is_err() && b.is_err() && c.is_err());
     assert_eq!(kinds(&stub), ["password"]);
-    // Later callers try anew: when to is the relay's.
+    // Who asks again soon hears the same; nothing is sent.
     assert!(find(&destination_bad, 1).await.is_err());
-    assert_eq!(kinds(&stub), ["password", "password"]);
+    assert_eq!(kinds(&stub), ["password"]);
 }
 
 #[tokio::test]
@@ -604,6 +612,7 @@ fn addresses_that_are_no_instance_are_refused() {
             auth: password(),
             proxy: None,
             tls: TlsSettings::default(),
+            headers: Vec::new(),
         };
         let error = ServiceNow::new(settings, ManualClock::at(Timestamp::EPOCH)).unwrap_err().to_string();
         assert!(error.contains(words) && !error.contains("canary"), "{error}");
@@ -652,6 +661,95 @@ async fn no_secret_gets_into_an_error() {
             }
         }
     }
+}
+
+/// A block page quotes what it was sent, in the forms it saw it in; its title is kept in lower case.
+#[tokio::test]
+async fn no_form_of_a_secret_gets_into_an_error() {
+    let pair = "cmVsYXk6Y2FuYXJ5LXBhc3N3b3JkLTcyICY9KyU=";
+    for quoted in [
+        "canary-password-72+%26%3D%2B%25".to_owned(),
+        "CANARY-PASSWORD-72 &=+%".to_owned(),
+        "canary-password-72 &amp;=+%".to_owned(),
+        format!("Basic {pair}"),
+        pair.to_lowercase(),
+        "canary-gateway-75".to_owned(),
+    ] {
+        let page = format!("<html><title>{quoted}</title></html>");
+        let stub = Stub::start(move |_, _| reply(403, &[("Content-Type", "text/html")], &page));
+        let headers = vec![("x-gateway-key".to_owned(), Secret::new("test", "canary-gateway-75"))];
+        let destination = destination_with(stub.url.clone(), basic(), headers);
+        let error = find(&destination, 1).await.unwrap_err();
+        let text = format!("{error:?}").to_lowercase();
+        for canary in ["canary", "y2fuyxj5", "%26%3d"] {
+            assert!(!text.contains(canary), "{canary} of {quoted} in {text}");
+        }
+        assert!(text.contains("***"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_comes_as_plain_text_is_taken() {
+    let stub = Stub::start(|_, request| {
+        if is_token_request(request) {
+            return reply(
+                200,
+                &[("Content-Type", "text/plain;charset=UTF-8")],
+                r#" {"access_token":"plain"}"#,
+            );
+        }
+        assert!(request.contains("authorization: Bearer plain"), "{request}");
+        json(200, r#"{"result":[]}"#)
+    });
+    assert_eq!(find(&destination(&stub, client_credentials()), 1).await.unwrap(), vec![]);
+}
+
+#[tokio::test]
+async fn behind_a_gateway_every_address_has_its_path_and_every_request_its_header() {
+    let stub = Stub::start(|_, request| {
+        assert!(request.contains("x-gateway-key: canary-gateway-75"), "{request}");
+        if request.starts_with("POST /now/prod/oauth_token.do ") {
+            return token();
+        }
+        assert!(request.starts_with("GET /now/prod/api/now/table/incident?"), "{request}");
+        json(200, r#"{"result":[]}"#)
+    });
+    let headers = vec![("X-Gateway-Key".to_owned(), Secret::new("test", "canary-gateway-75"))];
+    let instance = stub.url.join("/now/prod/").unwrap();
+    assert_eq!(find(&destination_with(instance, password(), headers), 1).await.unwrap(), vec![]);
+    assert_eq!(stub.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_api_key_goes_in_its_header_and_a_certificate_needs_none() {
+    let stub = Stub::start(|_, request| {
+        assert!(!request.contains("authorization:"), "{request}");
+        if request.contains("x-sn-apikey: canary-key-76") {
+            json(200, r#"{"result":[]}"#)
+        } else {
+            unauthenticated()
+        }
+    });
+    let key = Auth::ApiKey(super::ApiKey { key: Secret::new("test", "canary-key-76") });
+    assert!(find(&destination(&stub, key), 1).await.is_ok());
+    let error = find(&destination(&stub, Auth::ClientCertificate), 1).await.unwrap_err();
+    assert!(error.class == Class::Hold && error.remedy.contains("sys_user_certificate"), "{error:?}");
+    assert_eq!(stub.seen().len(), 2);
+}
+
+/// An answer of 2 MiB to a look-up would cost a hundred times that once it is parsed.
+#[tokio::test]
+async fn a_look_up_has_a_smaller_bound_than_a_create() {
+    let long = json!({ "result": [], "more": "x".repeat(300 << 10) }).to_string();
+    let stub = with_token(move |_| json(200, &long));
+    let error = find(&destination(&stub, password()), 1).await.unwrap_err();
+    assert!(error.message.contains("longer than 262144 bytes"), "{error}");
+    let stub = with_token(|request| {
+        let mut record = echo(request);
+        record["u_notes"] = json!("x".repeat(300 << 10));
+        created(&record)
+    });
+    assert!(destination(&stub, password()).send(&order()).await.is_ok());
 }
 
 fn unauthenticated() -> Reply {

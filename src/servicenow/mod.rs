@@ -10,7 +10,7 @@
 use url::Url;
 
 use crate::destination::{Asked, Destination, LookedUp, Order, RateLimit, SendError, Sent};
-use crate::model::{DeliveryKind, DestinationName, Secret, TableName};
+use crate::model::{DeliveryKind, DestinationName, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod auth;
@@ -43,6 +43,8 @@ pub mod fuzzing {
     }
 }
 
+pub use auth::kept::path as kept_login;
+pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
 pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
 
@@ -51,7 +53,7 @@ pub use fields::default_fields;
 pub struct Settings {
     /// `[servicenow.NAME]`.
     pub name: DestinationName,
-    /// Base address: https, or http to a loopback address; no path, no user info.
+    /// Base address: https, or http to a loopback address; no user info, and a path only behind a gateway.
     pub instance: Url,
     /// How it logs in.
     pub auth: Auth,
@@ -59,36 +61,36 @@ pub struct Settings {
     pub proxy: Option<ProxySettings>,
     /// What is trusted.
     pub tls: TlsSettings,
+    /// Headers that go with each request, for a gateway in front of the instance.
+    pub headers: Vec<(String, Secret)>,
 }
 
-/// How a destination logs in.
-#[derive(Clone, Debug)]
-pub enum Auth {
-    /// OAuth password grant with refresh token.
-    Password {
-        /// Client id of the registry record.
-        client_id: String,
-        /// Its secret.
-        client_secret: Secret,
-        /// The integration user.
-        username: String,
-        /// Its password.
-        password: Secret,
-    },
-    /// OAuth client credentials.
-    ClientCredentials {
-        /// Client id of the registry record.
-        client_id: String,
-        /// Its secret.
-        client_secret: Secret,
-    },
-    /// Basic authentication; new instances refuse it for normal users.
-    Basic {
-        /// The integration user.
-        username: String,
-        /// Its password.
-        password: Secret,
-    },
+/// What a person has to know about a destination before it fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    /// What is the case.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What is known of a destination's log-in without asking it: a kept refresh token that grows old.
+pub fn login_concern(settings: &Settings, now: Timestamp) -> Option<Concern> {
+    match &settings.auth {
+        Auth::RefreshToken(own) => auth::kept::concern(&own.kept, &settings.name, now),
+        _ => None,
+    }
+}
+
+/// Keeps a refresh token for a destination whose `auth` is one; for others there is nothing to keep.
+///
+/// # Errors
+/// The state directory cannot be written to.
+pub fn keep_login(settings: &Settings, token: &SecretString, now: Timestamp) -> std::io::Result<()> {
+    match &settings.auth {
+        Auth::RefreshToken(own) => own.keep(token, now),
+        _ => Ok(()),
+    }
 }
 
 impl Destination for ServiceNow {

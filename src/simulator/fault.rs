@@ -14,6 +14,7 @@ pub const HELP: &str = "\
 KIND[=VALUE][:KEY=VALUE[,KEY=VALUE...]]
 
 Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  rate-limit[=SECONDS]  semaphore  replay
+                          unscoped
 Kinds, carried out first: commit-drop  commit-cut=BYTES  commit-500  commit-202  truncated-json  delay=MS
 Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-table=NAME
 
@@ -42,6 +43,8 @@ pub enum Kind {
     Semaphore,
     /// A 201 with somebody else's record, as a proxy replays it; nothing is done.
     Replay,
+    /// 403 as a token of a registry record that is securely scoped gets it; nothing is done.
+    Unscoped,
     /// Carried out, then the connection is closed without an answer.
     CommitDrop,
     /// Carried out, then the answer is cut after so many bytes.
@@ -178,6 +181,7 @@ fn kind(what: &str) -> Result<Kind, String> {
         "rate-limit" => Kind::RateLimit(number("SECONDS")?),
         "semaphore" => Kind::Semaphore,
         "replay" => Kind::Replay,
+        "unscoped" => Kind::Unscoped,
         "commit-drop" => Kind::CommitDrop,
         "commit-cut" => Kind::CommitCut(number("BYTES")?),
         "commit-500" => Kind::Commit500,
@@ -203,6 +207,7 @@ impl fmt::Display for Kind {
             Self::RateLimit(seconds) => write!(f, "rate-limit={seconds}"),
             Self::Semaphore => f.write_str("semaphore"),
             Self::Replay => f.write_str("replay"),
+            Self::Unscoped => f.write_str("unscoped"),
             Self::CommitDrop => f.write_str("commit-drop"),
             Self::CommitCut(bytes) => write!(f, "commit-cut={bytes}"),
             Self::Commit500 => f.write_str("commit-500"),

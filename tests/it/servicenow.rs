@@ -11,19 +11,22 @@ use otrelay::model::{
     Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName,
 };
 use otrelay::net::{Deadlines, TlsSettings};
-use otrelay::servicenow::{Auth, ServiceNow, Settings};
+use otrelay::servicenow::{Auth, Basic, Client, ClientCredentials, Password, ServiceNow, Settings};
 use otrelay::simulator::{Fault, FaultKind, Options, RateRule, Running, Simulator};
 
 const API: &str = "/api/now/table";
 
+fn client(secret: &str) -> Client {
+    Client { id: "otrelay".to_owned(), secret: Secret::new("test", secret) }
+}
+
 fn password() -> Auth {
     let own = |text: &str| Secret::new("test", text);
-    Auth::Password {
-        client_id: "otrelay".to_owned(),
-        client_secret: own("otrelay"),
+    Auth::Password(Password {
+        client: client("otrelay"),
         username: "admin".to_owned(),
         password: own("admin"),
-    }
+    })
 }
 
 async fn start(options: Options) -> Running {
@@ -37,6 +40,7 @@ fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> Servic
         auth,
         proxy: None,
         tls,
+        headers: Vec::new(),
     };
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
     ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
@@ -141,8 +145,8 @@ async fn every_login_works() {
     let secret = |text: &str| Secret::new("test", text);
     let logins = [
         password(),
-        Auth::ClientCredentials { client_id: "otrelay".to_owned(), client_secret: secret("otrelay") },
-        Auth::Basic { username: "admin".to_owned(), password: secret("admin") },
+        Auth::ClientCredentials(ClientCredentials { client: client("otrelay") }),
+        Auth::Basic(Basic { username: "admin".to_owned(), password: secret("admin") }),
     ];
     for (number, auth) in (10..).zip(logins) {
         let destination = destination_with(&simulator, auth.clone(), TlsSettings::default());
@@ -153,9 +157,7 @@ async fn every_login_works() {
 #[tokio::test]
 async fn a_login_that_is_refused_holds_and_names_the_causes() {
     let simulator = start(Options::default()).await;
-    let secret = |text: &str| Secret::new("test", text);
-    let wrong =
-        Auth::ClientCredentials { client_id: "otrelay".to_owned(), client_secret: secret("canary-wrong") };
+    let wrong = Auth::ClientCredentials(ClientCredentials { client: client("canary-wrong") });
     let error =
         destination_with(&simulator, wrong, TlsSettings::default()).send(&order(1)).await.unwrap_err();
     assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldScope::Destination, false));
@@ -307,7 +309,7 @@ async fn a_private_ca_is_trusted_when_it_is_named() {
     assert!(error.message.contains("not trusted") && error.remedy.contains("tls.ca_file"), "{error}");
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(simulator.ca_pem().unwrap().as_bytes()).unwrap();
-    let tls = TlsSettings { ca_file: Some(file.path().to_path_buf()), pin: None };
+    let tls = TlsSettings { ca_file: Some(file.path().to_path_buf()), ..TlsSettings::default() };
     destination_with(&simulator, password(), tls).send(&order(1)).await.unwrap();
     assert_eq!(simulator.records("incident").len(), 1);
 }

@@ -40,7 +40,7 @@ pub async fn once(
     watch(relay.progress());
     let intake = blueprint.intake(&config, &store, &clock);
     intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default()).await?;
+    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());
     let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
     report.add(relay.run_once(PATIENCE, &stop).await?);
     let reader = store.reader()?;

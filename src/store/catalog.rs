@@ -88,7 +88,7 @@ const SMALL: i64 = u32::MAX as i64;
 
 /// All tables; what is referred to comes before what refers to it.
 pub(super) const TABLES: &[Table] = &[
-    table("meta", Key::None, Repair::Derived),
+    table("meta", Key::None, Repair::Kept),
     Table {
         bounds: &[("value", (1 << 53) - 1)],
         in_fallback: true,
@@ -164,11 +164,17 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         checksum: over(
             &["source_id", "device", "inode", "head_hash", "head_len", "offset", "backlog_end"],
-            &["path"],
+            &["path", "state"],
         ),
         is_read_again: true,
         in_fallback: true,
         ..table("cursor", Key::Column("source_id"), Repair::Kept)
+    },
+    Table {
+        checksum: over(&["source_id"], &["name", "value"]),
+        is_read_again: true,
+        in_fallback: true,
+        ..table("mark", Key::Column("source_id"), Repair::Kept)
     },
     Table { bounds: &[("tries", SMALL)], in_fallback: true, ..table("hold", Key::None, Repair::Kept) },
     table("outcome", Key::Row("id"), Repair::History),

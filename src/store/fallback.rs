@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
-use crate::model::{DestinationName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+use crate::model::{Cursor, DestinationName, Fingerprint, RuleName, SourceName, TableName, Timestamp};
 use crate::store::catalog::TABLES;
 use crate::store::disk::space::Budget;
 use crate::store::op::record::{Entry, Record, Routed, write_all};
@@ -213,25 +213,9 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<Touched, StoreError> {
             last_seen_at: Timestamp::from_micros(row.get(3)?),
             routes: routes(memory, id)?,
         };
-        records.entry(source.clone()).or_insert_with(|| record(source, now)).entries.push(entry);
+        records.entry(source.clone()).or_insert_with(|| Record::new(source, now)).entries.push(entry);
     }
     Ok(Touched { ids, records: records.into_values().collect(), settled })
-}
-
-fn record(source: SourceName, now: Timestamp) -> Record {
-    Record {
-        source,
-        now,
-        gather: false,
-        lines: 0,
-        alerts: 0,
-        entries: Vec::new(),
-        filtered: Vec::new(),
-        rejected: Vec::new(),
-        cursors: Vec::new(),
-        finished: Vec::new(),
-        trouble: None,
-    }
 }
 
 fn routes(memory: &Connection, alert: i64) -> Result<Vec<Routed>, StoreError> {
@@ -259,9 +243,9 @@ fn last_records(memory: &Connection, now: Timestamp) -> Result<Vec<Record>, Stor
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
         let Ok(source) = SourceName::new(&row.get::<_, String>(1)?) else { continue };
-        let cursors: Vec<FileCursor> =
+        let cursors: Vec<Cursor> =
             crate::store::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
-        records.push(Record { cursors, trouble: row.get(2)?, ..record(source, now) });
+        records.push(Record { cursors, trouble: row.get(2)?, ..Record::new(source, now) });
     }
     Ok(records)
 }
@@ -271,9 +255,10 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
     let mut select = memory.prepare(
         "SELECT t.scope, t.name, t.value - coalesce(b.value, 0) AS more
          FROM main.counter t LEFT JOIN temp.base_counter b ON b.scope = t.scope AND b.name = t.name
-         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*' OR t.scope = 'shed'
+         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*'
+           OR t.scope GLOB 'ignored:*' OR t.scope = 'shed'
            OR (t.scope = 'store' AND t.name = 'shed')
-           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts')))",
+           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices')))",
     )?;
     let counts = select.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     Ok(counts.collect::<Result<_, _>>()?)

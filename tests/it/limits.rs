@@ -60,8 +60,8 @@ fn once_with_a_full_buffer_that_refuses_goes_by_turns_and_loses_nothing() {
 #[test]
 fn a_full_buffer_gives_up_the_least_severe_and_counts_them() {
     const CAP: u64 = 8 << 20;
-    const ROUNDS: u32 = 40;
-    const EACH: u32 = 50;
+    const ROUNDS: u32 = 10;
+    const EACH: u32 = 200;
     let simulator = simulator();
     let mut agent = Agent::new(&simulator).rules(ALL).buffer("max_size = \"8MiB\"");
     agent.set_sync("enabled = false");

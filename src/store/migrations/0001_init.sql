@@ -23,7 +23,8 @@ CREATE TABLE source (
     first_read_at INTEGER,                      -- microseconds UTC, like every *_at; NULL: nothing could be read yet
     last_read_at  INTEGER NOT NULL,
     last_alert_at INTEGER,
-    trouble       TEXT                          -- NULL: nothing is wrong
+    trouble       TEXT,                         -- NULL: nothing is wrong
+    kind          TEXT    NOT NULL DEFAULT ''   -- as in the config
 ) STRICT;
 
 CREATE TABLE cursor (
@@ -35,8 +36,18 @@ CREATE TABLE cursor (
     offset      INTEGER NOT NULL CHECK (offset >= 0),
     backlog_end INTEGER NOT NULL CHECK (backlog_end >= 0),
     path        TEXT    NOT NULL,
+    state       TEXT,                           -- what the decoder has learnt up to offset; NULL: nothing
     crc         INTEGER NOT NULL,               -- CRC-32C over the row, as in every table that has one
     PRIMARY KEY (source_id, device, inode)
+) STRICT, WITHOUT ROWID;
+
+-- How far a source that is no file was read: watermarks, sequence numbers, positions.
+CREATE TABLE mark (
+    source_id INTEGER NOT NULL REFERENCES source (id),
+    name      TEXT    NOT NULL,                 -- the source's own
+    value     TEXT    NOT NULL,
+    crc       INTEGER NOT NULL,
+    PRIMARY KEY (source_id, name)
 ) STRICT, WITHOUT ROWID;
 
 -- One row for each finding, whatever the number of its sightings. Small, because every repeat rewrites it.
@@ -49,7 +60,8 @@ CREATE TABLE alert (
     last_seen_at  INTEGER NOT NULL,
     recorded_at   INTEGER NOT NULL,             -- by this machine's clock
     occurrences   INTEGER NOT NULL CHECK (occurrences > 0),
-    crc           INTEGER NOT NULL
+    crc           INTEGER NOT NULL,
+    cleared_at    INTEGER                       -- by this machine's clock; NULL: it stands. Not in crc
 ) STRICT;
 
 -- What never changes of alerts, packed: the bodies of one transaction and one severity, compressed together. As a row each

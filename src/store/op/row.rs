@@ -3,7 +3,7 @@
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, params};
 
-use crate::model::{DeliveryKind, DeliveryState, FileCursor, Generation, TicketState};
+use crate::model::{DeliveryKind, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
 use crate::store::catalog::crc;
 use crate::store::session::Tx;
@@ -245,5 +245,10 @@ pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
         c.offset as i64,
         c.backlog_end as i64,
     ];
-    crc(&numbers, &[c.path.as_bytes()])
+    crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes()])
+}
+
+/// The checksum of a mark's row.
+pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
+    crc(&[source], &[mark.name.as_bytes(), mark.value.as_bytes()])
 }

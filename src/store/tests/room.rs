@@ -141,8 +141,8 @@ fn write(session: &mut Session, record: &Record) -> Recorded {
     session.transaction(|tx| write_all(tx, std::slice::from_ref(record))).unwrap()
 }
 
-fn read_to(offset: u64) -> FileCursor {
-    FileCursor {
+fn read_to(offset: u64) -> Cursor {
+    Cursor::File(FileCursor {
         device: 1,
         inode: 2,
         head_hash: 3,
@@ -150,7 +150,8 @@ fn read_to(offset: u64) -> FileCursor {
         offset,
         backlog_end: 0,
         path: "/x/eve.json".to_owned(),
-    }
+        state: None,
+    })
 }
 
 /// What is taken in while the file cannot be written, and brought home: whole or with cursors only, it is the same.

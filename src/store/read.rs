@@ -10,6 +10,7 @@ use std::path::Path;
 use rusqlite::{CachedStatement, Connection, Row, params};
 
 use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, TicketId, Timestamp};
+use crate::store::op::identity::meta;
 use crate::store::pack::body::Bodies;
 use crate::store::rows::{
     AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
@@ -64,6 +65,9 @@ impl Reader {
         let (backlog, dead) = (sum("pending") + sum("claimed"), sum("dead"));
         let oldest: Option<i64> = self.conn.query_row(OLDEST, [], |r| r.get(0))?;
         Ok(Overview {
+            agent_id: meta(&self.conn, "agent_id")?,
+            agent_id_from: meta(&self.conn, "agent_id_from")?,
+            folded: of("store").get("folded").copied().unwrap_or(0),
             sources,
             last_sync: self.syncs(1)?.pop(),
             notices: self.notices()?,

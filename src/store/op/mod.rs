@@ -8,6 +8,7 @@ pub mod cursors;
 pub mod dead;
 pub mod destination_state;
 pub mod health;
+pub mod identity;
 pub mod prune;
 pub mod record;
 pub mod repairs;

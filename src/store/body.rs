@@ -488,7 +488,8 @@ mod tests {
         let conn = database();
         conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         for id in 1..=6 {
-            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL)", [id]).unwrap();
+            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL)", [id])
+                .unwrap();
         }
         packed(&conn, 1..4);
         packed(&conn, 4..7);

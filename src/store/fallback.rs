@@ -165,7 +165,9 @@ pub(super) fn bring_home(
     }
     let mut last = last_records(memory, now)?;
     if !with_cursors {
-        last.iter_mut().for_each(|record| record.cursors.clear());
+        for record in &mut last {
+            record.cursors.clear();
+        }
     }
     let counts = counts(memory)?;
     home.transaction(|tx| {

@@ -23,7 +23,7 @@ use crate::source::{Batch, RejectReason, Sighting};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
-use crate::store::{HealRow, Store, StoreError};
+use crate::store::{RepairRow, Store, StoreError};
 
 /// `[sync] backfill`: which alerts are forwarded when a source is first read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,22 +91,11 @@ impl Intake {
         mut batches: mpsc::Receiver<Batch>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
-        let mut healed = self.store.healed();
-        self.tell_heals(&stop).await?;
+        self.tell_repairs(&stop).await?;
         let mut waiting = Vec::with_capacity(TOGETHER);
         self.heartbeat.idle();
         loop {
-            let number = tokio::select! {
-                biased;
-                // The store was made anew under us: what lost its tickets goes through the rules again.
-                Ok(()) = healed.changed() => {
-                    self.apply_rules().await.or_else(passing)?;
-                    self.tell_heals(&stop).await?;
-                    continue;
-                }
-                number = batches.recv_many(&mut waiting, TOGETHER) => number,
-            };
-            if number == 0 {
+            if batches.recv_many(&mut waiting, TOGETHER).await == 0 {
                 return Ok(());
             }
             self.heartbeat.busy();
@@ -121,21 +110,21 @@ impl Intake {
     }
 
     /// A database that was damaged is an alert like any other, once for each that is kept.
-    async fn tell_heals(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let untold = self.store.untold_heals().await.or_else(passing)?;
+    async fn tell_repairs(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let untold = self.store.untold_repairs().await.or_else(passing)?;
         if untold.is_empty() {
             return Ok(());
         }
         let source = SourceName::new(OWN).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let (ids, heals): (Vec<i64>, Vec<HealRow>) = untold.into_iter().unzip();
+        let (ids, heals): (Vec<i64>, Vec<RepairRow>) = untold.into_iter().unzip();
         let mut batch = Batch::new(source);
         batch.sightings = heals.iter().map(|heal| self.own_alert(heal, &batch.source)).collect();
         self.commit(Arc::from([self.decide(batch)]), stop).await?;
         // Told twice, it is the same finding.
-        self.store.heals_told(ids).await.or_else(passing)
+        self.store.repairs_told(ids).await.or_else(passing)
     }
 
-    fn own_alert(&self, heal: &HealRow, source: &SourceName) -> Sighting {
+    fn own_alert(&self, heal: &RepairRow, source: &SourceName) -> Sighting {
         let agent = &self.settings.agent;
         let fingerprint =
             Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", heal.kept_as)));
@@ -167,7 +156,8 @@ impl Intake {
         let mut parts = vec![records];
         while let Some(part) = parts.pop() {
             let too_large = weight(&part) > self.store.part_max();
-            let split = match halves(&part).filter(|_| too_large) {
+            let split = if too_large { halves(&part) } else { None };
+            let split = match split {
                 None => self.commit_part(part, stop).await?,
                 split => split,
             };
@@ -185,7 +175,7 @@ impl Intake {
         part: Arc<[Record]>,
         stop: &CancellationToken,
     ) -> Result<Option<Halves>, StoreError> {
-        let (mut told, mut healed) = (false, false);
+        let mut told = false;
         loop {
             match self.store.record(Arc::clone(&part)).await {
                 Ok(recorded) => {
@@ -204,10 +194,6 @@ impl Intake {
                         } else if let Some(halves) = halves(&part) {
                             return Ok(Some(halves));
                         }
-                    }
-                    if matches!(e, StoreError::Healing(_)) && !std::mem::replace(&mut healed, true) {
-                        // By now it is whole again, or the next answer says why not.
-                        continue;
                     }
                     // What is settled is only history; without it there may be space.
                     if matches!(e, StoreError::DiskFull(_))
@@ -322,7 +308,7 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
     decision.routes.iter().map(route).collect()
 }
 
-/// What can be done later: at the next healing, or the next start.
+/// What can be done later: at the next start.
 fn passing<T: Default>(e: StoreError) -> Result<T, StoreError> {
     if e.is_passing() { Ok(T::default()) } else { Err(e) }
 }

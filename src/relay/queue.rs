@@ -20,7 +20,7 @@ use crate::model::{Class, DeliveryKind, DestinationName, HoldScope, Severity, Ta
 use crate::store::StoreError;
 use crate::store::op::claim::{Claim, Claimed};
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
-use crate::store::op::notice::Notice;
+use crate::store::op::health::Notice;
 use crate::store::op::settle::{Outcome, Settled};
 
 /// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
 use super::row::{AlertCrc, DeliveryCrc, Subject};
-use super::sound::is_delivery_sound;
 use crate::model::{
     Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Fingerprint, Generation, RuleName,
     Severity, TableName, Timestamp,
 };
-use crate::store::body::Bodies;
+use crate::store::catalog::{self, AnyRow};
+use crate::store::handle::Operation;
+use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What to claim.
@@ -284,6 +284,27 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         severity: row.get(2)?,
         alert: row.get(14)?,
         sound,
+    })
+}
+
+/// Whether a delivery and its subject are what was written; a row that is gone is not.
+fn is_delivery_sound(tx: &Tx<'_>, id: DeliveryId) -> Result<bool, StoreError> {
+    let sound = |table: &str, id: i64| -> Result<Option<Option<Subject>>, StoreError> {
+        let Some(entry) = catalog::of(table) else { return Ok(None) };
+        let mut select = tx.conn.prepare_cached(&format!("SELECT * FROM {table} WHERE id = ?1"))?;
+        let found = select.query_row([id], |row| {
+            let (columns, values) = catalog::read(row)?;
+            let row = AnyRow { columns: &columns, values: &values };
+            let subject = Subject::of(["ticket_id", "device_id", "record_id"].map(|name| row.int(name)));
+            Ok(entry.is_sound(row).then_some(subject))
+        });
+        Ok(found.optional()?.flatten())
+    };
+    Ok(match sound("delivery", id.0)?.flatten() {
+        Some(Subject::Ticket(id)) => sound("ticket", id)?.is_some(),
+        Some(Subject::Record(id)) => sound("record", id)?.is_some(),
+        Some(Subject::Device(_)) => true,
+        None => false,
     })
 }
 

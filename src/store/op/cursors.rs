@@ -1,11 +1,11 @@
-//! How far a source was read, asked when it begins: at start, and after its cursors were given up.
+//! How far a source was read, asked when it begins.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::sound::cursor_crc;
+use super::row::cursor_crc;
 use crate::model::{FileCursor, SourceName};
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What is remembered of a source.
@@ -33,7 +33,6 @@ impl Operation for Remember {
     type Output = Remembered;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Remembered, StoreError> {
-        tx.rewound.begin(self.0.as_str());
         let known: Option<(i64, bool)> = tx
             .conn
             .query_row(
@@ -63,7 +62,7 @@ pub(in crate::store) fn of_source(
         // Read from its beginning, a file gives again what is known already; read from a wrong place, it may not
         // give what is not.
         match cursor(row) {
-            Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => {
+            Ok(c) if row.get::<_, i64>(7)? == cursor_crc(id, &c) => {
                 cursors.push(c);
             }
             _ => {

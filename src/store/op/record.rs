@@ -10,21 +10,20 @@ use super::attempt;
 use super::fresh::Fresh;
 use super::prune::{Room, room};
 use super::row::{
-    AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, destination_scope, insert_delivery,
-    insert_record, insert_ticket, source_scope,
+    AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, cursor_crc, destination_scope,
+    insert_delivery, insert_record, insert_ticket, source_scope,
 };
 use super::settle;
-use super::sound::cursor_crc;
 use crate::model::text::clip;
 use crate::model::ticket::TicketKeys;
 use crate::model::{
     Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, FileCursor, Fingerprint, Generation,
     Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
 };
-use crate::store::body::Packer;
-use crate::store::condition::Kind;
+use crate::store::handle::Operation;
+use crate::store::health::Kind;
+use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// Samples of filtered alerts that are kept, over all sources.
@@ -198,12 +197,9 @@ impl Record {
             tx.count(&format!("rejected:{}", self.source), rejected.reason, rejected.count as i64);
             keep_rejected(tx, source_id, rejected, now)?;
         }
-        let held = tx.rewound.holds(self.source.as_str());
-        if !held {
-            move_cursors(tx, source_id, self)?;
-        }
+        move_cursors(tx, source_id, self)?;
         // A log directory that could not be read at install time is still to be read for the first time.
-        let was_read = !held && (self.lines > 0 || !self.cursors.is_empty() || self.trouble.is_none());
+        let was_read = self.lines > 0 || !self.cursors.is_empty() || self.trouble.is_none();
         let last_alert_at = (self.alerts > 0).then_some(now);
         tx.conn
             .prepare_cached(

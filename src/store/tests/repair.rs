@@ -3,10 +3,12 @@
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::super::files::{self, with};
-use super::super::swap::Swap;
-use super::super::{backup, heal, schema};
 use super::*;
+use crate::store::backup;
+use crate::store::disk::files::{self, with};
+use crate::store::repair;
+use crate::store::repair::swap::Swap;
+use crate::store::schema;
 
 /// Alerts 1 to `n`, two in five of them delivered, one in five dead.
 pub(super) async fn filled(n: u32) -> Bench {
@@ -69,8 +71,8 @@ pub(super) fn leaves(path: &Path, name: &str) -> Vec<u64> {
     found
 }
 
-pub(super) fn healed(bench: &Bench) -> Vec<HealRow> {
-    bench.reader().overview().unwrap().heals
+pub(super) fn healed(bench: &Bench) -> Vec<RepairRow> {
+    bench.reader().overview().unwrap().repairs
 }
 
 pub(super) fn count(bench: &Bench, sql: &str) -> i64 {
@@ -221,7 +223,7 @@ async fn a_row_that_is_not_what_was_written_is_left_out_of_a_salvage_and_made_a_
 }
 
 #[tokio::test]
-async fn damage_while_it_runs_is_healed_without_an_end() {
+async fn damage_while_it_runs_is_the_end_and_the_next_start_repairs_it() {
     let bench = filled(300).await;
     let path = bench.dir.path().join(DATABASE);
     let raw = rusqlite::Connection::open(&path).unwrap();
@@ -232,31 +234,39 @@ async fn damage_while_it_runs_is_healed_without_an_end() {
     drop(raw);
     let pages = leaves(&path, "delivery_due");
     overwrite(&path, pages[0] * 4096, &[0xff; 4096]);
-    // Whoever meets it is told to come again; the same then works.
-    let mut healed = bench.store.healed();
     // The pages are still in the cache: a write by somebody else makes the writer read them anew.
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute_batch("UPDATE destination SET failures = failures")
         .unwrap();
     let first = bench.store.claim(claim(10, NOW)).await;
-    assert!(matches!(first, Err(StoreError::Healing(_))), "{first:?}");
-    assert!(first.unwrap_err().is_passing());
-    let claimed = bench.claim(1_000).await;
-    assert_eq!(claimed.len(), 120);
-    assert!(healed.has_changed().unwrap());
-    healed.mark_unchanged();
+    assert!(
+        first.as_ref().is_err_and(|e| matches!(e, StoreError::Damaged(_)) && !e.is_passing()),
+        "{first:?}"
+    );
+    let bench = ended(bench).await;
+    assert_eq!(bench.claim(1_000).await.len(), 120);
     adds_up(&bench, [300, 300, 300]);
-    let untold = bench.store.untold_heals().await.unwrap();
+    let untold = bench.store.untold_repairs().await.unwrap();
     assert_eq!(untold.len(), 1);
-    bench.store.heals_told(vec![untold[0].0]).await.unwrap();
-    assert!(bench.store.untold_heals().await.unwrap().is_empty());
+    bench.store.repairs_told(vec![untold[0].0]).await.unwrap();
+    assert!(bench.store.untold_repairs().await.unwrap().is_empty());
+}
+
+/// The writer has ended with damage; gives the store of the next start.
+pub(super) async fn ended(bench: Bench) -> Bench {
+    let Bench { dir, store, writer, .. } = bench;
+    let ended = writer.await.unwrap();
+    assert!(matches!(ended, Err(StoreError::Damaged(_))), "{ended:?}");
+    let late = store.claim(claim(10, NOW)).await;
+    assert!(matches!(late, Err(StoreError::Damaged(_))), "{late:?}");
+    Bench::open(dir, |_| {})
 }
 
 /// An operation that meets damage.
 pub(super) struct Meets;
 
-impl writer::Operation for Meets {
+impl handle::Operation for Meets {
     type Output = ();
 
     fn run(self, _: &mut session::Tx<'_>) -> Result<(), StoreError> {
@@ -265,20 +275,15 @@ impl writer::Operation for Meets {
 }
 
 #[tokio::test]
-async fn again_and_again_is_the_end() {
-    let Bench { dir, store, writer, .. } = filled(50).await;
-    for _ in 0..4 {
-        let met = store.call(Meets).await;
-        assert!(matches!(met, Err(StoreError::Healing(_))), "{met:?}");
-    }
-    let ended = writer.await.unwrap();
-    assert!(
-        matches!(&ended, Err(StoreError::Disk(text)) if text.contains("4 times within 10 minutes")),
-        "{ended:?}"
-    );
-    let late = store.claim(claim(10, NOW)).await;
-    assert!(matches!(late, Err(StoreError::Disk(_))), "{late:?}");
-    assert_eq!(files::kept(dir.path()).len(), 3);
+async fn what_cannot_be_a_failed_read_is_repaired_at_once() {
+    let bench = filled(50).await;
+    let met = bench.store.call(Meets).await;
+    assert!(matches!(met, Err(StoreError::Damaged(_))), "{met:?}");
+    let bench = ended(bench).await;
+    assert_eq!(files::kept(bench.dir.path()).len(), 1);
+    assert_eq!(healed(&bench)[0].cause, "a page");
+    assert!(!healed(&bench)[0].rewound, "nothing was lost");
+    assert_eq!(files::kept(bench.reopen().await.dir.path()).len(), 1, "once");
 }
 
 #[tokio::test]
@@ -370,7 +375,7 @@ async fn a_healing_that_was_cut_short_is_done_at_the_next_start() {
                 std::fs::write(Swap::new_path(dir.path()), "half of a database").unwrap();
             }
             if step > 3 {
-                heal::finish(swap.clone(), &settings(dir.path()), NOW).unwrap();
+                repair::finish(swap.clone(), &settings(dir.path()), NOW).unwrap();
                 let again = Swap::begin(dir.path(), files::Aside::Corrupt, "test", NOW).unwrap();
                 // The marker of before, as if it had not been removed.
                 let marker = std::fs::read_to_string(dir.path().join("queue.db.swap")).unwrap();

@@ -52,9 +52,9 @@ impl Blame {
         most.saturating_sub(self.probes).max(1) as usize
     }
 
-    /// One got through.
+    /// One got through. What was said about the destination meanwhile stays said.
     pub(super) fn passed(&mut self) {
-        *self = Self { works: true, ..Self::default() };
+        *self = Self { works: true, held: self.held.take(), ..Self::default() };
     }
 
     /// One failed. Says whether the failures up to now still are nobody's but their own.
@@ -169,6 +169,13 @@ mod tests {
         assert!(!blame.is_suspicious() && blame.works);
         blame.failed(&busy());
         assert!(!blame.is_suspicious());
+    }
+
+    #[test]
+    fn one_that_was_on_its_way_does_not_take_a_hold_back() {
+        let mut blame = after(&[error(Class::Hold, HoldScope::Destination, "a log-in page", Some(200))]);
+        blame.passed();
+        assert!(blame.held.is_some());
     }
 
     #[test]

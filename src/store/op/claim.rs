@@ -287,7 +287,7 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     })
 }
 
-/// Whether a delivery and its ticket are what was written; a row that is gone is not.
+/// Whether a delivery and its subject are what was written; a row that is gone is not.
 fn is_delivery_sound(tx: &Tx<'_>, id: DeliveryId) -> Result<bool, StoreError> {
     let subject = sound(tx, "delivery", id.0, |row| {
         Subject::of(["ticket_id", "device_id", "record_id"].map(|name| row.int(name)))

@@ -118,7 +118,6 @@ pub(super) fn insert_record(tx: &mut Tx<'_>, new: &NewRecord<'_>) -> Result<i64,
             state.as_str(),
             record_crc(new.alert_id, new.route_id, new.key, state)
         ])?;
-    tx.count(KEPT, "records", 1);
     Ok(tx.conn.last_insert_rowid())
 }
 

@@ -20,10 +20,11 @@ use crate::config::{Config, Level, Problem};
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::Intake;
+use crate::model::HealthIssue;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
 use crate::source::Reading;
-use crate::status::{Attention, Keeper, Notifier};
+use crate::status::{Keeper, Notifier};
 use crate::store::{Reader, Store, StoreError, Writer};
 
 /// Questions that may wait for the relay.
@@ -122,7 +123,7 @@ struct Service {
     /// Questions for the relay: those asked during a reload are answered by the next one.
     asked: Arc<Mutex<mpsc::Receiver<Ask>>>,
     progress: watch::Sender<Progress>,
-    concerns: watch::Sender<Vec<Attention>>,
+    concerns: watch::Sender<Vec<HealthIssue>>,
     heartbeats: Heartbeats,
 }
 
@@ -317,11 +318,7 @@ impl Service {
         };
         let what = format!("reload refused, the old config runs on: {}{more}", clip(&first, REFUSAL_MAX));
         let remedy = "correct the config; otrelay check shows all of it; then systemctl reload otrelay";
-        self.concerns.send_replace(vec![Attention {
-            code: "reload-refused".to_owned(),
-            what,
-            remedy: remedy.to_owned(),
-        }]);
+        self.concerns.send_replace(vec![HealthIssue::new("reload-refused", what, remedy)]);
         None
     }
 

@@ -54,8 +54,8 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     if let Some(id) = &o.agent_id {
         writeln!(out, "identity     {id}")?;
     }
-    for a in &s.attention {
-        writeln!(out, "  ! {}", a.what)?;
+    for a in &s.health {
+        writeln!(out, "  ! {}", a.text)?;
         if !a.remedy.is_empty() {
             writeln!(out, "    {}", a.remedy)?;
         }

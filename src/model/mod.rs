@@ -8,6 +8,8 @@ pub mod delivery;
 
 pub mod device;
 
+pub mod health;
+
 pub mod names;
 
 pub mod protocol;
@@ -24,6 +26,7 @@ pub use alert::{Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Ide
 pub use cursor::{Cursor, FileCursor, Mark};
 pub use delivery::{Class, DeliveryId, DeliveryKind, DeliveryState, HoldScope};
 pub use device::Device;
+pub use health::HealthIssue;
 pub use names::{DestinationName, RuleName, SourceName, TableName};
 pub use protocol::Protocol;
 pub use secret::{Secret, SecretString};

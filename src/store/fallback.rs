@@ -19,7 +19,7 @@ use crate::store::disk::space::Budget;
 use crate::store::op::record::{Entry, Record, Routed, write_all};
 use crate::store::pack::body::Bodies;
 use crate::store::schema;
-use crate::store::session::{Session, add_tally};
+use crate::store::session::{Session, add_to_counter};
 use crate::store::{OpenError, StoreError};
 
 /// Most memory that it may have.
@@ -265,5 +265,5 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
 }
 
 fn add_all(home: &Connection, counts: &[(String, String, i64)]) -> Result<(), StoreError> {
-    counts.iter().try_for_each(|(scope, name, more)| add_tally(home, scope, name, *more))
+    counts.iter().try_for_each(|(scope, name, more)| add_to_counter(home, scope, name, *more))
 }

@@ -24,10 +24,9 @@ use url::Url;
 
 use self::answer::Endpoint;
 use self::refresh_token::NoToken;
-use super::Concern;
 use crate::destination::SendError;
 use crate::model::secret::{ExposeSecret, SecretString};
-use crate::model::{Class, DestinationName, Scrubber, Secret, Timestamp};
+use crate::model::{Class, DestinationName, HealthIssue, Scrubber, Secret, Timestamp};
 use crate::net::{HttpClient, Method, Request};
 
 pub use self::api_key::ApiKey;
@@ -214,7 +213,7 @@ impl Login {
     }
 
     /// What a person has to know about this log-in before it fails.
-    pub(super) fn concern(&self, now: Timestamp) -> Option<Concern> {
+    pub(super) fn concern(&self, now: Timestamp) -> Option<HealthIssue> {
         match &self.auth {
             Auth::RefreshToken(own) => kept::concern(&own.kept, &self.name, now),
             _ => None,

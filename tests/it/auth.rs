@@ -160,7 +160,7 @@ fn login_keeps_the_refresh_token_and_nothing_else() {
         ..Options::default()
     });
     let agent = agent(&simulator, &refresh_token());
-    agent.run(&["check"]).ends(0);
+    agent.run(&["check"]).ends(0).says("there is no refresh token yet");
     agent.feed(eve::alerts(0..5));
     agent.once().ends(75).says("there is no refresh token yet");
     agent.run(&["status"]).ends(0).says("otrelay login prod");
@@ -216,9 +216,15 @@ fn an_old_or_revoked_refresh_token_is_told_before_and_after() {
     agent.once().ends(75).says("it refused (status 401 (server_error, access_denied))");
     agent.run(&["status"]).ends(0).says("otrelay login prod");
     assert_eq!(token_requests(&simulator), before + 1, "a refused grant is not hammered");
+    // The service hears the same for a minute, but not after a new log-in.
+    let service = agent.start();
+    agent.run(&["sync"]).says("it refused");
+    let asked = token_requests(&simulator);
+    agent.run(&["sync"]).says("waits: prod");
+    assert_eq!(token_requests(&simulator), asked, "a refused grant is not hammered");
     log_in(&agent, "admin").ends(0);
-    agent.run(&["status"]).ends(0);
     agent.run(&["sync"]).ends(0).says("5 created");
+    assert_eq!(service.stop(), 0);
 }
 
 #[test]

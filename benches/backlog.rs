@@ -100,6 +100,7 @@ async fn measure(dir: &Path, size: u64) -> ([Medians; 3], u64) {
             except: Vec::new(),
             limit: STEP,
             only_tried: false,
+            fresh_first: false,
             min_severity: Severity::Warning,
             peek: false,
             now: SystemClock.now(),
@@ -147,17 +148,10 @@ fn medians(mut times: Vec<(Duration, Duration)>) -> Medians {
 fn record(numbers: std::ops::Range<u64>) -> Record {
     let now = SystemClock.now();
     Record {
-        source: SourceName::new("eve").expect("a good name"),
-        now,
-        gather: false,
         lines: numbers.end - numbers.start,
         alerts: numbers.end - numbers.start,
         entries: numbers.map(entry).collect(),
-        filtered: Vec::new(),
-        rejected: Vec::new(),
-        cursors: Vec::new(),
-        finished: Vec::new(),
-        trouble: None,
+        ..Record::new(SourceName::new("eve").expect("a good name"), now)
     }
 }
 
@@ -196,6 +190,7 @@ fn entry(number: u64) -> Entry {
             destination: DestinationName::new("prod").expect("a plain name"),
             table: TableName::new("incident").expect("a plain name"),
             rule: RuleName::new("OT security incidents").expect("one line"),
+            kind: otrelay::model::DeliveryKind::OpenTicket,
         }],
     }
 }

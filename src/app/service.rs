@@ -127,8 +127,6 @@ struct Service {
     concerns: watch::Sender<Vec<Attention>>,
     /// Why the last reload was refused, until one is not.
     refusal: Option<Attention>,
-    /// Changes when the store gave the cursors up.
-    rewound: watch::Receiver<u64>,
     heartbeats: Heartbeats,
 }
 
@@ -142,7 +140,6 @@ impl Service {
     ) -> Self {
         let asked = Arc::new(Mutex::new(asked));
         let (progress, concerns) = (watch::Sender::default(), watch::Sender::default());
-        let rewound = store.rewound();
         Self {
             config,
             blueprint,
@@ -152,7 +149,6 @@ impl Service {
             progress,
             concerns,
             refusal: None,
-            rewound,
             heartbeats: Heartbeats::default(),
         }
     }
@@ -223,17 +219,11 @@ impl Service {
     async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let intake = self.blueprint.intake(&self.config, &self.store, &self.around.clock);
         self.apply_rules(&intake).await?;
-        let sources = stages
-            .sources(&self.config, &self.store, Reading::Follow, &self.around.clock, intake, &self.heartbeats)
-            .await?;
+        Components::identify(&self.config, &self.store).await?;
+        let clock = &self.around.clock;
+        let sources =
+            stages.sources(&self.config, &self.store, Reading::Follow, clock, intake, &self.heartbeats);
         Ok(Box::pin(opened(sources)))
-    }
-
-    /// The cursors were given up: the sources begin anew, by what the store knows of them now. The relay goes on.
-    async fn read_again(&self, stages: &mut TaskGroups) -> Result<(), AppError> {
-        tracing::warn!("the sources are read again, for what the store has lost");
-        stages.pause_sources().await?;
-        self.take_in(stages).await.map(drop)
     }
 
     /// Applies changed rules to what is undelivered, however long there is no room for it.
@@ -268,11 +258,6 @@ impl Service {
                 biased;
                 () = self.around.stop.cancelled() => return None,
                 ended = stages.first() => return Some(ended),
-                Ok(()) = self.rewound.changed() => match self.read_again(stages).await {
-                    Err(_) if self.around.stop.is_cancelled() => return None,
-                    Err(e) => return Some(Ok(("reading again", Err(e)))),
-                    Ok(()) => {}
-                },
                 () = &mut ready, if !told => {
                     told = true;
                     let (sources, destinations) = (self.config.sources.len(), self.config.destinations.len());
@@ -323,7 +308,11 @@ impl Service {
     /// Says what is wrong with the service itself: a refused reload, a log-in that is about to end.
     fn tell_concerns(&self) {
         let logins = self.blueprint.destinations.iter().filter_map(|destination| destination.concern());
-        let logins = logins.map(|concern| Attention { what: concern.what, remedy: concern.remedy });
+        let logins = logins.map(|concern| Attention {
+            code: "login-grows-old".to_owned(),
+            what: concern.what,
+            remedy: concern.remedy,
+        });
         let all: Vec<Attention> = self.refusal.clone().into_iter().chain(logins).collect();
         self.concerns.send_if_modified(|told| {
             let changed = *told != all;
@@ -352,7 +341,7 @@ impl Service {
         };
         let what = format!("reload refused, the old config runs on: {}{more}", clip(&first, REFUSAL_MAX));
         let remedy = "correct the config; otrelay check shows all of it; then systemctl reload otrelay";
-        self.refusal = Some(Attention { what, remedy: remedy.to_owned() });
+        self.refusal = Some(Attention { code: "reload-refused".to_owned(), what, remedy: remedy.to_owned() });
         self.tell_concerns();
         None
     }
@@ -360,9 +349,9 @@ impl Service {
     /// Says what becomes of sources and destinations that are no longer in the config.
     async fn tell_gone(&self, next: &Config) {
         for source in &self.config.sources {
-            if !next.sources.iter().any(|other| other.name() == source.name()) {
+            if !next.sources.iter().any(|other| other.name == source.name) {
                 tracing::info!(
-                    source = %source.name(),
+                    source = %source.name,
                     "the source is no longer in the config; what it gave stays, and so does how far it was read"
                 );
             }
@@ -409,6 +398,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<Problem> {
     let changed = [
         ("agent.state_dir", was.dir != is.dir),
         ("agent.name", old.agent.name != new.agent.name),
+        ("agent.id", old.agent.id != new.agent.id),
         ("buffer.max_size", was.max_size != is.max_size),
         ("buffer.keep_delivered", was.keep_delivered != is.keep_delivered),
         ("buffer.when_full", was.when_full != is.when_full),

@@ -48,7 +48,11 @@ fn status(asker: &Asker) -> Result<Status, CliError> {
     let mut status = Status::new(&config.agent.name, now, overview, None);
     // A running service says it by itself.
     let concerns = config.destinations.iter().filter_map(|d| servicenow::login_concern(d, now));
-    status.attention.extend(concerns.map(|c| Attention { what: c.what, remedy: c.remedy }));
+    status.attention.extend(concerns.map(|c| Attention {
+        code: "login-grows-old".to_owned(),
+        what: c.what,
+        remedy: c.remedy,
+    }));
     Ok(status)
 }
 
@@ -57,6 +61,9 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let o = &s.overview;
     let service = if s.running { "running" } else { "not running" };
     writeln!(out, "otrelay {} on {}: {service}", s.version, s.agent)?;
+    if let Some(id) = &o.agent_id {
+        writeln!(out, "identity     {id}")?;
+    }
     for a in &s.attention {
         writeln!(out, "  ! {}", a.what)?;
         if !a.remedy.is_empty() {
@@ -91,8 +98,9 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
 fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
         out,
-        "source       {}: {} lines, {} alerts ({} findings, {} repeats), last read {}",
+        "source       {} ({}): {} lines, {} alerts ({} findings, {} repeats), last read {}",
         r.name,
+        r.kind,
         r.lines,
         r.alerts,
         r.new,
@@ -101,6 +109,17 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
     )?;
     for (reason, count) in &r.filtered {
         writeln!(out, "             {count} not forwarded: {reason}")?;
+    }
+    for (name, count) in &r.excluded {
+        writeln!(out, "             {count} excluded: {name}")?;
+    }
+    if r.cleared > 0 {
+        writeln!(out, "             {} cleared at the source", r.cleared)?;
+    }
+    let ignored: i64 = r.ignored.values().sum();
+    if ignored > 0 {
+        let kinds: Vec<&str> = r.ignored.keys().map(String::as_str).collect();
+        writeln!(out, "             {ignored} no alerts: {}", kinds.join(", "))?;
     }
     for (reason, count) in &r.rejected {
         writeln!(out, "             {count} rejected: {reason}")?;

@@ -14,9 +14,9 @@ use super::file::Destination;
 use super::problem::At;
 use super::read::{Field, Named};
 use super::secret;
-use super::values::SecretRef;
+use super::values::{self, SecretRef};
 use crate::model::{DestinationName, Secret};
-use crate::relay::Limits;
+use crate::relay::{Limits, OnUnprotected};
 use crate::servicenow::{Settings, kept_login};
 
 /// Checks all destinations; those with an error are left out. Kept log-ins are in `state_dir`.
@@ -71,9 +71,15 @@ fn one(
     let requests_per_hour =
         number("requests_per_hour", &destination.requests_per_hour, 1000, 1..=1_000_000, c);
     let max_in_flight = number("max_in_flight", &destination.max_in_flight, 2, 1..=16, c);
+    let on_unprotected =
+        c.value("on_unprotected", &destination.on_unprotected, values::OnUnprotected::Hold, |w| w.as_str());
     let limits = Limits {
         requests_per_hour: u32::try_from(requests_per_hour?).ok()?,
         max_in_flight: usize::try_from(max_in_flight?).ok()?,
+        on_unprotected: match on_unprotected? {
+            values::OnUnprotected::Hold => OnUnprotected::Hold,
+            values::OnUnprotected::Accept => OnUnprotected::Accept,
+        },
     };
     let settings = Settings {
         name: name?,

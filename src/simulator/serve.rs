@@ -321,12 +321,22 @@ fn instead(kind: &Kind) -> Option<Result<Answer, Cut>> {
         Kind::HtmlLogin => Ok(Answer::html(200, LOGIN)),
         Kind::RateLimit(wait) => Ok(denied(100, *wait)),
         Kind::Semaphore => Ok(no_worker()),
+        Kind::Replay => Ok(replayed()),
         Kind::Unscoped => {
             Ok(Answer::error(403, "User Not Authorized", Some("Access to unscoped api is not allowed")))
         }
         Kind::Status(code) => Ok(status(*code)),
         _ => return None,
     })
+}
+
+/// The record of another client's create.
+fn replayed() -> Answer {
+    let record = serde_json::json!({
+        "sys_id": "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a", "number": "INC0000001", "state": "1", "active": "true",
+        "correlation_id": "", "short_description": "Printer on fire",
+    });
+    Answer::result(201, &record)
 }
 
 fn status(code: u16) -> Answer {

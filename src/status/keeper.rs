@@ -1,8 +1,7 @@
 //! Keeps systemd informed while the service runs: one line of status when something has changed, and signs of life.
 //!
 //! A sign of life goes out only when the store's writer answers through its queue and no loop is stuck; otherwise none
-//! goes out, the log names who is stuck, and systemd ends the process after its limit. A database that is being made
-//! anew answers nobody, and is given its time. Nothing is woken by a timer
+//! goes out, the log names who is stuck, and systemd ends the process after its limit. Nothing is woken by a timer
 //! unless the unit asks for a watchdog; then twice in its limit.
 
 use std::pin::Pin;
@@ -22,8 +21,6 @@ use crate::store::{Store, StoreError};
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// How long the store's writer may take to answer. A commit on a slow card takes two seconds, a busy database five.
 const ANSWER: Duration = Duration::from_secs(20);
-/// How long a damaged database may take to be made anew while the service runs; nobody is answered meanwhile.
-const HEAL: Duration = Duration::from_mins(30);
 
 /// What it needs.
 #[derive(Clone)]
@@ -88,19 +85,11 @@ impl Keeper {
         let mut question = Question { heartbeat: self.heartbeats.of("store", ANSWER), answer: None };
         let (mut watch, mut stuck) = (Watch::default(), Vec::new());
         let mut look_at = self.limit.map(|_| began);
-        let (mut status_at, mut healing_until) = (Some(began), None);
+        let mut status_at = Some(began);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = until(look_at) => {
-                    if store.is_healing() && Instant::now() < *healing_until.get_or_insert(Instant::now() + HEAL) {
-                        self.notifier.alive();
-                        self.notifier.status("the database was damaged and is being made anew");
-                        status_at = Some(soon());
-                        look_at = self.limit.map(|limit| Instant::now() + limit / 2);
-                        continue;
-                    }
-                    healing_until = healing_until.filter(|_| store.is_healing());
                     question.ask(&store);
                     look_at = self.look(&mut watch, &mut stuck, began).map(|wait| Instant::now() + wait);
                 }
@@ -216,13 +205,19 @@ mod tests {
             let (_progress, progress) = watch::channel(());
             let stop = CancellationToken::new();
             let run = self.keeper.clone().run(self.store.clone(), progress, |()| Live::default(), stop);
-            // A paused clock jumps over the writer's thread, so time goes on in small steps.
+            // The paused clock moves when nobody has anything to do, and does not see the writer's thread. So each second
+            // begins when the writer has answered, however long that takes: a blocking task holds the clock.
+            let asked = self.writer.is_some().then(|| self.store.clone());
             let time = async {
                 for _ in 0..within.as_secs() {
-                    tokio::time::advance(Duration::from_secs(1)).await;
-                    tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(2)))
-                        .await
-                        .unwrap();
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if let Some(store) = asked.clone() {
+                        let runtime = tokio::runtime::Handle::current();
+                        tokio::task::spawn_blocking(move || runtime.block_on(store.answers()))
+                            .await
+                            .unwrap()
+                            .unwrap();
+                    }
                 }
             };
             let writer = self.writer.take();
@@ -279,7 +274,7 @@ mod tests {
     async fn a_refused_reload_is_in_the_status() {
         let mut bench = Bench::new();
         let what = "reload refused: x".to_owned();
-        bench.concerns.send_replace(vec![Attention { what, remedy: String::new() }]);
+        bench.concerns.send_replace(vec![Attention { code: String::new(), what, remedy: String::new() }]);
         let heard = bench.heard(Duration::from_secs(10)).await;
         assert!(heard.contains(&"STATUS=reload refused: x; No sync yet; backlog 0".to_owned()), "{heard:?}");
     }

@@ -3,27 +3,27 @@
 //!
 //! What the lists are made of is in `rows.rs`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{CachedStatement, Connection, Row, params};
 
-use super::body::Bodies;
-use super::op::attempt::{HISTORY, HISTORY_1};
-use super::rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
-    RejectRow, SourceRow, SyncRow, TicketRow,
-};
-use super::{DATABASE, OpenError, StoreError, schema};
 use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, TicketId, Timestamp};
+use crate::store::op::identity::meta;
+use crate::store::pack::body::Bodies;
+use crate::store::rows::{
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
+    REPAIR, RejectRow, RepairRow, SourceRow, SyncRow, TicketRow, repair,
+};
+use crate::store::schema;
+use crate::store::{DATABASE, OpenError, StoreError};
 
 /// A read-only view.
 #[derive(Debug)]
 pub struct Reader {
     conn: Connection,
     size: u64,
-    /// A reader does not bring a store to this version's schema.
-    schema: i64,
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -37,19 +37,19 @@ impl Reader {
         let path = dir.join(DATABASE);
         let conn = schema::open_reader(&path)?;
         let size = std::fs::metadata(&path).map_or(0, |m| m.len());
-        let schema = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let schema: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if schema == 0 {
             // It is being made at this moment.
             return Err(OpenError::Absent(path));
         }
-        Ok(Self { conn, size, schema })
+        Ok(Self { conn, size })
     }
 
     /// Opens a store that is in memory, by its name.
     pub(super) fn in_memory(name: &str) -> std::result::Result<Self, OpenError> {
-        let conn = super::memory::open_reader(name)?;
+        let conn = schema::open_memory_reader(name)?;
         let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        Ok(Self { conn, size: pages as u64 * 4096, schema: schema::VERSION })
+        Ok(Self { conn, size: pages as u64 * 4096 })
     }
 
     /// How things are. Cheap at any size: counters are kept, not counted.
@@ -65,6 +65,9 @@ impl Reader {
         let (backlog, dead) = (sum("pending") + sum("claimed"), sum("dead"));
         let oldest: Option<i64> = self.conn.query_row(OLDEST, [], |r| r.get(0))?;
         Ok(Overview {
+            agent_id: meta(&self.conn, "agent_id")?,
+            agent_id_from: meta(&self.conn, "agent_id_from")?,
+            folded: of("store").get("folded").copied().unwrap_or(0),
             sources,
             last_sync: self.syncs(1)?.pop(),
             notices: self.notices()?,
@@ -73,7 +76,7 @@ impl Reader {
             oldest_pending_at: oldest.map(Timestamp::from_micros),
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
-            heals: super::op::heals::heals(&self.conn)?,
+            repairs: repairs(&self.conn)?,
             bytes: self.size,
             destinations,
         })
@@ -81,7 +84,7 @@ impl Reader {
 
     fn tallies(&self) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
         let mut map: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
-        let mut select = self.conn.prepare("SELECT scope, name, value FROM tally")?;
+        let mut select = self.conn.prepare("SELECT scope, name, value FROM counter")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             map.entry(row.get(0)?).or_default().insert(row.get(1)?, row.get(2)?);
@@ -91,7 +94,7 @@ impl Reader {
 
     fn sources(&self, of: &dyn Fn(&str) -> BTreeMap<String, i64>) -> Result<Vec<SourceRow>> {
         let mut select = self.conn.prepare(
-            "SELECT name, first_read_at, last_read_at, last_alert_at, trouble FROM source ORDER BY id",
+            "SELECT name, first_read_at, last_read_at, last_alert_at, trouble, kind FROM source ORDER BY id",
         )?;
         let rows = select.query_map([], |r| {
             let name: String = r.get(0)?;
@@ -102,11 +105,16 @@ impl Reader {
                 last_read_at: at(r, 2)?,
                 last_alert_at: maybe_at(r, 3)?,
                 trouble: r.get(4)?,
+                kind: r.get(5)?,
                 lines: get("lines"),
                 alerts: get("alerts"),
                 new: get("new"),
                 repeats: get("repeats"),
+                cleared: get("cleared"),
+                devices: get("devices"),
                 filtered: of(&format!("filtered:{name}")),
+                excluded: of(&format!("excluded:{name}")),
+                ignored: of(&format!("ignored:{name}")),
                 rejected: of(&format!("rejected:{name}")),
                 name,
             })
@@ -139,9 +147,6 @@ impl Reader {
 
     /// What is claimed was counted as pending.
     fn tell_claimed_apart(&self, destination: i64, counts: &mut BTreeMap<String, i64>) -> Result<()> {
-        if self.schema == 1 {
-            return Ok(());
-        }
         let claimed: i64 = self
             .conn
             .prepare_cached("SELECT count(*) FROM delivery WHERE state = 'claimed' AND destination_id = ?1")?
@@ -193,7 +198,7 @@ impl Reader {
 
     fn notices(&self) -> Result<Vec<NoticeRow>> {
         let mut select = self.conn.prepare(
-            "SELECT subject, text, remedy, first_at, last_at, count FROM notice ORDER BY last_at DESC LIMIT 50",
+            "SELECT code || ':' || subject, text, remedy, first_at, last_at, count FROM health_issue ORDER BY last_at DESC LIMIT 50",
         )?;
         let rows = select.query_map([], |r| {
             Ok(NoticeRow {
@@ -340,6 +345,9 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn deliveries(&self, state: DeliveryState, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
+        if state == DeliveryState::Pending && filter.text.is_none() {
+            return self.next_pending(filter);
+        }
         let order = if state == DeliveryState::Pending { "d.severity DESC, d.id" } else { "d.id DESC" };
         let mut select = self.conn.prepare(&format!(
             "{DELIVERY} WHERE d.state = '{}' AND d.severity >= ?1 ORDER BY {order} LIMIT ?2",
@@ -362,6 +370,39 @@ impl Reader {
         Ok(all)
     }
 
+    /// The first that wait, merged from those of each table: the index of the outbox has them in order there, and to sort
+    /// all that waits takes as long as all that waits.
+    fn next_pending(&self, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
+        let routes: Vec<i64> = self
+            .conn
+            .prepare_cached("SELECT id FROM route")?
+            .query_map([], |r| r.get(0))?
+            .collect::<std::result::Result<_, _>>()?;
+        let mut first = self.conn.prepare_cached(FIRST_PENDING)?;
+        let mut order: Vec<(Reverse<i64>, i64)> = Vec::new();
+        for route in routes {
+            let rows = first.query_map(params![route, severity(filter), limit(filter)], |r| {
+                Ok((Reverse(r.get(0)?), r.get(1)?))
+            })?;
+            for row in rows {
+                order.push(row?);
+            }
+        }
+        order.sort_unstable();
+        order.truncate(limit(filter) as usize);
+        let mut select = self.conn.prepare_cached(&format!("{DELIVERY} WHERE d.id = ?1"))?;
+        let mut bodies = Bodies::of(&self.conn);
+        let mut all = Vec::with_capacity(order.len());
+        for (_, id) in order {
+            let mut rows = select.query([id])?;
+            // Gone since, where it was settled meanwhile.
+            let Some(r) = rows.next()? else { continue };
+            let alert = bodies.get(r.get(12)?)?;
+            all.push(delivery(r, alert.as_ref())?);
+        }
+        Ok(all)
+    }
+
     /// One delivery with its attempts and its alert.
     ///
     /// # Errors
@@ -370,9 +411,9 @@ impl Reader {
         let mut select = self.conn.prepare(&format!("{DELIVERY} WHERE d.id = ?1"))?;
         let mut rows = select.query([id.0])?;
         let Some(r) = rows.next()? else { return Ok(None) };
-        let alert = Bodies::of(&self.conn)?.get(r.get(12)?)?;
+        let alert = Bodies::of(&self.conn).get(r.get(12)?)?;
         let mut row = DeliveryRow { alert: alert.clone(), ..delivery(r, alert.as_ref())? };
-        let mut history = self.conn.prepare(if self.schema > 1 { HISTORY } else { HISTORY_1 })?;
+        let mut history = self.conn.prepare(HISTORY)?;
         row.history = history
             .query_map([id.0], |r| {
                 Ok(AttemptRow {
@@ -404,14 +445,23 @@ pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
                AND d.severity = s.column1 ORDER BY d.id LIMIT 1) AS created_at
      FROM route k, (VALUES (0), (1), (2), (3)) s)";
 
+/// The first that wait of one table: which, lowest severity, how many.
+pub(super) const FIRST_PENDING: &str = "SELECT severity, id FROM delivery INDEXED BY delivery_due
+     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2 ORDER BY severity DESC, id LIMIT ?3";
+
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;
 
+/// Outcomes of a delivery, oldest first.
+const HISTORY: &str =
+    "SELECT n, started_at, duration_ms, outcome, status, message FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31
+     ORDER BY n";
+
 const DELIVERY: &str =
-    "SELECT d.id, d.payload, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
-       d.created_at, d.due_at, d.reason, t.rule, t.alert_id
-     FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
-     JOIN destination k ON k.id = d.destination_id";
+    "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
+       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule), coalesce(t.alert_id, c.alert_id)
+     FROM delivery d JOIN route r ON r.id = d.route_id JOIN destination k ON k.id = d.destination_id
+     LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id";
 
 /// The alerts of a list, of which a search text may want only some. Titles are in the packed bodies, so SQL cannot ask
 /// for them; neighbours in a list are mostly neighbours in a pack.
@@ -425,7 +475,7 @@ impl<'c> Titles<'c> {
         // Its own wildcards are left to mean what they mean in SQL.
         let pattern = filter.text.as_ref().map(|text| format!("%{text}%"));
         let like = pattern.map(|p| Ok::<_, StoreError>((conn.prepare_cached("SELECT ?1 LIKE ?2")?, p)));
-        Ok(Self { bodies: Bodies::of(conn)?, like: like.transpose()? })
+        Ok(Self { bodies: Bodies::of(conn), like: like.transpose()? })
     }
 
     /// Whether the list wants this alert, and its body. One that is damaged has none and must not spoil the list.
@@ -442,6 +492,12 @@ impl<'c> Titles<'c> {
     }
 }
 
+/// The last healings, newest first.
+fn repairs(conn: &Connection) -> rusqlite::Result<Vec<RepairRow>> {
+    let mut select = conn.prepare(&format!("{REPAIR} ORDER BY id DESC LIMIT ?1"))?;
+    select.query_map([i64::from(u8::MAX)], repair)?.collect()
+}
+
 /// Text of a row that may be damaged.
 fn text(r: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     let bytes = r.get_ref(column)?.as_bytes_or_null()?.unwrap_or_default();
@@ -451,7 +507,7 @@ fn text(r: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         id: DeliveryId(r.get(0)?),
-        payload: r.get(1)?,
+        kind: r.get(1)?,
         state: r.get(2)?,
         destination: r.get(3)?,
         table: r.get(4)?,

@@ -2,11 +2,12 @@
 
 Reads it with Python's own SQLite, which recovers it as otrelay's would, and says what is wrong: pages, rows without what
 they hang on, counters that do not add up, checksums, a cursor that is ahead of what it stands for, and what had been
-promised to somebody outside and is not there. Knows of the schema only what it asks, so that a later schema does not
-need a later judge; the checksums are those of src/store/op/row.rs.
+promised to somebody outside and is not there. Which tables have checksums and counters, and over what, stands in
+catalog.json, which a unit test keeps as src/store/catalog.rs.
 """
 
 import hashlib
+import json
 import pathlib
 import sqlite3
 import struct
@@ -14,6 +15,7 @@ import struct
 import scene
 
 NAME = "queue.db"
+CATALOG = json.loads((pathlib.Path(__file__).parent / "catalog.json").read_text())
 
 
 # CRC-32C, reflected polynomial of Castagnoli.
@@ -144,9 +146,11 @@ def look(db, found, promised, sources):
     broken = db.execute("PRAGMA foreign_key_check").fetchall()
     if broken:
         found.wrong.append(f"{len(broken)} rows refer to nothing, the first in {broken[0][0].decode()}")
-    tally = {(s.decode(), n.decode()): v for s, n, v in db.execute("SELECT scope, name, value FROM tally")}
-    alerts = check_alerts(db, found, tally, tables)
-    check_tickets(db, found, tally, tables)
+    tally = {(s.decode(), n.decode()): v for s, n, v in db.execute("SELECT scope, name, value FROM counter")}
+    check_checksums(db, found)
+    check_counters(db, found, tally)
+    alerts = check_alerts(db, found, tally)
+    check_tickets(db, found, tally)
     check_promises(db, found, promised, tally, alerts)
     found.cursors = dict(db.execute("SELECT inode, offset FROM cursor"))
     if sources:
@@ -161,17 +165,30 @@ def forgotten(tally, alerts):
     return total(tally, "source:", "new") - len(alerts)
 
 
-def check_alerts(db, found, tally, tables):
+def check_checksums(db, found):
+    for of in CATALOG["checksums"]:
+        numbers, texts = of["numbers"], of["texts"]
+        rows = db.execute(f"SELECT {', '.join(numbers + texts)}, crc FROM {of['table']}")
+        bad = sum(checksum([n or 0 for n in row[:len(numbers)]], [t or b"" for t in row[len(numbers):-1]]) != row[-1]
+                  for row in rows)
+        if bad:
+            found.wrong.append(f"{bad} rows of {of['table']} have a wrong checksum")
+
+
+def check_counters(db, found, tally):
+    for of in CATALOG["counters"]:
+        are, counted = db.execute(f"SELECT count(*) FROM {of['table']}").fetchone()[0], tally.get(("store", of["counter"]))
+        if are != counted:
+            found.wrong.append(f"the counter of {of['table']} says {counted}, and there are {are}")
+
+
+def check_alerts(db, found, tally):
     """Findings by fingerprint: their id and how often they were seen."""
-    alerts, twins, bad = {}, 0, 0
-    for row in db.execute("SELECT id, fingerprint, severity, first_seen_at, last_seen_at, occurrences, crc FROM alert"):
-        key, fingerprint, *facts, crc = row
+    alerts, twins = {}, 0
+    for key, fingerprint, occurrences in db.execute("SELECT id, fingerprint, occurrences FROM alert"):
         twins += fingerprint in alerts
-        alerts[fingerprint] = (key, facts[3])
-        bad += checksum(facts, [fingerprint]) != crc
+        alerts[fingerprint] = (key, occurrences)
     found.fingerprints = set(alerts)
-    if bad:
-        found.wrong.append(f"{bad} alerts have a wrong checksum")
     if twins:
         found.wrong.append(f"{twins} fingerprints have more than one alert")
     if forgotten(tally, alerts) < 0:
@@ -181,22 +198,15 @@ def check_alerts(db, found, tally, tables):
         counted = total(tally, "source:", "alerts") - sum(v for (s, _), v in tally.items() if s.startswith("filtered:"))
         if seen != counted:
             found.wrong.append(f"the alerts were seen {seen} times, and {counted} sightings were counted")
-    check_bodies(db, found, tables)
+    check_bodies(db, found)
     return alerts
 
 
-def check_bodies(db, found, tables):
-    """Each alert has a body, in a row of its own (schema 1) or in a pack."""
-    has, bad = set(), 0
-    for key, body, crc in db.execute("SELECT alert_id, CAST(body AS BLOB), crc FROM alert_body"):
-        has.add(key)
-        bad += checksum((key,), [body]) != crc
-    if "body_pack" in tables:
-        for first, last, unpacked, crc, bodies in db.execute("SELECT first_id, last_id, unpacked, crc, bodies FROM body_pack"):
-            has.update(range(first, last + 1))
-            bad += checksum((first, last, unpacked), [bodies]) != crc
-    if bad:
-        found.wrong.append(f"{bad} bodies have a wrong checksum")
+def check_bodies(db, found):
+    """Each alert has a body in a pack."""
+    has = set()
+    for first, last in db.execute("SELECT first_id, last_id FROM body_pack"):
+        has.update(range(first, last + 1))
     bare = sum(key not in has for key, in db.execute("SELECT id FROM alert"))
     if bare:
         found.wrong.append(f"{bare} alerts have no body")
@@ -214,15 +224,12 @@ def after_salvage(wrong):
     return [text for text in wrong if not any(words in text for words in HARMLESS)]
 
 
-def check_tickets(db, found, tally, tables):
-    # Schema 2 has outcomes in a table of their own.
-    later = (" AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.id = d.id * 32 + d.attempts % 32 AND o.n = d.attempts)"
-             if "outcome" in tables else "")
+def check_tickets(db, found, tally):
     halves = {
         "alerts have no ticket": "SELECT count(*) FROM alert WHERE id NOT IN (SELECT alert_id FROM ticket)",
         "waiting tickets have no delivery":
-            "SELECT count(*) FROM ticket WHERE state = 'opening' AND id NOT IN (SELECT ticket_id FROM delivery)",
-        OPEN: "SELECT count(*) FROM ticket WHERE state = 'open' AND id NOT IN (SELECT ticket_id FROM delivery)",
+            "SELECT count(*) FROM ticket WHERE state = 'opening' AND id NOT IN (SELECT ticket_id FROM delivery WHERE ticket_id IS NOT NULL)",
+        OPEN: "SELECT count(*) FROM ticket WHERE state = 'open' AND id NOT IN (SELECT ticket_id FROM delivery WHERE ticket_id IS NOT NULL)",
         "tickets are open and their delivery is not delivered, or the other way round":
             "SELECT count(*) FROM ticket t JOIN delivery d ON d.ticket_id = t.id"
             " WHERE (t.state = 'open') != (d.state = 'delivered')",
@@ -230,26 +237,19 @@ def check_tickets(db, found, tally, tables):
             "SELECT count(*) FROM (SELECT 1 FROM ticket WHERE state IN ('opening', 'open') GROUP BY alert_id, route_id"
             " HAVING count(*) > 1)",
         OUTCOMES:
-            f"SELECT count(*) FROM delivery d WHERE d.attempts > 0 AND NOT EXISTS"
-            f" (SELECT 1 FROM attempt a WHERE a.delivery_id = d.id AND a.n = d.attempts){later}",
+            "SELECT count(*) FROM delivery d WHERE d.attempts > 0 AND NOT EXISTS"
+            " (SELECT 1 FROM outcome o WHERE o.id = d.id * 32 + d.attempts % 32 AND o.n = d.attempts)",
     }
     for text, sql in halves.items():
         count = db.execute(sql).fetchone()[0]
         if count:
             found.wrong.append(f"{count} {text}")
     states = {s.decode(): n for s, n in db.execute("SELECT state, count(*) FROM delivery GROUP BY state")}
-    # Schema 1 counts the claimed ones for themselves, later ones as pending.
+    # What is claimed counts as pending.
     for these in (("pending", "claimed"), ("dead",)):
         are, counted = sum(states.get(s, 0) for s in these), sum(total(tally, "destination:", s) for s in these)
         if are != counted:
             found.wrong.append(f"{are} deliveries are {' or '.join(these)}, {counted} are counted")
-    bad = sum(checksum((ticket, destination, severity, attempts), [state]) != crc for ticket, destination, severity, attempts, state, crc
-              in db.execute("SELECT ticket_id, destination_id, severity, attempts, state, crc FROM delivery"))
-    bad += sum(checksum((alert, route, generation), [state, sys_id or b""]) != crc
-               for alert, route, generation, state, sys_id, crc
-               in db.execute("SELECT alert_id, route_id, generation, state, sys_id, crc FROM ticket"))
-    if bad:
-        found.wrong.append(f"{bad} deliveries or tickets have a wrong checksum")
 
 
 def check_promises(db, found, promised, tally, alerts):

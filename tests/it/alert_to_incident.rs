@@ -177,7 +177,9 @@ fn keys(number: u32, generation: u32) -> (String, String) {
     let sha = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec();
     let part = |text: &str| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
     let from = format!("10.64.0.{number}");
-    let identity = [NAME, "eve", "derived", "1:2000001", &from, "10.40.1.11", "modbus"].map(part).concat();
+    let agent = format!("{NAME}-id");
+    let identity =
+        [&agent, "eve", "derived", "1:2000001", "", &from, "10.40.1.11", "Modbus"].map(part).concat();
     let digest =
         sha(&[sha(&identity), part("prod"), part("incident"), generation.to_be_bytes().to_vec()].concat());
     let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
@@ -253,4 +255,25 @@ fn a_config_without_a_matching_rule_sends_nothing_and_says_why() {
     let filtered = status["sources"][0]["filtered"].as_object().unwrap();
     assert_eq!(filtered.values().map(|n| n.as_u64().unwrap()).sum::<u64>(), 5, "{filtered:?}");
     assert_eq!(agent.json(&["alerts", "--filtered"]).as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_rule_to_em_event_tells_each_finding_once() {
+    let simulator = simulator();
+    simulator.add_fault("commit-drop:count=1,path=/api/global/em".parse().unwrap());
+    let action = "[[rule.action]]\nservicenow = \"prod\"\ntable = \"em_event\"\n";
+    let agent = Agent::new(&simulator).rules(&format!("[[rule]]\nname = \"Events\"\n{action}"));
+    agent.feed(eve::alerts(0..5));
+    agent.once().ends(0);
+    agent.feed(eve::alerts(0..5));
+    agent.once().ends(0);
+    let alerts = simulator.records("em_alert");
+    assert_eq!((alerts.len(), simulator.records("em_event").len()), (5, 6), "one was told again");
+    assert!(simulator.records("incident").is_empty());
+    for alert in &alerts {
+        assert!(["1", "2", "3", "4"].contains(&alert.get("severity")), "{alert:?}");
+        assert!(alert.get("message_key").starts_with("otrelay-") && !alert.get("node").is_empty());
+        let more: Value = serde_json::from_str(alert.get("additional_info")).unwrap();
+        assert!(more["engine"].is_string() && more["severity"].is_string(), "{more}");
+    }
 }

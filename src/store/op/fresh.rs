@@ -1,20 +1,20 @@
 //! Findings seen for the first time: their rows, many to a statement. Used by `record`.
 //!
-//! A statement has a price of its own, whatever the number of its rows: the list of a CHECK becomes a small tree in
-//! memory, the counter of AUTOINCREMENT is read and written. Row by row that was half of the store's time for an alert.
+//! A statement has a price of its own, whatever the number of its rows: the counter of AUTOINCREMENT is read and written. Row by row that was half of the store's time for an alert.
 //! Ids within a statement follow each other (AUTOINCREMENT, one writer); this is checked, because tickets and packs are
 //! made of them.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
-use super::record::{Entry, Recorded, Routed};
+use super::record::{Entry, Recorded, Routed, deliver};
 use super::row::{
-    AlertCrc, DELIVERY_FILL, KEPT, TICKET_FILL, counter, delivery_crc, destination_scope, ticket_crc,
+    AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, counter, destination_scope,
+    ticket_crc,
 };
-use crate::model::{DeliveryState, Fingerprint, Generation, Payload, TicketState};
+use crate::model::{DeliveryKind, DeliveryState, Fingerprint, Generation, TicketState};
 use crate::store::StoreError;
-use crate::store::body::Packer;
+use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
 
 /// Numbers of rows to a statement, largest first; each is a prepared statement of its own.
@@ -67,10 +67,15 @@ impl<'r> Fresh<'r> {
         let entries = std::mem::take(&mut self.entries);
         let first = self.insert_alerts(tx.conn, &entries)?;
         let mut tickets: Vec<Ticket<'_>> = Vec::with_capacity(entries.len());
+        let mut others: Vec<(i64, &Entry, &Routed)> = Vec::new();
         for (entry, id) in entries.iter().zip(first..) {
             tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
             packer.add(tx.conn, id, &entry.alert)?;
             for routed in &entry.routes {
+                if routed.kind != DeliveryKind::OpenTicket {
+                    others.push((id, entry, routed));
+                    continue;
+                }
                 let (destination, route) = match tickets.last() {
                     Some(t)
                         if t.routed.destination == routed.destination && t.routed.table == routed.table =>
@@ -99,6 +104,9 @@ impl<'r> Fresh<'r> {
         for of_destination in tickets.chunk_by(|a, b| a.routed.destination == b.routed.destination) {
             let scope = destination_scope(of_destination[0].routed.destination.as_str());
             tx.count(&scope, counter(DeliveryState::Pending), of_destination.len() as i64);
+        }
+        for (id, entry, routed) in others {
+            sums.deliveries += u64::from(deliver(tx, id, routed, entry.alert.severity as i64, self.now)?);
         }
         Ok(())
     }
@@ -166,33 +174,14 @@ fn insert_deliveries(
     first_ticket: i64,
     now: i64,
 ) -> Result<(), StoreError> {
-    let state = DeliveryState::Pending;
-    let rows: Vec<[ToSqlOutput<'_>; 10]> = tickets
-        .iter()
-        .zip(first_ticket..)
-        .map(|(t, ticket)| {
-            [
-                Payload::OpenTicket.as_str().into(),
-                ticket.into(),
-                t.destination.into(),
-                t.route.into(),
-                state.as_str().into(),
-                t.severity.into(),
-                now.into(),
-                now.into(),
-                DELIVERY_FILL.into(),
-                delivery_crc(ticket, t.destination, state, t.severity, 0).into(),
-            ]
-        })
-        .collect();
-    insert(
-        conn,
-        "INSERT INTO delivery (payload, ticket_id, destination_id, route_id, state, severity, created_at, due_at, reason, crc)
-         VALUES ",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        &rows,
-    )
-    .map(|_| ())
+    let opens = |(t, ticket): (&Ticket<'_>, i64)| NewDelivery {
+        destination_id: t.destination,
+        route_id: t.route,
+        severity: t.severity,
+        ..NewDelivery::opens(ticket, now)
+    };
+    let rows: Vec<_> = tickets.iter().zip(first_ticket..).map(opens).map(|new| new.values()).collect();
+    insert(conn, INSERT_DELIVERY, DELIVERY_ROW, &rows).map(|_| ())
 }
 
 /// Inserts rows and gives the id of the first; the others follow it.

@@ -1,24 +1,12 @@
 //! Checksums of rows and the two inserts that several operations share.
 
-use rusqlite::params;
+use rusqlite::types::{ToSqlOutput, Value};
+use rusqlite::{Connection, params};
 
-use crate::model::{DeliveryState, Generation, Payload, TicketState};
+use crate::model::{DeliveryKind, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
+use crate::store::catalog::crc;
 use crate::store::session::Tx;
-
-/// CRC-32C over numbers and bytes of a row. SQLite has no page checksums: a flipped bit in a row passes its integrity
-/// check (docs/figures.md).
-pub(in crate::store) fn crc(numbers: &[i64], bytes: &[&[u8]]) -> i64 {
-    let mut sum = 0;
-    for n in numbers {
-        sum = crc32c::crc32c_append(sum, &n.to_le_bytes());
-    }
-    for b in bytes {
-        sum = crc32c::crc32c_append(sum, &(b.len() as u64).to_le_bytes());
-        sum = crc32c::crc32c_append(sum, b);
-    }
-    i64::from(sum)
-}
 
 pub(super) struct AlertCrc<'a> {
     pub(super) fingerprint: &'a [u8; 32],
@@ -34,14 +22,62 @@ impl AlertCrc<'_> {
     }
 }
 
-pub(super) fn delivery_crc(
-    ticket: i64,
-    destination: i64,
-    state: DeliveryState,
-    severity: i64,
-    attempts: i64,
-) -> i64 {
-    crc(&[ticket, destination, severity, attempts], &[state.as_str().as_bytes()])
+/// What a delivery is about; by the number of its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Subject {
+    Ticket(i64),
+    Device(i64),
+    Record(i64),
+}
+
+impl Subject {
+    /// Values of `ticket_id`, `device_id`, `record_id`.
+    pub(super) fn columns(self) -> [Option<i64>; 3] {
+        match self {
+            Self::Ticket(id) => [Some(id), None, None],
+            Self::Device(id) => [None, Some(id), None],
+            Self::Record(id) => [None, None, Some(id)],
+        }
+    }
+
+    /// The inverse; exactly one of them is a number.
+    pub(super) fn of(columns: [Option<i64>; 3]) -> Option<Self> {
+        match columns {
+            [Some(id), None, None] => Some(Self::Ticket(id)),
+            [None, Some(id), None] => Some(Self::Device(id)),
+            [None, None, Some(id)] => Some(Self::Record(id)),
+            _ => None,
+        }
+    }
+
+    /// From three columns of a row, the first of them `at`. A row with none or several is damaged.
+    pub(super) fn read(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Self> {
+        Self::of([row.get(at)?, row.get(at + 1)?, row.get(at + 2)?])
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(at, 0))
+    }
+}
+
+/// What the checksum of a delivery is made of.
+pub(in crate::store) struct DeliveryCrc<'a> {
+    /// [`DeliveryKind::as_str`].
+    pub(super) kind: &'a str,
+    pub(super) subject: Subject,
+    /// Place within the subject.
+    pub(super) seq: i64,
+    pub(super) destination: i64,
+    pub(super) state: DeliveryState,
+    pub(super) severity: i64,
+    pub(super) attempts: i64,
+}
+
+impl DeliveryCrc<'_> {
+    pub(super) fn value(&self) -> i64 {
+        let [ticket, device, record] = self.subject.columns().map(Option::unwrap_or_default);
+        crc(
+            &[ticket, device, record, self.seq, self.destination, self.severity, self.attempts],
+            &[self.kind.as_bytes(), self.state.as_str().as_bytes()],
+        )
+    }
 }
 
 pub(super) fn ticket_crc(
@@ -52,6 +88,37 @@ pub(super) fn ticket_crc(
     sys_id: &str,
 ) -> i64 {
     crc(&[alert, route, i64::from(generation.0)], &[state.as_str().as_bytes(), sys_id.as_bytes()])
+}
+
+/// The checksum of a record's row.
+pub(super) fn record_crc(alert: i64, route: i64, key: &str, state: TicketState) -> i64 {
+    crc(&[alert, route], &[key.as_bytes(), state.as_str().as_bytes()])
+}
+
+/// A record that is still to be put there.
+pub(super) struct NewRecord<'a> {
+    pub(super) alert_id: i64,
+    pub(super) route_id: i64,
+    pub(super) rule: &'a str,
+    /// What it is known by there.
+    pub(super) key: &'a str,
+}
+
+pub(super) fn insert_record(tx: &mut Tx<'_>, new: &NewRecord<'_>) -> Result<i64, StoreError> {
+    let state = TicketState::Opening;
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO record (alert_id, route_id, rule, key, state, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            new.alert_id,
+            new.route_id,
+            new.rule,
+            new.key,
+            state.as_str(),
+            record_crc(new.alert_id, new.route_id, new.key, state)
+        ])?;
+    Ok(tx.conn.last_insert_rowid())
 }
 
 /// What is written in a column that is still to come, so that the row does not grow when it is settled: a page of rows
@@ -88,35 +155,94 @@ pub(super) fn insert_ticket(tx: &mut Tx<'_>, new: &NewTicket<'_>) -> Result<i64,
     Ok(tx.conn.last_insert_rowid())
 }
 
-/// Puts "open this ticket" into the outbox.
+/// Puts the first delivery of a subject into the outbox.
 pub(super) fn insert_delivery(
     tx: &mut Tx<'_>,
-    ticket: i64,
-    (destination_id, route_id): (i64, i64),
+    new: &NewDelivery,
     destination: &str,
-    severity: i64,
-    now: i64,
 ) -> Result<(), StoreError> {
-    let state = DeliveryState::Pending;
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO delivery (payload, ticket_id, destination_id, route_id, state, severity, created_at, due_at, reason,
-             crc) VALUES (?1, ?2, ?3, ?8, ?4, ?5, ?6, ?6, ?9, ?7)",
-        )?
-        .execute(params![
-            Payload::OpenTicket.as_str(),
-            ticket,
-            destination_id,
-            state.as_str(),
-            severity,
-            now,
-            delivery_crc(ticket, destination_id, state, severity, 0),
-            route_id,
-            DELIVERY_FILL
-        ])?;
-    tx.count(&destination_scope(destination), state.as_str(), 1);
+    new.insert(tx.conn)?;
+    tx.count(&destination_scope(destination), DeliveryState::Pending.as_str(), 1);
     tx.count(KEPT, "deliveries", 1);
     Ok(())
+}
+
+/// A row for the outbox, pending. The one place that knows the columns; many of them at once are made by `fresh.rs`.
+pub(in crate::store) struct NewDelivery {
+    pub(super) kind: DeliveryKind,
+    pub(super) subject: Subject,
+    pub(super) seq: i64,
+    pub(super) destination_id: i64,
+    pub(super) route_id: i64,
+    pub(super) severity: i64,
+    pub(super) now: i64,
+    pub(super) doubtful: bool,
+}
+
+/// Head of the statement that inserts rows of [`NewDelivery::values`].
+pub(super) const INSERT_DELIVERY: &str =
+    "INSERT INTO delivery (kind, ticket_id, device_id, record_id, seq, destination_id,
+     route_id, state, severity, created_at, due_at, doubtful, reason, crc) VALUES ";
+/// One row of it.
+pub(super) const DELIVERY_ROW: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+impl NewDelivery {
+    /// The first of a ticket: that it is opened.
+    pub(super) fn opens(ticket: i64, now: i64) -> Self {
+        Self {
+            kind: DeliveryKind::OpenTicket,
+            subject: Subject::Ticket(ticket),
+            seq: 1,
+            destination_id: 0,
+            route_id: 0,
+            severity: 0,
+            now,
+            doubtful: false,
+        }
+    }
+
+    /// The first of a record: that it is put there.
+    pub(super) fn puts(kind: DeliveryKind, record: i64, now: i64) -> Self {
+        Self { kind, subject: Subject::Record(record), ..Self::opens(0, now) }
+    }
+
+    /// In the order of [`INSERT_DELIVERY`].
+    pub(super) fn values(&self) -> [ToSqlOutput<'static>; 14] {
+        let state = DeliveryState::Pending;
+        let [ticket, device, record] =
+            self.subject.columns().map(|id| ToSqlOutput::Owned(id.map_or(Value::Null, Value::Integer)));
+        let crc = DeliveryCrc {
+            kind: self.kind.as_str(),
+            subject: self.subject,
+            seq: self.seq,
+            destination: self.destination_id,
+            state,
+            severity: self.severity,
+            attempts: 0,
+        };
+        [
+            self.kind.as_str().into(),
+            ticket,
+            device,
+            record,
+            self.seq.into(),
+            self.destination_id.into(),
+            self.route_id.into(),
+            state.as_str().into(),
+            self.severity.into(),
+            self.now.into(),
+            self.now.into(),
+            self.doubtful.into(),
+            DELIVERY_FILL.into(),
+            crc.value().into(),
+        ]
+    }
+
+    pub(super) fn insert(&self, conn: &Connection) -> rusqlite::Result<()> {
+        conn.prepare_cached(&format!("{INSERT_DELIVERY}{DELIVERY_ROW}"))?
+            .execute(rusqlite::params_from_iter(self.values()))
+            .map(|_| ())
+    }
 }
 
 /// Scope of the counters of rows that are kept: `alerts`, `tickets`, `deliveries`. They say how many were lost when the
@@ -138,4 +264,23 @@ pub(super) fn destination_scope(destination: &str) -> String {
 
 pub(super) fn source_scope(source: &str) -> String {
     format!("source:{source}")
+}
+
+/// The checksum of a cursor's row.
+pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
+    let numbers = [
+        source,
+        c.device as i64,
+        c.inode as i64,
+        c.head_hash as i64,
+        i64::from(c.head_len),
+        c.offset as i64,
+        c.backlog_end as i64,
+    ];
+    crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes()])
+}
+
+/// The checksum of a mark's row.
+pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
+    crc(&[source], &[mark.name.as_bytes(), mark.value.as_bytes()])
 }

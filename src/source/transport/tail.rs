@@ -1,0 +1,293 @@
+//! Files that grow: by glob, through rotation by rename, by copytruncate and by a new name, without keeping long lines.
+//!
+//! `file` reads the lines of one file, `watch` knows which files there are, `search` finds what was moved or copied,
+//! [`Tail`] makes batches of what they hand out. All of it is synchronous in [`Tail::turn`], which tests call
+//! directly; [`Source::run`] is a thin loop around it that waits. A file is only looked at while nothing happens:
+//! less than two wake-ups a second, and no thread beside the runtime's.
+//!
+//! Invariants: a cursor is the start of a line; it moves in the same batch that carries the line's alert; what a file's
+//! decoder has learnt goes with the cursor; memory does not depend on the size of a line, a file or the number of files.
+//! What this does not do: store cursors, decide what is forwarded, read packed files.
+
+mod file;
+
+mod search;
+
+mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use crate::heartbeat::Heartbeat;
+use crate::model::{Cursor, FileCursor, SourceName, Timestamp};
+use crate::source::{Batch, Reading, Reads, RejectReason, Source, SourceError};
+
+use self::file::{CHUNK, Piece};
+use self::watch::{Events, Watch};
+use super::{Decoding, send};
+
+/// What a file source needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name.
+    pub name: SourceName,
+    /// Its kind, as in the config.
+    pub kind: &'static str,
+    /// Glob over files; `.gz` and other packed files are never read.
+    pub pattern: String,
+    /// How a line is read. Each file has a decoder of its own.
+    pub format: Reads,
+    /// Follow, or end at the end.
+    pub reading: Reading,
+    /// How far each file was read before; empty when the source was never read.
+    pub cursors: Vec<FileCursor>,
+    /// Whether the source was read before, even if no file is remembered: then new files are no backlog.
+    pub read_before: bool,
+}
+
+/// Most bytes read for a batch, give or take one line.
+const READ_MAX: u64 = 8 * 1024 * 1024;
+/// How long cursors may wait when only lines without alerts come: flash is written once for all of them.
+const CURSORS_EVERY: Duration = Duration::from_secs(10);
+/// How long to wait before looking again when something was written a moment ago.
+const WAIT_BUSY: Duration = Duration::from_millis(250);
+/// How long to wait before looking again when nothing is written. Each wait wakes the processor twice: the runtime's
+/// timer sleeps to the neighbourhood of the time, then to the time.
+const WAIT_IDLE: Duration = Duration::from_millis(1_500);
+/// How long after the last line it counts as busy.
+const BUSY_FOR: Duration = Duration::from_secs(5);
+/// What came of one turn.
+#[derive(Debug)]
+pub struct Turn {
+    /// What is to be committed now; `None` when nothing is worth a commit yet.
+    pub batch: Option<Batch>,
+    /// Whether there is more to read at once.
+    pub more: bool,
+}
+
+/// Files that grow, as a [`Source`].
+pub struct Tail {
+    name: SourceName,
+    kind: &'static str,
+    reading: Reading,
+    clock: SharedClock,
+    format: Reads,
+    watch: Watch,
+    /// One chunk; as long as the longest line only while that is read.
+    buffer: Vec<u8>,
+    pending: Batch,
+    /// When a batch was last handed out, and with which trouble.
+    told: Option<(Instant, Option<String>)>,
+    busy_at: Option<Instant>,
+    heartbeat: Heartbeat,
+}
+
+impl Tail {
+    /// A tail that has read nothing yet.
+    pub fn new(settings: Settings, clock: SharedClock) -> Self {
+        Self {
+            pending: Batch::new(settings.name.clone(), settings.kind),
+            name: settings.name,
+            kind: settings.kind,
+            reading: settings.reading,
+            clock,
+            format: settings.format,
+            watch: Watch::new(&settings.pattern, settings.cursors, settings.read_before),
+            buffer: vec![0; CHUNK],
+            told: None,
+            busy_at: None,
+            heartbeat: Heartbeat::default(),
+        }
+    }
+
+    /// The same, giving these signs of life.
+    #[must_use]
+    pub fn beating(mut self, heartbeat: Heartbeat) -> Self {
+        self.heartbeat = heartbeat;
+        self
+    }
+
+    /// Looks at the files and reads what is new, up to the size of a batch. Blocks on the disk.
+    pub fn turn(&mut self, now: Instant) -> Turn {
+        let mut events = Events::default();
+        self.watch.look(now, &mut events);
+        self.note(events);
+        let before = self.pending.lines();
+        let more = self.read();
+        self.watch.close_idle();
+        if self.pending.lines() > before {
+            self.busy_at = Some(now);
+        }
+        let mut batch = self.take(now, false);
+        if let Some(batch) = &mut batch {
+            // Nobody gains by a wait when the reading is about to end.
+            batch.more = more || self.reading == Reading::Once;
+        }
+        Turn { batch, more }
+    }
+
+    /// What is still to be told when the reading ends.
+    pub fn last(&mut self, now: Instant) -> Option<Batch> {
+        self.take(now, true)
+    }
+
+    /// Counts what happened to files.
+    fn note(&mut self, events: Events) {
+        for gap in events.gaps {
+            self.pending.refuse(RejectReason::Lost, || gap, &[]);
+        }
+        for (place, start) in events.cut {
+            let detail = || format!("{place}: the last line has no end");
+            self.pending.refuse(RejectReason::Malformed, detail, &start);
+        }
+        self.pending.finished.extend(events.finished.into_iter().map(Cursor::File));
+    }
+
+    /// Reads until the batch is full or the files end; whether there is more.
+    fn read(&mut self) -> bool {
+        let mut budget = READ_MAX;
+        for file in &mut self.watch.files {
+            if !file.has_more() {
+                continue;
+            }
+            let mut take = Take {
+                received_at: self.clock.now(),
+                decoding: file.decoding(&self.format),
+                batch: &mut self.pending,
+                path: file.path.clone(),
+                backlog_end: file.backlog_end,
+            };
+            let result = file.read(&mut self.buffer, &mut budget, |at, piece| take.piece(at, &piece));
+            let decoding = take.decoding;
+            file.decoding = Some(decoding);
+            file.trouble = result.err().map(|error| watch::unreadable(&file.path, &error));
+            if budget == 0 || self.pending.is_full() {
+                break;
+            }
+        }
+        (budget == 0 || self.pending.is_full())
+            && self.watch.files.iter().any(|file| file.has_more() && file.trouble.is_none())
+    }
+
+    /// The batch, when it is worth a commit: alerts and rejects at once, cursors alone now and then.
+    fn take(&mut self, now: Instant, last: bool) -> Option<Batch> {
+        let trouble = self.watch.trouble();
+        let (told_at, told) = match &self.told {
+            Some((at, trouble)) => (Some(*at), trouble.as_ref()),
+            None => (None, None),
+        };
+        let pending = &self.pending;
+        let urgent = told_at.is_none()
+            || told != trouble.as_ref()
+            || !pending.sightings.is_empty()
+            || !pending.devices.is_empty()
+            || !pending.finished.is_empty()
+            || pending.reject_counts.iter().any(|count| *count > 0);
+        let due = last || told_at.is_some_and(|at| now.duration_since(at) >= CURSORS_EVERY);
+        let worth = urgent || (due && self.has_moved());
+        if !worth {
+            return None;
+        }
+        let mut batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone(), self.kind));
+        for file in self.watch.files.iter_mut().filter(|file| file.moved) {
+            batch.cursors.push(Cursor::File(file.cursor()));
+            file.moved = false;
+        }
+        batch.trouble.clone_from(&trouble);
+        self.told = Some((now, trouble));
+        Some(batch)
+    }
+
+    fn has_moved(&self) -> bool {
+        self.pending.lines() > 0 || self.watch.files.iter().any(|file| file.moved)
+    }
+
+    /// Waits until something may have happened. Looks at the files itself: a few calls that do not wait for the disk.
+    async fn stirred(&mut self) {
+        loop {
+            let now = Instant::now();
+            let busy = self.busy_at.is_some_and(|at| now.duration_since(at) < BUSY_FOR);
+            tokio::time::sleep(if busy { WAIT_BUSY } else { WAIT_IDLE }).await;
+            let now = Instant::now();
+            let told = self.told.as_ref().map(|(at, _)| now.duration_since(*at));
+            let due = self.has_moved() && told.is_none_or(|since| since >= CURSORS_EVERY);
+            if due || self.watch.stirred(now) {
+                return;
+            }
+        }
+    }
+}
+
+impl Source for Tail {
+    async fn run(mut self, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), SourceError> {
+        let name = self.name.clone();
+        while !stop.is_cancelled() {
+            self.heartbeat.busy();
+            let (tail, turn) = spawn_blocking(move || {
+                let turn = self.turn(Instant::now());
+                (self, turn)
+            })
+            .await
+            .map_err(|error| SourceError::Reader(name.clone(), error))?;
+            self = tail;
+            self.heartbeat.idle();
+            if let Some(batch) = turn.batch
+                && !send(&out, batch, &name, &stop).await?
+            {
+                return Ok(());
+            }
+            if turn.more {
+                continue;
+            }
+            if self.reading == Reading::Once {
+                break;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.stirred() => {}
+            }
+        }
+        if let Some(batch) = self.last(Instant::now()) {
+            send(&out, batch, &name, &stop).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns pieces of one file into what a batch holds.
+struct Take<'a> {
+    received_at: Timestamp,
+    decoding: Decoding,
+    batch: &'a mut Batch,
+    path: PathBuf,
+    backlog_end: u64,
+}
+
+impl Take<'_> {
+    /// Takes a piece; whether there is room for another.
+    fn piece(&mut self, at: u64, piece: &Piece<'_>) -> bool {
+        let path = &self.path;
+        match piece {
+            Piece::Line(line) => {
+                let decoded = self.decoding.decode(line, self.received_at);
+                self.batch.take(decoded, line, at < self.backlog_end, || watch::place(path, at));
+            }
+            Piece::TooLong(length, start) => {
+                let max = file::LINE_MAX;
+                let detail =
+                    || format!("{}: a line of {length} bytes; {max} are read", watch::place(path, at));
+                self.batch.refuse(RejectReason::TooLong, detail, start);
+            }
+        }
+        !self.batch.is_full()
+    }
+}
+
+#[cfg(test)]
+mod tests;

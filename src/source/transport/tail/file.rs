@@ -1,0 +1,375 @@
+//! One file that is followed: which file it is, how far it was read, and its lines.
+//!
+//! Nothing of a file is kept in memory between two readings. A line that is not finished yet, or longer than one
+//! chunk, is only searched for its end (`scanned`); it is read whole once the end is found, or skipped when it is
+//! longer than a line may be. So memory is one buffer for all files, and `offset`, the cursor, is always the start of
+//! a line. What this does not do: find files, decide when one is finished.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::time::Instant;
+
+use crate::model::FileCursor;
+use crate::model::cursor::HEAD_LEN;
+use crate::source::Reads;
+use crate::source::transport::Decoding;
+
+/// How much is read at once, in bytes.
+pub(super) const CHUNK: usize = 256 * 1024;
+/// Longest line that is read, in bytes, without its end.
+pub(super) const LINE_MAX: usize = 16 * 1024 * 1024;
+
+/// Which file, as long as it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Id {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+impl Id {
+    pub(super) fn of(meta: &Metadata) -> Self {
+        Self { device: meta.dev(), inode: meta.ino() }
+    }
+}
+
+/// The first bytes of a file: they tell a reused inode from the old file, and a copy from an unrelated file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) hash: u64,
+    pub(super) len: u32,
+}
+
+impl Head {
+    /// Of the first `len` bytes; shorter where the file is.
+    pub(super) fn read(file: &File, len: usize) -> io::Result<Self> {
+        let mut bytes = [0; HEAD_LEN];
+        let len = read_full(file, &mut bytes[..len.min(HEAD_LEN)], 0)?;
+        let digest = ring::digest::digest(&ring::digest::SHA256, &bytes[..len]);
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest.as_ref()[..8]);
+        Ok(Self { hash: u64::from_be_bytes(first), len: len as u32 })
+    }
+
+    /// Whether the file begins like this.
+    pub(super) fn is_of(self, file: &File) -> io::Result<bool> {
+        Ok(Self::read(file, self.len as usize)? == self)
+    }
+}
+
+/// Size and time of change: when neither moves, nobody wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) size: u64,
+    pub(super) modified: (i64, i64),
+}
+
+impl Look {
+    pub(super) fn of(meta: &Metadata) -> Self {
+        Self { size: meta.size(), modified: (meta.mtime(), meta.mtime_nsec()) }
+    }
+}
+
+/// What a look at a file showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// As it was, or longer.
+    None,
+    /// It begins anew: what was read of it is no longer in it.
+    Truncated,
+}
+
+/// A piece of a file, as it is handed out.
+#[derive(Debug)]
+pub(super) enum Piece<'a> {
+    /// A line without its `\n`.
+    Line(&'a [u8]),
+    /// A line that is too long: how long, and its beginning.
+    TooLong(u64, &'a [u8]),
+}
+
+/// A file that is followed.
+pub(super) struct Followed {
+    pub(super) id: Id,
+    /// As it was last seen.
+    pub(super) path: PathBuf,
+    /// Closed while there is nothing to read and too many are open.
+    pub(super) handle: Option<File>,
+    pub(super) head: Head,
+    /// Start of the first line that was not handed out.
+    pub(super) offset: u64,
+    /// No line ends in `offset..scanned`.
+    scanned: u64,
+    pub(super) backlog_end: u64,
+    pub(super) look: Look,
+    /// The last reading ended before the size that was seen: somebody made the file shorter meanwhile.
+    short: bool,
+    /// Whether the pattern still leads to it.
+    pub(super) named: bool,
+    /// When something was last written, as far as we saw.
+    pub(super) grew_at: Instant,
+    /// Whether its cursor moved since it was last told.
+    pub(super) moved: bool,
+    /// What went wrong with the last reading.
+    pub(super) trouble: Option<String>,
+    /// Its decoder, while it is read or has been a moment ago.
+    pub(super) decoding: Option<Decoding>,
+    /// What the decoder knew at `offset`, while there is none.
+    pub(super) state: Option<String>,
+}
+
+impl Followed {
+    /// Follows an open file from `offset`.
+    pub(super) fn new(path: PathBuf, file: File, offset: u64, now: Instant) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        let head = Head::read(&file, HEAD_LEN)?;
+        Ok(Self {
+            id: Id::of(&meta),
+            path,
+            handle: Some(file),
+            head,
+            offset,
+            scanned: offset,
+            backlog_end: 0,
+            look: Look::of(&meta),
+            short: false,
+            named: true,
+            grew_at: now,
+            moved: true,
+            trouble: None,
+            decoding: None,
+            state: None,
+        })
+    }
+
+    /// The cursor as it is stored.
+    pub(super) fn cursor(&self) -> FileCursor {
+        FileCursor {
+            device: self.id.device,
+            inode: self.id.inode,
+            head_hash: self.head.hash,
+            head_len: self.head.len,
+            offset: self.offset,
+            backlog_end: self.backlog_end,
+            path: self.path.to_string_lossy().into_owned(),
+            state: self.decoding.as_ref().map_or_else(|| self.state.clone(), Decoding::state),
+        }
+    }
+
+    /// Its decoder, to be put back after the reading.
+    pub(super) fn decoding(&mut self, format: &Reads) -> Decoding {
+        let name = || self.path.file_name().unwrap_or_default().to_string_lossy();
+        let made = || Decoding::new(&format.0, &name(), None, self.state.as_deref());
+        self.decoding.take().unwrap_or_else(made)
+    }
+
+    /// Lets go of the handle and the decoder, as nothing is written to it.
+    pub(super) fn close(&mut self) {
+        if let Some(decoding) = self.decoding.take() {
+            self.state = decoding.state();
+        }
+        self.handle = None;
+    }
+
+    /// Reads on from a place, with what the decoder knew there.
+    pub(super) fn begin_at(&mut self, offset: u64, state: Option<String>) {
+        (self.offset, self.scanned) = (offset, offset);
+        (self.decoding, self.state) = (None, state);
+    }
+
+    /// Whether there are bytes that were not even searched for a line's end.
+    pub(super) fn has_more(&self) -> bool {
+        self.look.size > self.scanned && !self.short
+    }
+
+    /// Opens it again by its path.
+    pub(super) fn open(&mut self) -> io::Result<&File> {
+        if self.handle.is_none() {
+            let (file, meta) = open_regular(&self.path)?;
+            if Id::of(&meta) != self.id {
+                return Err(io::Error::other("another file has taken its name"));
+            }
+            self.handle = Some(file);
+        }
+        self.handle.as_ref().ok_or_else(|| io::Error::other("not open"))
+    }
+
+    /// Looks whether it grew or begins anew. A file that is not open is left as it is.
+    pub(super) fn look(&mut self, now: Instant) -> io::Result<Change> {
+        let Some(file) = &self.handle else { return Ok(Change::None) };
+        let look = Look::of(&file.metadata()?);
+        if look == self.look {
+            return Ok(Change::None);
+        }
+        if look.size < self.scanned.max(u64::from(self.head.len)) || !self.head.is_of(file)? {
+            return Ok(Change::Truncated);
+        }
+        if (self.head.len as usize) < HEAD_LEN && look.size > u64::from(self.head.len) {
+            self.head = Head::read(file, HEAD_LEN)?;
+            self.moved = true;
+        }
+        (self.look, self.short, self.grew_at) = (look, false, now);
+        Ok(Change::None)
+    }
+
+    /// Goes to the beginning after [`Change::Truncated`].
+    pub(super) fn restart(&mut self, now: Instant) -> io::Result<()> {
+        let file = self.open()?;
+        let look = Look::of(&file.metadata()?);
+        self.head = Head::read(file, HEAD_LEN)?;
+        (self.look, self.short) = (look, false);
+        self.begin_at(0, None);
+        self.backlog_end = 0;
+        (self.grew_at, self.moved) = (now, true);
+        Ok(())
+    }
+
+    /// Makes sure that `offset` is the start of a line. It always was; but a power cut may have put other bytes
+    /// before it. Then the line around it is read again.
+    pub(super) fn align(&mut self) -> io::Result<()> {
+        const BACK: u64 = 64 * 1024;
+        let (offset, from) = (self.offset, self.offset.saturating_sub(BACK));
+        let mut before = vec![0; (offset - from) as usize];
+        let len = read_full(self.open()?, &mut before, from)?;
+        match memchr::memrchr(b'\n', &before[..len]) {
+            Some(end) => self.offset = from + end as u64 + 1,
+            None if from == 0 => self.offset = 0,
+            None => {}
+        }
+        self.scanned = self.offset;
+        Ok(())
+    }
+
+    /// Hands out lines until the file ends, `budget` bytes were read, or `take` has enough. `take` gets where the
+    /// piece starts, and says whether it wants another. `buffer` is a chunk long before and after.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        budget: &mut u64,
+        mut take: impl FnMut(u64, Piece<'_>) -> bool,
+    ) -> io::Result<()> {
+        while self.has_more() && *budget > 0 {
+            let goes_on = if self.scanned - self.offset < CHUNK as u64 {
+                self.read_chunk(buffer, budget, &mut take)?
+            } else {
+                self.search_end(buffer, budget, &mut take)?
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lines that fit into a chunk. The rest of the chunk is read again, with what follows it.
+    fn read_chunk(
+        &mut self,
+        buffer: &mut [u8],
+        budget: &mut u64,
+        take: &mut impl FnMut(u64, Piece<'_>) -> bool,
+    ) -> io::Result<bool> {
+        let start = self.offset;
+        let len = read_full(self.open()?, buffer, start)?;
+        *budget = budget.saturating_sub(len as u64);
+        let mut line = 0;
+        for end in memchr::memchr_iter(b'\n', &buffer[..len]) {
+            let more = take(start + line as u64, Piece::Line(&buffer[line..end]));
+            line = end + 1;
+            self.move_to(start + line as u64);
+            if !more {
+                return Ok(false);
+            }
+        }
+        let full = len == buffer.len();
+        self.searched(start + len as u64, full);
+        Ok(full)
+    }
+
+    /// The end of a line that is longer than a chunk.
+    fn search_end(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        budget: &mut u64,
+        take: &mut impl FnMut(u64, Piece<'_>) -> bool,
+    ) -> io::Result<bool> {
+        let from = self.scanned;
+        let len = read_full(self.open()?, buffer, from)?;
+        *budget = budget.saturating_sub(len as u64);
+        let Some(end) = memchr::memchr(b'\n', &buffer[..len]) else {
+            let full = len == buffer.len();
+            self.searched(from + len as u64, full);
+            return Ok(full);
+        };
+        let (start, end) = (self.offset, from + end as u64);
+        let length = end - start;
+        let more = if length <= LINE_MAX as u64 {
+            buffer.resize(length as usize, 0);
+            let read = read_full(self.open()?, buffer, start);
+            let more = read.map(|len| take(start, Piece::Line(&buffer[..len])));
+            buffer.resize(CHUNK, 0);
+            buffer.shrink_to(CHUNK);
+            *budget = budget.saturating_sub(length);
+            more?
+        } else {
+            let len = read_full(self.open()?, buffer, start)?;
+            take(start, Piece::TooLong(length, &buffer[..len]))
+        };
+        self.move_to(end + 1);
+        Ok(more)
+    }
+
+    fn move_to(&mut self, offset: u64) {
+        (self.offset, self.scanned, self.moved) = (offset, offset, true);
+    }
+
+    /// Remembers up to where no line ends.
+    fn searched(&mut self, to: u64, full: bool) {
+        self.scanned = to;
+        self.short = !full && to < self.look.size;
+    }
+}
+
+/// Opens a regular file for reading, never waiting: a pipe or a device in its place is an error.
+pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let regular = |meta: &Metadata| {
+        if meta.is_file() { Ok(()) } else { Err(io::Error::other(format!("is {}, not a file", kind(meta)))) }
+    };
+    // Opening a device can act on it, so look before as well as after.
+    regular(&path.metadata()?)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let meta = file.metadata()?;
+    regular(&meta)?;
+    Ok((file, meta))
+}
+
+/// What stands in the place of a file, in words.
+pub(super) fn kind(meta: &Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+pub(super) fn read_full(file: &File, buffer: &mut [u8], from: u64) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read_at(&mut buffer[len..], from + len as u64) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}

@@ -1,0 +1,785 @@
+//! Tests of the tail on real files: growth, rotation by rename and by copy, gaps, restarts.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::source::SIGHTINGS_MAX;
+use crate::source::format::Apart;
+use crate::source::format::eve::{self, Eve};
+
+const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
+
+/// A directory, a tail over it, and everything that the tail handed out.
+struct Bench {
+    dir: tempfile::TempDir,
+    pattern: String,
+    tail: Tail,
+    now: Instant,
+    /// Numbers of the alerts, in the order in which they came.
+    got: Vec<u64>,
+    backlog: Vec<u64>,
+    /// As the store would have them.
+    cursors: Vec<FileCursor>,
+    counts: [u64; 4],
+    details: Vec<String>,
+    lines: u64,
+    trouble: Option<String>,
+    batches: usize,
+}
+
+fn settings(dir: &Path, pattern: &str, cursors: Vec<FileCursor>, read_before: bool) -> Settings {
+    let name = SourceName::new("eve").unwrap();
+    Settings {
+        name: name.clone(),
+        kind: "suricata-eve",
+        pattern: format!("{}/{pattern}", dir.display()),
+        format: Reads::new(Eve::new(eve::Settings {
+            agent: "line4".to_owned(),
+            sensor: "line4".to_owned(),
+            apart: Apart::default(),
+            source: name,
+            site: None,
+            zone: None,
+            severity_map: std::collections::BTreeMap::new(),
+            engine_map: std::collections::BTreeMap::new(),
+            signature_severity: true,
+            time_zone: jiff::tz::TimeZone::UTC,
+        })),
+        reading: Reading::Follow,
+        cursors,
+        read_before,
+    }
+}
+
+/// The alert with this number, with its line end.
+fn line(number: u64) -> String {
+    format!(
+        "{{\"timestamp\":\"2023-09-18T06:13:41.{number:06}+0000\",\"event_type\":\"alert\",\"src_ip\":\"10.0.0.1\",\"alert\":{{\"signature_id\":{number},\"signature\":\"s\"}}}}\n"
+    )
+}
+
+fn lines(numbers: impl IntoIterator<Item = u64>) -> String {
+    numbers.into_iter().map(line).collect()
+}
+
+/// A tail gives no other cursors.
+fn files(cursors: &[Cursor]) -> impl Iterator<Item = &FileCursor> {
+    cursors.iter().map(|cursor| match cursor {
+        Cursor::File(file) => file,
+        Cursor::Mark(mark) => panic!("{mark:?}"),
+    })
+}
+
+impl Bench {
+    fn new(pattern: &str) -> Self {
+        Self::with(pattern, |_| ())
+    }
+
+    /// With files that are there before the tail.
+    fn with(pattern: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        let tail = Tail::new(settings(dir.path(), pattern, Vec::new(), false), ManualClock::at(NOW));
+        Self {
+            dir,
+            pattern: pattern.to_owned(),
+            tail,
+            now: Instant::now(),
+            got: Vec::new(),
+            backlog: Vec::new(),
+            cursors: Vec::new(),
+            counts: [0; 4],
+            details: Vec::new(),
+            lines: 0,
+            trouble: None,
+            batches: 0,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let mut file = OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn keep(&mut self, batch: Batch) {
+        self.batches += 1;
+        for gone in files(&batch.finished) {
+            self.cursors.retain(|kept| (kept.device, kept.inode) != (gone.device, gone.inode));
+        }
+        for cursor in files(&batch.cursors) {
+            self.cursors.retain(|kept| (kept.device, kept.inode) != (cursor.device, cursor.inode));
+            self.cursors.push(cursor.clone());
+        }
+        for sighting in &batch.sightings {
+            let number = sighting.alert.references[0].split(':').nth(2).unwrap().parse().unwrap();
+            self.got.push(number);
+            if sighting.backlog {
+                self.backlog.push(number);
+            }
+        }
+        for (all, new) in self.counts.iter_mut().zip(batch.reject_counts) {
+            *all += new;
+        }
+        self.details.extend(batch.rejects.iter().map(|reject| reject.detail.clone()));
+        self.lines += batch.lines();
+        self.trouble = batch.trouble;
+    }
+
+    /// Turns until nothing is left, `secs` seconds after the last time.
+    fn poll_after(&mut self, secs: u64) {
+        self.now += Duration::from_secs(secs);
+        loop {
+            let turn = self.tail.turn(self.now);
+            if let Some(batch) = turn.batch {
+                self.keep(batch);
+            }
+            if !turn.more {
+                break;
+            }
+        }
+    }
+
+    fn poll(&mut self) {
+        self.poll_after(1);
+    }
+
+    /// A stop that hands out its last cursors, and a start with what the store has.
+    fn restart(&mut self) {
+        if let Some(batch) = self.tail.last(self.now) {
+            self.keep(batch);
+        }
+        self.crash();
+    }
+
+    /// A stop that does not.
+    fn crash(&mut self) {
+        let settings = settings(self.dir.path(), &self.pattern, self.cursors.clone(), true);
+        self.tail = Tail::new(settings, ManualClock::at(NOW));
+    }
+
+    fn check(&self, expected: impl IntoIterator<Item = u64>) {
+        assert_eq!(self.got, expected.into_iter().collect::<Vec<_>>(), "{:?}", self.details);
+    }
+
+    fn lost(&self) -> u64 {
+        self.counts[RejectReason::Lost as usize]
+    }
+}
+
+#[test]
+fn a_growing_file() {
+    let mut bench = Bench::new("eve*.json");
+    bench.poll();
+    assert!(bench.trouble.as_ref().unwrap().starts_with("no file matches"));
+    bench.append("eve.json", &lines(0..3));
+    bench.poll();
+    assert_eq!(bench.trouble, None);
+    let text = line(3);
+    bench.append("eve.json", &text[..20]);
+    bench.poll();
+    bench.check(0..3);
+    bench.append("eve.json", &text[20..text.len() - 1]);
+    bench.poll();
+    bench.check(0..3);
+    bench.append("eve.json", "\n\n\r\n");
+    bench.append("eve.json", &line(4).replace('\n', "\r\n"));
+    bench.poll();
+    bench.check(0..5);
+    assert_eq!((bench.counts, bench.lines), ([0; 4], 5), "empty lines are no records");
+}
+
+#[test]
+fn renamed_and_still_written_to() {
+    let mut bench = Bench::new("eve*.json");
+    bench.append("eve.json", &lines(0..3));
+    bench.poll();
+    fs::rename(bench.path("eve.json"), bench.path("eve.json.1")).unwrap();
+    bench.append("eve.json.1", &line(3));
+    bench.poll();
+    bench.append("eve.json", &line(10));
+    bench.append("eve.json.1", &line(4));
+    bench.poll();
+    bench.check([0, 1, 2, 3, 4, 10]);
+    assert_eq!(bench.cursors.len(), 2);
+    // Quiet for five seconds with a successor: it is let go, and forgotten by the store.
+    bench.poll_after(4);
+    assert_eq!(bench.cursors.len(), 2);
+    bench.poll_after(2);
+    assert_eq!(bench.cursors.len(), 1);
+    bench.append("eve.json", &line(11));
+    bench.poll();
+    bench.check([0, 1, 2, 3, 4, 10, 11]);
+    assert_eq!(bench.counts, [0; 4]);
+}
+
+#[test]
+fn moved_without_a_successor_is_read_on() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &line(0));
+    bench.poll();
+    fs::rename(bench.path("eve.json"), bench.path("old.json")).unwrap();
+    bench.poll_after(60);
+    bench.append("old.json", &line(1));
+    bench.poll();
+    bench.check([0, 1]);
+}
+
+#[test]
+fn a_rotated_file_that_ends_in_half_a_line_is_told() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &(line(0) + "{\"half"));
+    bench.poll();
+    fs::rename(bench.path("eve.json"), bench.path("eve.json.1")).unwrap();
+    bench.append("eve.json", &line(1));
+    bench.poll();
+    bench.poll_after(6);
+    bench.check([0, 1]);
+    assert_eq!(bench.counts[RejectReason::Malformed as usize], 1);
+    bench.poll_after(20);
+    assert_eq!(bench.counts.iter().sum::<u64>(), 1);
+}
+
+#[test]
+fn copied_and_truncated() {
+    // The copy is seen by the pattern, or only lies beside the file.
+    for copy in ["eve-copy.json", "eve.json.1"] {
+        let mut bench = Bench::new("eve*.json");
+        bench.append("eve.json", &lines(0..5));
+        bench.poll();
+        bench.append("eve.json", &lines(5..8));
+        fs::copy(bench.path("eve.json"), bench.path(copy)).unwrap();
+        OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap().set_len(0).unwrap();
+        bench.append("eve.json", &lines(8..10));
+        bench.poll();
+        bench.append("eve.json", &lines(10..12));
+        bench.poll();
+        bench.got.sort_unstable();
+        bench.check(0..12);
+        assert_eq!(bench.counts, [0; 4], "{copy}");
+        bench.restart();
+        bench.append("eve.json", &line(12));
+        bench.poll();
+        bench.check(0..13);
+    }
+}
+
+#[test]
+fn a_copy_that_is_seen_before_the_truncation_is_not_read_twice() {
+    let mut bench = Bench::new("eve*.json");
+    bench.append("eve.json", &lines(0..5));
+    bench.poll();
+    fs::copy(bench.path("eve.json"), bench.path("eve-copy.json")).unwrap();
+    bench.poll_after(2);
+    bench.check(0..5);
+    bench.append("eve.json", &line(5));
+    bench.poll();
+    OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap().set_len(0).unwrap();
+    bench.poll_after(2);
+    bench.append("eve.json", &line(6));
+    bench.poll_after(2);
+    bench.check(0..7);
+    assert_eq!(bench.counts, [0; 4]);
+}
+
+#[test]
+fn truncated_without_a_copy() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &lines(0..5));
+    bench.poll();
+    OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap().set_len(0).unwrap();
+    bench.poll();
+    bench.append("eve.json", &lines(5..7));
+    bench.poll();
+    bench.check(0..7);
+    assert_eq!(bench.lost(), 0);
+    // A line that was half there is gone, and that is known.
+    bench.append("eve.json", "{\"half");
+    bench.poll();
+    fs::write(bench.path("eve.json"), lines(7..20)).unwrap();
+    bench.poll();
+    bench.check(0..20);
+    assert_eq!(bench.lost(), 1);
+    assert!(
+        bench.details[0].contains("was truncated") && bench.details[0].contains("6 bytes"),
+        "{:?}",
+        bench.details
+    );
+}
+
+#[test]
+fn a_new_name_for_each_hour_and_a_file_for_each_thread() {
+    let mut bench = Bench::new("eve*.json");
+    for (name, numbers) in [("eve.1.json", 0..2), ("eve.2.json", 2..4), ("eve-10.json", 4..6)] {
+        bench.append(name, &lines(numbers));
+    }
+    bench.append("eve.json.gz", &line(99));
+    bench.append("other.json", &line(99));
+    bench.poll();
+    bench.append("eve-11.json", &lines(6..8));
+    bench.append("eve.1.json", &lines(8..9));
+    bench.poll();
+    bench.got.sort_unstable();
+    bench.check(0..9);
+    fs::remove_file(bench.path("eve-10.json")).unwrap();
+    bench.poll();
+    bench.poll_after(61);
+    assert_eq!(bench.cursors.len(), 3);
+    assert_eq!(bench.counts, [0; 4]);
+}
+
+#[test]
+fn packed_files_are_never_read() {
+    let mut bench = Bench::new("eve*");
+    for name in ["eve.json.gz", "eve.json.xz", "eve.ZST", "eve.json.2.bz2"] {
+        bench.append(name, &line(1));
+    }
+    bench.poll();
+    bench.check([]);
+    assert!(bench.trouble.is_some());
+}
+
+#[test]
+fn rotated_while_nobody_read() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &lines(0..3));
+    bench.poll();
+    bench.append("eve.json", &lines(3..5));
+    fs::rename(bench.path("eve.json"), bench.path("eve.json.1")).unwrap();
+    bench.append("eve.json", &lines(5..7));
+    bench.restart();
+    bench.poll();
+    bench.check(0..7);
+    bench.poll_after(700);
+    assert_eq!((bench.counts, bench.cursors.len()), ([0; 4], 1));
+}
+
+#[test]
+fn rotated_to_a_name_of_the_pattern_while_nobody_read() {
+    let mut bench = Bench::new("eve*.json");
+    bench.append("eve.json", &lines(0..3));
+    bench.poll();
+    bench.append("eve.json", &lines(3..5));
+    fs::rename(bench.path("eve.json"), bench.path("eve-2026.json")).unwrap();
+    bench.append("eve.json", &lines(5..7));
+    bench.restart();
+    bench.poll();
+    bench.check(0..7);
+    assert_eq!((bench.counts, bench.cursors.len()), ([0; 4], 2));
+    assert!(bench.cursors.iter().any(|cursor| cursor.path.ends_with("eve-2026.json")));
+}
+
+#[test]
+fn truncated_while_nobody_read() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &lines(0..3));
+    bench.poll();
+    bench.append("eve.json", &lines(3..5));
+    fs::copy(bench.path("eve.json"), bench.path("eve.json.1")).unwrap();
+    fs::write(bench.path("eve.json"), lines(5..50)).unwrap();
+    bench.restart();
+    bench.poll();
+    bench.got.sort_unstable();
+    bench.check(0..50);
+    assert_eq!(bench.lost(), 0);
+    // Without a copy it cannot be known whether there was more: that is told, once.
+    fs::write(bench.path("eve.json"), lines(50..52)).unwrap();
+    fs::remove_file(bench.path("eve.json.1")).unwrap();
+    bench.restart();
+    bench.poll();
+    bench.check(0..52);
+    assert_eq!(bench.lost(), 2, "{:?}", bench.details);
+    bench.restart();
+    bench.poll();
+    assert_eq!(bench.lost(), 2);
+}
+
+#[test]
+fn vanished_while_nobody_read() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &lines(0..3));
+    bench.poll();
+    fs::remove_file(bench.path("eve.json")).unwrap();
+    bench.restart();
+    bench.poll();
+    assert_eq!((bench.lost(), bench.cursors.len()), (1, 0));
+    assert!(bench.details[0].contains("eve.json was removed"), "{:?}", bench.details);
+    bench.append("eve.json", &lines(3..4));
+    bench.restart();
+    bench.poll();
+    bench.check(0..4);
+    assert_eq!(bench.lost(), 1);
+}
+
+#[test]
+fn deleted_while_it_is_read() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &lines(0..3));
+    bench.poll();
+    let mut writer = OpenOptions::new().append(true).open(bench.path("eve.json")).unwrap();
+    fs::remove_file(bench.path("eve.json")).unwrap();
+    bench.poll();
+    writer.write_all(line(3).as_bytes()).unwrap();
+    bench.poll();
+    bench.check(0..4);
+    bench.poll_after(61);
+    assert_eq!((bench.lost(), bench.cursors.len()), (0, 0));
+}
+
+#[test]
+fn a_reused_inode_is_another_file() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &lines(0..20));
+    bench.poll();
+    // The same device and inode, another beginning, longer than what was read: as after delete and create.
+    fs::write(bench.path("eve.json"), lines(20..60)).unwrap();
+    bench.restart();
+    bench.poll();
+    bench.check(0..60);
+    assert_eq!(bench.cursors.len(), 1);
+}
+
+#[test]
+fn a_beginning_that_was_short_grows() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &line(0));
+    bench.poll();
+    assert!(bench.cursors[0].head_len < 256);
+    bench.append("eve.json", &lines(1..9));
+    bench.restart();
+    bench.poll();
+    bench.check(0..9);
+    assert_eq!(bench.cursors[0].head_len, 256);
+    bench.crash();
+    bench.append("eve.json", &line(9));
+    bench.poll();
+    bench.check(0..10);
+}
+
+#[test]
+fn what_was_there_first_is_backlog() {
+    let mut bench = Bench::with("eve*.json", |dir| {
+        fs::write(dir.join("eve.json"), lines(0..3) + &line(3)[..40]).unwrap();
+    });
+    bench.poll();
+    bench.append("eve.json", &(line(3)[40..].to_owned() + &line(4)));
+    bench.append("eve-later.json", &line(5));
+    bench.restart();
+    bench.poll();
+    bench.got.sort_unstable();
+    bench.check(0..6);
+    assert_eq!(bench.backlog, [0, 1, 2, 3]);
+}
+
+#[test]
+fn other_things_in_the_place_of_a_file() {
+    let mut bench = Bench::with("eve*.json", |dir| {
+        fs::create_dir(dir.join("eve.json")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.join("eve-pipe.json"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        fs::write(dir.join("eve-2.json"), line(0)).unwrap();
+    });
+    bench.poll();
+    bench.check([0]);
+    let trouble = bench.trouble.clone().unwrap();
+    assert!(
+        trouble.contains("eve.json is a directory") && trouble.contains("eve-pipe.json is a pipe"),
+        "{trouble}"
+    );
+    fs::remove_dir(bench.path("eve.json")).unwrap();
+    fs::remove_file(bench.path("eve-pipe.json")).unwrap();
+    bench.append("eve.json", &line(1));
+    bench.poll();
+    bench.check([0, 1]);
+    assert_eq!(bench.trouble, None);
+}
+
+#[test]
+fn a_pattern_that_is_none_is_told() {
+    let mut bench = Bench::new("eve***.json");
+    bench.poll();
+    assert!(bench.trouble.as_ref().unwrap().contains("is not a path pattern"), "{:?}", bench.trouble);
+}
+
+#[test]
+fn garbage_is_counted_with_its_place() {
+    let mut bench = Bench::new("eve.json");
+    let mut bytes = line(0).into_bytes();
+    bytes.extend(b"\x00\xff\xfe\x1b[31m\n{\"event_type\":\"alert\"\n");
+    bytes.extend(line(1).bytes());
+    bytes.extend(b"{\"event_type\":\"alert\"}\n");
+    fs::write(bench.path("eve.json"), &bytes).unwrap();
+    bench.poll();
+    bench.check([0, 1]);
+    assert_eq!(bench.counts, [2, 0, 1, 0]);
+    assert!(bench.details[0].contains(&format!("eve.json, byte {}: ", line(0).len())), "{:?}", bench.details);
+    let mut lines = String::new();
+    for _ in 0..100 {
+        lines.push_str("garbage\n");
+    }
+    bench.append("eve.json", &lines);
+    bench.details.clear();
+    bench.poll();
+    assert_eq!((bench.counts[0], bench.details.len()), (102, 16));
+}
+
+#[test]
+fn lines_of_any_length_in_bounded_memory() {
+    let mut bench = Bench::new("eve.json");
+    let padded = |number: u64, pad: usize| {
+        line(number).replace("\"s\"", &format!("\"s\",\"pad\":\"{}\"", "x".repeat(pad)))
+    };
+    // Around the size of a chunk, and as long as a line may be.
+    for (number, pad) in
+        [CHUNK - 400, CHUNK - 200, CHUNK, 3 * CHUNK, file::LINE_MAX - 400].into_iter().enumerate()
+    {
+        bench.append("eve.json", &padded(number as u64, pad));
+        bench.append("eve.json", &line(100 + number as u64));
+    }
+    bench.poll();
+    bench.check([0, 100, 1, 101, 2, 102, 3, 103, 4, 104]);
+    assert_eq!(bench.tail.buffer.capacity(), CHUNK);
+
+    // A hundred megabytes without a line end (holes, so that it costs no disk), in two parts.
+    let from = bench.path("eve.json").metadata().unwrap().len();
+    let file = OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap();
+    file.set_len(from + 60_000_000).unwrap();
+    bench.poll();
+    assert_eq!(bench.cursors[0].offset, from);
+    // A crash in the middle: it is read again from where the line starts.
+    bench.restart();
+    file.set_len(from + 100_000_000).unwrap();
+    bench.poll();
+    assert_eq!(bench.counts, [0; 4]);
+    file.write_all_at(b"\n", from + 100_000_000).unwrap();
+    bench.append("eve.json", &line(200));
+    bench.poll();
+    assert_eq!(bench.counts[RejectReason::TooLong as usize], 1);
+    assert!(bench.details[0].contains("a line of 100000000 bytes"), "{:?}", bench.details);
+    assert_eq!(bench.got.last(), Some(&200));
+    assert_eq!(bench.tail.buffer.capacity(), CHUNK);
+}
+
+#[test]
+fn batches_are_bounded_and_cursors_alone_wait() {
+    let mut bench = Bench::new("eve.json");
+    bench.poll();
+    assert_eq!(bench.batches, 1, "the first look is told even when nothing is there");
+    bench.append("eve.json", &lines(0..3_000));
+    bench.poll();
+    let told = 1 + 3_000_usize.div_ceil(SIGHTINGS_MAX);
+    assert_eq!(bench.batches, told);
+    bench.check(0..3_000);
+    // Lines without alerts: no commit for each look.
+    for _ in 0..8 {
+        bench.append("eve.json", "{\"event_type\":\"flow\"}\n");
+        bench.poll();
+    }
+    assert_eq!(bench.batches, told);
+    bench.poll_after(3);
+    assert_eq!((bench.batches, bench.lines), (told + 1, 3_008));
+    let end = bench.path("eve.json").metadata().unwrap().len();
+    assert_eq!(bench.cursors[0].offset, end);
+    bench.poll_after(60);
+    assert_eq!(bench.batches, told + 1, "nothing happens, nothing is told");
+}
+
+#[test]
+fn many_files_with_few_handles() {
+    let mut bench = Bench::new("eve*.json");
+    for number in 0..200 {
+        bench.append(&format!("eve-{number}.json"), &line(number));
+    }
+    bench.poll();
+    let open = bench.tail.watch.files.iter().filter(|file| file.handle.is_some()).count();
+    assert!(open <= 64, "{open}");
+    for number in 0..200 {
+        bench.append(&format!("eve-{number}.json"), &line(200 + number));
+    }
+    bench.poll();
+    // A closed file is written to, rotated, and found again.
+    let closed = bench.tail.watch.files.iter().position(|file| file.handle.is_none()).unwrap();
+    let path = bench.tail.watch.files[closed].path.clone();
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(line(400).as_bytes()).unwrap();
+    fs::rename(&path, path.with_extension("json.1")).unwrap();
+    bench.poll();
+    bench.got.sort_unstable();
+    bench.check(0..401);
+    assert_eq!(bench.counts, [0; 4]);
+}
+
+#[test]
+fn looking_costs_no_turn_when_nothing_happens() {
+    let mut bench = Bench::new("eve*.json");
+    bench.append("eve.json", &line(0));
+    bench.poll();
+    assert!(!bench.tail.watch.stirred(bench.now));
+    bench.append("eve.json", &line(1));
+    assert!(bench.tail.watch.stirred(bench.now));
+    bench.poll();
+    assert!(!bench.tail.watch.stirred(bench.now + Duration::from_secs(9)));
+    assert!(bench.tail.watch.stirred(bench.now + Duration::from_secs(10)));
+    bench.append("eve-new.json", &line(2));
+    assert!(bench.tail.watch.stirred(bench.now));
+}
+
+async fn collect(settings: Settings, stop: CancellationToken) -> (Vec<Batch>, Result<(), SourceError>) {
+    let (out, mut batches) = mpsc::channel(2);
+    let tail = Tail::new(settings, ManualClock::at(NOW));
+    let all = async {
+        let mut all = Vec::new();
+        while let Some(batch) = batches.recv().await {
+            all.push(batch);
+        }
+        all
+    };
+    let (result, all) = tokio::join!(tail.run(out, stop), all);
+    (all, result)
+}
+
+#[tokio::test]
+async fn once_ends_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("eve.json"), lines(0..2_500) + "{\"half").unwrap();
+    let mut settings = settings(dir.path(), "eve.json", Vec::new(), false);
+    settings.reading = Reading::Once;
+    let (batches, result) = collect(settings, CancellationToken::new()).await;
+    result.unwrap();
+    let sightings: usize = batches.iter().map(|batch| batch.sightings.len()).sum();
+    assert_eq!(sightings, 2_500);
+    let last = batches.iter().rev().find_map(|batch| files(&batch.cursors).last()).unwrap();
+    assert_eq!(last.offset, lines(0..2_500).len() as u64);
+}
+
+#[tokio::test]
+async fn following_ends_when_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("eve.json");
+    File::create(&path).unwrap();
+    let settings = settings(dir.path(), "eve.json", Vec::new(), true);
+    let stop = CancellationToken::new();
+    let (out, mut batches) = mpsc::channel(2);
+    let reader = async {
+        // Written when it follows already: its first batch tells that there is nothing yet.
+        let mut all = vec![batches.recv().await.unwrap()];
+        fs::write(&path, line(7) + "{\"event_type\":\"flow\"}\n").unwrap();
+        while let Some(batch) = batches.recv().await {
+            all.push(batch);
+            if all.iter().any(|batch: &Batch| !batch.sightings.is_empty()) {
+                stop.cancel();
+            }
+        }
+        all
+    };
+    let tail = Tail::new(settings, ManualClock::at(NOW));
+    let (result, batches) = tokio::join!(tail.run(out, stop.clone()), reader);
+    result.unwrap();
+    assert_eq!(batches.iter().map(|batch| batch.sightings.len()).sum::<usize>(), 1);
+    assert_eq!(batches.iter().map(Batch::lines).sum::<u64>(), 2);
+}
+
+#[tokio::test]
+async fn an_intake_that_is_gone_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("eve.json"), line(0)).unwrap();
+    let (out, batches) = mpsc::channel(1);
+    drop(batches);
+    let settings = settings(dir.path(), "eve.json", Vec::new(), true);
+    let tail = Tail::new(settings, Arc::new(crate::clock::SystemClock));
+    let result = tail.run(out, CancellationToken::new()).await;
+    assert!(matches!(result, Err(SourceError::Closed(_))));
+}
+
+/// What can happen to a log file while it is read.
+#[derive(Clone, Debug)]
+enum Step {
+    Append(usize),
+    Part(usize),
+    Poll(u64),
+    Restart,
+    Crash,
+    Rename,
+    CopyTruncate,
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
+    use proptest::prelude::*;
+    let step = prop_oneof![
+        4 => (1..9_usize).prop_map(Step::Append),
+        3 => (1..300_usize).prop_map(Step::Part),
+        5 => (0..8_u64).prop_map(Step::Poll),
+        2 => Just(Step::Restart),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Rename),
+        1 => Just(Step::CopyTruncate),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+    /// However it is written, rotated and read: every line once. (A crash loses no batch here, because a batch is
+    /// committed when it is handed out.)
+    #[test]
+    fn every_line_exactly_once(steps in steps()) {
+        let mut bench = Bench::new("eve.json");
+        let (mut next, mut partial, mut rotations) = (0, String::new(), 0);
+        for step in steps {
+            match step {
+                Step::Append(count) => {
+                    bench.append("eve.json", &std::mem::take(&mut partial));
+                    bench.append("eve.json", &lines(next..next + count as u64));
+                    next += count as u64;
+                }
+                Step::Part(len) => {
+                    if partial.is_empty() {
+                        partial = line(next);
+                        next += 1;
+                    }
+                    let rest = partial.split_off(len.min(partial.len()));
+                    bench.append("eve.json", &partial);
+                    partial = rest;
+                }
+                Step::Poll(secs) => bench.poll_after(secs),
+                Step::Restart => bench.restart(),
+                Step::Crash => bench.crash(),
+                Step::Rename | Step::CopyTruncate => {
+                    bench.append("eve.json", &std::mem::take(&mut partial));
+                    // Two rotations between two looks are one too many for a file that nobody knows yet.
+                    bench.poll_after(1);
+                    rotations += 1;
+                    let to = bench.path(&format!("eve.json.{rotations}"));
+                    if matches!(step, Step::Rename) {
+                        fs::rename(bench.path("eve.json"), to).unwrap();
+                        bench.append("eve.json", "");
+                    } else {
+                        fs::copy(bench.path("eve.json"), to).unwrap();
+                        fs::write(bench.path("eve.json"), "").unwrap();
+                    }
+                }
+            }
+        }
+        bench.append("eve.json", &partial);
+        bench.poll();
+        bench.poll();
+        bench.got.sort_unstable();
+        proptest::prop_assert_eq!(&bench.got, &(0..next).collect::<Vec<_>>(), "{:?}", bench.details);
+        proptest::prop_assert_eq!(bench.counts, [0; 4], "{:?}", bench.details);
+    }
+}

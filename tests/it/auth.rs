@@ -240,7 +240,7 @@ fn an_old_or_revoked_refresh_token_is_told_before_and_after() {
     private(&kept, &stored.to_string());
     agent.run(&["status"]).ends(0).says("is 90 days old").says("otrelay login prod");
     let service = agent.start();
-    let told = |status: &serde_json::Value| status["attention"].to_string().contains("is 90 days old");
+    let told = |status: &serde_json::Value| status["health"].to_string().contains("login-grows-old");
     agent.until_status("the age is told", told);
     assert_eq!(service.stop(), 0);
 

@@ -175,6 +175,8 @@ struct Tokens {
     grant: u64,
     /// What became of the last try, if it was refused, and when.
     refusal: Option<(SendError, Instant)>,
+    /// The refresh token that was tried last.
+    refused: Option<SecretString>,
 }
 
 #[derive(Debug)]
@@ -239,7 +241,8 @@ impl Login {
         if let Some((refusal, at)) = &tokens.refusal {
             let shared = self.tries.load(Ordering::Acquire) != tries_before;
             let verdict = matches!(refusal.status, Some(400 | 401 | 403));
-            if shared || verdict && at.elapsed() < REFUSED_FOR {
+            let soon = verdict && at.elapsed() < REFUSED_FOR && !self.has_another_token(&tokens, line.now);
+            if shared || soon {
                 return Err(refusal.clone());
             }
         }
@@ -259,6 +262,12 @@ impl Login {
                 Err(error)
             }
         }
+    }
+
+    /// Whether somebody has logged in anew since the refresh token was refused.
+    fn has_another_token(&self, tokens: &Tokens, now: Timestamp) -> bool {
+        let (Auth::RefreshToken(own), Some(refused)) = (&self.auth, &tokens.refused) else { return false };
+        own.current(now).is_ok_and(|token| token.expose_secret() != refused.expose_secret())
     }
 
     /// The token of that grant was refused: the next call asks for another one. A newer token stays.
@@ -347,7 +356,9 @@ impl Login {
             }
         })?;
         let form = refresh_token::form(&own.client, token.expose_secret());
+        tokens.refused = Some(token.clone());
         let granted = self.grant(form, refresh_token::CAUSES, line).await?;
+        tokens.refused = None;
         if let Some(next) = granted.refresh.filter(|next| next.expose_secret() != token.expose_secret())
             && let Err(e) = own.keep(&next, line.now)
         {

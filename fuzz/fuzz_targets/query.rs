@@ -13,8 +13,7 @@ fuzz_target!(|text: &str| {
         let plain = |text: &&str| {
             !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
-        let refused =
-            field != "correlation_id" || values.is_empty() || !values.iter().all(|value| plain(&value));
+        let refused = field != "correlation_id" || values.is_empty() || !values.iter().all(|value| plain(&value));
         assert!(refused, "keys of our own making are never refused: {values:?}");
         return;
     };

@@ -18,7 +18,8 @@ fn main() {
 
 fn syslog(payload: Payload) -> Syslog {
     Syslog::new(Settings {
-        agent: "line4".to_owned(),
+        agent: "a1".to_owned(),
+        sensor: "line4".to_owned(),
         source: SourceName::new("sensors").expect("a good name"),
         site: Some("Plant North".to_owned()),
         zone: None,

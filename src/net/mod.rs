@@ -14,6 +14,8 @@ mod client;
 
 mod error;
 
+pub mod listen;
+
 mod tls;
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use otrelay::source::format::syslog::{Payload, Settings, Syslog};
 /// A reader for each.
 pub fn formats(payloads: &[Payload]) -> Vec<Syslog> {
     let settings = |payload: &Payload| Settings {
-        agent: "fuzz".to_owned(),
+        agent: "a1".to_owned(),
+        sensor: "fuzz".to_owned(),
         source: SourceName::new("syslog").expect("a good name"),
         site: None,
         zone: None,

@@ -67,8 +67,10 @@ impl Payload {
 /// How messages are read, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `[agent]`: part of every fingerprint, and the sensor's name where nothing else tells it.
+    /// The agent's identity: part of every fingerprint.
     pub agent: String,
+    /// The agent's name: the sensor where nothing else tells it.
+    pub sensor: String,
     /// `[[source]] name`: part of every fingerprint.
     pub source: SourceName,
     /// `[agent] site`, where the message names none.
@@ -192,7 +194,7 @@ impl Reading<'_> {
     /// The sender's name for itself, its address, the agent.
     fn sensor(&self) -> String {
         let host = self.message.host.map(alert::word).filter(|host| !host.is_empty());
-        host.or_else(|| self.sender.map(|ip| ip.to_string())).unwrap_or_else(|| self.settings.agent.clone())
+        host.or_else(|| self.sender.map(|ip| ip.to_string())).unwrap_or_else(|| self.settings.sensor.clone())
     }
 
     /// The whole message, safe to show.

@@ -16,8 +16,8 @@ use super::sound::{cursor_crc, mark_crc};
 use crate::model::cursor::MARK_MAX;
 use crate::model::text::clip;
 use crate::model::{
-    Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation, Mark,
-    Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
+    Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation,
+    Mark, Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
 };
 use crate::store::body::Packer;
 use crate::store::condition::Kind;
@@ -114,6 +114,8 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// What was told of devices. So far they are only counted.
     pub devices: Vec<Device>,
+    /// How many of the alerts came from senders that nobody has authenticated.
+    pub unauthenticated: u64,
     /// Not forwarded.
     pub filtered: Vec<Filtered>,
     /// Not understood.
@@ -195,6 +197,7 @@ impl Record {
             alerts: 0,
             entries: Vec::new(),
             devices: Vec::new(),
+            unauthenticated: 0,
             filtered: Vec::new(),
             rejected: Vec::new(),
             ignored: Vec::new(),
@@ -216,6 +219,7 @@ impl Record {
         tx.count(&scope, "repeats", sums.repeats as i64);
         tx.count(&scope, "cleared", sums.cleared as i64);
         tx.count(&scope, "devices", self.devices.len() as i64);
+        tx.count(&scope, "unauthenticated", self.unauthenticated as i64);
         for (kind, count) in &self.ignored {
             tx.count(&format!("ignored:{}", self.source), kind, *count as i64);
         }
@@ -324,7 +328,8 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
     tx.conn
-        .prepare_cached("UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
+        .prepare_cached(
+            "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
         .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
     Ok(())

@@ -11,7 +11,8 @@ const SENDER: &str = "10.20.0.5";
 
 fn settings(payload: Payload) -> Settings {
     Settings {
-        agent: "line4".to_owned(),
+        agent: "a1".to_owned(),
+        sensor: "line4".to_owned(),
         source: SourceName::new("sensors").unwrap(),
         site: Some("Plant North".to_owned()),
         zone: None,

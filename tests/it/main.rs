@@ -54,6 +54,9 @@ mod simulator;
 mod support;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod syslog;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod tidy;

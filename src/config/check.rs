@@ -14,9 +14,9 @@ use super::show::{Effective, Origin};
 use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
-use crate::store::{self, WhenFull};
 use crate::relay;
 use crate::source::host;
+use crate::store::{self, WhenFull};
 
 const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;

@@ -10,11 +10,11 @@ use proptest::prelude::*;
 use super::file::{self, File};
 use super::read::Table as _;
 use super::*;
-use crate::source::Input;
-use crate::source::format::{Outcome, Stream};
 use crate::intake::Backfill;
 use crate::model::{Engine, Severity};
 use crate::servicenow::Auth;
+use crate::source::Input;
+use crate::source::format::{Outcome, Stream};
 use crate::store::WhenFull;
 
 const MINIMAL: &str = r#"

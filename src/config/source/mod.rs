@@ -128,8 +128,7 @@ kinds! {
 pub(in crate::config) use syslog::SyslogTls;
 
 /// Kinds that are known and not built yet.
-const LATER: [&str; 6] =
-    ["zeek", "defender-sensor", "defender-console", "json-lines", "http", "host"];
+const LATER: [&str; 6] = ["zeek", "defender-sensor", "defender-console", "json-lines", "http", "host"];
 
 once!(Source);
 
@@ -231,9 +230,8 @@ fn name(field: &Field<String>, at: &At, c: &mut Check<'_>) -> Option<SourceName>
     let name = SourceName::new(text);
     if let Err(error) = &name {
         let expected = error.expected;
-        c.problems.error(place, "this name cannot be used", |p| {
-            p.found(format!("\"{text}\"")).expected(expected)
-        });
+        c.problems
+            .error(place, "this name cannot be used", |p| p.found(format!("\"{text}\"")).expected(expected));
     }
     c.effective.note_field("name", text.clone(), field);
     name.ok()
@@ -249,7 +247,11 @@ pub fn default_source(kind: &str, agent: &Agent) -> Result<Settings, String> {
         return Err(format!("kind = \"{kind}\" {state}; expected {}", words()));
     };
     let quote = |text: &str| toml::Value::from(text).to_string();
-    let mut text = format!("[sync]\nenabled = false\n[agent]\nname = {}\nid = {}\n", quote(&agent.name), quote(&agent.id));
+    let mut text = format!(
+        "[sync]\nenabled = false\n[agent]\nname = {}\nid = {}\n",
+        quote(&agent.name),
+        quote(&agent.id)
+    );
     for (key, value) in [("site", &agent.site), ("zone", &agent.zone)] {
         text.extend(value.iter().map(|value| format!("{key} = {}\n", quote(value))));
     }

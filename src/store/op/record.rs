@@ -10,19 +10,19 @@ use super::attempt;
 use super::fresh::Fresh;
 use super::prune::{Room, room};
 use super::row::{
-    AlertCrc, KEPT, NewTicket, destination_scope, insert_delivery, insert_ticket, source_scope,
+    AlertCrc, KEPT, NewTicket, cursor_crc, destination_scope, insert_delivery, insert_ticket, mark_crc,
+    source_scope,
 };
-use super::sound::{cursor_crc, mark_crc};
 use crate::model::cursor::MARK_MAX;
 use crate::model::text::clip;
 use crate::model::{
     Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation,
     Mark, Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
 };
-use crate::store::body::Packer;
-use crate::store::condition::Kind;
+use crate::store::handle::Operation;
+use crate::store::health::Kind;
+use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// Samples of filtered alerts that are kept, over all sources.

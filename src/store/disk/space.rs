@@ -17,9 +17,10 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rustix::io::Errno;
 
-use super::ballast::Ballast;
-use super::condition::{Condition, Conditions, Kind};
-use super::{DATABASE, StoreError, files};
+use crate::store::disk::ballast::Ballast;
+use crate::store::disk::files;
+use crate::store::health::{Condition, Conditions, Kind};
+use crate::store::{DATABASE, StoreError};
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -34,24 +35,24 @@ const CHECKPOINT_WAIT: u32 = 200;
 
 /// How `max_size` is shared out, in bytes where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(in crate::store) struct Budget {
     /// What of the WAL stays allocated after a checkpoint.
-    pub(super) wal: u64,
+    pub(in crate::store) wal: u64,
     /// Highest that the WAL may stand: what is kept and the largest transaction.
-    pub(super) wal_peak: u64,
+    pub(in crate::store) wal_peak: u64,
     /// Pages of WAL after which a commit checkpoints.
-    pub(super) checkpoint_pages: u64,
+    pub(in crate::store) checkpoint_pages: u64,
     /// Size of the ballast.
-    pub(super) ballast: u64,
+    pub(in crate::store) ballast: u64,
     /// Pages that the database may have.
-    pub(super) pages: i64,
+    pub(in crate::store) pages: i64,
     /// Bodies of alerts in one transaction.
-    pub(super) part: u64,
+    pub(in crate::store) part: u64,
 }
 
 impl Budget {
     /// Shares out `max_size`, which is at least [`SMALLEST`].
-    pub(super) fn of(max_size: u64) -> Self {
+    pub(in crate::store) fn of(max_size: u64) -> Self {
         let max_size = max_size.max(SMALLEST);
         let wal = (max_size / 8).clamp(MIB / 4, 8 * MIB);
         let ballast = wal + (wal / 4).min(MIB);
@@ -81,7 +82,7 @@ impl Budget {
 
 /// What trying to write into a directory came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Probe {
+pub(in crate::store) enum Probe {
     /// It works.
     Writable,
     /// No space, or the quota is used up.
@@ -94,7 +95,7 @@ pub(super) enum Probe {
 
 impl Probe {
     /// Writes a few blocks and takes them away again. Blocking.
-    pub(super) fn of(dir: &Path) -> Self {
+    pub(in crate::store) fn of(dir: &Path) -> Self {
         let path = dir.join("probe");
         // Left behind by a power cut.
         let _ = std::fs::remove_file(&path);
@@ -123,9 +124,9 @@ impl From<&std::io::Error> for Probe {
 }
 
 /// The watch over the room of a state directory. Lives where the session lives, on the writer's thread.
-pub(super) struct Space {
+pub(in crate::store) struct Space {
     dir: PathBuf,
-    pub(super) budget: Budget,
+    pub(in crate::store) budget: Budget,
     ballast: Ballast,
     conditions: Arc<Conditions>,
     /// A write found no space though the file system has some: a quota. Only a write can tell when it is over.
@@ -135,7 +136,7 @@ pub(super) struct Space {
 impl Space {
     /// A watch over this directory, before the database is opened. Where the disk is tight the ballast goes at once:
     /// opening needs room for the WAL's index.
-    pub(super) fn new(dir: &Path, budget: Budget, conditions: Arc<Conditions>) -> Self {
+    pub(in crate::store) fn new(dir: &Path, budget: Budget, conditions: Arc<Conditions>) -> Self {
         let mut ballast = Ballast::find(dir, budget.ballast);
         if free(dir).is_some_and(|free| free < MIB / 4) {
             ballast.release();
@@ -144,12 +145,12 @@ impl Space {
     }
 
     /// Gives the ballast up. False when there was none.
-    pub(super) fn release(&mut self) -> bool {
+    pub(in crate::store) fn release(&mut self) -> bool {
         self.ballast.release()
     }
 
     /// Looks at the file system and at the WAL before a batch.
-    pub(super) fn before(&mut self, conn: &Connection) {
+    pub(in crate::store) fn before(&mut self, conn: &Connection) {
         let short = self.short_of_space(conn).map(|condition| (Kind::Disk, condition));
         let case = short.or_else(|| self.overgrown(conn));
         for kind in [Kind::Disk, Kind::Log] {
@@ -161,7 +162,7 @@ impl Space {
     }
 
     /// After the answers of a batch have left: makes the ballast where it is missing and there is space for it.
-    pub(super) fn after(&mut self) {
+    pub(in crate::store) fn after(&mut self) {
         if self.ballast.is_there() || self.conditions.is(Kind::Disk) {
             return;
         }
@@ -172,14 +173,14 @@ impl Space {
 
     /// What an error of the store really is. A full disk is told from a full buffer, and both from a disk that
     /// failed; for a full disk the ballast is given up.
-    pub(super) fn judge(&mut self, e: StoreError) -> StoreError {
+    pub(in crate::store) fn judge(&mut self, e: StoreError) -> StoreError {
         let probe = match &e {
             StoreError::Full(_) if free(&self.dir).is_some_and(|free| free < self.budget.wal) => {
                 Probe::NoSpace
             }
             StoreError::Full(_) => Probe::of(&self.dir),
             // After a failed sync nobody knows what is on the disk, whatever was the reason.
-            StoreError::Disk(text) if !text.contains(super::NOT_SYNCED) => Probe::of(&self.dir),
+            StoreError::Disk(text) if !text.contains(crate::store::NOT_SYNCED) => Probe::of(&self.dir),
             _ => return e,
         };
         match (probe, e) {
@@ -277,14 +278,14 @@ impl Space {
 }
 
 /// `max_size`, or the size of the file system that the directory is on where that is smaller.
-pub(super) fn within(dir: &Path, max_size: u64) -> u64 {
+pub(in crate::store) fn within(dir: &Path, max_size: u64) -> u64 {
     let whole = rustix::fs::statvfs(dir).map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
     // Zero: it does not say.
     if whole == 0 { max_size } else { max_size.min(whole) }
 }
 
 /// Free bytes for this user; `None` when the file system does not say.
-pub(super) fn free(dir: &Path) -> Option<u64> {
+pub(in crate::store) fn free(dir: &Path) -> Option<u64> {
     let fs = rustix::fs::statvfs(dir).ok()?;
     (fs.f_blocks > 0).then(|| fs.f_bavail.saturating_mul(fs.f_frsize))
 }

@@ -17,7 +17,7 @@ const ROOT: u32 = 0;
 
 /// Hands over what root made in `dir`. Nothing to do for anybody else, or where the directory is root's own. What cannot
 /// be handed over stays as it is: the service says so when it cannot use it.
-pub(super) fn hand_over(dir: &Path) {
+pub(in crate::store) fn hand_over(dir: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -88,7 +88,7 @@ mod tests {
         let path = dir.path().join("state");
         std::fs::create_dir(&path).unwrap();
         let heir = if chown(&path, Some(SERVICE), Some(SERVICE)).is_ok() { SERVICE } else { uid(&path) };
-        let lock = super::super::lock::StateLock::take(&path).unwrap();
+        let lock = crate::store::disk::lock::StateLock::take(&path).unwrap();
         file(path.join("made later"));
         drop(lock);
         assert_eq!([uid(&path.join("lock")), uid(&path.join("made later"))], [heir; 2]);

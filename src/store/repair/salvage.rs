@@ -8,120 +8,37 @@
 //! The damaged file is only read. All of it is bounded by a deadline; what was not read by then is counted as lost.
 //! `mend.rs` makes the new database whole afterwards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 use tokio::time::Instant;
 
-use super::OpenError;
-use super::files::with;
-use super::op::sound::{AnyRow, is_sound, values};
-use super::{examine, schema};
-
-/// A table and how it is read.
-struct Table {
-    name: &'static str,
-    key: Key,
-}
-
-enum Key {
-    /// The column is SQLite's own number of the row. It is asked for by that name: where the column's is damaged, rows would
-    /// be numbered anew, and what refers to them would refer to others.
-    Row(&'static str),
-    /// A number that does not shrink from row to row.
-    Column(&'static str),
-    /// The table is small and read at once.
-    None,
-}
-
-const fn numbered(name: &'static str, column: &'static str) -> Table {
-    Table { name, key: Key::Row(column) }
-}
-
-const fn ordered(name: &'static str, column: &'static str) -> Table {
-    Table { name, key: Key::Column(column) }
-}
-
-const fn small(name: &'static str) -> Table {
-    Table { name, key: Key::None }
-}
-
-/// References first. `fingerprint` is made anew.
-const HEAD: [Table; 7] = [
-    small("meta"),
-    small("counter"),
-    numbered("source", "id"),
-    numbered("destination", "id"),
-    numbered("route", "id"),
-    numbered("alert", "id"),
-    numbered("body_pack", "first_id"),
-];
-/// What hangs on alerts; read when those without a body are out.
-const REST: [Table; 12] = [
-    numbered("ticket", "id"),
-    numbered("record", "id"),
-    numbered("delivery", "id"),
-    numbered("outcome", "id"),
-    ordered("cursor", "source_id"),
-    ordered("mark", "source_id"),
-    small("hold"),
-    small("health_issue"),
-    numbered("sync", "id"),
-    numbered("filtered_sample", "id"),
-    numbered("reject_sample", "id"),
-    numbered("repair", "id"),
-];
-
-/// Names that the whole store hangs on. They are also in an index, which is on other pages.
-const NAMES: [(&str, &str); 3] = [
-    (
-        "SELECT id, name FROM source INDEXED BY sqlite_autoindex_source_1",
-        "INSERT OR IGNORE INTO source (id, name, last_read_at) VALUES (?1, ?2, 0)",
-    ),
-    (
-        "SELECT id, name FROM destination INDEXED BY sqlite_autoindex_destination_1",
-        "INSERT OR IGNORE INTO destination (id, name) VALUES (?1, ?2)",
-    ),
-    (
-        "SELECT id, destination_id, table_name FROM route INDEXED BY sqlite_autoindex_route_1",
-        "INSERT OR IGNORE INTO route (id, destination_id, table_name) VALUES (?1, ?2, ?3)",
-    ),
-];
-
-/// Who refers to whom: a row that cannot be taken because its parent is missing is a witness of that parent.
-const PARENTS: [(&str, &str, &str); 7] = [
-    ("ticket", "alert_id", "alert"),
-    ("ticket", "route_id", "route"),
-    ("delivery", "ticket_id", "ticket"),
-    ("delivery", "route_id", "route"),
-    ("delivery", "record_id", "record"),
-    ("record", "alert_id", "alert"),
-    ("record", "route_id", "route"),
-];
-
-/// Most ids that are remembered as lost, by table: 16 bytes each. Beyond, the count is a lower bound.
-const WITNESSES: usize = 200_000;
+use crate::store::OpenError;
+use crate::store::catalog::{AnyRow, Key, Repair, TABLES, Table, values};
+use crate::store::disk::files::with;
+use crate::store::repair::integrity;
+use crate::store::schema;
 
 /// What came over of a table, and what is known to be lost.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Copied {
-    pub(super) salvaged: u64,
-    pub(super) lost: BTreeSet<i64>,
+pub(in crate::store) struct Copied {
+    pub(in crate::store) salvaged: u64,
+    /// Rows that were read and not taken.
+    pub(in crate::store) refused: u64,
     /// Some of it could not be read; how many rows is unknown.
-    pub(super) unread: bool,
+    pub(in crate::store) unread: bool,
 }
 
 /// Copies from a damaged database into a new one, which is in a transaction.
-pub(super) struct Salvage<'a> {
+pub(in crate::store) struct Salvage<'a> {
     /// None: nothing of it can be opened.
-    pub(super) from: Option<Connection>,
-    pub(super) into: &'a Connection,
+    pub(in crate::store) from: Option<Connection>,
+    pub(in crate::store) into: &'a Connection,
     until: Instant,
-    pub(super) tables: BTreeMap<&'static str, Copied>,
+    pub(in crate::store) tables: BTreeMap<&'static str, Copied>,
     /// Nothing was left out because of the deadline.
-    pub(super) in_time: bool,
+    pub(in crate::store) in_time: bool,
 }
 
 /// Why reading stopped.
@@ -137,26 +54,15 @@ enum Stop {
 type Kept = Result<(), OpenError>;
 
 impl<'a> Salvage<'a> {
-    pub(super) fn new(from: Option<Connection>, into: &'a Connection, until: Instant) -> Self {
+    pub(in crate::store) fn new(from: Option<Connection>, into: &'a Connection, until: Instant) -> Self {
         Self { from, into, until, tables: BTreeMap::new(), in_time: true }
     }
 
-    /// All up to the alerts and their bodies.
-    pub(super) fn copy_alerts(&mut self) -> Kept {
-        self.copy_all(&HEAD)
-    }
-
-    /// What hangs on the alerts.
-    pub(super) fn copy_rest(&mut self) -> Kept {
-        self.copy_all(&REST)
-    }
-
-    fn copy_all(&mut self, tables: &'static [Table]) -> Kept {
+    /// All that comes over.
+    pub(in crate::store) fn copy_all(&mut self) -> Kept {
         let Some(from) = self.from.take() else { return Ok(()) };
-        let mut result = Ok(());
-        for table in tables {
-            result = result.and_then(|()| self.copy(&from, table));
-        }
+        let kept = TABLES.iter().filter(|table| matches!(table.repair, Repair::Kept | Repair::Replaced));
+        let result = kept.into_iter().try_for_each(|table| self.copy(&from, table));
         self.from = Some(from);
         result
     }
@@ -176,29 +82,26 @@ impl<'a> Salvage<'a> {
                     ["rowid"].into_iter().chain(columns.iter().map(String::as_str)).collect::<Vec<_>>();
                 let list = list.join(", ");
                 columns.insert(0, column.to_owned());
-                self.copy_keyed(from, table.name, "rowid", &list, &columns)?;
+                self.copy_keyed(from, table, "rowid", &list, &columns)?;
             }
             Key::Column(column) if columns.iter().any(|c| c == column) => {
-                self.copy_keyed(from, table.name, column, &columns.join(", "), &columns)?;
+                self.copy_keyed(from, table, column, &columns.join(", "), &columns)?;
             }
-            Key::Column(_) | Key::None => self.copy_small(from, table.name, &columns)?,
+            Key::Column(_) | Key::None => self.copy_small(from, table, &columns)?,
         }
-        let Some(names) = NAMES.iter().find(|(read, _)| read.contains(&format!(" {} ", table.name))) else {
-            return Ok(());
-        };
-        self.copy_names(from, names)
+        table.names.map_or(Ok(()), |names| self.copy_names(from, names))
     }
 
     /// `list`: what is read into these columns.
     fn copy_keyed(
         &mut self,
         from: &Connection,
-        table: &'static str,
+        table: &'static Table,
         key: &str,
         list: &str,
         columns: &[String],
     ) -> Kept {
-        let sql = format!("SELECT {key}, {list} FROM {table} WHERE {key} > ?1 ORDER BY {key}");
+        let sql = format!("SELECT {key}, {list} FROM {} WHERE {key} > ?1 ORDER BY {key}", table.name);
         let probe = format!("{sql} LIMIT 1");
         let mut insert = self.into.prepare(&insert(table, columns))?;
         let (mut after, mut tried) = (0, None);
@@ -206,13 +109,13 @@ impl<'a> Salvage<'a> {
             match self.read(from, &sql, after, |this, row| this.keep(&mut insert, table, row), columns)? {
                 Stop::End => return Ok(()),
                 Stop::Late => {
-                    (self.in_time, self.tables.entry(table).or_default().unread) = (false, true);
+                    (self.in_time, self.tables.entry(table.name).or_default().unread) = (false, true);
                     return Ok(());
                 }
                 // A read may fail once and work the next time.
                 Stop::Bad(at) if at < i64::MAX && tried != Some(at) => (after, tried) = (at, Some(at)),
                 Stop::Bad(at) => {
-                    self.tables.entry(table).or_default().unread = true;
+                    self.tables.entry(table.name).or_default().unread = true;
                     let Some(next) = self.next_readable(from, &probe, at) else { return Ok(()) };
                     after = next;
                 }
@@ -281,12 +184,12 @@ impl<'a> Salvage<'a> {
     }
 
     /// A small table without a number to go by: from both ends, as far as it goes.
-    fn copy_small(&mut self, from: &Connection, table: &'static str, columns: &[String]) -> Kept {
+    fn copy_small(&mut self, from: &Connection, table: &'static Table, columns: &[String]) -> Kept {
         let list = columns.join(", ");
         let mut insert = self.into.prepare(&insert(table, columns))?;
         for order in ["", " ORDER BY 1 DESC, 2 DESC"] {
-            let Ok(mut select) = from.prepare(&format!("SELECT {list} FROM {table}{order}")) else {
-                self.tables.entry(table).or_default().unread = true;
+            let Ok(mut select) = from.prepare(&format!("SELECT {list} FROM {}{order}", table.name)) else {
+                self.tables.entry(table.name).or_default().unread = true;
                 return Ok(());
             };
             let Ok(mut rows) = select.query([]) else { continue };
@@ -303,12 +206,12 @@ impl<'a> Salvage<'a> {
             if whole {
                 return Ok(());
             }
-            self.tables.entry(table).or_default().unread = true;
+            self.tables.entry(table.name).or_default().unread = true;
         }
         Ok(())
     }
 
-    fn copy_names(&mut self, from: &Connection, (read, write): &(&str, &str)) -> Kept {
+    fn copy_names(&mut self, from: &Connection, (read, write): (&str, &str)) -> Kept {
         let Ok(mut select) = from.prepare(read) else { return Ok(()) };
         let number = select.column_count();
         let Ok(mut rows) = select.query([]) else { return Ok(()) };
@@ -322,54 +225,28 @@ impl<'a> Salvage<'a> {
     }
 
     /// Takes a row over, or counts it.
-    fn keep(&mut self, insert: &mut rusqlite::Statement<'_>, table: &'static str, row: AnyRow<'_>) -> Kept {
-        let id = row.values.first().and_then(|v| if let Value::Integer(n) = v { Some(*n) } else { None });
-        let taken = is_sound(table, row) && taken(insert.execute(params_from_iter(row.values.iter())))?;
-        let copied = self.tables.entry(table).or_default();
-        if taken {
-            copied.salvaged += 1;
-            return Ok(());
-        }
-        remember(copied, id);
-        for (_, column, parent) in PARENTS.iter().filter(|(child, ..)| *child == table) {
-            let Some(id) = row.int(column) else { continue };
-            let sql = format!("SELECT EXISTS (SELECT 1 FROM {parent} WHERE id = ?1)");
-            let there: bool = self.into.prepare_cached(&sql)?.query_row([id], |r| r.get(0))?;
-            // What names it may be damaged itself, so only a sound row is a witness.
-            if !there && is_sound(table, row) {
-                remember(self.tables.entry(parent).or_default(), Some(id));
-            }
-        }
+    fn keep(&mut self, insert: &mut rusqlite::Statement<'_>, table: &'static Table, row: AnyRow<'_>) -> Kept {
+        let taken = table.is_sound(row)
+            && self.is_of_use(table, row)?
+            && taken(insert.execute(params_from_iter(row.values.iter())))?;
+        let copied = self.tables.entry(table.name).or_default();
+        *(if taken { &mut copied.salvaged } else { &mut copied.refused }) += 1;
         Ok(())
     }
 
-    /// Ids that an index still knows of a table that could not be read.
-    pub(super) fn ask_index(&mut self, table: &'static str, index: &str) -> Kept {
-        let Some(from) = &self.from else { return Ok(()) };
-        let Ok(mut select) = from.prepare(&format!("SELECT id FROM {table} INDEXED BY {index}")) else {
-            return Ok(());
-        };
-        let Ok(mut rows) = select.query([]) else { return Ok(()) };
-        let mut known = self.into.prepare(&format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1)"))?;
-        let copied = self.tables.entry(table).or_default();
-        while let Ok(Some(row)) = rows.next() {
-            if let Ok(id) = row.get::<_, i64>(0)
-                && !known.query_row([id], |r| r.get::<_, bool>(0))?
-            {
-                remember(copied, Some(id));
-            }
-        }
-        Ok(())
+    fn is_of_use(&self, table: &Table, row: AnyRow<'_>) -> Result<bool, OpenError> {
+        let (Some(needs), Some(key)) = (table.needs, row.values.first()) else { return Ok(true) };
+        Ok(self.into.prepare_cached(needs)?.query_row([key], |r| r.get(0))?)
     }
 
     /// The highest id that a table ever had, if that can be read.
-    pub(super) fn highest(&self, table: &str) -> Option<i64> {
+    pub(in crate::store) fn highest(&self, table: &str) -> Option<i64> {
         let from = self.from.as_ref()?;
         from.query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |r| r.get(0)).ok()
     }
 
     /// A counter of the damaged database, if it can be read.
-    pub(super) fn tally(&self, scope: &str, name: &str) -> Option<i64> {
+    pub(in crate::store) fn counter(&self, scope: &str, name: &str) -> Option<i64> {
         let from = self.from.as_ref()?;
         from.query_row("SELECT value FROM counter WHERE scope = ?1 AND name = ?2", [scope, name], |r| {
             r.get(0)
@@ -379,24 +256,15 @@ impl<'a> Salvage<'a> {
     }
 }
 
-fn remember(copied: &mut Copied, id: Option<i64>) {
-    match id {
-        Some(id) if copied.lost.len() < WITNESSES => {
-            copied.lost.insert(id);
-        }
-        _ => copied.unread = true,
-    }
-}
-
-fn insert(table: &str, columns: &[String]) -> String {
-    // What the new database says of itself stands; rows that were read from both ends are met twice.
-    let conflict = match table {
-        "meta" | "hold" | "health_issue" => "OR IGNORE ",
-        "counter" => "OR REPLACE ",
+fn insert(table: &Table, columns: &[String]) -> String {
+    let conflict = match (table.repair, table.key) {
+        (Repair::Replaced, _) => "OR REPLACE ",
+        // Read from both ends, rows are met twice.
+        (_, Key::None) => "OR IGNORE ",
         _ => "",
     };
     let places = vec!["?"; columns.len()].join(", ");
-    format!("INSERT {conflict}INTO {table} ({}) VALUES ({places})", columns.join(", "))
+    format!("INSERT {conflict}INTO {} ({}) VALUES ({places})", table.name, columns.join(", "))
 }
 
 /// Whether the new database took a row; an error that is not about the row is one.
@@ -422,7 +290,7 @@ fn columns(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
 }
 
 /// Opens a damaged database to read what is left, with its WAL when that belongs to it.
-pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
+pub(in crate::store) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
     if !path.is_file() {
         return None;
     }
@@ -442,7 +310,7 @@ pub(super) fn open_damaged(path: &Path, until: Instant) -> Option<Connection> {
     let Some(without) = view(false) else { return with_wal };
     let Some(with_wal) = with_wal else { return Some(without) };
     let strange = matches!((schema::id(&with_wal), schema::id(&without)), (Some(a), Some(b)) if a != b);
-    let is_fine = |conn: &Connection| examine::complaint(conn, until).is_none();
+    let is_fine = |conn: &Connection| integrity::complaint(conn, until).is_none();
     if strange || (!is_fine(&with_wal) && is_fine(&without)) {
         tracing::error!("the WAL does not belong to the database; it is left out");
         return Some(without);

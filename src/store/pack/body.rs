@@ -15,12 +15,12 @@ use std::ops::Range;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 
-use super::StoreError;
-use super::coding::{self, Pace};
-use super::op::crc;
 use crate::model::alert::{AlertKind, AlertState, MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use crate::model::text::clip;
 use crate::model::{Alert, Endpoint, Engine, Protocol, Severity, Timestamp};
+use crate::store::StoreError;
+use crate::store::catalog::crc;
+use crate::store::pack::coding::{self, Pace};
 
 /// Bytes of a pack before compression, unless a single body is more.
 const PACK_MAX: usize = 128 << 10;
@@ -34,7 +34,7 @@ const CALM: usize = 500;
 
 /// Bodies that wait for their pack. It belongs to one operation: dropped with it, or written by [`Packer::flush`].
 #[derive(Default)]
-pub(super) struct Packer {
+pub(in crate::store) struct Packer {
     bodies: Vec<u8>,
     /// Ids of the first and the last of them.
     ids: Option<(i64, i64)>,
@@ -44,12 +44,17 @@ pub(super) struct Packer {
 
 impl Packer {
     /// For so many alerts.
-    pub(super) fn of(alerts: usize) -> Self {
+    pub(in crate::store) fn of(alerts: usize) -> Self {
         Self { pace: if alerts > CALM { Pace::Burst } else { Pace::Calm }, ..Self::default() }
     }
 
     /// Puts the body of an alert in that was just inserted.
-    pub(super) fn add(&mut self, conn: &Connection, id: i64, alert: &Alert) -> Result<(), StoreError> {
+    pub(in crate::store) fn add(
+        &mut self,
+        conn: &Connection,
+        id: i64,
+        alert: &Alert,
+    ) -> Result<(), StoreError> {
         let follows = self.ids.is_none_or(|(_, last)| id == last + 1);
         if !follows || self.severity != Some(alert.severity) {
             self.flush(conn)?;
@@ -71,7 +76,7 @@ impl Packer {
     }
 
     /// Writes what is left.
-    pub(super) fn flush(&mut self, conn: &Connection) -> Result<(), StoreError> {
+    pub(in crate::store) fn flush(&mut self, conn: &Connection) -> Result<(), StoreError> {
         let Some((first, last)) = self.ids.take() else { return Ok(()) };
         let unpacked = self.bodies.len() as i64;
         let packed = coding::pack(&self.bodies, self.pace);
@@ -203,19 +208,19 @@ impl<'a> Facts<'a> {
 }
 
 /// Takes bodies out. Holds the last pack, because neighbours are mostly asked for one after the other.
-pub(super) struct Bodies<'c> {
+pub(in crate::store) struct Bodies<'c> {
     conn: &'c Connection,
     held: Option<Pack>,
 }
 
 impl<'c> Bodies<'c> {
     /// Of this database.
-    pub(super) fn of(conn: &'c Connection) -> Self {
+    pub(in crate::store) fn of(conn: &'c Connection) -> Self {
         Self { conn, held: None }
     }
 
     /// The body of an alert; `None` when it is damaged or gone.
-    pub(super) fn get(&mut self, id: i64) -> rusqlite::Result<Option<Alert>> {
+    pub(in crate::store) fn get(&mut self, id: i64) -> rusqlite::Result<Option<Alert>> {
         if !self.held.as_ref().is_some_and(|pack| pack.ids.contains(&id)) {
             self.held = Pack::of(self.conn, id)?;
         }
@@ -285,7 +290,7 @@ fn places(bodies: &[u8]) -> Vec<(Range<usize>, Range<usize>)> {
 }
 
 /// Deletes packs whose alerts are gone: of these alerts, in the order of their ids.
-pub(super) fn forget(conn: &Connection, gone: impl Iterator<Item = i64>) -> rusqlite::Result<()> {
+pub(in crate::store) fn forget(conn: &Connection, gone: impl Iterator<Item = i64>) -> rusqlite::Result<()> {
     let mut range = conn.prepare_cached(
         "SELECT first_id, last_id FROM body_pack WHERE first_id <= ?1 ORDER BY first_id DESC LIMIT 1",
     )?;
@@ -316,7 +321,7 @@ mod tests {
 
     fn database() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("migrations/0001_init.sql")).unwrap();
+        conn.execute_batch(include_str!("../migrations/0001_init.sql")).unwrap();
         conn
     }
 
@@ -488,7 +493,8 @@ mod tests {
         let conn = database();
         conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         for id in 1..=6 {
-            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL)", [id]).unwrap();
+            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL)", [id])
+                .unwrap();
         }
         packed(&conn, 1..4);
         packed(&conn, 4..7);

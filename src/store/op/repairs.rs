@@ -1,45 +1,14 @@
 //! A database was found damaged and made anew: the record of it, the deliveries that are made again, and whether the
 //! alert about it has gone through the rules yet.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{Connection, params};
-use serde::{Deserialize, Serialize};
 
 use super::row::NewDelivery;
 use crate::model::Timestamp;
-use crate::store::rows::HealRow;
+use crate::store::handle::Operation;
+use crate::store::rows::{REPAIR, RepairRow, repair};
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
-
-/// Rows of one table after a healing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealCount {
-    /// Rows that came over.
-    pub salvaged: u64,
-    /// Rows that were there and did not.
-    pub lost: u64,
-    /// Lost rows that could be made again from others.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub made_again: u64,
-    /// More may have been lost: what would say how many could not be read.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub at_least: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_false(b: &bool) -> bool {
-    !*b
-}
-
-/// Rows by table.
-pub type HealCounts = BTreeMap<String, HealCount>;
 
 /// Healings that are kept.
 const KEPT: i64 = 20;
@@ -53,7 +22,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn untold_heals(&self) -> Result<Vec<(i64, HealRow)>, StoreError> {
+    pub async fn untold_repairs(&self) -> Result<Vec<(i64, RepairRow)>, StoreError> {
         self.call(Untold).await
     }
 
@@ -61,30 +30,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; they are told once more then, as the same finding.
-    pub async fn heals_told(&self, ids: Vec<i64>) -> Result<(), StoreError> {
+    pub async fn repairs_told(&self, ids: Vec<i64>) -> Result<(), StoreError> {
         self.call(Told(ids)).await
     }
 }
 
-const SELECT: &str = "SELECT at, kept_as, cause, counts, rewound, id FROM repair";
-
-fn heal(row: &rusqlite::Row<'_>) -> rusqlite::Result<HealRow> {
-    Ok(HealRow {
-        at: Timestamp::from_micros(row.get(0)?),
-        kept_as: row.get(1)?,
-        cause: row.get(2)?,
-        // Written by us; a damaged one says nothing.
-        counts: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
-        rewound: row.get(4)?,
-    })
-}
-
 impl Operation for Untold {
-    type Output = Vec<(i64, HealRow)>;
+    type Output = Vec<(i64, RepairRow)>;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError> {
-        let mut select = tx.conn.prepare(&format!("{SELECT} WHERE told = 0 ORDER BY id"))?;
-        let rows = select.query_map([], |row| Ok((row.get(5)?, heal(row)?)))?;
+        let mut select = tx.conn.prepare(&format!("{REPAIR} WHERE told = 0 ORDER BY id"))?;
+        let rows = select.query_map([], |row| Ok((row.get(5)?, repair(row)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 }
@@ -99,14 +55,8 @@ impl Operation for Told {
     }
 }
 
-/// The last healings, newest first.
-pub(in crate::store) fn heals(conn: &Connection) -> rusqlite::Result<Vec<HealRow>> {
-    let mut select = conn.prepare(&format!("{SELECT} ORDER BY id DESC LIMIT ?1"))?;
-    select.query_map([KEPT], heal)?.collect()
-}
-
 /// Writes the record of a healing.
-pub(in crate::store) fn note(conn: &Connection, heal: &HealRow) -> Result<(), StoreError> {
+pub(in crate::store) fn note(conn: &Connection, heal: &RepairRow) -> Result<(), StoreError> {
     let counts = serde_json::to_string(&heal.counts).map_err(|e| StoreError::Refused(e.to_string()))?;
     conn.execute(
         "INSERT INTO repair (at, kept_as, cause, counts, rewound) VALUES (?1, ?2, ?3, ?4, ?5)",

@@ -23,7 +23,7 @@ const LEVEL: u8 = 1;
 
 /// How much time there is for a pack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(in crate::store) enum Pace {
     /// As small as it gets.
     #[default]
     Calm,
@@ -32,7 +32,7 @@ pub(super) enum Pace {
 }
 
 /// Packs what is not empty.
-pub(super) fn pack(plain: &[u8], pace: Pace) -> Vec<u8> {
+pub(in crate::store) fn pack(plain: &[u8], pace: Pace) -> Vec<u8> {
     let block = block::compress(plain);
     if pace == Pace::Burst {
         return block;
@@ -43,7 +43,7 @@ pub(super) fn pack(plain: &[u8], pace: Pace) -> Vec<u8> {
 }
 
 /// What was packed, of `size` bytes.
-pub(super) fn unpack(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+pub(in crate::store) fn unpack(packed: &[u8], size: usize) -> Option<Vec<u8>> {
     let plain = match packed.split_first()? {
         (&DEFLATED, rest) => {
             let most = block::get_maximum_output_size(size);

@@ -8,18 +8,19 @@
 //! The database is one of SQLite's `memdb`, so that readers of this process see it by its name.
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
-use super::body::Bodies;
-use super::op::record::{Entry, Record, Routed, write_all};
-use super::session::{Session, add_tally};
-use super::space::Budget;
-use super::{OpenError, StoreError, schema};
 use crate::model::{Cursor, DestinationName, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+use crate::store::catalog::TABLES;
+use crate::store::disk::space::Budget;
+use crate::store::op::record::{Entry, Record, Routed, write_all};
+use crate::store::pack::body::Bodies;
+use crate::store::schema;
+use crate::store::session::{Session, add_tally};
+use crate::store::{OpenError, StoreError};
 
 /// Most memory that it may have.
 const LIMIT: u64 = 16 << 20;
@@ -27,12 +28,6 @@ const LIMIT: u64 = 16 << 20;
 const WHOLE: u64 = LIMIT / 4 * 3;
 /// Alerts that are brought home in one transaction.
 const STEP: i64 = 50;
-/// Tables of which a copy of a large file has all rows.
-const SMALL: [&str; 6] = ["source", "cursor", "mark", "destination", "hold", "counter"];
-/// How a file is read that cannot be written: with its WAL where that is there; after a clean stop there is none, and
-/// then the file alone is the truth. SQLite cannot know that nobody will write it, so it has to be told.
-const WAYS: [&str; 2] = ["vfs=unix&mode=ro", "vfs=unix&immutable=1"];
-
 /// Pages that a store in memory may have, where the one on disk may have `budget`.
 pub(super) fn pages(budget: &Budget) -> i64 {
     budget.pages.min((LIMIT / 4096) as i64)
@@ -56,8 +51,8 @@ pub(super) struct Opened {
 /// # Errors
 /// [`OpenError::Newer`]: the file is not ours to understand. Others only when memory itself fails.
 pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenError> {
-    let mut conn = connect(name)?;
-    let whole = match open_readonly(path) {
+    let mut conn = schema::open_memory(name)?;
+    let whole = match schema::open_readonly(path) {
         // There is nothing to be copied.
         _ if !path.exists() => true,
         Ok(file) => {
@@ -74,7 +69,8 @@ pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenEr
     schema::to_latest(&mut conn)?;
     if !whole {
         // A file that cannot be read at all is as good as none: the sources are read from their beginning.
-        let copied = copy_some(&conn, &uri(path, WAYS[0])).or_else(|_| copy_some(&conn, &uri(path, WAYS[1])));
+        let copied = copy_some(&conn, &schema::uri(path, schema::WAYS[0]))
+            .or_else(|_| copy_some(&conn, &schema::uri(path, schema::WAYS[1])));
         if let Err(e) = copied {
             tracing::debug!("nothing could be read of the store: {e}");
         }
@@ -90,25 +86,6 @@ pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenEr
     Ok(Opened { conn, whole })
 }
 
-/// Another connection to the store of this name, for lists and status.
-pub(super) fn open_reader(name: &str) -> Result<Connection, OpenError> {
-    let conn = connect(name)?;
-    conn.pragma_update(None, "query_only", true)?;
-    Ok(conn)
-}
-
-fn connect(name: &str) -> Result<Connection, OpenError> {
-    let conn = Connection::open_with_flags(
-        name,
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_URI
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    conn.pragma_update(None, "busy_timeout", 5_000)?;
-    Ok(conn)
-}
-
 fn settings(conn: &Connection, pages: i64) -> Result<(), OpenError> {
     conn.pragma_update_and_check(None, "journal_mode", "MEMORY", |_| Ok(()))?;
     conn.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
@@ -118,36 +95,6 @@ fn settings(conn: &Connection, pages: i64) -> Result<(), OpenError> {
     }
     conn.pragma_update(None, "trusted_schema", false)?;
     Ok(())
-}
-
-/// Opens a database that cannot be written, or not now. Blocking.
-///
-/// # Errors
-/// When it cannot be read either.
-pub(super) fn open_readonly(path: &Path) -> Result<Connection, OpenError> {
-    let open = |more: &str| -> Result<Connection, rusqlite::Error> {
-        let conn = Connection::open_with_flags(
-            uri(path, more),
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-        conn.pragma_update(None, "trusted_schema", false)?;
-        Ok(conn)
-    };
-    Ok(open(WAYS[0]).or_else(|_| open(WAYS[1]))?)
-}
-
-fn uri(path: &Path, more: &str) -> String {
-    let mut uri = "file:".to_owned();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte));
-            }
-            _ => uri.extend(format!("%{byte:02x}").chars()),
-        }
-    }
-    format!("{uri}?{more}")
 }
 
 /// Copies all of it when it fits.
@@ -166,12 +113,8 @@ fn copy_whole(file: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
 fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
     let mut script = "BEGIN;".to_owned();
-    for table in SMALL {
-        script += "INSERT OR REPLACE INTO main.";
-        script += table;
-        script += " SELECT * FROM file.";
-        script += table;
-        script.push(';');
+    for table in TABLES.iter().filter(|table| table.in_fallback) {
+        script += &format!("INSERT OR REPLACE INTO main.{0} SELECT * FROM file.{0};", table.name);
     }
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
@@ -300,7 +243,8 @@ fn last_records(memory: &Connection, now: Timestamp) -> Result<Vec<Record>, Stor
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
         let Ok(source) = SourceName::new(&row.get::<_, String>(1)?) else { continue };
-        let cursors: Vec<Cursor> = super::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
+        let cursors: Vec<Cursor> =
+            crate::store::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
         records.push(Record { cursors, trouble: row.get(2)?, ..Record::new(source, now) });
     }
     Ok(records)

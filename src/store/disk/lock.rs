@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::OpenError;
-use super::owner::hand_over;
 use crate::model::text::clip;
+use crate::store::OpenError;
+use crate::store::disk::owner::hand_over;
 
 /// How the last agent on this state directory ended, as far as the lock file says: a power cut may have taken that back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Before {
+pub(in crate::store) enum Before {
     /// It closed the store.
     Clean,
     /// It did not, and had the store open.
@@ -65,18 +65,18 @@ const CLOSED: &str = "closed";
 
 /// Held as long as the store is open.
 #[derive(Debug)]
-pub(super) struct StateLock {
+pub(in crate::store) struct StateLock {
     dir: PathBuf,
     file: File,
     /// How the last one ended.
-    pub(super) before: Before,
+    pub(in crate::store) before: Before,
     /// Damage had been met, and nothing was found wrong at the start.
     doubted: bool,
 }
 
 impl StateLock {
     /// Takes the lock, or says who has it.
-    pub(super) fn take(dir: &Path) -> Result<Self, OpenError> {
+    pub(in crate::store) fn take(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("lock");
         let io = |source| OpenError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
@@ -111,7 +111,7 @@ impl StateLock {
     }
 
     /// Takes the lock in a directory that cannot be written; `None` when there never was a lock file.
-    pub(super) fn take_unwritten(dir: &Path) -> Result<Option<Self>, OpenError> {
+    pub(in crate::store) fn take_unwritten(dir: &Path) -> Result<Option<Self>, OpenError> {
         let Ok(file) = File::open(dir.join("lock")) else { return Ok(None) };
         if patiently(&file) == Err(rustix::io::Errno::WOULDBLOCK) {
             return Err(OpenError::Locked { dir: dir.to_owned(), pid: String::new() });
@@ -120,21 +120,21 @@ impl StateLock {
     }
 
     /// The store is open: from here on an empty database is a damaged one. `repaired`: on the way.
-    pub(super) fn opened(&mut self, repaired: bool) {
+    pub(in crate::store) fn opened(&mut self, repaired: bool) {
         self.doubted = !repaired && matches!(self.before, Before::Damaged { .. });
         // Only the check at the next start depends on it.
         let _ = self.write(OPEN);
     }
 
     /// Damage was met: the next start repairs it.
-    pub(super) fn damaged(&mut self, cause: &str) {
+    pub(in crate::store) fn damaged(&mut self, cause: &str) {
         let cause = clip(cause, CAUSE_MAX).replace('\n', " ");
         // Without it the next start looks for damage all the same, as after any end that was not clean.
         let _ = self.write(&Before::Damaged { cause, again: self.doubted }.note());
     }
 
     /// The store was closed as it should be.
-    pub(super) fn clean(&mut self) {
+    pub(in crate::store) fn clean(&mut self) {
         // Then the next start checks the database once more than it need be.
         let _ = self.replace(CLOSED);
     }
@@ -150,7 +150,7 @@ impl StateLock {
     }
 
     /// Whether some agent holds it now.
-    pub(super) fn is_held(dir: &Path) -> bool {
+    pub(in crate::store) fn is_held(dir: &Path) -> bool {
         let Ok(file) = File::open(dir.join("lock")) else { return false };
         flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
     }

@@ -3,10 +3,12 @@
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::super::files::{self, with};
-use super::super::swap::Swap;
-use super::super::{backup, heal, schema};
 use super::*;
+use crate::store::backup;
+use crate::store::disk::files::{self, with};
+use crate::store::repair;
+use crate::store::repair::swap::Swap;
+use crate::store::schema;
 
 /// Alerts 1 to `n`, two in five of them delivered, one in five dead.
 pub(super) async fn filled(n: u32) -> Bench {
@@ -70,8 +72,8 @@ pub(super) fn leaves(path: &Path, name: &str) -> Vec<u64> {
     found
 }
 
-pub(super) fn healed(bench: &Bench) -> Vec<HealRow> {
-    bench.reader().overview().unwrap().heals
+pub(super) fn healed(bench: &Bench) -> Vec<RepairRow> {
+    bench.reader().overview().unwrap().repairs
 }
 
 pub(super) fn count(bench: &Bench, sql: &str) -> i64 {
@@ -246,10 +248,10 @@ async fn damage_while_it_runs_is_the_end_and_the_next_start_repairs_it() {
     let bench = ended(bench).await;
     assert_eq!(bench.claim(1_000).await.len(), 120);
     adds_up(&bench, [300, 300, 300]);
-    let untold = bench.store.untold_heals().await.unwrap();
+    let untold = bench.store.untold_repairs().await.unwrap();
     assert_eq!(untold.len(), 1);
-    bench.store.heals_told(vec![untold[0].0]).await.unwrap();
-    assert!(bench.store.untold_heals().await.unwrap().is_empty());
+    bench.store.repairs_told(vec![untold[0].0]).await.unwrap();
+    assert!(bench.store.untold_repairs().await.unwrap().is_empty());
 }
 
 /// The writer has ended with damage; gives the store of the next start.
@@ -265,7 +267,7 @@ pub(super) async fn ended(bench: Bench) -> Bench {
 /// An operation that meets damage.
 pub(super) struct Meets;
 
-impl writer::Operation for Meets {
+impl handle::Operation for Meets {
     type Output = ();
 
     fn run(self, _: &mut session::Tx<'_>) -> Result<(), StoreError> {
@@ -375,7 +377,7 @@ async fn a_healing_that_was_cut_short_is_done_at_the_next_start() {
                 std::fs::write(Swap::new_path(dir.path()), "half of a database").unwrap();
             }
             if step > 3 {
-                heal::finish(swap.clone(), &settings(dir.path()), NOW).unwrap();
+                repair::finish(swap.clone(), &settings(dir.path()), NOW).unwrap();
                 let again = Swap::begin(dir.path(), files::Aside::Corrupt, "test", NOW).unwrap();
                 // The marker of before, as if it had not been removed.
                 let marker = std::fs::read_to_string(dir.path().join("queue.db.swap")).unwrap();

@@ -6,8 +6,8 @@
 use rusqlite::{Connection, OptionalExtension};
 use tokio::time::Instant;
 
-use super::OpenError;
-use super::schema::to_latest;
+use crate::store::OpenError;
+use crate::store::schema::to_latest;
 
 /// Names of columns, and the text of what stands beside the tables: the WHERE of an index decides what is in it. The text of
 /// a table is SQLite's own after a column was added.
@@ -17,7 +17,7 @@ const SHAPE: &str = "SELECT m.name || '.' || p.name FROM sqlite_schema m, pragma
      ORDER BY 1";
 
 /// What in the schema of a database of this version is not as it was made. SQLite takes any that it can parse.
-pub(super) fn misshapen(conn: &Connection) -> Result<Option<String>, OpenError> {
+pub(in crate::store) fn misshapen(conn: &Connection) -> Result<Option<String>, OpenError> {
     let shape = |conn: &Connection| -> rusqlite::Result<Vec<String>> {
         conn.prepare(SHAPE)?.query_map([], |row| row.get(0))?.collect()
     };
@@ -31,14 +31,14 @@ pub(super) fn misshapen(conn: &Connection) -> Result<Option<String>, OpenError> 
 
 /// A complaint that is only one when it comes twice, where it is about reading and not about what was read: a disk may
 /// fail to read once, and the file be whole.
-pub(super) fn twice(mut look: impl FnMut() -> Option<String>) -> Option<String> {
+pub(in crate::store) fn twice(mut look: impl FnMut() -> Option<String>) -> Option<String> {
     let first = look()?;
     if may_be_a_read(&first) { look() } else { Some(first) }
 }
 
 /// Whether damage may be a read that failed: SQLite calls a page that it did not get malformed. What was read and is
 /// wrong will be wrong again.
-pub(super) fn may_be_a_read(cause: &str) -> bool {
+pub(in crate::store) fn may_be_a_read(cause: &str) -> bool {
     const WORDS: [&str; 6] = [
         "I/O error",
         "error code",
@@ -52,7 +52,7 @@ pub(super) fn may_be_a_read(cause: &str) -> bool {
 
 /// What SQLite finds wrong with a database; `None`: nothing, or nothing until `until`. References count too: pages of
 /// two moments can each be sound.
-pub(super) fn complaint(conn: &Connection, until: Instant) -> Option<String> {
+pub(in crate::store) fn complaint(conn: &Connection, until: Instant) -> Option<String> {
     let late = move || Instant::now() >= until;
     if conn.progress_handler(10_000, Some(late)).is_err() {
         return None;
@@ -98,8 +98,8 @@ fn is_of_the_file(e: &rusqlite::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema::open_writer;
     use super::*;
+    use crate::store::schema::open_writer;
 
     #[test]
     fn an_index_that_does_not_know_a_row_is_damage() {

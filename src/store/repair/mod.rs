@@ -5,19 +5,25 @@
 //! of what can be read of it (`mend.rs`). A file of a newer version is refused and stays as it is, its WAL too. The
 //! structure is checked only after an unclean stop, and only where that is quick: rows carry their own checksums.
 
+pub(super) mod integrity;
+mod rebuild;
+mod salvage;
+pub(super) mod swap;
+
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::time::Instant;
 
-use super::files::{self, Aside, is_there, with};
-use super::lock::Before;
-use super::schema::{self, Says};
-use super::session::Session;
-use super::swap::{self, Swap};
-use super::{DATABASE, OpenError, Settings, StoreError, backup, examine, is_of_the_schema, mend};
 use crate::model::Timestamp;
+use crate::store::disk::files::{self, Aside, is_there, with};
+use crate::store::disk::lock::Before;
+use crate::store::repair::swap::Swap;
+use crate::store::schema::{self, Says};
+use crate::store::session::Session;
+use crate::store::upgrade;
+use crate::store::{DATABASE, OpenError, Settings, StoreError, is_of_the_schema};
 
 /// Larger databases are not checked at start.
 const CHECKED_BYTES: u64 = 256 << 20;
@@ -67,20 +73,24 @@ fn damage(e: &OpenError) -> Option<String> {
 }
 
 /// An open database, and what had to be done for it.
-pub(super) struct Opened {
-    pub(super) session: Session,
+pub(in crate::store) struct Opened {
+    pub(in crate::store) session: Session,
     /// It was damaged and is made anew.
-    pub(super) repaired: bool,
+    pub(in crate::store) repaired: bool,
     /// The cursors were given up with that: the sources' files are read again.
-    pub(super) rewound: bool,
+    pub(in crate::store) rewound: bool,
 }
 
 /// Opens the database of a locked state directory; repairs it first where that is needed.
-pub(super) fn open(settings: &Settings, now: Timestamp, before: &Before) -> Result<Opened, OpenError> {
+pub(in crate::store) fn open(
+    settings: &Settings,
+    now: Timestamp,
+    before: &Before,
+) -> Result<Opened, OpenError> {
     let mut rewound = go_on(settings, now)?;
     let (mut before, mut repaired, mut last) = (before.clone(), false, String::new());
     if let Before::Damaged { cause, again } = &before {
-        if *again || !examine::may_be_a_read(cause) {
+        if *again || !integrity::may_be_a_read(cause) {
             rewound |= heal(settings, now, cause)?;
             (before, repaired) = (Before::Clean, true);
         } else {
@@ -92,7 +102,7 @@ pub(super) fn open(settings: &Settings, now: Timestamp, before: &Before) -> Resu
         match try_open(settings, now, &before) {
             Ok(session) => return Ok(Opened { session, repaired, rewound }),
             Err(Trouble::Other(e)) => return Err(e),
-            Err(Trouble::Damage(cause)) if std::mem::take(&mut doubt) && examine::may_be_a_read(&cause) => {
+            Err(Trouble::Damage(cause)) if std::mem::take(&mut doubt) && integrity::may_be_a_read(&cause) => {
                 tracing::warn!("the database is looked at once more: {cause}");
             }
             Err(Trouble::Damage(cause)) => {
@@ -102,7 +112,7 @@ pub(super) fn open(settings: &Settings, now: Timestamp, before: &Before) -> Resu
             }
         }
     }
-    Err(OpenError::Heal(StoreError::Damaged(last)))
+    Err(OpenError::Repair(StoreError::Damaged(last)))
 }
 
 fn try_open(settings: &Settings, now: Timestamp, before: &Before) -> Result<Session, Trouble> {
@@ -129,18 +139,12 @@ fn try_open(settings: &Settings, now: Timestamp, before: &Before) -> Result<Sess
         }
     }
     if (1..schema::version()).contains(&version) {
-        backup::before_upgrade(settings, version, now)?;
+        upgrade::before_upgrade(settings, version, now)?;
     }
     let conn = schema::open_writer(&path, settings.max_size)?;
-    bound_kept(settings, now);
+    files::bound_kept(settings, now);
     forget_notices(&conn, &settings.dir)?;
     Ok(Session::new(conn, schema::pages(settings.max_size))?)
-}
-
-/// Kept files count within `[buffer] max_size`: what the database has grown to is not theirs any more.
-pub(super) fn bound_kept(settings: &Settings, now: Timestamp) {
-    let limit = settings.max_size.saturating_sub(room_of(&settings.dir.join(DATABASE)));
-    files::bound(&settings.dir, limit, now);
 }
 
 /// What can be seen without opening it.
@@ -167,7 +171,7 @@ fn was_used(before: &Before) -> bool {
 
 /// The structure, after an unclean stop.
 fn check(path: &Path, version: i64) -> Result<Option<String>, Trouble> {
-    if room_of(path) > CHECKED_BYTES {
+    if files::room_of(path) > CHECKED_BYTES {
         return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -179,24 +183,20 @@ fn check(path: &Path, version: i64) -> Result<Option<String>, Trouble> {
         Ok(conn)
     };
     if version == schema::version()
-        && let Some(cause) = examine::misshapen(&open()?)?
+        && let Some(cause) = integrity::misshapen(&open()?)?
     {
         return Ok(Some(cause));
     }
     // Each time with nothing in the cache.
     let mut first = Some(open()?);
-    Ok(examine::twice(|| {
+    Ok(integrity::twice(|| {
         let conn = first.take().map_or_else(&open, Ok);
-        conn.map_or_else(|e| Some(e.to_string()), |conn| examine::complaint(&conn, Instant::now() + CHECK))
+        conn.map_or_else(|e| Some(e.to_string()), |conn| integrity::complaint(&conn, Instant::now() + CHECK))
     }))
 }
 
-fn room_of(path: &Path) -> u64 {
-    files::SIDES.iter().filter_map(|side| std::fs::metadata(with(path, side)).ok()).map(|m| m.len()).sum()
-}
-
 /// Goes on with what the last process could not finish. Gives whether the cursors were given up with it.
-pub(super) fn go_on(settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
+pub(in crate::store) fn go_on(settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
     match Swap::pending(&settings.dir) {
         Some(swap) => finish(swap, settings, now),
         None => swap::clear(&settings.dir).map(|()| false),
@@ -209,7 +209,7 @@ fn heal(settings: &Settings, now: Timestamp, cause: &str) -> Result<bool, OpenEr
 }
 
 /// Takes an exchange to its end. Gives whether the cursors were given up with it.
-pub(super) fn finish(swap: Swap, settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
+pub(in crate::store) fn finish(swap: Swap, settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
     let dir = &settings.dir;
     let mut rewound = false;
     if !swap.is_done() {
@@ -226,10 +226,10 @@ pub(super) fn finish(swap: Swap, settings: &Settings, now: Timestamp) -> Result<
 
 fn salvage(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
     let (kept, new) = (swap.kept(), Swap::new_path(&settings.dir));
-    let damage = mend::Damage { at: now, kept: &kept, kept_as: &swap.kept_as, cause: &swap.cause };
+    let damage = rebuild::Damage { at: now, kept: &kept, kept_as: &swap.kept_as, cause: &swap.cause };
     let make = |time: Duration| {
         swap::clear_new(&settings.dir)?;
-        mend::make_anew(&new, &damage, Instant::now() + time)
+        rebuild::make_anew(&new, &damage, Instant::now() + time)
     };
     let healed = make(SALVAGE).or_else(|e| {
         if !is_full(&e) {
@@ -252,12 +252,12 @@ fn is_full(e: &OpenError) -> bool {
 /// Takes away what is said about kept files that are not there any more.
 fn forget_notices(conn: &Connection, dir: &Path) -> rusqlite::Result<()> {
     let mut select = conn.prepare("SELECT subject FROM health_issue WHERE code = ?1")?;
-    let subjects: Vec<String> = select.query_map([mend::CODE], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let subjects: Vec<String> = select.query_map([rebuild::CODE], |r| r.get(0))?.collect::<Result<_, _>>()?;
     for subject in subjects {
         if !is_there(&dir.join(&subject)) {
             conn.execute(
                 "DELETE FROM health_issue WHERE code = ?1 AND subject = ?2",
-                [mend::CODE, &subject],
+                [rebuild::CODE, &subject],
             )?;
         }
     }

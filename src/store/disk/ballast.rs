@@ -13,13 +13,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Its name in the state directory.
-pub(super) const NAME: &str = "ballast";
+pub(in crate::store) const NAME: &str = "ballast";
 /// Bytes in one write.
 const STEP: usize = 64 * 1024;
 
 /// The ballast of one state directory. Every failure is the same: then there is none.
 #[derive(Debug)]
-pub(super) struct Ballast {
+pub(in crate::store) struct Ballast {
     path: PathBuf,
     size: u64,
     there: bool,
@@ -27,7 +27,7 @@ pub(super) struct Ballast {
 
 impl Ballast {
     /// Looks whether a whole one is there; what is not whole is taken away.
-    pub(super) fn find(dir: &Path, size: u64) -> Self {
+    pub(in crate::store) fn find(dir: &Path, size: u64) -> Self {
         let path = dir.join(NAME);
         let whole = std::fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && m.len() == size);
         let mut ballast = Self { path, size, there: true };
@@ -38,18 +38,18 @@ impl Ballast {
     }
 
     /// Whether it can be given up.
-    pub(super) fn is_there(&self) -> bool {
+    pub(in crate::store) fn is_there(&self) -> bool {
         self.there
     }
 
     /// Gives its blocks back. False when there was none.
-    pub(super) fn release(&mut self) -> bool {
+    pub(in crate::store) fn release(&mut self) -> bool {
         let was = std::mem::replace(&mut self.there, false);
         was && std::fs::remove_file(&self.path).is_ok()
     }
 
     /// Makes it, synced. Where that fails there is none, and no part of one.
-    pub(super) fn make(&mut self) {
+    pub(in crate::store) fn make(&mut self) {
         match self.write() {
             Ok(()) => self.there = true,
             Err(e) => {

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::condition::{Condition, Kind};
-use super::heal::{self, Opened};
-use super::lock::{Before, StateLock};
-use super::memory;
-use super::op::claim::Recover;
-use super::session::Session;
-use super::space::{self, Budget, Probe, Space};
-use super::writer::{Operation, Shared, make_dir, restrict};
-use super::{DATABASE, OpenError, Settings, StoreError};
+use crate::store::disk::files::{make_dir, restrict};
+use crate::store::disk::lock::{Before, StateLock};
+use crate::store::disk::space::{self, Budget, Probe, Space};
+use crate::store::fallback;
+use crate::store::handle::{Operation, Shared};
+use crate::store::health::{Condition, Kind};
+use crate::store::op::claim::Recover;
+use crate::store::repair::{self, Opened};
+use crate::store::session::Session;
+use crate::store::{DATABASE, OpenError, Settings, StoreError};
 
 /// Between two looks whether the state directory can be written again.
 pub(super) const LOOK: Duration = Duration::from_secs(30);
@@ -169,7 +170,7 @@ impl Ground {
     /// Back to the disk, with all that came in meanwhile; stays in memory when that cannot be.
     fn go_home(&mut self) {
         let dir = &self.shared.settings.dir;
-        let sending = memory::is_sending(&self.session.conn).unwrap_or(true);
+        let sending = fallback::is_sending(&self.session.conn).unwrap_or(true);
         if sending || (dir.exists() && Probe::of(dir) != Probe::Writable) {
             return;
         }
@@ -177,13 +178,12 @@ impl Ground {
         let now = self.shared.clock.now();
         // Where the cursors were given up, those of memory would step over what was lost.
         let with_cursors = !disk.rewound;
-        let brought = memory::bring_home(&self.session.conn, &mut disk.session, now, with_cursors).and_then(
-            |brought| {
+        let brought = fallback::bring_home(&self.session.conn, &mut disk.session, now, with_cursors)
+            .and_then(|brought| {
                 let recover = Recover { now, due_at: now.after(DOUBT) };
                 disk.session.transaction(|tx| recover.run(tx))?;
                 Ok(brought)
-            },
-        );
+            });
         self.lock = Some(disk.lock);
         match brought {
             Ok(alerts) => {
@@ -220,7 +220,7 @@ fn may_pass(e: &OpenError) -> bool {
     match e {
         OpenError::Sqlite(e) => {
             matches!(StoreError::of(e), StoreError::Full(_) | StoreError::Disk(_))
-                && !super::is_failed_sync(e)
+                && !crate::store::is_failed_sync(e)
         }
         // Its step was taken back whole.
         OpenError::Migration(_) => true,
@@ -253,9 +253,9 @@ fn space_of(shared: &Shared) -> Space {
 
 fn session(shared: &Shared, before: &Before) -> Result<Opened, OpenError> {
     let settings = effective(shared);
-    let opened = heal::open(&settings, shared.clock.now(), before)?;
+    let opened = repair::open(&settings, shared.clock.now(), before)?;
     restrict(&settings.dir.join(DATABASE))?;
-    super::owner::hand_over(&settings.dir);
+    crate::store::disk::owner::hand_over(&settings.dir);
     Ok(Opened { session: opened.session.tell(&shared.conditions), ..opened })
 }
 
@@ -267,9 +267,9 @@ fn effective(shared: &Shared) -> Settings {
 
 fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError> {
     let settings = &shared.settings;
-    let pages = memory::pages(&Budget::of(settings.max_size));
-    let name = memory::new_name();
-    let memory::Opened { conn, whole } = memory::open(&settings.dir.join(DATABASE), &name, pages)?;
+    let pages = fallback::pages(&Budget::of(settings.max_size));
+    let name = fallback::new_name();
+    let fallback::Opened { conn, whole } = fallback::open(&settings.dir.join(DATABASE), &name, pages)?;
     let session = Session::new(conn, pages)?.tell(&shared.conditions);
     shared.set_memory(Some(name));
     let dir = settings.dir.display();

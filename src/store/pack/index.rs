@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::StoreError;
 use crate::model::Fingerprint;
+use crate::store::StoreError;
 
 /// How many alerts are only in memory.
 const KEPT: usize = if cfg!(test) { 1_024 } else { 16_384 };
@@ -31,7 +31,7 @@ const TIDIED: &str = "tidied_to";
 
 /// The newest part of the index. The older part is the table.
 #[derive(Default)]
-pub(super) struct FingerprintIndex {
+pub(in crate::store) struct FingerprintIndex {
     /// Prefix and alert.
     recent: BTreeSet<(i64, i64)>,
     /// Alerts since the last slice.
@@ -56,7 +56,7 @@ struct Pass {
 
 impl FingerprintIndex {
     /// Reads back what was only in memory.
-    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+    pub(in crate::store) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         let pass = Pass::parse(&kept(conn, PASS)?.unwrap_or_default());
         let mut index = Self { pass, tidied_to: mark(conn, TIDIED)?, ..Self::default() };
         let mut newer = conn.prepare("SELECT id, fingerprint FROM alert WHERE id > ?1")?;
@@ -74,7 +74,7 @@ impl FingerprintIndex {
     }
 
     /// The alert with this fingerprint. Prefixes may collide, so the row itself decides.
-    pub(super) fn find(
+    pub(in crate::store) fn find(
         &self,
         conn: &Connection,
         fingerprint: &Fingerprint,
@@ -104,7 +104,7 @@ impl FingerprintIndex {
     }
 
     /// Adds an alert that was just inserted, and writes a slice when it is time.
-    pub(super) fn add(
+    pub(in crate::store) fn add(
         &mut self,
         conn: &Connection,
         fingerprint: &Fingerprint,
@@ -167,7 +167,7 @@ impl FingerprintIndex {
 
     /// Takes out alerts that were just deleted. What is older than every alert is left to the lift: to take it out of
     /// the table at once would write a page for each.
-    pub(super) fn forget(
+    pub(in crate::store) fn forget(
         &mut self,
         conn: &Connection,
         gone: &[(i64, Fingerprint)],
@@ -194,7 +194,7 @@ impl FingerprintIndex {
 }
 
 /// Writes the whole index into an empty table: prefix and alert of all there are.
-pub(super) fn make_anew(conn: &Connection, mut all: Vec<(i64, i64)>) -> Result<(), StoreError> {
+pub(in crate::store) fn make_anew(conn: &Connection, mut all: Vec<(i64, i64)>) -> Result<(), StoreError> {
     all.sort_unstable();
     let mut insert = conn.prepare("INSERT INTO fingerprint (prefix, alert_id) VALUES (?1, ?2)")?;
     for (prefix, id) in &all {
@@ -247,7 +247,7 @@ mod tests {
 
     fn database() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("migrations/0001_init.sql")).unwrap();
+        conn.execute_batch(include_str!("../migrations/0001_init.sql")).unwrap();
         conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         conn
     }

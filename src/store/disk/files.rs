@@ -9,24 +9,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{DATABASE, OpenError};
 use crate::model::Timestamp;
+use crate::store::{DATABASE, OpenError, Settings};
 
 /// What SQLite keeps beside a database.
-pub(super) const SIDES: [&str; 3] = ["", "-wal", "-shm"];
+pub(in crate::store) const SIDES: [&str; 3] = ["", "-wal", "-shm"];
 /// Most kept files of one kind.
 const KEPT: usize = 3;
 /// A copy from before an upgrade is of no use any more after this.
 const UPGRADE_KEPT: Duration = Duration::from_hours(24 * 30);
 
 /// Names of kept files begin so, after the database's own name.
-pub(super) const CORRUPT: &str = ".corrupt-";
+pub(in crate::store) const CORRUPT: &str = ".corrupt-";
 const BEFORE_RESTORE: &str = ".before-restore-";
 const OLDER: &str = ".v";
 
 /// Why a database is set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Aside {
+pub(in crate::store) enum Aside {
     /// It is damaged.
     Corrupt,
     /// Another one takes its place, by order of a person.
@@ -35,41 +35,41 @@ pub(super) enum Aside {
 
 /// A kept file with what belongs to it.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
-    pub(super) path: PathBuf,
-    pub(super) bytes: u64,
+pub(in crate::store) struct Kept {
+    pub(in crate::store) path: PathBuf,
+    pub(in crate::store) bytes: u64,
     modified_at: Timestamp,
 }
 
 /// `path` with more at the end of its name.
-pub(super) fn with(path: &Path, suffix: &str) -> PathBuf {
+pub(in crate::store) fn with(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
+pub(in crate::store) fn failed(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
     move |source| OpenError::Io { path: path.to_owned(), source }
 }
 
 /// Whether something with this name is there, whatever it is.
-pub(super) fn is_there(path: &Path) -> bool {
+pub(in crate::store) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
 /// Makes the names in a directory durable.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
+pub(in crate::store) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(failed(dir))
 }
 
 /// Makes the content of a file durable, for the owner only.
-pub(super) fn seal(path: &Path) -> Result<(), OpenError> {
+pub(in crate::store) fn seal(path: &Path) -> Result<(), OpenError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed(path))?;
     File::open(path).and_then(|f| f.sync_all()).map_err(failed(path))
 }
 
 /// A name of its own for what is set aside: `queue.db.corrupt-20261121T115507Z`.
-pub(super) fn name_aside(dir: &Path, why: Aside, now: Timestamp) -> String {
+pub(in crate::store) fn name_aside(dir: &Path, why: Aside, now: Timestamp) -> String {
     let word = match why {
         Aside::Corrupt => CORRUPT,
         Aside::BeforeRestore => BEFORE_RESTORE,
@@ -83,12 +83,12 @@ pub(super) fn name_aside(dir: &Path, why: Aside, now: Timestamp) -> String {
 }
 
 /// The copy from before the upgrade of a schema.
-pub(super) fn name_older(version: i64) -> String {
+pub(in crate::store) fn name_older(version: i64) -> String {
     format!("{DATABASE}{OLDER}{version}")
 }
 
 /// What is kept, oldest first.
-pub(super) fn kept(dir: &Path) -> Vec<Kept> {
+pub(in crate::store) fn kept(dir: &Path) -> Vec<Kept> {
     let mut all: Vec<Kept> = names(dir)
         .into_iter()
         .filter(|name| is_kept(name) && !name.ends_with("-wal") && !name.ends_with("-shm"))
@@ -110,7 +110,7 @@ fn is_kept(name: &str) -> bool {
     rest.starts_with(CORRUPT) || rest.starts_with(BEFORE_RESTORE) || is_older(rest)
 }
 
-pub(super) fn names(dir: &Path) -> Vec<String> {
+pub(in crate::store) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|e| e.file_name().into_string().ok()).collect()
 }
@@ -126,7 +126,7 @@ fn modified_at(path: &Path) -> Timestamp {
 }
 
 /// Removes a kept file with what belongs to it, and says so.
-pub(super) fn remove(kept: &Kept, why: &str) -> bool {
+pub(in crate::store) fn remove(kept: &Kept, why: &str) -> bool {
     let mut gone = false;
     // Sides first: a database without its WAL could be taken for a whole one.
     for side in SIDES.iter().rev() {
@@ -142,7 +142,7 @@ pub(super) fn remove(kept: &Kept, why: &str) -> bool {
 
 /// Deletes what is kept beyond the bounds: more than a few of a kind, an upgrade long ago, or more than `room` bytes
 /// in all. The newest goes last. Gives how many went.
-pub(super) fn bound(dir: &Path, room: u64, now: Timestamp) -> u64 {
+pub(in crate::store) fn bound(dir: &Path, room: u64, now: Timestamp) -> u64 {
     let mut gone = 0;
     let mut left = kept(dir);
     let kind = |k: &Kept, word: &str| name_of(k).strip_prefix(DATABASE).is_some_and(|r| r.starts_with(word));
@@ -168,7 +168,7 @@ pub(super) fn bound(dir: &Path, room: u64, now: Timestamp) -> u64 {
 }
 
 /// Deletes what is kept, oldest first, as long as `is_short`: a disk without space keeps alerts out. Gives how many went.
-pub(super) fn give_up(dir: &Path, is_short: impl Fn() -> bool) -> u64 {
+pub(in crate::store) fn give_up(dir: &Path, is_short: impl Fn() -> bool) -> u64 {
     let left = if is_short() { kept(dir) } else { Vec::new() };
     let gone = left
         .iter()
@@ -179,6 +179,42 @@ pub(super) fn give_up(dir: &Path, is_short: impl Fn() -> bool) -> u64 {
 
 fn name_of(kept: &Kept) -> &str {
     kept.path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
+}
+
+/// The state directory, for the owner only.
+pub(in crate::store) fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    if !fs::metadata(dir).map_err(io)?.is_dir() {
+        return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
+    }
+    Ok(())
+}
+
+/// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.
+pub(in crate::store) fn restrict(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let file = Path::new(&name);
+        if file.exists() {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600))
+                .map_err(|source| OpenError::Io { path: file.to_owned(), source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Kept files count within `[buffer] max_size`: what the database has grown to is not theirs any more.
+pub(in crate::store) fn bound_kept(settings: &Settings, now: Timestamp) {
+    let limit = settings.max_size.saturating_sub(room_of(&settings.dir.join(DATABASE)));
+    bound(&settings.dir, limit, now);
+}
+
+/// Bytes of a database with what belongs to it.
+pub(in crate::store) fn room_of(path: &Path) -> u64 {
+    SIDES.iter().filter_map(|side| fs::metadata(with(path, side)).ok()).map(|m| m.len()).sum()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::Timestamp;
 use crate::model::text::clip;
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// Notices that are kept; the oldest go first. Subjects come from outside (field names), so they are bounded.

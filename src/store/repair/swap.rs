@@ -15,10 +15,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::files::{Aside, SIDES, failed, is_there, name_aside, seal, sync_dir, with};
-use super::{DATABASE, OpenError};
 use crate::model::Timestamp;
 use crate::model::text::one_line;
+use crate::store::disk::files::{Aside, SIDES, failed, is_there, name_aside, seal, sync_dir, with};
+use crate::store::{DATABASE, OpenError};
 
 /// The marker.
 const MARKER: &str = "queue.db.swap";
@@ -29,18 +29,18 @@ const WORDS: [(&str, Aside); 2] = [("repair", Aside::Corrupt), ("restore", Aside
 
 /// An exchange that is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Swap {
+pub(in crate::store) struct Swap {
     dir: PathBuf,
-    pub(super) why: Aside,
+    pub(in crate::store) why: Aside,
     /// File name that the old database gets.
-    pub(super) kept_as: String,
+    pub(in crate::store) kept_as: String,
     /// What was found.
-    pub(super) cause: String,
+    pub(in crate::store) cause: String,
 }
 
 impl Swap {
     /// The exchange that the last process could not finish.
-    pub(super) fn pending(dir: &Path) -> Option<Self> {
+    pub(in crate::store) fn pending(dir: &Path) -> Option<Self> {
         let text = fs::read_to_string(dir.join(MARKER)).ok()?;
         let mut lines = text.lines();
         let word = lines.next()?;
@@ -50,7 +50,12 @@ impl Swap {
     }
 
     /// Begins one: from here on the next start goes on with it.
-    pub(super) fn begin(dir: &Path, why: Aside, cause: &str, now: Timestamp) -> Result<Self, OpenError> {
+    pub(in crate::store) fn begin(
+        dir: &Path,
+        why: Aside,
+        cause: &str,
+        now: Timestamp,
+    ) -> Result<Self, OpenError> {
         let cause = one_line(cause).into_owned();
         let swap = Self { dir: dir.to_owned(), why, kept_as: name_aside(dir, why, now), cause };
         let word = WORDS.iter().find(|(_, w)| *w == why).map_or("repair", |(word, _)| word);
@@ -64,22 +69,22 @@ impl Swap {
     }
 
     /// The old database, where it is kept.
-    pub(super) fn kept(&self) -> PathBuf {
+    pub(in crate::store) fn kept(&self) -> PathBuf {
         self.dir.join(&self.kept_as)
     }
 
     /// The database that comes, while it is made.
-    pub(super) fn new_path(dir: &Path) -> PathBuf {
+    pub(in crate::store) fn new_path(dir: &Path) -> PathBuf {
         dir.join(NEW)
     }
 
     /// Whether the new database is in its place.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in crate::store) fn is_done(&self) -> bool {
         is_there(&self.kept()) && is_there(&self.dir.join(DATABASE))
     }
 
     /// Moves the old database out of the way, as far as that is not done.
-    pub(super) fn set_aside(&self) -> Result<(), OpenError> {
+    pub(in crate::store) fn set_aside(&self) -> Result<(), OpenError> {
         if self.is_done() {
             return Ok(());
         }
@@ -98,7 +103,7 @@ impl Swap {
     }
 
     /// Puts the new database, which is closed and complete, in its place.
-    pub(super) fn put_in(&self) -> Result<(), OpenError> {
+    pub(in crate::store) fn put_in(&self) -> Result<(), OpenError> {
         let new = Self::new_path(&self.dir);
         seal(&new)?;
         fs::rename(&new, self.dir.join(DATABASE)).map_err(failed(&new))?;
@@ -106,7 +111,7 @@ impl Swap {
     }
 
     /// Ends it.
-    pub(super) fn end(self) -> Result<(), OpenError> {
+    pub(in crate::store) fn end(self) -> Result<(), OpenError> {
         let marker = self.dir.join(MARKER);
         fs::remove_file(&marker).map_err(failed(&marker))?;
         sync_dir(&self.dir)
@@ -114,7 +119,7 @@ impl Swap {
 }
 
 /// Removes what an exchange that never began, or is begun again, left behind.
-pub(super) fn clear(dir: &Path) -> Result<(), OpenError> {
+pub(in crate::store) fn clear(dir: &Path) -> Result<(), OpenError> {
     clear_new(dir)?;
     for name in [format!("{MARKER}.tmp"), MARKER.to_owned()] {
         remove(&dir.join(name))?;
@@ -123,7 +128,7 @@ pub(super) fn clear(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Removes what was written of a new database.
-pub(super) fn clear_new(dir: &Path) -> Result<(), OpenError> {
+pub(in crate::store) fn clear_new(dir: &Path) -> Result<(), OpenError> {
     let new = dir.join(NEW);
     ["-journal", "-wal", "-shm", ""].iter().try_for_each(|side| remove(&with(&new, side)))
 }
@@ -144,7 +149,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
 
     fn state(dir: &Path) -> Vec<String> {
-        let mut all: Vec<String> = super::super::files::names(dir)
+        let mut all: Vec<String> = crate::store::disk::files::names(dir)
             .into_iter()
             .map(|name| {
                 format!(

@@ -1,4 +1,5 @@
-//! `kind = "syslog"`: listeners for CEF, LEEF, the text of Defender for `IoT` and plain syslog.
+//! `kind = "syslog"`: listeners for CEF, LEEF, the text of Defender for `IoT` and plain syslog; or files of such messages, as
+//! a syslog server writes them.
 //!
 //! What is not encrypted and not on a loopback address needs a list of networks: a sender's address is all that there is
 //! to know it by. So does TLS that asks for no client certificate.
@@ -59,8 +60,8 @@ table! {
         client_ca_file: String,
     }
 
-    /// Listeners for syslog.
-    #[schemars(extend("required" = ["name", "kind", "listen"]))]
+    /// Listeners for syslog, or files of it.
+    #[schemars(extend("required" = ["name", "kind"]))]
     Syslog {
         /// Its name, 1 to 64 of A-Z a-z 0-9 _ - . (part of every fingerprint).
         name: String,
@@ -69,6 +70,8 @@ table! {
         kind: String,
         /// Where it listens: `udp://…`, `tcp://…`, `tls://…`, each with an IP address and a port; at most 16.
         listen: List<String>,
+        /// Instead of listening: files by glob, a message a line; an absolute path that may have `*`, `?`, `[…]`.
+        path: String,
         /// For `tls://`.
         tls: SyslogTls,
         /// Networks that may send, at most 256. Needed where a listener is not on a loopback address, unless its senders show
@@ -98,22 +101,17 @@ impl Kind for Syslog {
     }
 
     fn path(&self) -> Option<&Field<String>> {
-        None
+        Some(&self.path)
     }
 
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
-        let listen = self.listen(common.at, c);
-        let tls = self.tls(listen.as_deref(), c);
-        let allow = self.allow(c);
-        if let (Some(listen), Some(tls), Some(allow)) = (&listen, &tls, &allow) {
-            self.is_guarded(listen, tls.as_ref(), allow, c);
-        }
+        let input =
+            if self.path.is_present() { self.files(common.at, c) } else { self.listeners(common.at, c) };
         let payload = match (self.format.get(), self.format.is_present()) {
             (None, true) => None,
             (word, _) => Some(word.map_or(FormatWord::Auto, |(word, _)| *word)),
         };
         c.effective.note_field("format", payload.unwrap_or(FormatWord::Auto).as_str(), &self.format);
-        let rate = self.rate(c);
         let severity_map = severities(&self.severity_map, c);
         let engine_map = parts::engines(&self.engine_map, c);
         let time_zone = parts::time_zone(&self.time_zone, c);
@@ -129,12 +127,32 @@ impl Kind for Syslog {
             engine_map: engine_map?,
             time_zone: time_zone?,
         });
-        let input = Input::Syslog(Listeners { listen: listen?, tls: tls?, allow: allow?, rate: rate? });
-        Some(Settings { name, kind: Self::WORD, input, format: Reads::new(format) })
+        Some(Settings { name, kind: Self::WORD, input: input?, format: Reads::new(format) })
     }
 }
 
 impl Syslog {
+    fn files(&self, table: &At, c: &mut Check<'_>) -> Option<Input> {
+        let foreign = [self.listen.at(), self.tls.at(), self.allow.at(), self.sender_rate.at()];
+        for at in foreign.into_iter().flatten() {
+            c.problems.error(at, "this key is for listeners, and `path` for files", |p| {
+                p.hint("remove one of them, or make two sources")
+            });
+        }
+        parts::files(&self.path, table, c).map(|pattern| Input::Files { pattern })
+    }
+
+    fn listeners(&self, table: &At, c: &mut Check<'_>) -> Option<Input> {
+        let listen = self.listen(table, c);
+        let tls = self.tls(listen.as_deref(), c);
+        let allow = self.allow(c);
+        if let (Some(listen), Some(tls), Some(allow)) = (&listen, &tls, &allow) {
+            self.is_guarded(listen, tls.as_ref(), allow, c);
+        }
+        let rate = self.rate(c);
+        Some(Input::Syslog(Listeners { listen: listen?, tls: tls?, allow: allow?, rate: rate? }))
+    }
+
     fn listen(&self, table: &At, c: &mut Check<'_>) -> Option<Vec<Listen>> {
         let (list, at) = c.required("listen", &self.listen, table, &format!("a list of {LISTEN}"))?;
         let shown: Vec<&str> = list.items.iter().map(|(text, _)| text.as_str()).collect();
@@ -338,6 +356,9 @@ mod tests {
             "",
         );
         check(&with("time_zone = \"Mars\""), "unknown time zone");
+        check("path = \"/var/log/ot/*.log\"\nformat = \"cef\"", "");
+        check(&with("path = \"/var/log/ot/*.log\""), "this key is for listeners");
+        check("path = \"ot.log\"", "the path has to be absolute");
         check(&with("tls = { cert_file = \"c.pem\", key_file = \"/k.pem\" }"), "has to be absolute");
         check(
             "listen = [\"tls://127.0.0.1:6514\"]\ntls = { cert_file = \"/nowhere/c.pem\", key_file = \"/nowhere/k.pem\" }",

@@ -12,7 +12,9 @@ set -euo pipefail
 otrelay=${OTRELAY:-$PWD/target/debug/otrelay}
 export PATH=$PATH:/usr/sbin
 helpers=/usr/lib/squid
-command -v squid >/dev/null && [ -x "$helpers/security_file_certgen" ] || apt squid-openssl openssl
+if ! command -v squid >/dev/null || ! [ -x "$helpers/security_file_certgen" ]; then
+    apt squid-openssl openssl
+fi
 
 work=$(mktemp -d)
 pids=()

@@ -13,8 +13,8 @@ use super::instance::Tweaks;
 pub const HELP: &str = "\
 KIND[=VALUE][:KEY=VALUE[,KEY=VALUE...]]
 
-Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  rate-limit[=SECONDS]  semaphore  replay
-                          unscoped
+Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  rate-limit[=SECONDS]  semaphore
+                          replay  unscoped
 Kinds, carried out first: commit-drop  commit-cut=BYTES  commit-500  commit-202  truncated-json  delay=MS
 Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-table=NAME
 

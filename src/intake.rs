@@ -21,7 +21,7 @@ use crate::model::{
     Alert, DeliveryKind, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
 };
 use crate::rules::{Decision, Reason, Rules};
-use crate::source::{Acknowledge, Batch, RejectReason, Sighting, Taken};
+use crate::source::{Acknowledge, Batch, RejectCounts, RejectReason, Sighting, Taken};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
@@ -256,6 +256,7 @@ impl Intake {
             alerts,
             entries: folded.entries,
             devices: batch.devices,
+            unauthenticated: batch.unauthenticated,
             filtered: folded.filtered.into_values().collect(),
             rejected: rejected(&batch.source, &batch.rejects, &batch.reject_counts),
             ignored: batch.ignored,
@@ -362,6 +363,7 @@ fn halves(records: &[Record]) -> Option<Halves> {
             alerts,
             lines: 0,
             devices: Vec::new(),
+            unauthenticated: 0,
             filtered: Vec::new(),
             rejected: Vec::new(),
             ignored: Vec::new(),
@@ -483,7 +485,7 @@ impl Folded {
     }
 }
 
-fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u64; 4]) -> Vec<Rejected> {
+fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &RejectCounts) -> Vec<Rejected> {
     let mut all = Vec::new();
     for (reason, count) in RejectReason::ALL.into_iter().zip(counts).filter(|(_, count)| **count > 0) {
         let samples: Vec<(String, String)> = rejects

@@ -19,6 +19,8 @@ mod client;
 
 mod error;
 
+pub mod listen;
+
 mod packed;
 
 pub mod pem;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
 use super::transport::send;
+use super::transport::syslog::{Listeners, Syslog};
 use super::transport::tail::{self, Tail};
 use super::{Acknowledge, Batch, Reading, Source as _, SourceError};
 use crate::clock::SharedClock;
@@ -45,6 +46,8 @@ pub enum Input {
         /// Glob, absolute.
         pattern: String,
     },
+    /// Listeners for syslog.
+    Syslog(Listeners),
 }
 
 /// A format, as a value of the settings.
@@ -154,6 +157,13 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             };
             let tail = Tail::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
             tail.run(out, stop).await
+        }
+        // Nothing is there already: a listener has no end to read to.
+        Input::Syslog(_) if context.reading == Reading::Once => Ok(()),
+        Input::Syslog(listeners) => {
+            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
+            let (name, format) = (settings.name.clone(), settings.format.clone());
+            Syslog::new(name, settings.kind, listeners.clone(), format, clock, heartbeat).run(out, stop).await
         }
     }
 }

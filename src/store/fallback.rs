@@ -267,7 +267,7 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
          WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*'
            OR t.scope GLOB 'ignored:*' OR t.scope = 'shed'
            OR (t.scope = 'store' AND t.name = 'shed')
-           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices')))",
+           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices', 'unauthenticated')))",
     )?;
     let counts = select.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     Ok(counts.collect::<Result<_, _>>()?)

@@ -57,6 +57,9 @@ mod simulator;
 mod support;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod syslog;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod tidy;

@@ -122,11 +122,14 @@ macro_rules! kinds {
 
 kinds! {
     suricata_eve::SuricataEve,
+    syslog::Syslog,
 }
 
+#[cfg(test)]
+pub(in crate::config) use syslog::SyslogTls;
+
 /// Kinds that are known and not built yet.
-const LATER: [&str; 7] =
-    ["zeek", "syslog", "defender-sensor", "defender-console", "json-lines", "http", "host"];
+const LATER: [&str; 6] = ["zeek", "defender-sensor", "defender-console", "json-lines", "http", "host"];
 
 once!(Source);
 

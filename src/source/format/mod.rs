@@ -8,6 +8,8 @@
 
 pub mod eve;
 
+pub mod syslog;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 

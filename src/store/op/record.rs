@@ -119,6 +119,8 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// What was told of devices. So far they are only counted.
     pub devices: Vec<Device>,
+    /// How many of the alerts came from senders that nobody has authenticated.
+    pub unauthenticated: u64,
     /// Not forwarded.
     pub filtered: Vec<Filtered>,
     /// Not understood.
@@ -200,6 +202,7 @@ impl Record {
             alerts: 0,
             entries: Vec::new(),
             devices: Vec::new(),
+            unauthenticated: 0,
             filtered: Vec::new(),
             rejected: Vec::new(),
             ignored: Vec::new(),
@@ -221,6 +224,7 @@ impl Record {
         tx.count(&scope, "repeats", sums.repeats as i64);
         tx.count(&scope, "cleared", sums.cleared as i64);
         tx.count(&scope, "devices", self.devices.len() as i64);
+        tx.count(&scope, "unauthenticated", self.unauthenticated as i64);
         for (kind, count) in &self.ignored {
             tx.count(&format!("ignored:{}", self.source), kind, *count as i64);
         }

@@ -6,7 +6,17 @@
 //! decoder has learnt from a stream (the header of a Zeek log) it gives back as a state that the transport stores with
 //! the cursor.
 
+pub mod alert_json;
+
 pub mod eve;
+
+pub mod zeek;
+
+mod json;
+
+mod ocsf;
+
+mod parts;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -91,7 +91,7 @@ pub(super) fn engine_of_sid(sid: u64) -> Engine {
 }
 
 /// Protocol of an OT server port. 102 is S7 or MMS; S7 is by far the more common in plants.
-pub(super) fn ot_port(port: u16) -> Option<&'static str> {
+pub(in super::super) fn ot_port(port: u16) -> Option<&'static str> {
     Some(match port {
         102 => "Siemens S7",
         502 => "Modbus",

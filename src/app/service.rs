@@ -123,8 +123,6 @@ struct Service {
     asked: Arc<Mutex<mpsc::Receiver<Ask>>>,
     progress: watch::Sender<Progress>,
     concerns: watch::Sender<Vec<Attention>>,
-    /// Changes when the store gave the cursors up.
-    rewound: watch::Receiver<u64>,
     heartbeats: Heartbeats,
 }
 
@@ -138,7 +136,6 @@ impl Service {
     ) -> Self {
         let asked = Arc::new(Mutex::new(asked));
         let (progress, concerns) = (watch::Sender::default(), watch::Sender::default());
-        let rewound = store.rewound();
         Self {
             config,
             blueprint,
@@ -147,7 +144,6 @@ impl Service {
             asked,
             progress,
             concerns,
-            rewound,
             heartbeats: Heartbeats::default(),
         }
     }
@@ -218,17 +214,10 @@ impl Service {
     async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let intake = self.blueprint.intake(&self.config, &self.store, &self.around.clock);
         self.apply_rules(&intake).await?;
-        let sources = stages
-            .sources(&self.config, &self.store, Reading::Follow, &self.around.clock, intake, &self.heartbeats)
-            .await?;
+        let clock = &self.around.clock;
+        let sources =
+            stages.sources(&self.config, &self.store, Reading::Follow, clock, intake, &self.heartbeats);
         Ok(Box::pin(opened(sources)))
-    }
-
-    /// The cursors were given up: the sources begin anew, by what the store knows of them now. The relay goes on.
-    async fn read_again(&self, stages: &mut TaskGroups) -> Result<(), AppError> {
-        tracing::warn!("the sources are read again, for what the store has lost");
-        stages.pause_sources().await?;
-        self.take_in(stages).await.map(drop)
     }
 
     /// Applies changed rules to what is undelivered, however long there is no room for it.
@@ -262,11 +251,6 @@ impl Service {
                 biased;
                 () = self.around.stop.cancelled() => return None,
                 ended = stages.first() => return Some(ended),
-                Ok(()) = self.rewound.changed() => match self.read_again(stages).await {
-                    Err(_) if self.around.stop.is_cancelled() => return None,
-                    Err(e) => return Some(Ok(("reading again", Err(e)))),
-                    Ok(()) => {}
-                },
                 () = &mut ready, if !told => {
                     told = true;
                     let (sources, destinations) = (self.config.sources.len(), self.config.destinations.len());
@@ -339,9 +323,9 @@ impl Service {
     /// Says what becomes of sources and destinations that are no longer in the config.
     async fn tell_gone(&self, next: &Config) {
         for source in &self.config.sources {
-            if !next.sources.iter().any(|other| other.name() == source.name()) {
+            if !next.sources.iter().any(|other| other.name == source.name) {
                 tracing::info!(
-                    source = %source.name(),
+                    source = %source.name,
                     "the source is no longer in the config; what it gave stays, and so does how far it was read"
                 );
             }

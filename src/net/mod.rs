@@ -14,6 +14,10 @@ mod client;
 
 mod error;
 
+pub mod listen;
+
+pub mod serve;
+
 mod tls;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
+use super::transport::http::{self, Push};
 use super::transport::send;
 use super::transport::tail::{self, Tail};
 use super::{Acknowledge, Batch, Reading, Source as _, SourceError};
@@ -22,7 +24,8 @@ use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::cursor::Remembered;
 use crate::model::text::{clip, one_line};
-use crate::model::{Cursor, SourceName};
+use crate::model::{Cursor, Secret, SourceName};
+use crate::net::listen::ServerTls;
 
 /// A source, checked.
 #[derive(Clone, Debug)]
@@ -44,6 +47,15 @@ pub enum Input {
     Files {
         /// Glob, absolute.
         pattern: String,
+    },
+    /// A listener that alerts are pushed to.
+    Http {
+        /// Where it listens.
+        listen: SocketAddr,
+        /// What a sender has to show.
+        token: Option<Secret>,
+        /// Its certificate.
+        tls: Option<ServerTls>,
     },
 }
 
@@ -154,6 +166,20 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             };
             let tail = Tail::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
             tail.run(out, stop).await
+        }
+        // Nobody can have pushed to what was not there.
+        Input::Http { .. } if context.reading == Reading::Once => Ok(()),
+        Input::Http { listen, token, tls } => {
+            let settings = http::Settings {
+                name: settings.name.clone(),
+                kind: settings.kind,
+                listen: *listen,
+                token: token.clone(),
+                tls: tls.clone(),
+                format: settings.format.clone(),
+            };
+            let push = Push::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
+            push.run(out, stop).await
         }
     }
 }

@@ -211,7 +211,8 @@ fn auth(destination: &Destination, table: &At, c: &mut Check<'_>) -> Option<Auth
     })
 }
 
-fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
+/// The secret of a key; notes where it is from.
+pub(super) fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
     let (reference, at) = field.get()?;
     c.effective.note_field(name, format!("({})", secret::origin(reference)), field);
     secret::fetch(reference, at, c.environment, c.purpose, c.problems)

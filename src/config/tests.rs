@@ -86,7 +86,7 @@ fn what_is_left_out_has_the_documented_default() {
     };
     assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
     let source = &config.sources[0];
-    let Input::Files { pattern } = &source.input;
+    let Input::Files { pattern } = &source.input else { panic!("{source:?}") };
     assert_eq!((source.kind, pattern.as_str()), ("suricata-eve", "/var/log/suricata/eve*.json"));
     let alert = eve(source, r#""severity":1,"metadata":{"signature_severity":["Minor"]}"#);
     assert_eq!((alert.sensor.as_str(), alert.severity), ("line4", Severity::Minor));
@@ -97,7 +97,7 @@ fn what_is_left_out_has_the_documented_default() {
 }
 
 /// What a source of EVE makes of an alert with these members.
-fn eve(source: &source::Settings, inside: &str) -> crate::model::Alert {
+fn eve(source: &crate::source::Settings, inside: &str) -> crate::model::Alert {
     let line = format!(r#"{{"event_type":"alert","alert":{{"signature_id":1,{inside}}}}}"#);
     let mut decoder = source.format.0.decoder(&Stream::default());
     match decoder.decode(line.as_bytes(), crate::model::Timestamp::EPOCH).outcome {
@@ -299,7 +299,7 @@ fn loaded_keys() -> Vec<&'static str> {
         file::Sync::KEYS,
         file::Buffer::KEYS,
         file::Destination::KEYS,
-        file::Source::KEYS,
+        source::SuricataEve::KEYS,
         file::Rule::KEYS,
         file::Action::KEYS,
     ];
@@ -359,7 +359,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Destination", file::Destination::KEYS),
         ("Proxy", file::Proxy::KEYS),
         ("Tls", file::Tls::KEYS),
-        ("Source", file::Source::KEYS),
+        ("SuricataEve", source::SuricataEve::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
         ("Devices", file::Devices::KEYS),

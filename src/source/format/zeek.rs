@@ -43,10 +43,10 @@ pub struct Settings {
     pub site: Option<String>,
     /// `[agent] zone`.
     pub zone: Option<String>,
-    /// `severity_map`: note (`SSL::Weak_Key`) or name of a weird to severity, laid over the base table. A weird that is
+    /// `severity_map`: note (`ssl::weak_key`) or name of a weird, folded to lower case, to severity, laid over the base table. A weird that is
     /// named here is a finding.
     pub severity_map: BTreeMap<String, Severity>,
-    /// `engine_map`: note or name of a weird to engine, laid over the base table. A weird that is named here is a
+    /// `engine_map`: note or name of a weird, folded to lower case, to engine, laid over the base table. A weird that is named here is a
     /// finding.
     pub engine_map: BTreeMap<String, Engine>,
 }

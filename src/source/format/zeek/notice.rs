@@ -47,7 +47,7 @@ pub(super) fn notice(settings: &Settings, row: &Row<'_>, line: &[u8], received_a
     };
     let (source, destination) = notice_ends(row);
     let protocol = notice_protocol(row, &note, &source, &destination);
-    let engine = settings.engine_map.get(&note).copied().unwrap_or(engine);
+    let engine = settings.engine_map.get(&note.to_lowercase()).copied().unwrap_or(engine);
     let about_sensor = tables::is_about_the_sensor(&note) && engine == Engine::Operational;
     let mut references = vec![format!("note:{note}")];
     references.extend(technique.map(ToOwned::to_owned));
@@ -56,7 +56,7 @@ pub(super) fn notice(settings: &Settings, row: &Row<'_>, line: &[u8], received_a
     let said = Said {
         message: notice_message(row, &title),
         title,
-        severity: settings.severity_map.get(&note).copied().unwrap_or(severity),
+        severity: settings.severity_map.get(&note.to_lowercase()).copied().unwrap_or(severity),
         engine,
         protocol,
         kind: if about_sensor { AlertKind::SystemNotification } else { AlertKind::Alert },
@@ -73,7 +73,8 @@ pub(super) fn weird(settings: &Settings, row: &Row<'_>, line: &[u8], received_at
     let Some(name) = row.text("name").and_then(|name| word(&name)) else {
         return missing("a weird without `name`");
     };
-    let (severity, engine) = (settings.severity_map.get(&name), settings.engine_map.get(&name));
+    let key = name.to_lowercase();
+    let (severity, engine) = (settings.severity_map.get(&key), settings.engine_map.get(&key));
     if severity.is_none() && engine.is_none() && !tables::WEIRDS.contains(&name.as_str()) {
         return Outcome::Ignored("weird");
     }

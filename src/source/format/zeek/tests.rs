@@ -138,9 +138,9 @@ fn acid_notices_by_technique() {
 #[test]
 fn the_operators_tables_are_laid_over() {
     let mut settings = settings();
-    settings.severity_map.insert("SSL::Invalid_Server_Cert".to_owned(), Severity::Critical);
-    settings.engine_map.insert("CaptureLoss::Too_Much_Loss".to_owned(), Engine::Anomaly);
-    settings.severity_map.insert("bad_HTTP_request".to_owned(), Severity::Minor);
+    settings.severity_map.insert("ssl::invalid_server_cert".to_owned(), Severity::Critical);
+    settings.engine_map.insert("captureloss::too_much_loss".to_owned(), Engine::Anomaly);
+    settings.severity_map.insert("bad_http_request".to_owned(), Severity::Minor);
     let zeek = Zeek::new(settings);
     let mut notice = zeek.decoder(&Stream { name: "notice.log", ..Stream::default() });
     let alert = |decoded: &Decoded| finding(decoded).0.clone();

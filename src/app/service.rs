@@ -317,7 +317,11 @@ impl Service {
         };
         let what = format!("reload refused, the old config runs on: {}{more}", clip(&first, REFUSAL_MAX));
         let remedy = "correct the config; otrelay check shows all of it; then systemctl reload otrelay";
-        self.concerns.send_replace(vec![Attention { code: "reload-refused".to_owned(), what, remedy: remedy.to_owned() }]);
+        self.concerns.send_replace(vec![Attention {
+            code: "reload-refused".to_owned(),
+            what,
+            remedy: remedy.to_owned(),
+        }]);
         None
     }
 

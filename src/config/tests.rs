@@ -352,7 +352,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         }
         properties.keys().cloned().collect()
     };
-    let tables: [(&str, &[&str]); 12] = [
+    let tables: [(&str, &[&str]); 16] = [
         ("File", File::KEYS),
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
@@ -361,6 +361,10 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Proxy", file::Proxy::KEYS),
         ("Tls", file::Tls::KEYS),
         ("SuricataEve", source::SuricataEve::KEYS),
+        ("Zeek", source::Zeek::KEYS),
+        ("JsonLines", source::JsonLines::KEYS),
+        ("Http", source::Http::KEYS),
+        ("ListenerTls", source::ListenerTls::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
         ("Devices", file::Devices::KEYS),

@@ -190,7 +190,8 @@ fn explain_and_demo_take_a_packed_file_as_it_is() {
     let simulator = simulator();
     let agent = Agent::new(&simulator).rules(RULES);
     let path = agent.dir().join("odd name?.json.gz");
-    let mut packer = flate2::write::GzEncoder::new(fs::File::create(&path).unwrap(), flate2::Compression::fast());
+    let mut packer =
+        flate2::write::GzEncoder::new(fs::File::create(&path).unwrap(), flate2::Compression::fast());
     packer.write_all((eve::flow(1) + &alert(7).line()).as_bytes()).unwrap();
     packer.finish().unwrap();
     let file = path.to_str().unwrap();

@@ -149,6 +149,7 @@ impl<'a> Page<'a> {
                     self.section(&format!("[[{path}]] of kind {kind}"));
                     self.roff.text(marked(description(item).unwrap_or_default()));
                     self.keys(item);
+                    self.tables(item, &path, depth + 1);
                 }
                 continue;
             } else if let Some(item) =
@@ -315,6 +316,10 @@ mod tests {
             ("[servicenow.NAME.proxy]", "Proxy"),
             ("[servicenow.NAME.tls]", "Tls"),
             ("\"[[source]] of kind suricata-eve\"", "SuricataEve"),
+            ("\"[[source]] of kind zeek\"", "Zeek"),
+            ("\"[[source]] of kind json-lines\"", "JsonLines"),
+            ("\"[[source]] of kind http\"", "Http"),
+            ("[source.tls]", "ListenerTls"),
             ("[status]", "Status"),
             ("[sync]", "Sync"),
         ];

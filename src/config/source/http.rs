@@ -173,48 +173,67 @@ fn file(name: &str, field: &Field<String>, table: &At, c: &mut Check<'_>) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{parse_str, Problem};
+    use crate::config::{ConfigError, Environment, Loaded, Purpose, load};
     use crate::source::Input;
 
-    fn problems(keys: &str) -> Vec<Problem> {
-        let text = format!("[sync]\nenabled = false\n[agent]\nname = \"a\"\nid = \"a\"\n[[source]]\nname = \"push\"\nkind = \"http\"\n{keys}\n");
-        match parse_str("x.toml", &text) {
-            Ok(loaded) => loaded.warnings,
-            Err(error) => error.problems,
-        }
+    fn loaded(keys: &str) -> Result<Loaded, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("otrelay.toml");
+        let text = format!(
+            "[sync]\nenabled = false\n[agent]\nname = \"a\"\nid = \"a\"\n[[source]]\nname = \"push\"\nkind = \"http\"\n{keys}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let token = |name: &str| match name {
+            "LONG" => Some("0123456789abcdef".to_owned()),
+            "SHORT" => Some("canary-5f2".to_owned()),
+            _ => None,
+        };
+        load(&Environment::new(token).with_config(Some(path)), Purpose::Run, |_, _| Ok(()))
     }
 
+    /// What is wrong or odd about the source.
     #[track_caller]
     fn check(keys: &str, words: &[&str]) {
-        let found: Vec<_> = problems(keys).iter().map(ToString::to_string).collect();
+        let problems = match loaded(keys) {
+            Ok(loaded) => loaded.warnings,
+            Err(error) => error.problems,
+        };
+        let found: Vec<_> =
+            problems.iter().map(ToString::to_string).filter(|problem| problem.contains("source")).collect();
+        assert_eq!(found.len(), words.len(), "{keys}: {found:#?}");
         for word in words {
             assert!(found.iter().any(|problem| problem.contains(word)), "{word}: {found:#?}");
         }
-        if words.is_empty() {
-            assert!(found.iter().all(|problem| problem.contains("written in the config")), "{found:#?}");
-        }
+        assert!(found.iter().all(|problem| !problem.contains("canary")), "{found:#?}");
     }
 
     #[test]
     fn where_it_listens_decides_what_it_needs() {
-        check("token = \"0123456789abcdef\"", &[]);
-        check("listen = \"[::1]:9000\"\ntoken = \"0123456789abcdef\"", &[]);
+        check("token = { env = \"LONG\" }", &[]);
+        check("listen = \"[::1]:9000\"\ntoken = { env = \"LONG\" }", &[]);
         check("", &["every user of this machine may push alerts"]);
-        check("token = \"short\"", &["the token is short"]);
-        check("listen = \"localhost:1\"", &["this is not an address with a port"]);
-        check("listen = \"127.0.0.1:0\"", &["this is not an address with a port"]);
+        check("token = { env = \"SHORT\" }", &["the token is short"]);
+        check("token = { env = \"LONG\" }\nlisten = \"localhost:1\"", &["this is not an address with a port"]);
+        check("token = { env = \"LONG\" }\nlisten = \"127.0.0.1:0\"", &["this is not an address with a port"]);
         check("listen = \"0.0.0.0:8514\"", &["unencrypted from elsewhere", "everybody who can reach it"]);
-        check("listen = \"0.0.0.0:8514\"\ntoken = \"0123456789abcdef\"", &["unencrypted from elsewhere"]);
-        check("tls = { cert_file = \"/nowhere/c.pem\", key_file = \"k.pem\" }", &["the path has to be absolute"]);
-        check("tls = { cert_file = \"/nowhere/c.pem\", key_file = \"/nowhere/k.pem\" }", &["/nowhere/c.pem"]);
-        check("tls = { cert_file = \"/nowhere/c.pem\" }", &["key_file"]);
-        check("path = \"/x\"", &["unknown key"]);
+        check("listen = \"0.0.0.0:8514\"\ntoken = { env = \"LONG\" }", &["unencrypted from elsewhere"]);
+        check("token = { env = \"LONG\" }\npath = \"/x\"", &["unknown key"]);
+    }
+
+    #[test]
+    fn its_certificate_is_looked_at() {
+        let check = |tls: &str, words: &[&str]| {
+            check(&format!("token = {{ env = \"LONG\" }}\ntls = {{ {tls} }}"), words);
+        };
+        check("cert_file = \"/nowhere/c.pem\", key_file = \"k.pem\"", &["the path has to be absolute"]);
+        check("cert_file = \"/nowhere/c.pem\", key_file = \"/nowhere/k.pem\"", &["/nowhere/c.pem"]);
+        check("cert_file = \"/nowhere/c.pem\"", &["key_file"]);
+        check("cert_file = \"/nowhere/c.pem\", key_file = \"/k\", ca_file = \"/x\"", &["unknown key", "/nowhere/c.pem"]);
     }
 
     #[test]
     fn its_settings() {
-        let text = "[sync]\nenabled = false\n[agent]\nname = \"a\"\nid = \"a\"\n[[source]]\nname = \"push\"\nkind = \"http\"\ntoken = \"0123456789abcdef\"\n";
-        let loaded = parse_str("x.toml", text).unwrap();
+        let loaded = loaded("token = { env = \"LONG\" }\nseverity_map = { High = \"critical\" }").unwrap();
         let Input::Http { listen, token, tls } = &loaded.config.sources[0].input else { panic!("no listener") };
         assert_eq!((listen.to_string().as_str(), tls.is_none()), ("127.0.0.1:8514", true));
         assert_eq!(token.as_ref().unwrap().expose(), "0123456789abcdef");

@@ -44,6 +44,7 @@ struct Common<'a> {
 macro_rules! kinds {
     ($($module:ident::$name:ident,)*) => {
         $(mod $module;)*
+        $(#[cfg(test)] pub(in crate::config) use $module::$name;)*
 
         /// A `[[source]]`, by its kind.
         #[derive(Clone, Debug)]
@@ -119,7 +120,7 @@ macro_rules! kinds {
 }
 
 #[cfg(test)]
-pub(in crate::config) use suricata_eve::SuricataEve;
+pub(in crate::config) use http::ListenerTls;
 
 kinds! {
     suricata_eve::SuricataEve,

@@ -352,7 +352,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         }
         properties.keys().cloned().collect()
     };
-    let tables: [(&str, &[&str]); 16] = [
+    let tables: [(&str, &[&str]); 20] = [
         ("File", File::KEYS),
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
@@ -367,6 +367,10 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("ListenerTls", source::ListenerTls::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
+        ("Exclude", file::Exclude::KEYS),
+        ("Case", file::Case::KEYS),
+        ("CaseInput", file::CaseInput::KEYS),
+        ("CaseExpect", file::CaseExpect::KEYS),
         ("Devices", file::Devices::KEYS),
         ("Status", file::Status::KEYS),
     ];

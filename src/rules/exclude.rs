@@ -188,6 +188,11 @@ impl Exclusions {
         Self(settings)
     }
 
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &ExcludeSettings> {
+        self.0.iter()
+    }
+
     /// The name of the first one that takes this alert.
     pub fn taking(&self, source: &SourceName, alert: &Alert) -> Option<&str> {
         self.0.iter().find(|exclude| exclude.takes(source, alert)).map(|exclude| exclude.name.as_str())

@@ -155,6 +155,7 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
                 Cursor::File(file) => Some(file),
                 Cursor::Mark(_) => None,
             };
+            let mark = remembered.mark(tail::PACKED).map(ToOwned::to_owned);
             let settings = tail::Settings {
                 name: settings.name.clone(),
                 kind: settings.kind,
@@ -164,7 +165,9 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
                 cursors: remembered.cursors.into_iter().filter_map(file).collect(),
                 read_before: remembered.read_before,
             };
-            let tail = Tail::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
+            let tail = Tail::new(settings, Arc::clone(&context.clock))
+                .beating(context.heartbeat.clone())
+                .unpacking(mark.as_deref());
             tail.run(out, stop).await
         }
         // Nobody can have pushed to what was not there.

@@ -320,6 +320,10 @@ mod tests {
             ("\"[[source]] of kind json-lines\"", "JsonLines"),
             ("\"[[source]] of kind http\"", "Http"),
             ("[source.tls]", "ListenerTls"),
+            ("[[exclude]]", "Exclude"),
+            ("[[test]]", "Case"),
+            ("[test.input]", "CaseInput"),
+            ("[test.expect]", "CaseExpect"),
             ("[status]", "Status"),
             ("[sync]", "Sync"),
         ];

@@ -186,8 +186,13 @@ impl Other {
     }
 }
 
+/// Whether a kind is built.
+pub(in crate::config) fn is_built(kind: &str) -> bool {
+    WORDS.contains(&kind)
+}
+
 /// The kinds that are built, for people.
-fn words() -> String {
+pub(in crate::config) fn words() -> String {
     if let [only] = WORDS { quoted(&[only]) } else { format!("one of {}", quoted(WORDS)) }
 }
 

@@ -48,6 +48,15 @@ struct Open {
     decoding: Decoding,
 }
 
+/// A line that came out.
+struct Line {
+    /// With its end.
+    length: u64,
+    /// All of it, or the beginning of one that is too long.
+    start: Vec<u8>,
+    is_whole: bool,
+}
+
 impl Packed {
     /// Those beside the files of a pattern; `mark` is how far an earlier process came, `None` when the source is met
     /// for the first time.
@@ -144,13 +153,13 @@ impl Packed {
 impl Open {
     /// Takes the next line; how many bytes it had, 0 at the end.
     fn line(&mut self, at: Timestamp, batch: &mut Batch) -> io::Result<u64> {
-        let (length, line) = self.next()?;
+        let Line { length, start: line, is_whole } = self.next()?;
         if length == 0 {
             return Ok(0);
         }
         let (path, offset) = (&self.path, self.offset);
         let place = || format!("{}, byte {offset} unpacked", path.display());
-        if length > file::LINE_MAX as u64 {
+        if !is_whole {
             let detail = || format!("{}: a line of {length} bytes; {} are read", place(), file::LINE_MAX);
             batch.refuse(RejectReason::TooLong, detail, &line);
         } else {
@@ -164,17 +173,17 @@ impl Open {
         Ok(length)
     }
 
-    /// A line, and how long it is; of one that is too long, the beginning.
-    fn next(&mut self) -> io::Result<(u64, Vec<u8>)> {
+    fn next(&mut self) -> io::Result<Line> {
         const MAX: u64 = file::LINE_MAX as u64 + 1;
-        let mut line = Vec::new();
-        let mut length = (&mut self.lines).take(MAX).read_until(b'\n', &mut line)? as u64;
-        if length == MAX && line.last() != Some(&b'\n') {
-            line.truncate(PIECE);
-            line.shrink_to_fit();
+        let mut start = Vec::new();
+        let mut length = (&mut self.lines).take(MAX).read_until(b'\n', &mut start)? as u64;
+        let is_whole = length < MAX || start.last() == Some(&b'\n');
+        if !is_whole {
+            start.truncate(PIECE);
+            start.shrink_to_fit();
             length += self.skip_line()?;
         }
-        Ok((length, line))
+        Ok(Line { length, start, is_whole })
     }
 
     /// Reads over the rest of a line.
@@ -195,7 +204,7 @@ impl Open {
     /// Goes on at a place; what the decoder has to know stands before it.
     fn skip(&mut self, offset: u64) -> io::Result<()> {
         while self.offset < offset {
-            let (length, line) = self.next()?;
+            let Line { length, start: line, .. } = self.next()?;
             if length == 0 {
                 return Ok(());
             }
@@ -226,3 +235,6 @@ fn parse(mark: &str) -> Option<(i64, Option<(Id, u64)>)> {
     };
     Some((met_at, place))
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,11 +22,11 @@ use crate::model::{
 };
 use crate::rules::exclude::Exclusions;
 use crate::rules::{Decision, Reason, Rules};
-use crate::source::{Acknowledge, Batch, RejectReason, Sighting, Taken};
+use crate::source::{Acknowledge, Batch, RejectCounts, RejectReason, Sighting, Taken};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
-use crate::store::{HealRow, Store, StoreError};
+use crate::store::{RepairRow, Store, StoreError};
 
 pub use lanes::{Lanes, lanes};
 
@@ -94,7 +94,7 @@ impl Intake {
     /// # Errors
     /// [`StoreError`]: the process has to start again.
     pub async fn run(self, mut batches: Lanes, stop: CancellationToken) -> Result<(), StoreError> {
-        self.tell_heals(&stop).await?;
+        self.tell_repairs(&stop).await?;
         self.heartbeat.idle();
         loop {
             let waiting = batches.next(TOGETHER).await;
@@ -115,21 +115,21 @@ impl Intake {
     }
 
     /// A database that was damaged is an alert like any other, once for each that is kept.
-    async fn tell_heals(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let untold = self.store.untold_heals().await.or_else(passing)?;
+    async fn tell_repairs(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let untold = self.store.untold_repairs().await.or_else(passing)?;
         if untold.is_empty() {
             return Ok(());
         }
         let source = SourceName::new(OWN).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let (ids, heals): (Vec<i64>, Vec<HealRow>) = untold.into_iter().unzip();
+        let (ids, heals): (Vec<i64>, Vec<RepairRow>) = untold.into_iter().unzip();
         let mut batch = Batch::new(source, OWN);
         batch.sightings = heals.iter().map(|heal| self.own_alert(heal, &batch.source)).collect();
         self.commit(Arc::from([self.decide(batch).0]), stop).await?;
         // Told twice, it is the same finding.
-        self.store.heals_told(ids).await.or_else(passing)
+        self.store.repairs_told(ids).await.or_else(passing)
     }
 
-    fn own_alert(&self, heal: &HealRow, source: &SourceName) -> Sighting {
+    fn own_alert(&self, heal: &RepairRow, source: &SourceName) -> Sighting {
         let agent = &self.settings.agent;
         let fingerprint =
             Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", heal.kept_as)));
@@ -263,6 +263,7 @@ impl Intake {
             alerts,
             entries: folded.entries,
             devices: batch.devices,
+            unauthenticated: batch.unauthenticated,
             filtered: folded.filtered.into_values().collect(),
             excluded: folded.excluded.into_values().collect(),
             rejected: rejected(&batch.source, &batch.rejects, &batch.reject_counts),
@@ -375,6 +376,7 @@ fn halves(records: &[Record]) -> Option<Halves> {
             alerts,
             lines: 0,
             devices: Vec::new(),
+            unauthenticated: 0,
             filtered: Vec::new(),
             excluded: Vec::new(),
             rejected: Vec::new(),
@@ -508,7 +510,7 @@ fn note(filtered: &mut Filtered, alert: &Alert) {
     }
 }
 
-fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u64; 4]) -> Vec<Rejected> {
+fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &RejectCounts) -> Vec<Rejected> {
     let mut all = Vec::new();
     for (reason, count) in RejectReason::ALL.into_iter().zip(counts).filter(|(_, count)| **count > 0) {
         let samples: Vec<(String, String)> = rejects

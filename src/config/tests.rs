@@ -352,7 +352,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         }
         properties.keys().cloned().collect()
     };
-    let tables: [(&str, &[&str]); 20] = [
+    let tables: [(&str, &[&str]); 21] = [
         ("File", File::KEYS),
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
@@ -364,7 +364,8 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Zeek", source::Zeek::KEYS),
         ("JsonLines", source::JsonLines::KEYS),
         ("Http", source::Http::KEYS),
-        ("ListenerTls", source::ListenerTls::KEYS),
+        ("Syslog", source::Syslog::KEYS),
+        ("SyslogTls", source::SyslogTls::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
         ("Exclude", file::Exclude::KEYS),

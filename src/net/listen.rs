@@ -1,150 +1,230 @@
-//! The only place that builds listeners: the socket, and the TLS that it may want.
+//! The only place that builds a listener: addresses, receive buffers, and who has to show a certificate. TLS 1.2 and 1.3.
 //!
-//! TLS is 1.2 or 1.3 with the operator's certificate; where a CA for clients is named, nobody else gets in. Files are
-//! read when an acceptor is built. What this does not do: accept, or know a protocol above.
+//! What may be sent, how much of it and by whom is the room's that listens. Nothing here spawns.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustix::net::sockopt;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How long a handshake may take.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 128;
+/// Longest time of a handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The certificate of a listener, and who may come.
+/// The certificate of a listener, and whose certificates it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTls {
-    /// PEM: the certificate, and those that lead to its CA.
+pub struct ListenTls {
+    /// PEM: its certificate, then those between it and the root.
     pub cert_file: PathBuf,
-    /// PEM: its key, not encrypted.
+    /// PEM: its private key.
     pub key_file: PathBuf,
-    /// PEM: CAs of clients; with it, a client without a certificate of theirs is refused.
+    /// PEM: who signs the certificates that clients have to show; without it none is asked for.
     pub client_ca_file: Option<PathBuf>,
 }
 
-/// Why a listener's TLS cannot be set up.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a listener's TLS could not be built.
+#[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// A file cannot be read, or holds nothing of what it should.
-    #[error("could not read tls.{key} {path}: {cause}")]
+    /// A file could not be read, or holds nothing of use.
+    #[error("could not use tls.{key} {path}: {cause}")]
     File {
         /// The key in the config.
         key: &'static str,
         /// Which file.
         path: String,
-        /// What the system or the PEM reader said.
+        /// What is wrong with it.
         cause: String,
     },
-    /// Certificate and key do not fit, or the library refuses them.
-    #[error("the certificate {path} cannot be used: {cause}")]
-    Certificate {
-        /// Which file.
-        path: String,
-        /// Why.
-        cause: String,
-    },
+    /// Certificate and key do not belong together, or the library refused them.
+    #[error("could not set up TLS with tls.cert_file and tls.key_file: {0}")]
+    Setup(String),
 }
 
-/// Listens on an address.
-///
-/// # Errors
-/// What the system says: the address is in use, or not one of this machine.
-pub async fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
-}
-
-/// Takes connections into TLS.
+/// Accepts TLS connections.
 #[derive(Clone)]
-pub struct Acceptor(TlsAcceptor);
+pub struct Acceptor {
+    tls: TlsAcceptor,
+    authenticates: bool,
+}
 
 impl Acceptor {
-    /// Reads the files. `protocols` is what is offered by ALPN; none: nothing is.
-    ///
-    /// # Errors
-    /// [`ListenError`] names the file.
-    pub fn new(tls: &ServerTls, protocols: &[&str]) -> Result<Self, ListenError> {
-        let certificates = certificates("cert_file", &tls.cert_file)?;
-        let key = PrivateKeyDer::from_pem_file(&tls.key_file)
-            .map_err(|error| unreadable("key_file", &tls.key_file, &error, "no private key in PEM"))?;
-        let unusable =
-            |cause: String| ListenError::Certificate { path: tls.cert_file.display().to_string(), cause };
+    /// Reads the files.
+    pub fn new(settings: &ListenTls) -> Result<Self, ListenError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificates = certificates("cert_file", &settings.cert_file)?;
+        let key = PrivateKeyDer::from_pem_file(&settings.key_file)
+            .map_err(|error| broken("key_file", &settings.key_file, &error))?;
+        let setup = |error: rustls::Error| ListenError::Setup(error.to_string());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|error| unusable(error.to_string()))?;
-        let builder = match &tls.client_ca_file {
+            .map_err(setup)?;
+        let builder = match &settings.client_ca_file {
             None => builder.with_no_client_auth(),
-            Some(path) => {
-                let roots = Arc::new(client_roots(path)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                    .build()
-                    .map_err(|error| unusable(error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
+            Some(file) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in self::certificates("client_ca_file", file)? {
+                    roots.add(certificate).map_err(|error| broken("client_ca_file", file, &error))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(
+                    verifier.map_err(|error| broken("client_ca_file", file, &error))?,
+                )
             }
         };
-        let mut config =
-            builder.with_single_cert(certificates, key).map_err(|error| unusable(error.to_string()))?;
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        let config = builder.with_single_cert(certificates, key).map_err(setup)?;
+        let authenticates = settings.client_ca_file.is_some();
+        Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), authenticates })
     }
 
-    /// The handshake of one connection.
-    ///
-    /// # Errors
-    /// The other side does not speak TLS, has no certificate that is wanted, or takes too long.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        match tokio::time::timeout(HANDSHAKE_MAX, self.0.accept(stream)).await {
-            Ok(accepted) => accepted,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time")),
+    /// Whether every client has to show a certificate.
+    pub fn authenticates(&self) -> bool {
+        self.authenticates
+    }
+
+    /// The handshake; at most ten seconds.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<Connection> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within 10 s");
+        let stream = tokio::time::timeout(HANDSHAKE, self.tls.accept(stream)).await.map_err(late)??;
+        Ok(Connection::Tls(Box::new(stream)))
+    }
+}
+
+fn broken(key: &'static str, path: &Path, cause: &impl ToString) -> ListenError {
+    ListenError::File { key, path: path.display().to_string(), cause: cause.to_string() }
+}
+
+fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, ListenError> {
+    let blocks = CertificateDer::pem_file_iter(file).map_err(|error| broken(key, file, &error))?;
+    let all: Result<Vec<_>, _> = blocks.collect();
+    let all = all.map_err(|error| broken(key, file, &error))?;
+    if all.is_empty() {
+        return Err(broken(key, file, &"no PEM block `-----BEGIN CERTIFICATE-----` in it"));
+    }
+    Ok(all)
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub enum Connection {
+    /// As it is.
+    Plain(TcpStream),
+    /// Encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
-impl std::fmt::Debug for Acceptor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Acceptor")
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, ListenError> {
-    let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, PemError>>();
-    match read() {
-        Ok(found) if found.is_empty() => Err(unreadable(key, path, &PemError::NoItemsFound, NONE)),
-        Ok(found) => Ok(found),
-        Err(error) => Err(unreadable(key, path, &error, NONE)),
+/// What the kernel may hold of a connection, in bytes as asked for (Linux takes twice as much). Where a protocol has no
+/// answer this is what a power cut loses of it, so it is not left to grow by itself.
+const CONNECTION_BUFFER: u32 = 128 * 1024;
+
+/// Listens for connections.
+pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A service that starts again finds the connections of the one before still closing.
+    socket.set_reuseaddr(true)?;
+    // Connections take it over from the listener.
+    socket.set_recv_buffer_size(CONNECTION_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Notices, within hours, that a peer has vanished without a word.
+pub fn keep_alive(stream: &TcpStream) {
+    // Without it a dead connection only stays for longer.
+    let _ = sockopt::set_socket_keepalive(stream, true);
+}
+
+/// A socket for datagrams.
+#[derive(Debug)]
+pub struct Datagrams {
+    socket: UdpSocket,
+    /// By which the kernel's table names it.
+    inode: u64,
+    ipv6: bool,
+}
+
+impl Datagrams {
+    /// Binds it, with a receive buffer of so many bytes where the system lets us have it.
+    pub fn bind(address: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = std::net::UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        // Beyond `net.core.rmem_max` only with CAP_NET_ADMIN; what we got is asked for below.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, buffer).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, buffer)?;
+        }
+        let inode = rustix::fs::fstat(socket.as_fd())?.st_ino;
+        Ok(Self { socket: UdpSocket::from_std(socket)?, inode, ipv6: address.is_ipv6() })
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// How large the receive buffer is, in bytes as they were asked for.
+    pub fn buffer(&self) -> usize {
+        // The kernel says twice as much: its own bookkeeping is in it.
+        sockopt::socket_recv_buffer_size(&self.socket).unwrap_or(0) / 2
+    }
+
+    /// How many datagrams the kernel has dropped so far because the buffer was full; `None` where it does not say.
+    pub fn dropped(&self) -> Option<u64> {
+        let table = if self.ipv6 { "/proc/net/udp6" } else { "/proc/net/udp" };
+        dropped(&std::fs::read_to_string(table).ok()?, self.inode)
     }
 }
 
-const NONE: &str = "no certificate in PEM (`-----BEGIN CERTIFICATE-----`)";
-
-fn client_roots(path: &Path) -> Result<RootCertStore, ListenError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("client_ca_file", path)? {
-        roots.add(certificate).map_err(|error| ListenError::File {
-            key: "client_ca_file",
-            path: path.display().to_string(),
-            cause: error.to_string(),
-        })?;
-    }
-    Ok(roots)
-}
-
-fn unreadable(key: &'static str, path: &Path, error: &PemError, none: &str) -> ListenError {
-    let cause = match error {
-        PemError::NoItemsFound => none.to_owned(),
-        PemError::Io(error) => error.to_string(),
-        other => other.to_string(),
-    };
-    ListenError::File { key, path: path.display().to_string(), cause }
+/// The last column of the row whose tenth is the inode.
+fn dropped(table: &str, inode: u64) -> Option<u64> {
+    let inode = inode.to_string();
+    table.lines().find_map(|row| {
+        let mut columns = row.split_ascii_whitespace();
+        (columns.nth(9)? == inode).then(|| columns.last()?.parse().ok()).flatten()
+    })
 }
 
 #[cfg(test)]
@@ -152,20 +232,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_do_not_do_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
+    fn drops_are_found_in_the_kernels_table() {
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n  \
+            77: 0100007F:0202 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0\n  \
+            78: 0100007F:0203 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 31\n";
+        assert_eq!(dropped(table, 4712), Some(31));
+        assert_eq!(dropped(table, 4711), Some(0));
+        assert_eq!(dropped(table, 31), None);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_not_read_says_what_it_lost() {
+        let datagrams = Datagrams::bind("127.0.0.1:0".parse().unwrap(), 4096).unwrap();
+        let address = datagrams.socket().local_addr().unwrap();
+        assert_eq!(datagrams.dropped(), Some(0));
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..200 {
+            sender.send_to(&[b'x'; 1000], address).unwrap();
+        }
+        assert!(datagrams.dropped().unwrap() > 100);
+        assert!(datagrams.buffer() >= 1024);
+    }
+
+    #[test]
+    fn files_that_are_no_certificates_are_named() {
+        let settings = ListenTls {
+            cert_file: PathBuf::from("/nowhere/cert.pem"),
+            key_file: PathBuf::from("/nowhere/key.pem"),
+            client_ca_file: None,
         };
-        let empty = file("empty.pem", "");
-        let absent = dir.path().join("absent.pem");
-        let tls = ServerTls { cert_file: absent.clone(), key_file: empty.clone(), client_ca_file: None };
-        let error = Acceptor::new(&tls, &[]).unwrap_err().to_string();
-        assert!(error.contains("tls.cert_file") && error.contains("absent.pem"), "{error}");
-        let tls = ServerTls { cert_file: empty, key_file: absent, client_ca_file: None };
-        let error = Acceptor::new(&tls, &[]).unwrap_err().to_string();
-        assert!(error.contains("no certificate in PEM"), "{error}");
+        let error = Acceptor::new(&settings).err().unwrap().to_string();
+        assert!(error.contains("tls.cert_file /nowhere/cert.pem"), "{error}");
     }
 }

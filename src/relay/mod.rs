@@ -25,7 +25,7 @@ use crate::clock::{RELEASED_AT, SharedClock};
 use crate::destination::{Compose, Destination, Fields};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::{DeliveryId, DestinationName, Timestamp};
-use crate::store::op::notice::SyncRun;
+use crate::store::op::health::SyncRun;
 use crate::store::{Store, StoreError};
 
 /// What the relay needs to know, checked.

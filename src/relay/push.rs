@@ -21,7 +21,7 @@ use crate::model::{Class, CorrelationId, DestinationName, HoldScope, Severity, T
 use crate::store::StoreError;
 use crate::store::op::claim::{Claim, Claimed};
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
-use crate::store::op::notice::Notice;
+use crate::store::op::health::Notice;
 use crate::store::op::settle::{Outcome, Settled};
 
 /// Creates that fail in a row with a server's or network's failure before the destination is left alone for a while.

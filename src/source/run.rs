@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::format::Format;
 use super::transport::http::{self, Push};
 use super::transport::send;
+use super::transport::syslog::{Listeners, Syslog};
 use super::transport::tail::{self, Tail};
 use super::{Acknowledge, Batch, Reading, Source as _, SourceError};
 use crate::clock::SharedClock;
@@ -25,7 +26,7 @@ use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::cursor::Remembered;
 use crate::model::text::{clip, one_line};
 use crate::model::{Cursor, Secret, SourceName};
-use crate::net::listen::ServerTls;
+use crate::net::listen::ListenTls;
 
 /// A source, checked.
 #[derive(Clone, Debug)]
@@ -55,8 +56,10 @@ pub enum Input {
         /// What a sender has to show.
         token: Option<Secret>,
         /// Its certificate.
-        tls: Option<ServerTls>,
+        tls: Option<ListenTls>,
     },
+    /// Listeners for syslog.
+    Syslog(Listeners),
 }
 
 /// A format, as a value of the settings.
@@ -183,6 +186,13 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             };
             let push = Push::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
             push.run(out, stop).await
+        }
+        // Nothing is there already: a listener has no end to read to.
+        Input::Syslog(_) if context.reading == Reading::Once => Ok(()),
+        Input::Syslog(listeners) => {
+            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
+            let (name, format) = (settings.name.clone(), settings.format.clone());
+            Syslog::new(name, settings.kind, listeners.clone(), format, clock, heartbeat).run(out, stop).await
         }
     }
 }

@@ -60,6 +60,9 @@ mod simulator;
 mod support;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod syslog;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod tidy;

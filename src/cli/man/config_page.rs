@@ -319,11 +319,12 @@ mod tests {
             ("\"[[source]] of kind zeek\"", "Zeek"),
             ("\"[[source]] of kind json-lines\"", "JsonLines"),
             ("\"[[source]] of kind http\"", "Http"),
-            ("[source.tls]", "ListenerTls"),
             ("[[exclude]]", "Exclude"),
             ("[[test]]", "Case"),
             ("[test.input]", "CaseInput"),
             ("[test.expect]", "CaseExpect"),
+            ("\"[[source]] of kind syslog\"", "Syslog"),
+            ("[source.tls]", "SyslogTls"),
             ("[status]", "Status"),
             ("[sync]", "Sync"),
         ];

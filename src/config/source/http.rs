@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::parts;
-use super::{Common, Kind};
+use super::syslog::SyslogTls;
+use super::{Common, Kind, parts};
 use crate::config::Purpose;
 use crate::config::check::Check;
 use crate::config::destination::fetch;
 use crate::config::problem::At;
 use crate::config::read::{Field, Named, table};
 use crate::config::values::{EngineWord, SecretRef, SeverityWord};
-use crate::net::listen::{Acceptor, ListenError, ServerTls};
+use crate::net::listen::{Acceptor, ListenError, ListenTls};
 use crate::source::format::alert_json::AlertJson;
 use crate::source::{Input, Reads, Settings};
 
@@ -31,26 +31,13 @@ table! {
         /// What senders show: `Authorization: Bearer TOKEN`.
         token: SecretRef,
         /// The listener's certificate, and who may come.
-        tls: ListenerTls,
+        tls: SyslogTls,
         /// Other words than the four to severity, e.g. `high = "critical"`.
         severity_map: Named<SeverityWord>,
         /// Other words than the five, or category texts, to engine.
         engine_map: Named<EngineWord>,
     }
-
-    /// The certificate of a listener. All files are PEM.
-    #[schemars(extend("required" = ["cert_file", "key_file"]))]
-    ListenerTls {
-        /// The certificate, and those that lead to its CA.
-        cert_file: String,
-        /// Its key, not encrypted.
-        key_file: String,
-        /// CAs whose certificates senders have to show.
-        client_ca_file: String,
-    }
 }
-
-crate::config::read::once!(ListenerTls);
 
 const DEFAULT: &str = "127.0.0.1:8514";
 /// Shortest token that is not warned about, in bytes.
@@ -134,18 +121,18 @@ impl Http {
 }
 
 /// `tls`; the files are read, but not when the config is only shown.
-fn certificate(tls: &ListenerTls, table: &At, c: &mut Check<'_>) -> Option<ServerTls> {
+fn certificate(tls: &SyslogTls, table: &At, c: &mut Check<'_>) -> Option<ListenTls> {
     let cert_file = file("cert_file", &tls.cert_file, table, c);
     let key_file = file("key_file", &tls.key_file, table, c);
     let client_ca_file = match tls.client_ca_file.is_present() {
         true => Some(file("client_ca_file", &tls.client_ca_file, table, c)?),
         false => None,
     };
-    let files = ServerTls { cert_file: cert_file?, key_file: key_file?, client_ca_file };
+    let files = ListenTls { cert_file: cert_file?, key_file: key_file?, client_ca_file };
     if c.purpose == Purpose::Show {
         return Some(files);
     }
-    match Acceptor::new(&files, &[]) {
+    match Acceptor::new(&files) {
         Ok(_) => Some(files),
         Err(error) => {
             let field = match &error {

@@ -119,18 +119,19 @@ macro_rules! kinds {
     };
 }
 
-#[cfg(test)]
-pub(in crate::config) use http::ListenerTls;
-
 kinds! {
     suricata_eve::SuricataEve,
     zeek::Zeek,
     json_lines::JsonLines,
     http::Http,
+    syslog::Syslog,
 }
 
+#[cfg(test)]
+pub(in crate::config) use syslog::SyslogTls;
+
 /// Kinds that are known and not built yet.
-const LATER: [&str; 4] = ["syslog", "defender-sensor", "defender-console", "host"];
+const LATER: [&str; 3] = ["defender-sensor", "defender-console", "host"];
 
 once!(Source);
 

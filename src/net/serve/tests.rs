@@ -29,7 +29,7 @@ struct Server {
 }
 
 async fn server(limits: Limits) -> Server {
-    let listener = crate::net::listen::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = crate::net::listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let mut task = JoinSet::new();
     task.spawn(serve(listener, None, limits, Arc::new(Echo), stop.clone()));

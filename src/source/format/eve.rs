@@ -9,9 +9,9 @@ mod ends;
 
 mod message;
 
-mod tables;
+pub(super) mod tables;
 
-mod time;
+pub(super) mod time;
 
 mod wire;
 

@@ -10,13 +10,15 @@ pub mod alert_json;
 
 pub mod eve;
 
-pub mod zeek;
-
 mod json;
 
 mod ocsf;
 
 mod parts;
+
+pub mod syslog;
+
+pub mod zeek;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

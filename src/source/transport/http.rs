@@ -19,7 +19,7 @@ use super::{Decoding, send};
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::{Secret, SourceName};
-use crate::net::listen::{self, Acceptor, ServerTls};
+use crate::net::listen::{self, Acceptor, ListenTls};
 use crate::net::serve::{Handler, Head, Limits, Reply, serve};
 use crate::source::format::Outcome;
 use crate::source::format::alert_json::body::{Item, items};
@@ -37,7 +37,7 @@ pub struct Settings {
     /// What a sender has to show; `None`: nothing, on loopback.
     pub token: Option<Secret>,
     /// Its certificate; `None`: plain, on loopback.
-    pub tls: Option<ServerTls>,
+    pub tls: Option<ListenTls>,
     /// How an alert is read.
     pub format: Reads,
 }
@@ -75,11 +75,11 @@ impl Push {
     }
 
     /// The socket and the certificate, or what is wrong with them.
-    async fn open(&self) -> Result<(tokio::net::TcpListener, Option<Acceptor>), String> {
-        let tls = self.settings.tls.as_ref().map(|tls| Acceptor::new(tls, &["http/1.1"])).transpose();
+    fn open(&self) -> Result<(tokio::net::TcpListener, Option<Acceptor>), String> {
+        let tls = self.settings.tls.as_ref().map(|tls| Acceptor::new(tls)).transpose();
         let tls = tls.map_err(|error| error.to_string())?;
         let address = self.settings.listen;
-        let listener = listen::tcp(address).await;
+        let listener = listen::tcp(address);
         Ok((listener.map_err(|error| format!("could not listen on {address}: {error}"))?, tls))
     }
 }
@@ -89,7 +89,7 @@ impl Source for Push {
         let Settings { name, kind, .. } = &self.settings;
         let mut told = None;
         let (listener, tls) = loop {
-            let opened = self.open().await;
+            let opened = self.open();
             self.heartbeat.idle();
             let trouble = opened.as_ref().err().cloned();
             if told.as_ref() != Some(&trouble) {

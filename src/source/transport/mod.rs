@@ -9,6 +9,8 @@ pub mod http;
 
 mod packed;
 
+pub mod syslog;
+
 pub mod tail;
 
 use std::net::IpAddr;

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
 use super::row::{AlertCrc, DeliveryCrc, Subject};
-use super::sound::is_delivery_sound;
 use crate::model::{
     Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, RuleName, Severity,
     TableName, TicketId, Timestamp,
 };
-use crate::store::body::Bodies;
+use crate::store::catalog::{self, AnyRow};
+use crate::store::handle::Operation;
+use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What to claim.
@@ -260,6 +260,22 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         alert: row.get(14)?,
         sound,
     })
+}
+
+/// Whether a delivery and its ticket are what was written; a row that is gone is not.
+fn is_delivery_sound(tx: &Tx<'_>, id: DeliveryId) -> Result<bool, StoreError> {
+    let sound = |table: &str, id: i64| -> Result<Option<i64>, StoreError> {
+        let Some(entry) = catalog::of(table) else { return Ok(None) };
+        let mut select = tx.conn.prepare_cached(&format!("SELECT * FROM {table} WHERE id = ?1"))?;
+        let found = select.query_row([id], |row| {
+            let (columns, values) = catalog::read(row)?;
+            let row = AnyRow { columns: &columns, values: &values };
+            Ok(entry.is_sound(row).then(|| row.int("ticket_id").unwrap_or_default()))
+        });
+        Ok(found.optional()?.flatten())
+    };
+    let Some(ticket) = sound("delivery", id.0)? else { return Ok(false) };
+    Ok(sound("ticket", ticket)?.is_some())
 }
 
 impl Operation for NextDue {

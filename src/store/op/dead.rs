@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::settle::{Next, current, move_delivery};
 use crate::model::{DeliveryId, DeliveryState, Timestamp};
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What to do with them.

@@ -4,8 +4,8 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::model::text::clip;
 use crate::model::{DestinationName, TableName, Timestamp};
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// A destination, or one table of it, that waits.

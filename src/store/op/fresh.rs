@@ -14,7 +14,7 @@ use super::row::{
 };
 use crate::model::{DeliveryState, Fingerprint, Generation, TicketState};
 use crate::store::StoreError;
-use crate::store::body::Packer;
+use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
 
 /// Numbers of rows to a statement, largest first; each is a prepared statement of its own.

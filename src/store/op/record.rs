@@ -11,19 +11,19 @@ use super::attempt;
 use super::fresh::Fresh;
 use super::prune::{Room, room};
 use super::row::{
-    AlertCrc, KEPT, NewTicket, destination_scope, insert_delivery, insert_ticket, source_scope,
+    AlertCrc, KEPT, NewTicket, cursor_crc, destination_scope, insert_delivery, insert_ticket, mark_crc,
+    source_scope,
 };
-use super::sound::{cursor_crc, mark_crc};
 use crate::model::cursor::MARK_MAX;
 use crate::model::text::clip;
 use crate::model::{
     Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation,
     Mark, Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
 };
-use crate::store::body::Packer;
-use crate::store::condition::Kind;
+use crate::store::handle::Operation;
+use crate::store::health::Kind;
+use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// Samples of filtered alerts that are kept, over all sources.
@@ -122,6 +122,8 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// What was told of devices. So far they are only counted.
     pub devices: Vec<Device>,
+    /// How many of the alerts came from senders that nobody has authenticated.
+    pub unauthenticated: u64,
     /// Not forwarded.
     pub filtered: Vec<Filtered>,
     /// Kept from the rules by an exclusion.
@@ -205,6 +207,7 @@ impl Record {
             alerts: 0,
             entries: Vec::new(),
             devices: Vec::new(),
+            unauthenticated: 0,
             filtered: Vec::new(),
             excluded: Vec::new(),
             rejected: Vec::new(),
@@ -227,6 +230,7 @@ impl Record {
         tx.count(&scope, "repeats", sums.repeats as i64);
         tx.count(&scope, "cleared", sums.cleared as i64);
         tx.count(&scope, "devices", self.devices.len() as i64);
+        tx.count(&scope, "unauthenticated", self.unauthenticated as i64);
         for (kind, count) in &self.ignored {
             tx.count(&format!("ignored:{}", self.source), *kind, *count as i64);
         }

@@ -6,9 +6,9 @@ use rusqlite::{OptionalExtension, params};
 use super::record::{Routed, open_ticket};
 use super::settle::{Next, current, move_delivery};
 use crate::model::{Alert, DeliveryId, DeliveryState, Timestamp};
-use crate::store::body::Bodies;
+use crate::store::handle::Operation;
+use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// An alert that has something undelivered.

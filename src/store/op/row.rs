@@ -3,23 +3,10 @@
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, params};
 
-use crate::model::{DeliveryKind, DeliveryState, Generation, TicketState};
+use crate::model::{DeliveryKind, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
+use crate::store::catalog::crc;
 use crate::store::session::Tx;
-
-/// CRC-32C over numbers and bytes of a row. SQLite has no page checksums: a flipped bit in a row passes its integrity
-/// check (docs/figures.md).
-pub(in crate::store) fn crc(numbers: &[i64], bytes: &[&[u8]]) -> i64 {
-    let mut sum = 0;
-    for n in numbers {
-        sum = crc32c::crc32c_append(sum, &n.to_le_bytes());
-    }
-    for b in bytes {
-        sum = crc32c::crc32c_append(sum, &(b.len() as u64).to_le_bytes());
-        sum = crc32c::crc32c_append(sum, b);
-    }
-    i64::from(sum)
-}
 
 pub(super) struct AlertCrc<'a> {
     pub(super) fingerprint: &'a [u8; 32],
@@ -245,4 +232,23 @@ pub(super) fn destination_scope(destination: &str) -> String {
 
 pub(super) fn source_scope(source: &str) -> String {
     format!("source:{source}")
+}
+
+/// The checksum of a cursor's row.
+pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
+    let numbers = [
+        source,
+        c.device as i64,
+        c.inode as i64,
+        c.head_hash as i64,
+        i64::from(c.head_len),
+        c.offset as i64,
+        c.backlog_end as i64,
+    ];
+    crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes()])
+}
+
+/// The checksum of a mark's row.
+pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
+    crc(&[source], &[mark.name.as_bytes(), mark.value.as_bytes()])
 }

@@ -9,8 +9,8 @@ use crate::model::text::clip;
 use crate::model::{
     DeliveryId, DeliveryState, DestinationName, Generation, SysId, TicketId, TicketState, Timestamp,
 };
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What became of one claimed delivery.

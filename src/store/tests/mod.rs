@@ -2,8 +2,8 @@
 
 mod damage;
 mod faults;
-mod heal;
 mod model;
+mod repair;
 mod room;
 mod upgrade;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::op::claim::{Claim, Claimed};
 use super::op::dead::Verdict;
 use super::op::destination_state::{DestinationChange, Hold};
-use super::op::notice::{Notice, SyncRun};
+use super::op::health::{Notice, SyncRun};
 use super::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sample};
 use super::op::settle::{Outcome, Settled};
 use super::*;

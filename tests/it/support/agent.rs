@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use otrelay::app;
 use otrelay::clock::{SharedClock, SystemClock};
@@ -288,6 +288,12 @@ path = "{dir}/log/{pattern}"
         until(what, || Some(self.status()).filter(&is))
     }
 
+    /// So many deliveries wait. No when nothing was kept so far.
+    pub(crate) fn has_backlog(&self, count: u64) -> bool {
+        let said = self.run(&["status", "--json"]);
+        serde_json::from_str::<Value>(&said.out).is_ok_and(|status| status["backlog"] == count)
+    }
+
     /// What the service has logged so far.
     pub(crate) fn logged(&self) -> String {
         fs::read_to_string(self.dir.path().join("service.err")).unwrap()
@@ -314,22 +320,38 @@ path = "{dir}/log/{pattern}"
 
     /// `run --once` in this process, with a short wait after doubtful answers.
     pub(crate) fn once_here(&self, doubt_wait: Duration) -> Report {
-        self.once_at(Arc::new(SystemClock), doubt_wait, Duration::from_mins(1))
+        self.once_by(Arc::new(SystemClock), doubt_wait)
     }
 
-    /// The same by another clock, told to stop after `limit`.
-    pub(crate) fn once_at(&self, clock: SharedClock, doubt_wait: Duration, limit: Duration) -> Report {
-        let config = self.config(doubt_wait);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let stop = CancellationToken::new();
-            let work = app::once(config, clock, drop, stop.clone());
-            tokio::pin!(work);
-            tokio::select! {
-                once = &mut work => return once.unwrap().0,
-                () = tokio::time::sleep(limit) => stop.cancel(),
+    /// The same by another clock.
+    pub(crate) fn once_by(&self, clock: SharedClock, doubt_wait: Duration) -> Report {
+        self.once_at(clock, doubt_wait, Duration::from_mins(2), || true)
+    }
+
+    /// The same, told to stop `more` after there was `enough`, however long that takes.
+    pub(crate) fn once_at(
+        &self,
+        clock: SharedClock,
+        doubt_wait: Duration,
+        more: Duration,
+        enough: impl Fn() -> bool,
+    ) -> Report {
+        let (config, stop) = (self.config(doubt_wait), CancellationToken::new());
+        let stopped = stop.clone();
+        std::thread::scope(|scope| {
+            // A test that fails does not wait for it.
+            let _stop = stop.clone().drop_guard();
+            let once = scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(app::once(config, clock, drop, stopped)).unwrap().0
+            });
+            until("there was enough", || (once.is_finished() || enough()).then_some(()));
+            let end = Instant::now() + more;
+            while !once.is_finished() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
             }
-            work.await.unwrap().0
+            stop.cancel();
+            once.join().unwrap()
         })
     }
 }

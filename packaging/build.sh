@@ -72,7 +72,8 @@ standard_library() {
         work=$TOOLS/std/build-$1
         rm -rf "$root" "$work"
         mkdir -p "$work/src" "$root/lib/rustlib/$1/lib"
-        printf '[package]\nname = "none"\nedition = "2024"\n[workspace]\n' >"$work/Cargo.toml"
+        printf '%s\n' '[package]' 'name = "none"' 'edition = "2024"' '[profile.release]' 'panic = "abort"' '[workspace]' \
+            >"$work/Cargo.toml"
         printf '#![no_std]\n' >"$work/src/lib.rs"
         (cd "$work" && RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Cembed-bitcode=yes $(remap)" CARGO_TARGET_DIR=$work/target \
             cargo build --quiet --release -Zbuild-std=std,panic_abort --target "$1") >&2

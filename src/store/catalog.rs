@@ -88,7 +88,7 @@ const SMALL: i64 = u32::MAX as i64;
 
 /// All tables; what is referred to comes before what refers to it.
 pub(super) const TABLES: &[Table] = &[
-    table("meta", Key::None, Repair::Derived),
+    table("meta", Key::None, Repair::Kept),
     Table {
         bounds: &[("value", (1 << 53) - 1)],
         in_fallback: true,
@@ -146,6 +146,7 @@ pub(super) const TABLES: &[Table] = &[
     },
     Table {
         checksum: over(&["alert_id", "route_id"], &["key", "state"]),
+        counter: Some("records"),
         of_alert: &["alert_id = ?1"],
         ..table("record", Key::Row("id"), Repair::Kept)
     },

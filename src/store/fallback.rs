@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
-use crate::model::{Cursor, DestinationName, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+use crate::model::{
+    Cursor, DeliveryKind, DestinationName, Fingerprint, RuleName, SourceName, TableName, Timestamp,
+};
 use crate::store::catalog::TABLES;
 use crate::store::disk::space::Budget;
 use crate::store::op::record::{Entry, Record, Routed, write_all};
@@ -163,7 +165,9 @@ pub(super) fn bring_home(
     }
     let mut last = last_records(memory, now)?;
     if !with_cursors {
-        last.iter_mut().for_each(|record| record.cursors.clear());
+        for record in &mut last {
+            record.cursors.clear();
+        }
     }
     let counts = counts(memory)?;
     home.transaction(|tx| {
@@ -220,17 +224,22 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<Touched, StoreError> {
 
 fn routes(memory: &Connection, alert: i64) -> Result<Vec<Routed>, StoreError> {
     let mut select = memory.prepare_cached(
-        "SELECT k.name, r.table_name, max(t.rule) FROM ticket t JOIN route r ON r.id = t.route_id
-         JOIN destination k ON k.id = r.destination_id WHERE t.alert_id = ?1 AND t.state <> 'withdrawn' GROUP BY t.route_id",
+        "SELECT k.name, r.table_name, max(t.rule), 'open-ticket' FROM ticket t JOIN route r ON r.id = t.route_id
+         JOIN destination k ON k.id = r.destination_id WHERE t.alert_id = ?1 AND t.state <> 'withdrawn' GROUP BY t.route_id
+         UNION ALL
+         SELECT k.name, r.table_name, c.rule, d.kind FROM record c JOIN delivery d ON d.record_id = c.id AND d.seq = 1
+         JOIN route r ON r.id = c.route_id JOIN destination k ON k.id = r.destination_id
+         WHERE c.alert_id = ?1 AND c.state <> 'withdrawn'",
     )?;
     let mut rows = select.query([alert])?;
     let mut routes = Vec::new();
     while let Some(row) = rows.next()? {
         let (destination, table, rule): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if let (Ok(destination), Ok(table), Ok(rule)) =
-            (DestinationName::new(&destination), TableName::new(&table), RuleName::new(&rule))
+        let kind = DeliveryKind::parse(&row.get::<_, String>(3)?);
+        if let (Ok(destination), Ok(table), Ok(rule), Some(kind)) =
+            (DestinationName::new(&destination), TableName::new(&table), RuleName::new(&rule), kind)
         {
-            routes.push(Routed { destination, table, rule });
+            routes.push(Routed { destination, table, rule, kind });
         }
     }
     Ok(routes)

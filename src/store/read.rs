@@ -460,9 +460,9 @@ const HISTORY: &str =
 
 const DELIVERY: &str =
     "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
-       d.created_at, d.due_at, d.reason, t.rule, t.alert_id
-     FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
-     JOIN destination k ON k.id = d.destination_id";
+       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule), coalesce(t.alert_id, c.alert_id)
+     FROM delivery d JOIN route r ON r.id = d.route_id JOIN destination k ON k.id = d.destination_id
+     LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id";
 
 /// The alerts of a list, of which a search text may want only some. Titles are in the packed bodies, so SQL cannot ask
 /// for them; neighbours in a list are mostly neighbours in a pack.

@@ -48,6 +48,7 @@ macro_rules! kinds {
 
         /// A `[[source]]`, by its kind.
         #[derive(Clone, Debug)]
+        #[expect(clippy::large_enum_variant, reason = "a few, read once")]
         pub(in crate::config) enum Source {
             $($name($module::$name),)*
             /// Of a kind that cannot be read: absent, wrong, or not built yet.
@@ -263,7 +264,7 @@ pub fn default_source(kind: &str, agent: &Agent) -> Result<Settings, String> {
     for (key, value) in [("site", &agent.site), ("zone", &agent.zone)] {
         text.extend(value.iter().map(|value| format!("{key} = {}\n", quote(value))));
     }
-    text += &format!("[[source]]\nname = \"input\"\nkind = \"{kind}\"\n{least}\n");
+    text.extend(["[[source]]\nname = \"input\"\nkind = \"", kind, "\"\n", least, "\n"]);
     let mut loaded = parse_str("defaults", &text).map_err(|e| e.to_string())?;
     Ok(loaded.config.sources.remove(0))
 }

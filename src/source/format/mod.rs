@@ -129,7 +129,7 @@ pub fn guess(name: &str, head: &[u8]) -> Option<&'static str> {
         return if zeek { Some("zeek") } else { has("\"title\"").then_some("json-lines") };
     }
     let syslog = has("CEF:") || has("LEEF:") || text.starts_with('<');
-    let eve = name.starts_with("eve") && name.ends_with(".json");
+    let eve = name.starts_with("eve") && name.contains(".json");
     if syslog { Some("syslog") } else { eve.then_some("suricata-eve") }
 }
 

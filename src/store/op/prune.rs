@@ -139,7 +139,9 @@ impl Operation for RoomNow {
 
 /// Nothing of it is waiting.
 const SETTLED: &str = "NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
-                       WHERE t.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))";
+                       WHERE t.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))
+                   AND NOT EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
+                       WHERE c.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))";
 
 impl Operation for Prune {
     type Output = (u64, Option<i64>);
@@ -239,6 +241,8 @@ impl Operation for Shed {
              WHERE a.severity = ?2
                AND NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                                WHERE t.alert_id = a.id AND d.state = 'claimed')
+               AND NOT EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
+                               WHERE c.alert_id = a.id AND d.state = 'claimed')
              ORDER BY a.id LIMIT ?1",
             params![GIVE_UP, severity],
         )?;

@@ -68,6 +68,11 @@ pub(in crate::store) fn note(conn: &Connection, heal: &RepairRow) -> Result<(), 
 
 /// A ticket that is still to be opened and has no delivery any more gets one, doubtful. Gives how many.
 pub(in crate::store) fn deliver_again(conn: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
+    // A record without its delivery is forgotten: its alert is told anew, and it is the same one there by its key.
+    conn.execute(
+        "DELETE FROM record WHERE id NOT IN (SELECT record_id FROM delivery WHERE record_id IS NOT NULL)",
+        [],
+    )?;
     let mut select = conn.prepare(
         "SELECT t.id, r.destination_id, t.route_id, a.severity FROM ticket t
          JOIN route r ON r.id = t.route_id JOIN alert a ON a.id = t.alert_id

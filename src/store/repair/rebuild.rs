@@ -103,7 +103,7 @@ fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &RepairCounts) -> Re
         || TABLES.iter().any(|table| table.is_read_again && is_short(table.name));
     if rewound {
         // As if they were read for the first time: `backfill` bounds what is taken of them.
-        conn.execute_batch("DELETE FROM cursor; UPDATE source SET first_read_at = NULL")?;
+        conn.execute_batch("DELETE FROM cursor; DELETE FROM mark; UPDATE source SET first_read_at = NULL")?;
     }
     // What has no ticket any more goes through the rules again.
     conn.execute_batch("DELETE FROM meta WHERE key = 'rules'")?;

@@ -226,11 +226,15 @@ impl<'a> Salvage<'a> {
 
     /// Takes a row over, or counts it.
     fn keep(&mut self, insert: &mut rusqlite::Statement<'_>, table: &'static Table, row: AnyRow<'_>) -> Kept {
-        let taken = table.is_sound(row)
-            && self.is_of_use(table, row)?
-            && taken(insert.execute(params_from_iter(row.values.iter())))?;
+        let sound = table.is_sound(row) && self.is_of_use(table, row)?;
+        let taken = sound && taken(insert.execute(params_from_iter(row.values.iter())))?;
         let copied = self.tables.entry(table.name).or_default();
-        *(if taken { &mut copied.salvaged } else { &mut copied.refused }) += 1;
+        if taken {
+            copied.salvaged += 1;
+        } else if !sound || table.key != Key::None {
+            // Of a small table, the new database has some rows already: its own, and those that were read from the other end.
+            copied.refused += 1;
+        }
         Ok(())
     }
 

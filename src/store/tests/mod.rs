@@ -94,6 +94,7 @@ pub(super) fn claim(limit: usize, now: Timestamp) -> Claim {
         except: Vec::new(),
         limit,
         only_tried: false,
+        fresh_first: false,
         min_severity: Severity::Warning,
         peek: false,
         now,
@@ -122,6 +123,7 @@ pub(super) fn routed(table: &str) -> Routed {
         destination: destination(),
         table: TableName::new(table).unwrap(),
         rule: RuleName::new("r").unwrap(),
+        kind: crate::model::DeliveryKind::of_table(&TableName::new(table).unwrap()),
     }
 }
 

@@ -34,6 +34,13 @@ min_severity = "critical"
 servicenow = "prod"
 "#;
 
+/// The log-in of [`Agent::login`] where nothing else is said.
+const PASSWORD: &str = r#"auth = "password"
+client_id = "otrelay"
+client_secret = { file = "DIR/client-secret" }
+username = "admin"
+password = { file = "DIR/password" }"#;
+
 /// An installed agent.
 pub(crate) struct Agent {
     dir: TempDir,
@@ -41,6 +48,7 @@ pub(crate) struct Agent {
     sync: String,
     buffer: String,
     requests: u32,
+    login: String,
     destination: String,
     pattern: String,
     rules: String,
@@ -91,6 +99,7 @@ impl Agent {
             sync: String::new(),
             buffer: String::new(),
             requests: 100_000,
+            login: PASSWORD.to_owned(),
             destination: String::new(),
             pattern: "eve*.json".to_owned(),
             rules: CRITICAL.to_owned(),
@@ -126,6 +135,13 @@ impl Agent {
         self
     }
 
+    /// Another way to log in than with user and password; `DIR` is the directory of the agent.
+    pub(crate) fn login(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.login);
+        self.write_config();
+        self
+    }
+
     /// `[servicenow.prod] requests_per_hour` instead of very many.
     pub(crate) fn requests_per_hour(mut self, number: u32) -> Self {
         self.requests = number;
@@ -157,6 +173,7 @@ impl Agent {
     fn write_config(&self) {
         let dir = self.dir.path().display();
         let Self { url, sync, buffer, requests, destination, pattern, rules, .. } = self;
+        let login = self.login.replace("DIR", &dir.to_string());
         let text = format!(
             r#"[agent]
 name = "{NAME}"
@@ -174,11 +191,7 @@ interval = "5m"
 
 [servicenow.prod]
 instance = "{url}"
-auth = "password"
-client_id = "otrelay"
-client_secret = {{ file = "{dir}/client-secret" }}
-username = "admin"
-password = {{ file = "{dir}/password" }}
+{login}
 requests_per_hour = {requests}
 {destination}
 
@@ -421,7 +434,8 @@ pub(crate) fn said(mut command: Command) -> Said {
     }
 }
 
-fn private(path: &Path, text: &str) {
+/// Writes a file as an operator writes a secret: mode 0600.
+pub(crate) fn private(path: &Path, text: &str) {
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();

@@ -59,7 +59,7 @@ fn one(exclude: &Exclude, at: &At, zone: &TimeZone, c: &mut Check<'_>) -> Option
     let sources = patterns("sources", &exclude.sources, c);
     let sensors = patterns("sensors", &exclude.sensors, c);
     let titles = patterns("titles", &exclude.titles, c);
-    let addresses = listed("addresses", &exclude.addresses, c, |text| network(text));
+    let addresses = listed("addresses", &exclude.addresses, c, network);
     let protocols = listed("protocols", &exclude.protocols, c, |text| {
         let folded = protocol::fold(text);
         if folded.is_empty() { Err("expected a name with letters or digits".to_owned()) } else { Ok(folded) }

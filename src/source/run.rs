@@ -173,8 +173,8 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
                 .unpacking(mark.as_deref());
             tail.run(out, stop).await
         }
-        // Nobody can have pushed to what was not there.
-        Input::Http { .. } if context.reading == Reading::Once => Ok(()),
+        // Nothing is there already: a listener has no end to read to.
+        Input::Http { .. } | Input::Syslog(_) if context.reading == Reading::Once => Ok(()),
         Input::Http { listen, token, tls } => {
             let settings = http::Settings {
                 name: settings.name.clone(),
@@ -187,8 +187,6 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             let push = Push::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
             push.run(out, stop).await
         }
-        // Nothing is there already: a listener has no end to read to.
-        Input::Syslog(_) if context.reading == Reading::Once => Ok(()),
         Input::Syslog(listeners) => {
             let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
             let (name, format) = (settings.name.clone(), settings.format.clone());

@@ -62,7 +62,8 @@ impl Kind for Http {
             Some((tls, at)) => Some(certificate(tls, at, c)),
             None => self.tls.is_present().then_some(None),
         };
-        let maps = (parts::severities(&self.severity_map, c), parts::engines(&self.engine_map, c));
+        let severity_map = parts::severities(&self.severity_map, c);
+        let engine_map = parts::engines(&self.engine_map, c);
         if let Some(listen) = listen {
             self.open_to(listen, common.at, c);
         }
@@ -74,7 +75,7 @@ impl Kind for Http {
                 p.hint("`openssl rand -hex 32` makes one that cannot be guessed")
             });
         }
-        let settings = parts::alert_json(&common, maps)?;
+        let settings = parts::alert_json(&common, severity_map, engine_map)?;
         // What is there and wrong has its problem; what is not there is no part of it.
         let (token, tls) = (token.map_or(Some(None), |token| token.map(Some))?, tls.map_or(Some(None), |tls| tls.map(Some))?);
         let input = Input::Http { listen: listen?, token, tls };
@@ -124,9 +125,10 @@ impl Http {
 fn certificate(tls: &SyslogTls, table: &At, c: &mut Check<'_>) -> Option<ListenTls> {
     let cert_file = file("cert_file", &tls.cert_file, table, c);
     let key_file = file("key_file", &tls.key_file, table, c);
-    let client_ca_file = match tls.client_ca_file.is_present() {
-        true => Some(file("client_ca_file", &tls.client_ca_file, table, c)?),
-        false => None,
+    let client_ca_file = if tls.client_ca_file.is_present() {
+        Some(file("client_ca_file", &tls.client_ca_file, table, c)?)
+    } else {
+        None
     };
     let files = ListenTls { cert_file: cert_file?, key_file: key_file?, client_ca_file };
     if c.purpose == Purpose::Show {

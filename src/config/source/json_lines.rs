@@ -40,8 +40,9 @@ impl Kind for JsonLines {
 
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
         let pattern = parts::files(&self.path, common.at, c);
-        let maps = (parts::severities(&self.severity_map, c), parts::engines(&self.engine_map, c));
-        let settings = parts::alert_json(&common, maps)?;
+        let severity_map = parts::severities(&self.severity_map, c);
+        let engine_map = parts::engines(&self.engine_map, c);
+        let settings = parts::alert_json(&common, severity_map, engine_map)?;
         let (name, input) = (common.name?, Input::Files { pattern: pattern? });
         Some(Settings { name, kind: Self::WORD, input, format: Reads::new(AlertJson::new(settings)) })
     }

@@ -64,9 +64,10 @@ pub(super) fn files(field: &Field<String>, table: &At, c: &mut Check<'_>) -> Opt
 /// How alerts as JSON are read, with these maps of severities and engines.
 pub(super) fn alert_json(
     common: &super::Common<'_>,
-    maps: (Option<BTreeMap<String, Severity>>, Option<BTreeMap<String, Engine>>),
+    severity_map: Option<BTreeMap<String, Severity>>,
+    engine_map: Option<BTreeMap<String, Engine>>,
 ) -> Option<alert_json::Settings> {
-    let (agent, (severity_map, engine_map)) = (common.agent?, maps);
+    let agent = common.agent?;
     Some(alert_json::Settings {
         agent: agent.id.clone(),
         source: common.name.clone()?,

@@ -76,7 +76,7 @@ impl Push {
 
     /// The socket and the certificate, or what is wrong with them.
     fn open(&self) -> Result<(tokio::net::TcpListener, Option<Acceptor>), String> {
-        let tls = self.settings.tls.as_ref().map(|tls| Acceptor::new(tls)).transpose();
+        let tls = self.settings.tls.as_ref().map(Acceptor::new).transpose();
         let tls = tls.map_err(|error| error.to_string())?;
         let address = self.settings.listen;
         let listener = listen::tcp(address);
@@ -99,12 +99,12 @@ impl Source for Push {
                 }
                 told = Some(trouble);
             }
-            match opened {
-                Ok(opened) => break opened,
-                Err(_) => tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(BIND_AGAIN) => {}
-                },
+            if let Ok(opened) = opened {
+                break opened;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(BIND_AGAIN) => {}
             }
         };
         let inbox = Inbox {

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
+use crate::model::cursor::Mark;
 use crate::model::{Cursor, FileCursor, SourceName, Timestamp};
 use crate::source::{Batch, Reading, Reads, RejectReason, Source, SourceError};
 
@@ -130,6 +131,11 @@ impl Tail {
         self.marked = mark.is_some();
         if self.is_first || self.marked {
             self.packed = Packed::find(&self.pattern, mark, self.clock.now());
+        }
+        if let (None, Some(value)) = (&self.packed, mark) {
+            // What was still to be read is gone.
+            let mark = Mark { name: PACKED.to_owned(), value: value.to_owned() };
+            self.pending.finished.push(Cursor::Mark(mark));
         }
         self
     }

@@ -159,12 +159,12 @@ impl Open {
         }
         let (path, offset) = (&self.path, self.offset);
         let place = || format!("{}, byte {offset} unpacked", path.display());
-        if !is_whole {
-            let detail = || format!("{}: a line of {length} bytes; {} are read", place(), file::LINE_MAX);
-            batch.refuse(RejectReason::TooLong, detail, &line);
-        } else {
+        if is_whole {
             let record = line.strip_suffix(b"\n").unwrap_or(&line);
             batch.take(self.decoding.decode(record, at), record, true, place);
+        } else {
+            let detail = || format!("{}: a line of {length} bytes; {} are read", place(), file::LINE_MAX);
+            batch.refuse(RejectReason::TooLong, detail, &line);
         }
         self.offset += length;
         if self.offset > UNPACKED_MAX {

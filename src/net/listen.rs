@@ -12,14 +12,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use super::tls;
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
@@ -66,8 +66,9 @@ impl Acceptor {
     /// Reads the files.
     pub fn new(settings: &ListenTls) -> Result<Self, ListenError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let certificates = certificates("cert_file", &settings.cert_file)?;
-        let key = PrivateKeyDer::from_pem_file(&settings.key_file)
+        let certificates = tls::chain(&settings.cert_file)
+            .map_err(|error| broken("cert_file", &settings.cert_file, &error))?;
+        let key = tls::private_key(&settings.key_file)
             .map_err(|error| broken("key_file", &settings.key_file, &error))?;
         let setup = |error: rustls::Error| ListenError::Setup(error.to_string());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -77,7 +78,8 @@ impl Acceptor {
             None => builder.with_no_client_auth(),
             Some(file) => {
                 let mut roots = RootCertStore::empty();
-                for certificate in self::certificates("client_ca_file", file)? {
+                let all = tls::chain(file).map_err(|error| broken("client_ca_file", file, &error))?;
+                for certificate in all {
                     roots.add(certificate).map_err(|error| broken("client_ca_file", file, &error))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -106,16 +108,6 @@ impl Acceptor {
 
 fn broken(key: &'static str, path: &Path, cause: &impl ToString) -> ListenError {
     ListenError::File { key, path: path.display().to_string(), cause: cause.to_string() }
-}
-
-fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, ListenError> {
-    let blocks = CertificateDer::pem_file_iter(file).map_err(|error| broken(key, file, &error))?;
-    let all: Result<Vec<_>, _> = blocks.collect();
-    let all = all.map_err(|error| broken(key, file, &error))?;
-    if all.is_empty() {
-        return Err(broken(key, file, &"no PEM block `-----BEGIN CERTIFICATE-----` in it"));
-    }
-    Ok(all)
 }
 
 /// A connection that was accepted.

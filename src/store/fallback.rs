@@ -21,7 +21,7 @@ use crate::store::disk::space::Budget;
 use crate::store::op::record::{Entry, Record, Routed, write_all};
 use crate::store::pack::body::Bodies;
 use crate::store::schema;
-use crate::store::session::{Session, add_tally};
+use crate::store::session::{Session, add_to_counter};
 use crate::store::{OpenError, StoreError};
 
 /// Most memory that it may have.
@@ -114,10 +114,10 @@ fn copy_whole(file: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
 /// answer for one is never taken for the other.
 fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
-    let mut script = "BEGIN;".to_owned();
-    for table in TABLES.iter().filter(|table| table.in_fallback) {
-        script += &format!("INSERT OR REPLACE INTO main.{0} SELECT * FROM file.{0};", table.name);
-    }
+    let chosen = TABLES.iter().filter(|table| table.in_fallback);
+    let statements = chosen
+        .map(|table| ["INSERT OR REPLACE INTO main.", table.name, " SELECT * FROM file.", table.name, ";"]);
+    let mut script: String = ["BEGIN;"].into_iter().chain(statements.flatten()).collect();
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
          DELETE FROM main.sqlite_sequence;
@@ -274,5 +274,5 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
 }
 
 fn add_all(home: &Connection, counts: &[(String, String, i64)]) -> Result<(), StoreError> {
-    counts.iter().try_for_each(|(scope, name, more)| add_tally(home, scope, name, *more))
+    counts.iter().try_for_each(|(scope, name, more)| add_to_counter(home, scope, name, *more))
 }

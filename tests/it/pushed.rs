@@ -71,7 +71,7 @@ fn what_was_answered_survives_a_kill() {
         (&source["rejected"]["malformed"], &source["rejected"]["missing field"]),
         (&1.into(), &1.into())
     );
-    agent.once().ends(0).says("1 tickets created");
+    agent.once().ends(0).says("1 ticket created");
     let tickets = agent.json(&["tickets"]);
     assert_eq!(tickets[0]["title"], "Door of cabinet 7 open");
 

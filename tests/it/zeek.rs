@@ -64,8 +64,13 @@ fn each_line_is_accounted_for() {
     );
     assert_eq!(zeek["ignored"], json!({ "conn": 2, "known_hosts": 1, "weird": 1 }));
     assert_eq!((&zeek["rejected"], &zeek["devices"]), (&json!({ "malformed": 1 }), &json!(1)));
-    let mut titles: Vec<_> =
-        agent.json(&["alerts"]).as_array().unwrap().iter().map(|alert| alert["title"].to_string()).collect();
+    let mut titles: Vec<_> = agent
+        .json(&["alerts"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|alert| alert["alert"]["title"].to_string())
+        .collect();
     titles.sort();
     assert_eq!(titles, ["\"Scan: Port Scan\"", "\"Scan: Port Scan\"", "\"dnp3_header_lacks_magic\""]);
 }
@@ -75,10 +80,10 @@ fn a_restart_in_mid_file_and_a_rotation() {
     let simulator = simulator();
     let agent = agent(&simulator);
     agent.feed_to("notice.log", header("notice", NOTICE) + &notice(1));
-    agent.once().ends(0).says("1 tickets created");
+    agent.once().ends(0).says("1 ticket created");
     // The header is behind the cursor now.
     agent.feed_to("notice.log", notice(2));
-    agent.once().ends(0).says("1 tickets created");
+    agent.once().ends(0).says("1 ticket created");
     // Renamed with a rest that was not read; the new file has another header.
     agent.feed_to("notice.log", notice(3));
     fs::rename(agent.log("notice.log"), agent.log("notice-2026-11-27-10-00-00.log")).unwrap();

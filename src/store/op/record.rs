@@ -182,7 +182,7 @@ impl Operation for Records {
     fn run(self, tx: &mut Tx<'_>) -> Result<Recorded, StoreError> {
         if let Some(full) = [Kind::Disk, Kind::Log].into_iter().find_map(|kind| tx.conditions.get(kind)) {
             // What room is left belongs to claims and settles.
-            return Err(StoreError::DiskFull(full.what));
+            return Err(StoreError::DiskFull(full.text));
         }
         write_all(tx, &self.0)
     }

@@ -502,7 +502,7 @@ async fn notices_and_syncs_are_kept_and_bounded() {
         |n: u32| Notice { code: "c", subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
     assert!(bench.store.notice(notice(0)).await.unwrap());
     assert!(!bench.store.notice(notice(0)).await.unwrap(), "told before");
-    assert_eq!(bench.reader().overview().unwrap().notices[0].count, 2);
+    assert_eq!(bench.reader().overview().unwrap().issues[0].count, 2);
     assert_eq!(bench.store.last_sync_at().await.unwrap(), None);
     for n in 0..120 {
         let started_at = NOW.after(Duration::from_secs(n));

@@ -1,4 +1,4 @@
-//! Who may send, and how much: networks, messages a second, connections. Pure but for the lock.
+//! Who may send, and how much: networks, messages a second, connections. Reads no clock: it is told the time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

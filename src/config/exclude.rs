@@ -62,7 +62,7 @@ fn one(exclude: &Exclude, at: &At, zone: &TimeZone, c: &mut Check<'_>) -> Option
     let addresses = listed("addresses", &exclude.addresses, c, network);
     let protocols = listed("protocols", &exclude.protocols, c, |text| {
         let folded = protocol::fold(text);
-        if folded.is_empty() { Err("expected a name with letters or digits".to_owned()) } else { Ok(folded) }
+        if folded.is_empty() { Err("a name with letters or digits".to_owned()) } else { Ok(folded) }
     });
     let engines = engines(&exclude.engines, c);
     let settings = ExcludeSettings {
@@ -131,18 +131,14 @@ fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let address = || text.parse().ok().map(|ip: std::net::IpAddr| IpNet::from(ip.to_canonical()));
     let network = text.parse().ok().or_else(address);
-    network.ok_or_else(|| "expected an address or a network, e.g. \"10.20.0.0/16\"".to_owned())
+    network.ok_or_else(|| "an address or a network, e.g. \"10.20.0.0/16\"".to_owned())
 }
 
 #[expect(clippy::option_option, reason = "as for moment")]
 fn patterns(name: &str, field: &Field<OneOrMore<String>>, c: &mut Check<'_>) -> Option<Option<Vec<Pattern>>> {
     listed(name, field, c, |text| {
         let fits = !text.trim().is_empty() && text.len() <= PATTERN_MAX;
-        if fits {
-            Ok(Pattern::new(text))
-        } else {
-            Err(format!("expected 1 to {PATTERN_MAX} bytes, `*` is anything"))
-        }
+        if fits { Ok(Pattern::new(text)) } else { Err(format!("1 to {PATTERN_MAX} bytes, `*` is anything")) }
     })
 }
 
@@ -159,7 +155,7 @@ fn engines(
     (words.items.len() == words.written).then_some(Some(engines))
 }
 
-/// Every text of a list through `read`; the error says what was expected.
+/// Every text of a list through `read`; the error is what was expected.
 #[expect(clippy::option_option, reason = "as for moment")]
 fn listed<T>(
     name: &str,

@@ -124,12 +124,12 @@ fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
          INSERT INTO main.sqlite_sequence SELECT name, seq FROM file.sqlite_sequence;
          COMMIT;",
     );
-    let copied = conn.execute_batch(&script);
+    let ran = conn.execute_batch(&script);
     if !conn.is_autocommit() {
         conn.execute_batch("ROLLBACK")?;
     }
     conn.execute_batch("DETACH file")?;
-    copied
+    ran
 }
 
 /// Whether something was claimed here and not settled yet: its answer comes with a row number of this store.

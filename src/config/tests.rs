@@ -353,7 +353,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         }
         properties.keys().cloned().collect()
     };
-    let tables: [(&str, &[&str]); 14] = [
+    let tables: [(&str, &[&str]); 21] = [
         ("File", File::KEYS),
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
@@ -362,10 +362,17 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Proxy", file::Proxy::KEYS),
         ("Tls", file::Tls::KEYS),
         ("SuricataEve", source::SuricataEve::KEYS),
+        ("Zeek", source::Zeek::KEYS),
+        ("JsonLines", source::JsonLines::KEYS),
+        ("Http", source::Http::KEYS),
         ("Syslog", source::Syslog::KEYS),
         ("SyslogTls", source::SyslogTls::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
+        ("Exclude", file::Exclude::KEYS),
+        ("Case", file::Case::KEYS),
+        ("CaseInput", file::CaseInput::KEYS),
+        ("CaseExpect", file::CaseExpect::KEYS),
         ("Devices", file::Devices::KEYS),
         ("Status", file::Status::KEYS),
     ];

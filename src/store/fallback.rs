@@ -115,21 +115,21 @@ fn copy_whole(file: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
 fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
     let chosen = TABLES.iter().filter(|table| table.in_fallback);
-    let copies = chosen
+    let statements = chosen
         .map(|table| ["INSERT OR REPLACE INTO main.", table.name, " SELECT * FROM file.", table.name, ";"]);
-    let mut script: String = ["BEGIN;"].into_iter().chain(copies.flatten()).collect();
+    let mut script: String = ["BEGIN;"].into_iter().chain(statements.flatten()).collect();
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
          DELETE FROM main.sqlite_sequence;
          INSERT INTO main.sqlite_sequence SELECT name, seq FROM file.sqlite_sequence;
          COMMIT;",
     );
-    let ran = conn.execute_batch(&script);
+    let copied = conn.execute_batch(&script);
     if !conn.is_autocommit() {
         conn.execute_batch("ROLLBACK")?;
     }
     conn.execute_batch("DETACH file")?;
-    ran
+    copied
 }
 
 /// Whether something was claimed here and not settled yet: its answer comes with a row number of this store.
@@ -265,7 +265,7 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
         "SELECT t.scope, t.name, t.value - coalesce(b.value, 0) AS more
          FROM main.counter t LEFT JOIN temp.base_counter b ON b.scope = t.scope AND b.name = t.name
          WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*'
-           OR t.scope GLOB 'ignored:*' OR t.scope = 'shed'
+           OR t.scope GLOB 'ignored:*' OR t.scope GLOB 'excluded:*' OR t.scope = 'shed'
            OR (t.scope = 'store' AND t.name = 'shed')
            OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices', 'unauthenticated')))",
     )?;

@@ -36,6 +36,12 @@ mod lost_answer;
 mod outage;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod pushed;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod rehearsal;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod reload;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -66,3 +72,6 @@ mod tidy;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tls;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod zeek;

@@ -6,6 +6,8 @@
 //! decoder has learnt from a stream (the header of a Zeek log) it gives back as a state that the transport stores with
 //! the cursor.
 
+pub mod defender;
+
 pub mod eve;
 
 use std::borrow::Cow;

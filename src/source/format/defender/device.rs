@@ -322,15 +322,16 @@ fn notification(
     received_at: Timestamp,
 ) -> Finding {
     let own = format!("sensor:{id}:connection");
-    let words =
-        if connected { "is connected to its console again" } else { "is disconnected from its console" };
-    let mut message = format!("The sensor {name} {words}.");
-    if !connected {
-        message.push_str(" What it sees is not reported while that lasts.");
-        if let Some(last) = device.last_seen {
-            message.push_str(&format!(" Its last message came at {last}."));
+    let message = match (connected, device.last_seen) {
+        (true, _) => format!("The sensor {name} is connected to its console again."),
+        (false, None) => {
+            format!("The sensor {name} is disconnected from its console: what it sees is not reported.")
         }
-    }
+        (false, Some(last)) => format!(
+            "The sensor {name} is disconnected from its console: what it sees is not reported. Its last message came \
+             at {last}."
+        ),
+    };
     let alert = Alert {
         id: Some(own.clone()),
         time: received_at,

@@ -8,9 +8,10 @@ use std::hint::black_box;
 use divan::counter::{BytesCount, ItemsCount};
 use otrelay::clock::ManualClock;
 use otrelay::model::{SourceName, Timestamp};
-use otrelay::source::Reading;
-use otrelay::source::format::eve::{Outcome, Reader, Settings};
-use otrelay::source::tail::{self, Tail};
+use otrelay::source::format::Outcome;
+use otrelay::source::format::eve::{Eve, Reader, Settings};
+use otrelay::source::transport::tail::{self, Tail};
+use otrelay::source::{Reading, Reads};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
 const LINES: u64 = 20_000;
@@ -96,7 +97,8 @@ fn lines_of_a_file(bencher: divan::Bencher<'_, '_>, percent: u64) {
     let settings = tail::Settings {
         name: SourceName::new("eve").expect("a good name"),
         pattern: path.display().to_string(),
-        eve: settings(),
+        kind: "suricata-eve",
+        format: Reads::new(Eve::new(settings())),
         reading: Reading::Once,
         cursors: Vec::new(),
         read_before: true,

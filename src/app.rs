@@ -9,27 +9,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::config::{Config, SourceSettings};
+use crate::config::Config;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::heartbeat::{Heartbeat, Heartbeats};
-use crate::intake::Intake;
+use crate::intake::{self, Intake};
 use crate::model::SourceName;
+use crate::model::cursor::Remembered;
 use crate::relay::Relay;
 use crate::rules::template::TicketContext;
 use crate::rules::{Rules, RulesError};
 use crate::servicenow::{ServiceNow, SetupError, default_fields};
-use crate::source::tail::{self, Tail};
-use crate::source::{Batch, Reading, Source, SourceError};
-use crate::store::op::cursors::Remembered;
+use crate::source::{self, Reading, SourceError};
 use crate::store::{OpenError, Store, StoreError, Writer};
 
-/// Batches between sources and intake. Each may hold a thousand alerts, so few.
-const BATCHES: usize = 2;
 /// Time that sends in flight get after the stop. Below systemd's default of 90 s; what is cut off is looked up later.
 const GRACE: Duration = Duration::from_secs(20);
 /// Between two looks for what may be forgotten. Nothing is written when there is nothing.
@@ -74,6 +70,19 @@ pub enum AppError {
     /// A task panicked.
     #[error("a task failed")]
     Panicked(#[from] JoinError),
+}
+
+impl AppError {
+    /// What the store said through a source is the store's.
+    fn from_source(e: SourceError) -> Self {
+        match e {
+            SourceError::Memory(name, e) => match e.downcast::<StoreError>() {
+                Ok(e) => Self::Store(*e),
+                Err(e) => Self::Source(SourceError::Memory(name, e)),
+            },
+            e => Self::Source(e),
+        }
+    }
 }
 
 /// What a config is turned into: everything that can fail because of it, before anything that runs is touched.
@@ -185,7 +194,7 @@ impl TaskGroups {
     }
 
     /// Starts the sources and the intake behind them. Gives the sources' heartbeats.
-    async fn sources(
+    fn sources(
         &mut self,
         config: &Config,
         store: &Store,
@@ -193,27 +202,26 @@ impl TaskGroups {
         clock: &SharedClock,
         intake: Intake,
         heartbeats: &Heartbeats,
-    ) -> Result<Vec<Heartbeat>, AppError> {
-        let (send, receive) = mpsc::channel::<Batch>(BATCHES);
+    ) -> Vec<Heartbeat> {
+        let (send, receive) = intake::lanes(config.sources.len());
         let mut all = Vec::new();
-        for SourceSettings::SuricataEve { pattern, eve } in &config.sources {
-            let remembered = remembered(store, &eve.source).await?;
-            let settings = tail::Settings {
-                name: eve.source.clone(),
-                pattern: pattern.clone(),
-                eve: eve.clone(),
+        for (settings, out) in config.sources.iter().zip(send) {
+            let heartbeat = source::heartbeat(&settings.name, heartbeats);
+            all.push(heartbeat.clone());
+            let context = source::Context {
                 reading,
-                cursors: remembered.cursors,
-                read_before: remembered.read_before,
+                clock: Arc::clone(clock),
+                heartbeat,
+                remember: remember(store),
+                out,
+                stop: self.stop_sources.clone(),
             };
-            let (tail, heartbeat) = Tail::new(settings, Arc::clone(clock)).watched(heartbeats);
-            all.push(heartbeat);
-            let (send, stop) = (send.clone(), self.stop_sources.clone());
-            self.sources.spawn(async move { ("source", tail.run(send, stop).await.map_err(AppError::from)) });
+            let source = source::run(settings.clone(), context);
+            self.sources.spawn(async move { ("source", source.await.map_err(AppError::from_source)) });
         }
         let (intake, stop) = (intake.watched(heartbeats), self.stop_sources.clone());
         self.intake.spawn(async move { ("intake", intake.run(receive, stop).await.map_err(AppError::from)) });
-        Ok(all)
+        all
     }
 
     /// The first task that ends, which none should.
@@ -307,6 +315,15 @@ impl TaskGroups {
     async fn close(&mut self) -> Result<(), AppError> {
         finish(&mut self.writer).await
     }
+}
+
+/// Asks the store how far a source was read.
+fn remember(store: &Store) -> source::Remember {
+    let store = store.clone();
+    Arc::new(move |name| {
+        let store = store.clone();
+        Box::pin(async move { remembered(&store, &name).await.map_err(Into::into) })
+    })
 }
 
 /// How far a source was read. A database that somebody else holds for a while is waited for.

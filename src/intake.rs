@@ -1,14 +1,16 @@
 //! 3 — the loop that takes a batch, decides, and commits alerts, decisions, deliveries and cursors together.
 //!
 //! One batch after the other and never the next before the last is synced: a batch that failed is tried again as it is,
-//! because a later cursor would step over its alerts. When the store is full nothing more is taken; the bounded channel
-//! then stops the source, and the file is the buffer. Batches that came while the disk was busy go into one commit.
+//! because a later cursor would step over its alerts. When the store is full nothing more is taken; the bounded lanes
+//! then stop the sources, and their files are the buffer. Batches that came while the disk was busy go into one commit;
+//! sources are taken in turns. Who waits for a batch is told after its commit.
+
+mod lanes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
@@ -19,11 +21,13 @@ use crate::model::{
     Alert, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
 };
 use crate::rules::{Decision, Reason, Rules};
-use crate::source::{Batch, RejectReason, Sighting};
+use crate::source::{Acknowledge, Batch, RejectReason, Sighting, Taken};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
 use crate::store::{HealRow, Store, StoreError};
+
+pub use lanes::{Lanes, lanes};
 
 /// `[sync] backfill`: which alerts are forwarded when a source is first read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,15 +92,14 @@ impl Intake {
     /// [`StoreError`]: the process has to start again.
     pub async fn run(
         self,
-        mut batches: mpsc::Receiver<Batch>,
+        mut batches: Lanes,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let mut healed = self.store.healed();
         self.tell_heals(&stop).await?;
-        let mut waiting = Vec::with_capacity(TOGETHER);
         self.heartbeat.idle();
         loop {
-            let number = tokio::select! {
+            let waiting = tokio::select! {
                 biased;
                 // The store was made anew under us: what lost its tickets goes through the rules again.
                 Ok(()) = healed.changed() => {
@@ -104,15 +107,17 @@ impl Intake {
                     self.tell_heals(&stop).await?;
                     continue;
                 }
-                number = batches.recv_many(&mut waiting, TOGETHER) => number,
+                waiting = batches.next(TOGETHER) => waiting,
             };
-            if number == 0 {
+            if waiting.is_empty() {
                 return Ok(());
             }
             self.heartbeat.busy();
-            let records: Arc<[Record]> = waiting.drain(..).map(|batch| self.decide(batch)).collect();
+            let (records, told): (Vec<Record>, Vec<Option<Waits>>) =
+                waiting.into_iter().map(|batch| self.decide(batch)).unzip();
             let kept = records.iter().any(|record| !record.entries.is_empty());
-            self.commit(records, &stop).await?;
+            self.commit(Arc::from(records), &stop).await?;
+            told.into_iter().flatten().for_each(|(acknowledge, taken)| acknowledge.tell(taken));
             if kept {
                 self.heartbeat.tells();
             }
@@ -128,9 +133,9 @@ impl Intake {
         }
         let source = SourceName::new(OWN).map_err(|e| StoreError::Refused(e.to_string()))?;
         let (ids, heals): (Vec<i64>, Vec<HealRow>) = untold.into_iter().unzip();
-        let mut batch = Batch::new(source);
+        let mut batch = Batch::new(source, OWN);
         batch.sightings = heals.iter().map(|heal| self.own_alert(heal, &batch.source)).collect();
-        self.commit(Arc::from([self.decide(batch)]), stop).await?;
+        self.commit(Arc::from([self.decide(batch).0]), stop).await?;
         // Told twice, it is the same finding.
         self.store.heals_told(ids).await.or_else(passing)
     }
@@ -247,27 +252,36 @@ impl Intake {
         self.heartbeat.busy();
     }
 
-    /// Turns a batch into what the store has to do. Pure but for the time of receipt.
-    fn decide(&self, batch: Batch) -> Record {
+    /// Turns a batch into what the store has to do, and whom to tell when it is done. Pure but for the time of receipt.
+    fn decide(&self, batch: Batch) -> (Record, Option<Waits>) {
         let now = self.clock.now();
         let mut folded = Folded::default();
-        let alerts = batch.sightings.len() as u64;
+        let (alerts, lines) = (batch.sightings.len() as u64, batch.lines());
+        let taken = |acknowledge| {
+            let alerts = batch.sightings.iter().map(|sighting| sighting.fingerprint).collect();
+            (acknowledge, Taken { alerts, devices: batch.devices.len() as u64 })
+        };
+        let waits = batch.acknowledge.map(taken);
         for sighting in batch.sightings {
             folded.add(sighting, |s| self.verdict(s, now));
         }
-        Record {
+        let record = Record {
             now,
-            gather: !batch.more,
-            lines: batch.lines,
+            kind: batch.kind,
+            gather: !batch.more && waits.is_none(),
+            lines,
             alerts,
             entries: folded.entries,
+            devices: batch.devices,
             filtered: folded.filtered.into_values().collect(),
             rejected: rejected(&batch.source, &batch.rejects, &batch.reject_counts),
+            ignored: batch.ignored,
             cursors: batch.cursors,
             finished: batch.finished,
             trouble: batch.trouble,
             source: batch.source,
-        }
+        };
+        (record, waits)
     }
 
     fn verdict(&self, sighting: &Sighting, now: Timestamp) -> Result<Vec<Routed>, Reason> {
@@ -338,6 +352,9 @@ fn tell(made: Made) -> Made {
     made
 }
 
+/// Who waits for a batch, and what to tell.
+type Waits = (Acknowledge, Taken);
+
 type Halves = (Arc<[Record]>, Arc<[Record]>);
 
 /// Bytes that records take in the store, about.
@@ -360,8 +377,10 @@ fn halves(records: &[Record]) -> Option<Halves> {
             entries,
             alerts,
             lines: 0,
+            devices: Vec::new(),
             filtered: Vec::new(),
             rejected: Vec::new(),
+            ignored: Vec::new(),
             cursors: Vec::new(),
             finished: Vec::new(),
             ..one.clone()
@@ -397,6 +416,9 @@ enum Place {
 
 impl Folded {
     fn add(&mut self, sighting: Sighting, verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>) {
+        if sighting.alert.state == AlertState::Cleared {
+            return self.clear(sighting);
+        }
         let Alert { severity, engine, time, .. } = sighting.alert;
         let key = (sighting.fingerprint, severity, engine, sighting.backlog);
         match self.seen.get(&key) {
@@ -412,6 +434,18 @@ impl Folded {
             }
             _ => self.decide(key, sighting, verdict),
         }
+    }
+
+    /// No rule is asked: a clearing opens nothing. What comes after it stands on its own, in its order.
+    fn clear(&mut self, sighting: Sighting) {
+        self.seen.retain(|(fingerprint, ..), _| *fingerprint != sighting.fingerprint);
+        self.entries.push(Entry {
+            fingerprint: sighting.fingerprint,
+            last_seen_at: sighting.alert.time,
+            alert: sighting.alert,
+            occurrences: 1,
+            routes: Vec::new(),
+        });
     }
 
     fn decide(

@@ -47,7 +47,7 @@ pub async fn once(
             rewound.mark_unchanged();
             let intake = blueprint.intake(&config, &store, &clock);
             intake.apply_rules().await?;
-            stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default()).await?;
+            stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());
             report.add(by_turns(&mut stages, &store, &relay, &stop).await?);
             report.add(relay.run_once(PATIENCE, &stop).await?);
             Ok(())

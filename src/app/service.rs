@@ -218,9 +218,9 @@ impl Service {
     async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let intake = self.blueprint.intake(&self.config, &self.store, &self.around.clock);
         self.apply_rules(&intake).await?;
-        let sources = stages
-            .sources(&self.config, &self.store, Reading::Follow, &self.around.clock, intake, &self.heartbeats)
-            .await?;
+        let clock = &self.around.clock;
+        let sources =
+            stages.sources(&self.config, &self.store, Reading::Follow, clock, intake, &self.heartbeats);
         Ok(Box::pin(opened(sources)))
     }
 
@@ -339,9 +339,9 @@ impl Service {
     /// Says what becomes of sources and destinations that are no longer in the config.
     async fn tell_gone(&self, next: &Config) {
         for source in &self.config.sources {
-            if !next.sources.iter().any(|other| other.name() == source.name()) {
+            if !next.sources.iter().any(|other| other.name == source.name) {
                 tracing::info!(
-                    source = %source.name(),
+                    source = %source.name,
                     "the source is no longer in the config; what it gave stays, and so does how far it was read"
                 );
             }

@@ -12,6 +12,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::human::Listing;
+use super::input::Input;
 use super::run::{follow, progress_bar};
 use super::{CliError, Exit, Outcome, Terminal, chain, clock, runtime, with_signals};
 use crate::app;
@@ -34,9 +35,12 @@ const LISTED: usize = 25;
 /// Arguments of `otrelay demo`.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
-    /// Your own EVE file instead of the recording; it is only read
+    /// Your own file of a sensor instead of the recording, also packed with gzip; it is only read
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
+    /// The kind of source that the file is of, as in the config; by default found out from the file
+    #[arg(long, value_name = "KIND", requires = "input")]
+    pub kind: Option<String>,
     /// Keep simulator and service running afterwards, and say how to look at them
     #[arg(long)]
     pub serve: bool,
@@ -47,26 +51,38 @@ pub struct DemoArgs {
 
 pub(super) fn run(args: &DemoArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let dir = tempfile::Builder::new().prefix("otrelay-demo-").tempdir()?;
-    let eve = input(args, dir.path())?;
+    let input = input(args, dir.path())?;
     let runtime = runtime()?;
     let stop = CancellationToken::new();
-    runtime.block_on(with_signals(stop.clone(), demo(args, dir.path(), &eve, terminal, stop)))
+    runtime.block_on(with_signals(stop.clone(), demo(args, dir.path(), &input, terminal, stop)))
 }
 
-/// A copy of the input beside the store: the source is read where nobody else writes.
-fn input(args: &DemoArgs, dir: &Path) -> Result<PathBuf, CliError> {
-    let eve = dir.join("eve.json");
-    match &args.input {
-        None => std::fs::write(&eve, recorded()?)?,
-        Some(path) => {
-            let input = |source| CliError::Input { path: path.clone(), source };
-            if !std::fs::metadata(path).map_err(input)?.is_file() {
-                return Err(CliError::Words(format!("{} is not a regular file", path.display())));
-            }
-            std::fs::copy(path, &eve).map_err(input)?;
-        }
+/// What the demo's source reads.
+struct Copied {
+    path: PathBuf,
+    kind: String,
+}
+
+/// A copy of the input beside the store, unpacked: the source is read where nobody else writes.
+fn input(args: &DemoArgs, dir: &Path) -> Result<Copied, CliError> {
+    const EVE: &str = "suricata-eve";
+    let Some(path) = &args.input else {
+        let eve = dir.join("eve.json");
+        std::fs::write(&eve, recorded()?)?;
+        return Ok(Copied { path: eve, kind: EVE.to_owned() });
+    };
+    let wrong = |source| CliError::Input { path: path.clone(), source };
+    if !std::fs::metadata(path).map_err(wrong)?.is_file() {
+        return Err(CliError::Words(format!("{} is not a regular file", path.display())));
     }
-    Ok(eve)
+    let mut input = Input::open(path)?;
+    let kind = args.kind.clone().unwrap_or_else(|| input.kind().unwrap_or(EVE).to_owned());
+    // Some formats go by the name of the file. What a pattern would take for a wildcard is not in the copy's name.
+    let name: String = input.name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    let copy = dir.join("input").join(name);
+    std::fs::create_dir(dir.join("input"))?;
+    std::io::copy(&mut input.bytes, &mut std::fs::File::create_new(&copy)?).map_err(wrong)?;
+    Ok(Copied { path: copy, kind })
 }
 
 fn recorded() -> Result<Vec<u8>, CliError> {
@@ -77,12 +93,12 @@ fn recorded() -> Result<Vec<u8>, CliError> {
 async fn demo(
     args: &DemoArgs,
     dir: &Path,
-    eve: &Path,
+    input: &Copied,
     terminal: &mut Terminal<'_>,
     stop: CancellationToken,
 ) -> Outcome {
     let simulator = Simulator::start(options(args.seed)).await.map_err(|e| CliError::Words(chain(&e)))?;
-    let (path, config) = write_config(dir, eve, simulator.url())?;
+    let (path, config) = write_config(dir, input, simulator.url())?;
     opening(args, &simulator, terminal.out)?;
 
     let store_dir = config.store.dir.clone();
@@ -113,7 +129,7 @@ async fn demo(
     let exit = account.exit();
 
     if args.serve {
-        serving(&path, &simulator, eve, terminal.out)?;
+        serving(&path, &simulator, &input.path, terminal.out)?;
         simulator.clear_faults();
         let socket = app::socket(&store_dir, None);
         let surroundings = app::Surroundings {
@@ -147,7 +163,7 @@ fn options(seed: u64) -> Options {
 }
 
 /// The config of the demo, as an operator would write it, loaded the way every config is loaded.
-fn write_config(dir: &Path, eve: &Path, url: &str) -> Result<(PathBuf, Config), CliError> {
+fn write_config(dir: &Path, input: &Copied, url: &str) -> Result<(PathBuf, Config), CliError> {
     let text = format!(
         r#"[agent]
 name = "demo-sensor"
@@ -168,9 +184,9 @@ username = "admin"
 password = {{ file = "{password}" }}
 
 [[source]]
-name = "eve"
-kind = "suricata-eve"
-path = "{eve}"
+name = "input"
+kind = "{kind}"
+path = "{input}"
 
 [[rule]]
 name = "Major and worse"
@@ -191,7 +207,8 @@ short_description = "[OT protocol] {{{{ title }}}} ({{{{ sensor }}}})"
         state = dir.join("state").display(),
         secret = dir.join("client-secret").display(),
         password = dir.join("password").display(),
-        eve = eve.display(),
+        kind = input.kind,
+        input = input.path.display(),
     );
     private(&dir.join("client-secret"), "otrelay")?;
     private(&dir.join("password"), "admin")?;
@@ -225,7 +242,7 @@ fn opening(args: &DemoArgs, simulator: &Running, out: &mut dyn Write) -> std::io
     writeln!(out)
 }
 
-fn serving(config: &Path, simulator: &Running, eve: &Path, out: &mut dyn Write) -> std::io::Result<()> {
+fn serving(config: &Path, simulator: &Running, input: &Path, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out)?;
     writeln!(out, "Simulator and service keep running until Ctrl-C:")?;
     writeln!(out, "  otrelay --config {} status", config.display())?;
@@ -233,8 +250,8 @@ fn serving(config: &Path, simulator: &Running, eve: &Path, out: &mut dyn Write) 
     writeln!(out, "  curl -u admin:admin '{}/api/now/table/incident?sysparm_limit=3'", simulator.url())?;
     writeln!(
         out,
-        "  append EVE lines to {} and run: otrelay --config {} sync",
-        eve.display(),
+        "  append lines to {} and run: otrelay --config {} sync",
+        input.display(),
         config.display()
     )?;
     out.flush()

@@ -1,21 +1,23 @@
 //! `otrelay explain FILE`: how the alerts of a file are normalised, which rules match or why not, and the request that
 //! would be sent. Nothing is stored, nothing is sent.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::human::json;
+use super::input::{self, Input};
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::app;
-use crate::config::{Config, SourceSettings};
+use crate::config::Config;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::TicketKeys;
 use crate::model::{Alert, Fingerprint, Generation};
 use crate::rules::Rules;
-use crate::source::format::eve;
+use crate::source::Settings;
+use crate::source::format::{self, Stream};
 
 /// Longest line that is read, in bytes: as for a source.
 const LINE_MAX: u64 = 16 << 20;
@@ -23,11 +25,14 @@ const LINE_MAX: u64 = 16 << 20;
 /// Arguments of `otrelay explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// A file with EVE lines; `-` for standard input
+    /// A file as a sensor writes it, also packed with gzip; `-` for standard input
     pub file: PathBuf,
-    /// The source whose settings are used; needed when there are several
+    /// The source whose settings are used; by default the one that fits the file
     #[arg(long, value_name = "NAME")]
     pub source: Option<String>,
+    /// The kind of source that the file is of, as in the config; by default found out from the file
+    #[arg(long, value_name = "KIND", conflicts_with = "source")]
+    pub kind: Option<String>,
     /// Only this alert of the file, counted from 1
     #[arg(long, value_name = "N")]
     pub nth: Option<usize>,
@@ -77,23 +82,24 @@ pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load_to_look(terminal)?;
     let rules = std::sync::Arc::new(app::compile(&config).map_err(app::AppError::from)?);
     let composer = app::Composer { rules: std::sync::Arc::clone(&rules), agent: config.agent.name.clone() };
-    let reader = eve::Reader::new(source(&config, args.source.as_deref())?.clone());
+    let mut input = Input::open(&args.file)?;
+    let settings = source(&config, args, &input)?;
+    let stream = Stream { name: &input.name, ..Stream::default() };
+    let mut decoder = settings.format.0.decoder(&stream);
     let now = clock().now();
 
-    let mut lines = open(&args.file)?;
     let (mut found, mut seen, mut number) = (Vec::new(), 0, 0);
-    while let Some(line) = next_line(&mut lines, &args.file)? {
+    while let Some(line) = next_line(&mut input.bytes, &args.file)? {
         number += 1;
-        match reader.line(&line, now) {
-            eve::Outcome::Alert(both) => {
-                let (alert, fingerprint) = *both;
+        match decoder.decode(&line, now).outcome {
+            format::Outcome::Alert(finding) => {
                 seen += 1;
                 if args.nth.is_none_or(|n| n == seen) {
-                    found.push(explain(number, alert, &fingerprint, &rules, &composer));
+                    found.push(explain(number, finding.alert, &finding.fingerprint, &rules, &composer));
                 }
             }
-            eve::Outcome::NotAnAlert => {}
-            eve::Outcome::Reject(reason, detail) => {
+            format::Outcome::Ignored(_) | format::Outcome::Blank => {}
+            format::Outcome::Reject(reason, detail) => {
                 writeln!(terminal.err, "line {number}: {}: {detail}", reason.as_str())?;
             }
         }
@@ -112,30 +118,30 @@ pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
     Ok(Exit::Fine)
 }
 
-fn source<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c eve::Settings, CliError> {
-    let names = || config.sources.iter().map(|s| s.name().as_str()).collect::<Vec<_>>().join(", ");
-    let wanted = |s: &&SourceSettings| name.is_none_or(|name| s.name().as_str() == name);
-    let mut fitting = config.sources.iter().filter(wanted);
-    match (fitting.next(), fitting.next()) {
-        (Some(SourceSettings::SuricataEve { eve, .. }), None) => Ok(eve),
-        (Some(_), Some(_)) => Err(CliError::Words(format!("say which --source: {}", names()))),
-        (None, _) => Err(CliError::Words(format!("there is no such source; the config has {}", names()))),
+/// The source by its name, by its kind, or the one that fits what the file looks like; where the config has none, one
+/// that has all defaults.
+fn source(config: &Config, args: &ExplainArgs, input: &Input) -> Result<Settings, CliError> {
+    let all = || config.sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(name) = &args.source {
+        let named = config.sources.iter().find(|s| s.name.as_str() == name);
+        let none = || CliError::Words(format!("there is no such source; the config has {}", all()));
+        return named.cloned().ok_or_else(none);
     }
-}
-
-fn open(path: &Path) -> Result<Box<dyn BufRead>, CliError> {
-    if path.as_os_str() == "-" {
-        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    let kind = args.kind.as_deref().or_else(|| input.kind());
+    let mut fitting = config.sources.iter().filter(|s| kind.is_none_or(|kind| s.kind == kind));
+    match (fitting.next(), fitting.next(), kind) {
+        (Some(one), None, _) => Ok(one.clone()),
+        (Some(_), Some(_), _) => Err(CliError::Words(format!("say which --source: {}", all()))),
+        (None, _, Some(kind)) => input::default_source(kind, &config.agent),
+        (None, _, None) => Err(CliError::Words("say which --kind of source the file is of".to_owned())),
     }
-    let input = |source| CliError::Input { path: path.to_owned(), source };
-    Ok(Box::new(BufReader::new(std::fs::File::open(path).map_err(input)?)))
 }
 
 /// A line without its end; longer than the limit ends the command, a file of such lines is no EVE.
-fn next_line(lines: &mut Box<dyn BufRead>, path: &Path) -> Result<Option<Vec<u8>>, CliError> {
+fn next_line(lines: &mut dyn BufRead, path: &Path) -> Result<Option<Vec<u8>>, CliError> {
     let input = |source| CliError::Input { path: path.to_owned(), source };
     let mut line = Vec::new();
-    let read = lines.as_mut().take(LINE_MAX).read_until(b'\n', &mut line).map_err(input)?;
+    let read = lines.take(LINE_MAX).read_until(b'\n', &mut line).map_err(input)?;
     if read as u64 == LINE_MAX && line.last() != Some(&b'\n') {
         return Err(CliError::Words(format!("a line of {} is longer than 16 MiB", path.display())));
     }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod explain;
 mod human;
+mod input;
 pub mod lists;
 pub mod man;
 pub mod run;

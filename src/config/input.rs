@@ -10,9 +10,10 @@ use super::file::Source;
 use super::problem::At;
 use super::read::{Field, List, Named};
 use super::values::{EngineWord, SeverityWord, SourceKind};
-use super::{Agent, SourceSettings};
+use super::Agent;
 use crate::model::{Engine, Severity, SourceName};
-use crate::source::format::eve;
+use crate::source::format::eve::{self, Eve};
+use crate::source::{Input, Reads, Settings};
 
 /// Longest category text that can be mapped, in bytes.
 const CATEGORY_MAX: usize = 512;
@@ -22,7 +23,7 @@ pub(super) fn check(
     sources: &Field<List<Source>>,
     agent: Option<&Agent>,
     c: &mut Check<'_>,
-) -> Vec<SourceSettings> {
+) -> Vec<Settings> {
     let Some((sources, _)) = sources.get() else { return Vec::new() };
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
     let mut paths: BTreeMap<&str, &At> = BTreeMap::new();
@@ -51,7 +52,7 @@ pub(super) fn check(
     checked
 }
 
-fn one(source: &Source, at: &At, agent: Option<&Agent>, c: &mut Check<'_>) -> Option<SourceSettings> {
+fn one(source: &Source, at: &At, agent: Option<&Agent>, c: &mut Check<'_>) -> Option<Settings> {
     c.effective.begin("[[source]]", at.key.to_string());
     let name = c.required("name", &source.name, at, "a name for this source").and_then(|(text, place)| {
         let name = SourceName::new(text);
@@ -93,19 +94,42 @@ fn one(source: &Source, at: &At, agent: Option<&Agent>, c: &mut Check<'_>) -> Op
         zone
     });
     let agent = agent?;
-    Some(SourceSettings::SuricataEve {
-        pattern: pattern?,
-        eve: eve::Settings {
-            agent: agent.name.clone(),
-            source: name?,
-            site: agent.site.clone(),
-            zone: agent.zone.clone(),
-            severity_map: severity_map?,
-            engine_map: engine_map?,
-            signature_severity: signature_severity?,
-            time_zone: time_zone?,
-        },
-    })
+    let name = name?;
+    let format = Eve::new(eve::Settings {
+        agent: agent.name.clone(),
+        source: name.clone(),
+        site: agent.site.clone(),
+        zone: agent.zone.clone(),
+        severity_map: severity_map?,
+        engine_map: engine_map?,
+        signature_severity: signature_severity?,
+        time_zone: time_zone?,
+    });
+    let input = Input::Files { pattern: pattern? };
+    Some(Settings { name, kind: kind.as_str(), input, format: Reads::new(format) })
+}
+
+/// A source of this kind with all defaults, for a file that is looked at and not followed.
+///
+/// # Errors
+/// The kind is unknown, or not supported yet.
+pub fn default_source(kind: &str, agent: &Agent) -> Result<Settings, String> {
+    if kind != SourceKind::SuricataEve.as_str() {
+        return Err(format!("a file of kind \"{kind}\" cannot be read yet"));
+    }
+    let name = SourceName::new("input").map_err(|e| e.to_string())?;
+    let format = Eve::new(eve::Settings {
+        agent: agent.name.clone(),
+        source: name.clone(),
+        site: agent.site.clone(),
+        zone: agent.zone.clone(),
+        severity_map: BTreeMap::new(),
+        engine_map: BTreeMap::new(),
+        signature_severity: true,
+        time_zone: TimeZone::UTC,
+    });
+    let input = Input::Files { pattern: String::new() };
+    Ok(Settings { name, kind: SourceKind::SuricataEve.as_str(), input, format: Reads::new(format) })
 }
 
 /// Keys of other kinds of sources.

@@ -6,7 +6,8 @@ use std::path::Path;
 use rustix::fs::Access;
 
 use super::problem::{Level, Problem};
-use super::{Config, SourceSettings};
+use super::Config;
+use crate::source::Input;
 
 /// Most files of a pattern that are looked at.
 const FILES_MAX: usize = 1000;
@@ -16,8 +17,8 @@ pub fn look_around(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     state_dir(&config.store.dir, &mut problems);
     for source in &config.sources {
-        let SourceSettings::SuricataEve { pattern, .. } = source;
-        files(source.name().as_str(), pattern, &mut problems);
+        let Input::Files { pattern } = &source.input;
+        files(source.name.as_str(), pattern, &mut problems);
     }
     problems
 }

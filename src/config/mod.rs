@@ -29,10 +29,10 @@ mod values;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::source::format::eve;
-use crate::{intake, model, relay, rules, servicenow, store};
+use crate::{intake, relay, rules, servicenow, source, store};
 
 pub use example::example;
+pub use input::default_source;
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
 pub use machine::look_around;
 pub use problem::{Level, Place, Problem};
@@ -114,7 +114,7 @@ pub struct Config {
     /// Destinations, in the order of the files.
     pub destinations: Vec<servicenow::Settings>,
     /// Sources, in the order of the files.
-    pub sources: Vec<SourceSettings>,
+    pub sources: Vec<source::Settings>,
     /// Rules, in the order of the files: the main file's first.
     pub rules: Vec<rules::RuleSettings>,
 }
@@ -137,27 +137,6 @@ pub struct Agent {
 pub enum Role {
     /// A sensor.
     Sensor,
-}
-
-/// A `[[source]]`, checked.
-#[derive(Clone, Debug)]
-pub enum SourceSettings {
-    /// EVE files of Suricata.
-    SuricataEve {
-        /// Glob, absolute.
-        pattern: String,
-        /// How a line becomes an alert; holds the source's name.
-        eve: eve::Settings,
-    },
-}
-
-impl SourceSettings {
-    /// Its name.
-    pub fn name(&self) -> &model::SourceName {
-        match self {
-            Self::SuricataEve { eve, .. } => &eve.source,
-        }
-    }
 }
 
 /// A config that can be used.

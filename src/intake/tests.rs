@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::model::{DestinationName, FileCursor, Identity, TableName};
+use crate::model::{Cursor, DestinationName, FileCursor, Identity, TableName};
 use crate::rules::{ActionSettings, RuleSettings};
 use crate::store::{ListFilter, Reader, Settings as Buffer, WhenFull};
 
@@ -12,7 +12,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 struct Bench {
     dir: tempfile::TempDir,
     store: Store,
-    batches: mpsc::Sender<Batch>,
+    batches: tokio::sync::mpsc::Sender<Batch>,
     intake: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
 
@@ -51,7 +51,8 @@ impl Bench {
         spawn(writer.run());
         let settings = Settings { backfill: Backfill::Within(DAY * 7), agent: "a".to_owned() };
         let intake = Intake::new(store.clone(), rules(), clock, settings);
-        let (batches, receive) = mpsc::channel(2);
+        let (mut send, receive) = lanes(1);
+        let batches = send.remove(0);
         let intake = spawn(intake.run(receive, CancellationToken::new()));
         Self { dir, store, batches, intake }
     }
@@ -83,16 +84,16 @@ fn cursor(offset: u64) -> FileCursor {
         offset,
         backlog_end: 0,
         path: "/x/eve.json".to_owned(),
+        state: None,
     }
 }
 
 fn batch(sightings: Vec<Sighting>, offset: u64) -> Batch {
     Batch {
-        lines: sightings.len() as u64,
         sightings,
-        cursors: vec![cursor(offset)],
+        cursors: vec![Cursor::File(cursor(offset))],
         more: true,
-        ..Batch::new(source())
+        ..Batch::new(source(), "suricata-eve")
     }
 }
 
@@ -171,7 +172,8 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
     let (backlog, alerts) = stored();
     assert!(backlog == alerts && backlog < sent as i64 * 40, "{backlog} {alerts} {sent}");
     let eve = source();
-    let offset = until_done(|| bench.store.remembered(&eve)).await.cursors[0].offset;
+    let cursors = until_done(|| bench.store.remembered(&eve)).await.cursors;
+    let Cursor::File(FileCursor { offset, .. }) = cursors[0] else { panic!("{cursors:?}") };
     // A batch that fits in part is stored in part; its cursor comes with the rest.
     assert!((backlog - 39..=backlog).contains(&(offset as i64 * 40)), "{offset} {backlog}");
     // Room comes: what waits here follows, in order, once.

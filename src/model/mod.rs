@@ -21,7 +21,7 @@ pub mod ticket;
 pub mod time;
 
 pub use alert::{Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Severity};
-pub use cursor::FileCursor;
+pub use cursor::{Cursor, FileCursor, Mark};
 pub use delivery::{Class, DeliveryId, DeliveryState, HoldScope, Payload};
 pub use device::Device;
 pub use names::{DestinationName, RuleName, SourceName, TableName};

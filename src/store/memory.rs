@@ -19,7 +19,7 @@ use super::op::record::{Entry, Record, Routed, write_all};
 use super::session::{Session, add_tally};
 use super::space::Budget;
 use super::{OpenError, StoreError, schema};
-use crate::model::{DestinationName, FileCursor, Fingerprint, RuleName, SourceName, TableName, Timestamp};
+use crate::model::{Cursor, DestinationName, Fingerprint, RuleName, SourceName, TableName, Timestamp};
 
 /// Most memory that it may have.
 const LIMIT: u64 = 16 << 20;
@@ -270,13 +270,16 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<Touched, StoreError> {
 fn record(source: SourceName, now: Timestamp) -> Record {
     Record {
         source,
+        kind: "",
         now,
         gather: false,
         lines: 0,
         alerts: 0,
         entries: Vec::new(),
+        devices: Vec::new(),
         filtered: Vec::new(),
         rejected: Vec::new(),
+        ignored: Vec::new(),
         cursors: Vec::new(),
         finished: Vec::new(),
         trouble: None,
@@ -308,7 +311,7 @@ fn last_records(memory: &Connection, now: Timestamp) -> Result<Vec<Record>, Stor
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
         let Ok(source) = SourceName::new(&row.get::<_, String>(1)?) else { continue };
-        let cursors: Vec<FileCursor> = super::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
+        let cursors: Vec<Cursor> = super::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
         records.push(Record { cursors, trouble: row.get(2)?, ..record(source, now) });
     }
     Ok(records)
@@ -319,9 +322,9 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
     let mut select = memory.prepare(
         "SELECT t.scope, t.name, t.value - coalesce(b.value, 0) AS more
          FROM main.tally t LEFT JOIN temp.base_tally b ON b.scope = t.scope AND b.name = t.name
-         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*' OR t.scope = 'shed'
+         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*' OR t.scope GLOB 'ignored:*' OR t.scope = 'shed'
            OR (t.scope = 'store' AND t.name = 'shed')
-           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts')))",
+           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices')))",
     )?;
     let counts = select.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     Ok(counts.collect::<Result<_, _>>()?)

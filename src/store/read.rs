@@ -91,7 +91,7 @@ impl Reader {
 
     fn sources(&self, of: &dyn Fn(&str) -> BTreeMap<String, i64>) -> Result<Vec<SourceRow>> {
         let mut select = self.conn.prepare(
-            "SELECT name, first_read_at, last_read_at, last_alert_at, trouble FROM source ORDER BY id",
+            "SELECT name, first_read_at, last_read_at, last_alert_at, trouble, kind FROM source ORDER BY id",
         )?;
         let rows = select.query_map([], |r| {
             let name: String = r.get(0)?;
@@ -102,11 +102,16 @@ impl Reader {
                 last_read_at: at(r, 2)?,
                 last_alert_at: maybe_at(r, 3)?,
                 trouble: r.get(4)?,
+                kind: r.get(5)?,
                 lines: get("lines"),
                 alerts: get("alerts"),
                 new: get("new"),
                 repeats: get("repeats"),
+                cleared: get("cleared"),
+                devices: get("devices"),
                 filtered: of(&format!("filtered:{name}")),
+                excluded: of(&format!("excluded:{name}")),
+                ignored: of(&format!("ignored:{name}")),
                 rejected: of(&format!("rejected:{name}")),
                 name,
             })

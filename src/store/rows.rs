@@ -104,6 +104,8 @@ impl HealRow {
 pub struct SourceRow {
     /// Its name.
     pub name: String,
+    /// Its kind, as in the config.
+    pub kind: String,
     /// When it was first read; absent when nothing could be read yet.
     pub first_read_at: Option<Timestamp>,
     /// When something last came of it.
@@ -112,16 +114,24 @@ pub struct SourceRow {
     pub last_alert_at: Option<Timestamp>,
     /// What is wrong with it now.
     pub trouble: Option<String>,
-    /// Lines read.
+    /// Records read: `alerts` and the sums of `ignored` and `rejected`.
     pub lines: i64,
-    /// Alerts among them.
+    /// Alerts among them: `new`, `repeats`, `cleared` and the sums of `filtered` and `excluded`.
     pub alerts: i64,
     /// Findings seen for the first time.
     pub new: i64,
     /// Sightings of known findings.
     pub repeats: i64,
+    /// Sightings that took a finding back.
+    pub cleared: i64,
+    /// What was told of devices.
+    pub devices: i64,
     /// Alerts that were not forwarded, by reason.
     pub filtered: BTreeMap<String, i64>,
+    /// Alerts that an exclusion kept from the rules, by its name.
+    pub excluded: BTreeMap<String, i64>,
+    /// Records that are no alerts, by kind.
+    pub ignored: BTreeMap<String, i64>,
     /// Input that was not understood, by reason.
     pub rejected: BTreeMap<String, i64>,
 }

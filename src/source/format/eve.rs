@@ -17,11 +17,13 @@ mod wire;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use memchr::memmem;
 
 use self::ends::Ends;
-use super::super::RejectReason;
+use super::{Decoded, Decoder, Finding, Format, Outcome, Stream};
+use crate::source::RejectReason;
 use crate::model::alert::{RAW_MAX, TITLE_MAX};
 use crate::model::text::{self, clip, one_line};
 use crate::model::{
@@ -49,17 +51,6 @@ pub struct Settings {
     pub time_zone: jiff::tz::TimeZone,
 }
 
-/// What a line is.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// An alert, and which finding it is one sighting of.
-    Alert(Box<(Alert, Fingerprint)>),
-    /// Another event type, or an empty line.
-    NotAnAlert,
-    /// It should have been an alert, or should have been EVE; and what is wrong, for people.
-    Reject(RejectReason, String),
-}
-
 /// Priority of a rule that has none.
 const DEFAULT_PRIORITY: u64 = 3;
 /// Longest category, sensor name, community id or single reference that is kept, in bytes.
@@ -67,11 +58,35 @@ const WORD_MAX: usize = 256;
 /// Most references of one alert.
 const REFERENCES_MAX: usize = 32;
 
+/// EVE as a format. Every line stands for itself, so all decoders of a source share one reader.
+#[derive(Clone, Debug)]
+pub struct Eve(Arc<Reader>);
+
+impl Eve {
+    /// EVE as one source uses it.
+    pub fn new(settings: Settings) -> Self {
+        Self(Arc::new(Reader::new(settings)))
+    }
+}
+
+impl Format for Eve {
+    fn decoder(&self, _: &Stream<'_>) -> Box<dyn Decoder> {
+        Box::new(self.clone())
+    }
+}
+
+impl Decoder for Eve {
+    fn decode(&mut self, record: &[u8], received_at: Timestamp) -> Decoded {
+        self.0.line(record, received_at).into()
+    }
+}
+
 /// Reads lines. Built once per source: it holds the search tables.
 #[derive(Debug)]
 pub struct Reader {
     settings: Settings,
     alert: memmem::Finder<'static>,
+    event_type: memmem::Finder<'static>,
     escape: memmem::Finder<'static>,
     protocols: HashMap<&'static str, Protocol>,
 }
@@ -82,6 +97,7 @@ impl Reader {
         Self {
             settings,
             alert: memmem::Finder::new(b"\"alert\""),
+            event_type: memmem::Finder::new(b"\"event_type\""),
             escape: memmem::Finder::new(b"\\u00"),
             protocols: tables::APP_PROTOS.iter().map(|name| (*name, Protocol::named(name))).collect(),
         }
@@ -94,18 +110,18 @@ impl Reader {
         // A byte order mark, `@cee: ` and the zeros that a power cut leaves in a file all end at the first brace.
         let Some(start) = memchr::memchr(b'{', line) else {
             return if line.is_empty() {
-                Outcome::NotAnAlert
+                Outcome::Blank
             } else {
-                Outcome::Reject(RejectReason::Malformed, "not a JSON object: the line has no `{`".to_owned())
+                Outcome::Reject(RejectReason::Malformed, "not a JSON object: the line has no `{`".into())
             };
         };
         let json = &line[start..];
         if !json.ends_with(b"}") {
-            let detail = "the JSON object does not end on its line (cut short?)".to_owned();
-            return Outcome::Reject(RejectReason::Malformed, detail);
+            let detail = "the JSON object does not end on its line (cut short?)";
+            return Outcome::Reject(RejectReason::Malformed, detail.into());
         }
         if !self.may_be_alert(json) {
-            return Outcome::NotAnAlert;
+            return Outcome::Ignored(self.kind(json));
         }
         match serde_json::from_slice::<wire::Record<'_>>(json) {
             Ok(record) => self.record(&record, json, received_at),
@@ -120,6 +136,17 @@ impl Reader {
             || self.escape.find_iter(json).any(|at| matches!(json.get(at + 4), Some(b'6' | b'7')))
     }
 
+    /// The event type of a line that is not parsed: the first one that stands in it.
+    fn kind(&self, json: &[u8]) -> &'static str {
+        let word = || {
+            let (_, rest) = json.split_at_checked(self.event_type.find(json)? + self.event_type.needle().len())?;
+            let rest = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+            let end = memchr::memchr(b'"', &rest[..rest.len().min(tables::EVENT_TYPE_MAX + 1)])?;
+            std::str::from_utf8(&rest[..end]).ok()
+        };
+        tables::event_type(word().unwrap_or_default())
+    }
+
     /// The line was no JSON as it stands; without its invalid UTF-8 it may be.
     fn mended(&self, json: &[u8], received_at: Timestamp, error: &serde_json::Error) -> Outcome {
         if let Cow::Owned(text) = String::from_utf8_lossy(json)
@@ -127,16 +154,17 @@ impl Reader {
         {
             return self.record(&record, text.as_bytes(), received_at);
         }
-        Outcome::Reject(RejectReason::Malformed, format!("not JSON: {error}"))
+        Outcome::Reject(RejectReason::Malformed, format!("not JSON: {error}").into())
     }
 
     fn record(&self, record: &wire::Record<'_>, json: &[u8], received_at: Timestamp) -> Outcome {
-        if record.event_type.get() != Some("alert") {
-            return Outcome::NotAnAlert;
+        let event_type = record.event_type.get().unwrap_or_default();
+        if event_type != "alert" {
+            return Outcome::Ignored(tables::event_type(event_type));
         }
         let Some(sid) = record.alert.signature_id.0 else {
-            let detail = "an alert without the number `alert.signature_id`".to_owned();
-            return Outcome::Reject(RejectReason::MissingField, detail);
+            let detail = "an alert without the number `alert.signature_id`";
+            return Outcome::Reject(RejectReason::MissingField, detail.into());
         };
         Outcome::Alert(Box::new(self.alert(record, sid, json, received_at)))
     }
@@ -147,7 +175,7 @@ impl Reader {
         sid: u64,
         json: &[u8],
         received_at: Timestamp,
-    ) -> (Alert, Fingerprint) {
+    ) -> Finding {
         let signature = Signature { gid: record.alert.gid.0.unwrap_or(1), sid, rev: record.alert.rev.0 };
         let ends = Ends::of(record);
         let fingerprint = self.fingerprint(record, &signature, &ends);
@@ -178,7 +206,7 @@ impl Reader {
             references: references(&record.alert, &signature),
             raw: raw(json),
         };
-        (alert, fingerprint)
+        Finding { alert, fingerprint }
     }
 
     /// Neither ports nor the time nor the port table take part: a scan over ports is one finding.

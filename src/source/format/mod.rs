@@ -85,3 +85,45 @@ pub trait Decoder: Send {
 
 /// Longest state of a decoder, in bytes.
 pub const STATE_MAX: usize = 8 * 1024;
+
+/// Which kind of source a file seems to be of, by its name and how it begins; `None`: it does not say.
+pub fn guess(name: &str, head: &[u8]) -> Option<&'static str> {
+    let text = String::from_utf8_lossy(head);
+    let text = text.trim_start_matches(['\u{feff}', '\0', ' ', '\n', '\r', '\t']);
+    let has = |word: &str| text.contains(word);
+    if text.starts_with("#separator") || text.starts_with("#fields") {
+        return Some("zeek");
+    }
+    if text.starts_with(['{', '[']) {
+        if has("\"event_type\"") {
+            return Some("suricata-eve");
+        }
+        let zeek = has("\"ts\"") && (has("\"uid\"") || has("\"note\"") || has("\"_path\""));
+        return if zeek { Some("zeek") } else { has("\"title\"").then_some("json-lines") };
+    }
+    let syslog = has("CEF:") || has("LEEF:") || text.starts_with('<');
+    let eve = name.starts_with("eve") && name.ends_with(".json");
+    if syslog { Some("syslog") } else { eve.then_some("suricata-eve") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guess;
+
+    #[test]
+    fn files_say_what_they_are() {
+        for (name, head, kind) in [
+            ("x", "{\"timestamp\":\"…\",\"event_type\": \"flow\"}", Some("suricata-eve")),
+            ("eve.json", "", Some("suricata-eve")),
+            ("notice.log", "#separator \\x09\n#path\tnotice", Some("zeek")),
+            ("conn.json", "{\"ts\":1.5,\"uid\":\"C1\"}", Some("zeek")),
+            ("x.jsonl", "\u{feff}{\"title\":\"t\"}", Some("json-lines")),
+            ("messages", "<13>Nov 27 10:00:00 host CEF:0|a|b|", Some("syslog")),
+            ("messages", "Nov 27 10:00:00 host LEEF:1.0|a|b|", Some("syslog")),
+            ("x.json", "{\"a\":1}", None),
+            ("x", "\u{1}\u{2}", None),
+        ] {
+            assert_eq!(guess(name, head.as_bytes()), kind, "{name}: {head}");
+        }
+    }
+}

@@ -2,20 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::sound::cursor_crc;
-use crate::model::{FileCursor, SourceName};
+use super::sound::{cursor_crc, mark_crc};
+use crate::model::cursor::Remembered;
+use crate::model::{Cursor, FileCursor, Mark, SourceName};
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
-
-/// What is remembered of a source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remembered {
-    /// Its files.
-    pub cursors: Vec<FileCursor>,
-    /// Whether it was ever read, even if no file is remembered.
-    pub read_before: bool,
-}
 
 struct Remember(SourceName);
 
@@ -47,14 +39,34 @@ impl Operation for Remember {
     }
 }
 
-/// The cursors of a source's files, as far as they are sound.
+/// The cursors of a source, as far as they are sound.
 pub(in crate::store) fn of_source(
     conn: &Connection,
     id: i64,
     source: &str,
-) -> Result<Vec<FileCursor>, StoreError> {
+) -> Result<Vec<Cursor>, StoreError> {
+    let mut cursors: Vec<Cursor> = files(conn, id, source)?.into_iter().map(Cursor::File).collect();
+    cursors.extend(marks(conn, id, source)?.into_iter().map(Cursor::Mark));
+    Ok(cursors)
+}
+
+fn marks(conn: &Connection, id: i64, source: &str) -> Result<Vec<Mark>, StoreError> {
+    let mut statement = conn.prepare("SELECT name, value, crc FROM mark WHERE source_id = ?1")?;
+    let mut marks = Vec::new();
+    let mut rows = statement.query([id])?;
+    while let Some(row) = rows.next()? {
+        let mark = || Ok::<_, rusqlite::Error>(Mark { name: row.get(0)?, value: row.get(1)? });
+        match mark() {
+            Ok(mark) if row.get::<_, Option<i64>>(2)? == Some(mark_crc(id, &mark)) => marks.push(mark),
+            _ => tracing::error!(source, "a damaged mark was left out; what it stood for is read again"),
+        }
+    }
+    Ok(marks)
+}
+
+fn files(conn: &Connection, id: i64, source: &str) -> Result<Vec<FileCursor>, StoreError> {
     let mut statement = conn.prepare(
-        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc FROM cursor
+        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc, state FROM cursor
              WHERE source_id = ?1",
     )?;
     let mut cursors = Vec::new();
@@ -83,5 +95,6 @@ fn cursor(row: &Row<'_>) -> rusqlite::Result<FileCursor> {
         offset: row.get::<_, i64>(4)? as u64,
         backlog_end: row.get::<_, i64>(5)? as u64,
         path: row.get(6)?,
+        state: row.get(8)?,
     })
 }

@@ -12,11 +12,12 @@ use super::prune::{Room, room};
 use super::row::{
     AlertCrc, KEPT, NewTicket, destination_scope, insert_delivery, insert_ticket, source_scope,
 };
-use super::sound::cursor_crc;
+use super::sound::{cursor_crc, mark_crc};
+use crate::model::cursor::MARK_MAX;
 use crate::model::text::clip;
 use crate::model::{
-    Alert, DeliveryState, DestinationName, FileCursor, Fingerprint, Generation, Protocol, RuleName, Severity,
-    SourceName, TableName, TicketState, Timestamp,
+    Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation, Mark,
+    Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
 };
 use crate::store::body::Packer;
 use crate::store::condition::Kind;
@@ -51,7 +52,7 @@ pub struct Entry {
     pub occurrences: u64,
     /// The sensor's time of the latest sighting.
     pub last_seen_at: Timestamp,
-    /// Where it goes; not empty.
+    /// Where it goes; empty only for an alert that was cleared, which goes nowhere by itself.
     pub routes: Vec<Routed>,
 }
 
@@ -99,6 +100,8 @@ pub struct Rejected {
 pub struct Record {
     /// Which source.
     pub source: SourceName,
+    /// Its kind, as in the config; empty: as it is known.
+    pub kind: &'static str,
     /// When it was taken in.
     pub now: Timestamp,
     /// Whether nobody waits for more of this source: then it may be gathered with what comes.
@@ -107,16 +110,20 @@ pub struct Record {
     pub lines: u64,
     /// Alerts among them.
     pub alerts: u64,
-    /// To be forwarded.
+    /// To be forwarded, or cleared.
     pub entries: Vec<Entry>,
+    /// What was told of devices. So far they are only counted.
+    pub devices: Vec<Device>,
     /// Not forwarded.
     pub filtered: Vec<Filtered>,
     /// Not understood.
     pub rejected: Vec<Rejected>,
-    /// How far the files are read.
-    pub cursors: Vec<FileCursor>,
-    /// Files that are done with.
-    pub finished: Vec<FileCursor>,
+    /// Records that are no alerts, by kind.
+    pub ignored: Vec<(&'static str, u64)>,
+    /// How far the source is read.
+    pub cursors: Vec<Cursor>,
+    /// What is done with.
+    pub finished: Vec<Cursor>,
     /// What is wrong with the source now.
     pub trouble: Option<String>,
 }
@@ -128,6 +135,8 @@ pub struct Recorded {
     pub new: u64,
     /// Sightings of known findings.
     pub repeats: u64,
+    /// Sightings that took a finding back.
+    pub cleared: u64,
     /// Deliveries put into the outbox.
     pub deliveries: u64,
     /// How full the buffer is after it.
@@ -185,6 +194,11 @@ impl Record {
         tx.count(&scope, "alerts", self.alerts as i64);
         tx.count(&scope, "new", sums.new as i64);
         tx.count(&scope, "repeats", sums.repeats as i64);
+        tx.count(&scope, "cleared", sums.cleared as i64);
+        tx.count(&scope, "devices", self.devices.len() as i64);
+        for (kind, count) in &self.ignored {
+            tx.count(&format!("ignored:{}", self.source), kind, *count as i64);
+        }
         for filtered in &self.filtered {
             tx.count(&format!("filtered:{}", self.source), filtered.reason, filtered.count as i64);
             keep_filtered(tx, source_id, filtered)?;
@@ -203,12 +217,14 @@ impl Record {
         tx.conn
             .prepare_cached(
                 "UPDATE source SET last_read_at = ?2, last_alert_at = coalesce(?3, last_alert_at), trouble = ?4,
-                 first_read_at = CASE WHEN ?5 THEN coalesce(first_read_at, ?2) ELSE first_read_at END
+                 first_read_at = CASE WHEN ?5 THEN coalesce(first_read_at, ?2) ELSE first_read_at END,
+                 kind = coalesce(nullif(?6, ''), kind)
                  WHERE id = ?1",
             )?
-            .execute(params![source_id, now, last_alert_at, self.trouble, was_read])?;
+            .execute(params![source_id, now, last_alert_at, self.trouble, was_read, self.kind])?;
         total.new += sums.new;
         total.repeats += sums.repeats;
+        total.cleared += sums.cleared;
         total.deliveries += sums.deliveries;
         Ok(())
     }
@@ -226,7 +242,16 @@ impl Record {
             if fresh.is_full() || fresh.holds(&entry.fingerprint) {
                 fresh.write(tx, packer, sums)?;
             }
-            let Some(id) = tx.memory.index.find(tx.conn, &entry.fingerprint)? else {
+            let id = tx.memory.index.find(tx.conn, &entry.fingerprint)?;
+            if entry.alert.state == AlertState::Cleared {
+                // What nobody wanted raised is nothing that could be cleared; it is counted all the same.
+                if let Some(id) = id {
+                    set_cleared(tx, id, now)?;
+                }
+                sums.cleared += entry.occurrences;
+                continue;
+            }
+            let Some(id) = id else {
                 fresh.add(entry);
                 continue;
             };
@@ -257,6 +282,15 @@ fn by_severity(entries: &[Entry]) -> Vec<&Entry> {
     order
 }
 
+/// Marks a finding as taken back by its source, since the first time that it was; the next sighting raises it again.
+fn set_cleared(tx: &Tx<'_>, id: i64, at: i64) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached("UPDATE alert SET cleared_at = ?2 WHERE id = ?1 AND cleared_at IS NULL")?
+        .execute(params![id, at])?;
+    Ok(())
+}
+
+/// Counts sightings of a known finding, which stands (again) by them.
 fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError> {
     let mut row = tx
         .conn
@@ -273,7 +307,8 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
     tx.conn
-        .prepare_cached("UPDATE alert SET last_seen_at = ?2, occurrences = ?3, crc = ?4 WHERE id = ?1")?
+        .prepare_cached("UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
+        )?
         .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
     Ok(())
 }
@@ -393,33 +428,59 @@ fn keep_rejected(tx: &Tx<'_>, source_id: i64, rejected: &Rejected, now: i64) -> 
 }
 
 fn move_cursors(tx: &Tx<'_>, source_id: i64, record: &Record) -> Result<(), StoreError> {
-    for c in &record.finished {
-        tx.conn
-            .prepare_cached(
-                "DELETE FROM cursor WHERE source_id = ?1 AND device = ?2 AND inode = ?3 AND head_hash = ?4",
-            )?
-            .execute(params![source_id, c.device as i64, c.inode as i64, c.head_hash as i64])?;
+    for cursor in &record.finished {
+        match cursor {
+            Cursor::File(c) => tx
+                .conn
+                .prepare_cached(
+                    "DELETE FROM cursor WHERE source_id = ?1 AND device = ?2 AND inode = ?3 AND head_hash = ?4",
+                )?
+                .execute(params![source_id, c.device as i64, c.inode as i64, c.head_hash as i64])?,
+            Cursor::Mark(mark) => tx
+                .conn
+                .prepare_cached("DELETE FROM mark WHERE source_id = ?1 AND name = ?2")?
+                .execute(params![source_id, mark.name])?,
+        };
     }
-    for c in &record.cursors {
-        tx.conn
-            .prepare_cached(
-                "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path, crc)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-                 ON CONFLICT DO UPDATE SET head_hash = excluded.head_hash, head_len = excluded.head_len,
-                 offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path,
-                 crc = excluded.crc",
-            )?
-            .execute(params![
-                source_id,
-                c.device as i64,
-                c.inode as i64,
-                c.head_hash as i64,
-                c.head_len,
-                c.offset as i64,
-                c.backlog_end as i64,
-                c.path,
-                cursor_crc(source_id, c)
-            ])?;
+    record.cursors.iter().try_for_each(|cursor| match cursor {
+        Cursor::File(file) => put_file(tx, source_id, file),
+        Cursor::Mark(mark) => put_mark(tx, source_id, mark),
+    })
+}
+
+fn put_file(tx: &Tx<'_>, source_id: i64, c: &FileCursor) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path, state, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT DO UPDATE SET head_hash = excluded.head_hash, head_len = excluded.head_len,
+             offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path,
+             state = excluded.state, crc = excluded.crc",
+        )?
+        .execute(params![
+            source_id,
+            c.device as i64,
+            c.inode as i64,
+            c.head_hash as i64,
+            c.head_len,
+            c.offset as i64,
+            c.backlog_end as i64,
+            c.path,
+            c.state,
+            cursor_crc(source_id, c)
+        ])?;
+    Ok(())
+}
+
+fn put_mark(tx: &Tx<'_>, source_id: i64, mark: &Mark) -> Result<(), StoreError> {
+    if mark.name.len().max(mark.value.len()) > MARK_MAX {
+        return Err(StoreError::Refused(format!("the mark {} is too long", clip(&mark.name, 64))));
     }
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO mark (source_id, name, value, crc) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc",
+        )?
+        .execute(params![source_id, mark.name, mark.value, mark_crc(source_id, mark)])?;
     Ok(())
 }

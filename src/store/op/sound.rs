@@ -6,7 +6,7 @@ use rusqlite::OptionalExtension;
 use rusqlite::types::Value;
 
 use super::row::{AlertCrc, crc, delivery_crc, ticket_crc};
-use crate::model::{DeliveryId, DeliveryState, FileCursor, Generation, TicketState};
+use crate::model::{DeliveryId, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
 use crate::store::session::Tx;
 
@@ -128,7 +128,8 @@ fn cursor(row: AnyRow<'_>) -> Option<i64> {
             .into_iter()
             .map(|name| row.int(name))
             .collect();
-    Some(crc(&numbers?, &[row.bytes("path")?]))
+    let state = if row.is_null("state") { &[][..] } else { row.bytes("state")? };
+    Some(crc(&numbers?, &[row.bytes("path")?, state]))
 }
 
 /// The checksum of a cursor's row.
@@ -142,7 +143,12 @@ pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
         c.offset as i64,
         c.backlog_end as i64,
     ];
-    crc(&numbers, &[c.path.as_bytes()])
+    crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes()])
+}
+
+/// The checksum of a mark's row.
+pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
+    crc(&[source], &[mark.name.as_bytes(), mark.value.as_bytes()])
 }
 
 /// Whether a delivery and its ticket are what was written; a row that is gone is not.

@@ -7,6 +7,20 @@ use std::borrow::Cow;
 
 use crate::model::{Engine, Severity};
 
+/// Longest event type that Suricata has, in bytes.
+pub(super) const EVENT_TYPE_MAX: usize = 16;
+
+/// The event type as it is counted: one of Suricata's, else `other`.
+pub(super) fn event_type(word: &str) -> &'static str {
+    const KNOWN: [&str; 46] = [
+        "anomaly", "arp", "bittorrent_dht", "dcerpc", "dhcp", "dnp3", "dns", "doh2", "drop", "engine", "enip",
+        "fileinfo", "flow", "frame", "ftp", "ftp_data", "http", "http2", "ike", "ikev2", "inspectedrules", "krb5",
+        "ldap", "mdns", "metadata", "modbus", "mqtt", "netflow", "nfs", "packet", "pgsql", "pop3", "quic", "rdp",
+        "rfb", "sip", "smb", "smtp", "snmp", "ssh", "stats", "stream_tcp", "template", "tftp", "tls", "websocket",
+    ];
+    KNOWN.binary_search(&word).map_or("other", |at| KNOWN[at])
+}
+
 /// Severity of a rule's priority; 3 is what Suricata gives a rule that says nothing.
 pub(super) fn severity(priority: u64) -> Severity {
     match priority {

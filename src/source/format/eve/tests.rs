@@ -23,7 +23,7 @@ fn read(line: &str) -> Outcome {
 
 fn alert_with(settings: Settings, line: &str) -> (Alert, Fingerprint) {
     match Reader::new(settings).line(line.as_bytes(), NOW) {
-        Outcome::Alert(both) => *both,
+        Outcome::Alert(finding) => (finding.alert, finding.fingerprint),
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -95,7 +95,7 @@ fn the_least_alert() {
 #[test]
 fn what_is_no_alert_and_what_is_rejected() {
     let check = |line: &str, expected: Option<RejectReason>| match read(line) {
-        Outcome::NotAnAlert => assert_eq!(None, expected, "{line}"),
+        Outcome::Ignored(_) | Outcome::Blank => assert_eq!(None, expected, "{line}"),
         Outcome::Reject(reason, detail) => {
             assert_eq!(Some(reason), expected, "{line}: {detail}");
             assert!(!detail.is_empty());

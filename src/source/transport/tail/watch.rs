@@ -402,9 +402,7 @@ impl Watch {
             .filter(|file| file.handle.is_some() && file.named && !file.has_more())
             .collect();
         idle.sort_by_key(|file| file.grew_at);
-        for file in idle.into_iter().take(open - OPEN_MAX) {
-            file.handle = None;
-        }
+        idle.into_iter().take(open - OPEN_MAX).for_each(Followed::close);
     }
 }
 

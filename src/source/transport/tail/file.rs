@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::model::FileCursor;
 use crate::model::cursor::HEAD_LEN;
+use crate::source::Reads;
+use crate::source::transport::Decoding;
 
 /// How much is read at once, in bytes.
 pub(super) const CHUNK: usize = 256 * 1024;
@@ -89,7 +91,6 @@ pub(super) enum Piece<'a> {
 }
 
 /// A file that is followed.
-#[derive(Debug)]
 pub(super) struct Followed {
     pub(super) id: Id,
     /// As it was last seen.
@@ -113,6 +114,10 @@ pub(super) struct Followed {
     pub(super) moved: bool,
     /// What went wrong with the last reading.
     pub(super) trouble: Option<String>,
+    /// Its decoder, while it is read or has been a moment ago.
+    pub(super) decoding: Option<Decoding>,
+    /// What the decoder knew at `offset`, while there is none.
+    pub(super) state: Option<String>,
 }
 
 impl Followed {
@@ -134,6 +139,8 @@ impl Followed {
             grew_at: now,
             moved: true,
             trouble: None,
+            decoding: None,
+            state: None,
         })
     }
 
@@ -147,7 +154,29 @@ impl Followed {
             offset: self.offset,
             backlog_end: self.backlog_end,
             path: self.path.to_string_lossy().into_owned(),
+            state: self.decoding.as_ref().map_or_else(|| self.state.clone(), Decoding::state),
         }
+    }
+
+    /// Its decoder, to be put back after the reading.
+    pub(super) fn decoding(&mut self, format: &Reads) -> Decoding {
+        let name = || self.path.file_name().unwrap_or_default().to_string_lossy();
+        let made = || Decoding::new(&format.0, &name(), None, self.state.as_deref());
+        self.decoding.take().unwrap_or_else(made)
+    }
+
+    /// Lets go of the handle and the decoder, as nothing is written to it.
+    pub(super) fn close(&mut self) {
+        if let Some(decoding) = self.decoding.take() {
+            self.state = decoding.state();
+        }
+        self.handle = None;
+    }
+
+    /// Reads on from a place, with what the decoder knew there.
+    pub(super) fn begin_at(&mut self, offset: u64, state: Option<String>) {
+        (self.offset, self.scanned) = (offset, offset);
+        (self.decoding, self.state) = (None, state);
     }
 
     /// Whether there are bytes that were not even searched for a line's end.
@@ -191,7 +220,8 @@ impl Followed {
         let look = Look::of(&file.metadata()?);
         self.head = Head::read(file, HEAD_LEN)?;
         (self.look, self.short) = (look, false);
-        (self.offset, self.scanned, self.backlog_end) = (0, 0, 0);
+        self.begin_at(0, None);
+        self.backlog_end = 0;
         (self.grew_at, self.moved) = (now, true);
         Ok(())
     }

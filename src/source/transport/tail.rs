@@ -5,9 +5,9 @@
 //! directly; [`Source::run`] is a thin loop around it that waits. A file is only looked at while nothing happens:
 //! less than two wake-ups a second, and no thread beside the runtime's.
 //!
-//! Invariants: a cursor is the start of a line; it moves in the same batch that carries the line's alert; memory does
-//! not depend on the size of a line, a file or the number of files. What this does not do: store cursors, decide what
-//! is forwarded, read packed files.
+//! Invariants: a cursor is the start of a line; it moves in the same batch that carries the line's alert; what a file's
+//! decoder has learnt goes with the cursor; memory does not depend on the size of a line, a file or the number of files.
+//! What this does not do: store cursors, decide what is forwarded, read packed files.
 
 mod file;
 
@@ -24,24 +24,25 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::heartbeat::{Heartbeat, Heartbeats};
-use crate::model::text::{clip, one_line};
-use crate::model::{Alert, FileCursor, SourceName, Timestamp};
+use crate::heartbeat::Heartbeat;
+use crate::model::{Cursor, FileCursor, SourceName, Timestamp};
+use crate::source::{Batch, Reading, Reads, RejectReason, Source, SourceError};
 
 use self::file::{CHUNK, Piece};
 use self::watch::{Events, Watch};
-use super::format::eve;
-use super::{Batch, Reading, Reject, RejectReason, SAMPLE_MAX, Sighting, Source, SourceError};
+use super::{Decoding, send};
 
 /// What a file source needs to know, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Its name.
     pub name: SourceName,
+    /// Its kind, as in the config.
+    pub kind: &'static str,
     /// Glob over files; `.gz` and other packed files are never read.
     pub pattern: String,
-    /// How a line becomes an alert.
-    pub eve: eve::Settings,
+    /// How a line is read. Each file has a decoder of its own.
+    pub format: Reads,
     /// Follow, or end at the end.
     pub reading: Reading,
     /// How far each file was read before; empty when the source was never read.
@@ -50,14 +51,8 @@ pub struct Settings {
     pub read_before: bool,
 }
 
-/// Most sightings in a batch. With the batches that wait and those in a commit it decides the peak of memory.
-pub const SIGHTINGS_MAX: usize = 512;
-/// Most text of sightings in a batch, in bytes, give or take one alert.
-const KEPT_MAX: usize = 1024 * 1024;
 /// Most bytes read for a batch, give or take one line.
 const READ_MAX: u64 = 8 * 1024 * 1024;
-/// Most rejects that a batch has in full.
-const REJECTS_MAX: usize = 16;
 /// How long cursors may wait when only lines without alerts come: flash is written once for all of them.
 const CURSORS_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait before looking again when something was written a moment ago.
@@ -67,9 +62,6 @@ const WAIT_BUSY: Duration = Duration::from_millis(250);
 const WAIT_IDLE: Duration = Duration::from_millis(1_500);
 /// How long after the last line it counts as busy.
 const BUSY_FOR: Duration = Duration::from_secs(5);
-/// How long the last batch may wait for room after the order to stop; undelivered, it is read again at the next start.
-const LAST_BATCH: Duration = Duration::from_secs(2);
-
 /// What came of one turn.
 #[derive(Debug)]
 pub struct Turn {
@@ -82,9 +74,10 @@ pub struct Turn {
 /// Files that grow, as a [`Source`].
 pub struct Tail {
     name: SourceName,
+    kind: &'static str,
     reading: Reading,
     clock: SharedClock,
-    reader: eve::Reader,
+    format: Reads,
     watch: Watch,
     /// One chunk; as long as the longest line only while that is read.
     buffer: Vec<u8>,
@@ -95,18 +88,16 @@ pub struct Tail {
     heartbeat: Heartbeat,
 }
 
-/// What one turn may take: 8 MiB from a slow card, or a file server that answers again.
-const ALLOWANCE: Duration = Duration::from_mins(2);
-
 impl Tail {
     /// A tail that has read nothing yet.
     pub fn new(settings: Settings, clock: SharedClock) -> Self {
         Self {
-            pending: Batch::new(settings.name.clone()),
+            pending: Batch::new(settings.name.clone(), settings.kind),
             name: settings.name,
+            kind: settings.kind,
             reading: settings.reading,
             clock,
-            reader: eve::Reader::new(settings.eve),
+            format: settings.format,
             watch: Watch::new(&settings.pattern, settings.cursors, settings.read_before),
             buffer: vec![0; CHUNK],
             told: None,
@@ -115,12 +106,11 @@ impl Tail {
         }
     }
 
-    /// The same, telling that it lives among these; the heartbeat is also given back.
+    /// The same, giving these signs of life.
     #[must_use]
-    pub fn watched(mut self, heartbeats: &Heartbeats) -> (Self, Heartbeat) {
-        self.heartbeat = heartbeats.of(&format!("source {}", self.name), ALLOWANCE);
-        let heartbeat = self.heartbeat.clone();
-        (self, heartbeat)
+    pub fn beating(mut self, heartbeat: Heartbeat) -> Self {
+        self.heartbeat = heartbeat;
+        self
     }
 
     /// Looks at the files and reads what is new, up to the size of a batch. Blocks on the disk.
@@ -128,10 +118,10 @@ impl Tail {
         let mut events = Events::default();
         self.watch.look(now, &mut events);
         self.note(events);
-        let before = self.pending.lines;
+        let before = self.pending.lines();
         let more = self.read();
         self.watch.close_idle();
-        if self.pending.lines > before {
+        if self.pending.lines() > before {
             self.busy_at = Some(now);
         }
         let mut batch = self.take(now, false);
@@ -150,38 +140,38 @@ impl Tail {
     /// Counts what happened to files.
     fn note(&mut self, events: Events) {
         for gap in events.gaps {
-            refuse(&mut self.pending, RejectReason::Lost, &gap, &[]);
+            self.pending.refuse(RejectReason::Lost, || gap, &[]);
         }
         for (place, start) in events.cut {
-            let detail = format!("{place}: the last line has no end");
-            refuse(&mut self.pending, RejectReason::Malformed, &detail, &start);
+            let detail = || format!("{place}: the last line has no end");
+            self.pending.refuse(RejectReason::Malformed, detail, &start);
         }
-        self.pending.finished.extend(events.finished);
+        self.pending.finished.extend(events.finished.into_iter().map(Cursor::File));
     }
 
     /// Reads until the batch is full or the files end; whether there is more.
     fn read(&mut self) -> bool {
         let mut budget = READ_MAX;
-        let mut kept = 0;
         for file in &mut self.watch.files {
             if !file.has_more() {
                 continue;
             }
             let mut take = Take {
                 received_at: self.clock.now(),
-                reader: &self.reader,
+                decoding: file.decoding(&self.format),
                 batch: &mut self.pending,
-                kept: &mut kept,
                 path: file.path.clone(),
                 backlog_end: file.backlog_end,
             };
             let result = file.read(&mut self.buffer, &mut budget, |at, piece| take.piece(at, &piece));
+            let decoding = take.decoding;
+            file.decoding = Some(decoding);
             file.trouble = result.err().map(|error| watch::unreadable(&file.path, &error));
-            if budget == 0 || is_full(&self.pending, kept) {
+            if budget == 0 || self.pending.is_full() {
                 break;
             }
         }
-        (budget == 0 || is_full(&self.pending, kept))
+        (budget == 0 || self.pending.is_full())
             && self.watch.files.iter().any(|file| file.has_more() && file.trouble.is_none())
     }
 
@@ -196,6 +186,7 @@ impl Tail {
         let urgent = told_at.is_none()
             || told != trouble.as_ref()
             || !pending.sightings.is_empty()
+            || !pending.devices.is_empty()
             || !pending.finished.is_empty()
             || pending.reject_counts.iter().any(|count| *count > 0);
         let due = last || told_at.is_some_and(|at| now.duration_since(at) >= CURSORS_EVERY);
@@ -203,9 +194,9 @@ impl Tail {
         if !worth {
             return None;
         }
-        let mut batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone()));
+        let mut batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone(), self.kind));
         for file in self.watch.files.iter_mut().filter(|file| file.moved) {
-            batch.cursors.push(file.cursor());
+            batch.cursors.push(Cursor::File(file.cursor()));
             file.moved = false;
         }
         batch.trouble.clone_from(&trouble);
@@ -214,7 +205,7 @@ impl Tail {
     }
 
     fn has_moved(&self) -> bool {
-        self.pending.lines > 0 || self.watch.files.iter().any(|file| file.moved)
+        self.pending.lines() > 0 || self.watch.files.iter().any(|file| file.moved)
     }
 
     /// Waits until something may have happened. Looks at the files itself: a few calls that do not wait for the disk.
@@ -273,30 +264,11 @@ impl Source for Tail {
     }
 }
 
-/// Hands a batch over, waiting for room; whether it was taken. After the order to stop it does not wait for long.
-async fn send(
-    out: &mpsc::Sender<Batch>,
-    batch: Batch,
-    name: &SourceName,
-    stop: &CancellationToken,
-) -> Result<bool, SourceError> {
-    let given_up = async {
-        stop.cancelled().await;
-        tokio::time::sleep(LAST_BATCH).await;
-    };
-    tokio::select! {
-        biased;
-        sent = out.send(batch) => sent.map(|()| true).map_err(|_| SourceError::Closed(name.clone())),
-        () = given_up => Ok(false),
-    }
-}
-
-/// Turns pieces of one file into sightings and rejects.
+/// Turns pieces of one file into what a batch holds.
 struct Take<'a> {
     received_at: Timestamp,
-    reader: &'a eve::Reader,
+    decoding: Decoding,
     batch: &'a mut Batch,
-    kept: &'a mut usize,
     path: PathBuf,
     backlog_end: u64,
 }
@@ -304,49 +276,20 @@ struct Take<'a> {
 impl Take<'_> {
     /// Takes a piece; whether there is room for another.
     fn piece(&mut self, at: u64, piece: &Piece<'_>) -> bool {
-        self.batch.lines += 1;
+        let path = &self.path;
         match piece {
-            Piece::Line(line) => match self.reader.line(line, self.received_at) {
-                eve::Outcome::Alert(both) => {
-                    let (alert, fingerprint) = *both;
-                    *self.kept += kept(&alert);
-                    let backlog = at < self.backlog_end;
-                    self.batch.sightings.push(Sighting { alert, fingerprint, backlog });
-                }
-                eve::Outcome::NotAnAlert => {}
-                eve::Outcome::Reject(reason, why) => {
-                    let detail = format!("{}: {why}", watch::place(&self.path, at));
-                    refuse(self.batch, reason, &detail, line);
-                }
-            },
+            Piece::Line(line) => {
+                let decoded = self.decoding.decode(line, self.received_at);
+                self.batch.take(decoded, line, at < self.backlog_end, || watch::place(path, at));
+            }
             Piece::TooLong(length, start) => {
-                let place = watch::place(&self.path, at);
-                let detail = format!("{place}: a line of {length} bytes; {} are read", file::LINE_MAX);
-                refuse(self.batch, RejectReason::TooLong, &detail, start);
+                let max = file::LINE_MAX;
+                let detail =
+                    || format!("{}: a line of {length} bytes; {max} are read", watch::place(path, at));
+                self.batch.refuse(RejectReason::TooLong, detail, start);
             }
         }
-        !is_full(self.batch, *self.kept)
-    }
-}
-
-fn is_full(batch: &Batch, kept: usize) -> bool {
-    batch.sightings.len() >= SIGHTINGS_MAX || kept >= KEPT_MAX
-}
-
-/// How much text an alert keeps, in bytes: what makes batches large.
-fn kept(alert: &Alert) -> usize {
-    let references: usize = alert.references.iter().map(String::len).sum();
-    alert.raw.len() + alert.message.len() + alert.title.len() + references
-}
-
-/// Counts a reject, and keeps it while there is room.
-fn refuse(batch: &mut Batch, reason: RejectReason, detail: &str, input: &[u8]) {
-    batch.reject_counts[reason as usize] += 1;
-    if batch.rejects.len() < REJECTS_MAX {
-        let start = String::from_utf8_lossy(&input[..input.len().min(SAMPLE_MAX)]);
-        let sample = clip(&one_line(&start), SAMPLE_MAX).into_owned();
-        let detail = one_line(detail).into_owned();
-        batch.rejects.push(Reject { reason, detail, sample });
+        !self.batch.is_full()
     }
 }
 

@@ -136,7 +136,7 @@ pub(super) fn is_copy_of(file: &Followed, cursor: &FileCursor) -> bool {
 
 /// Reads on where the cursor is, or from the end of an older copy.
 pub(super) fn go_on(file: &mut Followed, cursor: &FileCursor) {
-    file.offset = cursor.offset.min(file.look.size);
+    file.begin_at(cursor.offset.min(file.look.size), cursor.state.clone());
     (file.backlog_end, file.moved) = (cursor.backlog_end, true);
     if let Err(error) = file.align() {
         file.trouble = Some(unreadable(&file.path, &error));

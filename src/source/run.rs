@@ -1,0 +1,208 @@
+//! A source from its settings to its end: the one place that knows every transport.
+//!
+//! A panic in a reader is that source's trouble: it is told as such, and the source begins again where the store says
+//! that it ended, after a wait that grows. The others do not notice.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::format::Format;
+use super::transport::send;
+use super::transport::tail::{self, Tail};
+use super::{Acknowledge, Batch, Reading, Source as _, SourceError};
+use crate::clock::SharedClock;
+use crate::heartbeat::{Heartbeat, Heartbeats};
+use crate::model::cursor::Remembered;
+use crate::model::text::{clip, one_line};
+use crate::model::{Cursor, SourceName};
+
+/// A source, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name.
+    pub name: SourceName,
+    /// Its kind, as in the config.
+    pub kind: &'static str,
+    /// Where its records come from.
+    pub input: Input,
+    /// How a record is read.
+    pub format: Reads,
+}
+
+/// Where records come from: one variant for each transport.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Files that grow.
+    Files {
+        /// Glob, absolute.
+        pattern: String,
+    },
+}
+
+/// A format, as a value of the settings.
+#[derive(Clone)]
+pub struct Reads(pub Arc<dyn Format>);
+
+impl Reads {
+    /// Of this format.
+    pub fn new(format: impl Format) -> Self {
+        Self(Arc::new(format))
+    }
+}
+
+impl fmt::Debug for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reads")
+    }
+}
+
+/// Answers how far a source was read, by what is committed now.
+pub type Remember = Arc<dyn Fn(SourceName) -> Answer + Send + Sync>;
+/// The answer, or why there will be none.
+pub type Answer =
+    Pin<Box<dyn Future<Output = Result<Remembered, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
+
+/// What a source has around it.
+#[derive(Clone)]
+pub struct Context {
+    /// Follow, or end at the end.
+    pub reading: Reading,
+    /// The time.
+    pub clock: SharedClock,
+    /// Its signs of life: [`heartbeat`].
+    pub heartbeat: Heartbeat,
+    /// How far it was read.
+    pub remember: Remember,
+    /// The way to the intake, this source's own.
+    pub out: mpsc::Sender<Batch>,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+/// What one turn may take: 8 MiB from a slow card, or a file server that answers again.
+const ALLOWANCE: Duration = Duration::from_mins(2);
+/// First and longest wait before a source that failed begins again.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+/// A source that worked for so long before it failed waits for the first time again.
+const WORKED: Duration = Duration::from_mins(10);
+/// Longest words of a failure that are told, in bytes.
+const WORDS_MAX: usize = 200;
+
+/// The signs of life of a source, among all of them.
+pub fn heartbeat(name: &SourceName, heartbeats: &Heartbeats) -> Heartbeat {
+    heartbeats.of(&format!("source {name}"), ALLOWANCE)
+}
+
+/// Runs a source until it is told to stop, or to its end with [`Reading::Once`].
+///
+/// # Errors
+/// [`SourceError`]: the store or the intake is gone; with [`Reading::Once`] also a failed reader.
+pub async fn run(settings: Settings, context: Context) -> Result<(), SourceError> {
+    let mut wait = BACK_OFF.0;
+    loop {
+        let began = Instant::now();
+        let failure = match caught(begin(&settings, &context)).await {
+            Ok(Err(SourceError::Reader(_, error))) if error.is_panic() => words(&*error.into_panic()),
+            Ok(ended) => return ended,
+            Err(panic) => words(&*panic),
+        };
+        if context.reading == Reading::Once {
+            return Err(SourceError::Failed(settings.name, failure));
+        }
+        if began.elapsed() >= WORKED {
+            wait = BACK_OFF.0;
+        }
+        if !tell(&settings, &context, &failure, wait).await? {
+            return Ok(());
+        }
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(BACK_OFF.1);
+    }
+}
+
+/// Makes the source from what is remembered of it, and runs it.
+async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError> {
+    let remembered = (context.remember)(settings.name.clone())
+        .await
+        .map_err(|error| SourceError::Memory(settings.name.clone(), error))?;
+    let (out, stop) = (context.out.clone(), context.stop.clone());
+    match &settings.input {
+        Input::Files { pattern } => {
+            let file = |cursor| match cursor {
+                Cursor::File(file) => Some(file),
+                Cursor::Mark(_) => None,
+            };
+            let settings = tail::Settings {
+                name: settings.name.clone(),
+                kind: settings.kind,
+                pattern: pattern.clone(),
+                format: settings.format.clone(),
+                reading: context.reading,
+                cursors: remembered.cursors.into_iter().filter_map(file).collect(),
+                read_before: remembered.read_before,
+            };
+            let tail = Tail::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
+            tail.run(out, stop).await
+        }
+    }
+}
+
+/// Tells the failure as the source's trouble, and waits until all that it handed over before is committed: only then is
+/// what is remembered of it right. Whether it may begin again.
+async fn tell(
+    settings: &Settings,
+    context: &Context,
+    failure: &str,
+    wait: Duration,
+) -> Result<bool, SourceError> {
+    let name = &settings.name;
+    tracing::error!(source = %name, "source {name} failed ({failure}); it begins again in {} s", wait.as_secs());
+    let (acknowledge, told) = Acknowledge::pair();
+    let batch = Batch {
+        trouble: Some(format!("its reader failed ({failure}) and begins again; please report it")),
+        acknowledge: Some(acknowledge),
+        ..Batch::new(name.clone(), settings.kind)
+    };
+    if !send(&context.out, batch, name, &context.stop).await? {
+        return Ok(false);
+    }
+    context.heartbeat.idle();
+    tokio::select! {
+        told = told => told.map(|_| true).map_err(|_| SourceError::Closed(name.clone())),
+        () = context.stop.cancelled() => Ok(false),
+    }
+}
+
+/// Runs work to its end or to its panic.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| {
+        // After a panic it is not polled again, so nothing half done is ever seen.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => std::task::Poll::Ready(Err(panic)),
+        }
+    })
+    .await
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+    clip(&one_line(text), WORDS_MAX).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

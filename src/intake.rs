@@ -90,11 +90,7 @@ impl Intake {
     ///
     /// # Errors
     /// [`StoreError`]: the process has to start again.
-    pub async fn run(
-        self,
-        mut batches: Lanes,
-        stop: CancellationToken,
-    ) -> Result<(), StoreError> {
+    pub async fn run(self, mut batches: Lanes, stop: CancellationToken) -> Result<(), StoreError> {
         let mut healed = self.store.healed();
         self.tell_heals(&stop).await?;
         self.heartbeat.idle();

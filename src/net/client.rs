@@ -46,6 +46,8 @@ pub enum Method {
     Get,
     /// Create.
     Post,
+    /// Set.
+    Put,
     /// Change.
     Patch,
 }
@@ -104,6 +106,54 @@ impl fmt::Debug for Answer {
             .field("status", &self.status)
             .field("content_type", &self.content_type)
             .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer whose body is read as it comes. `Debug` shows neither header values nor the body.
+pub struct Incoming<'c> {
+    /// HTTP status.
+    pub status: u16,
+    /// As [`Answer::content_type`].
+    pub content_type: Option<String>,
+    /// As [`Answer::headers`].
+    pub headers: Vec<(String, String)>,
+    client: &'c HttpClient,
+    host: String,
+    through: Option<String>,
+    limit: usize,
+    length: usize,
+    response: reqwest::Response,
+}
+
+impl Incoming<'_> {
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// The connection broke, the time is over, or the body is longer than the request allowed.
+    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, TransportError> {
+        let asked =
+            Asked { host: &self.host, proxy: self.through.as_deref(), deadlines: self.client.deadlines };
+        let chunk = self.response.chunk().await.map_err(|e| self.client.failed(&e, &asked))?;
+        let Some(chunk) = chunk else { return Ok(None) };
+        self.length = self.length.saturating_add(chunk.len());
+        if self.length > self.limit {
+            return Err(TransportError::TooLarge { host: self.host.clone(), limit: self.limit });
+        }
+        Ok(Some(chunk.to_vec()))
+    }
+
+    /// The first header of that (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+impl fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("status", &self.status)
+            .field("content_type", &self.content_type)
             .finish_non_exhaustive()
     }
 }
@@ -205,14 +255,35 @@ impl HttpClient {
     ///
     /// # Errors
     /// See [`TransportError`]; a status of 400 or 500 is an answer, not an error.
-    pub async fn send(&self, request: Request) -> Result<Answer, TransportError> {
+    pub async fn send(&self, mut request: Request) -> Result<Answer, TransportError> {
+        request.answer_max = request.answer_max.min(BODY_MAX);
+        let mut incoming = self.open(request).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = incoming.chunk().await? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer {
+            status: incoming.status,
+            content_type: incoming.content_type,
+            headers: incoming.headers,
+            body,
+        })
+    }
+
+    /// Makes the call; the body of the answer is read piece by piece and never held whole, so `answer_max` may be more
+    /// than [`BODY_MAX`] here.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn open(&self, request: Request) -> Result<Incoming<'_>, TransportError> {
         check_url(&request.url).map_err(TransportError::NotAllowed)?;
         let host = place(&request.url);
         let headers = header_map(&request.headers)?;
-        let limit = request.answer_max.min(BODY_MAX);
+        let limit = request.answer_max;
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
             Method::Patch => reqwest::Method::PATCH,
         };
         let through = self.proxy.as_ref().filter(|_| request.url.scheme() == "https").map(|p| place(&p.url));
@@ -221,25 +292,21 @@ impl HttpClient {
         if let Some(body) = request.body {
             call = call.body(body);
         }
-        let mut response = call.send().await.map_err(|e| self.failed(&e, &asked))?;
-
-        let too_large = || TransportError::TooLarge { host: host.clone(), limit };
+        let response = call.send().await.map_err(|e| self.failed(&e, &asked))?;
         if response.content_length().is_some_and(|n| n > limit as u64) {
-            return Err(too_large());
+            return Err(TransportError::TooLarge { host, limit });
         }
-        let mut answer = Answer {
+        Ok(Incoming {
             status: response.status().as_u16(),
             content_type: media_type(response.headers()),
             headers: kept(response.headers()),
-            body: Vec::new(),
-        };
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.failed(&e, &asked))? {
-            if answer.body.len() + chunk.len() > limit {
-                return Err(too_large());
-            }
-            answer.body.extend_from_slice(&chunk);
-        }
-        Ok(answer)
+            client: self,
+            host,
+            through,
+            limit,
+            length: 0,
+            response,
+        })
     }
 
     /// The library's client, built anew when the last handshake was refused. If the files are worse than before, the

@@ -23,7 +23,7 @@ mod handshakes;
 #[cfg(test)]
 pub(crate) mod stub;
 
-pub use client::{Answer, BODY_MAX, Deadlines, HttpClient, Method, Request, client, client_with};
+pub use client::{Answer, BODY_MAX, Deadlines, HttpClient, Incoming, Method, Request, client, client_with};
 pub use error::{NetError, TlsTrouble, TransportError};
 
 /// What a TLS client trusts. There is no way to trust everything.

@@ -16,8 +16,8 @@ use super::sound::{cursor_crc, mark_crc};
 use crate::model::cursor::MARK_MAX;
 use crate::model::text::clip;
 use crate::model::{
-    Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation, Mark,
-    Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
+    Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation,
+    Mark, Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
 };
 use crate::store::body::Packer;
 use crate::store::condition::Kind;
@@ -307,7 +307,8 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
     tx.conn
-        .prepare_cached("UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
+        .prepare_cached(
+            "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
         .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
     Ok(())

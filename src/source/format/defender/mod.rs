@@ -94,6 +94,12 @@ impl Subject {
     }
 }
 
+/// How many records there are on all pages, where a plain value beside a list says so (`u_count`).
+pub fn total(key: &[u8], value: &[u8]) -> Option<u64> {
+    let key = std::str::from_utf8(key).ok().filter(|key| wire::key_is(key, "count"));
+    key.and_then(|_| std::str::from_utf8(value).ok()?.trim_matches('"').trim().parse().ok())
+}
+
 /// The format as one source uses it.
 #[derive(Clone, Debug)]
 pub struct Defender {

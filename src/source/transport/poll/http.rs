@@ -21,6 +21,8 @@ const QUIET: Duration = Duration::from_secs(60);
 const WHOLE: Duration = Duration::from_mins(10);
 /// Longest answer, in bytes. It is read in pieces: this bounds time, not memory.
 const ANSWER_MAX: usize = 512 * 1024 * 1024;
+/// How much is given at once: what arrives may be more than a batch should hold.
+const PART: usize = 32 * 1024;
 /// How much of an error's body is looked at, in bytes.
 const ERROR_MAX: usize = 4 * 1024;
 /// Longest words of the other side that are quoted, in bytes.
@@ -77,7 +79,7 @@ impl Caller {
         if incoming.content_type.as_deref() == Some("text/html") {
             return Err(no_json(path));
         }
-        Ok(Page { incoming, splitter: Splitter::new(), path: path.to_owned() })
+        Ok(Page { incoming, splitter: Splitter::new(), path: path.to_owned(), arrived: Vec::new(), at: 0 })
     }
 
     /// Sets what stands at a path; the status of the answer.
@@ -158,21 +160,28 @@ pub struct Page<'c> {
     incoming: Incoming<'c>,
     splitter: Splitter,
     path: String,
+    /// What has arrived, and how much of it was given.
+    arrived: Vec<u8>,
+    at: usize,
 }
 
 impl Page<'_> {
-    /// Reads on and gives the parts that have arrived; false at the end of a complete page.
+    /// Reads on and gives some of the parts that have arrived; false at the end of a complete page.
     ///
     /// # Errors
     /// The answer broke off, or is no page of records.
     pub async fn read(&mut self, take: impl FnMut(Piece<'_>)) -> Result<bool, Trouble> {
-        match in_time(self.incoming.chunk()).await?.map_err(|error| unanswered(&error))? {
-            Some(chunk) => {
-                self.splitter.feed(&chunk, take).map_err(|broken| self.broken(broken))?;
-                Ok(true)
-            }
-            None => self.splitter.finish().map(|()| false).map_err(|broken| self.broken(broken)),
+        if self.at == self.arrived.len() {
+            let chunk = in_time(self.incoming.chunk()).await?.map_err(|error| unanswered(&error))?;
+            let Some(chunk) = chunk else {
+                return self.splitter.finish().map(|()| false).map_err(|broken| self.broken(broken));
+            };
+            (self.arrived, self.at) = (chunk, 0);
         }
+        let end = self.arrived.len().min(self.at + PART);
+        let fed = self.splitter.feed(&self.arrived[self.at..end], take);
+        self.at = end;
+        fed.map(|()| true).map_err(|broken| self.broken(broken))
     }
 
     /// When the other side made the answer, by its own clock.

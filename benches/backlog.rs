@@ -147,17 +147,10 @@ fn medians(mut times: Vec<(Duration, Duration)>) -> Medians {
 fn record(numbers: std::ops::Range<u64>) -> Record {
     let now = SystemClock.now();
     Record {
-        source: SourceName::new("eve").expect("a good name"),
-        now,
-        gather: false,
         lines: numbers.end - numbers.start,
         alerts: numbers.end - numbers.start,
         entries: numbers.map(entry).collect(),
-        filtered: Vec::new(),
-        rejected: Vec::new(),
-        cursors: Vec::new(),
-        finished: Vec::new(),
-        trouble: None,
+        ..Record::new(SourceName::new("eve").expect("a good name"), now)
     }
 }
 

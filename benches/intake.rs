@@ -20,15 +20,12 @@ use otrelay::clock::SystemClock;
 use otrelay::intake::{self, Backfill, Intake};
 use otrelay::model::{DestinationName, RuleName, Severity, SourceName, TableName};
 use otrelay::rules::{ActionSettings, RuleSettings, Rules};
-use otrelay::source::format::eve;
-use otrelay::source::tail::{self, Tail};
-use otrelay::source::{Reading as HowLong, Source};
+use otrelay::source::format::eve::{self, Eve};
+use otrelay::source::transport::tail::{self, Tail};
+use otrelay::source::{Reading as HowLong, Reads, Source};
 use otrelay::store::{self, Store, WhenFull};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// As in `app`.
-const BATCHES: usize = 2;
 /// Length of a line: what Suricata writes for a Modbus alert with flow, metadata and payload.
 const LINE: usize = 1_373;
 
@@ -111,12 +108,12 @@ fn take_in(eve: &Path, state: &Path, alerts: u64) -> Cost {
             intake::Settings { backfill: Backfill::All, agent: "bench".to_owned() },
         );
         let tail = Tail::new(tail_settings(eve), clock);
-        let (send, receive) = mpsc::channel(BATCHES);
+        let (mut send, receive) = intake::lanes(1);
         let stop = CancellationToken::new();
         let database = state.join(store::DATABASE);
 
         let before = Reading::take(&database);
-        let source = tokio::spawn(tail.run(send, stop.clone()));
+        let source = tokio::spawn(tail.run(send.remove(0), stop.clone()));
         intake.run(receive, stop).await.expect("a sound disk");
         source.await.expect("no panic").expect("an open channel");
         let after = Reading::take(&database);
@@ -135,7 +132,8 @@ fn tail_settings(eve: &Path) -> tail::Settings {
     tail::Settings {
         name: source.clone(),
         pattern: eve.display().to_string(),
-        eve: eve::Settings {
+        kind: "suricata-eve",
+        format: Reads::new(Eve::new(eve::Settings {
             agent: "line4".to_owned(),
             source,
             site: Some("Plant North".to_owned()),
@@ -144,7 +142,7 @@ fn tail_settings(eve: &Path) -> tail::Settings {
             engine_map: BTreeMap::new(),
             signature_severity: true,
             time_zone: jiff::tz::TimeZone::UTC,
-        },
+        })),
         reading: HowLong::Once,
         cursors: Vec::new(),
         read_before: false,

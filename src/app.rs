@@ -257,20 +257,6 @@ impl TaskGroups {
         rest
     }
 
-    /// Stops the sources and drains the intake, so that they can begin anew; the relay goes on.
-    async fn pause_sources(&mut self) -> Result<(), AppError> {
-        self.stop_sources.cancel();
-        let rest = async {
-            finish(&mut self.sources).await?;
-            finish(&mut self.intake).await
-        };
-        let rest = tokio::time::timeout(GRACE, rest).await.unwrap_or(Ok(()));
-        self.sources.shutdown().await;
-        self.intake.shutdown().await;
-        self.stop_sources = CancellationToken::new();
-        rest
-    }
-
     /// Stops all in order. `first` is what ended unasked, if that is why.
     async fn end(mut self, first: Option<Result<Ended, JoinError>>) -> Result<(), AppError> {
         self.stop_sources.cancel();

@@ -90,21 +90,15 @@ impl Intake {
     ///
     /// # Errors
     /// [`StoreError`]: the process has to start again.
-    pub async fn run(self, mut batches: Lanes, stop: CancellationToken) -> Result<(), StoreError> {
-        let mut healed = self.store.healed();
+    pub async fn run(
+        self,
+        mut batches: Lanes,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
         self.tell_heals(&stop).await?;
         self.heartbeat.idle();
         loop {
-            let waiting = tokio::select! {
-                biased;
-                // The store was made anew under us: what lost its tickets goes through the rules again.
-                Ok(()) = healed.changed() => {
-                    self.apply_rules().await.or_else(passing)?;
-                    self.tell_heals(&stop).await?;
-                    continue;
-                }
-                waiting = batches.next(TOGETHER) => waiting,
-            };
+            let waiting = batches.next(TOGETHER).await;
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -168,7 +162,8 @@ impl Intake {
         let mut parts = vec![records];
         while let Some(part) = parts.pop() {
             let too_large = weight(&part) > self.store.part_max();
-            let split = match halves(&part).filter(|_| too_large) {
+            let split = if too_large { halves(&part) } else { None };
+            let split = match split {
                 None => self.commit_part(part, stop).await?,
                 split => split,
             };
@@ -186,7 +181,7 @@ impl Intake {
         part: Arc<[Record]>,
         stop: &CancellationToken,
     ) -> Result<Option<Halves>, StoreError> {
-        let (mut told, mut healed) = (false, false);
+        let mut told = false;
         loop {
             match self.store.record(Arc::clone(&part)).await {
                 Ok(recorded) => {
@@ -205,10 +200,6 @@ impl Intake {
                         } else if let Some(halves) = halves(&part) {
                             return Ok(Some(halves));
                         }
-                    }
-                    if matches!(e, StoreError::Healing(_)) && !std::mem::replace(&mut healed, true) {
-                        // By now it is whole again, or the next answer says why not.
-                        continue;
                     }
                     // What is settled is only history; without it there may be space.
                     if matches!(e, StoreError::DiskFull(_))
@@ -331,7 +322,7 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
     decision.routes.iter().map(route).collect()
 }
 
-/// What can be done later: at the next healing, or the next start.
+/// What can be done later: at the next start.
 fn passing<T: Default>(e: StoreError) -> Result<T, StoreError> {
     if e.is_passing() { Ok(T::default()) } else { Err(e) }
 }

@@ -1,7 +1,6 @@
 //! The short runs: what a command does with the store by itself, where no service runs.
 //!
-//! They stop by the same stages as the service. Damage that is met is healed in the same process, and what was begun is
-//! done once more.
+//! They stop by the same stages as the service. Damage that is met ends them too, and the next run repairs it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +23,7 @@ const TURN: Duration = Duration::from_secs(6);
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// `run --once`: takes in what the file sources hold, then syncs; where a full buffer or disk stops the taking in,
-/// by turns, as long as that gets anywhere. Where a healing gave the cursors up, the sources begin anew. Gives what came
-/// of it and how things are then.
+/// by turns, as long as that gets anywhere. Gives what came of it and how things are then.
 ///
 /// # Errors
 /// [`AppError`]; one of the store that is passing when neither got anywhere any more.
@@ -40,41 +38,16 @@ pub async fn once(
     let mut stages = TaskGroups::begin(writer);
     let relay = blueprint.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
-    let (mut report, mut rewound) = (Report::default(), store.rewound());
-    loop {
-        let turn = async || {
-            stages.pause_sources().await?;
-            rewound.mark_unchanged();
-            let intake = blueprint.intake(&config, &store, &clock);
-            intake.apply_rules().await?;
-            stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());
-            report.add(by_turns(&mut stages, &store, &relay, &stop).await?);
-            report.add(relay.run_once(PATIENCE, &stop).await?);
-            Ok(())
-        };
-        through_healings(turn).await?;
-        if stop.is_cancelled() || !rewound.has_changed().unwrap_or(false) {
-            break;
-        }
-    }
+    let intake = blueprint.intake(&config, &store, &clock);
+    intake.apply_rules().await?;
+    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());
+    let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
+    report.add(relay.run_once(PATIENCE, &stop).await?);
     let reader = store.reader()?;
     let overview = reader.overview()?;
     drop((reader, relay, store));
     stages.close().await?;
     Ok((report, overview))
-}
-
-/// Does it once more where it met damage, which is healed in this process: another one would meet it for the first time
-/// again, and take it for a read that failed. A database is healed only so often, then the store ends.
-async fn through_healings<T>(mut turn: impl AsyncFnMut() -> Result<T, AppError>) -> Result<T, AppError> {
-    loop {
-        match turn().await {
-            Err(AppError::Store(StoreError::Healing(cause))) => {
-                tracing::warn!("what was begun is done once more: {cause}");
-            }
-            ended => return ended,
-        }
-    }
 }
 
 /// Waits until the sources and the intake have ended; while they wait for room, the relay makes some.
@@ -120,11 +93,8 @@ pub async fn push_once(
     let mut stages = TaskGroups::begin(writer);
     let intake = blueprint.intake(&config, &store, &clock);
     let relay = blueprint.relay(&config, store, clock);
-    let turn = async || {
-        intake.apply_rules().await?;
-        Ok(relay.run_once(PATIENCE, &stop).await?)
-    };
-    let report = through_healings(turn).await?;
+    intake.apply_rules().await?;
+    let report = relay.run_once(PATIENCE, &stop).await?;
     drop((intake, relay));
     stages.close().await?;
     Ok(report)

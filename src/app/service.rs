@@ -123,8 +123,6 @@ struct Service {
     asked: Arc<Mutex<mpsc::Receiver<Ask>>>,
     progress: watch::Sender<Progress>,
     concerns: watch::Sender<Vec<Attention>>,
-    /// Changes when the store gave the cursors up.
-    rewound: watch::Receiver<u64>,
     heartbeats: Heartbeats,
 }
 
@@ -138,7 +136,6 @@ impl Service {
     ) -> Self {
         let asked = Arc::new(Mutex::new(asked));
         let (progress, concerns) = (watch::Sender::default(), watch::Sender::default());
-        let rewound = store.rewound();
         Self {
             config,
             blueprint,
@@ -147,7 +144,6 @@ impl Service {
             asked,
             progress,
             concerns,
-            rewound,
             heartbeats: Heartbeats::default(),
         }
     }
@@ -224,13 +220,6 @@ impl Service {
         Ok(Box::pin(opened(sources)))
     }
 
-    /// The cursors were given up: the sources begin anew, by what the store knows of them now. The relay goes on.
-    async fn read_again(&self, stages: &mut TaskGroups) -> Result<(), AppError> {
-        tracing::warn!("the sources are read again, for what the store has lost");
-        stages.pause_sources().await?;
-        self.take_in(stages).await.map(drop)
-    }
-
     /// Applies changed rules to what is undelivered, however long there is no room for it.
     async fn apply_rules(&self, intake: &Intake) -> Result<(), StoreError> {
         let mut told = false;
@@ -262,11 +251,6 @@ impl Service {
                 biased;
                 () = self.around.stop.cancelled() => return None,
                 ended = stages.first() => return Some(ended),
-                Ok(()) = self.rewound.changed() => match self.read_again(stages).await {
-                    Err(_) if self.around.stop.is_cancelled() => return None,
-                    Err(e) => return Some(Ok(("reading again", Err(e)))),
-                    Ok(()) => {}
-                },
                 () = &mut ready, if !told => {
                     told = true;
                     let (sources, destinations) = (self.config.sources.len(), self.config.destinations.len());

@@ -31,7 +31,7 @@ impl Bench {
 
     /// A source that stops when it is told, an intake that ends behind it, and a relay with something in flight.
     fn usual(&mut self) {
-        let (send, mut receive) = mpsc::channel::<Batch>(1);
+        let (send, mut receive) = tokio::sync::mpsc::channel::<()>(1);
         let (stop, log) = (self.stages.stop_sources.clone(), Arc::clone(&self.log));
         self.stages.sources.spawn(async move {
             stop.cancelled().await;

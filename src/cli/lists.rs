@@ -284,7 +284,7 @@ fn queue_show(asker: &Asker, id: DeliveryId, as_json: bool, terminal: &mut Termi
         return Ok(Exit::Fine);
     }
     let out = &mut *terminal.out;
-    writeln!(out, "delivery {id}: {}, {} → {} table {}", r.state, r.payload, r.destination, r.table)?;
+    writeln!(out, "delivery {id}: {}, {} → {} table {}", r.state, r.kind, r.destination, r.table)?;
     writeln!(out, "  alert     [{}] {}", r.severity, r.title)?;
     writeln!(out, "  rule      {}", r.rule)?;
     writeln!(out, "  made      {} UTC, due {} UTC", time(r.created_at), time(r.due_at))?;

@@ -155,7 +155,8 @@ impl CliError {
                 e if e.is_disk() => Exit::Disk,
                 _ => Exit::Failure,
             },
-            Self::Store(StoreError::Disk(_)) | Self::App(AppError::Store(StoreError::Disk(_))) => Exit::Disk,
+            Self::Store(StoreError::Disk(_) | StoreError::Damaged(_))
+            | Self::App(AppError::Store(StoreError::Disk(_) | StoreError::Damaged(_))) => Exit::Disk,
             Self::Store(e) | Self::App(AppError::Store(e)) if e.is_passing() => Exit::Later,
             _ => Exit::Failure,
         }
@@ -333,6 +334,6 @@ mod tests {
         assert_eq!(code(io(rustix::io::Errno::ACCESS)), 1);
         assert_eq!(code(CopyError::Open(OpenError::Locked { dir: "/x".into(), pid: String::new() })), 75);
         assert_eq!(code(OpenError::Newer { path: "/x".into(), found: 9, known: 3 }), 78);
-        assert_eq!(code(StoreError::Healing("a page".to_owned())), 75);
+        assert_eq!(code(StoreError::Damaged("a page".to_owned())), 74);
     }
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use jiff::tz::{Offset, TimeZone};
 use serde_json::Value;
 
-use super::Agent;
 use super::check::Check;
 use super::file::Source;
 use super::problem::At;
 use super::read::{Field, List, Named};
 use super::values::{EngineWord, SeverityWord, SourceKind};
+use super::Agent;
 use crate::model::{Engine, Severity, SourceName};
 use crate::source::format::eve::{self, Eve};
 use crate::source::{Input, Reads, Settings};

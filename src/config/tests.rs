@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use super::file::{self, File};
 use super::read::Table as _;
 use super::*;
+use crate::source::Input;
+use crate::source::format::{Outcome, Stream};
 use crate::intake::Backfill;
 use crate::model::{Engine, Severity};
 use crate::servicenow::Auth;
@@ -83,13 +85,25 @@ fn what_is_left_out_has_the_documented_default() {
         panic!("{:?}", config.destinations)
     };
     assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
-    let SourceSettings::SuricataEve { pattern, eve } = &config.sources[0];
-    assert_eq!(pattern, "/var/log/suricata/eve*.json");
-    assert_eq!((eve.agent.as_str(), eve.signature_severity), ("line4", true));
+    let source = &config.sources[0];
+    let Input::Files { pattern } = &source.input;
+    assert_eq!((source.kind, pattern.as_str()), ("suricata-eve", "/var/log/suricata/eve*.json"));
+    let alert = eve(source, r#""severity":1,"metadata":{"signature_severity":["Minor"]}"#);
+    assert_eq!((alert.sensor.as_str(), alert.severity), ("line4", Severity::Minor));
     let rule = &config.rules[0];
     assert_eq!((rule.min_severity, &rule.protocols, &rule.engines), (Severity::Warning, &None, &None));
     assert!(rule.enabled && rule.report_alerts && !rule.report_system_notifications);
     assert_eq!((rule.actions[0].destination.as_str(), rule.actions[0].table.as_str()), ("prod", "incident"));
+}
+
+/// What a source of EVE makes of an alert with these members.
+fn eve(source: &source::Settings, inside: &str) -> crate::model::Alert {
+    let line = format!(r#"{{"event_type":"alert","alert":{{"signature_id":1,{inside}}}}}"#);
+    let mut decoder = source.format.0.decoder(&Stream::default());
+    match decoder.decode(line.as_bytes(), crate::model::Timestamp::EPOCH).outcome {
+        Outcome::Alert(finding) => finding.alert,
+        other => panic!("{line}: {other:?}"),
+    }
 }
 
 #[test]
@@ -152,10 +166,12 @@ short_description = "{{ title }}"
     assert_eq!(destination.tls.pin, Some([0xab; 32]));
     let (user, password) = destination.proxy.as_ref().unwrap().login.as_ref().unwrap();
     assert_eq!((user.as_str(), password.expose()), ("p", "canary-7731"));
-    let SourceSettings::SuricataEve { eve, .. } = &config.sources[0];
-    assert_eq!(eve.severity_map, BTreeMap::from([(1, Severity::Major), (9, Severity::Minor)]));
-    assert_eq!(eve.engine_map, BTreeMap::from([("attempted information leak".to_owned(), Engine::Anomaly)]));
-    assert_eq!((eve.site.as_deref(), eve.zone.as_deref()), (Some("Plant"), Some("Z")));
+    let of = |inside: &str| eve(&config.sources[0], inside);
+    let severities = [1, 9, 2].map(|priority| of(&format!("\"severity\":{priority}")).severity);
+    assert_eq!(severities, [Severity::Major, Severity::Minor, Severity::Major]);
+    let alert = of(r#""category":"Attempted Information Leak""#);
+    assert_eq!(alert.engine, Engine::Anomaly);
+    assert_eq!((alert.site.as_deref(), alert.zone.as_deref()), (Some("Plant"), Some("Z")));
     let rule = &config.rules[0];
     assert_eq!(rule.min_severity, Severity::Critical);
     let protocols: Vec<&str> = rule.protocols.as_ref().unwrap().iter().map(String::as_str).collect();

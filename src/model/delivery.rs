@@ -18,12 +18,12 @@ impl fmt::Display for DeliveryId {
 /// What a delivery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Payload {
+pub enum DeliveryKind {
     /// There must be a ticket for this alert.
     OpenTicket,
 }
 
-impl Payload {
+impl DeliveryKind {
     /// As stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {

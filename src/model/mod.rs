@@ -22,7 +22,7 @@ pub mod time;
 
 pub use alert::{Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Severity};
 pub use cursor::{Cursor, FileCursor, Mark};
-pub use delivery::{Class, DeliveryId, DeliveryState, HoldScope, Payload};
+pub use delivery::{Class, DeliveryId, DeliveryKind, DeliveryState, HoldScope};
 pub use device::Device;
 pub use names::{DestinationName, RuleName, SourceName, TableName};
 pub use protocol::Protocol;

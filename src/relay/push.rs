@@ -538,8 +538,9 @@ fn note_dropped(
 ) {
     for d in &opened.dropped {
         let got = if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
-        let subject = format!("dropped-field:{destination}:{table}:{}", d.field);
+        let subject = format!("{destination}:{table}:{}", d.field);
         notices.entry(subject.clone()).or_insert_with(|| Notice {
+            code: "dropped-field",
             subject,
             text: format!("{destination} took {} but not its field `{}`: it {got}", opened.number, d.field),
             remedy: format!(

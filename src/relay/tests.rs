@@ -127,19 +127,8 @@ impl Site {
         let entries = titles
             .iter()
             .map(|(title, severity, destination, table)| entry(title, *severity, destination, table));
-        let record = Record {
-            source: SourceName::new("eve").unwrap(),
-            now: self.clock.now(),
-            gather: false,
-            lines: 0,
-            alerts: 0,
-            entries: entries.collect(),
-            filtered: Vec::new(),
-            rejected: Vec::new(),
-            cursors: Vec::new(),
-            finished: Vec::new(),
-            trouble: None,
-        };
+        let source = SourceName::new("eve").unwrap();
+        let record = Record { entries: entries.collect(), ..Record::new(source, self.clock.now()) };
         self.store.record(vec![record]).await.unwrap();
     }
 

@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(batch.ignored, [("conn", 2), ("weird", 1)]);
         assert_eq!((batch.sightings.len(), batch.reject_counts, batch.lines()), (1, [1, 0, 0, 0], 5));
         let reject = &batch.rejects[0];
-        assert_eq!((reject.detail.as_str(), reject.sample.len()), ("x.log, byte 7: no number", 3));
+        assert_eq!((reject.detail.as_str(), reject.sample.len()), ("x.log, byte 7: no number", 2));
     }
 
     #[test]

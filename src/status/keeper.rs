@@ -1,8 +1,7 @@
 //! Keeps systemd informed while the service runs: one line of status when something has changed, and signs of life.
 //!
 //! A sign of life goes out only when the store's writer answers through its queue and no loop is stuck; otherwise none
-//! goes out, the log names who is stuck, and systemd ends the process after its limit. A database that is being made
-//! anew answers nobody, and is given its time. Nothing is woken by a timer
+//! goes out, the log names who is stuck, and systemd ends the process after its limit. Nothing is woken by a timer
 //! unless the unit asks for a watchdog; then twice in its limit.
 
 use std::pin::Pin;
@@ -22,8 +21,6 @@ use crate::store::{Store, StoreError};
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// How long the store's writer may take to answer. A commit on a slow card takes two seconds, a busy database five.
 const ANSWER: Duration = Duration::from_secs(20);
-/// How long a damaged database may take to be made anew while the service runs; nobody is answered meanwhile.
-const HEAL: Duration = Duration::from_mins(30);
 
 /// What it needs.
 #[derive(Clone)]
@@ -88,19 +85,11 @@ impl Keeper {
         let mut question = Question { heartbeat: self.heartbeats.of("store", ANSWER), answer: None };
         let (mut watch, mut stuck) = (Watch::default(), Vec::new());
         let mut look_at = self.limit.map(|_| began);
-        let (mut status_at, mut healing_until) = (Some(began), None);
+        let mut status_at = Some(began);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = until(look_at) => {
-                    if store.is_healing() && Instant::now() < *healing_until.get_or_insert(Instant::now() + HEAL) {
-                        self.notifier.alive();
-                        self.notifier.status("the database was damaged and is being made anew");
-                        status_at = Some(soon());
-                        look_at = self.limit.map(|limit| Instant::now() + limit / 2);
-                        continue;
-                    }
-                    healing_until = healing_until.filter(|_| store.is_healing());
                     question.ask(&store);
                     look_at = self.look(&mut watch, &mut stuck, began).map(|wait| Instant::now() + wait);
                 }

@@ -205,7 +205,7 @@ pub(super) fn before_upgrade(settings: &Settings, version: i64, now: Timestamp) 
     let told = |why: &str| {
         tracing::warn!(
             "the store goes from schema {version} to {} without a copy of the old one: {why}",
-            schema::VERSION
+            schema::version()
         );
     };
     files::bound(dir, settings.max_size.saturating_sub(2 * size), now);
@@ -221,7 +221,7 @@ pub(super) fn before_upgrade(settings: &Settings, version: i64, now: Timestamp) 
         Ok(()) => {
             std::fs::rename(&temporary, &kept).map_err(failed(&kept))?;
             sync_dir(dir)?;
-            tracing::info!(copy = %kept.display(), "the store is upgraded from schema {version} to {}", schema::VERSION);
+            tracing::info!(copy = %kept.display(), "the store is upgraded from schema {version} to {}", schema::version());
             Ok(())
         }
         Err(e) => {

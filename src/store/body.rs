@@ -205,29 +205,21 @@ impl<'a> Facts<'a> {
 /// Takes bodies out. Holds the last pack, because neighbours are mostly asked for one after the other.
 pub(super) struct Bodies<'c> {
     conn: &'c Connection,
-    /// A store that only an older program has written to has no packs, and a reader does not migrate it.
-    packs: bool,
     held: Option<Pack>,
 }
 
 impl<'c> Bodies<'c> {
     /// Of this database.
-    pub(super) fn of(conn: &'c Connection) -> rusqlite::Result<Self> {
-        let packs = conn
-            .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'body_pack'")?
-            .exists([])?;
-        Ok(Self { conn, packs, held: None })
+    pub(super) fn of(conn: &'c Connection) -> Self {
+        Self { conn, held: None }
     }
 
     /// The body of an alert; `None` when it is damaged or gone.
     pub(super) fn get(&mut self, id: i64) -> rusqlite::Result<Option<Alert>> {
         if !self.held.as_ref().is_some_and(|pack| pack.ids.contains(&id)) {
-            self.held = if self.packs { Pack::of(self.conn, id)? } else { None };
+            self.held = Pack::of(self.conn, id)?;
         }
-        match &self.held {
-            Some(pack) => Ok(pack.body(id)),
-            None => unpacked(self.conn, id),
-        }
+        Ok(self.held.as_ref().and_then(|pack| pack.body(id)))
     }
 }
 
@@ -292,20 +284,7 @@ fn places(bodies: &[u8]) -> Vec<(Range<usize>, Range<usize>)> {
     places
 }
 
-/// The body of an alert that was recorded by schema 1.
-fn unpacked(conn: &Connection, id: i64) -> rusqlite::Result<Option<Alert>> {
-    conn.prepare_cached("SELECT body, crc FROM alert_body WHERE alert_id = ?1")?
-        .query_row([id], |row| {
-            // As bytes: a flipped bit may leave no valid text, and one bad row must not stop the rest.
-            let body = row.get_ref(0)?.as_bytes().unwrap_or_default();
-            let sound = row.get::<_, i64>(1)? == crc(&[id], &[body]);
-            Ok(if sound { serde_json::from_slice(body).ok() } else { None })
-        })
-        .optional()
-        .map(Option::flatten)
-}
-
-/// Deletes packs and rows of bodies whose alerts are gone: of these alerts, in the order of their ids.
+/// Deletes packs whose alerts are gone: of these alerts, in the order of their ids.
 pub(super) fn forget(conn: &Connection, gone: impl Iterator<Item = i64>) -> rusqlite::Result<()> {
     let mut range = conn.prepare_cached(
         "SELECT first_id, last_id FROM body_pack WHERE first_id <= ?1 ORDER BY first_id DESC LIMIT 1",
@@ -338,7 +317,6 @@ mod tests {
     fn database() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(include_str!("migrations/0001_init.sql")).unwrap();
-        conn.execute_batch(include_str!("migrations/0002_fewer_writes.sql")).unwrap();
         conn
     }
 
@@ -384,7 +362,7 @@ mod tests {
         packer.add(&conn, 1, &full).unwrap();
         packer.add(&conn, 2, &alert(2)).unwrap();
         packer.flush(&conn).unwrap();
-        let mut bodies = Bodies::of(&conn).unwrap();
+        let mut bodies = Bodies::of(&conn);
         assert_eq!(bodies.get(1).unwrap(), Some(full.clone()));
         assert_eq!(bodies.get(2).unwrap(), Some(alert(2)));
         // What an alert says of itself as JSON, and nothing else.
@@ -419,7 +397,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!(across, 0);
-        let mut bodies = Bodies::of(&conn).unwrap();
+        let mut bodies = Bodies::of(&conn);
         for id in (1..=100).chain([200]) {
             assert_eq!(bodies.get(id).unwrap().unwrap().title, format!("alert {id}"));
         }
@@ -441,7 +419,7 @@ mod tests {
                 })
                 .unwrap();
             assert_eq!(found, (deflated, deflated), "{alerts}");
-            let mut bodies = Bodies::of(&conn).unwrap();
+            let mut bodies = Bodies::of(&conn);
             for id in ids {
                 assert_eq!(bodies.get(id).unwrap().unwrap().title, format!("alert {id}"));
             }
@@ -466,7 +444,7 @@ mod tests {
         packer.add(&conn, 1, &wild).unwrap();
         packer.add(&conn, 2, &alert(2)).unwrap();
         packer.flush(&conn).unwrap();
-        let mut bodies = Bodies::of(&conn).unwrap();
+        let mut bodies = Bodies::of(&conn);
         let kept = bodies.get(1).unwrap().unwrap();
         assert_eq!((kept.title.len(), kept.message.len(), kept.raw.len()), (TITLE_MAX, MESSAGE_MAX, RAW_MAX));
         assert_eq!(bodies.get(2).unwrap(), Some(alert(2)));
@@ -481,10 +459,10 @@ mod tests {
             let mut flipped = sound.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             conn.execute("UPDATE body_pack SET bodies = ?1", [flipped]).unwrap();
-            assert_eq!(Bodies::of(&conn).unwrap().get(2).unwrap(), None);
+            assert_eq!(Bodies::of(&conn).get(2).unwrap(), None);
         }
         conn.execute("UPDATE body_pack SET bodies = ?1, last_id = 5", [sound]).unwrap();
-        assert_eq!(Bodies::of(&conn).unwrap().get(2).unwrap(), None);
+        assert_eq!(Bodies::of(&conn).get(2).unwrap(), None);
     }
 
     #[test]
@@ -501,7 +479,7 @@ mod tests {
             conn.execute("DELETE FROM body_pack", []).unwrap();
             conn.execute("INSERT INTO body_pack VALUES (1, 2, ?1, ?2, ?3)", params![says, sum, packed])
                 .unwrap();
-            assert_eq!(Bodies::of(&conn).unwrap().get(2).unwrap(), None);
+            assert_eq!(Bodies::of(&conn).get(2).unwrap(), None);
         }
     }
 
@@ -510,7 +488,7 @@ mod tests {
         let conn = database();
         conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         for id in 1..=6 {
-            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0)", [id]).unwrap();
+            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL)", [id]).unwrap();
         }
         packed(&conn, 1..4);
         packed(&conn, 4..7);

@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(misshapen(&conn).unwrap(), None);
         let ways = [
             "UPDATE sqlite_schema SET sql = replace(sql, '''dead''', '''deae''') WHERE name = 'delivery_dead'",
-            "UPDATE sqlite_schema SET sql = replace(sql, ' body', ' bodx') WHERE name = 'alert_body'",
+            "UPDATE sqlite_schema SET sql = replace(sql, ' rule', ' rulx') WHERE name = 'ticket'",
         ];
         for way in ways {
             let path = dir.path().join("spoilt.db");

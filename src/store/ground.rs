@@ -12,13 +12,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::condition::{Condition, Kind};
+use super::heal::{self, Opened};
 use super::lock::{Before, StateLock};
-use super::memory::{self, Opened};
+use super::memory;
 use super::op::claim::Recover;
 use super::session::Session;
 use super::space::{self, Budget, Probe, Space};
 use super::writer::{Operation, Shared, make_dir, restrict};
-use super::{DATABASE, OpenError, Settings, StoreError, heal};
+use super::{DATABASE, OpenError, Settings, StoreError};
 
 /// Between two looks whether the state directory can be written again.
 pub(super) const LOOK: Duration = Duration::from_secs(30);
@@ -36,6 +37,8 @@ pub(super) struct Ground {
     lock: Option<StateLock>,
     /// Since when everything is in memory, and how.
     refuge: Option<Refuge>,
+    /// The database was made anew on the way home, and its cursors were given up.
+    rewound: bool,
     shared: Arc<Shared>,
 }
 
@@ -57,6 +60,7 @@ struct OnDisk {
     session: Session,
     space: Space,
     lock: StateLock,
+    rewound: bool,
 }
 
 impl Ground {
@@ -67,27 +71,38 @@ impl Ground {
     /// [`OpenError`], each with what to do.
     pub(super) fn open(shared: Arc<Shared>) -> Result<Self, OpenError> {
         match patiently(&shared) {
-            Ok(OnDisk { session, space, lock }) => {
-                Ok(Self { session, space, lock: Some(lock), refuge: None, shared })
+            // Sources begin by what is in the file, whatever was done to it.
+            Ok(OnDisk { session, space, lock, rewound: _ }) => {
+                Ok(Self { session, space, lock: Some(lock), refuge: None, rewound: false, shared })
             }
             Err((e, why)) => {
                 let why = why.ok_or(e)?;
                 let lock = StateLock::take_unwritten(&shared.settings.dir)?;
                 let (session, refuge) = in_memory(&shared, why)?;
                 let space = space_of(&shared);
-                Ok(Self { session, space, lock, refuge: Some(refuge), shared })
+                Ok(Self { session, space, lock, refuge: Some(refuge), rewound: false, shared })
             }
         }
     }
 
     /// Before a batch.
-    pub(super) fn before(&mut self) {
+    ///
+    /// # Errors
+    /// The process has to start again: what the sources go by is not what is in the file any more.
+    pub(super) fn before(&mut self) -> Result<(), StoreError> {
         if self.refuge.is_some() {
             self.look_home();
+        }
+        if self.rewound {
+            return Err(StoreError::Disk(
+                "the database was damaged when it could be written again and is made anew; the sources have to begin anew"
+                    .to_owned(),
+            ));
         }
         if self.refuge.is_none() {
             self.space.before(&self.session.conn);
         }
+        Ok(())
     }
 
     /// After the answers of a batch have left.
@@ -122,26 +137,12 @@ impl Ground {
         }
     }
 
-    /// Closes it without writing anything back.
-    pub(super) fn abandon(self) {
-        let _ = self.session.abandon();
-    }
-
-    /// Sets a damaged database aside and goes on with what can be salvaged of it. `doubt`: looks first whether it was a
-    /// read that failed. Blocking.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub(super) fn heal(self, cause: &str, doubt: bool) -> Result<Self, OpenError> {
-        if self.refuge.is_some() {
-            // There is no file to be set aside, and memory that is damaged is no place to stay.
-            return Err(OpenError::Heal(StoreError::Damaged(cause.to_owned())));
+    /// Closes it without writing anything back. Damage is noted for the next start, which repairs it.
+    pub(super) fn abandon(self, why: &StoreError) {
+        self.session.abandon();
+        if let (StoreError::Damaged(cause), Some(mut lock), None) = (why, self.lock, self.refuge) {
+            lock.damaged(cause);
         }
-        let settings = effective(&self.shared);
-        let session = heal::reopen(self.session, &settings, self.shared.clock.now(), cause, doubt)?;
-        restrict(&settings.dir.join(DATABASE))?;
-        tell_rewound(&self.shared, &session);
-        Ok(Self { session: session.tell(&self.shared.conditions), ..self })
     }
 
     /// The directory became read-only under an open database: memory takes over.
@@ -174,11 +175,15 @@ impl Ground {
         }
         let Ok(mut disk) = on_disk(&self.shared, self.lock.take()) else { return };
         let now = self.shared.clock.now();
-        let brought = memory::bring_home(&self.session.conn, &mut disk.session, now).and_then(|brought| {
-            let recover = Recover { now, due_at: now.after(DOUBT) };
-            disk.session.transaction(|tx| recover.run(tx))?;
-            Ok(brought)
-        });
+        // Where the cursors were given up, those of memory would step over what was lost.
+        let with_cursors = !disk.rewound;
+        let brought = memory::bring_home(&self.session.conn, &mut disk.session, now, with_cursors).and_then(
+            |brought| {
+                let recover = Recover { now, due_at: now.after(DOUBT) };
+                disk.session.transaction(|tx| recover.run(tx))?;
+                Ok(brought)
+            },
+        );
         self.lock = Some(disk.lock);
         match brought {
             Ok(alerts) => {
@@ -186,6 +191,7 @@ impl Ground {
                 self.session = disk.session;
                 self.space = disk.space;
                 self.refuge = None;
+                self.rewound = disk.rewound;
                 self.shared.set_memory(None);
                 self.shared.conditions.end(Kind::Memory);
             }
@@ -230,13 +236,13 @@ fn on_disk(shared: &Shared, lock: Option<StateLock>) -> Result<OnDisk, OpenError
         Some(lock) => lock,
         None => StateLock::take(dir)?,
     };
-    let session = match session(shared, lock.before) {
+    let Opened { session, repaired, rewound } = match session(shared, &lock.before) {
         // Opening needs room for the WAL's index; the ballast is for such a moment.
-        Err(e) if why(&e, dir) == Some(Probe::NoSpace) && space.release() => session(shared, lock.before)?,
+        Err(e) if why(&e, dir) == Some(Probe::NoSpace) && space.release() => session(shared, &lock.before)?,
         other => other?,
     };
-    lock.opened();
-    Ok(OnDisk { session, space, lock })
+    lock.opened(repaired);
+    Ok(OnDisk { session, space, lock, rewound })
 }
 
 fn space_of(shared: &Shared) -> Space {
@@ -245,20 +251,12 @@ fn space_of(shared: &Shared) -> Space {
     Space::new(&settings.dir, budget, Arc::clone(&shared.conditions))
 }
 
-/// The sources have to begin anew where their cursors were given up.
-fn tell_rewound(shared: &Shared, session: &Session) {
-    if session.rewound.is_due() {
-        shared.rewound.send_modify(|n| *n += 1);
-    }
-}
-
-fn session(shared: &Shared, before: Before) -> Result<Session, OpenError> {
+fn session(shared: &Shared, before: &Before) -> Result<Opened, OpenError> {
     let settings = effective(shared);
-    let session = heal::open(&settings, shared.clock.now(), before)?;
+    let opened = heal::open(&settings, shared.clock.now(), before)?;
     restrict(&settings.dir.join(DATABASE))?;
     super::owner::hand_over(&settings.dir);
-    tell_rewound(shared, &session);
-    Ok(session.tell(&shared.conditions))
+    Ok(Opened { session: opened.session.tell(&shared.conditions), ..opened })
 }
 
 /// The settings, with a `max_size` that is not more than the file system has.
@@ -271,7 +269,7 @@ fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError
     let settings = &shared.settings;
     let pages = memory::pages(&Budget::of(settings.max_size));
     let name = memory::new_name();
-    let Opened { conn, whole } = memory::open(&settings.dir.join(DATABASE), &name, pages)?;
+    let memory::Opened { conn, whole } = memory::open(&settings.dir.join(DATABASE), &name, pages)?;
     let session = Session::new(conn, pages)?.tell(&shared.conditions);
     shared.set_memory(Some(name));
     let dir = settings.dir.display();

@@ -66,19 +66,31 @@ fn damage(e: &OpenError) -> Option<String> {
     }
 }
 
-/// Opens the database of a locked state directory; heals it first where that is needed.
-pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Result<Session, OpenError> {
+/// An open database, and what had to be done for it.
+pub(super) struct Opened {
+    pub(super) session: Session,
+    /// It was damaged and is made anew.
+    pub(super) repaired: bool,
+    /// The cursors were given up with that: the sources' files are read again.
+    pub(super) rewound: bool,
+}
+
+/// Opens the database of a locked state directory; repairs it first where that is needed.
+pub(super) fn open(settings: &Settings, now: Timestamp, before: &Before) -> Result<Opened, OpenError> {
     let mut rewound = go_on(settings, now)?;
-    let (mut before, mut last) = (before, String::new());
+    let (mut before, mut repaired, mut last) = (before.clone(), false, String::new());
+    if let Before::Damaged { cause, again } = &before {
+        if *again || !examine::may_be_a_read(cause) {
+            rewound |= heal(settings, now, cause)?;
+            (before, repaired) = (Before::Clean, true);
+        } else {
+            tracing::warn!("the last run met damage: the database is looked at: {cause}");
+        }
+    }
     let mut doubt = true;
     for _ in 0..3 {
-        match try_open(settings, now, before) {
-            Ok(mut session) => {
-                if rewound {
-                    session.rewound.all();
-                }
-                return Ok(session);
-            }
+        match try_open(settings, now, &before) {
+            Ok(session) => return Ok(Opened { session, repaired, rewound }),
             Err(Trouble::Other(e)) => return Err(e),
             Err(Trouble::Damage(cause)) if std::mem::take(&mut doubt) && examine::may_be_a_read(&cause) => {
                 tracing::warn!("the database is looked at once more: {cause}");
@@ -86,43 +98,14 @@ pub(super) fn open(settings: &Settings, now: Timestamp, before: Before) -> Resul
             Err(Trouble::Damage(cause)) => {
                 last.clone_from(&cause);
                 rewound |= heal(settings, now, &cause)?;
-                before = Before::Clean;
+                (before, repaired) = (Before::Clean, true);
             }
         }
     }
     Err(OpenError::Heal(StoreError::Damaged(last)))
 }
 
-/// The same while the agent runs, for a session that met damage. `doubt`: the file is looked at first, and only healed
-/// where that finds damage too.
-pub(super) fn reopen(
-    session: Session,
-    settings: &Settings,
-    now: Timestamp,
-    cause: &str,
-    doubt: bool,
-) -> Result<Session, OpenError> {
-    let before = session.abandon();
-    if doubt
-        && examine::may_be_a_read(cause)
-        && let Ok(mut session) = try_open(settings, now, Before::Used)
-    {
-        tracing::warn!("a read failed, and nothing is wrong with the database: {cause}");
-        session.rewound = before;
-        return Ok(session);
-    }
-    let rewound = heal(settings, now, cause)?;
-    let mut session = open(settings, now, Before::Clean)?;
-    if rewound {
-        session.rewound.all();
-    } else if !session.rewound.is_due() {
-        // What an earlier healing gave up may not have begun anew yet.
-        session.rewound = before;
-    }
-    Ok(session)
-}
-
-fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Session, Trouble> {
+fn try_open(settings: &Settings, now: Timestamp, before: &Before) -> Result<Session, Trouble> {
     let path = settings.dir.join(DATABASE);
     if let Some(cause) = by_sight(&path, before) {
         return Err(Trouble::Damage(cause));
@@ -139,13 +122,13 @@ fn try_open(settings: &Settings, now: Timestamp, before: Before) -> Result<Sessi
         if schema::has_strange_wal(&path) {
             return Err(Trouble::Damage("its WAL is of another database".to_owned()));
         }
-        if before != Before::Clean
+        if *before != Before::Clean
             && let Some(cause) = check(&path, version)?
         {
             return Err(Trouble::Damage(cause));
         }
     }
-    if (1..schema::VERSION).contains(&version) {
+    if (1..schema::version()).contains(&version) {
         backup::before_upgrade(settings, version, now)?;
     }
     let conn = schema::open_writer(&path, settings.max_size)?;
@@ -161,7 +144,7 @@ pub(super) fn bound_kept(settings: &Settings, now: Timestamp) {
 }
 
 /// What can be seen without opening it.
-fn by_sight(path: &Path, before: Before) -> Option<String> {
+fn by_sight(path: &Path, before: &Before) -> Option<String> {
     let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|m| m.is_file());
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
     for side in files::SIDES {
@@ -178,8 +161,8 @@ fn by_sight(path: &Path, before: Before) -> Option<String> {
 }
 
 /// Whether a database was there: without one, an empty file is a first start that was cut short.
-fn was_used(before: Before) -> bool {
-    matches!(before, Before::Clean | Before::Used)
+fn was_used(before: &Before) -> bool {
+    !matches!(before, Before::Unknown)
 }
 
 /// The structure, after an unclean stop.
@@ -195,7 +178,7 @@ fn check(path: &Path, version: i64) -> Result<Option<String>, Trouble> {
         schema::set(&conn, "cell_size_check", 1)?;
         Ok(conn)
     };
-    if version == schema::VERSION
+    if version == schema::version()
         && let Some(cause) = examine::misshapen(&open()?)?
     {
         return Ok(Some(cause));
@@ -268,11 +251,14 @@ fn is_full(e: &OpenError) -> bool {
 
 /// Takes away what is said about kept files that are not there any more.
 fn forget_notices(conn: &Connection, dir: &Path) -> rusqlite::Result<()> {
-    let mut select = conn.prepare("SELECT subject FROM notice WHERE subject GLOB ?1 || '*'")?;
-    let subjects: Vec<String> = select.query_map([mend::SUBJECT], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let mut select = conn.prepare("SELECT subject FROM health_issue WHERE code = ?1")?;
+    let subjects: Vec<String> = select.query_map([mend::CODE], |r| r.get(0))?.collect::<Result<_, _>>()?;
     for subject in subjects {
-        if subject.strip_prefix(mend::SUBJECT).is_some_and(|name| !is_there(&dir.join(name))) {
-            conn.execute("DELETE FROM notice WHERE subject = ?1", [subject])?;
+        if !is_there(&dir.join(&subject)) {
+            conn.execute(
+                "DELETE FROM health_issue WHERE code = ?1 AND subject = ?2",
+                [mend::CODE, &subject],
+            )?;
         }
     }
     Ok(())

@@ -10,20 +10,56 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::OpenError;
 use super::owner::hand_over;
+use crate::model::text::clip;
 
 /// How the last agent on this state directory ended, as far as the lock file says: a power cut may have taken that back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Before {
     /// It closed the store.
     Clean,
     /// It did not, and had the store open.
     Used,
+    /// It met damage, which is to be repaired now.
+    Damaged {
+        /// What it met.
+        cause: String,
+        /// The one before it had met damage too, and nothing was found wrong then.
+        again: bool,
+    },
     /// It did not, and may not have come so far; or there was none.
     Unknown,
 }
 
+impl Before {
+    fn of(text: &str) -> Self {
+        let last = text.trim_end().lines().last().unwrap_or_default();
+        let damaged = |cause: &str, again| Self::Damaged { cause: cause.to_owned(), again };
+        match (last, last.strip_prefix(DAMAGED), last.strip_prefix(AGAIN)) {
+            (CLOSED, ..) => Self::Clean,
+            (OPEN, ..) => Self::Used,
+            (_, Some(cause), _) => damaged(cause, false),
+            (.., Some(cause)) => damaged(cause, true),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Last line of the lock file, where a start that is cut short must not lose it.
+    fn note(&self) -> String {
+        match self {
+            Self::Damaged { cause, again } => format!("{}{cause}", if *again { AGAIN } else { DAMAGED }),
+            _ => String::new(),
+        }
+    }
+}
+
 /// Last line of the lock file while the store is open.
 const OPEN: &str = "open";
+/// Last line after damage was met; the cause follows.
+const DAMAGED: &str = "damaged: ";
+/// The same, where the start before had found nothing wrong.
+const AGAIN: &str = "damaged again: ";
+/// Most bytes of a cause.
+const CAUSE_MAX: usize = 300;
 /// The whole of it after the store was closed.
 const CLOSED: &str = "closed";
 
@@ -34,6 +70,8 @@ pub(super) struct StateLock {
     file: File,
     /// How the last one ended.
     pub(super) before: Before,
+    /// Damage had been met, and nothing was found wrong at the start.
+    doubted: bool,
 }
 
 impl StateLock {
@@ -63,15 +101,12 @@ impl StateLock {
         }
         let mut text = String::new();
         // Without it, the store is checked once more than it need be.
-        let _ = Read::by_ref(&mut file).take(100).read_to_string(&mut text);
-        let before = match text.trim_end().lines().last() {
-            Some(CLOSED) => Before::Clean,
-            Some(OPEN) => Before::Used,
-            _ => Before::Unknown,
-        };
-        let mut lock = Self { dir: dir.to_owned(), file, before };
+        let _ = Read::by_ref(&mut file).take(2 * CAUSE_MAX as u64).read_to_string(&mut text);
+        let before = Before::of(&text);
+        let note = before.note();
+        let mut lock = Self { dir: dir.to_owned(), file, before, doubted: false };
         // The lock holds without it: on a full disk there may be no room for the number.
-        let _ = lock.write("");
+        let _ = lock.write(&note);
         Ok(lock)
     }
 
@@ -81,13 +116,21 @@ impl StateLock {
         if patiently(&file) == Err(rustix::io::Errno::WOULDBLOCK) {
             return Err(OpenError::Locked { dir: dir.to_owned(), pid: String::new() });
         }
-        Ok(Some(Self { dir: dir.to_owned(), file, before: Before::Unknown }))
+        Ok(Some(Self { dir: dir.to_owned(), file, before: Before::Unknown, doubted: false }))
     }
 
-    /// The store is open: from here on an empty database is a damaged one.
-    pub(super) fn opened(&mut self) {
+    /// The store is open: from here on an empty database is a damaged one. `repaired`: on the way.
+    pub(super) fn opened(&mut self, repaired: bool) {
+        self.doubted = !repaired && matches!(self.before, Before::Damaged { .. });
         // Only the check at the next start depends on it.
         let _ = self.write(OPEN);
+    }
+
+    /// Damage was met: the next start repairs it.
+    pub(super) fn damaged(&mut self, cause: &str) {
+        let cause = clip(cause, CAUSE_MAX).replace('\n', " ");
+        // Without it the next start looks for damage all the same, as after any end that was not clean.
+        let _ = self.write(&Before::Damaged { cause, again: self.doubted }.note());
     }
 
     /// The store was closed as it should be.

@@ -28,7 +28,7 @@ const WHOLE: u64 = LIMIT / 4 * 3;
 /// Alerts that are brought home in one transaction.
 const STEP: i64 = 50;
 /// Tables of which a copy of a large file has all rows.
-const SMALL: [&str; 5] = ["source", "cursor", "destination", "hold", "tally"];
+const SMALL: [&str; 6] = ["source", "cursor", "mark", "destination", "hold", "counter"];
 /// How a file is read that cannot be written: with its WAL where that is there; after a clean stop there is none, and
 /// then the file alone is the truth. SQLite cannot know that nobody will write it, so it has to be told.
 const WAYS: [&str; 2] = ["vfs=unix&mode=ro", "vfs=unix&immutable=1"];
@@ -85,7 +85,7 @@ pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenEr
            BEGIN INSERT OR IGNORE INTO touched VALUES (new.id, 0); END;
          CREATE TEMP TRIGGER touched_again AFTER UPDATE OF occurrences ON main.alert
            BEGIN INSERT OR IGNORE INTO touched VALUES (old.id, old.occurrences); END;
-         CREATE TEMP TABLE base_tally AS SELECT scope, name, value FROM main.tally;",
+         CREATE TEMP TABLE base_counter AS SELECT scope, name, value FROM main.counter;",
     )?;
     Ok(Opened { conn, whole })
 }
@@ -197,7 +197,12 @@ pub(super) fn is_sending(conn: &Connection) -> Result<bool, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] of the store on disk.
-pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp) -> Result<u64, StoreError> {
+pub(super) fn bring_home(
+    memory: &Connection,
+    home: &mut Session,
+    now: Timestamp,
+    with_cursors: bool,
+) -> Result<u64, StoreError> {
     let mut brought = 0;
     loop {
         let Touched { ids, records, settled } = touched(memory, now)?;
@@ -213,7 +218,10 @@ pub(super) fn bring_home(memory: &Connection, home: &mut Session, now: Timestamp
         }
         brought += ids.len() as u64;
     }
-    let last = last_records(memory, now)?;
+    let mut last = last_records(memory, now)?;
+    if !with_cursors {
+        last.iter_mut().for_each(|record| record.cursors.clear());
+    }
     let counts = counts(memory)?;
     home.transaction(|tx| {
         write_all(tx, &last)?;
@@ -239,7 +247,7 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<Touched, StoreError> {
          ORDER BY u.alert_id LIMIT ?1",
     )?;
     let mut rows = select.query([STEP])?;
-    let mut bodies = Bodies::of(memory)?;
+    let mut bodies = Bodies::of(memory);
     let (mut ids, mut records, mut settled) = (Vec::new(), BTreeMap::new(), Vec::new());
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
@@ -262,28 +270,9 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<Touched, StoreError> {
             last_seen_at: Timestamp::from_micros(row.get(3)?),
             routes: routes(memory, id)?,
         };
-        records.entry(source.clone()).or_insert_with(|| record(source, now)).entries.push(entry);
+        records.entry(source.clone()).or_insert_with(|| Record::new(source, now)).entries.push(entry);
     }
     Ok(Touched { ids, records: records.into_values().collect(), settled })
-}
-
-fn record(source: SourceName, now: Timestamp) -> Record {
-    Record {
-        source,
-        kind: "",
-        now,
-        gather: false,
-        lines: 0,
-        alerts: 0,
-        entries: Vec::new(),
-        devices: Vec::new(),
-        filtered: Vec::new(),
-        rejected: Vec::new(),
-        ignored: Vec::new(),
-        cursors: Vec::new(),
-        finished: Vec::new(),
-        trouble: None,
-    }
 }
 
 fn routes(memory: &Connection, alert: i64) -> Result<Vec<Routed>, StoreError> {
@@ -312,7 +301,7 @@ fn last_records(memory: &Connection, now: Timestamp) -> Result<Vec<Record>, Stor
     while let Some(row) = rows.next()? {
         let Ok(source) = SourceName::new(&row.get::<_, String>(1)?) else { continue };
         let cursors: Vec<Cursor> = super::op::cursors::of_source(memory, row.get(0)?, source.as_str())?;
-        records.push(Record { cursors, trouble: row.get(2)?, ..record(source, now) });
+        records.push(Record { cursors, trouble: row.get(2)?, ..Record::new(source, now) });
     }
     Ok(records)
 }
@@ -321,8 +310,9 @@ fn last_records(memory: &Connection, now: Timestamp) -> Result<Vec<Record>, Stor
 fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError> {
     let mut select = memory.prepare(
         "SELECT t.scope, t.name, t.value - coalesce(b.value, 0) AS more
-         FROM main.tally t LEFT JOIN temp.base_tally b ON b.scope = t.scope AND b.name = t.name
-         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*' OR t.scope GLOB 'ignored:*' OR t.scope = 'shed'
+         FROM main.counter t LEFT JOIN temp.base_counter b ON b.scope = t.scope AND b.name = t.name
+         WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*'
+           OR t.scope GLOB 'ignored:*' OR t.scope = 'shed'
            OR (t.scope = 'store' AND t.name = 'shed')
            OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices')))",
     )?;

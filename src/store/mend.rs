@@ -22,7 +22,7 @@ const ID_MARGIN: i64 = 1_000;
 
 /// Tables of which the last so many are kept, by their numbers: a gap would take away what was before it. Nobody outside
 /// knows a row of them.
-const HISTORY: [&str; 4] = ["heal", "sync", "filtered_sample", "reject_sample"];
+const HISTORY: [&str; 4] = ["repair", "sync", "filtered_sample", "reject_sample"];
 
 /// The tables whose loss is counted by a counter that is kept: table, counter, index that knows the ids too.
 const COUNTED: [(&str, &str, Option<&str>); 3] = [
@@ -85,7 +85,7 @@ pub(super) fn make_anew(path: &Path, damage: &Damage<'_>, until: Instant) -> Res
 /// An alert whose body is gone cannot be told to anybody; read again from its file, it can.
 fn leave_out_bodiless(conn: &Connection, salvage: &mut Salvage<'_>) -> Result<(), OpenError> {
     let mut delete = conn.prepare(
-        "DELETE FROM alert WHERE id NOT IN (SELECT alert_id FROM alert_body) AND coalesce(
+        "DELETE FROM alert WHERE coalesce(
            (SELECT p.last_id FROM body_pack p WHERE p.first_id <= alert.id ORDER BY p.first_id DESC LIMIT 1), 0) < id
          RETURNING id",
     )?;
@@ -148,16 +148,16 @@ fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &HealCounts) -> Resu
 /// taken over where they could be read.
 fn count_anew(conn: &Connection) -> Result<(), OpenError> {
     conn.execute_batch(
-        "DELETE FROM tally WHERE (scope GLOB 'destination:*' AND name IN ('pending', 'claimed', 'dead'))
+        "DELETE FROM counter WHERE (scope GLOB 'destination:*' AND name IN ('pending', 'claimed', 'dead'))
                               OR (scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries'));
-         INSERT OR IGNORE INTO tally (scope, name, value)
+         INSERT OR IGNORE INTO counter (scope, name, value)
            SELECT 'destination:' || k.name, iif(d.state = 'claimed', 'pending', d.state), count(*)
            FROM delivery d JOIN destination k ON k.id = d.destination_id GROUP BY 1, 2;
-         INSERT OR IGNORE INTO tally (scope, name, value)
+         INSERT OR IGNORE INTO counter (scope, name, value)
            SELECT 'source:' || s.name, 'new', count(*) FROM alert a JOIN source s ON s.id = a.source_id GROUP BY 1;
-         INSERT INTO tally (scope, name, value) SELECT 'store', 'alerts', count(*) FROM alert;
-         INSERT INTO tally (scope, name, value) SELECT 'store', 'tickets', count(*) FROM ticket;
-         INSERT INTO tally (scope, name, value) SELECT 'store', 'deliveries', count(*) FROM delivery;",
+         INSERT INTO counter (scope, name, value) SELECT 'store', 'alerts', count(*) FROM alert;
+         INSERT INTO counter (scope, name, value) SELECT 'store', 'tickets', count(*) FROM ticket;
+         INSERT INTO counter (scope, name, value) SELECT 'store', 'deliveries', count(*) FROM delivery;",
     )?;
     Ok(())
 }
@@ -188,7 +188,8 @@ fn raise_ids(conn: &Connection, salvage: &Salvage<'_>) -> Result<(), OpenError> 
 /// What a person should know.
 fn notice(heal: &HealRow) -> Notice {
     Notice {
-        subject: format!("{SUBJECT}{}", heal.kept_as),
+        code: CODE,
+        subject: heal.kept_as.clone(),
         text: heal.text(),
         remedy: format!(
             "the damaged database is kept as {} in the state directory: send it to support, or delete it; when it \
@@ -198,5 +199,5 @@ fn notice(heal: &HealRow) -> Notice {
     }
 }
 
-/// Subjects of notices about kept files begin so; the file's name follows.
-pub(super) const SUBJECT: &str = "damaged:";
+/// Of notices about kept files; the subject is the file's name.
+pub(super) const CODE: &str = "store-repaired";

@@ -170,12 +170,9 @@ pub enum StoreError {
     /// The disk failed. After a failed sync nobody knows what is on it: the process has to start again.
     #[error("the disk failed under the store ({0})")]
     Disk(String),
-    /// The database is damaged.
-    #[error("the store is damaged ({0})")]
+    /// The database is damaged. The process has to start again: that repairs it.
+    #[error("the store is damaged ({0}); the next start repairs it")]
     Damaged(String),
-    /// It was damaged and is made anew at this moment; nothing of this operation is in it.
-    #[error("the store was damaged and is made anew ({0})")]
-    Healing(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -187,10 +184,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying the same again later can help.
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Full(_) | Self::DiskFull(_) | Self::ReadOnly(_) | Self::Busy(_) | Self::Healing(_)
-        )
+        matches!(self, Self::Full(_) | Self::DiskFull(_) | Self::ReadOnly(_) | Self::Busy(_))
     }
 }
 

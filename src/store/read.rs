@@ -9,7 +9,7 @@ use std::path::Path;
 use rusqlite::{CachedStatement, Connection, Row, params};
 
 use super::body::Bodies;
-use super::op::attempt::{HISTORY, HISTORY_1};
+use super::op::attempt::HISTORY;
 use super::rows::{
     AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
     RejectRow, SourceRow, SyncRow, TicketRow,
@@ -22,8 +22,6 @@ use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, Tick
 pub struct Reader {
     conn: Connection,
     size: u64,
-    /// A reader does not bring a store to this version's schema.
-    schema: i64,
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -37,19 +35,19 @@ impl Reader {
         let path = dir.join(DATABASE);
         let conn = schema::open_reader(&path)?;
         let size = std::fs::metadata(&path).map_or(0, |m| m.len());
-        let schema = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let schema: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if schema == 0 {
             // It is being made at this moment.
             return Err(OpenError::Absent(path));
         }
-        Ok(Self { conn, size, schema })
+        Ok(Self { conn, size })
     }
 
     /// Opens a store that is in memory, by its name.
     pub(super) fn in_memory(name: &str) -> std::result::Result<Self, OpenError> {
         let conn = super::memory::open_reader(name)?;
         let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        Ok(Self { conn, size: pages as u64 * 4096, schema: schema::VERSION })
+        Ok(Self { conn, size: pages as u64 * 4096 })
     }
 
     /// How things are. Cheap at any size: counters are kept, not counted.
@@ -81,7 +79,7 @@ impl Reader {
 
     fn tallies(&self) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
         let mut map: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
-        let mut select = self.conn.prepare("SELECT scope, name, value FROM tally")?;
+        let mut select = self.conn.prepare("SELECT scope, name, value FROM counter")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             map.entry(row.get(0)?).or_default().insert(row.get(1)?, row.get(2)?);
@@ -144,9 +142,6 @@ impl Reader {
 
     /// What is claimed was counted as pending.
     fn tell_claimed_apart(&self, destination: i64, counts: &mut BTreeMap<String, i64>) -> Result<()> {
-        if self.schema == 1 {
-            return Ok(());
-        }
         let claimed: i64 = self
             .conn
             .prepare_cached("SELECT count(*) FROM delivery WHERE state = 'claimed' AND destination_id = ?1")?
@@ -198,7 +193,7 @@ impl Reader {
 
     fn notices(&self) -> Result<Vec<NoticeRow>> {
         let mut select = self.conn.prepare(
-            "SELECT subject, text, remedy, first_at, last_at, count FROM notice ORDER BY last_at DESC LIMIT 50",
+            "SELECT code || ':' || subject, text, remedy, first_at, last_at, count FROM health_issue ORDER BY last_at DESC LIMIT 50",
         )?;
         let rows = select.query_map([], |r| {
             Ok(NoticeRow {
@@ -375,9 +370,9 @@ impl Reader {
         let mut select = self.conn.prepare(&format!("{DELIVERY} WHERE d.id = ?1"))?;
         let mut rows = select.query([id.0])?;
         let Some(r) = rows.next()? else { return Ok(None) };
-        let alert = Bodies::of(&self.conn)?.get(r.get(12)?)?;
+        let alert = Bodies::of(&self.conn).get(r.get(12)?)?;
         let mut row = DeliveryRow { alert: alert.clone(), ..delivery(r, alert.as_ref())? };
-        let mut history = self.conn.prepare(if self.schema > 1 { HISTORY } else { HISTORY_1 })?;
+        let mut history = self.conn.prepare(HISTORY)?;
         row.history = history
             .query_map([id.0], |r| {
                 Ok(AttemptRow {
@@ -413,7 +408,7 @@ pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
 const BODIES_MAX: usize = 8 << 20;
 
 const DELIVERY: &str =
-    "SELECT d.id, d.payload, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
+    "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
        d.created_at, d.due_at, d.reason, t.rule, t.alert_id
      FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
      JOIN destination k ON k.id = d.destination_id";
@@ -430,7 +425,7 @@ impl<'c> Titles<'c> {
         // Its own wildcards are left to mean what they mean in SQL.
         let pattern = filter.text.as_ref().map(|text| format!("%{text}%"));
         let like = pattern.map(|p| Ok::<_, StoreError>((conn.prepare_cached("SELECT ?1 LIKE ?2")?, p)));
-        Ok(Self { bodies: Bodies::of(conn)?, like: like.transpose()? })
+        Ok(Self { bodies: Bodies::of(conn), like: like.transpose()? })
     }
 
     /// Whether the list wants this alert, and its body. One that is damaged has none and must not spoil the list.
@@ -456,7 +451,7 @@ fn text(r: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         id: DeliveryId(r.get(0)?),
-        payload: r.get(1)?,
+        kind: r.get(1)?,
         state: r.get(2)?,
         destination: r.get(3)?,
         table: r.get(4)?,

@@ -300,7 +300,7 @@ pub struct DeliveryRow {
     /// Its id, for `queue show|retry|drop`.
     pub id: DeliveryId,
     /// What it tells.
-    pub payload: String,
+    pub kind: String,
     /// Where it is.
     pub state: String,
     /// Destination.

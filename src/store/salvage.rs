@@ -49,33 +49,30 @@ const fn small(name: &'static str) -> Table {
 }
 
 /// References first. `fingerprint` is made anew.
-const HEAD: [Table; 8] = [
+const HEAD: [Table; 7] = [
     small("meta"),
-    small("tally"),
+    small("counter"),
     numbered("source", "id"),
     numbered("destination", "id"),
     numbered("route", "id"),
     numbered("alert", "id"),
-    numbered("alert_body", "alert_id"),
     numbered("body_pack", "first_id"),
 ];
 /// What hangs on alerts; read when those without a body are out.
-const REST: [Table; 11] = [
+const REST: [Table; 12] = [
     numbered("ticket", "id"),
+    numbered("record", "id"),
     numbered("delivery", "id"),
-    ordered("attempt", "delivery_id"),
     numbered("outcome", "id"),
     ordered("cursor", "source_id"),
+    ordered("mark", "source_id"),
     small("hold"),
-    small("notice"),
+    small("health_issue"),
     numbered("sync", "id"),
     numbered("filtered_sample", "id"),
     numbered("reject_sample", "id"),
-    numbered("heal", "id"),
+    numbered("repair", "id"),
 ];
-
-/// Tables that the first version did not have.
-const LATER: [&str; 3] = ["body_pack", "outcome", "heal"];
 
 /// Names that the whole store hangs on. They are also in an index, which is on other pages.
 const NAMES: [(&str, &str); 3] = [
@@ -94,13 +91,14 @@ const NAMES: [(&str, &str); 3] = [
 ];
 
 /// Who refers to whom: a row that cannot be taken because its parent is missing is a witness of that parent.
-const PARENTS: [(&str, &str, &str); 6] = [
-    ("alert_body", "alert_id", "alert"),
+const PARENTS: [(&str, &str, &str); 7] = [
     ("ticket", "alert_id", "alert"),
     ("ticket", "route_id", "route"),
     ("delivery", "ticket_id", "ticket"),
     ("delivery", "route_id", "route"),
-    ("attempt", "delivery_id", "delivery"),
+    ("delivery", "record_id", "record"),
+    ("record", "alert_id", "alert"),
+    ("record", "route_id", "route"),
 ];
 
 /// Most ids that are remembered as lost, by table: 16 bytes each. Beyond, the count is a lower bound.
@@ -167,8 +165,8 @@ impl<'a> Salvage<'a> {
         let mut columns = columns_of_both(from, self.into, table.name)?;
         let copied = self.tables.entry(table.name).or_default();
         if columns.is_empty() {
-            // Each version had it, or it is the schema that cannot be read.
-            copied.unread = !LATER.contains(&table.name);
+            // The first version had all of them, so it is the schema that cannot be read.
+            copied.unread = true;
             return Ok(());
         }
         match table.key {
@@ -373,9 +371,11 @@ impl<'a> Salvage<'a> {
     /// A counter of the damaged database, if it can be read.
     pub(super) fn tally(&self, scope: &str, name: &str) -> Option<i64> {
         let from = self.from.as_ref()?;
-        from.query_row("SELECT value FROM tally WHERE scope = ?1 AND name = ?2", [scope, name], |r| r.get(0))
-            .ok()
-            .filter(|n| (0..1 << 53).contains(n))
+        from.query_row("SELECT value FROM counter WHERE scope = ?1 AND name = ?2", [scope, name], |r| {
+            r.get(0)
+        })
+        .ok()
+        .filter(|n| (0..1 << 53).contains(n))
     }
 }
 
@@ -391,8 +391,8 @@ fn remember(copied: &mut Copied, id: Option<i64>) {
 fn insert(table: &str, columns: &[String]) -> String {
     // What the new database says of itself stands; rows that were read from both ends are met twice.
     let conflict = match table {
-        "meta" | "hold" | "notice" => "OR IGNORE ",
-        "tally" => "OR REPLACE ",
+        "meta" | "hold" | "health_issue" => "OR IGNORE ",
+        "counter" => "OR REPLACE ",
         _ => "",
     };
     let places = vec!["?"; columns.len()].join(", ");

@@ -19,21 +19,58 @@ use crate::model::alert::hex;
 const CACHE_SIZE: i64 = -2_000;
 /// The WAL-reset bug is present until 3.51.2.
 const OLDEST_SQLITE: i32 = 3_051_003;
-/// `OTRL`: the file is ours. Set by migration 3.
+/// `OTRL`: the file is ours.
 pub(super) const APPLICATION: i64 = 0x4f54_524c;
 
-const STEPS: &[M<'static>] = &[
-    M::up(include_str!("migrations/0001_init.sql")),
-    M::up(include_str!("migrations/0002_fewer_writes.sql")),
-    M::up(include_str!("migrations/0003_healing.sql")),
-    M::up(include_str!("migrations/0004_deflated_packs.sql")),
-];
+const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001_init.sql"))];
 
 /// The schema version that this program writes.
-pub(super) const VERSION: i64 = STEPS.len() as i64;
+pub(super) fn version() -> i64 {
+    steps().len() as i64
+}
 
 fn migrations() -> Migrations<'static> {
-    Migrations::from_slice(STEPS)
+    Migrations::from_slice(steps())
+}
+
+#[cfg(not(test))]
+fn steps() -> &'static [M<'static>] {
+    STEPS
+}
+
+#[cfg(test)]
+fn steps() -> &'static [M<'static>] {
+    later::steps()
+}
+
+/// A program of a later version, in tests: one whose schema has one more step. By thread, as tests run side by side.
+#[cfg(test)]
+pub(super) mod later {
+    use std::cell::Cell;
+
+    use super::{M, STEPS};
+
+    /// The last step makes a table and a row of it.
+    const MORE: &[M<'static>] = &[
+        M::up(include_str!("migrations/0001_init.sql")),
+        M::up(
+            "CREATE TABLE later (id INTEGER PRIMARY KEY) STRICT; INSERT INTO later SELECT id FROM alert;
+             UPDATE meta SET value = '2' WHERE key = 'schema';",
+        ),
+    ];
+
+    thread_local! {
+        static IS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Makes this thread's program the later one, or the present one again.
+    pub(in super::super) fn be(later: bool) {
+        IS.set(later);
+    }
+
+    pub(super) fn steps() -> &'static [M<'static>] {
+        if IS.get() { MORE } else { STEPS }
+    }
 }
 
 /// What a file says of itself.
@@ -69,27 +106,26 @@ pub(super) fn probe(path: &Path) -> Result<Says, OpenError> {
     }
     let noted = noted_version(&conn)?;
     // A newer version notes its own number, so one bit more in the header than in the note is a flipped bit.
-    let is_flip = noted.is_some_and(|n| n <= VERSION && (n ^ found).count_ones() == 1);
-    if found > VERSION && !is_flip && (noted.is_some() || application == APPLICATION) {
-        return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
+    let is_flip = noted.is_some_and(|n| n <= version() && (n ^ found).count_ones() == 1);
+    if found > version() && !is_flip && (noted.is_some() || application == APPLICATION) {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known: version() });
     }
-    let is_ours = noted.is_some() && (application == APPLICATION || noted < Some(3));
-    let (true, Some(noted)) = (is_ours, noted) else {
+    let (APPLICATION, Some(noted)) = (application, noted) else {
         return Ok(Says::Damaged("it is a database of another program".to_owned()));
     };
     if noted != found {
         return Ok(Says::Damaged(format!("its header says schema {found}, but it is {noted}")));
     }
-    if found >= 3 && !has_counters(&conn)? {
+    if !has_counters(&conn)? {
         return Ok(Says::Damaged("its counters are gone".to_owned()));
     }
     Ok(Says::Ours(found))
 }
 
-/// Whether the counters are there that schema 3 began and nothing takes away. Two small tables whose pages were swapped
+/// Whether the counters are there that nothing takes away. Two small tables whose pages were swapped
 /// are each sound to SQLite.
 fn has_counters(conn: &Connection) -> rusqlite::Result<bool> {
-    let sql = "SELECT count(*) = 3 FROM tally WHERE scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries')";
+    let sql = "SELECT count(*) = 3 FROM counter WHERE scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries')";
     Ok(conn.query_row(sql, [], |r| r.get(0))? && id(conn).is_some())
 }
 
@@ -104,10 +140,7 @@ fn noted_version(conn: &Connection) -> rusqlite::Result<Option<i64>> {
     }
     let noted: Option<String> =
         conn.query_row("SELECT value FROM meta WHERE key = 'schema'", [], |r| r.get(0)).optional()?;
-    if let Some(noted) = noted {
-        return Ok(noted.parse().ok());
-    }
-    Ok(Some(if has("body_pack")? { 2 } else { 1 }))
+    Ok(noted.and_then(|noted| noted.parse().ok()))
 }
 
 /// Whether the tables of a damaged database can be found.
@@ -116,7 +149,7 @@ pub(super) fn is_readable(conn: &Connection) -> bool {
     conn.query_row(sql, [], |r| r.get::<_, i64>(0)).is_ok_and(|n| n > 0)
 }
 
-/// Which database this is, since schema 3.
+/// Which database this is.
 pub(super) fn id(conn: &Connection) -> Option<String> {
     conn.query_row("SELECT value FROM meta WHERE key = 'id'", [], |r| r.get(0)).ok()
 }
@@ -246,9 +279,9 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
 /// Says no to a newer schema, and leaves it as it is.
 pub(super) fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > VERSION {
+    if found > version() {
         keep_wal(conn)?;
-        return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
+        return Err(OpenError::Newer { path: path.to_owned(), found, known: version() });
     }
     Ok(())
 }
@@ -314,7 +347,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
         drop(open_writer(&path, 64 << 20).unwrap());
-        assert!(matches!(probe(&path).unwrap(), Says::Ours(VERSION)));
+        assert!(matches!(probe(&path).unwrap(), Says::Ours(1)));
         let mut bytes = std::fs::read(&path).unwrap();
         // The format for writing: 2 is WAL, and what is above it is of a time to come.
         bytes[18] = 3;
@@ -330,7 +363,7 @@ mod tests {
             let conn = open_writer(&path, 64 << 20).unwrap();
             let get = |name| conn.pragma_query_value(None, name, |r| r.get::<_, i64>(0)).unwrap();
             assert_eq!((get("synchronous"), get("foreign_keys"), get("auto_vacuum")), (2, 1, 2));
-            assert_eq!(get("user_version"), VERSION);
+            assert_eq!(get("user_version"), version());
             assert_eq!(get("max_page_count"), pages(64 << 20));
         }
     }
@@ -340,11 +373,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
         let conn = open_writer(&path, 64 << 20).unwrap();
-        conn.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        conn.pragma_update(None, "user_version", version() + 1).unwrap();
         drop(conn);
         let before = std::fs::read(&path).unwrap();
         let refused = open_writer(&path, 64 << 20).map(|_| ()).unwrap_err();
-        assert!(matches!(refused, OpenError::Newer { found, .. } if found == VERSION + 1), "{refused}");
+        assert!(matches!(refused, OpenError::Newer { found, .. } if found == version() + 1), "{refused}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
         assert!(open_reader(&path).is_err());
     }

@@ -1,7 +1,7 @@
 //! The writer's connection and what it keeps in memory beside it. Lives on one thread at a time: inside
 //! `spawn_blocking` while a batch runs, with the writer between batches.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
@@ -17,7 +17,6 @@ pub(super) struct Session {
     /// Pages that the database may have; `max_page_count` is more while an older file is larger.
     pages: i64,
     conditions: Arc<Conditions>,
-    pub(super) rewound: Rewound,
     /// Memory could not be read back after a rollback; nothing runs before that has been made up for.
     stale: bool,
 }
@@ -29,40 +28,6 @@ pub(crate) struct Tx<'a> {
     pub(super) pages: i64,
     /// What is the case with the store now.
     pub(super) conditions: &'a Conditions,
-    pub(super) rewound: &'a mut Rewound,
-}
-
-/// Whose cursors were given up. What such a source read before is still stored, but not how far it was: otherwise its next
-/// batch would put the cursor back, and nobody would read again what was lost. Lives as long as the process: a source of
-/// the next one begins with what is in the file.
-#[derive(Default)]
-pub(super) struct Rewound {
-    due: bool,
-    begun: HashSet<String>,
-}
-
-impl Rewound {
-    /// The cursors of all sources were given up.
-    pub(super) fn all(&mut self) {
-        *self = Self { due: true, begun: HashSet::new() };
-    }
-
-    /// Whether the cursors of all sources were given up since the store was opened.
-    pub(super) fn is_due(&self) -> bool {
-        self.due
-    }
-
-    /// This source asked how far it was read: what it sends from now on counts.
-    pub(super) fn begin(&mut self, source: &str) {
-        if self.due {
-            self.begun.insert(source.to_owned());
-        }
-    }
-
-    /// Whether what this source sends was read before its cursors were given up.
-    pub(super) fn holds(&self, source: &str) -> bool {
-        self.due && !self.begun.contains(source)
-    }
 }
 
 /// What is kept in memory so that it is not asked again for each row.
@@ -86,14 +51,7 @@ impl Session {
     pub(super) fn new(conn: Connection, pages: i64) -> Result<Self, OpenError> {
         conn.set_prepared_statement_cache_capacity(64);
         let memory = Memory::load(&conn)?;
-        Ok(Self {
-            conn,
-            memory,
-            pages,
-            conditions: Arc::default(),
-            rewound: Rewound::default(),
-            stale: false,
-        })
+        Ok(Self { conn, memory, pages, conditions: Arc::default(), stale: false })
     }
 
     /// What is the case with the store is told there from now on.
@@ -104,12 +62,10 @@ impl Session {
 
     /// Closes it without writing anything back: after a failed sync nobody knows what is on the disk, and the WAL of a
     /// damaged database is part of what is to be looked at.
-    /// What it knows of cursors that were given up is what outlives it.
-    pub(super) fn abandon(self) -> Rewound {
+    pub(super) fn abandon(self) {
         // Where that cannot be set, closing fails in the same way.
         let _ = schema::keep_wal(&self.conn);
         let _ = self.conn.close();
-        self.rewound
     }
 
     /// Runs `work` in one transaction. After an error nothing of it is in the file nor in memory.
@@ -127,7 +83,6 @@ impl Session {
             memory: &mut self.memory,
             pages: self.pages,
             conditions: &self.conditions,
-            rewound: &mut self.rewound,
         };
         let result = work(&mut tx).and_then(|value| {
             tx.flush_tallies()?;
@@ -155,7 +110,7 @@ impl Session {
 
 /// Adds to a counter in the file. [`Tx::count`] does that once per transaction, for names that are known when compiled.
 pub(super) fn add_tally(conn: &Connection, scope: &str, name: &str, by: i64) -> Result<(), StoreError> {
-    let sql = "INSERT INTO tally (scope, name, value) VALUES (?1, ?2, ?3)
+    let sql = "INSERT INTO counter (scope, name, value) VALUES (?1, ?2, ?3)
                ON CONFLICT DO UPDATE SET value = value + excluded.value";
     conn.prepare_cached(sql)?.execute(params![scope, name, by])?;
     Ok(())

@@ -25,7 +25,7 @@ const MARKER: &str = "queue.db.swap";
 /// The database that comes.
 const NEW: &str = "queue.db.new";
 /// First line of a marker.
-const WORDS: [(&str, Aside); 2] = [("heal", Aside::Corrupt), ("restore", Aside::BeforeRestore)];
+const WORDS: [(&str, Aside); 2] = [("repair", Aside::Corrupt), ("restore", Aside::BeforeRestore)];
 
 /// An exchange that is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Swap {
     pub(super) fn begin(dir: &Path, why: Aside, cause: &str, now: Timestamp) -> Result<Self, OpenError> {
         let cause = one_line(cause).into_owned();
         let swap = Self { dir: dir.to_owned(), why, kept_as: name_aside(dir, why, now), cause };
-        let word = WORDS.iter().find(|(_, w)| *w == why).map_or("heal", |(word, _)| word);
+        let word = WORDS.iter().find(|(_, w)| *w == why).map_or("repair", |(word, _)| word);
         let temporary = dir.join(format!("{MARKER}.tmp"));
         fs::write(&temporary, format!("{word}\n{}\n{}\n", swap.kept_as, swap.cause))
             .map_err(failed(&temporary))?;
@@ -227,13 +227,15 @@ mod tests {
         let swap = Swap::begin(dir.path(), Aside::Corrupt, "no database", NOW).unwrap();
         swap.set_aside().unwrap();
         let k = &swap.kept_as;
-        assert_eq!(state(dir.path()), [format!("{k}-wal=wal"), format!("{k}="), format!("{MARKER}=heal")]);
+        assert_eq!(state(dir.path()), [format!("{k}-wal=wal"), format!("{k}="), format!("{MARKER}=repair")]);
     }
 
     #[test]
     fn a_marker_that_makes_no_sense_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        for text in ["", "heal", "heal\nqueue.db\n", "heal\nqueue.db/../x\n", "eat\nqueue.db.corrupt-1\n"] {
+        for text in
+            ["", "repair", "repair\nqueue.db\n", "repair\nqueue.db/../x\n", "eat\nqueue.db.corrupt-1\n"]
+        {
             fs::write(dir.path().join(MARKER), text).unwrap();
             assert_eq!(Swap::pending(dir.path()), None, "{text:?}");
         }

@@ -8,11 +8,10 @@
 //! paused time works.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::condition::{Condition, Conditions, Kind};
@@ -31,9 +30,6 @@ const GATHER: Duration = Duration::from_secs(1);
 const MAX_OPERATIONS: usize = 64;
 /// Operations that may wait before callers have to.
 const QUEUE: usize = 16;
-/// Most times that a database is made anew within [`HEALS_WITHIN`]; then the disk is failing, and a restart is due.
-const HEALS_MAX: usize = 3;
-const HEALS_WITHIN: Duration = Duration::from_mins(10);
 
 /// One thing done to the store, inside a transaction.
 pub(crate) trait Operation: Send + 'static {
@@ -72,12 +68,6 @@ pub struct Store {
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) clock: SharedClock,
-    /// How often the database was made anew since it was opened.
-    healed: watch::Sender<u64>,
-    /// How often the cursors of the sources were given up since it was opened.
-    pub(super) rewound: watch::Sender<u64>,
-    /// Whether it is being made anew: the writer answers nobody meanwhile, and that is no hang.
-    healing: AtomicBool,
     /// Why the writer ended before its time.
     failed: OnceLock<StoreError>,
     pub(super) conditions: Arc<Conditions>,
@@ -90,8 +80,6 @@ pub struct Writer {
     jobs: mpsc::Receiver<Job>,
     ground: Ground,
     shared: Arc<Shared>,
-    /// When the database was made anew, of late.
-    heals: Vec<Instant>,
 }
 
 impl Store {
@@ -101,20 +89,16 @@ impl Store {
     /// [`OpenError`], each with what to do.
     pub fn open(settings: &Settings, clock: SharedClock) -> Result<(Self, Writer), OpenError> {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let (healed, rewound) = (watch::Sender::default(), watch::Sender::default());
         let shared = Arc::new(Shared {
             settings: settings.clone(),
             clock,
-            healed,
-            rewound,
-            healing: AtomicBool::new(false),
             failed: OnceLock::new(),
             conditions: Arc::default(),
             memory: Mutex::default(),
         });
         let ground = Ground::open(Arc::clone(&shared))?;
         let store = Self { jobs: sender, shared: Arc::clone(&shared) };
-        Ok((store, Writer { jobs: receiver, ground, shared, heals: Vec::new() }))
+        Ok((store, Writer { jobs: receiver, ground, shared }))
     }
 
     /// A read-only view of what the store is now, be it on disk or in memory. Blocking.
@@ -139,21 +123,6 @@ impl Store {
     /// Whether nothing more is taken in until there is room, on the disk or in the buffer.
     pub fn is_refusing(&self) -> bool {
         [Kind::Disk, Kind::Log, Kind::Buffer].into_iter().any(|kind| self.shared.conditions.is(kind))
-    }
-
-    /// Changes each time that the database was made anew while the agent runs.
-    pub fn healed(&self) -> watch::Receiver<u64> {
-        self.shared.healed.subscribe()
-    }
-
-    /// Changes each time that the cursors of the sources were given up while the agent runs: they have to begin anew.
-    pub fn rewound(&self) -> watch::Receiver<u64> {
-        self.shared.rewound.subscribe()
-    }
-
-    /// Whether the database is being made anew at this moment.
-    pub fn is_healing(&self) -> bool {
-        self.shared.healing.load(Ordering::Relaxed)
     }
 
     /// Whether an agent runs on this state directory.
@@ -204,12 +173,11 @@ impl Shared {
 }
 
 impl Writer {
-    /// Runs until every handle is gone. A database that turns out damaged is made anew on the way; who asked for
-    /// something meanwhile gets [`StoreError::Healing`] and asks again.
+    /// Runs until every handle is gone.
     ///
     /// # Errors
-    /// The first failure after which the process has to start again: the disk failed, or the database is damaged again
-    /// and again. A sync that failed is never tried again: nobody knows what is on the disk then.
+    /// The first failure after which the process has to start again: the disk failed, or the database is damaged, which
+    /// the next start repairs. A sync that failed is never tried again: nobody knows what is on the disk then.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut last_commit: Option<Instant> = None;
         while let Some(first) = next(&mut self.jobs, self.ground.look_at()).await {
@@ -226,14 +194,8 @@ impl Writer {
             let (ground, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
             last_commit = Some(Instant::now());
             self.ground = match outcome {
-                Err(StoreError::Damaged(cause)) => {
-                    match make_anew(ground, &self.shared, &mut self.heals, cause).await {
-                        Ok(ground) => ground,
-                        Err(e) => return Err(self.shared.fail(e)),
-                    }
-                }
                 Err(e) if is_fatal(&e) => {
-                    ground.abandon();
+                    ground.abandon(&e);
                     return Err(self.shared.fail(e));
                 }
                 Ok(()) | Err(_) => ground,
@@ -256,34 +218,6 @@ async fn next(jobs: &mut mpsc::Receiver<Job>, look_at: Option<Instant>) -> Optio
         },
     };
     job.map(Some)
-}
-
-/// Sets a damaged database aside and goes on with what can be salvaged of it.
-async fn make_anew(
-    ground: Ground,
-    shared: &Arc<Shared>,
-    heals: &mut Vec<Instant>,
-    cause: String,
-) -> Result<Ground, StoreError> {
-    heals.retain(|at| at.elapsed() < HEALS_WITHIN);
-    heals.push(Instant::now());
-    if heals.len() > HEALS_MAX {
-        ground.abandon();
-        return Err(StoreError::Disk(format!(
-            "the database was damaged {} times within {} minutes, now: {cause}; the disk is failing",
-            heals.len(),
-            HEALS_WITHIN.as_secs() / 60
-        )));
-    }
-    // Met again, it is no read that failed once.
-    let doubt = heals.len() == 1;
-    shared.healing.store(true, Ordering::Relaxed);
-    let healed = tokio::task::spawn_blocking(move || ground.heal(&cause, doubt)).await;
-    shared.healing.store(false, Ordering::Relaxed);
-    let ground = healed.map_err(|e| StoreError::Refused(e.to_string()))?;
-    let ground = ground.map_err(|e| StoreError::Disk(format!("{e}")))?;
-    shared.healed.send_modify(|n| *n += 1);
-    Ok(ground)
 }
 
 impl Shared {
@@ -327,13 +261,13 @@ async fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, last_commit: Option<
 
 /// One transaction for all of them; the answers leave after the commit.
 fn commit(ground: &mut Ground, batch: Vec<Job>) -> Result<(), StoreError> {
-    ground.before();
+    let ready = ground.before();
     if batch.is_empty() {
-        return Ok(());
+        return ready;
     }
     let mut answers = Vec::with_capacity(batch.len());
     let mut jobs = batch.into_iter();
-    let outcome = ground.session.transaction(|tx| {
+    let mut work = |tx: &mut Tx<'_>| {
         for job in jobs.by_ref() {
             let (answer, error) = (job.run)(Ok(tx));
             answers.push(answer);
@@ -341,17 +275,15 @@ fn commit(ground: &mut Ground, batch: Vec<Job>) -> Result<(), StoreError> {
             error.map_or(Ok(()), Err)?;
         }
         Ok(())
-    });
-    let outcome = outcome.map_err(|e| ground.judge(e));
-    // Who asks again finds a database that was made anew.
-    let told = outcome.clone().map_err(|e| match e {
-        StoreError::Damaged(cause) => StoreError::Healing(cause),
-        e => e,
-    });
+    };
+    let outcome = match ready {
+        Ok(()) => ground.session.transaction(&mut work).map_err(|e| ground.judge(e)),
+        unready => unready,
+    };
     for answer in answers {
-        answer(told.clone());
+        answer(outcome.clone());
     }
-    if let Err(e) = told {
+    if let Err(e) = &outcome {
         for job in jobs {
             let (answer, _) = (job.run)(Err(e.clone()));
             answer(Err(e.clone()));

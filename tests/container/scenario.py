@@ -310,10 +310,10 @@ class Scenario:
 
 
 class Upgrade(Scenario):
-    """From the first version's package, with a backlog, to today's."""
+    """From a package of a lower version, with a backlog, to today's."""
 
     def old(self):
-        """the first version runs, and its destination goes away"""
+        """the lower version runs, and its destination goes away"""
         self.machine.run("dpkg", "-i", "/root/previous.deb")
         group = (SHIPPED / "sensor-log-group.conf").read_text()
         self.plant.fresh_log()
@@ -321,8 +321,7 @@ class Upgrade(Scenario):
         self.start()
         self.plant.alerts(60)
         time.sleep(2)
-        # That version's socket is where root did not look.
-        self.machine.run("env", "RUNTIME_DIRECTORY=/run/otrelay", "otrelay", "sync")
+        self.machine.run("otrelay", "sync")
         self.plant.judge()
         self.plant.destination.down()
 
@@ -330,7 +329,7 @@ class Upgrade(Scenario):
         """a backlog grows"""
         self.plant.alerts(300)
         self.machine.wait("the backlog", lambda: self.plant.status()["backlog"] == 300, 20)
-        code, _ = self.machine.do("env", "RUNTIME_DIRECTORY=/run/otrelay", "otrelay", "sync")
+        code, _ = self.machine.do("otrelay", "sync")
         same("the exit code of a sync that cannot", code, 75)
 
     def new(self):
@@ -353,11 +352,7 @@ class Upgrade(Scenario):
             return self.plant.status()["backlog"] == 0
         self.machine.wait("an empty backlog", through, 90)
         self.machine.run("systemctl", "stop", UNIT)
-        # The header of an SQLite file has the version of its schema: the first had 1.
-        with open(self.machine.path("/var/lib/otrelay/queue.db"), "rb") as database:
-            schema = int.from_bytes(database.read(64)[60:64], "big")
-        need(schema > 1, f"the store still has schema {schema}")
-        return f"{self.plant.judge()} incidents, schema 1 became {schema}"
+        return f"{self.plant.judge()} incidents"
 
     def steps(self):
         return [self.old, self.backlog, self.new, self.delivered, self.no_denials, self.purge]

@@ -361,7 +361,7 @@ class Try:
         """What the damaged database itself says that there was: a counter has no checksum, and may be what was hit."""
         try:
             with contextlib.closing(sqlite3.connect(f"file:{self.agent.state / heal['kept_as']}?mode=ro", uri=True)) as db:
-                sql = "SELECT value FROM tally WHERE scope = 'store' AND name = ?"
+                sql = "SELECT value FROM counter WHERE scope = 'store' AND name = ?"
                 return db.execute(sql, (counter,)).fetchone()[0]
         except (sqlite3.Error, TypeError):
             return None

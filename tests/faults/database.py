@@ -144,9 +144,9 @@ def look(db, found, promised, sources):
     broken = db.execute("PRAGMA foreign_key_check").fetchall()
     if broken:
         found.wrong.append(f"{len(broken)} rows refer to nothing, the first in {broken[0][0].decode()}")
-    tally = {(s.decode(), n.decode()): v for s, n, v in db.execute("SELECT scope, name, value FROM tally")}
-    alerts = check_alerts(db, found, tally, tables)
-    check_tickets(db, found, tally, tables)
+    tally = {(s.decode(), n.decode()): v for s, n, v in db.execute("SELECT scope, name, value FROM counter")}
+    alerts = check_alerts(db, found, tally)
+    check_tickets(db, found, tally)
     check_promises(db, found, promised, tally, alerts)
     found.cursors = dict(db.execute("SELECT inode, offset FROM cursor"))
     if sources:
@@ -161,7 +161,7 @@ def forgotten(tally, alerts):
     return total(tally, "source:", "new") - len(alerts)
 
 
-def check_alerts(db, found, tally, tables):
+def check_alerts(db, found, tally):
     """Findings by fingerprint: their id and how often they were seen."""
     alerts, twins, bad = {}, 0, 0
     for row in db.execute("SELECT id, fingerprint, severity, first_seen_at, last_seen_at, occurrences, crc FROM alert"):
@@ -181,20 +181,16 @@ def check_alerts(db, found, tally, tables):
         counted = total(tally, "source:", "alerts") - sum(v for (s, _), v in tally.items() if s.startswith("filtered:"))
         if seen != counted:
             found.wrong.append(f"the alerts were seen {seen} times, and {counted} sightings were counted")
-    check_bodies(db, found, tables)
+    check_bodies(db, found)
     return alerts
 
 
-def check_bodies(db, found, tables):
-    """Each alert has a body, in a row of its own (schema 1) or in a pack."""
+def check_bodies(db, found):
+    """Each alert has a body in a pack."""
     has, bad = set(), 0
-    for key, body, crc in db.execute("SELECT alert_id, CAST(body AS BLOB), crc FROM alert_body"):
-        has.add(key)
-        bad += checksum((key,), [body]) != crc
-    if "body_pack" in tables:
-        for first, last, unpacked, crc, bodies in db.execute("SELECT first_id, last_id, unpacked, crc, bodies FROM body_pack"):
-            has.update(range(first, last + 1))
-            bad += checksum((first, last, unpacked), [bodies]) != crc
+    for first, last, unpacked, crc, bodies in db.execute("SELECT first_id, last_id, unpacked, crc, bodies FROM body_pack"):
+        has.update(range(first, last + 1))
+        bad += checksum((first, last, unpacked), [bodies]) != crc
     if bad:
         found.wrong.append(f"{bad} bodies have a wrong checksum")
     bare = sum(key not in has for key, in db.execute("SELECT id FROM alert"))
@@ -214,15 +210,12 @@ def after_salvage(wrong):
     return [text for text in wrong if not any(words in text for words in HARMLESS)]
 
 
-def check_tickets(db, found, tally, tables):
-    # Schema 2 has outcomes in a table of their own.
-    later = (" AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.id = d.id * 32 + d.attempts % 32 AND o.n = d.attempts)"
-             if "outcome" in tables else "")
+def check_tickets(db, found, tally):
     halves = {
         "alerts have no ticket": "SELECT count(*) FROM alert WHERE id NOT IN (SELECT alert_id FROM ticket)",
         "waiting tickets have no delivery":
-            "SELECT count(*) FROM ticket WHERE state = 'opening' AND id NOT IN (SELECT ticket_id FROM delivery)",
-        OPEN: "SELECT count(*) FROM ticket WHERE state = 'open' AND id NOT IN (SELECT ticket_id FROM delivery)",
+            "SELECT count(*) FROM ticket WHERE state = 'opening' AND id NOT IN (SELECT ticket_id FROM delivery WHERE ticket_id IS NOT NULL)",
+        OPEN: "SELECT count(*) FROM ticket WHERE state = 'open' AND id NOT IN (SELECT ticket_id FROM delivery WHERE ticket_id IS NOT NULL)",
         "tickets are open and their delivery is not delivered, or the other way round":
             "SELECT count(*) FROM ticket t JOIN delivery d ON d.ticket_id = t.id"
             " WHERE (t.state = 'open') != (d.state = 'delivered')",
@@ -230,21 +223,22 @@ def check_tickets(db, found, tally, tables):
             "SELECT count(*) FROM (SELECT 1 FROM ticket WHERE state IN ('opening', 'open') GROUP BY alert_id, route_id"
             " HAVING count(*) > 1)",
         OUTCOMES:
-            f"SELECT count(*) FROM delivery d WHERE d.attempts > 0 AND NOT EXISTS"
-            f" (SELECT 1 FROM attempt a WHERE a.delivery_id = d.id AND a.n = d.attempts){later}",
+            "SELECT count(*) FROM delivery d WHERE d.attempts > 0 AND NOT EXISTS"
+            " (SELECT 1 FROM outcome o WHERE o.id = d.id * 32 + d.attempts % 32 AND o.n = d.attempts)",
     }
     for text, sql in halves.items():
         count = db.execute(sql).fetchone()[0]
         if count:
             found.wrong.append(f"{count} {text}")
     states = {s.decode(): n for s, n in db.execute("SELECT state, count(*) FROM delivery GROUP BY state")}
-    # Schema 1 counts the claimed ones for themselves, later ones as pending.
+    # What is claimed counts as pending.
     for these in (("pending", "claimed"), ("dead",)):
         are, counted = sum(states.get(s, 0) for s in these), sum(total(tally, "destination:", s) for s in these)
         if are != counted:
             found.wrong.append(f"{are} deliveries are {' or '.join(these)}, {counted} are counted")
-    bad = sum(checksum((ticket, destination, severity, attempts), [state]) != crc for ticket, destination, severity, attempts, state, crc
-              in db.execute("SELECT ticket_id, destination_id, severity, attempts, state, crc FROM delivery"))
+    bad = sum(checksum([number or 0 for number in numbers], [kind, state]) != crc for *numbers, kind, state, crc
+              in db.execute("SELECT ticket_id, device_id, record_id, seq, destination_id, severity, attempts, kind, state, crc"
+                            " FROM delivery"))
     bad += sum(checksum((alert, route, generation), [state, sys_id or b""]) != crc
                for alert, route, generation, state, sys_id, crc
                in db.execute("SELECT alert_id, route_id, generation, state, sys_id, crc FROM ticket"))

@@ -240,7 +240,7 @@ class Budget:
 
 
 # How many of a hundred images each recording gives: large ones are slow to judge, short ones are soon exhausted.
-SHARES = {"first": 25, "load": 40, "lost": 25, "small": 10, "reload": 10, "upgrade": 10}
+SHARES = {"first": 25, "load": 40, "lost": 25, "small": 10, "reload": 10}
 
 
 # A damaged database is no database to be judged: only starts show what otrelay makes of it.

@@ -251,27 +251,6 @@ def reload(directory, seed):
         r.close()
 
 
-def upgrade(directory, seed):
-    """The previous version was killed with a full queue; this one migrates its database and goes on."""
-    r = Recorder(directory, "upgrade", seed)
-    try:
-        r.feed(20)
-        r.agent.program = os.environ["OTRELAY_PREVIOUS"]
-        r.agent.drain()
-        r.feed(15)
-        service = r.agent.serve()
-        r.until_taken()
-        service.kill()
-        service.wait()
-        r.agent.program = scene.binary()
-        r.before(delivered=20)
-        r.feed(5)
-        r.once()
-        return r.save()
-    finally:
-        r.close()
-
-
 def heal(directory, seed):
     """A damaged database is set aside and salvaged; the power may go at any step of that."""
     r = Recorder(directory, "heal", seed)
@@ -300,6 +279,4 @@ def heal(directory, seed):
 def kinds():
     """What can be recorded here."""
     all_kinds = [first, load, lost, small, reload, heal]
-    if os.environ.get("OTRELAY_PREVIOUS"):
-        all_kinds.append(upgrade)
     return {k.__name__: k for k in all_kinds}

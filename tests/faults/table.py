@@ -68,7 +68,7 @@ TABLE = [
     Script("nth_syscall", "F1", "kill -9 at the N-th system call", {"POINTS": "340"}, {"POINTS": "500", "ALERTS": "150"}, 2),
     Script("storage", "F5 F9", "failed syncs, writes, reads; slow disks", {}, {"LONG": "1"}),
     Script("hung", "F9", "a disk that hangs, and the watchdog"),
-    Script("upgrade", "F12 F33", "older and newer versions, killed while migrating", {}, {"LONG": "1"}),
+    Script("upgrade", "F12", "databases of a newer version"),
     Script("signals", "F31", "SIGTERM and SIGHUP at every stage", {}, {"LONG": "1"}),
     Script("agents", "F13 F32", "two agents, stale locks, too little memory"),
     Script("outage", "F25", "rotation while it is down"),

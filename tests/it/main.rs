@@ -63,6 +63,3 @@ mod tidy;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tls;
-#[cfg(feature = "simulator")]
-#[cfg(test)]
-mod upgrade;

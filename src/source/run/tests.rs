@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{Alert, Fingerprint, Identity, Severity, Timestamp};
-use crate::source::Taken;
 use crate::source::format::{Decoded, Decoder, Finding, Outcome, Stream};
+use crate::source::Taken;
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
 
@@ -63,11 +63,7 @@ impl Bench {
     }
 
     /// Runs it until `enough` has seen a batch that it wanted. Titles, details of rejects, and troubles.
-    async fn until(
-        &self,
-        reading: Reading,
-        enough: impl Fn(&Batch) -> bool,
-    ) -> (Seen, Result<(), SourceError>) {
+    async fn until(&self, reading: Reading, enough: impl Fn(&Batch) -> bool) -> (Seen, Result<(), SourceError>) {
         let (out, mut batches) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let stored = Arc::clone(&self.stored);
@@ -150,7 +146,12 @@ async fn a_reader_that_fails_begins_again_and_says_so() {
     assert_eq!(seen.titles, ["h: one"], "once");
     assert_eq!(seen.troubles.len(), 2);
     assert!(seen.troubles[0].contains("its reader failed (made to fail"), "{seen:?}");
-    // Nobody is there who would see it begin again.
+}
+
+#[tokio::test]
+async fn a_reader_that_fails_where_nothing_begins_again_is_an_error() {
+    let mut bench = Bench::new("#h\none\n");
+    bench.broken = 1;
     let (_, ended) = bench.until(Reading::Once, |_| false).await;
     assert!(matches!(ended, Err(SourceError::Failed(..))), "{ended:?}");
 }

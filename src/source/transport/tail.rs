@@ -209,7 +209,7 @@ impl Tail {
     }
 
     /// Waits until something may have happened. Looks at the files itself: a few calls that do not wait for the disk.
-    async fn stirred(&self) {
+    async fn stirred(&mut self) {
         loop {
             let now = Instant::now();
             let busy = self.busy_at.is_some_and(|at| now.duration_since(at) < BUSY_FOR);
@@ -225,10 +225,6 @@ impl Tail {
 }
 
 impl Source for Tail {
-    fn name(&self) -> &SourceName {
-        &self.name
-    }
-
     async fn run(mut self, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), SourceError> {
         let name = self.name.clone();
         while !stop.is_cancelled() {

@@ -1,10 +1,21 @@
 -- The whole buffer. STRICT: no silent type changes. AUTOINCREMENT: ids are never reused, so a late answer cannot hit
 -- another row. Keys grow with time: a random key in a unique index costs four times the writes (docs/figures.md).
+-- A CHECK of three words and more is a chain of OR: SQLite makes a tree of a list for each row that is written.
+-- What is done with each table (checksum, salvage, repair) stands in store/catalog.rs.
+
+-- `OTRL`: a file that is not ours is told from a damaged one of ours.
+PRAGMA application_id = 1330926156;
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- The schema's version once more: a flipped bit in the header does not make a database of a newer version. Every later
+-- migration has to end with its own number.
+INSERT INTO meta (key, value) VALUES ('schema', '1');
+-- Which database this is: a WAL of another one carries another id.
+INSERT INTO meta (key, value) VALUES ('id', lower(hex(randomblob(16))));
 
 CREATE TABLE source (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -12,7 +23,8 @@ CREATE TABLE source (
     first_read_at INTEGER,                      -- microseconds UTC, like every *_at; NULL: nothing could be read yet
     last_read_at  INTEGER NOT NULL,
     last_alert_at INTEGER,
-    trouble       TEXT                          -- NULL: nothing is wrong
+    trouble       TEXT,                         -- NULL: nothing is wrong
+    kind          TEXT    NOT NULL DEFAULT ''   -- as in the config
 ) STRICT;
 
 CREATE TABLE cursor (
@@ -24,7 +36,18 @@ CREATE TABLE cursor (
     offset      INTEGER NOT NULL CHECK (offset >= 0),
     backlog_end INTEGER NOT NULL CHECK (backlog_end >= 0),
     path        TEXT    NOT NULL,
+    state       TEXT,                           -- what the decoder has learnt up to offset; NULL: nothing
+    crc         INTEGER NOT NULL,               -- CRC-32C over the row, as in every table that has one
     PRIMARY KEY (source_id, device, inode)
+) STRICT, WITHOUT ROWID;
+
+-- How far a source that is no file was read: watermarks, sequence numbers, positions.
+CREATE TABLE mark (
+    source_id INTEGER NOT NULL REFERENCES source (id),
+    name      TEXT    NOT NULL,                 -- the source's own
+    value     TEXT    NOT NULL,
+    crc       INTEGER NOT NULL,
+    PRIMARY KEY (source_id, name)
 ) STRICT, WITHOUT ROWID;
 
 -- One row for each finding, whatever the number of its sightings. Small, because every repeat rewrites it.
@@ -37,17 +60,23 @@ CREATE TABLE alert (
     last_seen_at  INTEGER NOT NULL,
     recorded_at   INTEGER NOT NULL,             -- by this machine's clock
     occurrences   INTEGER NOT NULL CHECK (occurrences > 0),
-    crc           INTEGER NOT NULL
+    crc           INTEGER NOT NULL,
+    cleared_at    INTEGER                       -- by this machine's clock; NULL: it stands. Not in crc
 ) STRICT;
 
--- What never changes of it.
-CREATE TABLE alert_body (
-    alert_id INTEGER PRIMARY KEY REFERENCES alert (id),
-    body     TEXT    NOT NULL,                  -- JSON of model::Alert
-    crc      INTEGER NOT NULL
+-- What never changes of alerts, packed: the bodies of one transaction and one severity, compressed together. As a row each
+-- they cost a page each, written twice (docs/figures.md). No foreign key leads to or from it: a pack without alerts is
+-- harmless, an alert without a pack is shown and claimed as damaged. The ids of a pack are consecutive.
+CREATE TABLE body_pack (
+    first_id INTEGER PRIMARY KEY,               -- the first alert of it
+    last_id  INTEGER NOT NULL CHECK (last_id >= first_id),
+    unpacked INTEGER NOT NULL CHECK (unpacked BETWEEN 1 AND 1048576),  -- bytes
+    crc      INTEGER NOT NULL,
+    bodies   BLOB    NOT NULL                   -- store/coding.rs; store/body.rs has what is in it
 ) STRICT;
 
--- Fingerprint to alert, filled in runs (store/index.rs); the newest alerts are only in memory and found by id.
+-- Fingerprint to alert, filled in runs (store/index.rs); the newest alerts are only in memory and found by id. It can be
+-- made anew from the alerts; a row whose alert is gone is harmless.
 CREATE TABLE fingerprint (
     prefix   INTEGER NOT NULL,                  -- first eight bytes of the fingerprint
     alert_id INTEGER NOT NULL,
@@ -67,22 +96,22 @@ CREATE TABLE destination (
 ) STRICT;
 
 CREATE TABLE route (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    destination_id    INTEGER NOT NULL REFERENCES destination (id),
-    table_name TEXT    NOT NULL,
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    destination_id INTEGER NOT NULL REFERENCES destination (id),
+    table_name     TEXT    NOT NULL,
     UNIQUE (destination_id, table_name)
 ) STRICT;
 
 -- A destination, or one table of it ('' is the whole destination), that waits.
 CREATE TABLE hold (
-    destination_id    INTEGER NOT NULL REFERENCES destination (id),
-    table_name TEXT    NOT NULL,
-    since_at   INTEGER NOT NULL,
-    until_at   INTEGER NOT NULL,
-    tries      INTEGER NOT NULL CHECK (tries > 0),
-    told       INTEGER NOT NULL CHECK (told IN (0, 1)),  -- until_at is the other side's word
-    reason     TEXT    NOT NULL,
-    remedy     TEXT    NOT NULL,
+    destination_id INTEGER NOT NULL REFERENCES destination (id),
+    table_name     TEXT    NOT NULL,
+    since_at       INTEGER NOT NULL,
+    until_at       INTEGER NOT NULL,
+    tries          INTEGER NOT NULL CHECK (tries > 0),
+    told           INTEGER NOT NULL CHECK (told IN (0, 1)),  -- until_at is the other side's word
+    reason         TEXT    NOT NULL,
+    remedy         TEXT    NOT NULL,
     PRIMARY KEY (destination_id, table_name)
 ) STRICT, WITHOUT ROWID;
 
@@ -91,66 +120,104 @@ CREATE TABLE ticket (
     alert_id     INTEGER NOT NULL REFERENCES alert (id),
     route_id     INTEGER NOT NULL REFERENCES route (id),
     generation   INTEGER NOT NULL CHECK (generation >= 0),
-    state        TEXT    NOT NULL CHECK (state IN ('opening', 'open', 'closed', 'withdrawn')),
+    state        TEXT    NOT NULL
+                 CHECK (state = 'opening' OR state = 'open' OR state = 'closed' OR state = 'withdrawn'),
     rule         TEXT    NOT NULL,
     sys_id       TEXT,
     number       TEXT,
     remote_state TEXT,
     opened_at    INTEGER,
     crc          INTEGER NOT NULL,
-    CHECK ((state IN ('open', 'closed')) = (sys_id IS NOT NULL)),
+    CHECK ((state = 'open' OR state = 'closed') = (sys_id IS NOT NULL)),
     CHECK ((sys_id IS NULL) = (opened_at IS NULL)),
     UNIQUE (alert_id, route_id, generation)
 ) STRICT;
 
--- Promise 2: one live ticket per alert (= fingerprint), destination and table.
-CREATE UNIQUE INDEX ticket_live ON ticket (alert_id, route_id) WHERE state IN ('opening', 'open');
+-- Promise 2: one live ticket per alert (= fingerprint), destination and table. An index that held it would be written at
+-- each opening and each settling; the unique key of the table answers the same question.
+CREATE TRIGGER ticket_live_insert BEFORE INSERT ON ticket
+WHEN (new.state = 'opening' OR new.state = 'open') AND EXISTS (
+    SELECT 1 FROM ticket WHERE alert_id = new.alert_id AND route_id = new.route_id AND state IN ('opening', 'open'))
+BEGIN
+    SELECT raise(ABORT, 'a second live ticket');
+END;
+
+CREATE TRIGGER ticket_live_update BEFORE UPDATE OF alert_id, route_id, state ON ticket
+WHEN (new.state = 'opening' OR new.state = 'open') AND EXISTS (
+    SELECT 1 FROM ticket WHERE alert_id = new.alert_id AND route_id = new.route_id AND state IN ('opening', 'open')
+       AND id <> new.id)
+BEGIN
+    SELECT raise(ABORT, 'a second live ticket');
+END;
+
+-- What is put into a table of the other side by itself, such as an event: found there again by its key.
+CREATE TABLE record (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    alert_id INTEGER NOT NULL REFERENCES alert (id),
+    route_id INTEGER NOT NULL REFERENCES route (id),
+    key      TEXT    NOT NULL,
+    state    TEXT    NOT NULL,
+    crc      INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX record_of_alert ON record (alert_id, route_id);
 
 -- The outbox.
 CREATE TABLE delivery (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    payload    TEXT    NOT NULL CHECK (payload IN ('open-ticket')),
-    ticket_id  INTEGER NOT NULL REFERENCES ticket (id),
-    destination_id    INTEGER NOT NULL REFERENCES destination (id),
-    route_id   INTEGER NOT NULL REFERENCES route (id),  -- the ticket's, so that a held table costs the others nothing
-    state      TEXT    NOT NULL
-               CHECK (state IN ('pending', 'claimed', 'delivered', 'dead', 'dropped', 'withdrawn')),
-    severity   INTEGER NOT NULL CHECK (severity BETWEEN 0 AND 3),
-    created_at INTEGER NOT NULL,
-    due_at     INTEGER NOT NULL,
-    attempts   INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
-    doubtful   INTEGER NOT NULL DEFAULT 0 CHECK (doubtful IN (0, 1)),
-    settled_at INTEGER,
-    reason     TEXT,                            -- the other side's words, of the last failure
-    crc        INTEGER NOT NULL,
-    CHECK ((state IN ('delivered', 'dead', 'dropped', 'withdrawn')) = (settled_at IS NOT NULL))
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind           TEXT    NOT NULL,               -- model::DeliveryKind
+    ticket_id      INTEGER REFERENCES ticket (id), -- the subject: one of these three
+    device_id      INTEGER,
+    record_id      INTEGER REFERENCES record (id),
+    seq            INTEGER NOT NULL CHECK (seq > 0),  -- order within the subject
+    destination_id INTEGER NOT NULL REFERENCES destination (id),
+    route_id       INTEGER NOT NULL REFERENCES route (id),  -- so that a held table costs the others nothing
+    state          TEXT    NOT NULL
+                   CHECK (state = 'pending' OR state = 'claimed' OR state = 'delivered' OR state = 'dead'
+                          OR state = 'dropped' OR state = 'withdrawn'),
+    severity       INTEGER NOT NULL CHECK (severity BETWEEN 0 AND 3),
+    created_at     INTEGER NOT NULL,
+    due_at         INTEGER NOT NULL,
+    attempts       INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    doubtful       INTEGER NOT NULL DEFAULT 0 CHECK (doubtful IN (0, 1)),
+    settled_at     INTEGER,
+    reason         TEXT,                           -- the other side's words, of the last failure
+    crc            INTEGER NOT NULL,
+    CHECK ((ticket_id IS NOT NULL) + (device_id IS NOT NULL) + (record_id IS NOT NULL) = 1),
+    CHECK ((state = 'pending' OR state = 'claimed') = (settled_at IS NULL))
 ) STRICT;
 
 CREATE INDEX delivery_due ON delivery (route_id, severity DESC, id) WHERE state = 'pending';
 CREATE INDEX delivery_tried ON delivery (destination_id, due_at) WHERE state = 'pending' AND attempts > 0;
 CREATE INDEX delivery_claimed ON delivery (id) WHERE state = 'claimed';
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';
-CREATE INDEX delivery_of_ticket ON delivery (ticket_id);
+CREATE UNIQUE INDEX delivery_of_ticket ON delivery (ticket_id, seq) WHERE ticket_id IS NOT NULL;
+CREATE UNIQUE INDEX delivery_of_device ON delivery (device_id, seq) WHERE device_id IS NOT NULL;
+CREATE UNIQUE INDEX delivery_of_record ON delivery (record_id, seq) WHERE record_id IS NOT NULL;
 
--- Every send has an outcome row.
-CREATE TABLE attempt (
-    delivery_id INTEGER NOT NULL REFERENCES delivery (id),
+-- Every send has an outcome row. Rows are appended: a key of the two numbers without a rowid rewrote four pages for each
+-- it filled.
+CREATE TABLE outcome (
+    id          INTEGER PRIMARY KEY,            -- delivery_id * 32 + n % 32; fewer than 32 are kept
     n           INTEGER NOT NULL CHECK (n > 0),
     started_at  INTEGER NOT NULL,
     duration_ms INTEGER NOT NULL,
     outcome     TEXT    NOT NULL,
     status      INTEGER,
-    message     TEXT,
-    PRIMARY KEY (delivery_id, n)
-) STRICT, WITHOUT ROWID;
+    message     TEXT
+) STRICT;
 
--- Counters by scope ('source:eve', 'destination:prod') and name, so that nothing has to be counted over a large table.
-CREATE TABLE tally (
+-- By scope ('source:eve', 'destination:prod') and name, so that nothing has to be counted over a large table. What is
+-- claimed counts as pending, and is told apart by the few rows that are claimed: a claim then moves no counter.
+CREATE TABLE counter (
     scope TEXT    NOT NULL,
     name  TEXT    NOT NULL,
     value INTEGER NOT NULL,
     PRIMARY KEY (scope, name)
 ) STRICT, WITHOUT ROWID;
+
+-- How many rows there are, so that a loss can be counted when the rows cannot be read any more.
+INSERT INTO counter (scope, name, value) VALUES ('store', 'alerts', 0), ('store', 'tickets', 0), ('store', 'deliveries', 0);
 
 -- Recent samples of what was not forwarded, and of what could not be read; rings, bounded by their writers.
 CREATE TABLE filtered_sample (
@@ -175,13 +242,15 @@ CREATE TABLE reject_sample (
 ) STRICT;
 
 -- What a person should know; one row a subject, however often it happens.
-CREATE TABLE notice (
-    subject  TEXT PRIMARY KEY,
+CREATE TABLE health_issue (
+    code     TEXT    NOT NULL,                  -- stable words: `dropped-field`
+    subject  TEXT    NOT NULL,                  -- what it is about: `prod:incident:assignment_group`
     text     TEXT    NOT NULL,
     remedy   TEXT    NOT NULL,
     first_at INTEGER NOT NULL,
     last_at  INTEGER NOT NULL,
-    count    INTEGER NOT NULL CHECK (count > 0)
+    count    INTEGER NOT NULL CHECK (count > 0),
+    PRIMARY KEY (code, subject)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE sync (
@@ -193,4 +262,15 @@ CREATE TABLE sync (
     found      INTEGER NOT NULL,
     again      INTEGER NOT NULL,
     dead       INTEGER NOT NULL
+) STRICT;
+
+-- Each time a database was found damaged and made anew.
+CREATE TABLE repair (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      INTEGER NOT NULL,
+    kept_as TEXT    NOT NULL,                   -- file name of the damaged database in the state directory
+    cause   TEXT    NOT NULL,
+    counts  TEXT    NOT NULL,                   -- JSON: {"alert": {"salvaged": 10, "lost": 2}, …}
+    rewound INTEGER NOT NULL CHECK (rewound IN (0, 1)),  -- the cursors were given up: files are read again
+    told    INTEGER NOT NULL DEFAULT 0 CHECK (told IN (0, 1))  -- the alert about it went through the rules
 ) STRICT;

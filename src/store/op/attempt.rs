@@ -13,14 +13,10 @@ use crate::store::session::Tx;
 /// Attempts of one delivery that are kept; what came before is in its number.
 const KEPT: i64 = 20;
 
-/// Outcomes of a delivery, oldest first. Those of schema 1 are in a table of their own.
+/// Outcomes of a delivery, oldest first.
 pub(in crate::store) const HISTORY: &str =
-    "SELECT n, started_at, duration_ms, outcome, status, message FROM attempt WHERE delivery_id = ?1
-     UNION ALL
-     SELECT n, started_at, duration_ms, outcome, status, message FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31
+    "SELECT n, started_at, duration_ms, outcome, status, message FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31
      ORDER BY n";
-/// The same in a store that is still of schema 1.
-pub(in crate::store) const HISTORY_1: &str = "SELECT n, started_at, duration_ms, outcome, status, message FROM attempt WHERE delivery_id = ?1 ORDER BY n";
 
 /// What came of one send.
 pub(super) struct Attempt<'a> {
@@ -59,16 +55,12 @@ pub(super) fn insert(tx: &Tx<'_>, attempt: &Attempt<'_>) -> Result<(), StoreErro
     let old = attempt.n - KEPT;
     if old > 0 {
         tx.conn.prepare_cached("DELETE FROM outcome WHERE id = ?1")?.execute([key(attempt.delivery, old)])?;
-        tx.conn
-            .prepare_cached("DELETE FROM attempt WHERE delivery_id = ?1 AND n <= ?2")?
-            .execute([attempt.delivery, old])?;
     }
     Ok(())
 }
 
 /// Deletes those of a delivery.
 pub(super) fn forget(tx: &Tx<'_>, delivery: i64) -> Result<(), StoreError> {
-    tx.conn.prepare_cached("DELETE FROM attempt WHERE delivery_id = ?1")?.execute([delivery])?;
     tx.conn
         .prepare_cached("DELETE FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31")?
         .execute([delivery])?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::attempt::{self, Attempt};
-use super::row::{AlertCrc, delivery_crc};
+use super::row::{AlertCrc, DeliveryCrc, Subject};
 use super::sound::is_delivery_sound;
 use crate::model::{
     Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, RuleName, Severity,
@@ -144,7 +144,8 @@ pub(in crate::store) fn select(only_tried: bool) -> String {
     };
     format!(
         "SELECT d.id, d.ticket_id, d.severity, d.attempts, d.doubtful, t.generation, t.rule, r.table_name,
-                a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id
+                a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id,
+                d.ticket_id, d.device_id, d.record_id, d.seq, d.kind
          FROM delivery d INDEXED BY {index}
          JOIN ticket t ON t.id = d.ticket_id
          JOIN route r ON r.id = t.route_id
@@ -177,7 +178,7 @@ impl Operation for Claim {
         }
         rows.sort_by_key(|row| (std::cmp::Reverse(row.severity), row.claimed.id));
         rows.truncate(self.limit);
-        let mut bodies = Bodies::of(tx.conn)?;
+        let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
         }
@@ -191,15 +192,17 @@ impl Operation for Claim {
         }
         let mut update =
             tx.conn.prepare_cached("UPDATE delivery SET state = 'claimed', crc = ?2 WHERE id = ?1")?;
-        for Row { claimed: c, severity, .. } in &rows {
-            let crc = delivery_crc(
-                c.ticket.0,
-                destination_id,
-                DeliveryState::Claimed,
-                *severity,
-                i64::from(c.attempts),
-            );
-            update.execute(params![c.id.0, crc])?;
+        for row in &rows {
+            let crc = DeliveryCrc {
+                kind: &row.kind,
+                subject: row.subject,
+                seq: row.seq,
+                destination: destination_id,
+                state: DeliveryState::Claimed,
+                severity: row.severity,
+                attempts: i64::from(row.claimed.attempts),
+            };
+            update.execute(params![row.claimed.id.0, crc.value()])?;
         }
         Ok(rows.into_iter().map(|row| row.claimed).collect())
     }
@@ -208,6 +211,9 @@ impl Operation for Claim {
 /// What was found, still without its alert.
 struct Row {
     claimed: Claimed,
+    kind: String,
+    subject: Subject,
+    seq: i64,
     /// Of the delivery.
     severity: i64,
     alert: i64,
@@ -245,7 +251,15 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         doubtful: row.get(4)?,
         rule: rule.map_or_else(|| RuleName::new("damaged").map_err(invalid(6)), Ok)?,
     };
-    Ok(Row { claimed, severity: row.get(2)?, alert: row.get(14)?, sound })
+    Ok(Row {
+        claimed,
+        kind: String::from_utf8_lossy(row.get_ref(19)?.as_bytes()?).into_owned(),
+        subject: Subject::read(row, 15)?,
+        seq: row.get(18)?,
+        severity: row.get(2)?,
+        alert: row.get(14)?,
+        sound,
+    })
 }
 
 impl Operation for NextDue {
@@ -285,20 +299,29 @@ impl Operation for Recover {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
         let mut select = tx.conn.prepare(
-            "SELECT id, ticket_id, destination_id, severity, attempts FROM delivery WHERE state = 'claimed'",
+            "SELECT id, ticket_id, device_id, record_id, seq, kind, destination_id, severity, attempts FROM delivery
+             WHERE state = 'claimed'",
         )?;
-        let rows: Vec<(i64, i64, i64, i64, i64)> = select
-            .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?
-            .collect::<Result<_, _>>()?;
-        for (id, ticket, destination, severity, attempts) in &rows {
-            let crc = delivery_crc(*ticket, *destination, DeliveryState::Pending, *severity, attempts + 1);
+        let mut rows = select.query([])?;
+        let mut recovered = 0;
+        while let Some(row) = rows.next()? {
+            let (id, attempts): (i64, i64) = (row.get(0)?, row.get(8)?);
+            let crc = DeliveryCrc {
+                kind: &row.get::<_, String>(5)?,
+                subject: Subject::read(row, 1)?,
+                seq: row.get(4)?,
+                destination: row.get(6)?,
+                state: DeliveryState::Pending,
+                severity: row.get(7)?,
+                attempts: attempts + 1,
+            };
             tx.conn.execute(
                 "UPDATE delivery SET state = 'pending', doubtful = 1, attempts = attempts + 1, due_at = ?2, crc = ?3
                  WHERE id = ?1",
-                params![id, self.due_at.as_micros(), crc],
+                params![id, self.due_at.as_micros(), crc.value()],
             )?;
             let attempt = Attempt {
-                delivery: *id,
+                delivery: id,
                 n: attempts + 1,
                 started_at: self.now,
                 duration_ms: 0,
@@ -307,7 +330,8 @@ impl Operation for Recover {
                 message: "the process ended before the answer was recorded",
             };
             attempt::insert(tx, &attempt)?;
+            recovered += 1;
         }
-        Ok(rows.len() as u64)
+        Ok(recovered)
     }
 }

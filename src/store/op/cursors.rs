@@ -1,4 +1,4 @@
-//! How far a source was read, asked when it begins: at start, and after its cursors were given up.
+//! How far a source was read, asked when it begins.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -25,7 +25,6 @@ impl Operation for Remember {
     type Output = Remembered;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Remembered, StoreError> {
-        tx.rewound.begin(self.0.as_str());
         let known: Option<(i64, bool)> = tx
             .conn
             .query_row(
@@ -75,7 +74,7 @@ fn files(conn: &Connection, id: i64, source: &str) -> Result<Vec<FileCursor>, St
         // Read from its beginning, a file gives again what is known already; read from a wrong place, it may not
         // give what is not.
         match cursor(row) {
-            Ok(c) if row.get::<_, Option<i64>>(7)?.is_none_or(|crc| crc == cursor_crc(id, &c)) => {
+            Ok(c) if row.get::<_, i64>(7)? == cursor_crc(id, &c) => {
                 cursors.push(c);
             }
             _ => {

@@ -1,7 +1,6 @@
 //! Findings seen for the first time: their rows, many to a statement. Used by `record`.
 //!
-//! A statement has a price of its own, whatever the number of its rows: the list of a CHECK becomes a small tree in
-//! memory, the counter of AUTOINCREMENT is read and written. Row by row that was half of the store's time for an alert.
+//! A statement has a price of its own, whatever the number of its rows: the counter of AUTOINCREMENT is read and written. Row by row that was half of the store's time for an alert.
 //! Ids within a statement follow each other (AUTOINCREMENT, one writer); this is checked, because tickets and packs are
 //! made of them.
 
@@ -10,9 +9,10 @@ use rusqlite::{Connection, ToSql};
 
 use super::record::{Entry, Recorded, Routed};
 use super::row::{
-    AlertCrc, DELIVERY_FILL, KEPT, TICKET_FILL, counter, delivery_crc, destination_scope, ticket_crc,
+    AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, counter, destination_scope,
+    ticket_crc,
 };
-use crate::model::{DeliveryState, Fingerprint, Generation, Payload, TicketState};
+use crate::model::{DeliveryState, Fingerprint, Generation, TicketState};
 use crate::store::StoreError;
 use crate::store::body::Packer;
 use crate::store::session::Tx;
@@ -166,33 +166,14 @@ fn insert_deliveries(
     first_ticket: i64,
     now: i64,
 ) -> Result<(), StoreError> {
-    let state = DeliveryState::Pending;
-    let rows: Vec<[ToSqlOutput<'_>; 10]> = tickets
-        .iter()
-        .zip(first_ticket..)
-        .map(|(t, ticket)| {
-            [
-                Payload::OpenTicket.as_str().into(),
-                ticket.into(),
-                t.destination.into(),
-                t.route.into(),
-                state.as_str().into(),
-                t.severity.into(),
-                now.into(),
-                now.into(),
-                DELIVERY_FILL.into(),
-                delivery_crc(ticket, t.destination, state, t.severity, 0).into(),
-            ]
-        })
-        .collect();
-    insert(
-        conn,
-        "INSERT INTO delivery (payload, ticket_id, destination_id, route_id, state, severity, created_at, due_at, reason, crc)
-         VALUES ",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        &rows,
-    )
-    .map(|_| ())
+    let opens = |(t, ticket): (&Ticket<'_>, i64)| NewDelivery {
+        destination_id: t.destination,
+        route_id: t.route,
+        severity: t.severity,
+        ..NewDelivery::opens(ticket, now)
+    };
+    let rows: Vec<_> = tickets.iter().zip(first_ticket..).map(opens).map(|new| new.values()).collect();
+    insert(conn, INSERT_DELIVERY, DELIVERY_ROW, &rows).map(|_| ())
 }
 
 /// Inserts rows and gives the id of the first; the others follow it.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::row::delivery_crc;
-use crate::model::{DeliveryState, Payload, Timestamp};
+use super::row::NewDelivery;
+use crate::model::Timestamp;
 use crate::store::rows::HealRow;
 use crate::store::session::Tx;
 use crate::store::writer::Operation;
@@ -66,7 +66,7 @@ impl Store {
     }
 }
 
-const SELECT: &str = "SELECT at, kept_as, cause, counts, rewound, id FROM heal";
+const SELECT: &str = "SELECT at, kept_as, cause, counts, rewound, id FROM repair";
 
 fn heal(row: &rusqlite::Row<'_>) -> rusqlite::Result<HealRow> {
     Ok(HealRow {
@@ -93,17 +93,15 @@ impl Operation for Told {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let mut update = tx.conn.prepare_cached("UPDATE heal SET told = 1 WHERE id = ?1")?;
+        let mut update = tx.conn.prepare_cached("UPDATE repair SET told = 1 WHERE id = ?1")?;
         self.0.iter().try_for_each(|id| update.execute([id]).map(|_| ()))?;
         Ok(())
     }
 }
 
-/// The last healings, newest first; none where the schema is older.
+/// The last healings, newest first.
 pub(in crate::store) fn heals(conn: &Connection) -> rusqlite::Result<Vec<HealRow>> {
-    let Ok(mut select) = conn.prepare(&format!("{SELECT} ORDER BY id DESC LIMIT ?1")) else {
-        return Ok(Vec::new());
-    };
+    let mut select = conn.prepare(&format!("{SELECT} ORDER BY id DESC LIMIT ?1"))?;
     select.query_map([KEPT], heal)?.collect()
 }
 
@@ -111,10 +109,10 @@ pub(in crate::store) fn heals(conn: &Connection) -> rusqlite::Result<Vec<HealRow
 pub(in crate::store) fn note(conn: &Connection, heal: &HealRow) -> Result<(), StoreError> {
     let counts = serde_json::to_string(&heal.counts).map_err(|e| StoreError::Refused(e.to_string()))?;
     conn.execute(
-        "INSERT INTO heal (at, kept_as, cause, counts, rewound) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO repair (at, kept_as, cause, counts, rewound) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![heal.at.as_micros(), heal.kept_as, heal.cause, counts, heal.rewound],
     )?;
-    conn.execute("DELETE FROM heal WHERE id <= (SELECT max(id) FROM heal) - ?1", [KEPT])?;
+    conn.execute("DELETE FROM repair WHERE id <= (SELECT max(id) FROM repair) - ?1", [KEPT])?;
     Ok(())
 }
 
@@ -128,22 +126,16 @@ pub(in crate::store) fn deliver_again(conn: &Connection, now: Timestamp) -> rusq
     let orphans: Vec<(i64, i64, i64, i64)> = select
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?
         .collect::<Result<_, _>>()?;
-    let state = DeliveryState::Pending;
-    for (ticket, destination, route, severity) in &orphans {
-        conn.prepare_cached(
-            "INSERT INTO delivery (payload, ticket_id, destination_id, route_id, state, severity, created_at, due_at,
-             doubtful, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8)",
-        )?
-        .execute(params![
-            Payload::OpenTicket.as_str(),
-            ticket,
-            destination,
-            route,
-            state.as_str(),
-            severity,
-            now.as_micros(),
-            delivery_crc(*ticket, *destination, state, *severity, 0)
-        ])?;
+    for (ticket, destination_id, route_id, severity) in &orphans {
+        let opens = NewDelivery::opens(*ticket, now.as_micros());
+        let again = NewDelivery {
+            destination_id: *destination_id,
+            route_id: *route_id,
+            severity: *severity,
+            doubtful: true,
+            ..opens
+        };
+        again.insert(conn)?;
     }
     Ok(orphans.len() as u64)
 }

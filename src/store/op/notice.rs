@@ -16,7 +16,9 @@ const SYNCS: i64 = 100;
 /// What a person should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// What it is about: `dropped-field:prod:incident:assignment_group`. One row each.
+    /// Stable words: `dropped-field`.
+    pub code: &'static str,
+    /// What it is about: `prod:incident:assignment_group`. With the code, one row each.
     pub subject: String,
     /// What is the case.
     pub text: String,
@@ -87,23 +89,25 @@ impl Operation for Tell {
 /// Keeps a notice; true when the subject is new.
 pub(in crate::store) fn keep(conn: &Connection, notice: &Notice, now: Timestamp) -> Result<bool, StoreError> {
     let subject = clip(&notice.subject, 200);
-    let known: bool =
-        conn.query_row("SELECT EXISTS (SELECT 1 FROM notice WHERE subject = ?1)", [&subject], |row| {
-            row.get(0)
-        })?;
+    let known: bool = conn.query_row(
+        "SELECT EXISTS (SELECT 1 FROM health_issue WHERE code = ?1 AND subject = ?2)",
+        params![notice.code, subject],
+        |row| row.get(0),
+    )?;
     conn.execute(
-        "INSERT INTO notice (subject, text, remedy, first_at, last_at, count) VALUES (?1, ?2, ?3, ?4, ?4, 1)
+        "INSERT INTO health_issue (code, subject, text, remedy, first_at, last_at, count) VALUES (?5, ?1, ?2, ?3, ?4, ?4, 1)
          ON CONFLICT DO UPDATE SET text = excluded.text, remedy = excluded.remedy, last_at = excluded.last_at,
          count = count + 1",
         params![
             subject,
             clip(&notice.text, super::WORDS_MAX),
             clip(&notice.remedy, super::WORDS_MAX),
-            now.as_micros()
+            now.as_micros(),
+            notice.code
         ],
     )?;
     conn.execute(
-        "DELETE FROM notice WHERE subject IN (SELECT subject FROM notice ORDER BY last_at DESC LIMIT -1 OFFSET ?1)",
+        "DELETE FROM health_issue WHERE (code, subject) IN (SELECT code, subject FROM health_issue ORDER BY last_at DESC LIMIT -1 OFFSET ?1)",
         [NOTICES],
     )?;
     Ok(!known)

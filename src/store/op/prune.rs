@@ -292,18 +292,14 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
         }
         for (counter, sql) in [
             (
-                Some("deliveries"),
+                "deliveries",
                 "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
             ),
-            (Some("tickets"), "DELETE FROM ticket WHERE alert_id = ?1"),
-            // Of schema 1.
-            (None, "DELETE FROM alert_body WHERE alert_id = ?1"),
-            (Some("alerts"), "DELETE FROM alert WHERE id = ?1"),
+            ("tickets", "DELETE FROM ticket WHERE alert_id = ?1"),
+            ("alerts", "DELETE FROM alert WHERE id = ?1"),
         ] {
             let gone = tx.conn.prepare_cached(sql)?.execute([id])?;
-            if let Some(counter) = counter {
-                tx.count(KEPT, counter, -(gone as i64));
-            }
+            tx.count(KEPT, counter, -(gone as i64));
         }
     }
     tx.memory.index.forget(tx.conn, ids)?;

@@ -16,8 +16,8 @@ use super::sound::{cursor_crc, mark_crc};
 use crate::model::cursor::MARK_MAX;
 use crate::model::text::clip;
 use crate::model::{
-    Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation,
-    Mark, Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
+    Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation, Mark,
+    Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
 };
 use crate::store::body::Packer;
 use crate::store::condition::Kind;
@@ -184,6 +184,26 @@ pub(in crate::store) fn write_all(tx: &mut Tx<'_>, records: &[Record]) -> Result
 }
 
 impl Record {
+    /// Of a batch in which nothing came.
+    pub fn new(source: SourceName, now: Timestamp) -> Self {
+        Self {
+            source,
+            kind: "",
+            now,
+            gather: false,
+            lines: 0,
+            alerts: 0,
+            entries: Vec::new(),
+            devices: Vec::new(),
+            filtered: Vec::new(),
+            rejected: Vec::new(),
+            ignored: Vec::new(),
+            cursors: Vec::new(),
+            finished: Vec::new(),
+            trouble: None,
+        }
+    }
+
     fn write(&self, tx: &mut Tx<'_>, packer: &mut Packer, total: &mut Recorded) -> Result<(), StoreError> {
         let now = self.now.as_micros();
         let source_id = tx.source_id(self.source.as_str(), now)?;
@@ -207,12 +227,9 @@ impl Record {
             tx.count(&format!("rejected:{}", self.source), rejected.reason, rejected.count as i64);
             keep_rejected(tx, source_id, rejected, now)?;
         }
-        let held = tx.rewound.holds(self.source.as_str());
-        if !held {
-            move_cursors(tx, source_id, self)?;
-        }
+        move_cursors(tx, source_id, self)?;
         // A log directory that could not be read at install time is still to be read for the first time.
-        let was_read = !held && (self.lines > 0 || !self.cursors.is_empty() || self.trouble.is_none());
+        let was_read = self.lines > 0 || !self.cursors.is_empty() || self.trouble.is_none();
         let last_alert_at = (self.alerts > 0).then_some(now);
         tx.conn
             .prepare_cached(
@@ -307,8 +324,7 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
     tx.conn
-        .prepare_cached(
-            "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
+        .prepare_cached("UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
         .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
     Ok(())

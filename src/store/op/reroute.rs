@@ -81,7 +81,7 @@ impl Operation for Page {
              ORDER BY a.id LIMIT ?2",
         )?;
         let mut rows = select.query(params![self.after, self.limit as i64])?;
-        let mut bodies = Bodies::of(tx.conn)?;
+        let mut bodies = Bodies::of(tx.conn);
         let mut page = Vec::new();
         while let Some(row) = rows.next()? {
             let alert_id = row.get(0)?;

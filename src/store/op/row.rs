@@ -1,8 +1,9 @@
 //! Checksums of rows and the two inserts that several operations share.
 
-use rusqlite::params;
+use rusqlite::types::{ToSqlOutput, Value};
+use rusqlite::{Connection, params};
 
-use crate::model::{DeliveryState, Generation, Payload, TicketState};
+use crate::model::{DeliveryKind, DeliveryState, Generation, TicketState};
 use crate::store::StoreError;
 use crate::store::session::Tx;
 
@@ -34,14 +35,62 @@ impl AlertCrc<'_> {
     }
 }
 
-pub(super) fn delivery_crc(
-    ticket: i64,
-    destination: i64,
-    state: DeliveryState,
-    severity: i64,
-    attempts: i64,
-) -> i64 {
-    crc(&[ticket, destination, severity, attempts], &[state.as_str().as_bytes()])
+/// What a delivery is about; by the number of its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Subject {
+    Ticket(i64),
+    Device(i64),
+    Record(i64),
+}
+
+impl Subject {
+    /// Values of `ticket_id`, `device_id`, `record_id`.
+    pub(super) fn columns(self) -> [Option<i64>; 3] {
+        match self {
+            Self::Ticket(id) => [Some(id), None, None],
+            Self::Device(id) => [None, Some(id), None],
+            Self::Record(id) => [None, None, Some(id)],
+        }
+    }
+
+    /// The inverse; exactly one of them is a number.
+    pub(super) fn of(columns: [Option<i64>; 3]) -> Option<Self> {
+        match columns {
+            [Some(id), None, None] => Some(Self::Ticket(id)),
+            [None, Some(id), None] => Some(Self::Device(id)),
+            [None, None, Some(id)] => Some(Self::Record(id)),
+            _ => None,
+        }
+    }
+
+    /// From three columns of a row, the first of them `at`. A row with none or several is damaged.
+    pub(super) fn read(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Self> {
+        Self::of([row.get(at)?, row.get(at + 1)?, row.get(at + 2)?])
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(at, 0))
+    }
+}
+
+/// What the checksum of a delivery is made of.
+pub(in crate::store) struct DeliveryCrc<'a> {
+    /// [`DeliveryKind::as_str`].
+    pub(super) kind: &'a str,
+    pub(super) subject: Subject,
+    /// Place within the subject.
+    pub(super) seq: i64,
+    pub(super) destination: i64,
+    pub(super) state: DeliveryState,
+    pub(super) severity: i64,
+    pub(super) attempts: i64,
+}
+
+impl DeliveryCrc<'_> {
+    pub(super) fn value(&self) -> i64 {
+        let [ticket, device, record] = self.subject.columns().map(Option::unwrap_or_default);
+        crc(
+            &[ticket, device, record, self.seq, self.destination, self.severity, self.attempts],
+            &[self.kind.as_bytes(), self.state.as_str().as_bytes()],
+        )
+    }
 }
 
 pub(super) fn ticket_crc(
@@ -97,26 +146,84 @@ pub(super) fn insert_delivery(
     severity: i64,
     now: i64,
 ) -> Result<(), StoreError> {
-    let state = DeliveryState::Pending;
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO delivery (payload, ticket_id, destination_id, route_id, state, severity, created_at, due_at, reason,
-             crc) VALUES (?1, ?2, ?3, ?8, ?4, ?5, ?6, ?6, ?9, ?7)",
-        )?
-        .execute(params![
-            Payload::OpenTicket.as_str(),
-            ticket,
-            destination_id,
-            state.as_str(),
-            severity,
-            now,
-            delivery_crc(ticket, destination_id, state, severity, 0),
-            route_id,
-            DELIVERY_FILL
-        ])?;
-    tx.count(&destination_scope(destination), state.as_str(), 1);
+    let new = NewDelivery { destination_id, route_id, severity, ..NewDelivery::opens(ticket, now) };
+    new.insert(tx.conn)?;
+    tx.count(&destination_scope(destination), DeliveryState::Pending.as_str(), 1);
     tx.count(KEPT, "deliveries", 1);
     Ok(())
+}
+
+/// A row for the outbox, pending. The one place that knows the columns; many of them at once are made by `fresh.rs`.
+pub(in crate::store) struct NewDelivery {
+    pub(super) kind: DeliveryKind,
+    pub(super) subject: Subject,
+    pub(super) seq: i64,
+    pub(super) destination_id: i64,
+    pub(super) route_id: i64,
+    pub(super) severity: i64,
+    pub(super) now: i64,
+    pub(super) doubtful: bool,
+}
+
+/// Head of the statement that inserts rows of [`NewDelivery::values`].
+pub(super) const INSERT_DELIVERY: &str =
+    "INSERT INTO delivery (kind, ticket_id, device_id, record_id, seq, destination_id,
+     route_id, state, severity, created_at, due_at, doubtful, reason, crc) VALUES ";
+/// One row of it.
+pub(super) const DELIVERY_ROW: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+impl NewDelivery {
+    /// The first of a ticket: that it is opened.
+    pub(super) fn opens(ticket: i64, now: i64) -> Self {
+        Self {
+            kind: DeliveryKind::OpenTicket,
+            subject: Subject::Ticket(ticket),
+            seq: 1,
+            destination_id: 0,
+            route_id: 0,
+            severity: 0,
+            now,
+            doubtful: false,
+        }
+    }
+
+    /// In the order of [`INSERT_DELIVERY`].
+    pub(super) fn values(&self) -> [ToSqlOutput<'static>; 14] {
+        let state = DeliveryState::Pending;
+        let [ticket, device, record] =
+            self.subject.columns().map(|id| ToSqlOutput::Owned(id.map_or(Value::Null, Value::Integer)));
+        let crc = DeliveryCrc {
+            kind: self.kind.as_str(),
+            subject: self.subject,
+            seq: self.seq,
+            destination: self.destination_id,
+            state,
+            severity: self.severity,
+            attempts: 0,
+        };
+        [
+            self.kind.as_str().into(),
+            ticket,
+            device,
+            record,
+            self.seq.into(),
+            self.destination_id.into(),
+            self.route_id.into(),
+            state.as_str().into(),
+            self.severity.into(),
+            self.now.into(),
+            self.now.into(),
+            self.doubtful.into(),
+            DELIVERY_FILL.into(),
+            crc.value().into(),
+        ]
+    }
+
+    pub(super) fn insert(&self, conn: &Connection) -> rusqlite::Result<()> {
+        conn.prepare_cached(&format!("{INSERT_DELIVERY}{DELIVERY_ROW}"))?
+            .execute(rusqlite::params_from_iter(self.values()))
+            .map(|_| ())
+    }
 }
 
 /// Scope of the counters of rows that are kept: `alerts`, `tickets`, `deliveries`. They say how many were lost when the

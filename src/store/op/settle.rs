@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use super::attempt::{self, Attempt};
 use super::destination_state::{Change, DestinationChange};
-use super::row::{NewTicket, counter, delivery_crc, destination_scope, insert_ticket, ticket_crc};
+use super::row::{DeliveryCrc, NewTicket, Subject, counter, destination_scope, insert_ticket, ticket_crc};
 use crate::model::text::clip;
 use crate::model::{
     DeliveryId, DeliveryState, DestinationName, Generation, SysId, TicketId, TicketState, Timestamp,
@@ -124,6 +124,8 @@ pub(super) struct Current {
     pub(super) state: DeliveryState,
     pub(super) severity: i64,
     pub(super) attempts: i64,
+    kind: String,
+    seq: i64,
 }
 
 pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, StoreError> {
@@ -132,7 +134,7 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
         .conn
         .prepare_cached(
             "SELECT t.id, t.alert_id, t.route_id, t.generation, t.rule, d.destination_id, k.name, d.state, d.severity,
-                    d.attempts
+                    d.attempts, d.kind, d.seq
              FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN destination k ON k.id = d.destination_id WHERE d.id = ?1",
         )?
         .query_row([id.0], |r| {
@@ -148,6 +150,8 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
                 state: DeliveryState::parse(&r.get::<_, String>(7)?).unwrap_or(DeliveryState::Pending),
                 severity: r.get(8)?,
                 attempts: r.get(9)?,
+                kind: r.get(10)?,
+                seq: r.get(11)?,
             })
         })
         .optional()?;
@@ -173,7 +177,15 @@ pub(super) fn move_delivery(
 ) -> Result<(), StoreError> {
     let settled_at = (!matches!(next.state, DeliveryState::Pending | DeliveryState::Claimed))
         .then_some(next.now.as_micros());
-    let crc = delivery_crc(next.ticket.0, from.destination_id, next.state, from.severity, next.attempts);
+    let crc = DeliveryCrc {
+        kind: &from.kind,
+        subject: Subject::Ticket(next.ticket.0),
+        seq: from.seq,
+        destination: from.destination_id,
+        state: next.state,
+        severity: from.severity,
+        attempts: next.attempts,
+    };
     tx.conn
         .prepare_cached(
             "UPDATE delivery SET state = ?2, due_at = coalesce(?3, due_at), attempts = ?4, doubtful = ?5,
@@ -187,7 +199,7 @@ pub(super) fn move_delivery(
             next.doubtful,
             settled_at,
             next.reason.map(|text| clip(text, super::WORDS_MAX)),
-            crc
+            crc.value()
         ])?;
     if next.ticket != from.ticket {
         // By itself: named in the statement above, it would rewrite its index each time.

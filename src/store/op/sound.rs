@@ -5,7 +5,7 @@
 use rusqlite::OptionalExtension;
 use rusqlite::types::Value;
 
-use super::row::{AlertCrc, crc, delivery_crc, ticket_crc};
+use super::row::{AlertCrc, DeliveryCrc, Subject, crc, ticket_crc};
 use crate::model::{DeliveryId, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
 use crate::store::session::Tx;
@@ -53,27 +53,26 @@ impl AnyRow<'_> {
 /// The tables whose rows carry a checksum, with the number that a row is known by.
 pub(in crate::store) const CHECKED: [(&str, &str); 6] = [
     ("alert", "id"),
-    ("alert_body", "alert_id"),
     ("body_pack", "first_id"),
     ("ticket", "id"),
     ("delivery", "id"),
     ("cursor", "source_id"),
+    ("mark", "source_id"),
 ];
 
 /// Whether a row can be trusted. Tables without a checksum: whether its numbers can be read back.
 pub(in crate::store) fn is_sound(table: &str, row: AnyRow<'_>) -> bool {
     let found = match table {
         "alert" => alert(row),
-        "alert_body" => body(row),
         "body_pack" => pack(row),
         "ticket" => ticket(row),
         "delivery" => delivery(row),
-        "cursor" if row.is_null("crc") => return true,
         "cursor" => cursor(row),
+        "mark" => mark(row),
         "hold" => return small(row, &["tries"]),
         "destination" => return small(row, &["window_used", "failures"]),
-        "attempt" | "outcome" => return small(row, &["n"]),
-        "tally" => return row.int("value").is_some_and(|n| (0..1 << 53).contains(&n)),
+        "outcome" => return small(row, &["n"]),
+        "counter" => return row.int("value").is_some_and(|n| (0..1 << 53).contains(&n)),
         _ => return true,
     };
     found.is_some() && found == row.int("crc")
@@ -94,10 +93,6 @@ fn alert(row: AnyRow<'_>) -> Option<i64> {
     Some(facts.value())
 }
 
-fn body(row: AnyRow<'_>) -> Option<i64> {
-    Some(crc(&[row.int("alert_id")?], &[row.bytes("body")?]))
-}
-
 fn pack(row: AnyRow<'_>) -> Option<i64> {
     let range = [row.int("first_id")?, row.int("last_id")?, row.int("unpacked")?];
     Some(crc(&range, &[row.bytes("bodies")?]))
@@ -113,13 +108,16 @@ fn ticket(row: AnyRow<'_>) -> Option<i64> {
 fn delivery(row: AnyRow<'_>) -> Option<i64> {
     let state = DeliveryState::parse(row.text("state")?)?;
     let attempts = row.int("attempts").filter(|n| u32::try_from(*n).is_ok())?;
-    Some(delivery_crc(
-        row.int("ticket_id")?,
-        row.int("destination_id")?,
+    let crc = DeliveryCrc {
+        kind: row.text("kind")?,
+        subject: Subject::of(["ticket_id", "device_id", "record_id"].map(|name| row.int(name)))?,
+        seq: row.int("seq")?,
+        destination: row.int("destination_id")?,
         state,
-        row.int("severity")?,
+        severity: row.int("severity")?,
         attempts,
-    ))
+    };
+    Some(crc.value())
 }
 
 fn cursor(row: AnyRow<'_>) -> Option<i64> {
@@ -146,6 +144,10 @@ pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
     crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes()])
 }
 
+fn mark(row: AnyRow<'_>) -> Option<i64> {
+    Some(crc(&[row.int("source_id")?], &[row.bytes("name")?, row.bytes("value")?]))
+}
+
 /// The checksum of a mark's row.
 pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
     crc(&[source], &[mark.name.as_bytes(), mark.value.as_bytes()])
@@ -155,9 +157,7 @@ pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
 pub(super) fn is_delivery_sound(tx: &Tx<'_>, id: DeliveryId) -> Result<bool, StoreError> {
     let ticket: Option<Option<i64>> = tx
         .conn
-        .prepare_cached(
-            "SELECT id, ticket_id, destination_id, route_id, state, severity, attempts, crc FROM delivery WHERE id = ?1",
-        )?
+        .prepare_cached("SELECT * FROM delivery WHERE id = ?1")?
         .query_row([id.0], |row| {
             let (columns, values) = read(row)?;
             let row = AnyRow { columns: &columns, values: &values };

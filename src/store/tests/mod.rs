@@ -20,7 +20,7 @@ use super::op::settle::{Outcome, Settled};
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, DestinationName, Engine, FileCursor, Fingerprint, Identity, RuleName,
+    Alert, Cursor, DeliveryId, DeliveryState, DestinationName, Engine, FileCursor, Fingerprint, Identity, Mark, RuleName,
     Severity, SourceName, SysId, TableName, Timestamp,
 };
 
@@ -152,17 +152,11 @@ pub(super) fn entry(n: u32, severity: Severity) -> Entry {
 
 pub(super) fn record(entries: Vec<Entry>) -> Record {
     Record {
-        source: SourceName::new("eve").unwrap(),
-        now: NOW,
-        gather: false,
+        kind: "suricata-eve",
         lines: entries.len() as u64,
         alerts: entries.len() as u64,
         entries,
-        filtered: Vec::new(),
-        rejected: Vec::new(),
-        cursors: Vec::new(),
-        finished: Vec::new(),
-        trouble: None,
+        ..Record::new(SourceName::new("eve").unwrap(), NOW)
     }
 }
 
@@ -313,7 +307,7 @@ async fn dead_letters_wait_for_a_person() {
 #[tokio::test]
 async fn cursors_and_samples_come_with_their_alerts() {
     let bench = Bench::new();
-    let cursor = FileCursor {
+    let file = FileCursor {
         device: u64::MAX,
         inode: 7,
         head_hash: u64::MAX - 1,
@@ -321,9 +315,15 @@ async fn cursors_and_samples_come_with_their_alerts() {
         offset: 1 << 40,
         backlog_end: 5,
         path: "/x/eve.json".to_owned(),
+        state: Some("#fields\tts".to_owned()),
     };
+    let mark = |value: &str| Cursor::Mark(Mark { name: "alerts".to_owned(), value: value.to_owned() });
     let mut batch = record(Vec::new());
-    batch.cursors = vec![cursor.clone()];
+    batch.cursors = vec![Cursor::File(file.clone()), mark("7")];
+    bench.store.record(vec![batch.clone()]).await.unwrap();
+    let cursors = [Cursor::File(file), mark("8")];
+    batch.cursors = cursors.to_vec();
+    batch.ignored = vec![("conn", 40), ("weird", 2)];
     batch.trouble = Some("it is a directory".to_owned());
     batch.filtered = vec![Filtered {
         reason: "below every rule's severity",
@@ -349,17 +349,44 @@ async fn cursors_and_samples_come_with_their_alerts() {
     let source = SourceName::new("eve").unwrap();
     let remembered = bench.store.remembered(&source).await.unwrap();
     assert!(remembered.read_before);
-    assert_eq!(remembered.cursors, std::slice::from_ref(&cursor));
+    assert_eq!((remembered.cursors.as_slice(), remembered.mark("alerts")), (&cursors[..], Some("8")));
     let overview = bench.reader().overview().unwrap();
     assert_eq!(overview.sources[0].filtered["below every rule's severity"], 300);
     assert_eq!(overview.sources[0].rejected["malformed"], 2);
+    assert_eq!((overview.sources[0].ignored["conn"], overview.sources[0].ignored["weird"]), (40, 2));
+    assert_eq!(overview.sources[0].kind, "suricata-eve");
     assert_eq!(overview.sources[0].trouble.as_deref(), Some("it is a directory"));
     let ring = bench.reader().filtered(&ListFilter::default()).unwrap();
     assert_eq!((ring.len() as i64, ring[0].title.as_str()), (op::record::FILTERED_SAMPLES, "t299"));
     let mut done = record(Vec::new());
-    done.finished = vec![cursor];
+    done.finished = cursors.to_vec();
     bench.store.record(vec![done]).await.unwrap();
     assert!(bench.store.remembered(&source).await.unwrap().cursors.is_empty());
+}
+
+#[tokio::test]
+async fn a_cleared_finding_opens_nothing_and_stands_again_when_it_is_seen() {
+    let bench = Bench::new();
+    let cleared = |n| {
+        let mut entry = entry(n, Severity::Major);
+        (entry.alert.state, entry.routes) = (crate::model::AlertState::Cleared, Vec::new());
+        entry
+    };
+    let at = || {
+        let raw = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
+        let select = "SELECT group_concat(coalesce(cleared_at, 'stands'), ' ') FROM alert";
+        raw.query_row(select, [], |r| r.get::<_, String>(0)).unwrap()
+    };
+    let since = NOW.as_micros();
+    // In one batch, in its order; what was never wanted is only counted.
+    let sums = bench.record(vec![entry(1, Severity::Major), entry(2, Severity::Minor), cleared(1), cleared(9)]).await;
+    assert_eq!((sums.new, sums.repeats, sums.cleared, sums.deliveries), (2, 0, 2, 2));
+    assert_eq!(at(), format!("{since} stands"));
+    let sums = bench.record(vec![cleared(1), entry(1, Severity::Major)]).await;
+    assert_eq!((sums.new, sums.repeats, sums.cleared, sums.deliveries), (0, 1, 1, 0));
+    assert_eq!(at(), "stands stands");
+    let source = bench.reader().overview().unwrap().sources.remove(0);
+    assert_eq!((source.alerts, source.new + source.repeats + source.cleared), (6, 6));
 }
 
 #[tokio::test]
@@ -467,7 +494,8 @@ async fn a_full_buffer_gives_up_the_lowest_severity_and_counts_it() {
 #[tokio::test]
 async fn notices_and_syncs_are_kept_and_bounded() {
     let bench = Bench::new();
-    let notice = |n: u32| Notice { subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
+    let notice =
+        |n: u32| Notice { code: "c", subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
     assert!(bench.store.notice(notice(0)).await.unwrap());
     assert!(!bench.store.notice(notice(0)).await.unwrap(), "told before");
     assert_eq!(bench.reader().overview().unwrap().notices[0].count, 2);

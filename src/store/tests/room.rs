@@ -139,8 +139,8 @@ fn write(session: &mut Session, record: &Record) -> Recorded {
     session.transaction(|tx| write_all(tx, std::slice::from_ref(record))).unwrap()
 }
 
-fn read_to(offset: u64) -> FileCursor {
-    FileCursor {
+fn read_to(offset: u64) -> Cursor {
+    Cursor::File(FileCursor {
         device: 1,
         inode: 2,
         head_hash: 3,
@@ -148,7 +148,8 @@ fn read_to(offset: u64) -> FileCursor {
         offset,
         backlog_end: 0,
         path: "/x/eve.json".to_owned(),
-    }
+        state: None,
+    })
 }
 
 /// What is taken in while the file cannot be written, and brought home: whole or with cursors only, it is the same.
@@ -186,9 +187,9 @@ async fn check_homecoming(bytes: usize, whole: bool) {
     home.conn
         .execute_batch("CREATE TRIGGER no BEFORE INSERT ON cursor BEGIN SELECT raise(ABORT, 'no'); END")
         .unwrap();
-    assert!(memory::bring_home(&session.conn, &mut home, NOW).is_err());
+    assert!(memory::bring_home(&session.conn, &mut home, NOW, true).is_err());
     home.conn.execute_batch("DROP TRIGGER no").unwrap();
-    memory::bring_home(&session.conn, &mut home, NOW).unwrap();
+    memory::bring_home(&session.conn, &mut home, NOW, true).unwrap();
     drop((home, session));
 
     let bench = Bench::open(dir, |_| {});
@@ -255,6 +256,6 @@ async fn a_name_with_odd_characters_is_read_without_being_written() {
     writer.await.unwrap().unwrap();
     let conn = memory::open_readonly(&path).unwrap();
     assert_eq!(count(&conn), 1, "after a clean stop");
-    assert!(conn.execute_batch("DELETE FROM alert_body").is_err());
+    assert!(conn.execute_batch("DELETE FROM body_pack").is_err());
     drop((conn, dir));
 }

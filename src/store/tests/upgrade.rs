@@ -1,168 +1,122 @@
-//! A store of an older schema: it is taken over at once and without converting anything, and what was recorded by the
-//! older program is listed, claimed, settled and forgotten like the rest.
+//! A later version takes a store over: what was recorded goes the whole way, the old database is kept beside, and what
+//! fails on the way leaves it as it was. The later version is a step that only tests have (`schema::later`).
 
+use super::super::{backup, schema};
+use super::heal::closed;
 use super::*;
 
-/// Makes of what is there what schema 1 would have: a row for each body, no packs. The first delivery was tried and is
-/// claimed, as a process that was killed leaves it.
-fn to_schema_1(dir: &std::path::Path, alerts: &[(i64, Alert)]) {
-    let conn = rusqlite::Connection::open(dir.join(DATABASE)).unwrap();
-    conn.execute_batch(
-        "DROP TABLE body_pack; DROP TABLE outcome; DROP TRIGGER ticket_live_insert; DROP TRIGGER ticket_live_update;
-         CREATE UNIQUE INDEX ticket_live ON ticket (alert_id, route_id) WHERE state IN ('opening', 'open');
-         UPDATE delivery SET state = 'claimed' WHERE id = 1;
-         UPDATE tally SET value = value - 1 WHERE name = 'pending';
-         INSERT INTO tally SELECT scope, 'claimed', 1 FROM tally WHERE name = 'pending';
-         INSERT INTO attempt VALUES (1, 1, 7, 8, 'retry', 503, 'later');
-         UPDATE delivery SET attempts = 1 WHERE id = 1;
-         DROP TABLE heal; ALTER TABLE cursor DROP COLUMN crc; DELETE FROM meta WHERE key IN ('schema', 'id');
-         DELETE FROM tally WHERE scope = 'store' AND name IN ('alerts', 'tickets', 'deliveries');
-         PRAGMA application_id = 0; PRAGMA user_version = 1",
-    )
-    .unwrap();
-    for (id, alert) in alerts {
-        let body = serde_json::to_string(alert).unwrap();
-        let crc = op::crc(&[*id], &[body.as_bytes()]);
-        conn.execute(
-            "INSERT INTO alert_body (alert_id, body, crc) VALUES (?1, ?2, ?3)",
-            rusqlite::params![id, body, crc],
-        )
-        .unwrap();
+/// As long as it lives, this thread's program is the later version.
+struct Later;
+
+impl Later {
+    fn version() -> Self {
+        schema::later::be(true);
+        Self
     }
 }
 
-/// A closed store of schema 1 that holds the alerts 1 to `n`.
-async fn old_store(n: u32) -> tempfile::TempDir {
+impl Drop for Later {
+    fn drop(&mut self) {
+        schema::later::be(false);
+    }
+}
+
+/// A closed store of this version: alert 1 delivered, 2 and 3 waiting, 4 in flight.
+async fn old_store() -> tempfile::TempDir {
     let bench = Bench::new();
-    bench.record((1..=n).map(|n| entry(n, Severity::Major)).collect()).await;
-    let Bench { dir, store, writer, .. } = bench;
-    drop(store);
-    writer.await.unwrap().unwrap();
-    let alerts: Vec<_> = (1..=n).map(|n| (i64::from(n), alert(n, Severity::Major))).collect();
-    to_schema_1(dir.path(), &alerts);
-    dir
+    bench.record((1..=4).map(|n| entry(n, Severity::Major)).collect()).await;
+    let first = bench.claim(1).await.remove(0);
+    bench.settle(&first, there(1)).await;
+    closed(bench).await.0
 }
 
-fn rows(bench: &Bench, table: &str) -> i64 {
-    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
-    conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+fn raw(dir: &tempfile::TempDir, name: &str) -> rusqlite::Connection {
+    rusqlite::Connection::open(dir.path().join(name)).unwrap()
 }
+
+fn number(dir: &tempfile::TempDir, name: &str, sql: &str) -> i64 {
+    raw(dir, name).query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn version(dir: &tempfile::TempDir, name: &str) -> i64 {
+    number(dir, name, "SELECT user_version FROM pragma_user_version")
+}
+
+const COPY: &str = "queue.db.v1";
 
 #[tokio::test]
-async fn a_store_of_schema_1_is_read_before_it_is_taken_over() {
-    let dir = old_store(3).await;
+async fn what_the_older_version_kept_goes_the_whole_way() {
+    let dir = old_store().await;
+    let _later = Later::version();
+    // Lists work before it is taken over.
     let reader = Reader::open(dir.path()).unwrap();
-    let all = ListFilter::default();
-    let titles: Vec<_> = reader.alerts(&all).unwrap().into_iter().map(|a| a.alert.unwrap().title).collect();
-    assert_eq!(titles, ["alert 3", "alert 2", "alert 1"]);
-    assert_eq!(reader.deliveries(DeliveryState::Pending, &all).unwrap()[0].title, "alert 2");
-    let shown = reader.delivery(DeliveryId(1)).unwrap().unwrap();
-    assert_eq!((shown.history.len(), shown.history[0].outcome.as_str()), (1, "retry"));
-    let counts = &reader.overview().unwrap().destinations[0].counts;
-    assert_eq!((counts["pending"], counts["claimed"]), (2, 1));
-}
-
-#[tokio::test]
-async fn what_schema_1_recorded_goes_the_whole_way() {
-    let bench = Bench::open(old_store(3).await, |_| {});
-    assert_eq!((rows(&bench, "alert_body"), rows(&bench, "body_pack")), (3, 0), "nothing is converted");
-    let counts = counts(&bench);
-    assert_eq!((counts["pending"], counts["claimed"]), (2, 1));
-    assert_eq!(bench.store.recover(NOW).await.unwrap(), 1);
-    let history = bench.reader().delivery(DeliveryId(1)).unwrap().unwrap().history;
-    assert_eq!(history.iter().map(|a| a.outcome.as_str()).collect::<Vec<_>>(), ["retry", "unfinished"]);
+    assert_eq!(reader.alerts(&ListFilter::default()).unwrap().len(), 4);
+    drop(reader);
+    let bench = Bench::open(dir, |_| {});
+    assert_eq!(version(&bench.dir, DATABASE), 2);
+    assert_eq!(number(&bench.dir, DATABASE, "SELECT count(*) FROM later"), 4);
+    assert!(bench.reader().overview().unwrap().heals.is_empty());
     let known = bench.record((1..=5).map(|n| entry(n, Severity::Major)).collect()).await;
-    assert_eq!((known.new, known.repeats), (2, 3));
-    assert_eq!((rows(&bench, "alert_body"), rows(&bench, "body_pack")), (3, 1));
-    let undelivered = bench.store.undelivered(0, 10).await.unwrap();
-    assert!(undelivered.iter().all(|u| u.alert.is_some()) && undelivered.len() == 5);
+    assert_eq!((known.new, known.repeats), (1, 4));
     let claimed = bench.claim(10).await;
-    for (c, n) in claimed.iter().zip(1..) {
-        assert_eq!(c.alert.as_ref(), Some(&alert(n, Severity::Major)));
-        bench.settle(c, there(n)).await;
-    }
-    let by_text = ListFilter { text: Some("ALERT 2".to_owned()), ..ListFilter::default() };
-    assert_eq!(bench.reader().tickets(&by_text).unwrap().len(), 1);
-    bench.clock.advance(Duration::from_secs(86_400 * 31));
-    assert_eq!(bench.store.prune().await.unwrap(), 5);
-    for table in ["alert_body", "body_pack", "attempt", "outcome"] {
-        assert_eq!(rows(&bench, table), 0, "{table}");
-    }
+    assert_eq!(claimed.iter().map(|c| c.alert.is_some()).collect::<Vec<_>>(), [true; 4]);
     assert_eq!(bench.reader().integrity().unwrap(), "ok");
 }
 
-/// Makes of what is there what schema 3 would have: one pack of these alerts, as an LZ4 block.
-fn to_schema_3(dir: &std::path::Path, alerts: &[(i64, Alert)]) {
-    let mut bodies = Vec::new();
-    for (_, alert) in alerts {
-        let facts = serde_json::to_string(&Alert { raw: String::new(), ..alert.clone() }).unwrap();
-        for text in [&facts, &alert.raw] {
-            bodies.extend_from_slice(&u32::try_from(text.len()).unwrap().to_le_bytes());
-        }
-        bodies.extend_from_slice(facts.as_bytes());
-        bodies.extend_from_slice(alert.raw.as_bytes());
-    }
-    let packed = lz4_flex::block::compress(&bodies);
-    let facts = [alerts[0].0, alerts[alerts.len() - 1].0, bodies.len() as i64];
-    let crc = op::crc(&facts, &[&packed]);
-    let conn = rusqlite::Connection::open(dir.join(DATABASE)).unwrap();
-    conn.execute_batch(
-        "DELETE FROM body_pack; UPDATE meta SET value = '3' WHERE key = 'schema'; PRAGMA user_version = 3",
-    )
-    .unwrap();
-    conn.execute(
-        "INSERT INTO body_pack (first_id, last_id, unpacked, crc, bodies) VALUES (?1, ?2, ?3, ?4, ?5)",
-        rusqlite::params![facts[0], facts[1], facts[2], crc, packed],
-    )
-    .unwrap();
-}
-
 #[tokio::test]
-async fn packs_of_schema_3_are_read_beside_those_of_today() {
-    let noisy = |n: u32| {
-        let mut entry = entry(n, Severity::Major);
-        entry.alert.raw = noise(2_000);
-        entry
-    };
-    let bench = Bench::new();
-    let old: Vec<_> = (1..=3).map(noisy).collect();
-    bench.record(old.clone()).await;
-    let Bench { dir, store, writer, .. } = bench;
-    drop(store);
-    writer.await.unwrap().unwrap();
-    let alerts: Vec<_> = (1..).zip(old.iter().map(|e| e.alert.clone())).collect();
-    to_schema_3(dir.path(), &alerts);
-    // Before it is taken over, and after.
-    let titles = |reader: &Reader| -> Vec<_> {
-        let all = reader.alerts(&ListFilter::default()).unwrap();
-        all.into_iter().map(|a| a.alert.unwrap().title).collect()
-    };
-    assert_eq!(titles(&Reader::open(dir.path()).unwrap()), ["alert 3", "alert 2", "alert 1"]);
+async fn the_old_store_is_kept_beside_the_new_one_and_the_way_back_is_open() {
+    let dir = old_store().await;
+    // What an upgrade that was cut short left: half a copy, and an old one of an earlier attempt.
+    std::fs::write(dir.path().join("queue.db.v1.tmp"), "half").unwrap();
+    std::fs::write(dir.path().join(COPY), "of earlier").unwrap();
+    let later = Later::version();
+    let (dir, _) = closed(Bench::open(dir, |_| {})).await;
+    assert_eq!((version(&dir, COPY), version(&dir, DATABASE)), (1, 2));
+    assert!(!dir.path().join("queue.db.v1.tmp").exists());
+    drop(later);
+
+    // The older program refuses it, and takes the copy.
+    let refused = Store::open(&settings(dir.path()), ManualClock::at(NOW)).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, OpenError::Newer { found: 2, known: 1, .. }), "{refused}");
+    backup::restore(&settings(dir.path()), &dir.path().join(COPY), NOW).unwrap();
     let bench = Bench::open(dir, |_| {});
-    let new: Vec<_> = (4..=6).map(noisy).collect();
-    bench.record(new.clone()).await;
-    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
-    let text = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
-    assert_eq!(text("SELECT value FROM meta WHERE key = 'schema'"), "4");
-    assert_eq!(text("SELECT group_concat(hex(substr(bodies, 1, 1)) = '01') FROM body_pack"), "0,1");
     let claimed = bench.claim(10).await;
-    let bodies: Vec<_> = claimed.into_iter().map(|c| c.alert.unwrap()).collect();
-    assert_eq!(bodies, old.into_iter().chain(new).map(|e| e.alert).collect::<Vec<_>>());
+    assert_eq!(claimed.iter().map(|c| c.doubtful).collect::<Vec<_>>(), [true; 3], "looked up first");
+
+    // And the later one again.
+    let (dir, _) = closed(bench).await;
+    let _later = Later::version();
+    let bench = Bench::open(dir, |_| {});
+    assert_eq!(bench.store.recover(NOW).await.unwrap(), 3);
 }
 
 #[tokio::test]
-async fn a_damaged_body_of_schema_1_is_one_damaged_body() {
-    let bench = Bench::open(old_store(4).await, |_| {});
-    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
-    // No text at all, no JSON, and JSON of something else.
-    for (id, body) in [(1, "CAST(x'7b22ff' AS TEXT)"), (2, "'{\"title\": '"), (3, "'[1]'")] {
-        conn.execute_batch(&format!("UPDATE alert_body SET body = {body} WHERE alert_id = {id}")).unwrap();
+async fn a_step_that_fails_leaves_the_old_store_as_it_was() {
+    let dir = old_store().await;
+    raw(&dir, DATABASE).execute_batch("CREATE TABLE later (x)").unwrap();
+    let _later = Later::version();
+    for _ in 0..2 {
+        let failed = Store::open(&settings(dir.path()), ManualClock::at(NOW)).map(|_| ()).unwrap_err();
+        assert!(matches!(failed, OpenError::Migration(_)), "{failed}");
+        assert_eq!(version(&dir, DATABASE), 1);
+        assert_eq!(number(&dir, DATABASE, "SELECT count(*) FROM delivery WHERE state = 'pending'"), 3);
     }
-    let listed = bench.reader().alerts(&ListFilter::default()).unwrap();
-    assert_eq!(listed.iter().filter(|a| a.alert.is_some()).count(), 1);
-    assert_eq!(bench.store.recover(NOW).await.unwrap(), 1);
-    let claimed = bench.claim(10).await;
-    assert_eq!(claimed.iter().map(|c| c.alert.is_some()).collect::<Vec<_>>(), [false, false, false, true]);
+    raw(&dir, DATABASE).execute_batch("DROP TABLE later").unwrap();
+    let bench = Bench::open(dir, |_| {});
+    assert_eq!(bench.claim(10).await.len(), 3);
+}
+
+#[tokio::test]
+async fn without_room_for_a_copy_the_upgrade_goes_on() {
+    let dir = old_store().await;
+    raw(&dir, DATABASE)
+        .execute_batch("CREATE TABLE fat (x); INSERT INTO fat VALUES (zeroblob(5000000)); DROP TABLE fat")
+        .unwrap();
+    let _later = Later::version();
+    let bench = Bench::open(dir, |settings| settings.max_size = 8 << 20);
+    assert!(!bench.dir.path().join(COPY).exists());
+    assert_eq!(version(&bench.dir, DATABASE), 2);
+    assert_eq!(bench.claim(10).await.len(), 3);
 }
 
 #[tokio::test]

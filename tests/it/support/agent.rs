@@ -351,6 +351,11 @@ impl Service {
         self.child.wait().unwrap().code().unwrap()
     }
 
+    /// The exit code with which it ends by itself.
+    pub(crate) fn ended(mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap()
+    }
+
     /// Most memory that it ever had, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

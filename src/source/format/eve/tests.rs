@@ -165,13 +165,13 @@ fn invalid_utf8_is_replaced_not_refused() {
     let at = bytes.windows(6).position(|w| w == b"Modbus").unwrap();
     bytes[at] = 0xff;
     let Outcome::Alert(both) = Reader::new(settings()).line(&bytes, NOW) else { panic!() };
-    assert_eq!(both.0.title, "SURICATA \u{fffd}odbus invalid Function code");
+    assert_eq!(both.alert.title, "SURICATA \u{fffd}odbus invalid Function code");
     // Where nobody looks it does not even cost a second reading.
     let mut bytes = line(r#""payload_printable":"x""#, "").into_bytes();
     let at = bytes.windows(3).position(|w| w == b"\"x\"").unwrap();
     bytes[at + 1] = 0xff;
     let Outcome::Alert(both) = Reader::new(settings()).line(&bytes, NOW) else { panic!() };
-    assert!(both.0.raw.contains('\u{fffd}'));
+    assert!(both.alert.raw.contains('\u{fffd}'));
 }
 
 #[test]
@@ -356,8 +356,8 @@ proptest::proptest! {
         let reader = Reader::new(settings());
         for line in [&line[..], &bytes] {
             if let Outcome::Alert(both) = reader.line(line, NOW) {
-                proptest::prop_assert!(!both.0.title.is_empty() && both.0.title.len() <= TITLE_MAX);
-                proptest::prop_assert!(!both.0.title.chars().any(char::is_control));
+                proptest::prop_assert!(!both.alert.title.is_empty() && both.alert.title.len() <= TITLE_MAX);
+                proptest::prop_assert!(!both.alert.title.chars().any(char::is_control));
             }
         }
     }

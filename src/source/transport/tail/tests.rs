@@ -531,7 +531,7 @@ fn garbage_is_counted_with_its_place() {
     bench.append("eve.json", &lines);
     bench.details.clear();
     bench.poll();
-    assert_eq!((bench.counts[0], bench.details.len()), (102, REJECTS_MAX));
+    assert_eq!((bench.counts[0], bench.details.len()), (102, 16));
 }
 
 #[test]

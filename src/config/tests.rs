@@ -86,7 +86,7 @@ fn what_is_left_out_has_the_documented_default() {
     };
     assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
     let source = &config.sources[0];
-    let Input::Files { pattern } = &source.input;
+    let Input::Files { pattern } = &source.input else { panic!("{:?}", source.input) };
     assert_eq!((source.kind, pattern.as_str()), ("suricata-eve", "/var/log/suricata/eve*.json"));
     let alert = eve(source, r#""severity":1,"metadata":{"signature_severity":["Minor"]}"#);
     assert_eq!((alert.sensor.as_str(), alert.severity), ("line4", Severity::Minor));

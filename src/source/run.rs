@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
+use super::transport::defender::{self, Defender};
+use super::transport::poll::{self, Poll};
 use super::transport::send;
 use super::transport::tail::{self, Tail};
 use super::{Acknowledge, Batch, Reading, Source as _, SourceError};
@@ -44,6 +46,13 @@ pub enum Input {
     Files {
         /// Glob, absolute.
         pattern: String,
+    },
+    /// The API of a Defender for IoT sensor or console.
+    Defender {
+        /// Time between two rounds.
+        interval: Duration,
+        /// What is asked, and where.
+        api: Box<defender::Settings>,
     },
 }
 
@@ -154,6 +163,17 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             };
             let tail = Tail::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
             tail.run(out, stop).await
+        }
+        Input::Defender { interval, api } => {
+            let timing = poll::Settings {
+                name: settings.name.clone(),
+                kind: settings.kind,
+                interval: *interval,
+                reading: context.reading,
+            };
+            let api = Defender::new(defender::Settings::clone(api));
+            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
+            Poll::new(timing, api, remembered, clock, heartbeat).run(out, stop).await
         }
     }
 }

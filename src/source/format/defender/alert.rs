@@ -4,7 +4,7 @@
 //! devices are asked for them. What it does say is never overruled by these.
 
 use super::directory::Directory;
-use super::values::{attribute, id, ip, mac, time};
+use super::values::{self, attribute, id, ip, mac, number, time};
 use super::wire::{self, AnAlert, Text};
 use super::{Settings, prose, titles};
 use crate::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
@@ -24,7 +24,7 @@ pub(super) fn decode(
     received_at: Timestamp,
 ) -> Outcome {
     let read = wire::read::<AnAlert, _, _>(record, |said, text| {
-        let Some(number) = attribute(&said.id) else {
+        let Some(number) = number(&said.id) else {
             return Outcome::Reject(RejectReason::MissingField, "an alert without `id`".into());
         };
         let Some(title) = title(&said) else {
@@ -62,7 +62,7 @@ fn finding(
     title: String,
     received_at: Timestamp,
 ) -> Finding {
-    let sensor_id = attribute(&said.sensor_id);
+    let sensor_id = values::number(&said.sensor_id);
     let sensor_name = attribute(&said.sensor_name);
     let (site, zone) = (attribute(&said.site_name), attribute(&said.zone_name));
     if let (Some(id), Some(name)) = (&sensor_id, &sensor_name) {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::Settings;
 use super::directory::Directory;
-use super::values::{attribute, id, ip, mac, time};
+use super::values::{attribute, id, ip, mac, number, time};
 use super::wire::{self, AConnection, ADeleted, ADevice, ASensor, AVulnerable, Named};
 use crate::model::device::{ATTRIBUTE_MAX, Connection, Cve, Module, PARTS_MAX};
 use crate::model::text::{clip, one_line};
@@ -62,8 +62,8 @@ fn the_device(
     id: String,
     kind: Option<String>,
 ) -> Device {
-    let sensor_id = attribute(&said.sensor_id)
-        .or_else(|| said.sensor_ids.0.iter().find_map(|wire::SensorId(text)| attribute(text)));
+    let sensor_id = number(&said.sensor_id)
+        .or_else(|| said.sensor_ids.0.iter().find_map(|wire::SensorId(text)| number(text)));
     let post = directory.post(attribute(&said.appliance).as_deref(), sensor_id.as_deref());
     let (own, modules) = firmware(said);
     let vlans: Vec<_> = said.vlans.0.iter().filter_map(|wire::Vlan(text)| attribute(text)).collect();
@@ -247,7 +247,7 @@ pub(super) fn sensor(
     received_at: Timestamp,
 ) -> Decoded {
     let read = wire::read::<ASensor, _, _>(record, |said, _| {
-        let Some(id) = attribute(&said.id) else { return without("a sensor without `id`") };
+        let Some(id) = number(&said.id) else { return without("a sensor without `id`") };
         let name = attribute(&said.name).unwrap_or_else(|| format!("sensor {id}"));
         directory.learn_sensor(&id, &name);
         let (site, zone) = (attribute(&said.site), attribute(&said.zone));

@@ -18,9 +18,17 @@ pub(super) fn attribute(text: &Text<'_>) -> Option<String> {
     (!text.is_empty()).then(|| clip(text, ATTRIBUTE_MAX).into_owned())
 }
 
-/// An id; `0` is how the console writes "none".
+/// Longest id that is kept, in bytes: what is made of it has to stay within an attribute.
+const ID_MAX: usize = 128;
+
+/// A number or id of the product's own.
+pub(super) fn number(text: &Text<'_>) -> Option<String> {
+    attribute(text).map(|id| clip(&id, ID_MAX).into_owned())
+}
+
+/// The id of a device; `0` is how the console writes "none".
 pub(super) fn id(text: &Text<'_>) -> Option<String> {
-    attribute(text).filter(|id| id != "0")
+    number(text).filter(|id| id != "0")
 }
 
 /// An instant: milliseconds since 1970 (microseconds and seconds are told by their size), or a date with a time.
@@ -125,6 +133,7 @@ mod tests {
         }
         assert_eq!(id(&text(&json!(0))), None);
         assert_eq!(id(&text(&json!("7"))).as_deref(), Some("7"));
+        assert_eq!(id(&text(&json!([1e-264]))).unwrap().len(), ID_MAX);
         assert_eq!(attribute(&text(&json!({"name": "PLC", "x": 1}))).as_deref(), Some("PLC"));
     }
 }

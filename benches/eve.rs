@@ -8,7 +8,7 @@ use std::hint::black_box;
 use divan::counter::{BytesCount, ItemsCount};
 use otrelay::clock::ManualClock;
 use otrelay::model::{SourceName, Timestamp};
-use otrelay::source::format::Outcome;
+use otrelay::source::format::{Apart, Outcome};
 use otrelay::source::format::eve::{Eve, Reader, Settings};
 use otrelay::source::transport::tail::{self, Tail};
 use otrelay::source::{Reading, Reads};
@@ -23,6 +23,8 @@ fn main() {
 fn settings() -> Settings {
     Settings {
         agent: "line4".to_owned(),
+        sensor: "line4".to_owned(),
+        apart: Apart::default(),
         source: SourceName::new("eve").expect("a good name"),
         site: Some("Plant North".to_owned()),
         zone: None,

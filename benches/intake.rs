@@ -20,6 +20,7 @@ use otrelay::clock::SystemClock;
 use otrelay::intake::{self, Backfill, Intake};
 use otrelay::model::{DestinationName, RuleName, Severity, SourceName, TableName};
 use otrelay::rules::{ActionSettings, RuleSettings, Rules};
+use otrelay::source::format::Apart;
 use otrelay::source::format::eve::{self, Eve};
 use otrelay::source::transport::tail::{self, Tail};
 use otrelay::source::{Reading as HowLong, Reads, Source};
@@ -135,6 +136,8 @@ fn tail_settings(eve: &Path) -> tail::Settings {
         kind: "suricata-eve",
         format: Reads::new(Eve::new(eve::Settings {
             agent: "line4".to_owned(),
+            sensor: "line4".to_owned(),
+            apart: Apart::default(),
             source,
             site: Some("Plant North".to_owned()),
             zone: None,

@@ -8,12 +8,14 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use otrelay::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use otrelay::model::{SourceName, Timestamp};
-use otrelay::source::format::Outcome;
+use otrelay::source::format::{Apart, Outcome};
 use otrelay::source::format::eve::{Reader, Settings};
 
 static READER: LazyLock<Reader> = LazyLock::new(|| {
     Reader::new(Settings {
         agent: "fuzz".to_owned(),
+        sensor: "fuzz".to_owned(),
+        apart: Apart::default(),
         source: SourceName::new("eve").expect("a good name"),
         site: None,
         zone: None,

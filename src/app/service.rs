@@ -372,6 +372,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<Problem> {
     let changed = [
         ("agent.state_dir", was.dir != is.dir),
         ("agent.name", old.agent.name != new.agent.name),
+        ("agent.id", old.agent.id != new.agent.id),
         ("buffer.max_size", was.max_size != is.max_size),
         ("buffer.keep_delivered", was.keep_delivered != is.keep_delivered),
         ("buffer.when_full", was.when_full != is.when_full),

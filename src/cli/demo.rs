@@ -167,6 +167,7 @@ fn write_config(dir: &Path, input: &Copied, url: &str) -> Result<(PathBuf, Confi
     let text = format!(
         r#"[agent]
 name = "demo-sensor"
+id = "demo"
 site = "Demo plant"
 zone = "Line 1"
 state_dir = "{state}"

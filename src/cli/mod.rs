@@ -169,7 +169,9 @@ type Outcome = Result<Exit, CliError>;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let variable = |name: &str| std::env::var(name).ok();
-    let environment = Environment::new(variable).with_config(cli.config.clone());
+    let environment = Environment::new(variable)
+        .on_machine(crate::source::host::machine_id())
+        .with_config(cli.config.clone());
     let mut out = std::io::stdout().lock();
     let mut err = std::io::stderr();
     let mut terminal = Terminal { out: &mut out, err: &mut err, environment };

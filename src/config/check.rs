@@ -12,10 +12,11 @@ use super::problem::{At, Level, Problem, Problems};
 use super::read::Field;
 use super::show::{Effective, Origin};
 use super::values::{self, Period, Role, Size};
-use super::{Agent, Config, Environment, Purpose, TemplateCheck, duration, size};
+use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
 use crate::store::{self, WhenFull};
-use crate::{relay, source};
+use crate::relay;
+use crate::source::host;
 
 const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;
@@ -39,7 +40,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     let (enabled, interval, backfill) = sync(&file.sync.get_or_default(), c);
     let store = buffer(&file.buffer.get_or_default(), state_dir, c);
     let destinations = super::destination::check(&file.servicenow, c);
-    let sources = super::input::check(&file.source, agent.as_ref(), c);
+    let sources = super::source::check(&file.source, agent.as_ref(), c);
     let names: Vec<&str> = file.servicenow.get().map_or(Vec::new(), |(destinations, _)| {
         destinations.0.iter().map(|(name, ..)| name.as_str()).collect()
     });
@@ -148,11 +149,12 @@ fn agent(agent: &file::Agent, c: &mut Check<'_>) -> Option<Agent> {
     let name = if agent.name.is_present() {
         c.line("name", &agent.name, 64)
     } else {
-        let host = source::host::name();
+        let host = host::name();
         let clean: String = host.chars().filter(|c| !c.is_control()).take(64).collect();
         c.effective.note("name", clean.clone(), Origin::Default);
         Some(clean)
     };
+    let id = identity(agent, name.as_deref(), c);
     let role = c.value("role", &agent.role, Role::Sensor, |role| role.as_str());
     if let (Some(Role::Console), Some(at)) = (role, agent.role.at()) {
         c.not_yet(at, "role = \"console\"", "remove it");
@@ -160,7 +162,19 @@ fn agent(agent: &file::Agent, c: &mut Check<'_>) -> Option<Agent> {
     let site = c.line("site", &agent.site, 200);
     let zone = c.line("zone", &agent.zone, 200);
     role?;
-    Some(Agent { name: name?, role: super::Role::Sensor, site, zone })
+    let (id, id_from) = id?;
+    Some(Agent { name: name?, id, id_from, role: super::Role::Sensor, site, zone })
+}
+
+/// `[agent] id`, else what the machine is known by, else the name.
+fn identity(agent: &file::Agent, name: Option<&str>, c: &mut Check<'_>) -> Option<(String, IdFrom)> {
+    if agent.id.is_present() {
+        return Some((c.line("id", &agent.id, 64)?, IdFrom::Config));
+    }
+    let machine = c.environment.machine_id.map(|id| (host::agent_id(&id), IdFrom::Machine));
+    let (id, from) = machine.or_else(|| Some((name?.to_owned(), IdFrom::Name)))?;
+    c.effective.note("id", id.clone(), Origin::Default);
+    Some((id, from))
 }
 
 fn state_dir(agent: &file::Agent, c: &mut Check<'_>) -> Option<PathBuf> {

@@ -7,9 +7,10 @@ use schemars::Schema;
 
 use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
+use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OneOrMore, Period, ReportType, Role,
-    SecretRef, SeverityWord, Size, SourceKind, SyslogFormat, WhenFull,
+    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, Period, ReportType, Role, SecretRef,
+    SeverityWord, Size, WhenFull,
 };
 
 table! {
@@ -37,8 +38,10 @@ table! {
 
     /// This sensor.
     Agent {
-        /// Its name, 1 to 64 characters. Part of every fingerprint. Default: the host name.
+        /// Its name, 1 to 64 characters; shown, no identity. Default: the host name.
         name: String,
+        /// Its identity, 1 to 64 characters: part of every fingerprint. Default: derived from the machine id.
+        id: String,
         /// What this machine is.
         role: Role,
         /// Where it is; goes into tickets.
@@ -135,39 +138,6 @@ table! {
         (later) client_ca_file: String,
     }
 
-    /// What is read.
-    #[schemars(extend("required" = ["name", "kind"]))]
-    Source {
-        /// Its name, 1 to 64 of A-Z a-z 0-9 _ - . (part of every fingerprint).
-        name: String,
-        /// What it is.
-        kind: SourceKind,
-        /// Files by glob: an absolute path that may have `*`, `?`, `[…]`.
-        path: String,
-        /// Rule priority to severity, laid over 1 = critical, 2 = major, 3 = minor, else warning.
-        severity_map: Named<SeverityWord>,
-        /// Category text to engine, laid over the built-in table.
-        engine_map: Named<EngineWord>,
-        /// Whether `alert.metadata.signature_severity` overrides the priority. Default true.
-        signature_severity: bool,
-        /// Zone of timestamps without an offset: an IANA name or `+hh:mm`. Default UTC.
-        time_zone: String,
-        /// Where a listener waits. Not supported yet.
-        (later) listen: OneOrMore,
-        /// Networks that may send. Not supported yet.
-        (later) allow: List<String>,
-        /// What syslog messages hold. Not supported yet.
-        (later) format: SyslogFormat,
-        /// Where a polled console is. Not supported yet.
-        (later) url: String,
-        /// The token that is shown, or asked for. Not supported yet.
-        (later) token: SecretRef,
-        /// Certificates of the listener, or what a poll trusts. Not supported yet.
-        (later) tls: Tls,
-        /// Time between two polls, at least 5s. Not supported yet.
-        (later) poll_interval: Period,
-    }
-
     /// A forwarding rule.
     #[schemars(extend("required" = ["name"]))]
     Rule {
@@ -224,7 +194,6 @@ once!(
     Destination,
     Proxy,
     Tls,
-    Source,
     Rule,
     Action,
     Named<String>,
@@ -278,20 +247,20 @@ impl Merge for Named<Destination> {
 }
 
 /// In which table a key is at home, for keys that stand in the wrong one.
-pub(super) fn home_of(key: &str) -> Option<&'static str> {
-    let homes: [(&str, &[&str]); 10] = [
+pub(super) fn home_of(key: &str) -> Option<String> {
+    let homes: [(&str, &[&str]); 9] = [
         ("[agent]", Agent::KEYS),
         ("[sync]", Sync::KEYS),
         ("[buffer]", Buffer::KEYS),
         ("[servicenow.NAME]", Destination::KEYS),
-        ("[[source]]", Source::KEYS),
         ("[[rule]]", Rule::KEYS),
         ("[[rule.action]]", Action::KEYS),
         ("[devices]", Devices::KEYS),
         ("[status]", Status::KEYS),
         ("the main level of the file", File::KEYS),
     ];
-    homes.iter().find(|(_, keys)| keys.contains(&key)).map(|(home, _)| *home)
+    let home = homes.iter().find(|(_, keys)| keys.contains(&key)).map(|(home, _)| (*home).to_owned());
+    home.or_else(|| super::source::kind_of_key(key).map(|kind| format!("[[source]] with kind = \"{kind}\"")))
 }
 
 /// The JSON Schema of the file.

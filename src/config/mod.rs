@@ -2,7 +2,7 @@
 //! room then gets its own `Settings` and reads no file and no environment itself.
 //!
 //! The way of a file: `load` reads it, `read` walks the TOML tree into the raw tables of `file` with the place of every
-//! value, `check` makes Settings of them (`agent`, `destination`, `input`, `rule`), `secret` fetches what is only named there.
+//! value, `check` makes Settings of them (`agent`, `destination`, `source`, `rule`), `secret` fetches what is only named there.
 //! All problems are collected, not only the first: an operator who edits over a serial line gets one list.
 //!
 //! Invariants: nothing starts half-configured ([`Config`] exists only when there was no error); an unknown key is an
@@ -13,7 +13,6 @@ mod destination;
 mod duration;
 mod example;
 mod file;
-mod input;
 mod load;
 mod machine;
 mod problem;
@@ -22,6 +21,7 @@ mod rule;
 mod secret;
 mod show;
 mod size;
+mod source;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -29,13 +29,14 @@ mod values;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{intake, relay, rules, servicenow, source, store};
+use crate::{intake, relay, rules, servicenow, store};
 
 pub use example::example;
-pub use input::default_source;
+
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
 pub use machine::look_around;
 pub use problem::{Level, Place, Problem};
+pub use source::default_source;
 pub use show::{Effective, Entry, Origin, Section};
 
 /// Looks a variable up.
@@ -50,6 +51,8 @@ pub struct Environment {
     pub credentials_dir: Option<PathBuf>,
     /// `$STATE_DIRECTORY`, the first one where there are several.
     pub state_dir: Option<PathBuf>,
+    /// The machine's id, of which the agent's identity is made.
+    pub machine_id: Option<[u8; 16]>,
     /// For secrets of the form `{ env = "NAME" }`.
     pub variables: Variables,
 }
@@ -64,8 +67,16 @@ impl Environment {
             config_path: path("OTRELAY_CONFIG"),
             credentials_dir: path("CREDENTIALS_DIRECTORY"),
             state_dir,
+            machine_id: None,
             variables: Arc::new(variables),
         }
+    }
+
+    /// On a machine that has an id.
+    #[must_use]
+    pub fn on_machine(mut self, id: Option<[u8; 16]>) -> Self {
+        self.machine_id = id;
+        self
     }
 
     /// With another config file: `--config FILE`.
@@ -114,7 +125,7 @@ pub struct Config {
     /// Destinations, in the order of the files.
     pub destinations: Vec<servicenow::Settings>,
     /// Sources, in the order of the files.
-    pub sources: Vec<source::Settings>,
+    pub sources: Vec<crate::source::Settings>,
     /// Rules, in the order of the files: the main file's first.
     pub rules: Vec<rules::RuleSettings>,
 }
@@ -122,14 +133,29 @@ pub struct Config {
 /// This sensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
-    /// 1 to 64 characters, one line.
+    /// 1 to 64 characters, one line. Shown.
     pub name: String,
+    /// 1 to 64 characters, one line. Part of every fingerprint.
+    pub id: String,
+    /// Where the identity is from.
+    pub id_from: IdFrom,
     /// What this machine is.
     pub role: Role,
     /// Where it is.
     pub site: Option<String>,
     /// Which part of the site.
     pub zone: Option<String>,
+}
+
+/// Where the agent's identity is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdFrom {
+    /// `[agent] id`.
+    Config,
+    /// Derived from the machine id.
+    Machine,
+    /// There is no machine id: it is the name, which two agents may share and a person may change.
+    Name,
 }
 
 /// What this machine is.

@@ -206,8 +206,8 @@ macro_rules! table {
         #[derive(Clone, Debug, Default, schemars::JsonSchema)]
         #[schemars(deny_unknown_fields)]
         $(#[$meta])*
-        pub(super) struct $name {
-            $($(#[$key_meta])* #[schemars(default)] pub(super) $key: $crate::config::read::Field<$type>,)*
+        pub(in crate::config) struct $name {
+            $($(#[$key_meta])* #[schemars(default)] pub(in crate::config) $key: $crate::config::read::Field<$type>,)*
         }
 
         impl $crate::config::read::Table for $name {
@@ -242,7 +242,10 @@ macro_rules! table {
                 reader: &mut $crate::config::read::Reader<'_>,
             ) -> Option<Self> {
                 let Some(table) = node.get_ref().as_table() else {
-                    let known = $crate::config::read::offered(Self::KEYS, Self::LATER);
+                    let known = $crate::config::read::offered(
+                        <Self as $crate::config::read::Table>::KEYS,
+                        <Self as $crate::config::read::Table>::LATER,
+                    );
                     reader.wrong_type(at, node, &format!("a table of {known}"));
                     return None;
                 };
@@ -271,7 +274,7 @@ macro_rules! word {
     ($($(#[$meta:meta])* $name:ident { $($(#[$word_meta:meta])* $(($later:ident))? $variant:ident = $word:literal,)* })*) => {$(
         #[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema)]
         $(#[$meta])*
-        pub(super) enum $name {
+        pub(in crate::config) enum $name {
             $($(#[$word_meta])* #[schemars(rename = $word)] $variant,)*
         }
 
@@ -280,7 +283,7 @@ macro_rules! word {
             /// Those of them that are known but refused: not offered in messages.
             const LATER: &'static [&'static str] = &[$($($crate::config::read::word_of!($later $word),)?)*];
 
-            pub(super) fn as_str(self) -> &'static str {
+            pub(in crate::config) fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)*
                 }

@@ -97,7 +97,7 @@ fn what_is_left_out_has_the_documented_default() {
 }
 
 /// What a source of EVE makes of an alert with these members.
-fn eve(source: &source::Settings, inside: &str) -> crate::model::Alert {
+fn eve(source: &crate::source::Settings, inside: &str) -> crate::model::Alert {
     let line = format!(r#"{{"event_type":"alert","alert":{{"signature_id":1,{inside}}}}}"#);
     let mut decoder = source.format.0.decoder(&Stream::default());
     match decoder.decode(line.as_bytes(), crate::model::Timestamp::EPOCH).outcome {
@@ -299,7 +299,7 @@ fn loaded_keys() -> Vec<&'static str> {
         file::Sync::KEYS,
         file::Buffer::KEYS,
         file::Destination::KEYS,
-        file::Source::KEYS,
+        source::SuricataEve::KEYS,
         file::Rule::KEYS,
         file::Action::KEYS,
     ];
@@ -359,7 +359,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Destination", file::Destination::KEYS),
         ("Proxy", file::Proxy::KEYS),
         ("Tls", file::Tls::KEYS),
-        ("Source", file::Source::KEYS),
+        ("SuricataEve", source::SuricataEve::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
         ("Devices", file::Devices::KEYS),

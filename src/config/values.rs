@@ -46,40 +46,6 @@ word! {
         Basic = "basic",
     }
 
-    /// Kind of a source.
-    SourceKind {
-        /// EVE JSON files.
-        SuricataEve = "suricata-eve",
-        /// Zeek logs. Not supported yet.
-        (later) Zeek = "zeek",
-        /// CEF or LEEF over syslog. Not supported yet.
-        (later) Syslog = "syslog",
-        /// The API of a Defender for `IoT` sensor. Not supported yet.
-        (later) DefenderSensor = "defender-sensor",
-        /// The API of a Defender for `IoT` console. Not supported yet.
-        (later) DefenderConsole = "defender-console",
-        /// Plain JSON lines. Not supported yet.
-        (later) JsonLines = "json-lines",
-        /// JSON over HTTP. Not supported yet.
-        (later) Http = "http",
-        /// This machine. Not supported yet.
-        (later) Host = "host",
-    }
-
-    /// What syslog messages hold.
-    SyslogFormat {
-        /// Found out from each message.
-        Auto = "auto",
-        /// `ArcSight` CEF.
-        Cef = "cef",
-        /// `QRadar` LEEF.
-        Leef = "leef",
-        /// The text of Defender for `IoT`.
-        DefenderText = "defender-text",
-        /// Anything.
-        Plain = "plain",
-    }
-
     /// What is reported.
     ReportType {
         /// Tickets.
@@ -275,33 +241,6 @@ impl<T: JsonSchema> JsonSchema for AnyOr<T> {
     }
 }
 
-/// A text or a list of texts. Only sources that are not supported yet have it, so its content is not kept.
-#[derive(Clone, Debug)]
-pub(super) struct OneOrMore;
-
-impl Read for OneOrMore {
-    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
-        if node.get_ref().is_str() {
-            return Some(Self);
-        }
-        List::<String>::read(node, at, reader).map(|_| Self)
-    }
-}
-
-impl JsonSchema for OneOrMore {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "OneOrMore".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
-    }
-}
-
 /// A `[[test]]` case. Its keys are not laid down yet; any table stands.
 #[derive(Clone, Debug)]
 pub(super) struct Case;
@@ -414,13 +353,10 @@ once!(
     Role,
     WhenFull,
     AuthKind,
-    SourceKind,
-    SyslogFormat,
     ReportType,
     DeviceMethod,
     SeverityWord,
     SecretRef,
-    OneOrMore,
     Period,
     Size,
     Backfill,

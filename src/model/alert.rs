@@ -243,7 +243,7 @@ pub enum Identity<'a> {
         source: &'a str,
         /// Responder.
         destination: &'a str,
-        /// Protocol as the source writes it.
+        /// The protocol that is shown: canonical, aliases and port table applied; absent is empty.
         protocol: &'a str,
     },
 }
@@ -253,8 +253,15 @@ pub enum Identity<'a> {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Derives it. Every part is length-prefixed, so that no two different tuples give the same bytes.
+    /// Derives it, of a record that names no network. `agent` is the agent's identity, not its name.
     pub fn derive(agent: &str, source: &SourceName, identity: &Identity<'_>) -> Self {
+        Self::derive_in(agent, source, "", identity)
+    }
+
+    /// Derives it. `network` is what the record names to tell equal addresses apart, empty where it names nothing; with
+    /// [`Identity::Own`] it plays no part. Every part is length-prefixed, so that no two different tuples give the same
+    /// bytes.
+    pub fn derive_in(agent: &str, source: &SourceName, network: &str, identity: &Identity<'_>) -> Self {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         let mut part = |text: &str| {
             hash.update(&(text.len() as u32).to_be_bytes());
@@ -270,6 +277,7 @@ impl Fingerprint {
             Identity::Derived { signature, source, destination, protocol } => {
                 part("derived");
                 part(signature);
+                part(network);
                 part(source);
                 part(destination);
                 part(protocol);
@@ -361,6 +369,8 @@ mod tests {
         };
         assert_ne!(of("1:1", "1"), of("1:11", ""));
         assert_eq!(of("1:1", "1"), of("1:1", "1"));
+        let identity = Identity::Derived { signature: "1:1", source: "1", destination: "", protocol: "tcp" };
+        assert_ne!(of("1:1", "1"), Fingerprint::derive_in("agent", &source, "1", &identity));
         let text = of("1:1", "1").to_string();
         assert_eq!(Fingerprint::parse(&text), Some(of("1:1", "1")));
     }

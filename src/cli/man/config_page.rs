@@ -143,6 +143,14 @@ impl<'a> Page<'a> {
                 node.get("items").map(|item| self.resolve(item)).filter(|item| is_table(item))
             {
                 (item, path.clone(), format!("[[{path}]]"))
+            } else if let Some(kinds) = node["items"].get("$ref").and_then(|_| self.kinds(&node["items"])) {
+                for item in kinds {
+                    let kind = quoted(&item["properties"]["kind"]["const"]);
+                    self.section(&format!("[[{path}]] with kind = {kind}"));
+                    self.roff.text(marked(description(item).unwrap_or_default()));
+                    self.keys(item);
+                }
+                continue;
             } else if let Some(item) =
                 values(inner).map(|item| self.resolve(item)).filter(|item| is_table(item))
             {
@@ -156,6 +164,13 @@ impl<'a> Page<'a> {
             self.keys(inner);
             self.tables(inner, &path, depth + 1);
         }
+    }
+
+    /// The tables of which one has to stand there, by its kind.
+    fn kinds(&self, node: &'a Value) -> Option<Vec<&'a Value>> {
+        let kinds: Vec<_> =
+            self.resolve(node)["oneOf"].as_array()?.iter().map(|kind| self.resolve(kind)).collect();
+        kinds.iter().all(|kind| is_table(kind)).then_some(kinds)
     }
 
     fn keys(&mut self, table: &'a Value) {
@@ -299,8 +314,7 @@ mod tests {
             ("[servicenow.NAME]", "Destination"),
             ("[servicenow.NAME.proxy]", "Proxy"),
             ("[servicenow.NAME.tls]", "Tls"),
-            ("[[source]]", "Source"),
-            ("[source.tls]", "Tls"),
+            ("\"[[source]] with kind = \\(dqsuricata\\-eve\\(dq\"", "SuricataEve"),
             ("[status]", "Status"),
             ("[sync]", "Sync"),
         ];

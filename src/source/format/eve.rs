@@ -22,7 +22,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use self::ends::Ends;
-use super::{Decoded, Decoder, Finding, Format, Outcome, Stream};
+use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream};
 use crate::source::RejectReason;
 use crate::model::alert::{RAW_MAX, TITLE_MAX};
 use crate::model::text::{self, clip, one_line};
@@ -33,14 +33,18 @@ use crate::model::{
 /// How EVE is read, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `[agent] name`: part of every fingerprint, and the sensor's name where EVE has no `host`.
+    /// The agent's identity: part of every fingerprint.
     pub agent: String,
     /// `[[source]] name`: part of every fingerprint.
     pub source: SourceName,
+    /// `[agent] name`: the sensor's name where EVE has no `host`.
+    pub sensor: String,
     /// `[agent] site`.
     pub site: Option<String>,
     /// `[agent] zone`.
     pub zone: Option<String>,
+    /// `identity`.
+    pub apart: Apart,
     /// `severity_map`: the rule's priority to a severity; laid over the base table (1 critical, 2 major, 3 minor, else warning).
     pub severity_map: BTreeMap<u32, Severity>,
     /// `engine_map`: category text (folded to lower case) to an engine; laid over the base table.
@@ -178,12 +182,12 @@ impl Reader {
     ) -> Finding {
         let signature = Signature { gid: record.alert.gid.0.unwrap_or(1), sid, rev: record.alert.rev.0 };
         let ends = Ends::of(record);
-        let fingerprint = self.fingerprint(record, &signature, &ends);
         let category = record.alert.category.get().map(str::trim).filter(|text| !text.is_empty());
         let folded = category.map(str::to_lowercase).unwrap_or_default();
         let time = record.timestamp.get().and_then(|text| time::read(text, &self.settings.time_zone));
         let sensor = record.host.get().map(word).filter(|name| !name.is_empty());
         let protocols = self.protocols(record);
+        let fingerprint = self.fingerprint(record, &signature, &ends, protocols.first());
         let title = title(record, &signature);
         let message = message::compose(record, &signature, &title, &protocols);
         let alert = Alert {
@@ -198,7 +202,7 @@ impl Reader {
             category: category.map(word),
             source: ends.initiator,
             destination: ends.responder,
-            sensor: sensor.unwrap_or_else(|| self.settings.agent.clone()),
+            sensor: sensor.unwrap_or_else(|| self.settings.sensor.clone()),
             site: self.settings.site.clone(),
             zone: self.settings.zone.clone(),
             state: AlertState::Raised,
@@ -209,20 +213,47 @@ impl Reader {
         Finding { alert, fingerprint }
     }
 
-    /// Neither ports nor the time nor the port table take part: a scan over ports is one finding.
-    fn fingerprint(&self, record: &wire::Record<'_>, signature: &Signature, ends: &Ends) -> Fingerprint {
+    /// Neither ports nor the time take part: a scan over ports is one finding. The protocol is the one that is shown, so
+    /// that it does not matter whether Suricata had recognised it by then.
+    fn fingerprint(
+        &self,
+        record: &wire::Record<'_>,
+        signature: &Signature,
+        ends: &Ends,
+        protocol: Option<&Protocol>,
+    ) -> Fingerprint {
         let address = |end: &crate::model::Endpoint| end.ip.map(|ip| ip.to_string()).unwrap_or_default();
-        let protocol = match app_proto(record) {
-            Some(name) => Cow::Borrowed(name),
-            None => tables::ip_protocol(record.proto.get().unwrap_or_default()),
-        };
         let identity = Identity::Derived {
             signature: &format!("{}:{}", signature.gid, signature.sid),
             source: &address(&ends.initiator),
             destination: &address(&ends.responder),
-            protocol: &protocol,
+            protocol: protocol.map_or("", Protocol::as_str),
         };
-        Fingerprint::derive(&self.settings.agent, &self.settings.source, &identity)
+        let network = self.network(record, ends);
+        Fingerprint::derive_in(&self.settings.agent, &self.settings.source, &network, &identity)
+    }
+
+    /// What the record names to tell equal addresses apart, as far as it was asked for.
+    fn network(&self, record: &wire::Record<'_>, ends: &Ends) -> String {
+        let apart = self.settings.apart;
+        let mut network = String::new();
+        let mut part = |name: &str, value: &str| {
+            if !value.is_empty() {
+                network.extend([name, "=", value, ";"]);
+            }
+        };
+        if apart.network {
+            part("tenant", &record.tenant_id.0.map(|id| id.to_string()).unwrap_or_default());
+            part("vlan", record.vlan.0.first().map_or("", |outer| outer));
+        }
+        if apart.interface {
+            part("interface", record.in_iface.get().unwrap_or_default());
+        }
+        if apart.mac {
+            part("from", ends.initiator.mac.as_deref().unwrap_or_default());
+            part("to", ends.responder.mac.as_deref().unwrap_or_default());
+        }
+        network
     }
 
     /// The operator's table over the base table; the rule's own word over both.

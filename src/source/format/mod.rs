@@ -54,6 +54,23 @@ impl From<Outcome> for Decoded {
     }
 }
 
+/// `identity`: what tells equal addresses apart, and so takes part in fingerprints as the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Apart {
+    /// Tenant and outer VLAN.
+    pub network: bool,
+    /// The interface of the sensor.
+    pub interface: bool,
+    /// The MAC addresses.
+    pub mac: bool,
+}
+
+impl Default for Apart {
+    fn default() -> Self {
+        Self { network: true, interface: false, mac: false }
+    }
+}
+
 /// A stream that records come from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stream<'a> {

@@ -4,8 +4,10 @@ use super::*;
 
 fn settings() -> Settings {
     Settings {
-        agent: "line4".to_owned(),
+        agent: "an-id".to_owned(),
         source: SourceName::new("eve").unwrap(),
+        sensor: "line4".to_owned(),
+        apart: Apart::default(),
         site: Some("Plant North".to_owned()),
         zone: None,
         severity_map: BTreeMap::new(),
@@ -302,10 +304,14 @@ fn the_fingerprint_is_made_of_what_the_design_says() {
         signature: "1:2250005",
         source: "10.0.0.7",
         destination: "10.0.0.11",
-        protocol: "modbus",
+        protocol: "Modbus",
     };
-    let (_, got) = alert_with(settings(), &MODBUS.replace('\n', ""));
-    assert_eq!(got, Fingerprint::derive("line4", &source, &identity));
+    let plain = MODBUS.replace('\n', "");
+    let (_, got) = alert_with(settings(), &plain);
+    assert_eq!(got, Fingerprint::derive("an-id", &source, &identity), "the identity, not the name");
+    let tagged = plain.replacen('{', r#"{"tenant_id":3,"vlan":[100,7],"#, 1);
+    let (_, got) = alert_with(settings(), &tagged);
+    assert_eq!(got, Fingerprint::derive_in("an-id", &source, "tenant=3;vlan=100;", &identity));
 }
 
 /// What a full reading of the line says; the prefilter must never disagree.
@@ -361,4 +367,50 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_is_ignored_is_counted_by_suricatas_own_types() {
+    for (line, kind) in [
+        (r#"{"event_type":"flow"}"#, "flow"),
+        (r#"{"timestamp":"x","event_type" : "dns","dns":{}}"#, "dns"),
+        (r#"{"event_type":"flow","flow":{"alerted":true},"x":"alert"}"#, "flow"),
+        (r#"{"event_type":"of its own"}"#, "other"),
+        (r#"{"event_type":7}"#, "other"),
+        (r#"{"event_type":"a type that is longer than any"}"#, "other"),
+        (r#"{"x":1}"#, "other"),
+        (r#"{"event_type"}"#, "other"),
+    ] {
+        assert!(matches!(read(line), Outcome::Ignored(known) if known == kind), "{line}: {:?}", read(line));
+    }
+}
+
+#[test]
+fn equal_addresses_of_different_networks_are_different_findings() {
+    let ends = r#""src_ip":"10.0.0.1","dest_ip":"10.0.0.2","#;
+    let of = |beside: &str, apart: Apart| {
+        alert_with(Settings { apart, ..settings() }, &line(&format!("{ends}{beside}"), "")).1
+    };
+    let (tagged, other) = (r#""vlan":[100,7],"in_iface":"eth1""#, r#""vlan":[200],"in_iface":"eth2""#);
+    let default = Apart::default();
+    assert_ne!(of(tagged, default), of(other, default));
+    assert_eq!(of(tagged, default), of(r#""vlan":[100,8],"in_iface":"eth2""#, default), "the outer tag");
+    assert_eq!(of(r#""in_iface":"eth1""#, default), of(r#""x":0"#, default), "absent is empty");
+    assert_ne!(of(r#""tenant_id":1"#, default), of(r#""tenant_id":2"#, default));
+    let none = Apart { network: false, ..default };
+    assert_eq!(of(tagged, none), of(other, none));
+    assert_ne!(of(tagged, Apart { interface: true, ..none }), of(other, Apart { interface: true, ..none }));
+    let macs = |mac: &str| format!(r#""ether":{{"src_mac":"00:1b:1b:aa:bb:{mac}","dest_mac":"00:1b:1b:aa:bb:ff"}}"#);
+    let by_mac = Apart { mac: true, ..default };
+    assert_eq!(of(&macs("01"), default), of(&macs("02"), default));
+    assert_ne!(of(&macs("01"), by_mac), of(&macs("02"), by_mac));
+}
+
+#[test]
+fn a_finding_is_one_with_and_without_a_recognised_protocol() {
+    let ends = r#""src_ip":"10.0.0.1","src_port":49160,"dest_ip":"10.0.0.2","dest_port":502,"proto":"TCP""#;
+    let known = fingerprint(&format!(r#"{ends},"app_proto":"modbus""#));
+    assert_eq!(known, fingerprint(ends));
+    assert_eq!(known, fingerprint(&format!(r#"{ends},"app_proto":"failed""#)));
+    assert_ne!(known, fingerprint(&format!(r#"{ends},"app_proto":"http""#)));
 }

@@ -219,6 +219,10 @@ object! {
         host: Text<'a> = "host",
         community_id: Text<'a> = "community_id",
         flow_id: Number = "flow_id",
+        tenant_id: Number = "tenant_id",
+        /// The outer tag first.
+        vlan: List<'a> = "vlan",
+        in_iface: Text<'a> = "in_iface",
         alert: Alert<'a> = "alert",
         flow: Flow<'a> = "flow",
         ether: Ether<'a> = "ether",

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::ManualClock;
 use crate::source::SIGHTINGS_MAX;
+use crate::source::format::Apart;
 use crate::source::format::eve::{self, Eve};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
@@ -39,6 +40,8 @@ fn settings(dir: &Path, pattern: &str, cursors: Vec<FileCursor>, read_before: bo
         pattern: format!("{}/{pattern}", dir.display()),
         format: Reads::new(Eve::new(eve::Settings {
             agent: "line4".to_owned(),
+            sensor: "line4".to_owned(),
+            apart: Apart::default(),
             source: name,
             site: None,
             zone: None,

@@ -1,0 +1,280 @@
+//! `[[source]]` to Settings: a table of its own for each kind.
+//!
+//! To add a kind: a file with its table and its [`Kind`], and a line in `kinds!` below. A kind that is known and not
+//! built yet is refused by name; a key of another kind is an unknown key.
+
+mod parts;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::check::Check;
+use super::problem::At;
+use super::read::{Field, List, Node, Read, Reader, Table, choice, once, quoted};
+use super::{Agent, parse_str};
+use crate::model::SourceName;
+use crate::source::Settings;
+
+/// What a source kind brings.
+trait Kind: Table + Read + JsonSchema {
+    /// Its word in `kind`.
+    const WORD: &'static str;
+    /// The keys that it needs beside name and kind, with values that work.
+    const LEAST: &'static str;
+
+    fn name(&self) -> &Field<String>;
+
+    /// Its files, where it reads any.
+    fn path(&self) -> Option<&Field<String>>;
+
+    /// Checks its own keys, all of them, whatever is wrong with the common ones.
+    fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings>;
+}
+
+/// What all kinds have in common, checked; `None`: wrong.
+struct Common<'a> {
+    name: Option<SourceName>,
+    agent: Option<&'a Agent>,
+    /// Where the table is.
+    at: &'a At,
+}
+
+macro_rules! kinds {
+    ($($module:ident::$name:ident,)*) => {
+        $(mod $module;)*
+        $(#[cfg(test)] pub(in crate::config) use $module::$name;)*
+
+        /// A `[[source]]`, by its kind.
+        #[derive(Clone, Debug)]
+        pub(in crate::config) enum Source {
+            $($name($module::$name),)*
+            /// Of a kind that cannot be read: absent, wrong, or not built yet.
+            Other(Other),
+        }
+
+        /// The kinds that are built.
+        const WORDS: &[&str] = &[$(<$module::$name as Kind>::WORD),*];
+
+        /// A table of a kind that is built.
+        fn read_kind(word: &str, node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Source> {
+            match word {
+                $(<$module::$name as Kind>::WORD => Read::read(node, at, reader).map(Source::$name),)*
+                _ => None,
+            }
+        }
+
+        impl Source {
+            fn name(&self) -> &Field<String> {
+                match self {
+                    $(Self::$name(source) => source.name(),)*
+                    Self::Other(source) => &source.name,
+                }
+            }
+
+            fn path(&self) -> Option<&Field<String>> {
+                match self {
+                    $(Self::$name(source) => source.path(),)*
+                    Self::Other(_) => None,
+                }
+            }
+
+            fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
+                match self {
+                    $(Self::$name(source) => {
+                        c.effective.note_field("kind", <$module::$name as Kind>::WORD, &source.kind);
+                        source.check(common, c)
+                    })*
+                    Self::Other(source) => source.check(&common, c),
+                }
+            }
+        }
+
+        /// What a source of this kind has to have beside name and kind.
+        fn least(kind: &str) -> Option<&'static str> {
+            match kind {
+                $(<$module::$name as Kind>::WORD => Some(<$module::$name as Kind>::LEAST),)*
+                _ => None,
+            }
+        }
+
+        /// The kind whose key this is, for keys that stand in the wrong table.
+        pub(in crate::config) fn kind_of_key(key: &str) -> Option<&'static str> {
+            let kinds: &[(&'static str, &[&str])] =
+                &[$((<$module::$name as Kind>::WORD, <$module::$name as Table>::KEYS)),*];
+            kinds.iter().find(|(_, keys)| keys.contains(&key)).map(|(word, _)| *word)
+        }
+
+        impl JsonSchema for Source {
+            fn schema_name() -> Cow<'static, str> {
+                "Source".into()
+            }
+
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                let kinds = [$(generator.subschema_for::<$module::$name>()),*];
+                json_schema!({ "oneOf": kinds, "description": "What is read." })
+            }
+        }
+    };
+}
+
+kinds! {
+    suricata_eve::SuricataEve,
+}
+
+/// Kinds that are known and not built yet.
+const LATER: [&str; 7] =
+    ["zeek", "syslog", "defender-sensor", "defender-console", "json-lines", "http", "host"];
+
+once!(Source);
+
+impl Read for Source {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(table) = node.get_ref().as_table() else {
+            reader.wrong_type(at, node, "a table of name, kind and what the kind needs");
+            return None;
+        };
+        let kind = table.iter().find(|(key, _)| key.get_ref() == "kind");
+        let word = kind.and_then(|(_, node)| node.get_ref().as_str()).unwrap_or_default();
+        if WORDS.contains(&word) {
+            return read_kind(word, node, at, reader);
+        }
+        // What belongs to a kind that is not known is not judged.
+        let mut other = Other::default();
+        for (key, node) in table {
+            let name: &str = key.get_ref();
+            let here = reader.at(key.span(), super::problem::join(&at.key, name));
+            match name {
+                "name" => other.name.fill(node, here, reader),
+                "kind" => other.kind.fill(node, here, reader),
+                _ => {}
+            }
+        }
+        Some(Self::Other(other))
+    }
+}
+
+/// What is read of a source whose kind cannot be read.
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct Other {
+    name: Field<String>,
+    kind: Field<LaterWord>,
+}
+
+/// A kind that is known, and not built.
+#[derive(Clone, Copy, Debug)]
+struct LaterWord(&'static str);
+
+impl Read for LaterWord {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        let all = [WORDS, &LATER].concat();
+        choice(node, at, reader, &all, &LATER).map(Self)
+    }
+}
+
+impl Other {
+    fn check(&self, common: &Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
+        let (LaterWord(kind), at) = c.required("kind", &self.kind, common.at, &words())?;
+        c.not_yet(at, &format!("kind = \"{kind}\""), "remove this source");
+        None
+    }
+}
+
+/// The kinds that are built, for people.
+fn words() -> String {
+    if let [only] = WORDS { quoted(&[only]) } else { format!("one of {}", quoted(WORDS)) }
+}
+
+/// Checks all sources; those with an error are left out.
+pub(in crate::config) fn check(
+    sources: &Field<List<Source>>,
+    agent: Option<&Agent>,
+    c: &mut Check<'_>,
+) -> Vec<Settings> {
+    let Some((sources, _)) = sources.get() else { return Vec::new() };
+    let mut names: BTreeMap<&str, &At> = BTreeMap::new();
+    let mut paths: BTreeMap<&str, &At> = BTreeMap::new();
+    let mut checked = Vec::new();
+    for (source, at) in &sources.items {
+        if let Some((name, place)) = source.name().get() {
+            if let Some(first) = names.get(name.as_str()) {
+                let message = format!("two sources have this name, the first at {}", first.line());
+                c.problems
+                    .error(place, message, |p| p.found(format!("\"{name}\"")).hint("rename one of them"));
+            } else {
+                names.insert(name, place);
+            }
+        }
+        if let Some((path, place)) = source.path().and_then(Field::get) {
+            if let Some(first) = paths.get(path.as_str()) {
+                let message = format!("two sources read the same files, the first at {}", first.line());
+                c.problems
+                    .warn(place, message, |p| p.hint("each alert becomes two tickets; remove one of them"));
+            } else {
+                paths.insert(path, place);
+            }
+        }
+        c.effective.begin("[[source]]", at.key.to_string());
+        let name = name(source.name(), at, c);
+        checked.extend(source.check(Common { name, agent, at }, c));
+    }
+    checked
+}
+
+fn name(field: &Field<String>, at: &At, c: &mut Check<'_>) -> Option<SourceName> {
+    let (text, place) = c.required("name", field, at, "a name for this source")?;
+    let name = SourceName::new(text);
+    if let Err(error) = &name {
+        let expected = error.expected;
+        c.problems.error(place, "this name cannot be used", |p| {
+            p.found(format!("\"{text}\"")).expected(expected)
+        });
+    }
+    c.effective.note_field("name", text.clone(), field);
+    name.ok()
+}
+
+/// A source of this kind with all defaults, for a file that is looked at and not followed.
+///
+/// # Errors
+/// The kind is unknown, or not supported yet.
+pub fn default_source(kind: &str, agent: &Agent) -> Result<Settings, String> {
+    let Some(least) = least(kind) else {
+        let state = if LATER.contains(&kind) { "is not supported yet" } else { "is unknown" };
+        return Err(format!("kind = \"{kind}\" {state}; expected {}", words()));
+    };
+    let quote = |text: &str| toml::Value::from(text).to_string();
+    let mut text = format!("[sync]\nenabled = false\n[agent]\nname = {}\nid = {}\n", quote(&agent.name), quote(&agent.id));
+    for (key, value) in [("site", &agent.site), ("zone", &agent.zone)] {
+        text.extend(value.iter().map(|value| format!("{key} = {}\n", quote(value))));
+    }
+    text += &format!("[[source]]\nname = \"input\"\nkind = \"{kind}\"\n{least}\n");
+    let mut loaded = parse_str("defaults", &text).map_err(|e| e.to_string())?;
+    Ok(loaded.config.sources.remove(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_works_with_its_defaults() {
+        let agent = Agent {
+            name: "line \"4\"".to_owned(),
+            id: "an-id".to_owned(),
+            id_from: crate::config::IdFrom::Config,
+            role: crate::config::Role::Sensor,
+            site: Some("Plant".to_owned()),
+            zone: None,
+        };
+        for kind in WORDS {
+            let source = default_source(kind, &agent).unwrap_or_else(|e| panic!("{kind}: {e}"));
+            assert_eq!((source.kind, source.name.as_str()), (*kind, "input"));
+        }
+        for kind in LATER {
+            assert!(default_source(kind, &agent).unwrap_err().contains("is not supported yet"));
+        }
+        assert!(default_source("snort", &agent).unwrap_err().contains("is unknown"));
+    }
+}

@@ -211,13 +211,13 @@ fn auth(destination: &Destination, table: &At, c: &mut Check<'_>) -> Option<Auth
     })
 }
 
-fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
+pub(super) fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
     let (reference, at) = field.get()?;
     c.effective.note_field(name, format!("({})", secret::origin(reference)), field);
     secret::fetch(reference, at, c.environment, c.purpose, c.problems)
 }
 
-fn proxy(proxy: &Proxy, table: &At, c: &mut Check<'_>) -> Option<ProxySettings> {
+pub(super) fn proxy(proxy: &Proxy, table: &At, c: &mut Check<'_>) -> Option<ProxySettings> {
     const EXPECTED: &str = "\"http://HOST:PORT\"";
     let url = c.required("url", &proxy.url, table, EXPECTED).and_then(|(text, at)| {
         let url = Url::parse(text.trim()).ok().filter(|url| url.scheme() == "http" && url.has_host());
@@ -253,7 +253,7 @@ fn proxy(proxy: &Proxy, table: &At, c: &mut Check<'_>) -> Option<ProxySettings> 
     Some(ProxySettings { url: url?, login })
 }
 
-fn trust(tls: &Tls, c: &mut Check<'_>) -> Option<TlsSettings> {
+pub(super) fn trust(tls: &Tls, c: &mut Check<'_>) -> Option<TlsSettings> {
     for at in [tls.client_cert_file.at(), tls.client_key_file.at()].into_iter().flatten() {
         c.not_yet(at, "a client certificate", "remove it");
     }

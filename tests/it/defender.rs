@@ -18,7 +18,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::agent::Agent;
 use crate::support::console::{Console, Fault, NOW, TOKEN};
+use crate::support::{simulator, until};
 
 /// What a store would hold after the batches of some rounds.
 #[derive(Default)]
@@ -360,8 +362,8 @@ fn answers_that_break_off_anywhere_lose_and_double_nothing() {
 }
 
 #[test]
-fn fifty_thousand_alerts_at_the_first_connection_come_in_pieces() {
-    const ALERTS: usize = 50_000;
+fn many_alerts_at_the_first_connection_come_in_pieces() {
+    const ALERTS: usize = 20_000;
     let console = Console::start(true);
     {
         let mut state = console.state();
@@ -511,4 +513,90 @@ fn handling_is_written_back_by_the_id_that_the_product_gave() {
     let poller = Poller::of(&console);
     runtime().block_on(write_back(&poller.http(), "5-1557059334000")).unwrap();
     assert_eq!(console.state().written_back, ["5-1557059334000"]);
+}
+
+/// An agent that polls this console beside its EVE files.
+fn agent(simulator: &otrelay::simulator::Running, console: &Console, token: &str) -> Agent {
+    let agent = Agent::new(simulator);
+    let rules = format!(
+        r#"
+[[source]]
+name = "console"
+kind = "defender-console"
+url = "{}"
+token = "{token}"
+poll_interval = "5s"
+{}"#,
+        console.url(),
+        crate::support::agent::CRITICAL
+    );
+    agent.rules(&rules)
+}
+
+#[test]
+fn alerts_of_a_console_become_incidents_once_even_after_kill() {
+    const ALERTS: usize = 3_000;
+    let (console, simulator) = (Console::start(true), simulator());
+    {
+        let mut state = console.state();
+        state.sensor(4, "west", "Plant West", "Line 2");
+        for alert in 0..ALERTS as i64 {
+            state.raise_at(4, NOW - alert * 1_000, NOW);
+            // A few of the most severe: each of them is a ticket.
+            state.alerts[alert as usize].severity = if alert % 300 == 7 { "Critical" } else { "Minor" };
+        }
+    }
+    let agent = agent(&simulator, &console, TOKEN);
+    let source = |agent: &Agent| agent.status()["sources"][1].clone();
+    {
+        let service = agent.start();
+        until("some alerts are stored", || (source(&agent)["alerts"].as_u64()? > 0).then_some(()));
+        service.kill();
+    }
+    console.state().handle(8);
+    agent.once().ends(0);
+    let status = source(&agent);
+    assert_eq!(
+        (status["kind"].as_str(), status["name"].as_str()),
+        (Some("defender-console"), Some("console"))
+    );
+    assert_eq!(status["alerts"], json!(ALERTS + 1), "{status:#}");
+    assert_eq!(simulator.records("incident").len(), 10);
+    assert!(simulator.twins().is_empty());
+    agent.once().ends(0);
+    assert_eq!(source(&agent)["alerts"], json!(ALERTS + 1));
+    assert_eq!(simulator.records("incident").len(), 10);
+}
+
+#[test]
+fn a_refused_token_is_a_health_issue_and_is_shown_nowhere() {
+    let (console, simulator) = (Console::start(true), simulator());
+    let agent = agent(&simulator, &console, "canary-9e1");
+    let said = [agent.once(), agent.run(&["status"])];
+    assert!(said[1].out.contains("the token is refused (401)"), "{said:#?}");
+    assert!(said[1].out.contains("Access tokens"), "{said:#?}");
+    assert!(!format!("{said:?}").contains("canary"), "{said:#?}");
+}
+
+#[test]
+fn fifty_thousand_alerts_fit_into_the_memory_that_is_there() {
+    const ALERTS: u64 = 50_000;
+    let (console, simulator) = (Console::start(true), simulator());
+    {
+        let mut state = console.state();
+        for alert in 0..ALERTS as i64 {
+            state.raise_at(4, NOW - alert * 1_000, NOW);
+            state.alerts[alert as usize].severity = "Minor";
+        }
+    }
+    let agent = agent(&simulator, &console, TOKEN);
+    let service = agent.start();
+    let stored = || (agent.status()["sources"][1]["alerts"].as_u64()? == ALERTS).then_some(());
+    let end = std::time::Instant::now() + Duration::from_secs(600);
+    while stored().is_none() && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let peak = service.peak_kib();
+    assert_eq!(stored(), Some(()), "{:#}", agent.status());
+    assert!(peak < 64 * 1_024, "{peak} KiB");
 }

@@ -315,6 +315,8 @@ mod tests {
             ("[servicenow.NAME.proxy]", "Proxy"),
             ("[servicenow.NAME.tls]", "Tls"),
             ("\"[[source]] with kind = \\(dqsuricata\\-eve\\(dq\"", "SuricataEve"),
+            ("\"[[source]] with kind = \\(dqdefender\\-sensor\\(dq\"", "DefenderSensor"),
+            ("\"[[source]] with kind = \\(dqdefender\\-console\\(dq\"", "DefenderConsole"),
             ("[status]", "Status"),
             ("[sync]", "Sync"),
         ];

@@ -3,6 +3,8 @@
 //! To add a kind: a file with its table and its [`Kind`], and a line in `kinds!` below. A kind that is known and not
 //! built yet is refused by name; a key of another kind is an unknown key.
 
+mod defender;
+
 mod parts;
 
 use std::borrow::Cow;
@@ -121,11 +123,12 @@ macro_rules! kinds {
 
 kinds! {
     suricata_eve::SuricataEve,
+    defender_sensor::DefenderSensor,
+    defender_console::DefenderConsole,
 }
 
 /// Kinds that are known and not built yet.
-const LATER: [&str; 7] =
-    ["zeek", "syslog", "defender-sensor", "defender-console", "json-lines", "http", "host"];
+const LATER: [&str; 5] = ["zeek", "syslog", "json-lines", "http", "host"];
 
 once!(Source);
 

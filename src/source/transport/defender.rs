@@ -274,6 +274,7 @@ impl Defender {
             );
         }
         feed.set_mark(DEVICES, in_millis(asked_at));
+        feed.forget_sensors();
         self.devices_at = Some(Instant::now());
         Ok(())
     }

@@ -168,7 +168,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Takes what a sensor's record is: as a device it is told when its state changes, and once after a start.
+    /// Takes what a sensor's record is: as a device it is told when its state changes, after a start and with devices.
     pub fn sensor(&mut self, decoded: Decoded, record: &[u8], place: &str) {
         let Decoded { outcome, mut devices } = decoded;
         let changed = matches!(outcome, Outcome::Alert(_));
@@ -179,6 +179,11 @@ impl Feed {
         if changed || !devices.is_empty() {
             self.take(Decoded { outcome, devices }, record, false, place);
         }
+    }
+
+    /// From now on every sensor is told as a device once more.
+    pub fn forget_sensors(&mut self) {
+        self.sensors.clear();
     }
 
     /// Says that it waits for the other side.

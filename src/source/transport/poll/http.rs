@@ -1,10 +1,12 @@
 //! One question to an HTTP API with a token, its answer in records as they arrive, and what is wrong in words.
 //!
-//! Nothing is held but one record. Words of the other side are quoted only from its own error field, short and without
-//! our token in any form they could come back in.
+//! Nothing is held but one record. Words of the other side are quoted only from its own error field, short, and not at
+//! all where they hold our token in any form it could come back in.
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use url::Url;
 
 use super::{Trouble, Why};
@@ -135,10 +137,23 @@ impl Caller {
     fn quoted(&self, body: &[u8]) -> String {
         let error = serde_json::from_slice::<Refusal>(&body[..body.len().min(ERROR_MAX)]);
         let Some(words) = error.ok().and_then(|refusal| refusal.error) else { return String::new() };
-        let token = self.settings.token.expose();
-        let without = if token.is_empty() { words } else { words.replace(token, "…") };
-        format!(": {}", clip(one_line(&without).trim(), WORDS_MAX))
+        if betrays(&words, self.settings.token.expose()) {
+            return String::new();
+        }
+        format!(": {}", clip(one_line(&words).trim(), WORDS_MAX))
     }
+}
+
+/// Whether words hold a secret as it is, in other case, percent-encoded, or in base64 at any place of a longer text.
+fn betrays(words: &str, secret: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    let encoded = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC);
+    let base64 = (0..3).filter_map(|skip| {
+        let bytes = secret.as_bytes().get(skip..)?;
+        Some(STANDARD_NO_PAD.encode(&bytes[..bytes.len() / 3 * 3]))
+    });
+    let forms = [secret.to_owned(), encoded.to_string()].into_iter().chain(base64);
+    forms.filter(|form| !form.is_empty()).any(|form| words.contains(&form.to_ascii_lowercase()))
 }
 
 /// `{"error": "…"}`.
@@ -272,10 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn words_of_the_other_side_are_short_and_without_our_token() {
+    fn words_of_the_other_side_are_short_and_never_hold_our_token() {
         let caller = caller("https://console.example");
         assert_eq!(caller.quoted(b"<html>canary-1f</html>"), "");
-        assert_eq!(caller.quoted(br#"{"error":"no\n canary-1f here"}"#), ": no  … here");
+        assert_eq!(caller.quoted(br#"{"error":"no\n such alert"}"#), ": no  such alert");
+        for leak in ["canary-1f", "for CANARY-1F!", "canary%2D1f", "Y2FuYXJ5LTFm", "eGNhbmFyeS0xZg"] {
+            assert_eq!(caller.quoted(format!("{{\"error\":\"no: {leak}\"}}").as_bytes()), "", "{leak}");
+        }
         let long = format!("{{\"error\":\"{}\"}}", "x".repeat(2_000));
         assert!(caller.quoted(long.as_bytes()).len() <= WORDS_MAX + 2);
         assert!(!format!("{caller:?}").contains("canary"));

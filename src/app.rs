@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::config::Config;
+use crate::config::{Config, IdFrom};
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::{self, Intake};
@@ -24,6 +24,7 @@ use crate::rules::template::TicketContext;
 use crate::rules::{Rules, RulesError};
 use crate::servicenow::{ServiceNow, SetupError, default_fields};
 use crate::source::{self, Reading, SourceError};
+use crate::store::op::identity::FROM_NAME;
 use crate::store::{OpenError, Store, StoreError, Writer};
 
 /// Time that sends in flight get after the stop. Below systemd's default of 90 s; what is cut off is looked up later.
@@ -105,6 +106,20 @@ impl Components {
 
     fn intake(&self, config: &Config, store: &Store, clock: &SharedClock) -> Intake {
         Intake::new(store.clone(), Arc::clone(&self.rules), Arc::clone(clock), config.intake.clone())
+    }
+
+    /// Keeps in the store who the agent is.
+    async fn identify(config: &Config, store: &Store) -> Result<(), StoreError> {
+        let from = match config.agent.id_from {
+            IdFrom::Config => "config",
+            IdFrom::Machine => "machine",
+            IdFrom::Name => FROM_NAME,
+        };
+        match store.identify(&config.agent.id, from).await {
+            // It is only shown; the next start keeps it.
+            Err(e) if e.is_passing() => Ok(()),
+            other => other,
+        }
     }
 
     fn relay(&self, config: &Config, store: Store, clock: SharedClock) -> Relay<ServiceNow> {

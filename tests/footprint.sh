@@ -73,6 +73,7 @@ config() {
     cat >"$dir/otrelay.toml" <<TOML
 [agent]
 name = "footprint-$1"
+id = "footprint-$1"
 state_dir = "$dir/state"
 [sync]
 enabled = $2

@@ -38,6 +38,7 @@ pub async fn once(
     let mut stages = TaskGroups::begin(writer);
     let relay = blueprint.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
+    Components::identify(&config, &store).await?;
     let intake = blueprint.intake(&config, &store, &clock);
     intake.apply_rules().await?;
     stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());

@@ -214,6 +214,7 @@ impl Service {
     async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let intake = self.blueprint.intake(&self.config, &self.store, &self.around.clock);
         self.apply_rules(&intake).await?;
+        Components::identify(&self.config, &self.store).await?;
         let clock = &self.around.clock;
         let sources =
             stages.sources(&self.config, &self.store, Reading::Follow, clock, intake, &self.heartbeats);
@@ -316,7 +317,7 @@ impl Service {
         };
         let what = format!("reload refused, the old config runs on: {}{more}", clip(&first, REFUSAL_MAX));
         let remedy = "correct the config; otrelay check shows all of it; then systemctl reload otrelay";
-        self.concerns.send_replace(vec![Attention { what, remedy: remedy.to_owned() }]);
+        self.concerns.send_replace(vec![Attention { code: "reload-refused".to_owned(), what, remedy: remedy.to_owned() }]);
         None
     }
 

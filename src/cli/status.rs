@@ -51,6 +51,9 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let o = &s.overview;
     let service = if s.running { "running" } else { "not running" };
     writeln!(out, "otrelay {} on {}: {service}", s.version, s.agent)?;
+    if let Some(id) = &o.agent_id {
+        writeln!(out, "identity     {id}")?;
+    }
     for a in &s.attention {
         writeln!(out, "  ! {}", a.what)?;
         if !a.remedy.is_empty() {
@@ -85,8 +88,9 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
 fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
         out,
-        "source       {}: {} lines, {} alerts ({} findings, {} repeats), last read {}",
+        "source       {} ({}): {} lines, {} alerts ({} findings, {} repeats), last read {}",
         r.name,
+        r.kind,
         r.lines,
         r.alerts,
         r.new,
@@ -95,6 +99,17 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
     )?;
     for (reason, count) in &r.filtered {
         writeln!(out, "             {count} not forwarded: {reason}")?;
+    }
+    for (name, count) in &r.excluded {
+        writeln!(out, "             {count} excluded: {name}")?;
+    }
+    if r.cleared > 0 {
+        writeln!(out, "             {} cleared at the source", r.cleared)?;
+    }
+    let ignored: i64 = r.ignored.values().sum();
+    if ignored > 0 {
+        let kinds: Vec<&str> = r.ignored.keys().map(String::as_str).collect();
+        writeln!(out, "             {ignored} no alerts: {}", kinds.join(", "))?;
     }
     for (reason, count) in &r.rejected {
         writeln!(out, "             {count} rejected: {reason}")?;

@@ -248,7 +248,7 @@ impl Merge for Named<Destination> {
 
 /// In which table a key is at home, for keys that stand in the wrong one.
 pub(super) fn home_of(key: &str) -> Option<String> {
-    let homes: [(&str, &[&str]); 9] = [
+    let homes: [(&str, &[&str]); 8] = [
         ("[agent]", Agent::KEYS),
         ("[sync]", Sync::KEYS),
         ("[buffer]", Buffer::KEYS),
@@ -256,7 +256,6 @@ pub(super) fn home_of(key: &str) -> Option<String> {
         ("[[rule]]", Rule::KEYS),
         ("[[rule.action]]", Action::KEYS),
         ("[devices]", Devices::KEYS),
-        ("[status]", Status::KEYS),
         ("the main level of the file", File::KEYS),
     ];
     let home = homes.iter().find(|(_, keys)| keys.contains(&key)).map(|(home, _)| (*home).to_owned());

@@ -344,6 +344,7 @@ fn a_commented_default_is_the_default() {
     let origin = parse_str("otrelay.toml", text).unwrap();
     let optional = [
         "name",
+        "id",
         "site",
         "zone",
         "proxy",

@@ -64,6 +64,7 @@ pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
 /// What is known beside the store: of the relay's progress, and of the service itself.
 pub fn live(progress: &Progress, mut concerns: Vec<Attention>) -> Live {
     concerns.extend(progress.clock.map(|at| Attention {
+        code: "clock-wrong".to_owned(),
         what: format!("the clock says {at}, before this version was released: alerts are kept, nothing is sent"),
         remedy: "set the clock of this machine (timedatectl; a time server it can reach); sending then begins by itself"
             .to_owned(),

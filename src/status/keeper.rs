@@ -268,7 +268,7 @@ mod tests {
     async fn a_refused_reload_is_in_the_status() {
         let mut bench = Bench::new();
         let what = "reload refused: x".to_owned();
-        bench.concerns.send_replace(vec![Attention { what, remedy: String::new() }]);
+        bench.concerns.send_replace(vec![Attention { code: String::new(), what, remedy: String::new() }]);
         let heard = bench.heard(Duration::from_secs(10)).await;
         assert!(heard.contains(&"STATUS=reload refused: x; No sync yet; backlog 0".to_owned()), "{heard:?}");
     }

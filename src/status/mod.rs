@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
+use crate::store::op::identity::FROM_NAME;
 use crate::store::{Condition, Overview};
 
 pub use keeper::Keeper;
@@ -36,7 +37,8 @@ pub struct Status {
     /// When the next sync is due; absent when no service runs or sync is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_sync_at: Option<Timestamp>,
-    /// What needs a person, in words; empty when all is fine.
+    /// What needs a person; empty when all is fine.
+    #[serde(rename = "health")]
     pub attention: Vec<Attention>,
     /// The numbers.
     #[serde(flatten)]
@@ -46,7 +48,10 @@ pub struct Status {
 /// Something that needs a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attention {
+    /// Stable words for programs: `dead-letters`.
+    pub code: String,
     /// What is the case.
+    #[serde(rename = "text")]
     pub what: String,
     /// What to do.
     pub remedy: String,
@@ -121,14 +126,24 @@ const SET_BACK: Duration = Duration::from_hours(24);
 
 fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Attention> {
     let mut all = Vec::new();
-    let mut add = |what: String, remedy: &str| all.push(Attention { what, remedy: remedy.to_owned() });
+    let mut add = |code: &str, what: String, remedy: &str| {
+        all.push(Attention { code: code.to_owned(), what, remedy: remedy.to_owned() });
+    };
     for condition in conditions {
-        add(condition.what.clone(), &condition.remedy);
+        add("store", condition.what.clone(), &condition.remedy);
+    }
+    if o.agent_id_from.as_deref() == Some(FROM_NAME) {
+        add(
+            "no-machine-id",
+            "this machine has no machine id: the agent's name is its identity".to_owned(),
+            "set [agent] id to something that no other agent has, or make a machine id (systemd-machine-id-setup)",
+        );
     }
     let read = o.sources.iter().map(|source| source.last_read_at);
     let latest = read.chain(o.last_sync.as_ref().map(|sync| sync.started_at)).max();
     if let Some(latest) = latest.filter(|latest| latest.since(now) > SET_BACK) {
         add(
+            "clock-set-back",
             format!("the clock says {} UTC, and was at {} UTC before", now.servicenow(), latest.servicenow()),
             "set the clock of this machine (timedatectl, NTP); if it is right now, this passes with the next sync and \
              the next alerts",
@@ -137,6 +152,7 @@ fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Atte
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
             add(
+                "source",
                 format!("source {}: {trouble}", source.name),
                 "see `path` of this [[source]] and the rights on the file",
             );
@@ -151,6 +167,7 @@ fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Atte
                 String::new()
             };
             add(
+                "hold",
                 format!("destination {}{place} waits: {}{until}", destination.name, hold.reason),
                 &hold.remedy,
             );
@@ -158,12 +175,14 @@ fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Atte
     }
     if o.dead > 0 {
         add(
+            "dead-letters",
             format!("{} dead letter{}", o.dead, if o.dead == 1 { "" } else { "s" }),
             "otrelay queue list --dead; then otrelay queue retry ID or otrelay queue drop ID",
         );
     }
     if o.shed > 0 {
         add(
+            "shed",
             format!(
                 "{} undelivered alerts were given up because the buffer was full{}",
                 o.shed,
@@ -173,7 +192,9 @@ fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Atte
         );
     }
     for notice in &o.notices {
-        add(notice.text.clone(), &notice.remedy);
+        // The store names an issue by its code and what it is about.
+        let code = notice.subject.split(':').next().unwrap_or_default();
+        add(code, notice.text.clone(), &notice.remedy);
     }
     all
 }
@@ -188,6 +209,16 @@ fn by_severity(counts: &BTreeMap<String, i64>) -> String {
 mod tests {
     use super::*;
     use crate::store::DestinationRow;
+
+    #[test]
+    fn an_identity_that_is_a_name_is_said() {
+        let overview = Overview { agent_id_from: Some(FROM_NAME.to_owned()), ..Overview::default() };
+        let status = Status::new("a", Timestamp::EPOCH, overview, None);
+        assert_eq!(status.attention[0].code, "no-machine-id");
+        let json = serde_json::to_value(&status).unwrap();
+        assert!(json["health"][0]["text"].is_string() && json["health"][0]["remedy"].is_string(), "{json}");
+        assert_eq!((&json["folded"], &json["backlog"], &json["dead"]), (&0.into(), &0.into(), &0.into()));
+    }
 
     #[test]
     fn quiet_when_fine() {
@@ -223,7 +254,7 @@ mod tests {
             "2 dead letters; Last sync 14:02 UTC: 3 created, 1 to retry; next 15:02; backlog 12"
         );
         status.syncing = true;
-        status.attention.insert(0, Attention { what: "x".to_owned(), remedy: String::new() });
+        status.attention.insert(0, Attention { code: String::new(), what: "x".to_owned(), remedy: String::new() });
         assert_eq!(status.line(), "x (and 1 more); Syncing; backlog 12");
     }
 

@@ -10,6 +10,7 @@ use rusqlite::{CachedStatement, Connection, Row, params};
 
 use super::body::Bodies;
 use super::op::attempt::HISTORY;
+use super::op::identity::meta;
 use super::rows::{
     AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
     RejectRow, SourceRow, SyncRow, TicketRow,
@@ -63,6 +64,9 @@ impl Reader {
         let (backlog, dead) = (sum("pending") + sum("claimed"), sum("dead"));
         let oldest: Option<i64> = self.conn.query_row(OLDEST, [], |r| r.get(0))?;
         Ok(Overview {
+            agent_id: meta(&self.conn, "agent_id")?,
+            agent_id_from: meta(&self.conn, "agent_id_from")?,
+            folded: of("store").get("folded").copied().unwrap_or(0),
             sources,
             last_sync: self.syncs(1)?.pop(),
             notices: self.notices()?,

@@ -27,6 +27,12 @@ pub struct ListFilter {
 /// How things are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Overview {
+    /// The agent's identity, part of every fingerprint; absent before the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// Where it is from: `config`, `machine` (derived from the machine id) or `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id_from: Option<String>,
     /// Sources in the order they were first read.
     pub sources: Vec<SourceRow>,
     /// Destinations.
@@ -39,6 +45,9 @@ pub struct Overview {
     pub backlog: i64,
     /// Deliveries that need a person.
     pub dead: i64,
+    /// Findings that a parent ticket stands for.
+    #[serde(default)]
+    pub folded: i64,
     /// When the oldest waiting delivery was made.
     pub oldest_pending_at: Option<Timestamp>,
     /// Alerts that were given up because the buffer was full.

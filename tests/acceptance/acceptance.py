@@ -37,6 +37,7 @@ LOSSES = [[], ["--fault", "commit-drop:rate=0.3,method=POST,path=/api/now/table/
 CONFIG = """
 [agent]
 name = "acceptance"
+id = "acceptance"
 state_dir = "{dir}/state"
 [sync]
 backfill = "all"

@@ -24,6 +24,7 @@ DROP_INS = "/etc/systemd/system/otrelay.service.d"
 MAIN = f"""\
 [agent]
 name = "{scene.AGENT}"
+id = "{scene.AGENT}"
 
 [sync]
 interval = "60m"

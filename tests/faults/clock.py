@@ -122,12 +122,12 @@ def run(directory, simulator, seed, number):
         service.start()
         agent.until_taken(len(feeder.written))
         told = agent.ask("status")
-        if not any("the clock says 1970" in a["what"] for a in told["attention"]):
+        if not any("the clock says 1970" in a["text"] for a in told["health"]):
             # It is said at the first sync, which is at once when the last one seems to be to come.
             time.sleep(2)
             told = agent.ask("status")
-            if not any("the clock says 1970" in a["what"] for a in told["attention"]):
-                raise scene.Failed(f"the clock is not named: {told['attention']}")
+            if not any("the clock says 1970" in a["text"] for a in told["health"]):
+                raise scene.Failed(f"the clock is not named: {told['health']}")
         service.set(0)
         began = time.monotonic()
         while True:

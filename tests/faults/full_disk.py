@@ -132,7 +132,7 @@ class Run:
 
     def says(self, words):
         """What `status` has for attention has these words, with a remedy."""
-        return any(words in a["what"] and a["remedy"] for a in self.agent.status()[1]["attention"])
+        return any(words in a["text"] and a["remedy"] for a in self.agent.status()[1]["health"])
 
     def feed(self, alerts):
         for _ in range(alerts):
@@ -207,7 +207,7 @@ def full_at_start(run):
     run.feed(20)
     run.disk.free()
     run.until("each finding has a ticket", run.delivered, 60)
-    run.until("status has nothing to say", lambda: not run.agent.status()[1]["attention"], HOME)
+    run.until("status has nothing to say", lambda: not run.agent.status()[1]["health"], HOME)
 
 
 def full_under_load(run):
@@ -223,7 +223,7 @@ def full_under_load(run):
     run.feeder.stop()
     run.disk.free()
     run.until("each finding has a ticket", run.delivered, 60)
-    run.until("status has nothing to say", lambda: not run.agent.status()[1]["attention"], HOME)
+    run.until("status has nothing to say", lambda: not run.agent.status()[1]["health"], HOME)
 
 
 def full_at_checkpoint(run):
@@ -313,7 +313,7 @@ def read_only_at_start(run, before):
         raise scene.Failed(f"`tickets` on a read-only state directory: {lists.returncode} {lists.stderr}")
     run.feed(10)
     run.disk.remount("rw")
-    run.until("status has nothing to say", lambda: not run.agent.status()[1]["attention"], HOME)
+    run.until("status has nothing to say", lambda: not run.agent.status()[1]["health"], HOME)
 
 
 def read_only_in_flight(run):
@@ -331,7 +331,7 @@ def read_only_in_flight(run):
     finally:
         strace.terminate()
         strace.wait()
-    run.until("status has nothing to say", lambda: not run.agent.status()[1]["attention"], HOME)
+    run.until("status has nothing to say", lambda: not run.agent.status()[1]["health"], HOME)
 
 
 def read_only_once(run):

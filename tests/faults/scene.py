@@ -224,6 +224,7 @@ class Agent:
         self.config.write_text(f"""\
 [agent]
 name = "{name}"
+id = "{name}"
 state_dir = "{state}"
 
 [sync]

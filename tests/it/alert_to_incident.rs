@@ -177,7 +177,9 @@ fn keys(number: u32, generation: u32) -> (String, String) {
     let sha = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec();
     let part = |text: &str| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
     let from = format!("10.64.0.{number}");
-    let identity = [NAME, "eve", "derived", "1:2000001", &from, "10.40.1.11", "modbus"].map(part).concat();
+    let agent = format!("{NAME}-id");
+    let identity =
+        [&agent, "eve", "derived", "1:2000001", "", &from, "10.40.1.11", "Modbus"].map(part).concat();
     let digest =
         sha(&[sha(&identity), part("prod"), part("incident"), generation.to_be_bytes().to_vec()].concat());
     let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();

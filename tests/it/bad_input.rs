@@ -128,6 +128,22 @@ fn text_that_would_command_a_terminal_or_an_instance() {
 }
 
 #[test]
+fn every_record_is_counted_once_by_what_it_is() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..3));
+    agent.feed("\n\r\n{\"event_type\":\"flow\"}\n{\"event_type\":\"dns\"}\n{\"event_type\": \"flow\"}\nnot JSON\n");
+    agent.feed("{\"event_type\":\"of somebody's own\"}\n");
+    agent.once().ends(0).says("3 tickets created");
+    let source = &agent.status()["sources"][0];
+    assert_eq!(source["kind"], "suricata-eve");
+    assert_eq!(source["ignored"], json!({ "dns": 1, "flow": 2, "other": 1 }));
+    assert_eq!(source["rejected"], json!({ "malformed": 1 }));
+    assert_eq!((&source["alerts"], &source["lines"]), (&json!(3), &json!(8)), "{source:#}");
+    assert_eq!((&source["filtered"], &source["excluded"]), (&json!({}), &json!({})));
+}
+
+#[test]
 fn a_sensor_without_a_good_clock() {
     // The alert is worth more than its date: the time of receipt stands in. `ts-error` is what Suricata writes.
     let simulator = simulator();
@@ -169,7 +185,7 @@ fn a_file_that_is_not_there_yet_or_not_any_more() {
     let _service = agent.start();
     agent.feed(eve::alerts(0..3));
     let status = agent.until_status("they are read", |status| status["sources"][0]["alerts"] == 3);
-    assert_eq!(status["attention"], json!([]));
+    assert_eq!(status["health"], json!([]));
     fs::remove_file(agent.log("eve.json")).unwrap();
     agent.feed(eve::alerts(3..5));
     agent.until_status("the new file is read", |status| status["sources"][0]["alerts"] == 5);

@@ -142,7 +142,7 @@ fn judge(what: &str, agent: &Agent, simulator: &Running) -> bool {
         assert!(agent.state().join(heal["kept_as"].as_str().unwrap()).exists(), "{what}");
         adds_up(what, heal);
         let words = "was damaged";
-        assert!(status["attention"].to_string().contains(words), "{what}: {status:#}");
+        assert!(status["health"].to_string().contains(words), "{what}: {status:#}");
     }
     let titles = values(simulator, "incident", "short_description");
     let known: BTreeSet<String> = (0..ALL).map(eve::short).collect();

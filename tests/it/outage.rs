@@ -22,7 +22,7 @@ fn nowhere(last: u8) -> SocketAddr {
 
 /// What needs a person, in the words of `status --json`.
 fn attention(status: &Value) -> String {
-    status["attention"].to_string()
+    status["health"].to_string()
 }
 
 fn requests(simulator: &Running, path: &str) -> usize {

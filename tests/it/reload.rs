@@ -22,7 +22,7 @@ fn reload(agent: &Agent, service: &Service) {
 fn refused(agent: &Agent, service: &Service, words: &str) {
     service.hang_up();
     let says = |status: &serde_json::Value| {
-        let text = status["attention"].to_string();
+        let text = status["health"].to_string();
         text.contains("reload refused") && text.contains(words)
     };
     agent.until_status("the refusal is shown", says);
@@ -43,7 +43,7 @@ fn a_bad_config_changes_nothing_and_is_named_until_a_good_one_comes() {
     agent.restore_config();
     agent.run(&["sync"]).ends(0).says("4 created");
     reload(&agent, &service);
-    assert_eq!(agent.status()["attention"].to_string(), "[]");
+    assert_eq!(agent.status()["health"].to_string(), "[]");
     assert_eq!(service.stop(), 0);
 }
 

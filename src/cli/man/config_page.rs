@@ -145,8 +145,8 @@ impl<'a> Page<'a> {
                 (item, path.clone(), format!("[[{path}]]"))
             } else if let Some(kinds) = node["items"].get("$ref").and_then(|_| self.kinds(&node["items"])) {
                 for item in kinds {
-                    let kind = quoted(&item["properties"]["kind"]["const"]);
-                    self.section(&format!("[[{path}]] with kind = {kind}"));
+                    let kind = item["properties"]["kind"]["const"].as_str().unwrap_or_default();
+                    self.section(&format!("[[{path}]] of kind {kind}"));
                     self.roff.text(marked(description(item).unwrap_or_default()));
                     self.keys(item);
                 }
@@ -314,9 +314,9 @@ mod tests {
             ("[servicenow.NAME]", "Destination"),
             ("[servicenow.NAME.proxy]", "Proxy"),
             ("[servicenow.NAME.tls]", "Tls"),
-            ("\"[[source]] with kind = \\(dqsuricata\\-eve\\(dq\"", "SuricataEve"),
-            ("\"[[source]] with kind = \\(dqdefender\\-sensor\\(dq\"", "DefenderSensor"),
-            ("\"[[source]] with kind = \\(dqdefender\\-console\\(dq\"", "DefenderConsole"),
+            ("\"[[source]] of kind suricata-eve\"", "SuricataEve"),
+            ("\"[[source]] of kind defender-sensor\"", "DefenderSensor"),
+            ("\"[[source]] of kind defender-console\"", "DefenderConsole"),
             ("[status]", "Status"),
             ("[sync]", "Sync"),
         ];

@@ -8,6 +8,7 @@ pub mod cursors;
 pub mod dead;
 pub mod destination_state;
 pub mod heals;
+pub mod identity;
 pub mod notice;
 pub mod prune;
 pub mod record;

@@ -160,6 +160,7 @@ impl Agent {
         let text = format!(
             r#"[agent]
 name = "{NAME}"
+id = "{NAME}-id"
 site = "Test plant"
 state_dir = "{dir}/state"
 

@@ -592,8 +592,8 @@ fn fifty_thousand_alerts_fit_into_the_memory_that_is_there() {
     let agent = agent(&simulator, &console, TOKEN);
     let service = agent.start();
     let stored = || (agent.status()["sources"][1]["alerts"].as_u64()? == ALERTS).then_some(());
-    let end = std::time::Instant::now() + Duration::from_secs(600);
-    while stored().is_none() && std::time::Instant::now() < end {
+    let end = tokio::time::Instant::now() + Duration::from_secs(600);
+    while stored().is_none() && tokio::time::Instant::now() < end {
         std::thread::sleep(Duration::from_millis(300));
     }
     let peak = service.peak_kib();

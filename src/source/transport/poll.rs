@@ -108,8 +108,10 @@ pub struct Feed {
     rejected: BTreeSet<u64>,
     /// Sensors that were told as devices.
     sensors: BTreeSet<String>,
-    /// The trouble that was last handed over; `None` before the first batch.
-    trouble: Option<Option<String>>,
+    /// Whether anything was handed over yet.
+    begun: bool,
+    /// The trouble that was last handed over.
+    trouble: Option<String>,
 }
 
 impl Feed {
@@ -162,7 +164,7 @@ impl Feed {
     /// [`Halt`]: the order to stop, or the intake is gone.
     pub async fn make_room(&mut self) -> Result<(), Halt> {
         if self.batch.is_full() {
-            let trouble = self.trouble.clone().flatten();
+            let trouble = self.trouble.clone();
             self.hand_over(trouble, true).await?;
         }
         Ok(())
@@ -202,14 +204,15 @@ impl Feed {
             && self.batch.devices.is_empty()
             && self.changed.is_empty()
             && !self.told.has_changes()
-            && self.trouble.as_ref() == Some(&trouble);
+            && self.begun
+            && self.trouble == trouble;
         if quiet { Ok(()) } else { self.hand_over(trouble, false).await }
     }
 
     async fn hand_over(&mut self, trouble: Option<String>, more: bool) -> Result<(), Halt> {
         let mut batch = std::mem::replace(&mut self.batch, Batch::new(self.name.clone(), self.kind));
-        let (set, forgotten) = self.told.changes();
-        batch.cursors.extend(set);
+        let (changed, forgotten) = self.told.changes();
+        batch.cursors.extend(changed);
         batch.finished.extend(forgotten);
         for name in std::mem::take(&mut self.changed) {
             if let Some(value) = self.marks.get(&name) {
@@ -218,7 +221,7 @@ impl Feed {
         }
         batch.more = more;
         batch.trouble.clone_from(&trouble);
-        self.trouble = Some(trouble);
+        (self.begun, self.trouble) = (true, trouble);
         self.heartbeat.idle();
         let sent = send(&self.out, batch, &self.name, &self.stop).await;
         self.heartbeat.busy();
@@ -286,6 +289,7 @@ impl<A: Api> Poll<A> {
             changed: BTreeSet::new(),
             rejected: BTreeSet::new(),
             sensors: BTreeSet::new(),
+            begun: false,
             trouble: None,
         }
     }
@@ -327,7 +331,7 @@ impl<A: Api> Source for Poll<A> {
                 Err(Halt::Stopped) => return Ok(()),
                 Err(Halt::Source(error)) => return Err(error),
             };
-            say(&name, feed.trouble.as_ref().and_then(Option::as_deref), trouble.as_deref());
+            say(&name, feed.trouble.as_deref(), trouble.as_deref());
             match feed.finish(trouble).await {
                 Ok(()) | Err(Halt::Trouble(_)) => {}
                 Err(Halt::Stopped) => return Ok(()),

@@ -3,6 +3,7 @@
 //! round, break off, fail when an answer is too much, forget newer versions of its API, and show a log-in page.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -259,15 +260,16 @@ impl State {
             r#"{{"id":{id},"time":{time},"engine":"Anomaly","severity":"{severity}","title":"{title}","message":"Device 192.0.2.{address} did something\nthat it should not.","sourceDevice":null,"destinationDevice":{none},"additionalInformation":null"#
         );
         if version >= 2 {
-            text += &format!(
+            let _ = write!(
+                text,
                 r#","sourceDeviceAddress":"192.0.2.{address}","destinationDeviceAddress":null,"remediationSteps":["Look at it."]"#
             );
         }
         if self.console {
-            text += &format!(r#","handled":{handled},"sensorId":{sensor},"siteId":1,"zoneId":1"#);
+            let _ = write!(text, r#","handled":{handled},"sensorId":{sensor},"siteId":1,"zoneId":1"#);
             let known = self.sensors.iter().find(|known| known.id == *sensor);
             if let (Some(Sensor { name, site, zone, .. }), true) = (known, version >= 2) {
-                text += &format!(r#","sensorName":"{name}","siteName":"{site}","zoneName":"{zone}""#);
+                let _ = write!(text, r#","sensorName":"{name}","siteName":"{site}","zoneName":"{zone}""#);
             }
         }
         text + "}"

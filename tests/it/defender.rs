@@ -446,6 +446,32 @@ fn devices_come_with_what_belongs_to_them_page_by_page() {
     assert_eq!(ledger.trouble, None);
 }
 
+#[test]
+fn devices_that_cannot_be_read_do_not_hold_up_alerts() {
+    let console = Console::start(true);
+    console.state().raise(4);
+    console.state().fail(&[Fault::Status(403), Fault::Status(500)]);
+    let (poller, mut ledger) = (Poller::of(&console), Ledger::default());
+    let mut raised = false;
+    poller.follow(&mut ledger, || {
+        let mut state = console.state();
+        let alerts = state.asked.iter().filter(|asked| asked.contains("/alerts")).count();
+        if alerts > 2 && !raised {
+            state.now += 60_000;
+            state.raise(4);
+            state.asked.clear();
+            raised = true;
+            return true;
+        }
+        alerts < 3 || !raised
+    });
+    ledger.has_told(&[("4:1", &[Raised]), ("4:2", &[Raised])]);
+    let said = ledger.trouble.unwrap();
+    assert!(said.contains("integration/sensors: the token is refused (403)"), "{said}");
+    let devices = console.state().asked.iter().filter(|asked| !asked.contains("/alerts")).count();
+    assert_eq!(devices, 0, "what failed is asked for again in minutes, not in every round");
+}
+
 /// The trouble of one round, for people.
 fn trouble(poller: &Poller) -> String {
     let mut ledger = Ledger::default();

@@ -37,6 +37,8 @@ const SHORTER_MAX: u32 = 4;
 const KEPT_FOR: Duration = Duration::from_hours(24 * 92);
 /// How often the console's sensors are asked for, at most.
 const SENSORS_EVERY: Duration = Duration::from_secs(60);
+/// How soon devices are asked for again after that failed, at most.
+const DEVICES_RETRY: Duration = Duration::from_mins(5);
 /// Records of one page of the integration API.
 const PAGE: u64 = 500;
 /// Most pages of one question: an answer that never ends is no answer.
@@ -74,7 +76,9 @@ pub struct Defender {
     /// When all was last asked for, and how long that took.
     swept: Option<(Instant, Duration)>,
     sensors_at: Option<Instant>,
-    devices_at: Option<Instant>,
+    devices_due: Option<Instant>,
+    /// What was wrong with sensors and with devices when they were last asked for.
+    lesser: [Option<Box<Trouble>>; 2],
 }
 
 /// What a question brought.
@@ -100,7 +104,8 @@ impl Defender {
             span: None,
             swept: None,
             sensors_at: None,
-            devices_at: None,
+            devices_due: None,
+            lesser: [None, None],
         }
     }
 
@@ -237,6 +242,7 @@ impl Defender {
         if !self.settings.console || !due {
             return Ok(());
         }
+        self.sensors_at = Some(Instant::now());
         let paths =
             ["/external/v3/integration/sensors", "/external/v2/appliances", "/external/v1/appliances"];
         for path in paths {
@@ -244,15 +250,29 @@ impl Defender {
                 break;
             }
         }
-        self.sensors_at = Some(Instant::now());
+        self.lesser[0] = None;
         Ok(())
+    }
+
+    /// Trouble that concerns one question only is kept in its place; alerts are asked for all the same.
+    fn still(&mut self, place: usize, asked: Result<(), Halt>) -> Result<(), Halt> {
+        match asked {
+            Err(Halt::Trouble(trouble)) if trouble.why != Why::Away => {
+                self.lesser[place] = Some(trouble);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Devices with all that belongs to them, which comes first.
     async fn devices(&mut self, caller: &Caller, feed: &mut Feed) -> Result<(), Halt> {
-        if self.devices_at.is_some_and(|at| at.elapsed() < self.settings.devices_interval) {
+        let now = Instant::now();
+        if self.devices_due.is_some_and(|due| now < due) {
             return Ok(());
         }
+        let interval = self.settings.devices_interval;
+        self.devices_due = Some(now + interval.min(DEVICES_RETRY));
         let asked_at = feed.now();
         self.settings.format.with_directory(Directory::begin_round);
         if self.settings.console {
@@ -275,7 +295,8 @@ impl Defender {
         }
         feed.set_mark(DEVICES, in_millis(asked_at));
         feed.forget_sensors();
-        self.devices_at = Some(Instant::now());
+        self.devices_due = Some(Instant::now() + interval);
+        self.lesser[1] = None;
         Ok(())
     }
 
@@ -298,27 +319,17 @@ impl Defender {
 }
 
 impl Api for Defender {
-    async fn round(&mut self, feed: &mut Feed) -> Result<(), Halt> {
+    async fn round(&mut self, feed: &mut Feed) -> Result<Option<Trouble>, Halt> {
         let caller = match &self.caller {
             Some(caller) => Arc::clone(caller),
             None => Arc::clone(self.caller.insert(Arc::new(Caller::new(&self.settings.http)?))),
         };
-        let sensors = still(self.sensors(&caller, feed).await)?;
-        let devices = still(self.devices(&caller, feed).await)?;
+        let sensors = self.sensors(&caller, feed).await;
+        self.still(0, sensors)?;
+        let devices = self.devices(&caller, feed).await;
+        self.still(1, devices)?;
         self.alerts(&caller, feed).await?;
-        match sensors.or(devices) {
-            Some(trouble) => Err(Halt::Trouble(trouble)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Trouble that concerns this question only: the others are asked all the same.
-fn still(asked: Result<(), Halt>) -> Result<Option<Box<Trouble>>, Halt> {
-    match asked {
-        Ok(()) => Ok(None),
-        Err(Halt::Trouble(trouble)) if trouble.why != Why::Away => Ok(Some(trouble)),
-        Err(halt) => Err(halt),
+        Ok(self.lesser.iter().flatten().next().map(|trouble| Trouble::clone(trouble)))
     }
 }
 

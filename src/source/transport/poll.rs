@@ -84,11 +84,12 @@ impl From<Trouble> for Halt {
 
 /// What is asked, and in which order.
 pub trait Api: Send + 'static {
-    /// Asks everything that is due and feeds what is new.
+    /// Asks everything that is due and feeds what is new. What is wrong with a lesser part of it (devices) is told, and
+    /// the round is good all the same.
     ///
     /// # Errors
     /// [`Halt`]; what was fed before stays fed.
-    fn round(&mut self, feed: &mut Feed) -> impl Future<Output = Result<(), Halt>> + Send;
+    fn round(&mut self, feed: &mut Feed) -> impl Future<Output = Result<Option<Trouble>, Halt>> + Send;
 }
 
 /// The way from an [`Api`] to the intake.
@@ -320,9 +321,9 @@ impl<A: Api> Source for Poll<A> {
                 round = self.api.round(&mut feed) => round,
             };
             let (wait, trouble) = match round {
-                Ok(()) => {
+                Ok(lesser) => {
                     failures = 0;
-                    (self.settings.interval, None)
+                    (self.settings.interval, lesser.map(|trouble| trouble.words()))
                 }
                 Err(Halt::Trouble(trouble)) => {
                     failures += 1;
@@ -376,11 +377,11 @@ mod tests {
     }
 
     impl Api for Script {
-        async fn round(&mut self, _: &mut Feed) -> Result<(), Halt> {
+        async fn round(&mut self, _: &mut Feed) -> Result<Option<Trouble>, Halt> {
             let mut asked = self.asked.lock().unwrap();
             asked.push(Instant::now());
             if asked.len() > self.failures {
-                return Ok(());
+                return Ok(None);
             }
             let (text, remedy) = ("it is away".to_owned(), "wait".to_owned());
             Err(Trouble { text, remedy, why: Why::Away, retry_after: self.retry_after }.into())

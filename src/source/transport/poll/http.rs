@@ -237,18 +237,18 @@ fn unanswered(error: &TransportError) -> Trouble {
 
 /// What a status other than 200 means. `words` begin with `: ` or are empty.
 fn refused(path: &str, status: u16, words: &str) -> Trouble {
+    const TOKEN: &str =
+        "make a new one there (System settings > Integrations > Access tokens) and put it into `token`";
     let text = |what: &str| format!("{path}: {what} ({status}){words}");
     let (what, remedy, why) = match status {
-        401 | 403 => (
-            "the token is refused",
-            "make a new one there (System settings > Integrations > Access tokens) and put it into `token`",
-            Why::Away,
-        ),
+        401 => ("the token is refused", TOKEN, Why::Away),
+        // Perhaps for this address only.
+        403 => ("the token is refused", TOKEN, Why::Other),
         300..=399 => (
             "it sends us to another address",
             "check that `url` leads to the sensor or console itself, and not to a log-in page; redirections are not \
              followed, so that the token goes nowhere else",
-            Why::Away,
+            Why::Other,
         ),
         404 | 405 | 501 => (
             "there is no such address",
@@ -303,8 +303,8 @@ mod tests {
     fn refusals_say_what_to_do() {
         for (status, why, words) in [
             (401, Why::Away, "Access tokens"),
-            (403, Why::Away, "Access tokens"),
-            (302, Why::Away, "`url`"),
+            (403, Why::Other, "Access tokens"),
+            (302, Why::Other, "`url`"),
             (404, Why::Absent, "`kind`"),
             (407, Why::Away, "`proxy.username`"),
             (413, Why::TooMuch, "it failed"),

@@ -100,6 +100,7 @@ async fn measure(dir: &Path, size: u64) -> ([Medians; 3], u64) {
             except: Vec::new(),
             limit: STEP,
             only_tried: false,
+            fresh_first: false,
             min_severity: Severity::Warning,
             peek: false,
             now: SystemClock.now(),
@@ -189,6 +190,7 @@ fn entry(number: u64) -> Entry {
             destination: DestinationName::new("prod").expect("a plain name"),
             table: TableName::new("incident").expect("a plain name"),
             rule: RuleName::new("OT security incidents").expect("one line"),
+            kind: otrelay::model::DeliveryKind::OpenTicket,
         }],
     }
 }

@@ -8,8 +8,8 @@ use std::hint::black_box;
 use divan::counter::{BytesCount, ItemsCount};
 use otrelay::clock::ManualClock;
 use otrelay::model::{SourceName, Timestamp};
-use otrelay::source::format::{Apart, Outcome};
 use otrelay::source::format::eve::{Eve, Reader, Settings};
+use otrelay::source::format::{Apart, Outcome};
 use otrelay::source::transport::tail::{self, Tail};
 use otrelay::source::{Reading, Reads};
 

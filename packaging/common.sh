@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts of this directory share; sourced by them, with bash and `set -euo pipefail`.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,37 +1,47 @@
-//! The seam to the ticket system: only what `relay` needs of it. `servicenow` is the one [`Destination`]; tests have a fake.
+//! The seam to the other side: only what `relay` needs of it. `servicenow` is the one [`Destination`]; tests have a fake.
 //!
-//! A destination does not retry, wait or remember what was sent: it makes one attempt and says what came of it. Repeating,
+//! An [`Order`] says of which kind it is; which address and which form of a request that means is the destination's. A
+//! destination does not retry, wait or remember what was sent: it makes one attempt and says what came of it. Repeating,
 //! backing off and looking up after a doubtful answer are the relay's.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use crate::model::ticket::TicketKeys;
+use crate::model::ticket::{KeysKept, TicketKeys};
 use crate::model::{
-    Alert, Class, CorrelationId, DestinationName, Generation, HoldScope, SysId, TableName, Timestamp,
+    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Generation, HoldScope, SysId, TableName,
+    Timestamp,
 };
 
 /// Field name to value, as it goes into the record. Ordered, so that requests and logs are stable.
 pub type Fields = BTreeMap<String, String>;
 
-/// A ticket to be created.
+/// One thing to be done there.
 #[derive(Clone, Debug)]
 pub struct Order {
+    /// What.
+    pub kind: DeliveryKind,
     /// Which table.
     pub table: TableName,
-    /// The two keys; the destination puts them into the record itself.
+    /// What it is known by there; the destination puts these into the record itself.
     pub keys: TicketKeys,
     /// Everything else that goes into the record.
     pub fields: Fields,
 }
 
-/// A ticket that was found there by its `correlation_id`. The destination has already checked that the returned record
-/// really carries the id that was asked for.
+/// A key that is looked up.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The keys of the record.
+    pub keys: TicketKeys,
+    /// Whether it may have been made although no answer said so: then it is also asked for by its `sys_id`.
+    pub doubtful: bool,
+}
+
+/// A record that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The key it was found by.
-    pub correlation_id: CorrelationId,
+pub struct Remote {
     /// The record.
     pub sys_id: SysId,
     /// `INC0010042`; empty where the table has no numbers.
@@ -40,6 +50,26 @@ pub struct Found {
     pub active: bool,
     /// Its state in the words (or numbers) of the table.
     pub state: String,
+}
+
+/// A record that was found by its keys. The destination has already checked that it really carries one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The key it was asked for by.
+    pub correlation_id: CorrelationId,
+    /// The record.
+    pub remote: Remote,
+    /// Other records that carry the same key.
+    pub twins: u32,
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LookedUp {
+    /// At most one for each key.
+    pub found: Vec<Found>,
+    /// HTTP status of the answer.
+    pub status: Option<u16>,
 }
 
 /// A field that the answer does not show as it was sent.
@@ -51,17 +81,19 @@ pub struct DroppedField {
     pub got: String,
 }
 
-/// A ticket that was created.
+/// An order that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// The record, as the answer names it.
-    pub sys_id: SysId,
-    /// `INC0010042`; empty where the table has no numbers.
-    pub number: String,
-    /// Its state in the words (or numbers) of the table.
-    pub state: String,
+pub struct Sent {
+    /// Whether this made it; otherwise it was there already.
+    pub created: bool,
+    /// The record, where the answer names one.
+    pub remote: Option<Remote>,
     /// What was dropped in silence.
     pub dropped: Vec<DroppedField>,
+    /// What became of our keys, where the answer shows it.
+    pub kept: Option<KeysKept>,
+    /// HTTP status of the answer.
+    pub status: u16,
 }
 
 /// Why an attempt did not succeed.
@@ -85,6 +117,12 @@ pub struct SendError {
 }
 
 impl SendError {
+    /// The same, after an answer with this status.
+    #[must_use]
+    pub fn answered(self, status: u16) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
     /// What it means for the delivery.
     pub fn class(&self) -> Class {
         self.class
@@ -100,21 +138,22 @@ pub struct RateLimit {
     pub reset_at: Option<Timestamp>,
 }
 
-/// A ticket system. Methods make one attempt within the destination's own deadlines (connect 10 s, whole 70 s).
+/// The other side. Methods make one attempt within the destination's own deadlines (connect 10 s, whole 70 s).
 pub trait Destination: Send + Sync + 'static {
     /// The destination's name in the config.
     fn name(&self) -> &DestinationName;
 
-    /// Which of these tickets are there. At most [`FIND_MAX`] keys.
-    fn find(
+    /// Which of these are there, by their keys. At most [`FIND_MAX`].
+    fn look_up(
         &self,
+        kind: DeliveryKind,
         table: &TableName,
-        keys: &[CorrelationId],
-    ) -> impl Future<Output = Result<Vec<Found>, SendError>> + Send;
+        asked: &[Asked],
+    ) -> impl Future<Output = Result<LookedUp, SendError>> + Send;
 
-    /// Creates one ticket. When the keys are already taken there, answers as [`SendError`] with `doubtful` set, so
-    /// that the caller looks it up.
-    fn open(&self, order: &Order) -> impl Future<Output = Result<Opened, SendError>> + Send;
+    /// Carries one order out. When its keys are taken there by somebody we do not know, answers as [`SendError`] with
+    /// `doubtful` set, so that the caller looks it up.
+    fn send(&self, order: &Order) -> impl Future<Output = Result<Sent, SendError>> + Send;
 
     /// Requests made since it was built, token requests included: what the hourly budget counts.
     fn requests(&self) -> u64;
@@ -123,10 +162,10 @@ pub trait Destination: Send + Sync + 'static {
     fn rate_limit(&self) -> RateLimit;
 }
 
-/// Most keys in one [`Destination::find`]: a longer `IN` list makes URLs that proxies refuse.
+/// Most keys in one [`Destination::look_up`]: a longer `IN` list makes URLs that proxies refuse.
 pub const FIND_MAX: usize = 40;
 
-/// What a ticket is made from, besides the config.
+/// What a record is made from, besides the config.
 #[derive(Clone, Debug)]
 pub struct TicketFacts<'a> {
     /// The alert as it was first recorded.
@@ -145,7 +184,7 @@ pub struct TicketFacts<'a> {
     pub rule: &'a str,
 }
 
-/// Makes a ticket's fields from an alert: the rules' templates, seen from the relay.
+/// Makes a record's fields from an alert: the rules' templates, seen from the relay.
 pub trait Compose: Send + Sync + 'static {
     /// The fields, or why they cannot be made (the delivery becomes a dead letter with that text).
     ///

@@ -18,14 +18,14 @@ use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::alert::hex;
 use crate::model::alert::{AlertKind, AlertState};
 use crate::model::{
-    Alert, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
+    Alert, DeliveryKind, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
 };
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Acknowledge, Batch, RejectReason, Sighting, Taken};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
-use crate::store::{HealRow, Store, StoreError};
+use crate::store::{RepairRow, Store, StoreError};
 
 pub use lanes::{Lanes, lanes};
 
@@ -90,12 +90,8 @@ impl Intake {
     ///
     /// # Errors
     /// [`StoreError`]: the process has to start again.
-    pub async fn run(
-        self,
-        mut batches: Lanes,
-        stop: CancellationToken,
-    ) -> Result<(), StoreError> {
-        self.tell_heals(&stop).await?;
+    pub async fn run(self, mut batches: Lanes, stop: CancellationToken) -> Result<(), StoreError> {
+        self.tell_repairs(&stop).await?;
         self.heartbeat.idle();
         loop {
             let waiting = batches.next(TOGETHER).await;
@@ -116,21 +112,21 @@ impl Intake {
     }
 
     /// A database that was damaged is an alert like any other, once for each that is kept.
-    async fn tell_heals(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let untold = self.store.untold_heals().await.or_else(passing)?;
+    async fn tell_repairs(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let untold = self.store.untold_repairs().await.or_else(passing)?;
         if untold.is_empty() {
             return Ok(());
         }
         let source = SourceName::new(OWN).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let (ids, heals): (Vec<i64>, Vec<HealRow>) = untold.into_iter().unzip();
+        let (ids, heals): (Vec<i64>, Vec<RepairRow>) = untold.into_iter().unzip();
         let mut batch = Batch::new(source, OWN);
         batch.sightings = heals.iter().map(|heal| self.own_alert(heal, &batch.source)).collect();
         self.commit(Arc::from([self.decide(batch).0]), stop).await?;
         // Told twice, it is the same finding.
-        self.store.heals_told(ids).await.or_else(passing)
+        self.store.repairs_told(ids).await.or_else(passing)
     }
 
-    fn own_alert(&self, heal: &HealRow, source: &SourceName) -> Sighting {
+    fn own_alert(&self, heal: &RepairRow, source: &SourceName) -> Sighting {
         let agent = &self.settings.agent;
         let fingerprint =
             Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", heal.kept_as)));
@@ -315,6 +311,7 @@ impl Intake {
 
 fn routed(decision: &Decision<'_>) -> Vec<Routed> {
     let route = |r: &crate::rules::Route<'_>| Routed {
+        kind: DeliveryKind::of_table(r.table),
         destination: r.destination.clone(),
         table: r.table.clone(),
         rule: RuleName::clone(r.rule_name),

@@ -28,6 +28,8 @@ use crate::store::{Reader, Store, StoreError, Writer};
 
 /// Questions that may wait for the relay.
 const QUESTIONS: usize = 16;
+/// Between two looks at how old log-ins are; they end after months.
+const LOGINS: Duration = Duration::from_hours(1);
 /// A source that cannot be opened for so long does not keep the service from being ready: the others work.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// While the store is being opened, systemd is asked for so much more time, again and again.
@@ -123,6 +125,8 @@ struct Service {
     asked: Arc<Mutex<mpsc::Receiver<Ask>>>,
     progress: watch::Sender<Progress>,
     concerns: watch::Sender<Vec<Attention>>,
+    /// Why the last reload was refused, until one is not.
+    refusal: Option<Attention>,
     heartbeats: Heartbeats,
 }
 
@@ -144,6 +148,7 @@ impl Service {
             asked,
             progress,
             concerns,
+            refusal: None,
             heartbeats: Heartbeats::default(),
         }
     }
@@ -247,6 +252,7 @@ impl Service {
         mut ready: Ready,
     ) -> Option<Result<super::Ended, tokio::task::JoinError>> {
         let mut told = false;
+        let mut logins = tokio::time::interval(LOGINS);
         loop {
             tokio::select! {
                 biased;
@@ -258,6 +264,7 @@ impl Service {
                     tracing::info!(sources, destinations, "otrelay runs: {sources} sources, {destinations} destinations");
                     self.around.notifier.ready();
                 }
+                _ = logins.tick() => self.tell_concerns(),
                 () = self.around.hangup.notified() => match self.reload(stages).await {
                     Ok(Some(next)) => (ready, told) = (next, false),
                     // The old ones run on. A start that is not ready yet becomes so by itself.
@@ -292,13 +299,30 @@ impl Service {
         self.tell_gone(&config).await;
         (self.config, self.blueprint) = (config, blueprint);
         let ready = self.begin(stages).await?;
-        self.concerns.send_if_modified(|all| !std::mem::take(all).is_empty());
+        self.refusal = None;
+        self.tell_concerns();
         tracing::info!("the config was reloaded");
         Ok(Some(ready))
     }
 
+    /// Says what is wrong with the service itself: a refused reload, a log-in that is about to end.
+    fn tell_concerns(&self) {
+        let logins = self.blueprint.destinations.iter().filter_map(|destination| destination.concern());
+        let logins = logins.map(|concern| Attention {
+            code: "login-grows-old".to_owned(),
+            what: concern.what,
+            remedy: concern.remedy,
+        });
+        let all: Vec<Attention> = self.refusal.clone().into_iter().chain(logins).collect();
+        self.concerns.send_if_modified(|told| {
+            let changed = *told != all;
+            *told = all;
+            changed
+        });
+    }
+
     /// Keeps the old, and says why.
-    fn refuse(&self, problems: &[Problem]) -> Option<Ready> {
+    fn refuse(&mut self, problems: &[Problem]) -> Option<Ready> {
         let mut errors = problems.iter().filter(|problem| problem.level == Level::Error);
         for problem in problems {
             match problem.level {
@@ -317,7 +341,8 @@ impl Service {
         };
         let what = format!("reload refused, the old config runs on: {}{more}", clip(&first, REFUSAL_MAX));
         let remedy = "correct the config; otrelay check shows all of it; then systemctl reload otrelay";
-        self.concerns.send_replace(vec![Attention { code: "reload-refused".to_owned(), what, remedy: remedy.to_owned() }]);
+        self.refusal = Some(Attention { code: "reload-refused".to_owned(), what, remedy: remedy.to_owned() });
+        self.tell_concerns();
         None
     }
 

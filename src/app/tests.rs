@@ -8,7 +8,7 @@ use crate::store::{Settings, WhenFull};
 
 type Log = Arc<Mutex<Vec<&'static str>>>;
 
-/// TaskGroups over a real store; each task notes its end.
+/// Task groups over a real store; each task notes its end.
 struct Bench {
     _dir: tempfile::TempDir,
     stages: TaskGroups,

@@ -78,7 +78,8 @@ fn input(args: &DemoArgs, dir: &Path) -> Result<Copied, CliError> {
     let mut input = Input::open(path)?;
     let kind = args.kind.clone().unwrap_or_else(|| input.kind().unwrap_or(EVE).to_owned());
     // Some formats go by the name of the file. What a pattern would take for a wildcard is not in the copy's name.
-    let name: String = input.name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    let name: String =
+        input.name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
     let copy = dir.join("input").join(name);
     std::fs::create_dir(dir.join("input"))?;
     std::io::copy(&mut input.bytes, &mut std::fs::File::create_new(&copy)?).map_err(wrong)?;

@@ -14,7 +14,7 @@ use crate::app;
 use crate::config::Config;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::TicketKeys;
-use crate::model::{Alert, Fingerprint, Generation};
+use crate::model::{Alert, DeliveryKind, Fingerprint, Generation};
 use crate::rules::Rules;
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
@@ -183,6 +183,10 @@ fn explain(
                 rule: route.rule_name.as_str(),
             };
             let fields = composer.compose(&facts).map(|mut fields| {
+                if DeliveryKind::of_table(route.table) == DeliveryKind::PutEvent {
+                    fields.insert("message_key".to_owned(), keys.correlation_id.to_string());
+                    return fields;
+                }
                 fields.insert("correlation_id".to_owned(), keys.correlation_id.to_string());
                 fields.insert("correlation_display".to_owned(), "otrelay".to_owned());
                 fields.insert("sys_id".to_owned(), keys.sys_id.to_string());
@@ -193,7 +197,10 @@ fn explain(
                 table: route.table.to_string(),
                 rule: route.rule_name.to_string(),
                 method: "POST",
-                path: format!("/api/now/table/{}", route.table),
+                path: match DeliveryKind::of_table(route.table) {
+                    DeliveryKind::PutEvent => "/api/global/em/jsonv2".to_owned(),
+                    DeliveryKind::OpenTicket => format!("/api/now/table/{}", route.table),
+                },
                 fields,
             }
         })

@@ -12,6 +12,7 @@ pub mod explain;
 mod human;
 mod input;
 pub mod lists;
+pub mod login;
 pub mod man;
 pub mod run;
 #[cfg(feature = "simulator")]
@@ -83,11 +84,13 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put such a copy in the place of the store; the service must not run
     Restore(backup::RestoreArgs),
+    /// Log in to ServiceNow once with user and password, and keep only the refresh token
+    Login(login::LoginArgs),
     /// The effective config, its schema, the commented example
     Config(config::ConfigArgs),
     /// The ServiceNow simulator alone, to rehearse a config against
     #[cfg(feature = "simulator")]
-    Simulate(simulate::SimulateArgs),
+    Simulate(Box<simulate::SimulateArgs>),
     /// What a shell needs to complete otrelay's arguments
     Completions(completions::CompletionsArgs),
     /// The manual pages, written into a directory
@@ -225,12 +228,13 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Queue(command) => lists::queue(command, terminal),
         Command::Backup(args) => backup::run_backup(&args, terminal),
         Command::Restore(args) => backup::run_restore(&args, terminal),
+        Command::Login(args) => login::run(&args, terminal),
         Command::Config(args) => {
             let environment = &terminal.environment;
             Ok(numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?))
         }
         #[cfg(feature = "simulator")]
-        Command::Simulate(args) => simulate(args, terminal),
+        Command::Simulate(args) => simulate(*args, terminal),
         Command::Completions(args) => completions::run(&args, Cli::command(), terminal.out),
         Command::Man(args) => man::run(&args, Cli::command(), terminal.out),
     }

@@ -35,6 +35,18 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "ID:SECRET", value_parser = client)]
     pub client: Vec<(String, String)>,
 
+    /// Public key (PEM) that may sign assertions of the grant jwt-bearer; without any, signatures are not looked at
+    #[arg(long, value_name = "FILE")]
+    pub jwt_key: Vec<PathBuf>,
+
+    /// CA (PEM) whose client certificates log in
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    pub client_ca: Option<PathBuf>,
+
+    /// Give a new refresh token with each refresh
+    #[arg(long)]
+    pub rotate_refresh_token: bool,
+
     /// Seconds that an access token lives
     #[arg(long, value_name = "SECONDS", default_value_t = 1799)]
     pub token_lifetime: u64,
@@ -117,6 +129,14 @@ pub enum SimulateError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that was named cannot be read.
+    #[error("cannot read {path}")]
+    Input {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The terminal is gone, or signals cannot be received.
     #[error("cannot say where it listens")]
     Output(#[from] std::io::Error),
@@ -125,7 +145,12 @@ pub enum SimulateError {
 /// Starts it, says where and how to log in, and runs until SIGINT or SIGTERM.
 pub async fn run(args: SimulateArgs, out: &mut dyn Write) -> Result<(), SimulateError> {
     let ca_out = args.ca_out.clone();
-    let options = options(args, |name| std::env::var(name).ok());
+    let read = |path: PathBuf| {
+        std::fs::read_to_string(&path).map_err(|source| SimulateError::Input { path, source })
+    };
+    let jwt_keys = args.jwt_key.iter().cloned().map(read).collect::<Result<_, _>>()?;
+    let client_ca = args.client_ca.clone().map(read).transpose()?;
+    let options = Options { jwt_keys, client_ca, ..options(args, |name| std::env::var(name).ok()) };
     let introduction = introduction(&options);
     let running = Simulator::start(options).await?;
     if let (Some(path), Some(pem)) = (ca_out, running.ca_pem()) {
@@ -153,6 +178,9 @@ fn options(args: SimulateArgs, env: impl Fn(&str) -> Option<String>) -> Options 
         password: given("OTRELAY_SIM_PASS").unwrap_or(plain.password),
         clients: if clients.is_empty() { plain.clients } else { clients },
         api_key: given("OTRELAY_SIM_API_KEY"),
+        jwt_keys: plain.jwt_keys,
+        client_ca: plain.client_ca,
+        rotate_refresh: args.rotate_refresh_token,
         token_lifetime: Duration::from_secs(args.token_lifetime),
         tables: args.table,
         imports: args.import,

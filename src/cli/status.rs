@@ -9,7 +9,8 @@ use super::human::{json, relative, span, time};
 use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::control::client::{AskError, ask};
-use crate::status::Status;
+use crate::servicenow;
+use crate::status::{Attention, Status};
 use crate::store::{DestinationRow, OpenError, Overview, Reader, SourceRow};
 
 /// Arguments of `otrelay status`.
@@ -43,7 +44,16 @@ fn status(asker: &Asker) -> Result<Status, CliError> {
         Err(OpenError::Absent(_)) => Overview::default(),
         Err(e) => return Err(e.into()),
     };
-    Ok(Status::new(&asker.config()?.agent.name, clock().now(), overview, None))
+    let (config, now) = (asker.config()?, clock().now());
+    let mut status = Status::new(&config.agent.name, now, overview, None);
+    // A running service says it by itself.
+    let concerns = config.destinations.iter().filter_map(|d| servicenow::login_concern(d, now));
+    status.attention.extend(concerns.map(|c| Attention {
+        code: "login-grows-old".to_owned(),
+        what: c.what,
+        remedy: c.remedy,
+    }));
+    Ok(status)
 }
 
 fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {

@@ -14,9 +14,9 @@ use super::show::{Effective, Origin};
 use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
-use crate::store::{self, WhenFull};
 use crate::relay;
 use crate::source::host;
+use crate::store::{self, WhenFull};
 
 const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;
@@ -38,8 +38,8 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     let agent = agent(&file.agent.get_or_default(), c);
     let state_dir = state_dir(&file.agent.get_or_default(), c);
     let (enabled, interval, backfill) = sync(&file.sync.get_or_default(), c);
-    let store = buffer(&file.buffer.get_or_default(), state_dir, c);
-    let destinations = super::destination::check(&file.servicenow, c);
+    let store = buffer(&file.buffer.get_or_default(), state_dir.clone(), c);
+    let destinations = super::destination::check(&file.servicenow, state_dir.as_deref(), c);
     let sources = super::source::check(&file.source, agent.as_ref(), c);
     let names: Vec<&str> = file.servicenow.get().map_or(Vec::new(), |(destinations, _)| {
         destinations.0.iter().map(|(name, ..)| name.as_str()).collect()

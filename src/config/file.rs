@@ -9,8 +9,8 @@ use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, Period, ReportType, Role, SecretRef,
-    SeverityWord, Size, WhenFull,
+    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OnUnprotected, Period, ReportType, Role,
+    SecretRef, SeverityWord, Size, WhenFull,
 };
 
 table! {
@@ -77,7 +77,7 @@ table! {
     /// A ServiceNow instance.
     #[schemars(extend("required" = ["instance", "auth"]))]
     Destination {
-        /// Its address, `https://NAME.service-now.com`.
+        /// Its address, `https://NAME.service-now.com`; with `headers` it may have a path.
         instance: String,
         /// How otrelay logs in.
         auth: AuthKind,
@@ -89,30 +89,35 @@ table! {
         username: String,
         /// Its password.
         password: SecretRef,
-        /// With `auth = "refresh-token"`. Not supported yet.
-        (later) refresh_token: SecretRef,
-        /// With `auth = "jwt-bearer"`. Not supported yet.
-        (later) private_key: SecretRef,
-        /// With `auth = "jwt-bearer"`: the user to act as. Not supported yet.
-        (later) subject: String,
-        /// With `auth = "jwt-bearer"`: which key signs. Not supported yet.
-        (later) key_id: String,
-        /// With `auth = "api-key"`. Not supported yet.
-        (later) api_key: SecretRef,
-        /// The proxy on the way there.
+        /// With `auth = "refresh-token"`; without it what `otrelay login` kept.
+        refresh_token: SecretRef,
+        /// With `auth = "jwt-bearer"`: the key that signs, PEM, RSA or ECDSA.
+        private_key: SecretRef,
+        /// With `auth = "jwt-bearer"`: the user to act as.
+        subject: String,
+        /// With `auth = "jwt-bearer"`: which key signs, where the record there has several.
+        key_id: String,
+        /// With `auth = "api-key"`.
+        api_key: SecretRef,
+        /// The proxy on the way there. Default: `HTTPS_PROXY` of the environment, unless `NO_PROXY` exempts the host.
         proxy: Proxy,
         /// What is trusted.
         tls: Tls,
+        /// Headers that go with each request, for an API gateway in front of the instance.
+        headers: Named<SecretRef>,
         /// Own ceiling of requests, at least 1. Default 1000.
         requests_per_hour: i64,
         /// Requests at the same time, 1 to 16. Default 2.
         max_in_flight: i64,
+        /// What is done with a table that keeps neither of our keys: after a lost answer nothing there tells whether a
+        /// record was made. Default `hold`.
+        on_unprotected: OnUnprotected,
     }
 
     /// An HTTP proxy that is asked with CONNECT.
     #[schemars(extend("required" = ["url"]))]
     Proxy {
-        /// `http://host:port`.
+        /// `http://host:port` or `https://host:port`.
         url: String,
         /// If it wants a login.
         username: String,
@@ -124,12 +129,14 @@ table! {
     Tls {
         /// PEM file with certificates that are trusted beside the system's.
         ca_file: String,
+        /// Whether the system's certificates are trusted as well. Default true.
+        system_roots: bool,
         /// `sha256:` and the fingerprint of the one certificate that is trusted.
         pin: String,
-        /// The client's certificate, PEM. Not supported yet.
-        (later) client_cert_file: String,
-        /// Its key, PEM. Not supported yet.
-        (later) client_key_file: String,
+        /// The certificate that is shown to the other side, PEM.
+        client_cert_file: String,
+        /// Its key, PEM, mode 0600.
+        client_key_file: String,
         /// The listener's certificate, PEM. Not supported yet.
         (later) cert_file: String,
         /// Its key, PEM. Not supported yet.
@@ -197,6 +204,7 @@ once!(
     Rule,
     Action,
     Named<String>,
+    Named<SecretRef>,
     Named<SeverityWord>,
     Named<EngineWord>,
     List<String>,

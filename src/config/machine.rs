@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
-use super::problem::{Level, Problem};
 use super::Config;
+use super::problem::{Level, Problem};
 use crate::source::Input;
 
 /// Most files of a pattern that are looked at.

@@ -36,8 +36,8 @@ pub use example::example;
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
 pub use machine::look_around;
 pub use problem::{Level, Place, Problem};
-pub use source::default_source;
 pub use show::{Effective, Entry, Origin, Section};
+pub use source::default_source;
 
 /// Looks a variable up.
 pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;

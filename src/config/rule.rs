@@ -9,11 +9,10 @@ use super::file::{Action, Rule};
 use super::problem::{At, list, nearest};
 use super::read::{Field, List, Named};
 use super::values::{AnyOr, EngineWord, ReportType, SeverityWord};
+use crate::model::names::is_field;
 use crate::model::{DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol};
-use crate::rules::{ActionSettings, RuleSettings};
+use crate::rules::{ActionSettings, RULES_MAX, RuleSettings};
 
-/// Most rules of a config.
-const MAX_RULES: usize = 10_000;
 /// Fields that otrelay has to fill itself, and why.
 const OWN_FIELDS: [(&str, &str); 4] = [
     ("correlation_id", "otrelay finds its ticket again by it"),
@@ -51,9 +50,9 @@ pub(super) fn check(
     c: &mut Check<'_>,
 ) -> Vec<RuleSettings> {
     let Some((rules, place)) = rules.get() else { return Vec::new() };
-    if rules.items.len() > MAX_RULES {
+    if rules.items.len() > RULES_MAX {
         c.problems.error(place, "too many rules", |p| {
-            p.found(rules.items.len().to_string()).expected(format!("at most {MAX_RULES}"))
+            p.found(rules.items.len().to_string()).expected(format!("at most {RULES_MAX}"))
         });
         return Vec::new();
     }
@@ -280,10 +279,7 @@ fn fields(fields: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String, 
     let mut wrong = false;
     for (name, template, at) in &fields.0 {
         c.effective.note(&format!("fields.{name}"), template.clone(), at.into());
-        let is_name = name.len() <= 80
-            && name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        if !is_name {
+        if !is_field(name) {
             wrong = true;
             c.problems.error(at, "this is not the name of a field", |p| {
                 p.expected("a-z 0-9 _, a letter first").hint("the name, not the label: `short_description`")

@@ -107,6 +107,11 @@ fn credential(name: &str, environment: &Environment) -> Result<std::path::PathBu
     Ok(dir.join(name))
 }
 
+/// Whether a key file may be used as a secret; `net` reads what is in it.
+pub(super) fn key_file(path: &Path) -> Result<(), Problem> {
+    from_file(path, true).map(drop)
+}
+
 fn from_file(path: &Path, check_mode: bool) -> Result<String, Problem> {
     let shown = path.display();
     if !path.is_absolute() {
@@ -125,7 +130,19 @@ fn from_file(path: &Path, check_mode: bool) -> Result<String, Problem> {
     }
     let mut bytes = Vec::new();
     file.take(MAX + 3).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
-    String::from_utf8(bytes).map_err(|_| refuse(format!("{shown} is not text in UTF-8")))
+    // Notepad writes one before the text, and nobody sees it.
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    String::from_utf8(bytes).map_err(|_| {
+        let problem = refuse(format!("{shown} is not text in UTF-8"));
+        if utf16 {
+            problem.hint("it is UTF-16, as some editors of Windows write; save it as UTF-8")
+        } else {
+            problem
+        }
+    })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
@@ -189,7 +206,9 @@ mod tests {
     fn a_file_gives_its_text_without_the_last_newline() {
         let dir = tempfile::tempdir().unwrap();
         let environment = environment(None, &[]);
-        for (text, mode) in [("canary", 0o600), ("canary\n", 0o640), ("canary\r\n", 0o400)] {
+        for (text, mode) in
+            [("canary", 0o600), ("canary\n", 0o640), ("canary\r\n", 0o400), ("\u{feff}canary\r\n", 0o600)]
+        {
             let secret = file(dir.path(), "s", text.as_bytes(), mode);
             assert_eq!(get(&secret, &environment, Purpose::Run).unwrap().expose(), "canary");
             std::fs::remove_file(dir.path().join("s")).unwrap();

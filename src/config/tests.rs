@@ -10,11 +10,11 @@ use proptest::prelude::*;
 use super::file::{self, File};
 use super::read::Table as _;
 use super::*;
-use crate::source::Input;
-use crate::source::format::{Outcome, Stream};
 use crate::intake::Backfill;
 use crate::model::{Engine, Severity};
-use crate::servicenow::Auth;
+use crate::servicenow::{Auth, Basic};
+use crate::source::Input;
+use crate::source::format::{Outcome, Stream};
 use crate::store::WhenFull;
 
 const MINIMAL: &str = r#"
@@ -81,7 +81,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.intake.backfill, Backfill::Within(Duration::from_hours(7 * 24)));
     let limits = config.relay.destinations.values().next().unwrap();
     assert_eq!((limits.requests_per_hour, limits.max_in_flight), (1000, 2));
-    let Auth::Basic { username, password } = &config.destinations[0].auth else {
+    let Auth::Basic(Basic { username, password }) = &config.destinations[0].auth else {
         panic!("{:?}", config.destinations)
     };
     assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
@@ -193,7 +193,10 @@ fn a_polled_console_has_its_defaults_and_whatever_is_set() {
     let Input::Defender { interval, api } = &source.input else { panic!("{:?}", source.input) };
     assert_eq!((source.kind, *interval), ("defender-console", Duration::from_secs(60)));
     assert_eq!((api.console, api.devices_interval), (true, Duration::from_hours(1)));
-    assert_eq!((api.http.url.as_str(), api.http.token.expose()), ("https://console.plant.example/", "canary-7731"));
+    assert_eq!(
+        (api.http.url.as_str(), api.http.token.expose()),
+        ("https://console.plant.example/", "canary-7731")
+    );
     assert!(!format!("{source:?}").contains("canary"));
 
     let pin = "ab".repeat(32);
@@ -203,12 +206,17 @@ fn a_polled_console_has_its_defaults_and_whatever_is_set() {
          poll_interval = \"5s\"\ndevices_interval = \"1d\"\nsensor = \"line 4\"\nseverity_map = {{ Warning = \"minor\" }}"
     ));
     let Input::Defender { interval, api } = &source.input else { panic!("{:?}", source.input) };
-    assert_eq!((api.console, *interval, api.devices_interval), (false, Duration::from_secs(5), Duration::from_hours(24)));
+    assert_eq!(
+        (api.console, *interval, api.devices_interval),
+        (false, Duration::from_secs(5), Duration::from_hours(24))
+    );
     assert_eq!(api.http.tls.pin, Some([0xab; 32]));
     assert!(api.http.proxy.is_some());
     let mut decoder = source.format.0.decoder(&Stream::default());
     let line = br#"{"id":1,"title":"A","severity":"Warning"}"#;
-    let Outcome::Alert(finding) = decoder.decode(line, crate::model::Timestamp::EPOCH).outcome else { panic!() };
+    let Outcome::Alert(finding) = decoder.decode(line, crate::model::Timestamp::EPOCH).outcome else {
+        panic!()
+    };
     assert_eq!((finding.alert.sensor.as_str(), finding.alert.severity), ("line 4", Severity::Minor));
 }
 
@@ -349,6 +357,7 @@ fn a_commented_default_is_the_default() {
         "zone",
         "proxy",
         "tls",
+        "headers",
         "severity_map",
         "engine_map",
         "state_dir",
@@ -456,10 +465,16 @@ fn a_file_of_certificates_holds_one() {
     let text =
         MINIMAL.replace("[[source]]", &format!("tls = {{ ca_file = \"{}\" }}\n[[source]]", ca.display()));
     let load = || load_files(&[("otrelay.toml", &text)]);
-    std::fs::write(&ca, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\n").unwrap();
     let found = messages(load());
-    assert!(found.len() == 1 && found[0].ends_with("holds no certificate"), "{found:?}");
-    std::fs::write(&ca, "# ours\n-----BEGIN CERTIFICATE-----\n").unwrap();
+    assert!(
+        found.len() == 1 && found[0].ends_with("line 1: the block that begins here has no end"),
+        "{found:?}"
+    );
+    std::fs::write(&ca, "# ours\n").unwrap();
+    assert!(messages(load())[0].contains("holds no usable certificate"));
+    let good = include_str!("../../tests/fixtures/tls/p256-names.pem");
+    std::fs::write(&ca, format!("\u{feff}# ours\n{good}")).unwrap();
     assert_eq!(load().unwrap().config.destinations[0].tls.ca_file.as_deref(), Some(ca.as_path()));
     std::fs::write(&ca, vec![b'x'; (1 << 20) + 1]).unwrap();
     assert!(messages(load())[0].ends_with("is larger than 1 MiB"));
@@ -474,8 +489,8 @@ fn ten_thousand_rules_and_no_more() {
         }
         text
     };
-    assert_eq!(parse_str("t", &rules(9_999)).unwrap().config.rules.len(), 10_000);
-    assert!(messages(parse_str("t", &rules(10_000))).iter().any(|m| m == "rule: too many rules"));
+    assert_eq!(parse_str("t", &rules(4_095)).unwrap().config.rules.len(), 4_096);
+    assert!(messages(parse_str("t", &rules(4_096))).iter().any(|m| m == "rule: too many rules"));
 }
 
 /// Text that is nearly a config: lines of the real file in any order, some of them spoiled.

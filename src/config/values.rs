@@ -28,20 +28,28 @@ word! {
         Refuse = "refuse",
     }
 
+    /// What is done with a table that keeps neither of our keys.
+    OnUnprotected {
+        /// Its deliveries wait.
+        Hold = "hold",
+        /// They go on; a lost answer may make a twin.
+        Accept = "accept",
+    }
+
     /// How otrelay logs in.
     AuthKind {
         /// OAuth password grant with refresh token.
         Password = "password",
         /// OAuth client credentials.
         ClientCredentials = "client-credentials",
-        /// OAuth refresh token. Not supported yet.
-        (later) RefreshToken = "refresh-token",
-        /// OAuth JWT bearer. Not supported yet.
-        (later) JwtBearer = "jwt-bearer",
-        /// REST API key. Not supported yet.
-        (later) ApiKey = "api-key",
-        /// TLS client certificate. Not supported yet.
-        (later) ClientCertificate = "client-certificate",
+        /// OAuth refresh token, the config's or what `otrelay login` kept.
+        RefreshToken = "refresh-token",
+        /// OAuth JWT bearer.
+        JwtBearer = "jwt-bearer",
+        /// REST API key.
+        ApiKey = "api-key",
+        /// TLS client certificate.
+        ClientCertificate = "client-certificate",
         /// Basic authentication.
         Basic = "basic",
     }
@@ -352,6 +360,7 @@ impl JsonSchema for SecretRef {
 once!(
     Role,
     WhenFull,
+    OnUnprotected,
     AuthKind,
     ReportType,
     DeviceMethod,

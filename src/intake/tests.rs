@@ -182,6 +182,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
         except: Vec::new(),
         limit: usize::MAX,
         only_tried: false,
+        fresh_first: false,
         min_severity: Severity::Warning,
         peek: false,
         now: NOW,

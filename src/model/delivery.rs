@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::TableName;
+
 /// Row id of a delivery in the store. Never reused, so a late answer cannot hit another delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -15,25 +17,36 @@ impl fmt::Display for DeliveryId {
     }
 }
 
-/// What a delivery tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a delivery tells: decides how it is composed, sent, settled, and repeated after a lost answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeliveryKind {
     /// There must be a ticket for this alert.
     OpenTicket,
+    /// Event Management must know of this alert.
+    PutEvent,
 }
 
 impl DeliveryKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::OpenTicket, Self::PutEvent];
+
+    /// What an alert becomes in this table, when nothing else is said.
+    pub fn of_table(table: &TableName) -> Self {
+        if table.as_str() == "em_event" { Self::PutEvent } else { Self::OpenTicket }
+    }
+
     /// As stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OpenTicket => "open-ticket",
+            Self::PutEvent => "put-event",
         }
     }
 
     /// The inverse of [`Self::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        (text == Self::OpenTicket.as_str()).then_some(Self::OpenTicket)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -98,7 +111,7 @@ impl Class {
     }
 }
 
-/// Whether a hold concerns the whole destination or one table of it.
+/// How far a hold reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldScope {
@@ -106,4 +119,6 @@ pub enum HoldScope {
     Destination,
     /// This table is absent or forbidden; others may work.
     Table,
+    /// This write was refused; whether the table or only this record is at fault, other deliveries show.
+    Delivery,
 }

@@ -12,6 +12,7 @@ use super::Timestamp;
 /// One source's view of one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Device {
     /// The source's own stable id, if it has one.
     pub id: Option<String>,

@@ -6,11 +6,15 @@ pub mod cursor;
 
 pub mod delivery;
 
+pub mod der;
+
 pub mod device;
 
 pub mod names;
 
 pub mod protocol;
+
+pub mod scrub;
 
 pub mod secret;
 
@@ -26,6 +30,7 @@ pub use delivery::{Class, DeliveryId, DeliveryKind, DeliveryState, HoldScope};
 pub use device::Device;
 pub use names::{DestinationName, RuleName, SourceName, TableName};
 pub use protocol::Protocol;
+pub use scrub::Scrubber;
 pub use secret::{Secret, SecretString};
 pub use ticket::{CorrelationId, Generation, SysId, TicketId, TicketState};
 pub use time::Timestamp;

@@ -81,6 +81,11 @@ fn is_line(text: &str) -> bool {
 }
 
 fn is_table(text: &str) -> bool {
+    is_field(text)
+}
+
+/// Whether a text can be the name of a column: 1 to 80 of a-z 0-9 _, a letter first. Tables are named the same way.
+pub fn is_field(text: &str) -> bool {
     (1..=80).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         && text.as_bytes()[0].is_ascii_lowercase()

@@ -136,6 +136,22 @@ impl TicketKeys {
     }
 }
 
+/// Which of the keys that we gave it a new record kept: what a table does to one it does to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeysKept {
+    /// The `sys_id`: a second create is refused there.
+    pub sys_id: bool,
+    /// The `correlation_id`: it can be looked up.
+    pub correlation_id: bool,
+}
+
+impl KeysKept {
+    /// Whether nothing there can tell a second record from the first.
+    pub fn neither(self) -> bool {
+        !self.sys_id && !self.correlation_id
+    }
+}
+
 /// Where a ticket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

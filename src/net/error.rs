@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError};
 
+use super::certificate::USABLE;
 use super::client::Deadlines;
-use super::tls::PinMismatch;
+use super::tls::{PinMismatch, Seen};
 
 /// Why a client could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,32 @@ pub enum NetError {
     CaFileEmpty {
         /// Which file.
         path: String,
+    },
+    /// `tls.ca_file` holds only certificates whose keys cannot be used.
+    #[error("tls.ca_file {path} holds no certificate that can be used: {why}; what can be used is {USABLE}")]
+    CaFileWeak {
+        /// Which file.
+        path: String,
+        /// What is wrong with the first.
+        why: String,
+    },
+    /// The client's certificate or key.
+    #[error("{key} {path}: {cause}")]
+    ClientCertificate {
+        /// `tls.client_cert_file` or `tls.client_key_file`.
+        key: &'static str,
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A header of the config.
+    #[error("header {name}: {cause}")]
+    Header {
+        /// Its name.
+        name: String,
+        /// Why it cannot be sent.
+        cause: &'static str,
     },
     /// Nothing to trust.
     #[error(
@@ -75,6 +102,8 @@ pub enum TransportError {
         cause: String,
         /// It asks for a login, or refuses ours.
         login: bool,
+        /// The kinds of login that it then offers, where it said so.
+        offers: Vec<String>,
     },
     /// The TLS handshake failed, or the other side refused us right after it.
     #[error("no trusted TLS connection to {host}: {trouble}")]
@@ -110,6 +139,16 @@ pub enum TransportError {
         /// The cap, in bytes.
         limit: usize,
     },
+    /// The answer is packed, and cannot be unpacked.
+    #[error("the answer of {host} is packed with {encoding} although that was not asked for{}", if *.damaged { ", and it is damaged or cut" } else { "" })]
+    Packed {
+        /// `host:port`.
+        host: String,
+        /// The header `Content-Encoding`, cleaned.
+        encoding: String,
+        /// The kind is known, the content is not in order.
+        damaged: bool,
+    },
 }
 
 impl TransportError {
@@ -118,7 +157,7 @@ impl TransportError {
         match self {
             Self::NotAllowed(_) | Self::Connect { .. } | Self::Proxy { .. } => false,
             Self::Tls { sent, .. } => *sent,
-            Self::Timeout { .. } | Self::Cut { .. } | Self::TooLarge { .. } => true,
+            Self::Timeout { .. } | Self::Cut { .. } | Self::TooLarge { .. } | Self::Packed { .. } => true,
         }
     }
 
@@ -131,15 +170,29 @@ impl TransportError {
                     "check that {host} is right and that the firewall lets this machine reach it, or set `proxy`"
                 )
             }
+            Self::Proxy { login: true, offers, .. } if !offers.is_empty() && !has_basic(offers) => format!(
+                "it offers only {}; otrelay logs in with Basic: have the proxy offer Basic to this machine, or let its \
+                 address through without a login",
+                offers.join(", ")
+            ),
             Self::Proxy { login: true, .. } => "check `proxy.username` and `proxy.password`".to_owned(),
             Self::Proxy { .. } => {
                 "check `proxy.url`, that the proxy runs, and that it allows CONNECT to this address"
                     .to_owned()
             }
             Self::Tls { trouble, .. } => trouble.remedy(),
+            Self::Packed { .. } => {
+                "a delivery network or a proxy in between packs answers: have it leave `Content-Encoding` alone, or use \
+                 gzip"
+                .to_owned()
+            }
             Self::Timeout { .. } | Self::Cut { .. } | Self::TooLarge { .. } => String::new(),
         }
     }
+}
+
+fn has_basic(offers: &[String]) -> bool {
+    offers.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"))
 }
 
 /// What is wrong with the other side's TLS.
@@ -152,8 +205,14 @@ pub enum TlsTrouble {
     #[error("its certificate is not yet valid ({0})")]
     NotYetValid(String),
     /// Signed by nobody we trust.
-    #[error("its certificate is signed by an authority that is not trusted here")]
-    UnknownIssuer,
+    #[error("its certificate is signed by an authority that is not trusted here{}", shown(.0))]
+    UnknownIssuer(String),
+    /// Its certificate, or one above it, has a key or a signature that cannot be checked here.
+    #[error("{0}")]
+    Weak(String),
+    /// The certificate has only a common name, which does not count.
+    #[error("its certificate has no name that counts (subjectAltName), only the common name `{0}`")]
+    OnlyCommonName(String),
     /// A signature that the key it names did not make.
     #[error("a signature of its certificate does not fit the authority's key")]
     BadSignature,
@@ -174,7 +233,7 @@ pub enum TlsTrouble {
     #[error("it asks for a client certificate")]
     WantsClientCertificate,
     /// No common version or cipher.
-    #[error("it offers no protocol that is safe enough ({0})")]
+    #[error("it offers no protocol that is safe enough, or no kind of key that is known here ({0})")]
     NoCommonProtocol(String),
     /// It does not speak TLS on this port.
     #[error("it does not speak TLS on this port")]
@@ -191,7 +250,7 @@ impl TlsTrouble {
                 "renew the certificate there; if it is in order there, the clock of this machine is ahead"
             }
             Self::NotYetValid(_) => "check the clock of this machine: it is probably behind (timedatectl)",
-            Self::UnknownIssuer => {
+            Self::UnknownIssuer(_) => {
                 "if a private CA or an inspecting proxy signs it, put that CA's certificate (PEM) into a file and name it \
                  in `tls.ca_file`; for a self-signed certificate use `tls.pin`"
             }
@@ -205,9 +264,19 @@ impl TlsTrouble {
                  between: do not change the pin before that is known"
             }
             Self::WantsClientCertificate => {
-                "it needs mutual TLS; name a client certificate or another address"
+                "it needs mutual TLS: name a certificate that it knows in `tls.client_cert_file` and `tls.client_key_file`"
             }
-            Self::NoCommonProtocol(_) => "enable TLS 1.2 or 1.3 there",
+            Self::Weak(_) => {
+                return format!(
+                    "have the certificate issued with another kind of key; what can be used is {USABLE}"
+                );
+            }
+            Self::OnlyCommonName(_) => {
+                "have it issued with a subjectAltName for the name in `instance`; until then use `tls.pin`"
+            }
+            Self::NoCommonProtocol(_) => {
+                return format!("enable TLS 1.2 or 1.3 there, with a key that can be used: {USABLE}");
+            }
             Self::NotTls => "check scheme and port of the address",
             Self::Other(_) => {
                 "check the certificate there with `openssl s_client -connect HOST:PORT -showcerts`"
@@ -215,6 +284,10 @@ impl TlsTrouble {
         };
         text.to_owned()
     }
+}
+
+fn shown(issuer: &str) -> String {
+    if issuer.is_empty() { String::new() } else { format!(" (`{issuer}`)") }
 }
 
 /// Who was asked, for the texts.
@@ -251,7 +324,7 @@ pub(super) fn read(error: &reqwest::Error, asked: &Asked<'_>) -> TransportError 
     match asked.proxy {
         Some(proxy) => {
             let (cause, login) = tunnel_cause(error).unwrap_or((cause, false));
-            TransportError::Proxy { proxy: proxy.to_owned(), host, cause, login }
+            TransportError::Proxy { proxy: proxy.to_owned(), host, cause, login, offers: Vec::new() }
         }
         None => TransportError::Connect { host, cause },
     }
@@ -305,7 +378,7 @@ fn certificate_trouble(problem: &CertificateError) -> TlsTrouble {
             date(not_before),
             date(time)
         )),
-        C::UnknownIssuer => TlsTrouble::UnknownIssuer,
+        C::UnknownIssuer => TlsTrouble::UnknownIssuer(String::new()),
         C::BadSignature => TlsTrouble::BadSignature,
         C::NotValidForName => TlsTrouble::WrongName("not the one asked for".to_owned()),
         C::NotValidForNameContext { presented, .. } => {
@@ -321,9 +394,11 @@ fn certificate_trouble(problem: &CertificateError) -> TlsTrouble {
                     key: pin.key.clone(),
                 };
             }
-            // A self-signed certificate that says it is a CA; the library has no word of its own for it.
-            if other.0.to_string().contains("CaUsedAsEndEntity") {
-                return TlsTrouble::UnknownIssuer;
+            match other.0.downcast_ref::<Seen>() {
+                Some(Seen::UnknownIssuer(issuer)) => return TlsTrouble::UnknownIssuer(issuer.clone()),
+                Some(Seen::Weak(why)) => return TlsTrouble::Weak(why.clone()),
+                Some(Seen::OnlyCommonName(name)) => return TlsTrouble::OnlyCommonName(name.clone()),
+                None => {}
             }
             TlsTrouble::Other(format!("its certificate was refused: {}", other.0))
         }

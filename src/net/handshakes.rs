@@ -112,7 +112,7 @@ fn deadlines() -> Deadlines {
 }
 
 fn trusting(ca_file: Option<&Path>, pin: Option<[u8; 32]>) -> TlsSettings {
-    TlsSettings { ca_file: ca_file.map(Path::to_path_buf), pin }
+    TlsSettings { ca_file: ca_file.map(Path::to_path_buf), pin, ..TlsSettings::default() }
 }
 
 fn get(url: &str) -> Request {
@@ -158,7 +158,7 @@ async fn a_private_ca_works_when_it_is_named_and_only_then() {
     let ca = ca("Plant CA");
     let server = Identity::signed(&ca, "localhost", |_| {}).serve();
     check_works(&trusting(Some(ca.pem.path()), None), server).await;
-    let expected = ["signed by an authority that is not trusted", "tls.ca_file"];
+    let expected = ["signed by an authority that is not trusted here (`Plant CA`)", "tls.ca_file"];
     check_refused(&TlsSettings::default(), server, &expected).await;
     let other = self::ca("Other CA");
     check_refused(&trusting(Some(other.pem.path()), None), server, &expected).await;
@@ -295,12 +295,12 @@ async fn a_replaced_ca_file_mends_it_without_a_new_client() {
     let client = client_with(&trusting(Some(file.path()), None), None, deadlines()).unwrap();
     assert!(matches!(
         ask(&client, server).await,
-        Err(TransportError::Tls { trouble: TlsTrouble::UnknownIssuer, .. })
+        Err(TransportError::Tls { trouble: TlsTrouble::UnknownIssuer(_), .. })
     ));
     std::fs::write(file.path(), "now it is damaged").unwrap();
     assert!(matches!(
         ask(&client, server).await,
-        Err(TransportError::Tls { trouble: TlsTrouble::UnknownIssuer, .. })
+        Err(TransportError::Tls { trouble: TlsTrouble::UnknownIssuer(_), .. })
     ));
     std::fs::copy(ca.pem.path(), file.path()).unwrap();
     assert_eq!(ask(&client, server).await.unwrap().body, b"hello");
@@ -372,7 +372,164 @@ async fn a_proxy_is_asked_by_connect_and_logged_in_to() {
     let client =
         client_with(&TlsSettings::default(), Some(&through(proxy, Some("pass"))), deadlines()).unwrap();
     let error = client.send(get("https://instance.example/")).await.unwrap_err();
-    assert!(matches!(error, TransportError::Tls { trouble: TlsTrouble::UnknownIssuer, .. }), "{error}");
+    assert!(matches!(error, TransportError::Tls { trouble: TlsTrouble::UnknownIssuer(_), .. }), "{error}");
+}
+
+/// What an inspecting proxy does: it ends TLS itself, with a certificate of the plant's CA for whatever is asked.
+#[tokio::test]
+async fn a_proxy_that_opens_tls_is_named_by_its_ca_and_works_once_that_is_trusted() {
+    let inspector = ca("Plant Inspection CA");
+    let proxy = proxy(Identity::signed(&inspector, "instance.example", |_| {}).serve(), |_| GRANTED);
+    let ask = async |settings: &TlsSettings| {
+        let client = client_with(settings, Some(&through(proxy, None)), deadlines()).unwrap();
+        client.send(get("https://instance.example/")).await
+    };
+    let error = ask(&TlsSettings::default()).await.unwrap_err();
+    let text = format!("{error}; {}", error.remedy());
+    assert!(
+        text.contains("instance.example:443: its certificate is signed by an authority")
+            && text.contains("`Plant Inspection CA`"),
+        "{text}"
+    );
+    assert!(text.contains("inspecting proxy") && !error.request_was_sent(), "{text}");
+    let only = TlsSettings { system_roots: false, ..trusting(Some(inspector.pem.path()), None) };
+    assert_eq!(ask(&only).await.unwrap().body, b"hello");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_reached_by_https_works() {
+    let ca = ca("Plant CA");
+    let settings = trusting(Some(ca.pem.path()), None);
+    // The TLS of the proxy is taken off, and what is inside goes to it.
+    let plain = proxy(Identity::signed(&ca, "instance.example", |_| {}).serve(), |head| {
+        if head.to_ascii_lowercase().contains("proxy-authorization: basic cmvsyxk6cgfzcw==") {
+            GRANTED
+        } else {
+            LOGIN
+        }
+    });
+    let config = Arc::new(Identity::signed(&ca, "localhost", |_| {}).config(rustls::ALL_VERSIONS));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let inner = TcpStream::connect(plain).unwrap();
+            pump(ServerConnection::new(Arc::clone(&config)).unwrap(), client, inner);
+        }
+    });
+    let url = Url::parse(&format!("https://localhost:{port}")).unwrap();
+    for (password, works) in [("pass", true), ("canary", false)] {
+        let proxy = ProxySettings {
+            url: url.clone(),
+            login: Some(("relay".to_owned(), Secret::new("test", password))),
+        };
+        let client = client_with(&settings, Some(&proxy), deadlines()).unwrap();
+        let answer = client.send(get("https://instance.example/")).await;
+        assert_eq!(answer.is_ok(), works, "{answer:?}");
+        if let Err(error) = answer {
+            assert!(error.to_string().contains("asks for a login (407)"), "{error}");
+        }
+    }
+}
+
+/// Bytes to and fro between a TLS connection and a plain one, by turns with short waits.
+fn pump(mut tls: ServerConnection, mut outer: TcpStream, mut inner: TcpStream) {
+    for stream in [&outer, &inner] {
+        stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    }
+    let mut chunk = [0; 16 * 1024];
+    std::thread::spawn(move || {
+        loop {
+            while tls.wants_write() {
+                if tls.write_tls(&mut outer).is_err() {
+                    return;
+                }
+            }
+            match tls.read_tls(&mut outer) {
+                Ok(0) => return,
+                Ok(_) if tls.process_new_packets().is_err() => return,
+                _ => {}
+            }
+            if let Ok(n) = tls.reader().read(&mut chunk)
+                && inner.write_all(&chunk[..n]).is_err()
+            {
+                return;
+            }
+            match inner.read(&mut chunk) {
+                Ok(0) => {
+                    tls.send_close_notify();
+                    let _ = tls.write_tls(&mut outer);
+                    return;
+                }
+                Ok(n) => tls.writer().write_all(&chunk[..n]).unwrap(),
+                Err(_) => {}
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_proxy_that_offers_no_basic_is_named() {
+    let negotiate = "HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n";
+    check_proxy(
+        negotiate,
+        &["asks for a login (407)", "it offers only Negotiate, NTLM; otrelay logs in with Basic"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_with_only_a_common_name_is_named() {
+    let ca = ca("Plant CA");
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "localhost");
+    let certificate = params.signed_by(&key, &ca.issuer).unwrap().der().clone();
+    let server = Identity { certificate, key }.serve();
+    let expected = ["subjectAltName), only the common name `localhost`", "tls.pin"];
+    check_refused(&trusting(Some(ca.pem.path()), None), server, &expected).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_our_own_is_shown_to_who_asks() {
+    let (ca, own) = (ca("Plant CA"), ca("Clients CA"));
+    let identity = Identity::signed(&ca, "localhost", |_| {});
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from(
+            pem::blocks(&std::fs::read(own.pem.path()).unwrap()).unwrap().remove(0).der,
+        ))
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![identity.certificate.clone()], key)
+        .unwrap();
+    let server = serve(config);
+    let dir = tempfile::tempdir().unwrap();
+    let files = |signer: &Ca, name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["relay".to_owned()])
+            .unwrap()
+            .signed_by(&key, &signer.issuer)
+            .unwrap();
+        let (cert_file, key_file) =
+            (dir.path().join(format!("{name}.pem")), dir.path().join(format!("{name}.key")));
+        std::fs::write(&cert_file, certificate.pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        ClientCertificate { cert_file, key_file }
+    };
+    let with = |client| TlsSettings { client: Some(client), ..trusting(Some(ca.pem.path()), None) };
+    check_works(&with(files(&own, "good")), server).await;
+    let client = client_with(&with(files(&ca, "bad")), None, deadlines()).unwrap();
+    assert!(ask(&client, server).await.is_err());
 }
 
 #[tokio::test]

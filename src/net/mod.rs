@@ -1,7 +1,7 @@
 //! The only place that builds a client or a listener's TLS: roots, proxy, size caps, no redirects.
 //!
 //! Rooms hand over a [`Request`] and get an [`Answer`] or a [`TransportError`]; they never see the HTTP or TLS library.
-//! What an answer means (which status is a success) is theirs. Nothing here retries.
+//! What an answer means (which status is a success) is theirs.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,9 +10,20 @@ use url::{Host, Url};
 
 use crate::model::Secret;
 
+#[cfg(test)]
+mod calls;
+
+mod certificate;
+
 mod client;
 
 mod error;
+
+mod packed;
+
+pub mod pem;
+
+mod proxy;
 
 mod tls;
 
@@ -23,23 +34,47 @@ mod handshakes;
 #[cfg(test)]
 pub(crate) mod stub;
 
-pub use client::{Answer, BODY_MAX, Deadlines, HttpClient, Incoming, Method, Request, client, client_with};
+pub use client::{
+    Answer, BODY_MAX, Deadlines, HttpClient, Incoming, LOOK_UP_MAX, Method, Request, check_header, client,
+    client_with,
+};
 pub use error::{NetError, TlsTrouble, TransportError};
+pub use proxy::proxy_of_environment;
+pub use tls::look_at_ca_file;
 
 /// What a TLS client trusts. There is no way to trust everything.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TlsSettings {
     /// PEM file with certificates that are trusted beside the system's roots.
     pub ca_file: Option<PathBuf>,
+    /// Whether the system's roots are trusted at all; without them only `ca_file` counts.
+    pub system_roots: bool,
     /// SHA-256 of the server's certificate (what `openssl x509 -fingerprint -sha256` prints) or of its public key info;
     /// either may match. With a pin, roots, names and dates of the certificate do not matter.
     pub pin: Option<[u8; 32]>,
+    /// What is shown to a server that asks for a certificate.
+    pub client: Option<ClientCertificate>,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self { ca_file: None, system_roots: true, pin: None, client: None }
+    }
+}
+
+/// A certificate of our own and its key. Both files are read when a client is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM: the certificate, and those that lead to its CA.
+    pub cert_file: PathBuf,
+    /// PEM: its key, not encrypted.
+    pub key_file: PathBuf,
 }
 
 /// An HTTP proxy that is asked with CONNECT.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: Url,
     /// User and password, if it wants them.
     pub login: Option<(String, Secret)>,
@@ -69,6 +104,15 @@ pub fn check_url(url: &Url) -> Result<(), String> {
         "http" if is_loopback(&host) => Ok(()),
         "http" => Err(format!("{shown} is not encrypted; plain http is allowed to a loopback address only")),
         _ => Err(format!("{shown} is neither https nor http to a loopback address")),
+    }
+}
+
+/// `host:port`, never user info.
+fn place(url: &Url) -> String {
+    let host = url.host_str().unwrap_or("(no host)");
+    match url.port_or_known_default() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 

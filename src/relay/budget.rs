@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::model::{Severity, Timestamp};
 
 const HOUR: Duration = Duration::from_hours(1);
-/// Requests that a ticket takes at least: it is looked up, then created.
-const TICKET: u32 = 2;
+/// Requests that a delivery may take: it is looked up, then sent.
+const DELIVERY: u32 = 2;
 
 /// Requests of one destination in the present hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +48,14 @@ impl Budget {
     /// What may be sent at `now`. Call [`Self::roll`] first.
     pub(super) fn allowance(&self) -> Allowance {
         let left = self.limit.saturating_sub(self.used);
-        let reserve = if self.limit < 10 { 0 } else { (self.limit / 10).max(TICKET) };
-        if left >= reserve + TICKET {
+        let reserve = if self.limit < 10 { 0 } else { (self.limit / 10).max(DELIVERY) };
+        if left >= reserve + DELIVERY {
             Allowance::Requests(left - reserve, Severity::Warning)
-        } else if left >= TICKET {
+        } else if left >= DELIVERY {
             Allowance::Requests(left, Severity::Critical)
         } else if self.used == 0 {
-            // A limit of 1: less than a ticket an hour would be nothing for ever.
-            Allowance::Requests(TICKET, Severity::Warning)
+            // A limit of 1: less than a delivery an hour would be nothing for ever.
+            Allowance::Requests(DELIVERY, Severity::Warning)
         } else {
             Allowance::NotBefore(self.ends_at())
         }

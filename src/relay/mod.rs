@@ -1,19 +1,24 @@
 //! 5 — push. The loop that claims what is due, sends it and settles what came of it.
 //!
-//! `push.rs` is one run over one destination; `retry.rs` and `budget.rs` are pure. A delivery is claimed durably before
-//! anything is sent, looked up before it is created, and settled with an outcome row; what is claimed when the process
-//! ends is doubtful at the next start. So an answer that got lost never makes a second ticket, and a delivery never
-//! leaves without a trace.
+//! `queue.rs` is one run over one destination, `lane.rs` what is sent to one table of it; `blame.rs`, `hold.rs`,
+//! `retry.rs` and `budget.rs` decide. None of them knows a kind: what differs is in `kind/`. A delivery is claimed durably
+//! before anything is sent, looked up before it is created, and settled with an outcome row; what is claimed when the
+//! process ends is doubtful at the next start. So an answer that got lost never makes a second ticket, and a delivery
+//! never leaves without a trace.
 //!
 //! The loop wakes for three reasons: the sync interval, somebody who asks, and the earliest time at which something that
 //! failed is due again. Between syncs only what was tried before is sent.
 
+mod blame;
 mod budget;
-mod push;
+mod hold;
+mod kind;
+mod lane;
+mod queue;
 mod retry;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +30,7 @@ use crate::clock::{RELEASED_AT, SharedClock};
 use crate::destination::{Compose, Destination, Fields};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::{DeliveryId, DestinationName, Timestamp};
-use crate::store::op::notice::SyncRun;
+use crate::store::op::health::SyncRun;
 use crate::store::{Store, StoreError};
 
 /// What the relay needs to know, checked.
@@ -64,6 +69,25 @@ pub struct Limits {
     pub requests_per_hour: u32,
     /// `max_in_flight`, 1 to 16.
     pub max_in_flight: usize,
+    /// `on_unprotected`.
+    pub on_unprotected: OnUnprotected,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { requests_per_hour: 1_000, max_in_flight: 2, on_unprotected: OnUnprotected::Hold }
+    }
+}
+
+/// What is done with a table that keeps neither of our keys: after a lost answer nothing there tells whether a record was
+/// made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnprotected {
+    /// Its deliveries wait.
+    #[default]
+    Hold,
+    /// They go on; a lost answer may make a twin.
+    Accept,
 }
 
 /// What a sync came to.
@@ -81,6 +105,9 @@ pub struct Report {
     pub next_at: Option<Timestamp>,
     /// What waits and why, in words.
     pub waiting: Vec<String>,
+    /// What was said of some of those that are tried again.
+    #[serde(default)]
+    pub failures: Vec<String>,
     /// Nothing was even tried: the sync is still owed.
     #[serde(skip)]
     pub owed: bool,
@@ -99,6 +126,13 @@ impl Report {
         self.cut |= other.cut;
         self.wake(other.next_at);
         self.waiting.extend(other.waiting);
+        self.failures.extend(other.failures);
+    }
+
+    fn wait_for(&mut self, what: String) {
+        if !self.waiting.contains(&what) {
+            self.waiting.push(what);
+        }
     }
 
     fn wake(&mut self, at: Option<Timestamp>) {
@@ -157,6 +191,8 @@ enum Cause {
     Asked,
     /// Only what was tried before.
     Again,
+    /// The same, because a person said so.
+    Retry,
 }
 
 impl Cause {
@@ -165,7 +201,17 @@ impl Cause {
             Self::Interval => "interval",
             Self::Asked => "asked",
             Self::Again => "again",
+            Self::Retry => "retry",
         }
+    }
+
+    /// Whether a person wants it now, whatever waits.
+    fn is_order(self) -> bool {
+        matches!(self, Self::Asked | Self::Retry)
+    }
+
+    fn only_tried(self) -> bool {
+        matches!(self, Self::Again | Self::Retry)
     }
 }
 
@@ -180,6 +226,17 @@ pub struct Relay<D> {
     heartbeat: Heartbeat,
     /// How often it waits for room before it gives up.
     room_waits: u32,
+    /// A std lock: held for a few lines, never over a wait.
+    memory: Mutex<Memory>,
+}
+
+/// What is remembered between runs, and may be forgotten at a restart.
+#[derive(Default)]
+struct Memory {
+    /// When what is looked for twice was first not found.
+    looked_for: HashMap<DeliveryId, Instant>,
+    /// How often one failed while others got through.
+    alone: HashMap<DeliveryId, u32>,
 }
 
 /// What a look-up and a create may take together, with a new token for each: five times the destination's longest deadline.
@@ -204,6 +261,7 @@ impl<D: Destination> Relay<D> {
             progress,
             heartbeat: Heartbeat::default(),
             room_waits: ROOM_WAITS,
+            memory: Mutex::default(),
         }
     }
 
@@ -213,6 +271,10 @@ impl<D: Destination> Relay<D> {
         self.progress = progress;
         self.heartbeat = heartbeats.of("relay", ALLOWANCE);
         self
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To watch it work.
@@ -241,7 +303,7 @@ impl<D: Destination> Relay<D> {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 ask = asked.recv() => match ask {
-                    Some(Ask::Again) => Cause::Again,
+                    Some(Ask::Again) => Cause::Retry,
                     Some(Ask::Plan(limit, answer)) => {
                         // Whoever asked may be gone.
                         let _ = answer.send(self.plan(limit.min(PLAN_MAX)).await.or_else(passing)?);
@@ -326,6 +388,7 @@ impl<D: Destination> Relay<D> {
                 () = self.sleep_to(Some(at)) => {}
             }
             total.waiting.clear();
+            total.failures.clear();
             (total.again, total.next_at) = (0, None);
             total.add(self.sync(Cause::Again, stop).await?);
         }
@@ -432,7 +495,7 @@ impl<D: Destination> Relay<D> {
                 .waiting
                 .push("the service stops or reloads: the rest is sent when it runs again".to_owned());
         }
-        if cause != Cause::Again || report.delivered() + report.dead > 0 {
+        if !cause.only_tried() || report.delivered() + report.dead > 0 {
             let run = SyncRun {
                 started_at,
                 ended_at: self.clock.now(),

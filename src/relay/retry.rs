@@ -12,8 +12,11 @@ const SLOW: Duration = Duration::from_hours(1);
 /// A destination on hold (credentials refused, hibernating) is asked again after this, doubling up to [`SLOW`]. Users get
 /// locked out by impatient agents.
 const HOLD_FIRST: Duration = Duration::from_mins(5);
-/// Whatever the other side says, we ask again within a day.
-const TOLD_MAX: Duration = Duration::from_hours(24);
+/// Whatever the other side says, we ask again within the hour: its limits are by the hour, and what a proxy says may be
+/// anything.
+const TOLD_MAX: Duration = Duration::from_hours(1);
+/// First wait when the other side says less than this; it doubles when the other side says so again.
+const TOLD_MIN: Duration = Duration::from_secs(5);
 
 /// Wait before attempt `attempts + 1`, with `jitter` in 0..1 spreading it by a fifth to each side.
 pub(super) fn backoff(attempts: u32, jitter: f64) -> Duration {
@@ -34,10 +37,13 @@ pub(super) fn hold(tries: u32, jitter: f64) -> Duration {
     spread(HOLD_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(8)).min(SLOW), jitter)
 }
 
-/// Wait that the other side asked for; never shorter than that, at most a day.
+/// Wait that the other side asked for, at most an hour; short ones grow when they are told again and again.
 pub(super) fn told(wait: Option<Duration>, attempts: u32, jitter: f64) -> Duration {
     match wait {
-        Some(wait) => wait.min(TOLD_MAX).max(Duration::from_secs(1)),
+        Some(wait) => {
+            let least = TOLD_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(CAP);
+            wait.max(least).min(TOLD_MAX)
+        }
         None => backoff(attempts, jitter),
     }
 }
@@ -78,7 +84,10 @@ mod tests {
     fn does_not_hurry_what_it_was_told() {
         assert_eq!(told(Some(Duration::from_secs(1_234)), 1, 0.0), Duration::from_secs(1_234));
         assert_eq!(told(Some(Duration::MAX), 1, 0.0), TOLD_MAX);
-        assert_eq!(told(Some(Duration::ZERO), 1, 0.0), Duration::from_secs(1));
+        assert_eq!(told(Some(Duration::from_secs(9_999_999)), 1, 0.0), Duration::from_hours(1));
+        assert_eq!(told(Some(Duration::from_secs(1)), 1, 0.0), Duration::from_secs(5));
+        assert_eq!(told(Some(Duration::from_secs(1)), 4, 0.0), Duration::from_secs(40));
+        assert_eq!(told(Some(Duration::from_secs(1)), u32::MAX, 0.0), Duration::from_mins(5));
         assert_eq!(hold(1, 0.5), Duration::from_mins(5));
         assert_eq!(hold(9, 0.5), Duration::from_hours(1));
     }

@@ -25,6 +25,8 @@ pub(super) enum What {
     LookUp,
     /// Creating: may have happened although the answer says otherwise.
     Create,
+    /// Telling Event Management: may have happened too, and may be repeated.
+    Event,
 }
 
 /// The call whose answer is judged.
@@ -40,7 +42,7 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn writes(&self) -> bool {
-        self.what == What::Create
+        self.what != What::LookUp
     }
 
     /// The beginning of each message.
@@ -48,6 +50,7 @@ impl Attempt<'_> {
         let what = match self.what {
             What::LookUp => "look up tickets",
             What::Create => "create a ticket",
+            What::Event => "put an event",
         };
         format!("could not {what} in {} at {}", self.table, self.place)
     }
@@ -70,6 +73,12 @@ impl Attempt<'_> {
 
     pub(super) fn hold_table(&self, cause: &str, remedy: &str) -> SendError {
         self.error(Class::Hold, HoldScope::Table, cause, remedy)
+    }
+
+    /// A write that was refused by the instance's words on it: the table is at fault, or only this record.
+    fn hold_delivery(&self, cause: &str, remedy: &str) -> SendError {
+        let scope = if self.writes() { HoldScope::Delivery } else { HoldScope::Table };
+        self.error(Class::Hold, scope, cause, remedy)
     }
 
     fn hold_destination(&self, cause: &str, remedy: &str) -> SendError {
@@ -189,13 +198,18 @@ fn page(bytes: &[u8]) -> Body {
 /// The words of an error answer.
 pub(super) fn words(parsed: &Body) -> Option<Words> {
     match parsed {
-        Body::Json(value) => value.get("error").map(Words::of),
+        Body::Json(value) => value.get("error").filter(|error| !is_nothing(error)).map(Words::of),
         _ => None,
     }
 }
 
+/// No error is told by `null`, and by some gateways and scripts by an empty text.
+fn is_nothing(error: &Value) -> bool {
+    error.is_null() || error.as_str().is_some_and(|text| text.trim().is_empty())
+}
+
 fn success(value: Value, attempt: &Attempt<'_>) -> Result<Value, SendError> {
-    if let Some(error) = value.get("error").filter(|e| !e.is_null()) {
+    if let Some(error) = value.get("error").filter(|e| !is_nothing(e)) {
         let words = Words::of(error);
         return Err(attempt
             .retry(&format!("the answer holds an error although it began as a success: {}", said(&words))));
@@ -290,8 +304,12 @@ fn client_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendEr
         let words = words(parsed).map(|w| format!(": {}", said(&w))).unwrap_or_default();
         return attempt.retry(&format!("it answered {status}{words}"));
     }
-    let Some(words) = words(parsed) else {
-        return foreign_refusal(answer, parsed, attempt);
+    let is_instance = matches!(parsed, Body::Json(value) if value.get("error").is_some());
+    let words = match words(parsed) {
+        Some(words) => words,
+        // Its form, without its words.
+        None if is_instance => Words::default(),
+        None => return foreign_refusal(answer, parsed, attempt),
     };
     let said = said(&words);
     let text = format!("{} {}", words.message, words.detail).to_ascii_lowercase();
@@ -309,6 +327,11 @@ fn client_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendEr
             "the Table API is not at this address: `instance` must be the bare address of the instance",
         ),
         404 => attempt.hold_table(&cause, MISSING_TABLE),
+        403 if has("access to unscoped api") || has("required api access scope") => attempt.hold_destination(
+            &cause,
+            "the token may not use this API, whatever the user's roles are: set the OAuth registry record to \"Broadly \
+             scoped\", or give it the auth scope of the REST API in question",
+        ),
         403 if has("data policy") => {
             attempt.reject(&cause, "give the named fields a value in [rule.action.fields], then `otrelay queue retry`")
         }
@@ -327,6 +350,7 @@ fn client_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendEr
         403 if has("operation failed") && !has("acl") && !has("security constraint") => {
             attempt.reject(&cause, "the instance refused this record; see its words")
         }
+        403 if has("acl exception") || has("security constraint") => attempt.hold_delivery(&cause, MISSING_RIGHT),
         403 => attempt.hold_table(&cause, MISSING_RIGHT),
         400 | 413 | 422 => attempt.reject(&cause, "change the fields in [rule.action.fields], then `otrelay queue retry`"),
         _ => attempt.hold_destination(&cause, "the instance and otrelay do not agree on the protocol; report it"),
@@ -377,6 +401,17 @@ pub(super) fn is_unique_violation(text: &str) -> bool {
     text.contains("unique key violation") || text.contains("duplicate entry")
 }
 
+/// No record has this key. Old releases and some gateways say so also to a look-up by query.
+pub(super) fn is_no_record(error: &SendError) -> bool {
+    error.status == Some(404) && error.message.to_ascii_lowercase().contains("no record found")
+}
+
+/// The request is too large for the instance or for something in between.
+pub(super) fn is_too_large(error: &SendError) -> bool {
+    matches!(error.status, Some(413 | 414 | 431))
+        || error.status == Some(400) && error.message.to_ascii_lowercase().contains("large rest payload")
+}
+
 /// Adds what every message ends with.
 fn finish(mut error: SendError, answer: &Answer) -> SendError {
     error.status = Some(answer.status);
@@ -389,7 +424,7 @@ fn finish(mut error: SendError, answer: &Answer) -> SendError {
 /// Message and detail, cleaned and bounded.
 pub(super) fn said(words: &Words) -> String {
     let both = match (words.message.trim(), words.detail.trim()) {
-        ("", "") => return "(no words)".to_owned(),
+        ("", "") => return "it gave no reason".to_owned(),
         (message, "") => message.to_owned(),
         ("", detail) => detail.to_owned(),
         // Some details begin with the message.
@@ -475,8 +510,10 @@ mod tests {
         let error =
             judged(What::Create, &answer(status, kind, body, &[("x-transaction-id", "abc123")])).unwrap_err();
         let mut got = error.class.as_str().to_owned();
-        if error.class == Class::Hold && error.hold == HoldScope::Table {
-            got.push_str("/table");
+        match (error.class, error.hold) {
+            (Class::Hold, HoldScope::Table) => got.push_str("/table"),
+            (Class::Hold, HoldScope::Delivery) => got.push_str("/delivery"),
+            _ => {}
         }
         if error.doubtful {
             got.push_str(" doubtful");
@@ -551,6 +588,7 @@ mod tests {
             (200, JSON, r#"{"result":[]}"#),
             (201, JSON, r#"{"result":{"sys_id":"x"}}"#),
             (201, "application/vnd.api+json", r#"{"result":{}, "error":null}"#),
+            (201, JSON, r#"{"result":{}, "error":""}"#),
         ] {
             assert!(judged(What::Create, &answer(status, kind, body, &[])).is_ok(), "{body}");
         }
@@ -588,7 +626,11 @@ mod tests {
         );
         check(403, JSON, &e("Insufficient rights to query records", ""), "hold/table", "roles");
         let acl = e("Operation Failed", "ACL Exception Insert Failed due to security constraints");
-        check(403, JSON, &acl, "hold/table", "roles");
+        check(403, JSON, &acl, "hold/delivery", "roles");
+        let scope = e("User Not Authorized", "Access to unscoped api is not allowed");
+        check(403, JSON, &scope, "hold", "Broadly scoped");
+        check(403, JSON, &e("Forbidden", "Missing required api access scope"), "hold", "auth scope");
+        check(400, JSON, r#"{"error":null,"status":"failure"}"#, "reject", "answered 400: it gave no reason");
         let rule =
             "Operation against file 'incident' was aborted by Business Rule 'x^0f'. Business Rule Stack:x";
         check(403, JSON, &e("Operation Failed", rule), "reject", "aborted by Business Rule");
@@ -689,9 +731,18 @@ mod tests {
         let host = || "x:443".to_owned();
         let cut = TransportError::Cut { host: host(), cause: "connection reset".to_owned() };
         let connect = TransportError::Connect { host: host(), cause: "connection refused".to_owned() };
-        let tls =
-            TransportError::Tls { host: host(), trouble: crate::net::TlsTrouble::UnknownIssuer, sent: false };
-        let proxy = |login| TransportError::Proxy { proxy: host(), host: host(), cause: host(), login };
+        let tls = TransportError::Tls {
+            host: host(),
+            trouble: crate::net::TlsTrouble::UnknownIssuer(String::new()),
+            sent: false,
+        };
+        let proxy = |login| TransportError::Proxy {
+            proxy: host(),
+            host: host(),
+            cause: host(),
+            login,
+            offers: Vec::new(),
+        };
         check(&cut, What::Create, Class::Retry, true);
         check(&cut, What::LookUp, Class::Retry, false);
         check(&connect, What::Create, Class::Retry, false);
@@ -720,7 +771,7 @@ mod tests {
                     Ok(value) => {
                         prop_assert!(matches!(status, 200 | 201));
                         prop_assert!(value.get("result").is_some());
-                        prop_assert!(value.get("error").is_none_or(Value::is_null));
+                        prop_assert!(value.get("error").is_none_or(is_nothing));
                         prop_assert!(serde_json::from_slice::<Value>(&answer.body).is_ok());
                     }
                     Err(error) => prop_assert!(error.message.len() < 1000),

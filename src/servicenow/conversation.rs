@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::{Auth, ServiceNow, Settings};
 use crate::clock::ManualClock;
-use crate::destination::{Destination, Fields, Order, SendError};
+use crate::destination::{Asked, Destination, Fields, Order, SendError, Sent};
 use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Class, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName, Timestamp,
+    Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName, Timestamp,
 };
 use crate::net::stub::{Reply, Stub, json, reply};
 use crate::net::{Deadlines, TlsSettings};
@@ -19,21 +19,24 @@ const PASSWORD: &str = "canary-password-72 &=+%";
 const TOKEN: &str = "canary-token-73";
 const REFRESH: &str = "canary-refresh-74";
 
+fn client() -> super::Client {
+    super::Client { id: "id".to_owned(), secret: Secret::new("test", SECRET) }
+}
+
 fn password() -> Auth {
-    Auth::Password {
-        client_id: "id".to_owned(),
-        client_secret: Secret::new("test", SECRET),
+    Auth::Password(super::Password {
+        client: client(),
         username: "relay".to_owned(),
         password: Secret::new("test", PASSWORD),
-    }
+    })
 }
 
 fn client_credentials() -> Auth {
-    Auth::ClientCredentials { client_id: "id".to_owned(), client_secret: Secret::new("test", SECRET) }
+    Auth::ClientCredentials(super::ClientCredentials { client: client() })
 }
 
 fn basic() -> Auth {
-    Auth::Basic { username: "relay".to_owned(), password: Secret::new("test", PASSWORD) }
+    Auth::Basic(super::Basic { username: "relay".to_owned(), password: Secret::new("test", PASSWORD) })
 }
 
 fn destination(stub: &Stub, auth: Auth) -> ServiceNow {
@@ -41,12 +44,17 @@ fn destination(stub: &Stub, auth: Auth) -> ServiceNow {
 }
 
 fn destination_at(instance: url::Url, auth: Auth) -> ServiceNow {
+    destination_with(instance, auth, Vec::new())
+}
+
+fn destination_with(instance: url::Url, auth: Auth, headers: Vec<(String, Secret)>) -> ServiceNow {
     let settings = Settings {
         name: DestinationName::new("prod").unwrap(),
         instance,
         auth,
         proxy: None,
         tls: TlsSettings::default(),
+        headers,
     };
     let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
@@ -71,7 +79,7 @@ fn order() -> Order {
         ("short_description".to_owned(), "Stop command".to_owned()),
         ("impact".to_owned(), "1".to_owned()),
     ]);
-    Order { table: table(), keys: keys(0), fields }
+    Order { kind: DeliveryKind::OpenTicket, table: table(), keys: keys(0), fields }
 }
 
 fn token() -> Reply {
@@ -103,8 +111,8 @@ fn created(record: &serde_json::Value) -> Reply {
 }
 
 async fn find(destination: &ServiceNow, n: u32) -> Result<Vec<crate::destination::Found>, SendError> {
-    let ids: Vec<_> = (0..n).map(|i| keys(i).correlation_id).collect();
-    destination.find(&table(), &ids).await
+    let asked: Vec<_> = (0..n).map(|i| Asked { keys: keys(i), doubtful: false }).collect();
+    Ok(destination.look_up(DeliveryKind::OpenTicket, &table(), &asked).await?.found)
 }
 
 #[tokio::test]
@@ -114,9 +122,10 @@ async fn a_ticket_is_looked_up_and_created_with_one_token() {
     });
     let destination = destination(&stub, password());
     assert_eq!(find(&destination, 1).await.unwrap(), vec![]);
-    let opened = destination.open(&order()).await.unwrap();
-    assert_eq!(opened.sys_id, keys(0).sys_id);
-    assert_eq!((opened.number.as_str(), opened.state.as_str()), ("INC0010042", "1"));
+    let opened = destination.send(&order()).await.unwrap();
+    let remote = opened.remote.unwrap();
+    assert_eq!(remote.sys_id, keys(0).sys_id);
+    assert_eq!((remote.number.as_str(), remote.state.as_str()), ("INC0010042", "1"));
     assert_eq!(opened.dropped, vec![]);
     assert_eq!(destination.requests(), 3);
 
@@ -159,10 +168,10 @@ async fn a_refused_token_is_renewed_once_and_the_call_repeated() {
         if request.contains("Bearer second") { created(&echo(request)) } else { unauthenticated() }
     });
     let destination = destination(&stub, password());
-    assert_eq!(destination.open(&order()).await.unwrap().number, "INC0010042");
+    assert_eq!(destination.send(&order()).await.unwrap().remote.unwrap().number, "INC0010042");
     assert_eq!(kinds(&stub), ["password", "call", "refresh_token", "call"]);
     // The refresh token was not echoed, so the old one stays good for the next time.
-    destination.open(&order()).await.unwrap();
+    destination.send(&order()).await.unwrap();
     assert_eq!(destination.requests(), 5);
 }
 
@@ -183,7 +192,7 @@ async fn a_dead_refresh_token_leads_to_one_new_password_grant() {
         if request.contains("Bearer t2") { created(&echo(request)) } else { unauthenticated() }
     });
     let destination = destination(&stub, password());
-    destination.open(&order()).await.unwrap();
+    destination.send(&order()).await.unwrap();
     assert_eq!(kinds(&stub), ["password", "call", "refresh_token", "password", "call"]);
 }
 
@@ -191,7 +200,7 @@ async fn a_dead_refresh_token_leads_to_one_new_password_grant() {
 async fn a_call_that_is_refused_twice_holds_the_destination() {
     let stub = with_token(|_| unauthenticated());
     let destination = destination(&stub, client_credentials());
-    let error = destination.open(&order()).await.unwrap_err();
+    let error = destination.send(&order()).await.unwrap_err();
     assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldScope::Destination, false));
     assert!(error.remedy.contains("Broadly scoped"), "{}", error.remedy);
     assert_eq!(kinds(&stub), ["client_credentials", "call", "client_credentials", "call"]);
@@ -218,7 +227,7 @@ async fn refusals_of_the_token_endpoint_name_all_causes() {
     async fn check(auth: Auth, reply: fn() -> Reply, class: Class, words: &[&str]) {
         let stub = Stub::start(move |_, _| reply());
         let destination = destination(&stub, auth);
-        let error = destination.open(&order()).await.unwrap_err();
+        let error = destination.send(&order()).await.unwrap_err();
         let text = format!("{error}; {}", error.remedy);
         assert_eq!((error.class, error.doubtful), (class, false), "{text}");
         for word in words {
@@ -275,9 +284,9 @@ async fn callers_share_one_grant_and_one_refusal() {
         tokio::join!(find(&destination_bad, 1), find(&destination_bad, 1), find(&destination_bad, 1));
     assert!(a.is_err() && b.is_err() && c.is_err());
     assert_eq!(kinds(&stub), ["password"]);
-    // Later callers try anew: when to is the relay's.
+    // Who asks again soon hears the same; nothing is sent.
     assert!(find(&destination_bad, 1).await.is_err());
-    assert_eq!(kinds(&stub), ["password", "password"]);
+    assert_eq!(kinds(&stub), ["password"]);
 }
 
 #[tokio::test]
@@ -308,8 +317,10 @@ async fn look_up(rows: serde_json::Value) -> Result<Vec<String>, SendError> {
     let found = find(&destination(&stub, password()), 3).await?;
     let ids: Vec<_> = (0..3).map(|i| keys(i).correlation_id).collect();
     let number = |id| ids.iter().position(|i| i == id).unwrap();
-    let mut lines: Vec<_> =
-        found.iter().map(|f| format!("{} {} {}", number(&f.correlation_id), f.number, f.active)).collect();
+    let mut lines: Vec<_> = found
+        .iter()
+        .map(|f| format!("{} {} {}", number(&f.correlation_id), f.remote.number, f.remote.active))
+        .collect();
     lines.sort();
     Ok(lines)
 }
@@ -353,9 +364,8 @@ async fn damaged_look_ups_are_no_look_ups() {
     bad["sys_id"] = json!("../../x");
     assert_eq!(look_up(json!([bad])).await.unwrap_err().class, Class::Retry);
     let stub = with_token(|_| json(200, "{}"));
-    let many: Vec<_> = (0..41).map(|i| keys(i).correlation_id).collect();
-    assert_eq!(destination(&stub, password()).find(&table(), &many).await.unwrap_err().class, Class::Hold);
-    assert_eq!(destination(&stub, password()).find(&table(), &[]).await.unwrap(), vec![]);
+    assert_eq!(find(&destination(&stub, password()), 41).await.unwrap_err().class, Class::Hold);
+    assert_eq!(find(&destination(&stub, password()), 0).await.unwrap(), vec![]);
     assert_eq!(stub.seen().len(), 0);
 }
 
@@ -380,38 +390,147 @@ async fn what_was_dropped_is_reported() {
         record["sys_id"] = json!("e".repeat(32));
         created(&record)
     });
-    let opened = destination(&stub, password()).open(&order()).await.unwrap();
+    let opened = destination(&stub, password()).send(&order()).await.unwrap();
     let dropped: Vec<_> = opened.dropped.iter().map(|d| (d.field.as_str(), d.got.as_str())).collect();
     assert_eq!(dropped, [("correlation_id", ""), ("impact", "3")]);
-    assert_eq!(opened.sys_id.as_str(), "e".repeat(32));
+    assert_eq!(opened.remote.unwrap().sys_id.as_str(), "e".repeat(32));
+    assert!(opened.kept.unwrap().neither());
+}
+
+/// A create that is refused with these words, while the record with our `sys_id` carries this `correlation_id`; `None`:
+/// there is no such record.
+async fn taken(
+    detail: &'static str,
+    correlation_id: Option<String>,
+    active: bool,
+) -> Result<Sent, SendError> {
+    let stub = with_token(move |request| {
+        if request.starts_with("POST ") {
+            let words = json!({"message": "Operation Failed", "detail": detail});
+            return json(403, &json!({"error": words, "status": "failure"}).to_string());
+        }
+        assert!(request.starts_with(&format!("GET /api/now/table/incident/{}?", keys(0).sys_id)));
+        let Some(correlation_id) = &correlation_id else {
+            let words = json!({"message": "No Record found", "detail": "Record doesn't exist or ACL restricts the record retrieval"});
+            return json(404, &json!({"error": words, "status": "failure"}).to_string());
+        };
+        let record = json!({"sys_id": keys(0).sys_id.as_str(), "number": "INC7", "state": "2",
+            "active": active.to_string(), "correlation_id": correlation_id});
+        json(200, &json!({ "result": record }).to_string())
+    });
+    destination(&stub, password()).send(&order()).await
 }
 
 #[tokio::test]
-async fn a_taken_key_is_left_to_the_look_up_unless_no_look_up_can_find_it() {
-    async fn check(correlation_id: String) -> Result<crate::destination::Opened, SendError> {
-        let stub = with_token(move |request| {
-            if request.starts_with("POST ") {
-                let words = json!({"message": "Operation Failed", "detail": "Unique Key violation detected by database"});
-                return json(403, &json!({"error": words, "status": "failure"}).to_string());
-            }
-            let record = json!({"sys_id": keys(0).sys_id.as_str(), "number": "INC7", "state": "2",
-                "correlation_id": correlation_id});
-            assert!(request.starts_with(&format!("GET /api/now/table/incident/{}?", keys(0).sys_id)));
-            json(200, &json!({ "result": record }).to_string())
-        });
-        destination(&stub, password()).open(&order()).await
+async fn a_taken_sys_id_is_ours_by_whatever_words_it_is_told() {
+    for words in [
+        "Unique Key violation detected by database",
+        "Error during insert of incident (INC0010042)",
+        "ACL Exception Insert Failed due to security constraints",
+    ] {
+        for key in [String::new(), keys(0).correlation_id.to_string()] {
+            let sent = taken(words, Some(key.clone()), true).await.unwrap();
+            assert_eq!((sent.created, sent.status, sent.dropped.is_empty()), (false, 200, !key.is_empty()));
+            assert_eq!(sent.remote.unwrap().number, "INC7");
+        }
+        let sent = taken(words, Some(String::new()), false).await.unwrap();
+        assert!(!sent.remote.unwrap().active, "closed there");
+        assert!(taken(words, Some("PRTG-17".to_owned()), true).await.is_err(), "somebody else's");
     }
-    let error = check(keys(0).correlation_id.to_string()).await.unwrap_err();
-    assert_eq!((error.class, error.doubtful), (Class::Retry, true));
-    let opened = check(String::new()).await.unwrap();
-    assert_eq!((opened.number.as_str(), opened.dropped[0].field.as_str()), ("INC7", "correlation_id"));
+    let error = taken("Error during insert of incident (INC0010042)", None, true).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful), (Class::Reject, false), "{error}");
+}
+
+#[tokio::test]
+async fn a_created_record_of_somebody_else_is_doubtful() {
+    for foreign in ["otrelay-00000000000000000000000000000000", ""] {
+        let stub = with_token(move |request| {
+            let mut record = echo(request);
+            record["sys_id"] = json!("e".repeat(32));
+            record["correlation_id"] = json!(foreign);
+            record["short_description"] = json!("Printer on fire");
+            created(&record)
+        });
+        let error = destination(&stub, password()).send(&order()).await.unwrap_err();
+        assert_eq!((error.class, error.doubtful, error.status), (Class::Retry, true, Some(201)));
+        assert!(error.message.contains("another record (INC0010042)"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_doubtful_is_asked_for_by_its_sys_id_too() {
+    let stub = with_token(|request| {
+        if request.contains("sysparm_query=") {
+            return json(200, r#"{"result":[]}"#);
+        }
+        json(
+            200,
+            &json!({ "result": row(0, 'a', "true", "") })
+                .to_string()
+                .replace(&"a".repeat(32), keys(0).sys_id.as_str()),
+        )
+    });
+    let asked = [Asked { keys: keys(0), doubtful: true }];
+    let destination = destination(&stub, password());
+    let found = destination.look_up(DeliveryKind::OpenTicket, &table(), &asked).await.unwrap().found;
+    assert_eq!((found.len(), &found[0].remote.sys_id), (1, &keys(0).sys_id));
+    let asked = [Asked { keys: keys(1), doubtful: false }];
+    let found = destination.look_up(DeliveryKind::OpenTicket, &table(), &asked).await.unwrap();
+    assert_eq!((found.found.len(), found.status), (0, Some(200)));
+}
+
+#[tokio::test]
+async fn no_record_found_to_a_look_up_is_none() {
+    let stub = with_token(|_| {
+        let words = json!({"message": "No Record found", "detail": null});
+        json(404, &json!({"error": words, "status": "failure"}).to_string())
+    });
+    assert_eq!(find(&destination(&stub, basic()), 2).await.unwrap(), vec![]);
+}
+
+#[tokio::test]
+async fn a_look_up_that_is_too_long_is_made_shorter_and_stays_so() {
+    let stub = with_token(|request| {
+        let asked = request.split("correlation_idIN").nth(1).unwrap().split("%5E").next().unwrap();
+        if asked.split("%2C").count() > 10 { reply(414, &[], "") } else { json(200, r#"{"result":[]}"#) }
+    });
+    let destination = destination(&stub, basic());
+    assert_eq!(find(&destination, 40).await.unwrap(), vec![]);
+    assert_eq!(stub.seen().len(), 2 + 4);
+    find(&destination, 40).await.unwrap();
+    assert_eq!(stub.seen().len(), 2 + 4 + 4);
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_large_is_made_smaller() {
+    let stub = with_token(|request| {
+        let body = request.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len());
+        if body > 1_500 { reply(413, &[], "") } else { created(&echo(request)) }
+    });
+    let fields = Fields::from([("description".to_owned(), "x".repeat(4_000))]);
+    let sent = destination(&stub, basic()).send(&Order { fields, ..order() }).await.unwrap();
+    assert!(sent.created && sent.dropped.is_empty(), "{sent:?}");
+    assert_eq!(stub.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_event_goes_to_its_own_address_with_its_key() {
+    let stub = with_token(|_| json(200, r#"{"result":{"Default Bulk Endpoint":"1 events were inserted"}}"#));
+    let fields = Fields::from([("severity".to_owned(), "2".to_owned())]);
+    let order = Order { kind: DeliveryKind::PutEvent, fields, ..order() };
+    let sent = destination(&stub, basic()).send(&order).await.unwrap();
+    assert_eq!((sent.created, sent.remote, sent.status), (true, None, 200));
+    let seen = &stub.seen()[0];
+    assert!(seen.starts_with("POST /api/global/em/jsonv2 HTTP/1.1"), "{seen}");
+    let body: serde_json::Value = serde_json::from_str(seen.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(body["records"][0]["message_key"], json!(keys(0).correlation_id.as_str()));
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_or_never_ends_is_doubtful() {
     async fn check(answer: fn(&str) -> Reply, words: &str) {
         let stub = with_token(answer);
-        let error = destination(&stub, password()).open(&order()).await.unwrap_err();
+        let error = destination(&stub, password()).send(&order()).await.unwrap_err();
         assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{error}");
         assert!(error.message.contains(words), "expected `{words}` in: {error}");
     }
@@ -449,13 +568,13 @@ async fn an_answer_that_breaks_off_or_never_ends_is_doubtful() {
 #[tokio::test]
 async fn a_closed_port_is_not_doubtful_and_a_redirect_is_not_followed() {
     let stub = with_token(|_| reply(302, &[("Location", "http://127.0.0.1:9/login?canary")], ""));
-    let error = destination(&stub, password()).open(&order()).await.unwrap_err();
+    let error = destination(&stub, password()).send(&order()).await.unwrap_err();
     assert_eq!((error.class, error.doubtful), (Class::Hold, false));
     assert!(error.message.contains("sends us on to 127.0.0.1"), "{error}");
 
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = destination_at(format!("http://{closed}").parse().unwrap(), basic())
-        .open(&order())
+        .send(&order())
         .await
         .unwrap_err();
     assert_eq!((error.class, error.doubtful), (Class::Retry, false));
@@ -493,6 +612,7 @@ fn addresses_that_are_no_instance_are_refused() {
             auth: password(),
             proxy: None,
             tls: TlsSettings::default(),
+            headers: Vec::new(),
         };
         let error = ServiceNow::new(settings, ManualClock::at(Timestamp::EPOCH)).unwrap_err().to_string();
         assert!(error.contains(words) && !error.contains("canary"), "{error}");
@@ -529,7 +649,7 @@ async fn no_secret_gets_into_an_error() {
                 let destination = destination(&stub, auth.clone());
                 let mut texts = format!("{destination:?} {auth:?}");
                 for error in
-                    [find(&destination, 1).await.unwrap_err(), destination.open(&order()).await.unwrap_err()]
+                    [find(&destination, 1).await.unwrap_err(), destination.send(&order()).await.unwrap_err()]
                 {
                     texts += &[error.to_string(), format!("{error:?}"), error.remedy.clone()].join(" ");
                 }
@@ -541,6 +661,95 @@ async fn no_secret_gets_into_an_error() {
             }
         }
     }
+}
+
+/// A block page quotes what it was sent, in the forms it saw it in; its title is kept in lower case.
+#[tokio::test]
+async fn no_form_of_a_secret_gets_into_an_error() {
+    let pair = "cmVsYXk6Y2FuYXJ5LXBhc3N3b3JkLTcyICY9KyU=";
+    for quoted in [
+        "canary-password-72+%26%3D%2B%25".to_owned(),
+        "CANARY-PASSWORD-72 &=+%".to_owned(),
+        "canary-password-72 &amp;=+%".to_owned(),
+        format!("Basic {pair}"),
+        pair.to_lowercase(),
+        "canary-gateway-75".to_owned(),
+    ] {
+        let page = format!("<html><title>{quoted}</title></html>");
+        let stub = Stub::start(move |_, _| reply(403, &[("Content-Type", "text/html")], &page));
+        let headers = vec![("x-gateway-key".to_owned(), Secret::new("test", "canary-gateway-75"))];
+        let destination = destination_with(stub.url.clone(), basic(), headers);
+        let error = find(&destination, 1).await.unwrap_err();
+        let text = format!("{error:?}").to_lowercase();
+        for canary in ["canary", "y2fuyxj5", "%26%3d"] {
+            assert!(!text.contains(canary), "{canary} of {quoted} in {text}");
+        }
+        assert!(text.contains("***"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_comes_as_plain_text_is_taken() {
+    let stub = Stub::start(|_, request| {
+        if is_token_request(request) {
+            return reply(
+                200,
+                &[("Content-Type", "text/plain;charset=UTF-8")],
+                r#" {"access_token":"plain"}"#,
+            );
+        }
+        assert!(request.contains("authorization: Bearer plain"), "{request}");
+        json(200, r#"{"result":[]}"#)
+    });
+    assert_eq!(find(&destination(&stub, client_credentials()), 1).await.unwrap(), vec![]);
+}
+
+#[tokio::test]
+async fn behind_a_gateway_every_address_has_its_path_and_every_request_its_header() {
+    let stub = Stub::start(|_, request| {
+        assert!(request.contains("x-gateway-key: canary-gateway-75"), "{request}");
+        if request.starts_with("POST /now/prod/oauth_token.do ") {
+            return token();
+        }
+        assert!(request.starts_with("GET /now/prod/api/now/table/incident?"), "{request}");
+        json(200, r#"{"result":[]}"#)
+    });
+    let headers = vec![("X-Gateway-Key".to_owned(), Secret::new("test", "canary-gateway-75"))];
+    let instance = stub.url.join("/now/prod/").unwrap();
+    assert_eq!(find(&destination_with(instance, password(), headers), 1).await.unwrap(), vec![]);
+    assert_eq!(stub.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_api_key_goes_in_its_header_and_a_certificate_needs_none() {
+    let stub = Stub::start(|_, request| {
+        assert!(!request.contains("authorization:"), "{request}");
+        if request.contains("x-sn-apikey: canary-key-76") {
+            json(200, r#"{"result":[]}"#)
+        } else {
+            unauthenticated()
+        }
+    });
+    let key = Auth::ApiKey(super::ApiKey { key: Secret::new("test", "canary-key-76") });
+    assert!(find(&destination(&stub, key), 1).await.is_ok());
+    let error = find(&destination(&stub, Auth::ClientCertificate), 1).await.unwrap_err();
+    assert!(error.class == Class::Hold && error.remedy.contains("sys_user_certificate"), "{error:?}");
+    assert_eq!(stub.seen().len(), 2);
+}
+
+/// An answer of 2 MiB to a look-up would cost a hundred times that once it is parsed.
+#[tokio::test]
+async fn a_look_up_has_a_smaller_bound_than_a_create() {
+    let long = json!({ "result": [], "more": "x".repeat(300 << 10) }).to_string();
+    let stub = with_token(move |_| json(200, &long));
+    let error = find(&destination(&stub, password()), 1).await.unwrap_err();
+    assert!(error.message.contains("longer than 262144 bytes"), "{error}");
+    let stub = with_token(|request| {
+        let mut record = echo(request);
+        record["u_notes"] = json!("x".repeat(300 << 10));
+        created(&record)
+    });
+    assert!(destination(&stub, password()).send(&order()).await.is_ok());
 }
 
 fn unauthenticated() -> Reply {

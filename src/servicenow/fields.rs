@@ -58,11 +58,34 @@ const IMPACT: &str = "{% if severity == 'critical' or severity == 'major' %}1{% 
 const URGENCY: &str = "{% if severity == 'critical' %}1{% elif severity == 'major' or severity == 'minor' %}2\
                        {% else %}3{% endif %}";
 
+/// Binds to a device: whom it was done to, else by whom, else who saw it.
+const EVENT_NODE: &str = "{{ destination.name or destination.ip or destination.mac or source.name or source.ip \
+                          or source.mac or sensor }}";
+
+/// An event of Event Management; `message_key` and `additional_info` are added when it is sent.
+fn event_fields() -> BTreeMap<&'static str, &'static str> {
+    BTreeMap::from([
+        ("source", "otrelay"),
+        ("event_class", "otrelay on {{ sensor }}"),
+        ("node", EVENT_NODE),
+        ("resource", "{{ protocols | join(', ') }}"),
+        ("metric_name", "{{ title }}"),
+        ("type", "{{ engine }}"),
+        ("severity", "{{ severity_number }}"),
+        ("description", DESCRIPTION),
+        ("time_of_event", "{{ last_seen }}"),
+        ("resolution_state", "New"),
+    ])
+}
+
 /// The templates of a table's fields (minijinja over the alert), before the operator's own are laid over them.
 ///
 /// Only fields that every instance has in that table: an unknown field is dropped there without a word. Tables that are
 /// not known here get a short description and a description.
 pub fn default_fields(table: &TableName) -> BTreeMap<&'static str, &'static str> {
+    if table.as_str() == "em_event" {
+        return event_fields();
+    }
     let mut fields = BTreeMap::from([("short_description", SHORT_DESCRIPTION), ("description", DESCRIPTION)]);
     if matches!(table.as_str(), "incident" | "sn_ot_incident" | "problem") {
         fields.extend([("impact", IMPACT), ("urgency", URGENCY)]);
@@ -117,7 +140,7 @@ fn clean(name: &str, value: &str) -> String {
 }
 
 /// At most `max` characters; `…` marks a cut.
-fn clip_chars(value: &str, max: usize) -> String {
+pub(super) fn clip_chars(value: &str, max: usize) -> String {
     if value.char_indices().nth(max).is_none() {
         value.to_owned()
     } else {
@@ -125,6 +148,11 @@ fn clip_chars(value: &str, max: usize) -> String {
         cut.push('…');
         cut
     }
+}
+
+/// The same fields with no value longer than this, in characters.
+pub(super) fn shortened(fields: &Fields, most: usize) -> Fields {
+    fields.iter().map(|(name, value)| (name.clone(), clip_chars(value, most))).collect()
 }
 
 /// Journal fields render what stands between `[code]` and `[/code]` as HTML. Taking a tag out may put a new one
@@ -298,7 +326,8 @@ mod tests {
         engine.set_undefined_behavior(UndefinedBehavior::Strict);
         let some = |text: &'static str| if full { text } else { "" };
         let alert = context! {
-            severity, title => "Stop command", message => some("A PLC was stopped."), sensor => "line4", engine => "malware",
+            severity, severity_number => 1 + ["critical", "major", "minor", "warning"].iter().position(|s| *s == severity).unwrap(),
+            title => "Stop command", message => some("A PLC was stopped."), sensor => "line4", engine => "malware",
             category => some("ICS"), protocols => if full { vec!["Modbus", "S7"] } else { vec![] },
             source => context! { ip => some("10.0.0.1"), mac => some("00:1b:1b:aa:bb:cc"), name => some("hmi"), port => some("49152"),
                 label => if full { "hmi" } else { "unknown" } },
@@ -317,6 +346,16 @@ mod tests {
             assert_eq!(render("incident", "impact", severity, true), impact, "{severity}");
             assert_eq!(render("incident", "urgency", severity, true), urgency, "{severity}");
         }
+    }
+
+    #[test]
+    fn an_event_names_its_device_and_has_a_severity_of_its_own() {
+        for (severity, number) in [("critical", "1"), ("major", "2"), ("minor", "3"), ("warning", "4")] {
+            assert_eq!(render("em_event", "severity", severity, true), number, "{severity}");
+        }
+        assert_eq!(render("em_event", "node", "major", true), "10.0.0.2");
+        assert_eq!(render("em_event", "resource", "major", true), "Modbus, S7");
+        assert_eq!(render("em_event", "time_of_event", "major", true), "2026-11-21 08:16:00");
     }
 
     #[test]
@@ -341,6 +380,7 @@ mod tests {
             ["contact_type", "description", "impact", "short_description", "urgency"]
         );
         assert_eq!(names("x_custom"), ["description", "short_description"]);
+        assert!(!names("em_event").contains(&"short_description"));
     }
 
     proptest! {

@@ -1,24 +1,29 @@
-//! 6 — the one [`crate::destination::Destination`]: ServiceNow's Table API.
+//! 6 — the one [`Destination`]: ServiceNow.
 //!
-//! `relay` calls [`ServiceNow`]; `incident` says what is asked and reads what came back, `client` makes the call with a
-//! token of `auth`, `classify` turns each answer into a record or a class of failure. One attempt per call: repeating
-//! and waiting are the relay's, with one exception, a call that was refused for its token is made once more with a
-//! fresh one. No body, token or secret gets into an error or a log.
+//! `relay` gives [`ServiceNow`] orders; `ticket` and `event` (a file for each thing that is told) say what is asked and
+//! read what came back, `call` knows the addresses of the API and makes the call with a token of `auth`, `classify` is
+//! the one place where an answer is judged. One attempt per call: repeating and waiting are the relay's, with three
+//! exceptions, each for an answer that says that nothing was done: a call that was refused for its token is made once
+//! more with a fresh one, a request that was too large is made smaller, and a create that was refused is followed by a
+//! look at whether the record is there. No body, token or secret gets into an error or a log.
 
 use url::Url;
 
-use crate::model::{DestinationName, Secret};
+use crate::destination::{Asked, Destination, LookedUp, Order, RateLimit, SendError, Sent};
+use crate::model::{DeliveryKind, DestinationName, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod auth;
 
+mod call;
+
 mod classify;
 
-mod client;
+mod event;
 
 mod fields;
 
-mod incident;
+mod ticket;
 
 mod query;
 
@@ -38,7 +43,9 @@ pub mod fuzzing {
     }
 }
 
-pub use client::{ServiceNow, SetupError};
+pub use auth::kept::path as kept_login;
+pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
+pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
 
 /// A destination, checked.
@@ -46,7 +53,7 @@ pub use fields::default_fields;
 pub struct Settings {
     /// `[servicenow.NAME]`.
     pub name: DestinationName,
-    /// Base address: https, or http to a loopback address; no path, no user info.
+    /// Base address: https, or http to a loopback address; no user info, and a path only behind a gateway.
     pub instance: Url,
     /// How it logs in.
     pub auth: Auth,
@@ -54,34 +61,68 @@ pub struct Settings {
     pub proxy: Option<ProxySettings>,
     /// What is trusted.
     pub tls: TlsSettings,
+    /// Headers that go with each request, for a gateway in front of the instance.
+    pub headers: Vec<(String, Secret)>,
 }
 
-/// How a destination logs in.
-#[derive(Clone, Debug)]
-pub enum Auth {
-    /// OAuth password grant with refresh token.
-    Password {
-        /// Client id of the registry record.
-        client_id: String,
-        /// Its secret.
-        client_secret: Secret,
-        /// The integration user.
-        username: String,
-        /// Its password.
-        password: Secret,
-    },
-    /// OAuth client credentials.
-    ClientCredentials {
-        /// Client id of the registry record.
-        client_id: String,
-        /// Its secret.
-        client_secret: Secret,
-    },
-    /// Basic authentication; new instances refuse it for normal users.
-    Basic {
-        /// The integration user.
-        username: String,
-        /// Its password.
-        password: Secret,
-    },
+/// What a person has to know about a destination before it fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    /// What is the case.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What is known of a destination's log-in without asking it: a kept refresh token that grows old.
+pub fn login_concern(settings: &Settings, now: Timestamp) -> Option<Concern> {
+    match &settings.auth {
+        Auth::RefreshToken(own) => auth::kept::concern(&own.kept, &settings.name, now),
+        _ => None,
+    }
+}
+
+/// Keeps a refresh token for a destination whose `auth` is one; for others there is nothing to keep.
+///
+/// # Errors
+/// The state directory cannot be written to.
+pub fn keep_login(settings: &Settings, token: &SecretString, now: Timestamp) -> std::io::Result<()> {
+    match &settings.auth {
+        Auth::RefreshToken(own) => own.keep(token, now),
+        _ => Ok(()),
+    }
+}
+
+impl Destination for ServiceNow {
+    fn name(&self) -> &DestinationName {
+        &self.name
+    }
+
+    async fn look_up(
+        &self,
+        kind: DeliveryKind,
+        table: &TableName,
+        asked: &[Asked],
+    ) -> Result<LookedUp, SendError> {
+        match kind {
+            DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
+            // An event is known by its key there, and nowhere to be asked for.
+            DeliveryKind::PutEvent => Ok(LookedUp::default()),
+        }
+    }
+
+    async fn send(&self, order: &Order) -> Result<Sent, SendError> {
+        match order.kind {
+            DeliveryKind::OpenTicket => self.open_ticket(order).await,
+            DeliveryKind::PutEvent => self.put_event(order).await,
+        }
+    }
+
+    fn requests(&self) -> u64 {
+        self.request_count()
+    }
+
+    fn rate_limit(&self) -> RateLimit {
+        self.last_rate_limit()
+    }
 }

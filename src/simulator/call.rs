@@ -13,13 +13,22 @@ pub(super) struct Call {
     pub(super) params: Params,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Whether the connection showed a client certificate that was in order.
+    pub(super) certified: bool,
 }
 
 impl Call {
     /// A call from its parts; `X-http-method-override` on a POST has taken effect.
     pub(super) fn new(method: Method, target: &str, headers: HeaderMap, body: Bytes) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let mut call = Self { method, path: path.to_owned(), params: Params::parse(query), headers, body };
+        let mut call = Self {
+            method,
+            path: path.to_owned(),
+            params: Params::parse(query),
+            headers,
+            body,
+            certified: false,
+        };
         if call.method == Method::POST
             && let Some(other) = call.header("x-http-method-override")
             && let Ok(other) = Method::from_bytes(other.trim().to_ascii_uppercase().as_bytes())

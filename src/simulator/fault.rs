@@ -14,6 +14,7 @@ pub const HELP: &str = "\
 KIND[=VALUE][:KEY=VALUE[,KEY=VALUE...]]
 
 Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  rate-limit[=SECONDS]  semaphore
+                          replay  unscoped
 Kinds, carried out first: commit-drop  commit-cut=BYTES  commit-500  commit-202  truncated-json  delay=MS
 Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-table=NAME
 
@@ -40,6 +41,10 @@ pub enum Kind {
     RateLimit(u64),
     /// 429 of a full semaphore: plain text, no `Retry-After`; nothing is done.
     Semaphore,
+    /// A 201 with somebody else's record, as a proxy replays it; nothing is done.
+    Replay,
+    /// 403 as a token of a registry record that is securely scoped gets it; nothing is done.
+    Unscoped,
     /// Carried out, then the connection is closed without an answer.
     CommitDrop,
     /// Carried out, then the answer is cut after so many bytes.
@@ -175,6 +180,8 @@ fn kind(what: &str) -> Result<Kind, String> {
         "rate-limit" if value.is_none() => Kind::RateLimit(1),
         "rate-limit" => Kind::RateLimit(number("SECONDS")?),
         "semaphore" => Kind::Semaphore,
+        "replay" => Kind::Replay,
+        "unscoped" => Kind::Unscoped,
         "commit-drop" => Kind::CommitDrop,
         "commit-cut" => Kind::CommitCut(number("BYTES")?),
         "commit-500" => Kind::Commit500,
@@ -199,6 +206,8 @@ impl fmt::Display for Kind {
             Self::HtmlLogin => f.write_str("html-login"),
             Self::RateLimit(seconds) => write!(f, "rate-limit={seconds}"),
             Self::Semaphore => f.write_str("semaphore"),
+            Self::Replay => f.write_str("replay"),
+            Self::Unscoped => f.write_str("unscoped"),
             Self::CommitDrop => f.write_str("commit-drop"),
             Self::CommitCut(bytes) => write!(f, "commit-cut={bytes}"),
             Self::Commit500 => f.write_str("commit-500"),
@@ -331,6 +340,7 @@ mod tests {
             "hibernate",
             "html-login",
             "semaphore",
+            "replay",
             "commit-drop",
             "commit-cut=20",
             "commit-500",

@@ -16,7 +16,7 @@ use crate::clock::SharedClock;
 use crate::model::Timestamp;
 
 /// Fields that a list query finds without reading every row.
-const INDEXED: &[&str] = &["sys_id", "correlation_id", "element_id", "user_name"];
+const INDEXED: &[&str] = &["sys_id", "correlation_id", "element_id", "user_name", "message_key"];
 
 /// One record: position of the field and its value, ordered by position.
 #[derive(Clone, Debug, Default)]

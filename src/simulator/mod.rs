@@ -71,6 +71,12 @@ pub struct Options {
     pub clients: Vec<(String, Secret)>,
     /// API key of the user, if there is one.
     pub api_key: Option<Secret>,
+    /// Public keys, PEM, of which one has to have signed an assertion; with none, a signature is not looked at.
+    pub jwt_keys: Vec<String>,
+    /// CA, PEM, whose client certificates log the user in; only with `tls`.
+    pub client_ca: Option<String>,
+    /// Whether a refresh gives a new refresh token and ends the old one.
+    pub rotate_refresh: bool,
     /// How long an access token lives.
     pub token_lifetime: Duration,
     /// Tables besides those that are known; they take any field.
@@ -106,6 +112,9 @@ impl Default for Options {
             password: own("admin"),
             clients: vec![("otrelay".to_owned(), own("otrelay"))],
             api_key: None,
+            jwt_keys: Vec::new(),
+            client_ca: None,
+            rotate_refresh: false,
             token_lifetime: Duration::from_secs(1799),
             tables: Vec::new(),
             imports: Vec::new(),
@@ -245,7 +254,7 @@ async fn bind(options: Options) -> Result<(TcpListener, Parts), SimError> {
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (tls, ca_pem) = if options.tls {
-        let (acceptor, pem) = tls::acceptor(address.ip(), &options.tls_names)?;
+        let (acceptor, pem) = tls::acceptor(address.ip(), &options.tls_names, options.client_ca.as_deref())?;
         (Some(acceptor), Some(pem))
     } else {
         (None, None)
@@ -336,6 +345,11 @@ impl Running {
     /// Takes all access tokens back.
     pub fn revoke_tokens(&self) {
         self.shared.lock().instance.tokens.revoke_access();
+    }
+
+    /// Takes all refresh tokens back, as a person at the instance would.
+    pub fn revoke_refresh_tokens(&self) {
+        self.shared.lock().instance.tokens.revoke_refresh();
     }
 
     /// Forgets records, tokens and the ledger; faults stay.

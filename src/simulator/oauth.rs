@@ -1,4 +1,4 @@
-//! Who is calling: the token endpoint, bearer tokens, basic authentication, API keys.
+//! Who is calling: the token endpoint, bearer tokens, basic authentication, API keys, client certificates.
 //!
 //! Every refusal of the token endpoint has the same status and body, as on an instance; the reason stands nowhere.
 //! Passwords, client secrets and API keys are compared in constant time, tokens by their SHA-256.
@@ -9,12 +9,17 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::Method;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
+};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
 use super::call::{Answer, Call, Params};
 use super::instance::{Instance, User};
 use crate::model::Timestamp;
+use crate::model::der::Der;
 
 /// 100 days, as delivered.
 const REFRESH_LIFETIME: Duration = Duration::from_hours(100 * 24);
@@ -45,6 +50,12 @@ impl Tokens {
     /// Takes all access tokens back; refresh tokens stay.
     pub(super) fn revoke_access(&mut self) {
         self.access.clear();
+    }
+
+    /// Takes all refresh tokens back.
+    pub(super) fn revoke_refresh(&mut self) {
+        self.refresh.clear();
+        self.current.clear();
     }
 
     /// Access tokens that are known, expired or not.
@@ -108,11 +119,13 @@ impl Instance {
                 }
                 let user = self.user(&token.user)?;
                 let access = self.new_access(&client, &user)?;
+                let text =
+                    if self.options.rotate_refresh { self.rotate(text, &token)? } else { text.to_owned() };
                 let current = ("password", client, user.name);
                 if let Some(pair) = self.tokens.current.get_mut(&current) {
-                    pair.0.clone_from(&access);
+                    *pair = (access.clone(), text.clone());
                 }
-                Some(self.granted(&access, Some(text)))
+                Some(self.granted(&access, Some(&text)))
             }
             "client_credentials" => {
                 let client = self.client(call, &body, false)?;
@@ -128,7 +141,16 @@ impl Instance {
         }
     }
 
-    /// Checks the shape and the claims of the assertion. The signature is not checked: the simulator has no keys.
+    /// A new refresh token in the place of an old one.
+    fn rotate(&mut self, old: &str, token: &Token) -> Option<String> {
+        let next = random_token()?;
+        self.tokens.refresh.remove(&digest(old));
+        let expires_at = self.clock.now().after(REFRESH_LIFETIME);
+        self.tokens.refresh.insert(digest(&next), Token { expires_at, ..token.clone() });
+        Some(next)
+    }
+
+    /// Checks the shape and the claims of the assertion, and its signature where the simulator was given keys.
     fn jwt_bearer(&mut self, call: &Call, body: &Params) -> Option<Answer> {
         let mut parts = body.get("assertion")?.split('.');
         let (header, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
@@ -138,7 +160,8 @@ impl Instance {
         let read = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).ok()?).ok();
         let (header, claims) = (read(header)?, read(claims)?);
         let known = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"];
-        if !known.contains(&header.get("alg")?.as_str()?) {
+        let algorithm = header.get("alg")?.as_str()?;
+        if !known.contains(&algorithm) || !self.signed(body.get("assertion")?, algorithm) {
             return None;
         }
         let claim = |name: &str| claims.get(name).and_then(Value::as_str);
@@ -157,6 +180,25 @@ impl Instance {
         }
         let user = self.user(claim("sub")?)?;
         self.issue("jwt", &client, &user, false)
+    }
+
+    /// Whether one of the registered keys made the signature; without keys each one will do.
+    fn signed(&self, assertion: &str, algorithm: &str) -> bool {
+        let verifier: &dyn VerificationAlgorithm = match algorithm {
+            "RS256" => &RSA_PKCS1_2048_8192_SHA256,
+            "RS384" => &RSA_PKCS1_2048_8192_SHA384,
+            "RS512" => &RSA_PKCS1_2048_8192_SHA512,
+            "ES256" => &ECDSA_P256_SHA256_FIXED,
+            "ES384" => &ECDSA_P384_SHA384_FIXED,
+            _ => return self.options.jwt_keys.is_empty(),
+        };
+        let Some((text, signature)) = assertion.rsplit_once('.') else { return false };
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+        let fits = |pem: &String| {
+            let key = public_key(pem)?;
+            UnparsedPublicKey::new(verifier, key).verify(text.as_bytes(), &signature).ok()
+        };
+        self.options.jwt_keys.is_empty() || self.options.jwt_keys.iter().any(|pem| fits(pem).is_some())
     }
 
     /// The client, if its id and secret are right; from the form, or from `Authorization` where that is allowed.
@@ -253,7 +295,9 @@ impl Instance {
             let key = self.options.api_key.as_ref()?;
             return equal(key.expose(), given).then(|| self.user(&self.options.user)).flatten();
         }
-        let given = call.header("authorization")?;
+        let Some(given) = call.header("authorization") else {
+            return call.certified.then(|| self.user(&self.options.user)).flatten();
+        };
         let (scheme, token) = given.split_once(' ')?;
         if scheme.eq_ignore_ascii_case("bearer") {
             let token = self.tokens.access.get(&digest(token.trim()))?;
@@ -265,6 +309,15 @@ impl Instance {
         let (name, password) = basic_of(call)?;
         self.login(&name, &password)
     }
+}
+
+/// The bits of a `PUBLIC KEY`: what stands in the last element, behind a byte that counts unused bits.
+fn public_key(pem: &str) -> Option<Vec<u8>> {
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let der = STANDARD.decode(body).ok()?;
+    let mut info = Der(&der).enter(0x30)?;
+    info.take(0x30)?;
+    Some(info.take(0x03)?.strip_prefix(&[0])?.to_vec())
 }
 
 fn basic_of(call: &Call) -> Option<(String, String)> {
@@ -419,6 +472,43 @@ mod tests {
             check_refused(&mut trial, "/oauth_token.do", &[FORM], &jwt(&bad));
         }
         check_refused(&mut trial, "/oauth_token.do", &[FORM], &format!("{}&client_id=otrelay", jwt(&good)));
+    }
+
+    /// A signature by a key that was registered, made by OpenSSL, and what it is worth with another key or another text.
+    #[test]
+    fn an_assertion_has_to_be_signed_by_a_known_key() {
+        let key = |pem: &str| vec![pem.to_owned()];
+        let (rsa, ec) = (
+            key(include_str!("../../tests/fixtures/tls/jwt-rsa.pub.pem")),
+            key(include_str!("../../tests/fixtures/tls/jwt-ec.pub.pem")),
+        );
+        let signed = include_str!("../../tests/fixtures/tls/signed.jwt").trim();
+        let check = |keys: Vec<String>, assertion: &str, expected: bool| {
+            let trial = Trial::with(Options { jwt_keys: keys, ..Options::default() });
+            assert_eq!(trial.instance.signed(assertion, "RS256"), expected, "{assertion}");
+        };
+        check(rsa.clone(), signed, true);
+        check(Vec::new(), "e30.e30.AA", true);
+        check(ec, signed, false);
+        check(rsa.clone(), &format!("x{signed}"), false);
+        check(rsa.clone(), "e30.e30.AA", false);
+        check(rsa, "none", false);
+    }
+
+    #[test]
+    fn a_refresh_may_give_another_refresh_token() {
+        let mut trial = Trial::with(Options { rotate_refresh: true, ..Options::default() });
+        let first = token(&mut trial, PASSWORD);
+        let form = |token: &Value| {
+            let text = token["refresh_token"].as_str().unwrap();
+            format!("grant_type=refresh_token&client_id=otrelay&client_secret=otrelay&refresh_token={text}")
+        };
+        let second = token(&mut trial, &form(&first));
+        assert_ne!(second["refresh_token"], first["refresh_token"]);
+        check_refused(&mut trial, "/oauth_token.do", &[FORM], &form(&first));
+        token(&mut trial, &form(&second));
+        trial.instance.tokens.revoke_refresh();
+        check_refused(&mut trial, "/oauth_token.do", &[FORM], &form(&second));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a path to the API behind it. Authentication comes first, then the headers that the REST APIs insist on.
 
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::call::{Answer, Call};
 use super::instance::{Context, Instance, Tweaks, User};
@@ -80,7 +80,8 @@ impl Instance {
         Answer::result(200, &json!(token))
     }
 
-    /// `POST /api/global/em/jsonv2`: events in bulk.
+    /// `POST /api/global/em/jsonv2`: events in bulk. Each is a row of `em_event`; what has the same message key is one
+    /// `em_alert`, however often it is told.
     fn events(&mut self, ctx: Context<'_>, call: &Call) -> Answer {
         if call.method != Method::POST {
             return Answer::no_verb(&call.method);
@@ -96,12 +97,38 @@ impl Instance {
                 Ok(made) => answer.made.push(made),
                 Err(refusal) => return refusal,
             }
+            if let Err(refusal) = self.raise(ctx, record) {
+                return refusal;
+            }
         }
         let text = format!("{} events were inserted", answer.made.len());
         let made = answer.made;
         answer = Answer::result(200, &json!({"Default Bulk Endpoint": text}));
         answer.made = made;
         answer
+    }
+
+    /// The alert of an event: a new one, or one more event of the one with this key.
+    fn raise(&mut self, ctx: Context<'_>, event: &Map<String, Value>) -> Result<(), Answer> {
+        let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
+        let mut key = text("message_key").to_owned();
+        if key.is_empty() {
+            key = ["source", "node", "type", "resource", "metric_name"].map(text).join("+");
+        }
+        let known = self.tables.get("em_alert").and_then(|table| {
+            let row = table.row(*table.with_key("message_key", &[&key])?.first()?)?;
+            let count: u64 = table.value(row, "event_count").parse().unwrap_or(1);
+            Some((table.value(row, "sys_id").to_owned(), count + 1))
+        });
+        let mut wanted = event.clone();
+        wanted.remove("sys_id");
+        if let Some((sys_id, count)) = known {
+            wanted.insert("event_count".to_owned(), json!(count.to_string()));
+            self.update(ctx, "em_alert", &sys_id, &wanted, false).map(drop)
+        } else {
+            wanted.insert("message_key".to_owned(), json!(key));
+            self.insert(ctx, "em_alert", &wanted, false).map(drop)
+        }
     }
 }
 
@@ -192,5 +219,15 @@ mod tests {
         let text = json!({"Default Bulk Endpoint": "2 events were inserted"});
         assert_eq!((status, &answer["result"]), (200, &text));
         assert_eq!(trial.instance.records("em_event").len(), 2);
+        let again =
+            json!({"records": [{"source": "x", "severity": "1", "message_key": "k"}, {"message_key": "k"}]});
+        trial.call("POST", "/api/global/em/jsonv2", &again);
+        let alerts = trial.instance.records("em_alert");
+        let counts: Vec<&str> = alerts.iter().map(|a| a.get("event_count")).collect();
+        assert_eq!(
+            counts,
+            ["2", "2"],
+            "what has the same message key, or the same parts of one, is one alert"
+        );
     }
 }

@@ -173,6 +173,11 @@ const OTHERS: &[(&str, &str)] = &[
       message_key#1024 metric_name#100 node#100 processed:date resolution_state resource#100 severity:int source#100 \
       state=Ready time_of_event:date type#100",
     ),
+    (
+        "em_alert",
+        "additional_info#65000 cmdb_ci@cmdb_ci description#4000 event_class event_count:int=1 message_key#1024 \
+      metric_name#100 node#100 resource#100 severity:int source#100 state=Open type#100",
+    ),
     ("sys_attachment", "!content_type !download_link !file_name !size_bytes:int !table_name !table_sys_id"),
     ("sys_dictionary", "active:bool=true column_label element internal_type max_length name reference"),
     (

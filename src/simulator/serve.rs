@@ -129,16 +129,17 @@ async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor
     // Answers are small and one write each; without this the second of two waits for the peer's delayed ack.
     stream.set_nodelay(true).ok();
     match tls {
-        None => http(stream, peer, shared).await,
+        None => http(stream, peer, false, shared).await,
         Some(tls) => {
             if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                http(stream, peer, shared).await;
+                let certified = stream.get_ref().1.peer_certificates().is_some();
+                http(stream, peer, certified, shared).await;
             }
         }
     }
 }
 
-async fn http<S>(stream: S, peer: SocketAddr, shared: Shared)
+async fn http<S>(stream: S, peer: SocketAddr, certified: bool, shared: Shared)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -146,7 +147,7 @@ where
     let io = TokioIo::new(Cuttable::new(stream, scissors.clone()));
     let service = service_fn(|request| {
         let (shared, scissors) = (shared.clone(), scissors.clone());
-        async move { respond(request, peer, &shared, &scissors).await }
+        async move { respond(request, peer, certified, &shared, &scissors).await }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -165,6 +166,7 @@ struct Cut;
 async fn respond(
     request: Request<Incoming>,
     peer: SocketAddr,
+    certified: bool,
     shared: &Shared,
     scissors: &Scissors,
 ) -> Result<Response<Full<Bytes>>, Cut> {
@@ -172,6 +174,7 @@ async fn respond(
     let target = head.uri.path_and_query().map_or("/", |t| t.as_str()).to_owned();
     let body = read(body).await?;
     let call = Call::new(head.method, &target, head.headers, body.clone().unwrap_or_default());
+    let call = Call { certified, ..call };
     if call.path == "/simulator" || call.path.starts_with("/simulator/") {
         let answer = admin::answer(&mut shared.lock(), &call, peer.ip().is_loopback());
         return Ok(response(answer, false));
@@ -318,9 +321,22 @@ fn instead(kind: &Kind) -> Option<Result<Answer, Cut>> {
         Kind::HtmlLogin => Ok(Answer::html(200, LOGIN)),
         Kind::RateLimit(wait) => Ok(denied(100, *wait)),
         Kind::Semaphore => Ok(no_worker()),
+        Kind::Replay => Ok(replayed()),
+        Kind::Unscoped => {
+            Ok(Answer::error(403, "User Not Authorized", Some("Access to unscoped api is not allowed")))
+        }
         Kind::Status(code) => Ok(status(*code)),
         _ => return None,
     })
+}
+
+/// The record of another client's create.
+fn replayed() -> Answer {
+    let record = serde_json::json!({
+        "sys_id": "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a", "number": "INC0000001", "state": "1", "active": "true",
+        "correlation_id": "", "short_description": "Printer on fire",
+    });
+    Answer::result(201, &record)
 }
 
 fn status(code: u16) -> Answer {

@@ -7,13 +7,20 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
 
 use super::SimError;
 
-/// An acceptor for `localhost`, the loopback addresses and `address`, and the PEM of the CA behind it.
-pub(super) fn acceptor(address: IpAddr, names: &[String]) -> Result<(TlsAcceptor, String), SimError> {
+/// An acceptor for `localhost`, the loopback addresses and `address`, and the PEM of the CA behind it. With `client_ca` it
+/// asks for a certificate of that CA, and takes connections without one as well.
+pub(super) fn acceptor(
+    address: IpAddr,
+    names: &[String],
+    client_ca: Option<&str>,
+) -> Result<(TlsAcceptor, String), SimError> {
     let failed = |e: rcgen::Error| SimError::Tls(e.to_string());
     let ca_key = KeyPair::generate().map_err(failed)?;
     let mut ca = CertificateParams::new(Vec::new()).map_err(failed)?;
@@ -38,12 +45,28 @@ pub(super) fn acceptor(address: IpAddr, names: &[String]) -> Result<(TlsAcceptor
 
     let failed = |e: rustls::Error| SimError::Tls(e.to_string());
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone(), ca_cert.der().clone()], private)
         .map_err(failed)?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let unread = |e: String| SimError::Tls(format!("the CA of clients: {e}"));
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let certificate = certificate.map_err(|e| unread(e.to_string()))?;
+                roots.add(certificate).map_err(|e| unread(e.to_string()))?;
+            }
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|e| unread(e.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config =
+        builder.with_single_cert(vec![cert.der().clone(), ca_cert.der().clone()], private).map_err(failed)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok((TlsAcceptor::from(Arc::new(config)), ca_cert.pem()))
 }

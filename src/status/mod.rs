@@ -256,7 +256,9 @@ mod tests {
             "2 dead letters; Last sync 14:02 UTC: 3 created, 1 to retry; next 15:02; backlog 12"
         );
         status.syncing = true;
-        status.attention.insert(0, Attention { code: String::new(), what: "x".to_owned(), remedy: String::new() });
+        status
+            .attention
+            .insert(0, Attention { code: String::new(), what: "x".to_owned(), remedy: String::new() });
         assert_eq!(status.line(), "x (and 1 more); Syncing; backlog 12");
     }
 

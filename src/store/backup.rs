@@ -10,14 +10,17 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::Instant;
 
-use super::files::{self, Aside, failed, is_there, seal, sync_dir, with};
-use super::lock::StateLock;
-use super::op::sound::{AnyRow, CHECKED, is_sound, read};
-use super::schema::{self, Says};
-use super::swap::{self, Swap};
-use super::{DATABASE, OpenError, Settings, examine, heal};
 use crate::model::Timestamp;
 use crate::model::alert::hex;
+use crate::store::catalog::{AnyRow, TABLES, read};
+use crate::store::disk::files::{self, Aside, failed, is_there, seal, sync_dir, with};
+use crate::store::disk::lock::StateLock;
+use crate::store::repair;
+use crate::store::repair::integrity;
+use crate::store::repair::swap::{self, Swap};
+use crate::store::schema::{self, Says};
+use crate::store::upgrade::copy;
+use crate::store::{DATABASE, OpenError, Settings};
 
 /// A copy that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,21 +85,6 @@ pub fn backup(dir: &Path, file: &Path, force: bool) -> Result<Copy, CopyError> {
     Ok(Copy { bytes, sha256, schema })
 }
 
-/// Writes a copy of an open database to `to`, and syncs it.
-fn copy(from: &Connection, to: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // SQLite writes into an empty file; so it is never readable to others, whatever the umask.
-    if is_there(to) {
-        std::fs::remove_file(to).map_err(failed(to))?;
-    }
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed(to))?;
-    let name = to.to_str().ok_or_else(|| {
-        failed(to)(std::io::Error::new(std::io::ErrorKind::InvalidFilename, "the path is not UTF-8"))
-    })?;
-    from.execute("VACUUM INTO ?1", [name])?;
-    seal(to)
-}
-
 fn digest(path: &Path) -> Result<(u64, String), OpenError> {
     let mut file = File::open(path).map_err(failed(path))?;
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
@@ -122,9 +110,9 @@ fn parent(file: &Path) -> &Path {
 /// # Errors
 /// [`CopyError`], [`OpenError::Locked`] while an agent runs, [`OpenError::Newer`].
 pub fn restore(settings: &Settings, file: &Path, now: Timestamp) -> Result<Restored, CopyError> {
-    super::writer::make_dir(&settings.dir)?;
+    files::make_dir(&settings.dir)?;
     let mut lock = StateLock::take(&settings.dir)?;
-    heal::go_on(settings, now)?;
+    repair::go_on(settings, now)?;
     let new = Swap::new_path(&settings.dir);
     let version = fit(file)?;
     let conn = schema::open_beside(file)?;
@@ -140,7 +128,7 @@ pub fn restore(settings: &Settings, file: &Path, now: Timestamp) -> Result<Resto
     if had {
         let swap = Swap::begin(&settings.dir, Aside::BeforeRestore, "", now)?;
         kept_as = Some(swap.kept());
-        heal::finish(swap, settings, now)?;
+        repair::finish(swap, settings, now)?;
     } else {
         std::fs::rename(&new, &path).map_err(failed(&new))?;
         sync_dir(&settings.dir)?;
@@ -166,18 +154,23 @@ fn fit(file: &Path) -> Result<i64, CopyError> {
     };
     let conn = schema::open_beside(file)?;
     // No deadline: a person waits, and wants to know.
-    if let Some(why) = examine::complaint(&conn, Instant::now() + Duration::from_hours(24)) {
+    if let Some(why) = integrity::complaint(&conn, Instant::now() + Duration::from_hours(24)) {
         return Err(unfit(why));
     }
-    for (table, key) in CHECKED {
-        let Ok(mut select) = conn.prepare(&format!("SELECT * FROM {table}")) else { continue };
+    for table in TABLES.iter().filter(|table| table.checksum.is_some()) {
+        let Ok(mut select) = conn
+            .prepare(&format!("SELECT rowid AS number, * FROM {}", table.name))
+            .or_else(|_| conn.prepare(&format!("SELECT 0 AS number, * FROM {}", table.name)))
+        else {
+            continue;
+        };
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let (columns, values) = read(row)?;
             let row = AnyRow { columns: &columns, values: &values };
-            if !is_sound(table, row) {
-                let id = row.int(key).unwrap_or_default();
-                return Err(unfit(format!("the checksum of {table} {id} does not match")));
+            if !table.is_sound(row) {
+                let id = row.int("number").unwrap_or_default();
+                return Err(unfit(format!("the checksum of {} {id} does not match", table.name)));
             }
         }
     }
@@ -192,46 +185,4 @@ fn doubt(path: &Path) -> Result<(), CopyError> {
     conn.execute_batch("UPDATE delivery SET doubtful = 1 WHERE state IN ('pending', 'claimed')")?;
     conn.close().map_err(|(_, e)| e)?;
     Ok(())
-}
-
-/// Before an upgrade the database of the older version is copied beside it, where there is room: a downgrade needs it.
-/// Without room the upgrade goes on all the same, and says so: it is one transaction, and alerts have to be taken in.
-pub(super) fn before_upgrade(settings: &Settings, version: i64, now: Timestamp) -> Result<(), OpenError> {
-    let dir = &settings.dir;
-    let (path, name) = (dir.join(DATABASE), files::name_older(version));
-    let size = files::SIDES.iter().filter_map(|side| std::fs::metadata(with(&path, side)).ok());
-    let size: u64 = size.map(|m| m.len()).sum();
-    let kept = dir.join(&name);
-    let told = |why: &str| {
-        tracing::warn!(
-            "the store goes from schema {version} to {} without a copy of the old one: {why}",
-            schema::version()
-        );
-    };
-    files::bound(dir, settings.max_size.saturating_sub(2 * size), now);
-    if size > settings.max_size / 2 {
-        told("it would not fit into [buffer] max_size");
-        return Ok(());
-    }
-    let temporary = with(&kept, ".tmp");
-    let conn = schema::open_beside(&path)?;
-    let made = copy(&conn, &temporary);
-    drop(conn);
-    match made {
-        Ok(()) => {
-            std::fs::rename(&temporary, &kept).map_err(failed(&kept))?;
-            sync_dir(dir)?;
-            tracing::info!(copy = %kept.display(), "the store is upgraded from schema {version} to {}", schema::version());
-            Ok(())
-        }
-        Err(e) => {
-            drop(std::fs::remove_file(&temporary));
-            let is_full = matches!(&e, OpenError::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull));
-            if is_full {
-                told("the disk is full");
-                return Ok(());
-            }
-            Err(e)
-        }
-    }
 }

@@ -7,40 +7,34 @@
 //! [`Store`] has one async method per operation (`op/`, one file each); [`Reader`] is for lists and status, beside a
 //! running writer or without one. Nothing else in otrelay knows SQL.
 
+mod backing;
 pub mod backup;
-mod ballast;
-mod body;
-mod coding;
-mod condition;
-mod examine;
-mod files;
-mod ground;
-mod heal;
-mod index;
-mod lock;
-mod memory;
-mod mend;
+mod catalog;
+mod disk;
+mod fallback;
+mod handle;
+mod health;
 pub mod op;
-mod owner;
+mod pack;
 mod read;
+mod repair;
 mod rows;
-mod salvage;
 mod schema;
 mod session;
-mod space;
-mod swap;
+mod upgrade;
 mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use condition::Condition;
+pub use handle::Store;
+pub use health::Condition;
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HealRow, HoldRow, ListFilter, NoticeRow,
-    Overview, RejectRow, SourceRow, SyncRow, TicketRow,
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
+    RejectRow, RepairCount, RepairCounts, RepairRow, SourceRow, SyncRow, TicketRow,
 };
-pub use writer::{Store, Writer};
+pub use writer::Writer;
 
 /// Name of the database in the state directory.
 pub const DATABASE: &str = "queue.db";
@@ -119,7 +113,7 @@ pub enum OpenError {
     },
     /// A damaged database could not be made anew.
     #[error("the damaged store could not be made anew")]
-    Heal(#[source] StoreError),
+    Repair(#[source] StoreError),
     /// A schema step failed. All steps are one transaction, so the file is as the older version left it.
     #[error(
         "cannot bring the store to this version's schema; it is as it was, and the version that wrote it can still use it"

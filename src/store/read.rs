@@ -3,20 +3,21 @@
 //!
 //! What the lists are made of is in `rows.rs`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{CachedStatement, Connection, Row, params};
 
-use super::body::Bodies;
-use super::op::attempt::HISTORY;
-use super::op::identity::meta;
-use super::rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
-    RejectRow, SourceRow, SyncRow, TicketRow,
-};
-use super::{DATABASE, OpenError, StoreError, schema};
 use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, TicketId, Timestamp};
+use crate::store::op::identity::meta;
+use crate::store::pack::body::Bodies;
+use crate::store::rows::{
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
+    REPAIR, RejectRow, RepairRow, SourceRow, SyncRow, TicketRow, repair,
+};
+use crate::store::schema;
+use crate::store::{DATABASE, OpenError, StoreError};
 
 /// A read-only view.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Reader {
 
     /// Opens a store that is in memory, by its name.
     pub(super) fn in_memory(name: &str) -> std::result::Result<Self, OpenError> {
-        let conn = super::memory::open_reader(name)?;
+        let conn = schema::open_memory_reader(name)?;
         let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
         Ok(Self { conn, size: pages as u64 * 4096 })
     }
@@ -75,7 +76,7 @@ impl Reader {
             oldest_pending_at: oldest.map(Timestamp::from_micros),
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
-            heals: super::op::heals::heals(&self.conn)?,
+            repairs: repairs(&self.conn)?,
             bytes: self.size,
             destinations,
         })
@@ -344,6 +345,9 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn deliveries(&self, state: DeliveryState, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
+        if state == DeliveryState::Pending && filter.text.is_none() {
+            return self.next_pending(filter);
+        }
         let order = if state == DeliveryState::Pending { "d.severity DESC, d.id" } else { "d.id DESC" };
         let mut select = self.conn.prepare(&format!(
             "{DELIVERY} WHERE d.state = '{}' AND d.severity >= ?1 ORDER BY {order} LIMIT ?2",
@@ -362,6 +366,39 @@ impl Reader {
             if all.len() == limit(filter) as usize {
                 break;
             }
+        }
+        Ok(all)
+    }
+
+    /// The first that wait, merged from those of each table: the index of the outbox has them in order there, and to sort
+    /// all that waits takes as long as all that waits.
+    fn next_pending(&self, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
+        let routes: Vec<i64> = self
+            .conn
+            .prepare_cached("SELECT id FROM route")?
+            .query_map([], |r| r.get(0))?
+            .collect::<std::result::Result<_, _>>()?;
+        let mut first = self.conn.prepare_cached(FIRST_PENDING)?;
+        let mut order: Vec<(Reverse<i64>, i64)> = Vec::new();
+        for route in routes {
+            let rows = first.query_map(params![route, severity(filter), limit(filter)], |r| {
+                Ok((Reverse(r.get(0)?), r.get(1)?))
+            })?;
+            for row in rows {
+                order.push(row?);
+            }
+        }
+        order.sort_unstable();
+        order.truncate(limit(filter) as usize);
+        let mut select = self.conn.prepare_cached(&format!("{DELIVERY} WHERE d.id = ?1"))?;
+        let mut bodies = Bodies::of(&self.conn);
+        let mut all = Vec::with_capacity(order.len());
+        for (_, id) in order {
+            let mut rows = select.query([id])?;
+            // Gone since, where it was settled meanwhile.
+            let Some(r) = rows.next()? else { continue };
+            let alert = bodies.get(r.get(12)?)?;
+            all.push(delivery(r, alert.as_ref())?);
         }
         Ok(all)
     }
@@ -408,14 +445,23 @@ pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
                AND d.severity = s.column1 ORDER BY d.id LIMIT 1) AS created_at
      FROM route k, (VALUES (0), (1), (2), (3)) s)";
 
+/// The first that wait of one table: which, lowest severity, how many.
+pub(super) const FIRST_PENDING: &str = "SELECT severity, id FROM delivery INDEXED BY delivery_due
+     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2 ORDER BY severity DESC, id LIMIT ?3";
+
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;
 
+/// Outcomes of a delivery, oldest first.
+const HISTORY: &str =
+    "SELECT n, started_at, duration_ms, outcome, status, message FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31
+     ORDER BY n";
+
 const DELIVERY: &str =
     "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
-       d.created_at, d.due_at, d.reason, t.rule, t.alert_id
-     FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN route r ON r.id = t.route_id
-     JOIN destination k ON k.id = d.destination_id";
+       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule), coalesce(t.alert_id, c.alert_id)
+     FROM delivery d JOIN route r ON r.id = d.route_id JOIN destination k ON k.id = d.destination_id
+     LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id";
 
 /// The alerts of a list, of which a search text may want only some. Titles are in the packed bodies, so SQL cannot ask
 /// for them; neighbours in a list are mostly neighbours in a pack.
@@ -444,6 +490,12 @@ impl<'c> Titles<'c> {
         };
         Ok((wanted, alert))
     }
+}
+
+/// The last healings, newest first.
+fn repairs(conn: &Connection) -> rusqlite::Result<Vec<RepairRow>> {
+    let mut select = conn.prepare(&format!("{REPAIR} ORDER BY id DESC LIMIT ?1"))?;
+    select.query_map([i64::from(u8::MAX)], repair)?.collect()
 }
 
 /// Text of a row that may be damaged.

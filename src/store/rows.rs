@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::op::heals::HealCounts;
 use crate::model::{Alert, DeliveryId, Severity, TicketId, Timestamp};
 
 /// What a list shows.
@@ -57,14 +56,42 @@ pub struct Overview {
     pub shed_by_severity: BTreeMap<String, i64>,
     /// Times that the database was found damaged and made anew, newest first.
     #[serde(default)]
-    pub heals: Vec<HealRow>,
+    pub repairs: Vec<RepairRow>,
     /// Bytes of the database.
     pub bytes: u64,
 }
 
+/// Rows of one table after a healing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairCount {
+    /// Rows that came over.
+    pub salvaged: u64,
+    /// Rows that were there and did not.
+    pub lost: u64,
+    /// Lost rows that could be made again from others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub made_again: u64,
+    /// More may have been lost: what would say how many could not be read.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub at_least: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+/// Rows by table.
+pub type RepairCounts = BTreeMap<String, RepairCount>;
+
 /// A time that the database was found damaged and made anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealRow {
+pub struct RepairRow {
     /// When.
     pub at: Timestamp,
     /// File name of the damaged database in the state directory.
@@ -72,18 +99,19 @@ pub struct HealRow {
     /// What was found.
     pub cause: String,
     /// Rows by table.
-    pub counts: HealCounts,
+    pub counts: RepairCounts,
     /// Whether the cursors were given up, so that files are read again.
     pub rewound: bool,
 }
 
-impl HealRow {
+impl RepairRow {
     /// What happened, in words.
     pub fn text(&self) -> String {
         let rewound = if self.rewound {
-            "; the files of the sources are read again, as far back as [sync] backfill reaches"
+            "; the files of the sources are read again, as far back as [sync] backfill reaches; \
+             what was done before (outcomes of sends, syncs, samples) is not kept"
         } else {
-            ""
+            "; what was done before (outcomes of sends, syncs, samples) is not kept"
         };
         let of = |table: &str| self.counts.get(table).copied().unwrap_or_default();
         let (alerts, deliveries) = (of("alert"), of("delivery"));
@@ -355,4 +383,19 @@ pub struct AttemptRow {
     pub status: Option<u16>,
     /// The ticket's number, or the other side's words.
     pub message: Option<String>,
+}
+
+/// The columns that [`repair`] reads; the id is one more.
+pub(super) const REPAIR: &str = "SELECT at, kept_as, cause, counts, rewound, id FROM repair";
+
+/// A row of [`REPAIR`].
+pub(super) fn repair(row: &rusqlite::Row<'_>) -> rusqlite::Result<RepairRow> {
+    Ok(RepairRow {
+        at: Timestamp::from_micros(row.get(0)?),
+        kept_as: row.get(1)?,
+        cause: row.get(2)?,
+        // Written by us; a damaged one says nothing.
+        counts: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+        rewound: row.get(4)?,
+    })
 }

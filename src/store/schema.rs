@@ -4,16 +4,16 @@
 //! with `synchronous=FULL` (a commit that was answered survives a power cut) and `mmap_size=0` (an I/O error is an
 //! error, not a SIGBUS).
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
 
-use super::OpenError;
-use super::files::with;
-use super::space::Budget;
-use crate::model::alert::hex;
+use crate::store::OpenError;
+use crate::store::disk::files::with;
+use crate::store::disk::space::Budget;
 
 /// Page cache in KiB (negative: KiB, not pages). The largest single block of memory of the agent.
 const CACHE_SIZE: i64 = -2_000;
@@ -180,23 +180,64 @@ pub(super) fn set(conn: &Connection, name: &str, value: i64) -> rusqlite::Result
 
 /// Opens what is in the file itself, without its WAL, to read.
 pub(super) fn open_frozen(path: &Path) -> rusqlite::Result<Connection> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                uri.push(char::from(*byte));
-            }
-            _ => {
-                uri.push('%');
-                uri.push_str(&hex(&[*byte]));
-            }
-        }
-    }
-    uri.push_str("?immutable=1");
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(uri, flags)
+    Connection::open_with_flags(uri(path, "immutable=1"), flags)
+}
+
+/// How a file is read that cannot be written: with its WAL where that is there; after a clean stop there is none, and
+/// then the file alone is the truth. SQLite cannot know that nobody will write it, so it has to be told.
+pub(super) const WAYS: [&str; 2] = ["vfs=unix&mode=ro", "vfs=unix&immutable=1"];
+
+/// Opens a database that cannot be written, or not now. Blocking.
+///
+/// # Errors
+/// When it cannot be read either.
+pub(super) fn open_readonly(path: &Path) -> Result<Connection, OpenError> {
+    let open = |more: &str| -> Result<Connection, rusqlite::Error> {
+        let conn = Connection::open_with_flags(
+            uri(path, more),
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        conn.pragma_update(None, "trusted_schema", false)?;
+        Ok(conn)
+    };
+    Ok(open(WAYS[0]).or_else(|_| open(WAYS[1]))?)
+}
+
+/// The name of a file for SQLite, with what it has to know.
+pub(super) fn uri(path: &Path, more: &str) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.extend(format!("%{byte:02x}").chars()),
+        }
+    }
+    format!("{uri}?{more}")
+}
+
+/// Another connection to the store of this name, for lists and status.
+pub(super) fn open_memory_reader(name: &str) -> Result<Connection, OpenError> {
+    let conn = open_memory(name)?;
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(conn)
+}
+
+/// Opens the store in memory of this name.
+pub(super) fn open_memory(name: &str) -> Result<Connection, OpenError> {
+    let conn = Connection::open_with_flags(
+        name,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.pragma_update(None, "busy_timeout", 5_000)?;
+    Ok(conn)
 }
 
 /// A new database of this version's schema at `path`, to be filled and closed before anybody relies on it: nothing of
@@ -267,8 +308,9 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
     )?;
     let readable = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
     // On a read-only file system, or a full one, there is no -shm to be made.
-    let cannot = readable.is_err_and(|e| matches!(super::StoreError::of(&e), super::StoreError::Disk(_)));
-    let conn = if cannot { super::memory::open_readonly(path)? } else { conn };
+    let cannot =
+        readable.is_err_and(|e| matches!(super::StoreError::of(&e), crate::store::StoreError::Disk(_)));
+    let conn = if cannot { open_readonly(path)? } else { conn };
     keep_wal(&conn)?;
     refuse_newer(&conn, path)?;
     conn.pragma_update(None, "busy_timeout", 5_000)?;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::condition::Conditions;
-use super::index::FingerprintIndex;
-use super::{OpenError, StoreError, schema};
+use crate::store::health::Conditions;
+use crate::store::pack::index::FingerprintIndex;
+use crate::store::schema;
+use crate::store::{OpenError, StoreError};
 
 /// An open database with its memory. Everything here can be rebuilt from the file.
 pub(super) struct Session {
@@ -28,6 +29,8 @@ pub(crate) struct Tx<'a> {
     pub(super) pages: i64,
     /// What is the case with the store now.
     pub(super) conditions: &'a Conditions,
+    /// Only one operation is in this transaction: what it does is taken back with all of it.
+    pub(super) alone: bool,
 }
 
 /// What is kept in memory so that it is not asked again for each row.
@@ -83,6 +86,7 @@ impl Session {
             memory: &mut self.memory,
             pages: self.pages,
             conditions: &self.conditions,
+            alone: false,
         };
         let result = work(&mut tx).and_then(|value| {
             tx.flush_tallies()?;
@@ -117,7 +121,8 @@ pub(super) fn add_tally(conn: &Connection, scope: &str, name: &str, by: i64) -> 
 }
 
 impl Tx<'_> {
-    /// Runs `work` so that its failure takes back only what it did itself. Memory that it changed may be ahead of the
+    /// Runs `work` so that its failure takes back only what it did itself; alone, the caller has to end the transaction.
+    /// Memory that it changed may be ahead of the
     /// file afterwards, so it is loaded again. After some errors (no room, I/O) SQLite has already taken back the whole
     /// transaction; then, and when the part cannot be taken back, the connection is outside of any transaction and
     /// nothing more may run in this one.
@@ -125,6 +130,9 @@ impl Tx<'_> {
         &mut self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        if self.alone {
+            return work(self);
+        }
         self.flush_tallies()?;
         self.conn.execute_batch("SAVEPOINT op")?;
         let result = work(self).and_then(|value| {

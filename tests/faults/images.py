@@ -167,9 +167,9 @@ class Restart:
         if traced:
             process = self.agent.start("run", "--once", before=["strace", *trace.OPTIONS, "-o", str(path)])
             code = process.wait(timeout=120)
-            if code not in (scene.OK, scene.TRY_LATER):
+            if code not in (scene.OK, scene.TRY_LATER, scene.IO):
                 raise scene.Failed(f"`run --once` on the image ended with {code}")
-        self.agent.drain()
+        self.agent.drain(repairs=3 if self.recording.name.startswith(HEAL) else 0)
         scene.judge(self.simulator, self.recording.sources.expected(self.found), self.recording.agent)
         aside = [p.name for p in self.agent.state.iterdir() if ".corrupt-" in p.name]
         if aside and not self.recording.name.startswith(HEAL):

@@ -265,8 +265,9 @@ short_description = "{{{{ title }}}}"
             log.flush()
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
 
-    def drain(self, seconds=180, with_dead=False):
-        """`run --once` until it says that all is delivered. Gives the number of runs. `with_dead`: dead letters may stay."""
+    def drain(self, seconds=180, with_dead=False, repairs=0):
+        """`run --once` until it says that all is delivered. Gives the number of runs. `with_dead`: dead letters may stay.
+        `repairs`: so many may end because they met damage, which the next one repairs."""
         until, runs = time.monotonic() + seconds, 0
         while True:
             process, runs = self.start("run", "--once"), runs + 1
@@ -278,6 +279,9 @@ short_description = "{{{{ title }}}}"
                 raise Failed("`run --once` does not end") from None
             if code == OK or with_dead and code == FAILURE:
                 return runs
+            if code == IO and repairs > 0:
+                repairs -= 1
+                continue
             if code != TRY_LATER:
                 raise Failed(f"`run --once` ended with {code}")
             if time.monotonic() > until:
@@ -298,10 +302,12 @@ short_description = "{{{{ title }}}}"
         except (OSError, ValueError):
             return None
 
-    def serve(self, before=()):
-        """Starts the service and waits until it answers."""
+    def serve(self, before=(), repairs=0):
+        """Starts the service and waits until it answers; again, as systemd would, where it ends because it met damage."""
         process, until = self.start("run", before=before), time.monotonic() + 30
         while self.ask("status") is None:
+            if process.poll() == IO and repairs > 0:
+                return self.serve(before, repairs - 1)
             if process.poll() is not None or time.monotonic() > until:
                 process.kill()
                 raise Failed(f"the service does not answer (exit {process.poll()})")

@@ -41,7 +41,7 @@ def refuse(case, label):
     process = case.agent.start("run", "--once", before=[
         "strace", "-f", "-qq", *files, "-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}", "-o", "/dev/null"])
     code = process.wait(timeout=120)
-    # SQLite calls a page that cannot be read damaged; then the store is made anew, and that run says that it failed.
+    # SQLite calls a page that cannot be read damaged; that run ends, and the next one looks whether it is.
     if code not in (*ANSWERS, *([scene.FAILURE] if call == "pread64" else [])):
         raise scene.Failed(f"`run --once` ended with {code}")
     return code

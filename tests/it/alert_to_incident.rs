@@ -256,3 +256,24 @@ fn a_config_without_a_matching_rule_sends_nothing_and_says_why() {
     assert_eq!(filtered.values().map(|n| n.as_u64().unwrap()).sum::<u64>(), 5, "{filtered:?}");
     assert_eq!(agent.json(&["alerts", "--filtered"]).as_array().unwrap().len(), 4);
 }
+
+#[test]
+fn a_rule_to_em_event_tells_each_finding_once() {
+    let simulator = simulator();
+    simulator.add_fault("commit-drop:count=1,path=/api/global/em".parse().unwrap());
+    let action = "[[rule.action]]\nservicenow = \"prod\"\ntable = \"em_event\"\n";
+    let agent = Agent::new(&simulator).rules(&format!("[[rule]]\nname = \"Events\"\n{action}"));
+    agent.feed(eve::alerts(0..5));
+    agent.once().ends(0);
+    agent.feed(eve::alerts(0..5));
+    agent.once().ends(0);
+    let alerts = simulator.records("em_alert");
+    assert_eq!((alerts.len(), simulator.records("em_event").len()), (5, 6), "one was told again");
+    assert!(simulator.records("incident").is_empty());
+    for alert in &alerts {
+        assert!(["1", "2", "3", "4"].contains(&alert.get("severity")), "{alert:?}");
+        assert!(alert.get("message_key").starts_with("otrelay-") && !alert.get("node").is_empty());
+        let more: Value = serde_json::from_str(alert.get("additional_info")).unwrap();
+        assert!(more["engine"].is_string() && more["severity"].is_string(), "{more}");
+    }
+}

@@ -132,7 +132,9 @@ fn every_record_is_counted_once_by_what_it_is() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);
     agent.feed(eve::alerts(0..3));
-    agent.feed("\n\r\n{\"event_type\":\"flow\"}\n{\"event_type\":\"dns\"}\n{\"event_type\": \"flow\"}\nnot JSON\n");
+    agent.feed(
+        "\n\r\n{\"event_type\":\"flow\"}\n{\"event_type\":\"dns\"}\n{\"event_type\": \"flow\"}\nnot JSON\n",
+    );
     agent.feed("{\"event_type\":\"of somebody's own\"}\n");
     agent.once().ends(0).says("3 tickets created");
     let source = &agent.status()["sources"][0];

@@ -190,14 +190,18 @@ fn explain_and_demo_take_a_packed_file_as_it_is() {
     let simulator = simulator();
     let agent = Agent::new(&simulator).rules(RULES);
     let path = agent.dir().join("odd name?.json.gz");
-    let mut packer = flate2::write::GzEncoder::new(fs::File::create(&path).unwrap(), flate2::Compression::fast());
+    let mut packer =
+        flate2::write::GzEncoder::new(fs::File::create(&path).unwrap(), flate2::Compression::fast());
     packer.write_all((eve::flow(1) + &alert(7).line()).as_bytes()).unwrap();
     packer.finish().unwrap();
     let file = path.to_str().unwrap();
     let rows = agent.json(&["explain", file]);
     assert_eq!((&rows[0]["line"], &rows[0]["alert"]["title"]), (&json!(2), &json!(eve::title(7))));
     let wrong = agent.run(&["explain", file, "--kind", "snort"]).ends(1);
-    assert!(wrong.err.contains("kind = \"snort\" is unknown; expected") && wrong.err.contains("suricata-eve"), "{wrong:?}");
+    assert!(
+        wrong.err.contains("kind = \"snort\" is unknown; expected") && wrong.err.contains("suricata-eve"),
+        "{wrong:?}"
+    );
     let said = agent.run(&["demo", "--input", file]).ends(0);
     assert!(said.out.contains("1 incidents: 1 critical"), "{said:?}");
 }

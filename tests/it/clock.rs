@@ -35,7 +35,7 @@ fn a_jump_of_a_year_forgets_what_was_delivered_and_makes_no_twin() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);
     let clock = ManualClock::at(now());
-    let once = || agent.once_at(Arc::clone(&clock) as _, DOUBT, Duration::from_secs(60));
+    let once = || agent.once_by(Arc::clone(&clock) as _, DOUBT);
     agent.feed(eve::alerts(0..10));
     assert_eq!(once().created, 10);
     clock.advance(DAY * 366);
@@ -61,7 +61,7 @@ fn what_came_while_the_clock_was_a_year_ahead_is_sent_and_not_kept_for_ever() {
     let agent = Agent::new(&simulator);
     let clock = ManualClock::at(now().after(DAY * 366));
     agent.feed(eve::alerts(0..5));
-    let once = || agent.once_at(Arc::clone(&clock) as _, DOUBT, Duration::from_secs(60));
+    let once = || agent.once_by(Arc::clone(&clock) as _, DOUBT);
     assert_eq!(once().created, 5);
     clock.set(now());
     agent.feed(eve::alerts(5..9));
@@ -80,11 +80,11 @@ fn a_machine_that_starts_in_1970_takes_in_and_sends_when_its_clock_is_right() {
     let agent = Agent::new(&simulator);
     let clock = ManualClock::at(Timestamp::EPOCH.after(DAY));
     agent.feed(eve::alerts(0..5));
-    let once = |limit| agent.once_at(Arc::clone(&clock) as _, DOUBT, limit);
-    let report = once(Duration::from_millis(500));
+    let read = || agent.has_backlog(5);
+    let report = agent.once_at(Arc::clone(&clock) as _, DOUBT, Duration::from_millis(500), read);
     assert!(report.waiting[0].contains("the clock says 1970-01-02"), "{report:?}");
     assert_eq!((simulator.requests(), &agent.status()["backlog"]), (0, &5.into()));
     clock.set(now());
-    assert_eq!(once(Duration::from_secs(60)).created, 5);
+    assert_eq!(agent.once_by(Arc::clone(&clock) as _, DOUBT).created, 5);
     assert_one_each(&simulator, (0..5).map(eve::short));
 }

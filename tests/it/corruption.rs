@@ -136,7 +136,7 @@ fn judge(what: &str, agent: &Agent, simulator: &Running) -> bool {
     // A row whose checksum is wrong is a dead letter: 1.
     assert!(said.code == 0 || said.code == 1, "{what}: {said:#?}");
     let status = agent.status();
-    let heals = status["heals"].as_array().unwrap();
+    let heals = status["repairs"].as_array().unwrap();
     assert_eq!(heals.len(), kept(agent).len(), "{what}: {status:#}");
     for heal in heals {
         assert!(agent.state().join(heal["kept_as"].as_str().unwrap()).exists(), "{what}");
@@ -335,7 +335,7 @@ fn damage_under_a_running_service_ends_it_and_the_next_start_repairs_it() {
     agent.feed(eve::alerts(ALL..ALL + 10));
     assert_eq!(service.ended(), 74);
     let service = agent.start();
-    assert!(!agent.status()["heals"].as_array().unwrap().is_empty());
+    assert!(!agent.status()["repairs"].as_array().unwrap().is_empty());
     agent.until_status("what came is kept", |s| s["backlog"].as_u64() >= Some(10));
     agent.run(&["sync"]).ends(0);
     // What was lost is read again: the sources begin anew.

@@ -521,13 +521,13 @@ fn only_the_certificate_that_was_named_is_trusted() {
     poller.tls.ca_file = Some(file.clone());
     let said = trouble(&poller);
     assert!(said.contains("no trusted TLS connection"), "{said}");
-    poller.tls = TlsSettings { ca_file: None, pin: Some([7; 32]) };
+    poller.tls = TlsSettings { pin: Some([7; 32]), ..TlsSettings::default() };
     let said = trouble(&poller);
     assert!(said.contains("not the pinned one"), "{said}");
     assert!(console.state().asked.is_empty() && console.state().refused == 0);
 
     std::fs::write(&file, console.ca_pem()).unwrap();
-    poller.tls = TlsSettings { ca_file: Some(file), pin: None };
+    poller.tls = TlsSettings { ca_file: Some(file), ..TlsSettings::default() };
     let mut ledger = Ledger::default();
     poller.round(&mut ledger);
     ledger.has_told(&[("4:1", &[Raised])]);

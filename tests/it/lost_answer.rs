@@ -9,7 +9,7 @@ use otrelay::simulator::{Fault, FaultKind, Options};
 
 use crate::support::agent::Agent;
 use crate::support::eve;
-use crate::support::{assert_one_each, simulator, simulator_with};
+use crate::support::{assert_one_each, simulator, simulator_with, values};
 
 const INCIDENT: &str = "/api/now/table/incident";
 /// More bytes than an answer has: it is not cut.
@@ -154,11 +154,12 @@ fn a_record_that_look_ups_show_later_than_we_ask() {
     let agent = Agent::new(&simulator);
     agent.feed(eve::alerts(0..6));
     // Asked too early the instance does not know the record, and refuses a second one with the same sys_id.
-    let first = agent.once_at(Arc::new(SystemClock), SOON, Duration::from_secs(2));
+    let all = || values(&simulator, "incident", "short_description").len() == 6;
+    let first = agent.once_at(Arc::new(SystemClock), SOON, Duration::from_secs(2), all);
     assert_eq!(first.dead, 0, "{first:?}");
     assert_one_each(&simulator, (0..6).map(eve::short));
     let later = ManualClock::at(SystemClock.now().after(Duration::from_hours(1)));
-    let second = agent.once_at(later, SOON, Duration::from_secs(2));
+    let second = agent.once_by(later, SOON);
     assert_eq!((first.delivered() + second.delivered(), second.dead), (6, 0), "{first:?} {second:?}");
     assert_one_each(&simulator, (0..6).map(eve::short));
 }

@@ -7,6 +7,9 @@
 mod alert_to_incident;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod auth;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod backup;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

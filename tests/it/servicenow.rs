@@ -5,23 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otrelay::clock::SystemClock;
-use otrelay::destination::{Destination, Fields, Found, Opened, Order, SendError};
+use otrelay::destination::{Asked, Destination, Fields, Found, Order, Remote, SendError, Sent};
 use otrelay::model::ticket::TicketKeys;
-use otrelay::model::{Class, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName};
+use otrelay::model::{
+    Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName,
+};
 use otrelay::net::{Deadlines, TlsSettings};
-use otrelay::servicenow::{Auth, ServiceNow, Settings};
+use otrelay::servicenow::{Auth, Basic, Client, ClientCredentials, Password, ServiceNow, Settings};
 use otrelay::simulator::{Fault, FaultKind, Options, RateRule, Running, Simulator};
 
 const API: &str = "/api/now/table";
 
+fn client(secret: &str) -> Client {
+    Client { id: "otrelay".to_owned(), secret: Secret::new("test", secret) }
+}
+
 fn password() -> Auth {
     let own = |text: &str| Secret::new("test", text);
-    Auth::Password {
-        client_id: "otrelay".to_owned(),
-        client_secret: own("otrelay"),
+    Auth::Password(Password {
+        client: client("otrelay"),
         username: "admin".to_owned(),
         password: own("admin"),
-    }
+    })
 }
 
 async fn start(options: Options) -> Running {
@@ -35,6 +40,7 @@ fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> Servic
         auth,
         proxy: None,
         tls,
+        headers: Vec::new(),
     };
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
     ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
@@ -51,6 +57,7 @@ fn incident() -> TableName {
 fn order(number: u8) -> Order {
     let fields = [("short_description", "[major] Stop command"), ("impact", "1"), ("urgency", "2")];
     Order {
+        kind: DeliveryKind::OpenTicket,
         table: incident(),
         keys: TicketKeys::derive(
             &Fingerprint::from_bytes([number; 32]),
@@ -63,14 +70,15 @@ fn order(number: u8) -> Order {
 }
 
 async fn find(destination: &ServiceNow, order: &Order) -> Result<Vec<Found>, SendError> {
-    destination.find(&order.table, std::slice::from_ref(&order.keys.correlation_id)).await
+    let asked = [Asked { keys: order.keys.clone(), doubtful: false }];
+    Ok(destination.look_up(order.kind, &order.table, &asked).await?.found)
 }
 
 /// As the relay does it: create; whatever is doubtful is looked up before it is created again.
 async fn deliver(destination: &ServiceNow, order: &Order) -> Result<Vec<Class>, SendError> {
     let mut classes = Vec::new();
     for _ in 0..5 {
-        match destination.open(order).await {
+        match destination.send(order).await {
             Ok(_) => return Ok(classes),
             Err(error) if matches!(error.class, Class::Retry | Class::RetryAt) => classes.push(error.class),
             Err(error) => return Err(error),
@@ -92,25 +100,27 @@ async fn a_ticket_is_created_found_and_not_made_twice() {
     let destination = destination(&simulator);
     let order = order(1);
     assert_eq!(find(&destination, &order).await.unwrap(), vec![]);
-    let opened = destination.open(&order).await.unwrap();
-    assert_eq!(opened.sys_id, order.keys.sys_id);
-    assert!(opened.number.starts_with("INC"), "{opened:?}");
-    assert_eq!(opened.dropped, vec![]);
+    let opened = destination.send(&order).await.unwrap();
+    assert_eq!((opened.status, opened.dropped.len()), (201, 0));
+    let remote: Remote = opened.remote.unwrap();
+    assert_eq!(remote.sys_id, order.keys.sys_id);
+    assert!(remote.number.starts_with("INC"), "{remote:?}");
 
     let found = find(&destination, &order).await.unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!((&found[0].sys_id, &found[0].number, found[0].active), (&opened.sys_id, &opened.number, true));
+    assert_eq!(found[0].remote, remote);
 
-    let error = destination.open(&order).await.unwrap_err();
-    assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{error}");
+    // Its sys_id is taken, so it is looked at before it is condemned.
+    let again = destination.send(&order).await.unwrap();
+    assert_eq!((again.created, again.remote.as_ref()), (false, Some(&remote)));
     let records = simulator.records("incident");
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].get("correlation_display"), "otrelay");
     assert!(simulator.ledger().iter().all(|entry| !entry.cookie));
 
     let closing = [("state", "7"), ("close_code", "Duplicate"), ("close_notes", "done")];
-    assert!(simulator.edit("incident", opened.sys_id.as_str(), &closing));
-    assert!(!find(&destination, &order).await.unwrap()[0].active);
+    assert!(simulator.edit("incident", remote.sys_id.as_str(), &closing));
+    assert!(!find(&destination, &order).await.unwrap()[0].remote.active);
 }
 
 #[tokio::test]
@@ -119,11 +129,12 @@ async fn forty_tickets_are_found_with_one_request() {
     let destination = destination(&simulator);
     let orders: Vec<Order> = (0..40).map(order).collect();
     for order in &orders[..39] {
-        destination.open(order).await.unwrap();
+        destination.send(order).await.unwrap();
     }
     let before = destination.requests();
-    let ids: Vec<_> = orders.iter().map(|o| o.keys.correlation_id.clone()).collect();
-    assert_eq!(destination.find(&incident(), &ids).await.unwrap().len(), 39);
+    let asked: Vec<_> = orders.iter().map(|o| Asked { keys: o.keys.clone(), doubtful: false }).collect();
+    let found = destination.look_up(DeliveryKind::OpenTicket, &incident(), &asked).await.unwrap();
+    assert_eq!((found.found.len(), found.status), (39, Some(200)));
     assert_eq!(destination.requests(), before + 1);
 }
 
@@ -134,23 +145,21 @@ async fn every_login_works() {
     let secret = |text: &str| Secret::new("test", text);
     let logins = [
         password(),
-        Auth::ClientCredentials { client_id: "otrelay".to_owned(), client_secret: secret("otrelay") },
-        Auth::Basic { username: "admin".to_owned(), password: secret("admin") },
+        Auth::ClientCredentials(ClientCredentials { client: client("otrelay") }),
+        Auth::Basic(Basic { username: "admin".to_owned(), password: secret("admin") }),
     ];
     for (number, auth) in (10..).zip(logins) {
         let destination = destination_with(&simulator, auth.clone(), TlsSettings::default());
-        assert!(destination.open(&order(number)).await.is_ok(), "{auth:?}");
+        assert!(destination.send(&order(number)).await.is_ok(), "{auth:?}");
     }
 }
 
 #[tokio::test]
 async fn a_login_that_is_refused_holds_and_names_the_causes() {
     let simulator = start(Options::default()).await;
-    let secret = |text: &str| Secret::new("test", text);
-    let wrong =
-        Auth::ClientCredentials { client_id: "otrelay".to_owned(), client_secret: secret("canary-wrong") };
+    let wrong = Auth::ClientCredentials(ClientCredentials { client: client("canary-wrong") });
     let error =
-        destination_with(&simulator, wrong, TlsSettings::default()).open(&order(1)).await.unwrap_err();
+        destination_with(&simulator, wrong, TlsSettings::default()).send(&order(1)).await.unwrap_err();
     assert_eq!((error.class, error.hold, error.doubtful), (Class::Hold, HoldScope::Destination, false));
     assert!(
         error.remedy.contains("client_secret") && error.remedy.contains("grant_type.enabled"),
@@ -165,13 +174,13 @@ async fn revoked_and_expired_tokens_are_renewed_unseen() {
     let lifetime = Duration::from_secs(1);
     let simulator = start(Options { token_lifetime: lifetime, ..Options::default() }).await;
     let destination = destination(&simulator);
-    destination.open(&order(1)).await.unwrap();
+    destination.send(&order(1)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    destination.open(&order(2)).await.unwrap();
+    destination.send(&order(2)).await.unwrap();
     simulator.revoke_tokens();
-    destination.open(&order(3)).await.unwrap();
+    destination.send(&order(3)).await.unwrap();
     simulator.add_fault(Fault::new(FaultKind::RevokeToken).on("POST", API).times(1));
-    destination.open(&order(4)).await.unwrap();
+    destination.send(&order(4)).await.unwrap();
     assert_eq!(simulator.records("incident").len(), 4);
     assert!(simulator.twins().is_empty());
 }
@@ -214,10 +223,10 @@ async fn an_answer_cut_at_any_byte_makes_no_twin() {
 }
 
 /// One create under a fault.
-async fn under(kind: FaultKind) -> Result<Opened, SendError> {
+async fn under(kind: FaultKind) -> Result<Sent, SendError> {
     let simulator = start(Options::default()).await;
     simulator.add_fault(fault(kind));
-    destination(&simulator).open(&order(1)).await
+    destination(&simulator).send(&order(1)).await
 }
 
 #[tokio::test]
@@ -242,12 +251,12 @@ async fn a_rule_of_the_instance_shows_before_it_bites() {
     let rule = RateRule { limit: 2, window: Duration::from_hours(1) };
     let simulator = start(Options { rate_limit: Some(rule), ..Options::default() }).await;
     let destination = destination(&simulator);
-    destination.open(&order(1)).await.unwrap();
+    destination.send(&order(1)).await.unwrap();
     assert_eq!(destination.rate_limit().limit, Some(2));
     assert!(destination.rate_limit().reset_at.is_some());
     let mut last = None;
     for number in 2..5 {
-        last = destination.open(&order(number)).await.err();
+        last = destination.send(&order(number)).await.err();
     }
     let error = last.unwrap();
     assert_eq!(error.class, Class::RetryAt, "{error}");
@@ -264,10 +273,10 @@ async fn dropped_fields_are_read_off_the_answer() {
     let simulator = start(Options::default()).await;
     simulator.add_fault(Fault::new(FaultKind::DropField("correlation_id".to_owned())));
     let destination = destination(&simulator);
-    let first = destination.open(&order(1)).await.unwrap();
+    let first = destination.send(&order(1)).await.unwrap();
     assert_eq!(first.dropped[0].field, "correlation_id");
-    let again = destination.open(&order(1)).await.unwrap();
-    assert_eq!((again.sys_id, again.number), (first.sys_id, first.number));
+    let again = destination.send(&order(1)).await.unwrap();
+    assert_eq!((again.created, again.remote), (false, first.remote));
     assert_eq!(simulator.records("incident").len(), 1);
 }
 
@@ -279,7 +288,7 @@ async fn tables_that_are_hidden_or_absent_wait_alone() {
     for table in ["problem", "x_no_such_table"] {
         let order = Order { table: TableName::new(table).unwrap(), ..order(1) };
         for error in
-            [find(&destination, &order).await.unwrap_err(), destination.open(&order).await.unwrap_err()]
+            [find(&destination, &order).await.unwrap_err(), destination.send(&order).await.unwrap_err()]
         {
             assert_eq!(
                 (error.class, error.hold, error.doubtful),
@@ -289,18 +298,62 @@ async fn tables_that_are_hidden_or_absent_wait_alone() {
             assert!(error.message.contains(table) && !error.remedy.is_empty(), "{error}");
         }
     }
-    destination.open(&order(1)).await.unwrap();
+    destination.send(&order(1)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_private_ca_is_trusted_when_it_is_named() {
     let simulator = start(Options { tls: true, ..Options::default() }).await;
-    let error = destination(&simulator).open(&order(1)).await.unwrap_err();
+    let error = destination(&simulator).send(&order(1)).await.unwrap_err();
     assert_eq!((error.class, error.doubtful), (Class::Hold, false), "{error}");
     assert!(error.message.contains("not trusted") && error.remedy.contains("tls.ca_file"), "{error}");
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(simulator.ca_pem().unwrap().as_bytes()).unwrap();
-    let tls = TlsSettings { ca_file: Some(file.path().to_path_buf()), pin: None };
-    destination_with(&simulator, password(), tls).open(&order(1)).await.unwrap();
+    let tls = TlsSettings { ca_file: Some(file.path().to_path_buf()), ..TlsSettings::default() };
+    destination_with(&simulator, password(), tls).send(&order(1)).await.unwrap();
     assert_eq!(simulator.records("incident").len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_with_somebody_elses_record_is_no_success() {
+    let simulator = start(Options::default()).await;
+    let destination = destination(&simulator);
+    simulator.add_fault(fault(FaultKind::Replay));
+    let error = destination.send(&order(1)).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful, error.status), (Class::Retry, true, Some(201)), "{error}");
+    assert_eq!(find(&destination, &order(1)).await.unwrap(), vec![]);
+    assert!(destination.send(&order(1)).await.unwrap().created);
+}
+
+#[tokio::test]
+async fn what_a_table_does_to_our_keys_is_read_off_its_answers() {
+    for (fields, sys_id, correlation_id) in [
+        (&["sys_id"][..], false, true),
+        (&["correlation_id"][..], true, false),
+        (&["sys_id", "correlation_id"][..], false, false),
+    ] {
+        let simulator = start(Options::default()).await;
+        for field in fields {
+            simulator.add_fault(Fault::new(FaultKind::DropField((*field).to_owned())));
+        }
+        let kept = destination(&simulator).send(&order(1)).await.unwrap().kept.unwrap();
+        assert_eq!((kept.sys_id, kept.correlation_id), (sys_id, correlation_id), "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_told_twice_is_one_alert_there() {
+    let simulator = start(Options::default()).await;
+    let destination = destination(&simulator);
+    let fields = [("severity", "2"), ("source", "otrelay"), ("node", "10.3.0.17"), ("additional_info", "{}")];
+    let fields = fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect::<Fields>();
+    let table = TableName::new("em_event").unwrap();
+    let order = Order { kind: DeliveryKind::PutEvent, table, fields, ..order(1) };
+    simulator.add_fault(Fault::new(FaultKind::CommitDrop).on("POST", "/api/global/em").times(1));
+    let error = destination.send(&order).await.unwrap_err();
+    assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{error}");
+    let sent = destination.send(&order).await.unwrap();
+    assert_eq!((sent.created, sent.remote), (true, None));
+    assert_eq!((simulator.records("em_event").len(), simulator.records("em_alert").len()), (2, 1));
+    assert_eq!(simulator.records("em_alert")[0].get("message_key"), order.keys.correlation_id.as_str());
 }

@@ -1,5 +1,5 @@
 //! Is the tree as `ARCHITECTURE.md` says? Reads `src/` and fails where a file has no header, a room imports what it may
-//! not, a library is named outside its room, pure code knows the runtime, or a function or file has grown too long.
+//! not, a circle of imports leads across the parts of a large room, a library is named outside its room, pure code knows the runtime, or a function or file has grown too long.
 //!
 //! What is compiled only for tests may import and name what it likes, and a file of cases may be as long as it needs;
 //! headers and the length of functions count there too. Every check has a wrong sample below, so that none of them
@@ -188,6 +188,32 @@ fn lengths<'l>(file: &File, long: &'l [(&str, &str)]) -> (Vec<String>, BTreeSet<
     (complaints, needed)
 }
 
+/// Rooms that are looked into: no circle of imports leads across their folders and files.
+const LARGE: [&str; 1] = ["store"];
+
+/// The parts of a room from which a circle leads back to them, each with the way.
+fn circles(files: &[File], room: &str) -> Vec<String> {
+    let of_room: Vec<&File> = files.iter().filter(|file| file.room() == room).collect();
+    let parts: BTreeSet<&str> = of_room.iter().filter_map(|file| file.part()).collect();
+    let named = |part: &str| -> BTreeSet<&str> {
+        let of_part = of_room.iter().filter(|file| file.part() == Some(part));
+        of_part.flat_map(|file| file.parts_named()).filter(|n| parts.contains(n) && *n != part).collect()
+    };
+    let leads = |from: &str| -> BTreeSet<&str> {
+        let (mut found, mut open) = (named(from), named(from));
+        while let Some(next) = open.pop_first() {
+            open.extend(named(next).into_iter().filter(|part| found.insert(part)));
+        }
+        found
+    };
+    let in_circle = parts.iter().filter(|part| leads(part).contains(*part));
+    in_circle
+        .map(|part| {
+            format!("{room}/{part} imports itself by way of {}", Vec::from_iter(named(part)).join(", "))
+        })
+        .collect()
+}
+
 fn src() -> Vec<File> {
     scan::tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
 }
@@ -205,6 +231,12 @@ fn every_file_has_a_header() {
 #[test]
 fn rooms_import_along_the_arrows() {
     none(&src().iter().flat_map(imports).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_circle_of_imports_in_a_large_room() {
+    let files = src();
+    none(&LARGE.iter().flat_map(|room| circles(&files, room)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -272,6 +304,26 @@ fn a_wrong_import_is_found() {
     check("rules/mod.rs", "// crate::store\n#[cfg(test)]\nmod tests {\n use crate::store::Store;\n}", &[]);
     check("rules/mod.rs", "use crate::rules::explain; const S: &str = \"crate::store\";", &[]);
     check("app.rs", "use crate::cli::x; use crate::store::y;", &[]);
+}
+
+#[test]
+fn a_circle_of_imports_is_found() {
+    let file = |path, text| File::new(path, text);
+    let one = [
+        file("store/mod.rs", "mod disk; mod op; pub use op::x; use crate::store::read;"),
+        file("store/disk/files.rs", "use crate::store::OpenError; use super::super::schema::with;"),
+        file("store/schema.rs", "use super::{Settings, read::Reader};"),
+        file("store/read.rs", "fn f() { crate::store::op::x() }"),
+        file("store/op/x.rs", "use super::y; #[cfg(test)] mod tests { use crate::store::disk; }"),
+        file("store/op/y.rs", "use crate::store::{StoreError, model};"),
+    ];
+    says(&circles(&one, "store"), &[]);
+    let more = file("store/op/z.rs", "use crate::store::disk::files;");
+    let all: Vec<File> = one.into_iter().chain([more]).collect();
+    says(
+        &circles(&all, "store"),
+        &["store/disk imports itself by way of schema", "store/op", "store/read", "store/schema"],
+    );
 }
 
 #[test]

@@ -8,13 +8,13 @@ use url::Url;
 
 use super::{Common, parts};
 use crate::config::check::Check;
-use crate::config::destination;
+use crate::config::destination::{self, network};
 use crate::config::file::{Proxy, Tls};
 use crate::config::problem::At;
 use crate::config::read::{Field, Named};
 use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord};
 use crate::model::Severity;
-use crate::net::{self, TlsSettings};
+use crate::net;
 use crate::source::format::defender as format;
 use crate::source::transport::defender as api;
 use crate::source::transport::poll::http;
@@ -49,14 +49,8 @@ pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> O
     let token = c
         .required("token", keys.token, common.at, "a token, e.g. { credential = \"defender-token\" }")
         .and_then(|_| destination::fetch("token", keys.token, c));
-    let tls = match keys.tls.get() {
-        Some((tls, _)) => destination::trust(tls, c),
-        None => (!keys.tls.is_present()).then(TlsSettings::default),
-    };
-    let proxy = match keys.proxy.get() {
-        Some((proxy, at)) => destination::proxy(proxy, at, c).map(Some),
-        None => (!keys.proxy.is_present()).then_some(None),
-    };
+    let proxy = network::proxy_of(keys.proxy, url.as_ref(), c);
+    let tls = network::tls_of(keys.tls, proxy.as_ref().ok().and_then(Option::as_ref), c);
     let interval = c.duration("poll_interval", keys.poll_interval, "60s", POLL_MIN);
     let devices_interval = c.duration("devices_interval", keys.devices_interval, "60m", DEVICES_MIN);
     let sensor = keys.sensor.map(|field| (field.is_present(), c.line("sensor", field, 200)));
@@ -78,7 +72,7 @@ pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> O
         engine_map: engine_map?,
     });
     let api = api::Settings {
-        http: http::Settings { url: url?, token: token?, tls: tls?, proxy: proxy? },
+        http: http::Settings { url: url?, token: token?, tls: tls?, proxy: proxy.ok()? },
         console: keys.console,
         devices_interval: devices_interval?,
         format: format.clone(),

@@ -50,6 +50,7 @@ macro_rules! kinds {
 
         /// A `[[source]]`, by its kind.
         #[derive(Clone, Debug)]
+        #[expect(clippy::large_enum_variant, reason = "a few, read once")]
         pub(in crate::config) enum Source {
             $($name($module::$name),)*
             /// Of a kind that cannot be read: absent, wrong, or not built yet.
@@ -230,9 +231,8 @@ fn name(field: &Field<String>, at: &At, c: &mut Check<'_>) -> Option<SourceName>
     let name = SourceName::new(text);
     if let Err(error) = &name {
         let expected = error.expected;
-        c.problems.error(place, "this name cannot be used", |p| {
-            p.found(format!("\"{text}\"")).expected(expected)
-        });
+        c.problems
+            .error(place, "this name cannot be used", |p| p.found(format!("\"{text}\"")).expected(expected));
     }
     c.effective.note_field("name", text.clone(), field);
     name.ok()
@@ -248,11 +248,15 @@ pub fn default_source(kind: &str, agent: &Agent) -> Result<Settings, String> {
         return Err(format!("kind = \"{kind}\" {state}; expected {}", words()));
     };
     let quote = |text: &str| toml::Value::from(text).to_string();
-    let mut text = format!("[sync]\nenabled = false\n[agent]\nname = {}\nid = {}\n", quote(&agent.name), quote(&agent.id));
+    let mut text = format!(
+        "[sync]\nenabled = false\n[agent]\nname = {}\nid = {}\n",
+        quote(&agent.name),
+        quote(&agent.id)
+    );
     for (key, value) in [("site", &agent.site), ("zone", &agent.zone)] {
         text.extend(value.iter().map(|value| format!("{key} = {}\n", quote(value))));
     }
-    text += &format!("[[source]]\nname = \"input\"\nkind = \"{kind}\"\n{least}\n");
+    text.extend(["[[source]]\nname = \"input\"\nkind = \"", kind, "\"\n", least, "\n"]);
     let mut loaded = parse_str("defaults", &text).map_err(|e| e.to_string())?;
     Ok(loaded.config.sources.remove(0))
 }

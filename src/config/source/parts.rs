@@ -86,14 +86,15 @@ fn glob(text: &str, at: &At, c: &mut Check<'_>) -> Option<String> {
         glob::Pattern::new(text).err().map(|error| format!("not a pattern of files: {}", error.msg))
     };
     let Some(wrong) = wrong else { return Some(text.to_owned()) };
-    c.problems.error(at, wrong, |p| {
-        p.found(format!("\"{text}\"")).expected(PATH)
-    });
+    c.problems.error(at, wrong, |p| p.found(format!("\"{text}\"")).expected(PATH));
     None
 }
 
 /// `severity_map` by a priority.
-pub(super) fn priorities(map: &Field<Named<SeverityWord>>, c: &mut Check<'_>) -> Option<BTreeMap<u32, Severity>> {
+pub(super) fn priorities(
+    map: &Field<Named<SeverityWord>>,
+    c: &mut Check<'_>,
+) -> Option<BTreeMap<u32, Severity>> {
     let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
     let mut checked = BTreeMap::new();
     let mut shown = serde_json::Map::new();

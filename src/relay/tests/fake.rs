@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::destination::{
-    Compose, Destination, DroppedField, Fields, Found, Opened, Order, RateLimit, SendError, TicketFacts,
+    Asked, Compose, Destination, DroppedField, Fields, Found, LookedUp, Order, RateLimit, Remote, SendError,
+    Sent, TicketFacts,
 };
-use crate::model::{Class, CorrelationId, DestinationName, HoldScope, TableName, Timestamp};
-use crate::model::{Severity, SysId};
+use crate::model::ticket::KeysKept;
+use crate::model::{
+    Class, CorrelationId, DeliveryKind, DestinationName, HoldScope, Severity, SysId, TableName, Timestamp,
+};
 
 /// How one call goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,12 @@ pub(super) enum Fault {
     HoldTable,
     /// 400.
     Reject,
+    /// 500 by a business rule that throws on this record; nothing was done.
+    Throws,
+    /// 403, the words of an ACL on this insert.
+    Acl,
+    /// 403, a mandatory field is missing.
+    Policy,
 }
 
 impl Fault {
@@ -43,12 +52,18 @@ impl Fault {
             Self::LostAfter | Self::LostBefore => (Class::Retry, None, true),
             Self::Told(_) => (Class::RetryAt, Some(429), false),
             Self::Hold => (Class::Hold, Some(401), false),
-            Self::HoldTable => (Class::Hold, Some(403), false),
+            Self::HoldTable | Self::Acl => (Class::Hold, Some(403), false),
             Self::Reject => (Class::Reject, Some(400), false),
+            Self::Throws => (Class::Retry, Some(500), true),
+            Self::Policy => (Class::Reject, Some(403), false),
         };
         Some(SendError {
             class,
-            hold: if self == Self::HoldTable { HoldScope::Table } else { HoldScope::Destination },
+            hold: match self {
+                Self::HoldTable => HoldScope::Table,
+                Self::Acl => HoldScope::Delivery,
+                _ => HoldScope::Destination,
+            },
             message: format!("{self:?}"),
             remedy: "do something".to_owned(),
             doubtful,
@@ -80,8 +95,12 @@ pub(super) struct Ledger {
     pub(super) opens: VecDeque<Fault>,
     /// Faults that stay, by table.
     pub(super) stuck: BTreeMap<TableName, Fault>,
-    /// Titles that are always refused.
-    pub(super) refused: Vec<String>,
+    /// Titles that always fail, and how.
+    pub(super) refused: BTreeMap<String, Fault>,
+    /// What the tables do to our keys; none: they keep both.
+    pub(super) keeps: Option<KeysKept>,
+    /// Kinds of what was sent.
+    pub(super) kinds: Vec<DeliveryKind>,
     pub(super) in_flight: usize,
     pub(super) most_in_flight: usize,
     pub(super) drops_field: bool,
@@ -124,7 +143,7 @@ impl FakeDestination {
             l.most_in_flight = l.most_in_flight.max(l.in_flight);
             let stuck = l.stuck.get(table).copied();
             let next = if create { l.opens.pop_front() } else { l.finds.pop_front() };
-            let refused = (create && l.refused.iter().any(|r| r == what)).then_some(Fault::Reject);
+            let refused = l.refused.get(what).copied().filter(|_| create);
             refused.or(stuck).or(next).unwrap_or(Fault::None)
         };
         tokio::time::sleep(self.takes).await;
@@ -138,53 +157,79 @@ impl Destination for FakeDestination {
         &self.name
     }
 
-    async fn find(&self, table: &TableName, keys: &[CorrelationId]) -> Result<Vec<Found>, SendError> {
-        assert!(!keys.is_empty() && keys.len() <= crate::destination::FIND_MAX);
+    async fn look_up(
+        &self,
+        kind: DeliveryKind,
+        table: &TableName,
+        asked: &[Asked],
+    ) -> Result<LookedUp, SendError> {
+        assert_eq!(kind, DeliveryKind::OpenTicket, "an event is not looked up");
+        assert!(!asked.is_empty() && asked.len() <= crate::destination::FIND_MAX);
         if let Some(e) = self.called("find", table, false).await.error() {
             return Err(SendError { doubtful: false, ..e });
         }
         let now = self.clock.now();
         let found = |k: &Kept| Found {
             correlation_id: k.keys.0.clone(),
-            sys_id: k.keys.1.clone(),
-            number: "INC1".to_owned(),
-            active: k.active,
-            state: "1".to_owned(),
+            remote: Remote {
+                sys_id: k.keys.1.clone(),
+                number: "INC1".to_owned(),
+                active: k.active,
+                state: "1".to_owned(),
+            },
+            twins: 0,
         };
         let ledger = self.ledger();
-        let asked = ledger
-            .tickets
-            .iter()
-            .filter(|(t, k)| t == table && k.seen_from <= now && keys.contains(&k.keys.0));
-        Ok(asked.map(|(_, k)| found(k)).collect())
+        let is_asked = |k: &Kept| asked.iter().any(|a| a.keys.correlation_id == k.keys.0);
+        let keeps_it = ledger.keeps.is_none_or(|kept| kept.correlation_id);
+        let seen = ledger.tickets.iter().filter(|(t, k)| t == table && k.seen_from <= now && is_asked(k));
+        let found = seen.filter(|_| keeps_it).map(|(_, k)| found(k)).collect();
+        Ok(LookedUp { found, status: Some(200) })
     }
 
-    async fn open(&self, order: &Order) -> Result<Opened, SendError> {
+    async fn send(&self, order: &Order) -> Result<Sent, SendError> {
         let title = order.fields.get("short_description").cloned().unwrap_or_default();
         let fault = self.called(&title, &order.table, true).await;
         let now = self.clock.now();
         let mut ledger = self.ledger();
+        ledger.kinds.push(order.kind);
         if !matches!(fault, Fault::None | Fault::LostAfter) {
             return Err(fault.error().unwrap());
         }
-        if let Some((_, twin)) = ledger.tickets.iter().find(|(_, k)| k.keys.1 == order.keys.sys_id) {
+        let kept = ledger.keeps.unwrap_or(KeysKept { sys_id: true, correlation_id: true });
+        let is_event = order.kind == DeliveryKind::PutEvent;
+        let twin = ledger.tickets.iter().position(|(_, k)| k.keys.1 == order.keys.sys_id);
+        match twin {
+            // The same event.
+            Some(_) if is_event => {}
             // The unique key of the other side.
-            ledger.careless += u32::from(twin.seen_from <= now);
-            return Err(Fault::Accepted.error().unwrap());
+            Some(at) if kept.sys_id => {
+                let seen = ledger.tickets[at].1.seen_from <= now;
+                ledger.careless += u32::from(seen);
+                return Err(Fault::Accepted.error().unwrap());
+            }
+            _ => {
+                let keys = (order.keys.correlation_id.clone(), order.keys.sys_id.clone());
+                let seen_from = now.after(self.lag);
+                ledger.tickets.push((order.table.clone(), Kept { title, active: true, seen_from, keys }));
+            }
         }
-        let keys = (order.keys.correlation_id.clone(), order.keys.sys_id.clone());
-        ledger
-            .tickets
-            .push((order.table.clone(), Kept { title, active: true, seen_from: now.after(self.lag), keys }));
         if let Some(e) = fault.error() {
             return Err(e);
         }
         let dropped = DroppedField { field: "assignment_group".to_owned(), got: String::new() };
-        Ok(Opened {
+        let remote = Remote {
             sys_id: order.keys.sys_id.clone(),
             number: format!("INC{}", ledger.tickets.len()),
+            active: true,
             state: "1".to_owned(),
+        };
+        Ok(Sent {
+            created: true,
+            remote: (!is_event).then_some(remote),
             dropped: if ledger.drops_field { vec![dropped] } else { Vec::new() },
+            kept: (!is_event).then_some(kept),
+            status: 201,
         })
     }
 

@@ -23,12 +23,12 @@ use memchr::memmem;
 
 use self::ends::Ends;
 use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream};
-use crate::source::RejectReason;
 use crate::model::alert::{RAW_MAX, TITLE_MAX};
 use crate::model::text::{self, clip, one_line};
 use crate::model::{
     Alert, AlertKind, AlertState, Engine, Fingerprint, Identity, Protocol, Severity, SourceName, Timestamp,
 };
+use crate::source::RejectReason;
 
 /// How EVE is read, checked.
 #[derive(Clone, Debug)]
@@ -143,7 +143,8 @@ impl Reader {
     /// The event type of a line that is not parsed: the first one that stands in it.
     fn kind(&self, json: &[u8]) -> &'static str {
         let word = || {
-            let (_, rest) = json.split_at_checked(self.event_type.find(json)? + self.event_type.needle().len())?;
+            let (_, rest) =
+                json.split_at_checked(self.event_type.find(json)? + self.event_type.needle().len())?;
             let rest = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
             let end = memchr::memchr(b'"', &rest[..rest.len().min(tables::EVENT_TYPE_MAX + 1)])?;
             std::str::from_utf8(&rest[..end]).ok()
@@ -173,13 +174,7 @@ impl Reader {
         Outcome::Alert(Box::new(self.alert(record, sid, json, received_at)))
     }
 
-    fn alert(
-        &self,
-        record: &wire::Record<'_>,
-        sid: u64,
-        json: &[u8],
-        received_at: Timestamp,
-    ) -> Finding {
+    fn alert(&self, record: &wire::Record<'_>, sid: u64, json: &[u8], received_at: Timestamp) -> Finding {
         let signature = Signature { gid: record.alert.gid.0.unwrap_or(1), sid, rev: record.alert.rev.0 };
         let ends = Ends::of(record);
         let category = record.alert.category.get().map(str::trim).filter(|text| !text.is_empty());

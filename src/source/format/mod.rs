@@ -122,7 +122,7 @@ pub fn guess(name: &str, head: &[u8]) -> Option<&'static str> {
         return if zeek { Some("zeek") } else { has("\"title\"").then_some("json-lines") };
     }
     let syslog = has("CEF:") || has("LEEF:") || text.starts_with('<');
-    let eve = name.starts_with("eve") && name.ends_with(".json");
+    let eve = name.starts_with("eve") && name.contains(".json");
     if syslog { Some("syslog") } else { eve.then_some("suricata-eve") }
 }
 
@@ -140,7 +140,11 @@ mod tests {
             ("x.jsonl", "\u{feff}{\"title\":\"t\"}", Some("json-lines")),
             ("messages", "<13>Nov 27 10:00:00 host CEF:0|a|b|", Some("syslog")),
             ("messages", "Nov 27 10:00:00 host LEEF:1.0|a|b|", Some("syslog")),
-            ("x.json", "[{\"id\":1,\"engine\":\"Anomaly\",\"title\":\"t\",\"sourceDevice\":1", Some("defender-sensor")),
+            (
+                "x.json",
+                "[{\"id\":1,\"engine\":\"Anomaly\",\"title\":\"t\",\"sourceDevice\":1",
+                Some("defender-sensor"),
+            ),
             ("x.json", "{\"engine\":\"\",\"sourceDevice\":1,\"sensorId\":2", Some("defender-console")),
             ("x.json", "{\"a\":1}", None),
             ("x", "\u{1}\u{2}", None),

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{Alert, Fingerprint, Identity, Severity, Timestamp};
-use crate::source::format::{Decoded, Decoder, Finding, Outcome, Stream};
 use crate::source::Taken;
+use crate::source::format::{Decoded, Decoder, Finding, Outcome, Stream};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
 
@@ -63,7 +63,11 @@ impl Bench {
     }
 
     /// Runs it until `enough` has seen a batch that it wanted. Titles, details of rejects, and troubles.
-    async fn until(&self, reading: Reading, enough: impl Fn(&Batch) -> bool) -> (Seen, Result<(), SourceError>) {
+    async fn until(
+        &self,
+        reading: Reading,
+        enough: impl Fn(&Batch) -> bool,
+    ) -> (Seen, Result<(), SourceError>) {
         let (out, mut batches) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let stored = Arc::clone(&self.stored);

@@ -99,6 +99,8 @@ CREATE TABLE route (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,
     destination_id INTEGER NOT NULL REFERENCES destination (id),
     table_name     TEXT    NOT NULL,
+    keeps_sys_id         INTEGER CHECK (keeps_sys_id = 0 OR keeps_sys_id = 1),  -- NULL: not learned yet
+    keeps_correlation_id INTEGER CHECK (keeps_correlation_id = 0 OR keeps_correlation_id = 1),
     UNIQUE (destination_id, table_name)
 ) STRICT;
 
@@ -155,12 +157,12 @@ CREATE TABLE record (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     alert_id INTEGER NOT NULL REFERENCES alert (id),
     route_id INTEGER NOT NULL REFERENCES route (id),
+    rule     TEXT    NOT NULL,
     key      TEXT    NOT NULL,
-    state    TEXT    NOT NULL,
-    crc      INTEGER NOT NULL
+    state    TEXT    NOT NULL CHECK (state = 'opening' OR state = 'open' OR state = 'withdrawn'),
+    crc      INTEGER NOT NULL,
+    UNIQUE (alert_id, route_id)
 ) STRICT;
-
-CREATE INDEX record_of_alert ON record (alert_id, route_id);
 
 -- The outbox.
 CREATE TABLE delivery (

@@ -1,7 +1,7 @@
 //! Nothing, by the way of everything else: that it is answered says that the writer works.
 
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 struct Nothing;

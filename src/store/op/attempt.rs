@@ -13,11 +13,6 @@ use crate::store::session::Tx;
 /// Attempts of one delivery that are kept; what came before is in its number.
 const KEPT: i64 = 20;
 
-/// Outcomes of a delivery, oldest first.
-pub(in crate::store) const HISTORY: &str =
-    "SELECT n, started_at, duration_ms, outcome, status, message FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31
-     ORDER BY n";
-
 /// What came of one send.
 pub(super) struct Attempt<'a> {
     pub(super) delivery: i64,

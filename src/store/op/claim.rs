@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
 use super::row::{AlertCrc, DeliveryCrc, Subject};
-use super::sound::is_delivery_sound;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, RuleName, Severity,
-    TableName, TicketId, Timestamp,
+    Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Fingerprint, Generation, RuleName,
+    Severity, TableName, Timestamp,
 };
-use crate::store::body::Bodies;
+use crate::store::catalog::{self, AnyRow};
+use crate::store::handle::Operation;
+use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What to claim.
@@ -27,6 +27,8 @@ pub struct Claim {
     pub limit: usize,
     /// Only deliveries that were tried before (between two syncs).
     pub only_tried: bool,
+    /// Those that were never tried, if there are any: what failed says nothing new about its destination.
+    pub fresh_first: bool,
     /// This severity and higher (the end of an hourly budget).
     pub min_severity: Severity,
     /// Only look: nothing is claimed.
@@ -40,11 +42,11 @@ pub struct Claim {
 pub struct Claimed {
     /// The delivery.
     pub id: DeliveryId,
-    /// Its ticket.
-    pub ticket: TicketId,
+    /// What it tells.
+    pub kind: DeliveryKind,
     /// Where to.
     pub table: TableName,
-    /// How many tickets of this alert were closed before.
+    /// How many tickets of this alert were closed before; 0 for what is no ticket.
     pub generation: Generation,
     /// Which finding.
     pub fingerprint: Fingerprint,
@@ -132,25 +134,39 @@ fn routes(tx: &Tx<'_>, destination_id: i64, except: &str) -> Result<Vec<i64>, St
 /// What is due of a destination (only what was tried) or of one of its tables: which, now, tables to leave, limit,
 /// lowest severity. The index is named because SQLite would walk the backlog in the order that is wanted instead.
 pub(in crate::store) fn select(only_tried: bool) -> String {
-    let (index, due) = if only_tried {
-        (
-            "delivery_tried",
-            "d.destination_id = ?1 AND d.attempts > 0 AND d.due_at <= ?2
-               AND instr(?3, '|' || r.table_name || '|') = 0",
-        )
+    if only_tried {
+        let due = "d.destination_id = ?1 AND d.attempts > 0 AND d.due_at <= ?2
+               AND instr(?3, '|' || r.table_name || '|') = 0";
+        select_by("delivery_tried", due)
     } else {
         // What was never tried is due whatever its date says: the clock may have been ahead when it was made.
-        ("delivery_due", "d.route_id = ?1 AND (d.attempts = 0 OR d.due_at <= ?2)")
-    };
+        select_by("delivery_due", "d.route_id = ?1 AND (d.attempts = 0 OR d.due_at <= ?2)")
+    }
+}
+
+/// The same of one table, of those that were never tried.
+fn select_fresh() -> String {
+    select_by("delivery_due", "d.route_id = ?1 AND d.attempts = 0 AND ?2 IS NOT ?3")
+}
+
+/// What comes later for a subject waits until nothing earlier of it is open: a note needs its ticket.
+const IN_ORDER: &str = "(d.seq = 1
+   OR NOT EXISTS (SELECT 1 FROM delivery e WHERE e.ticket_id = d.ticket_id AND e.seq < d.seq AND e.state IN ('pending', 'claimed', 'dead'))
+  AND NOT EXISTS (SELECT 1 FROM delivery e WHERE e.device_id = d.device_id AND e.seq < d.seq AND e.state IN ('pending', 'claimed', 'dead'))
+  AND NOT EXISTS (SELECT 1 FROM delivery e WHERE e.record_id = d.record_id AND e.seq < d.seq AND e.state IN ('pending', 'claimed', 'dead')))";
+
+fn select_by(index: &str, due: &str) -> String {
     format!(
-        "SELECT d.id, d.ticket_id, d.severity, d.attempts, d.doubtful, t.generation, t.rule, r.table_name,
+        "SELECT d.id, coalesce(t.state, c.state), d.severity, d.attempts, d.doubtful, coalesce(t.generation, 0),
+                coalesce(t.rule, c.rule), r.table_name,
                 a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id,
                 d.ticket_id, d.device_id, d.record_id, d.seq, d.kind
          FROM delivery d INDEXED BY {index}
-         JOIN ticket t ON t.id = d.ticket_id
-         JOIN route r ON r.id = t.route_id
-         JOIN alert a ON a.id = t.alert_id
-         WHERE d.state = 'pending' AND {due} AND d.severity >= ?5
+         JOIN route r ON r.id = d.route_id
+         LEFT JOIN ticket t ON t.id = d.ticket_id
+         LEFT JOIN record c ON c.id = d.record_id
+         JOIN alert a ON a.id = coalesce(t.alert_id, c.alert_id)
+         WHERE d.state = 'pending' AND {due} AND d.severity >= ?5 AND {IN_ORDER}
          ORDER BY d.severity DESC, d.id LIMIT ?4"
     )
 }
@@ -169,12 +185,19 @@ impl Operation for Claim {
         // may be large, and would be walked by each claim for the others.
         let places =
             if self.only_tried { vec![destination_id] } else { routes(tx, destination_id, &except)? };
-        let mut rows: Vec<Row> = Vec::new();
-        for place in places {
-            let mut due = tx.conn.prepare_cached(&select(self.only_tried))?;
-            let with = params![place, self.now.as_micros(), except, limit, self.min_severity as i64];
-            let found = due.query_map(with, claimed)?;
-            rows.extend(found.collect::<Result<Vec<_>, _>>()?);
+        let ask = |sql: &str| -> Result<Vec<Row>, StoreError> {
+            let mut rows: Vec<Row> = Vec::new();
+            for place in &places {
+                let mut due = tx.conn.prepare_cached(sql)?;
+                let with = params![place, self.now.as_micros(), except, limit, self.min_severity as i64];
+                let found = due.query_map(with, claimed)?;
+                rows.extend(found.collect::<Result<Vec<_>, _>>()?);
+            }
+            Ok(rows)
+        };
+        let mut rows = if self.fresh_first && !self.only_tried { ask(&select_fresh())? } else { Vec::new() };
+        if rows.is_empty() {
+            rows = ask(&select(self.only_tried))?;
         }
         rows.sort_by_key(|row| (std::cmp::Reverse(row.severity), row.claimed.id));
         rows.truncate(self.limit);
@@ -237,10 +260,12 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     };
     // As bytes: a flipped bit may leave no valid text, and one bad row must not stop the rest.
     let rule = RuleName::new(&String::from_utf8_lossy(row.get_ref(6)?.as_bytes()?)).ok();
-    let sound = facts.value() == row.get::<_, i64>(13)? && rule.is_some();
+    let kind = String::from_utf8_lossy(row.get_ref(19)?.as_bytes()?).into_owned();
+    let known = DeliveryKind::parse(&kind);
+    let sound = facts.value() == row.get::<_, i64>(13)? && rule.is_some() && known.is_some();
     let claimed = Claimed {
         id: DeliveryId(row.get(0)?),
-        ticket: TicketId(row.get(1)?),
+        kind: known.unwrap_or(DeliveryKind::OpenTicket),
         table: TableName::new(&row.get::<_, String>(7)?).map_err(invalid(7))?,
         generation: Generation(row.get(5)?),
         fingerprint: Fingerprint::from_bytes(bytes),
@@ -253,13 +278,43 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     };
     Ok(Row {
         claimed,
-        kind: String::from_utf8_lossy(row.get_ref(19)?.as_bytes()?).into_owned(),
+        kind,
         subject: Subject::read(row, 15)?,
         seq: row.get(18)?,
         severity: row.get(2)?,
         alert: row.get(14)?,
         sound,
     })
+}
+
+/// Whether a delivery and its subject are what was written; a row that is gone is not.
+fn is_delivery_sound(tx: &Tx<'_>, id: DeliveryId) -> Result<bool, StoreError> {
+    let subject = sound(tx, "delivery", id.0, |row| {
+        Subject::of(["ticket_id", "device_id", "record_id"].map(|name| row.int(name)))
+    })?;
+    match subject.flatten() {
+        Some(Subject::Ticket(ticket)) => Ok(sound(tx, "ticket", ticket, |_| ())?.is_some()),
+        Some(Subject::Record(record)) => Ok(sound(tx, "record", record, |_| ())?.is_some()),
+        Some(Subject::Device(_)) => Ok(true),
+        None => Ok(false),
+    }
+}
+
+/// What is wanted of a row that is what was written.
+fn sound<T>(
+    tx: &Tx<'_>,
+    table: &str,
+    id: i64,
+    wanted: impl Fn(AnyRow<'_>) -> T,
+) -> Result<Option<T>, StoreError> {
+    let Some(entry) = catalog::of(table) else { return Ok(None) };
+    let mut select = tx.conn.prepare_cached(&format!("SELECT * FROM {table} WHERE id = ?1"))?;
+    let found = select.query_row([id], |row| {
+        let (columns, values) = catalog::read(row)?;
+        let row = AnyRow { columns: &columns, values: &values };
+        Ok(entry.is_sound(row).then(|| wanted(row)))
+    });
+    Ok(found.optional()?.flatten())
 }
 
 impl Operation for NextDue {

@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::sound::{cursor_crc, mark_crc};
+use super::row::{cursor_crc, mark_crc};
 use crate::model::cursor::Remembered;
 use crate::model::{Cursor, FileCursor, Mark, SourceName};
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 struct Remember(SourceName);

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::settle::{Next, current, move_delivery};
 use crate::model::{DeliveryId, DeliveryState, Timestamp};
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What to do with them.
@@ -70,7 +70,7 @@ fn judge(tx: &mut Tx<'_>, id: DeliveryId, verdict: Verdict, now: Timestamp) -> R
         Verdict::Drop => DeliveryState::Dropped,
     };
     let next = Next {
-        ticket: was.ticket,
+        subject: was.subject,
         state,
         due_at: (verdict == Verdict::Retry).then_some(now),
         attempts: was.attempts,
@@ -86,14 +86,16 @@ fn judge(tx: &mut Tx<'_>, id: DeliveryId, verdict: Verdict, now: Timestamp) -> R
     Ok(Judged { id, done: true, note: state.as_str().to_owned() })
 }
 
-/// Its ticket will not be made.
+/// Its ticket or record will not be made.
 pub(super) fn withdraw(tx: &Tx<'_>, was: &super::settle::Current) -> Result<(), StoreError> {
+    use super::row::Subject;
     use crate::model::TicketState;
     let state = TicketState::Withdrawn;
+    let Subject::Ticket(ticket) = was.subject else { return super::settle::record_is(tx, was, state) };
     let crc = super::row::ticket_crc(was.alert_id, was.route_id, was.generation, state, "");
     tx.conn.execute(
         "UPDATE ticket SET state = ?2, crc = ?3 WHERE id = ?1 AND state = 'opening'",
-        rusqlite::params![was.ticket.0, state.as_str(), crc],
+        rusqlite::params![ticket, state.as_str(), crc],
     )?;
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! What is remembered of a destination between sends and over restarts: holds, the hourly budget, the last answers.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{OptionalExtension, params};
 
 use crate::model::text::clip;
+use crate::model::ticket::KeysKept;
 use crate::model::{DestinationName, TableName, Timestamp};
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// A destination, or one table of it, that waits.
@@ -19,7 +22,7 @@ pub struct Hold {
     pub until_at: Timestamp,
     /// How often it was tried again without success.
     pub tries: u32,
-    /// Whether `until_at` is what the other side said (`Retry-After`): then nobody shortens it.
+    /// Whether `until_at` is what the other side said (`Retry-After`): then only a person shortens it.
     pub told: bool,
     /// Why.
     pub reason: String,
@@ -40,6 +43,10 @@ pub struct DestinationState {
     pub failures: u32,
     /// Whether the last sync had to leave some that were due.
     pub unfinished: bool,
+    /// When it last did what it was asked.
+    pub last_ok_at: Option<Timestamp>,
+    /// What its tables do to our keys, as far as their answers showed.
+    pub keys: BTreeMap<TableName, KeysKept>,
 }
 
 /// What changed.
@@ -68,7 +75,15 @@ pub enum DestinationChange {
     },
     /// A sync had to leave some that were due, or left none.
     Unfinished(bool),
-    /// A person asked to try again now: what we decided ourselves to wait for ends.
+    /// What a table does to our keys.
+    Keeps {
+        /// The table.
+        table: TableName,
+        /// As its last answer showed.
+        kept: KeysKept,
+    },
+    /// A person asked to try again now: every wait ends. What may have been made by an answer that got lost just now
+    /// keeps its moment, as the other side's index may lag.
     Release,
 }
 
@@ -114,7 +129,7 @@ impl Operation for Ask {
         let mut state = tx
             .conn
             .query_row(
-                "SELECT window_started_at, window_used, failures, unfinished FROM destination WHERE id = ?1",
+                "SELECT window_started_at, window_used, failures, unfinished, last_ok_at FROM destination WHERE id = ?1",
                 [id],
                 |r| {
                     Ok(DestinationState {
@@ -123,6 +138,8 @@ impl Operation for Ask {
                         window_used: r.get(1)?,
                         failures: r.get(2)?,
                         unfinished: r.get(3)?,
+                        last_ok_at: r.get::<_, Option<i64>>(4)?.map(Timestamp::from_micros),
+                        keys: BTreeMap::new(),
                     })
                 },
             )
@@ -143,8 +160,28 @@ impl Operation for Ask {
             })
         })?;
         state.holds = rows.collect::<Result<_, _>>()?;
+        state.keys = keys(tx, id)?;
         Ok(state)
     }
+}
+
+fn keys(tx: &Tx<'_>, destination_id: i64) -> Result<BTreeMap<TableName, KeysKept>, StoreError> {
+    let mut select = tx.conn.prepare_cached(
+        "SELECT table_name, keeps_sys_id, keeps_correlation_id FROM route
+         WHERE destination_id = ?1 AND keeps_sys_id IS NOT NULL AND keeps_correlation_id IS NOT NULL",
+    )?;
+    let rows = select.query_map([destination_id], |r| {
+        let kept = KeysKept { sys_id: r.get(1)?, correlation_id: r.get(2)? };
+        Ok((r.get::<_, String>(0)?, kept))
+    })?;
+    let mut keys = BTreeMap::new();
+    for row in rows {
+        let (table, kept) = row?;
+        if let Ok(table) = TableName::new(&table) {
+            keys.insert(table, kept);
+        }
+    }
+    Ok(keys)
 }
 
 impl Operation for Change {
@@ -203,9 +240,21 @@ impl Operation for Change {
                     tx.conn
                         .execute("UPDATE destination SET unfinished = ?2 WHERE id = ?1", params![id, left])?;
                 }
+                DestinationChange::Keeps { table, kept } => {
+                    tx.conn.execute(
+                        "UPDATE route SET keeps_sys_id = ?3, keeps_correlation_id = ?4
+                         WHERE destination_id = ?1 AND table_name = ?2",
+                        params![id, table.as_str(), kept.sys_id, kept.correlation_id],
+                    )?;
+                }
                 DestinationChange::Release => {
                     tx.conn.execute(
-                        "UPDATE hold SET until_at = ?2 WHERE destination_id = ?1 AND told = 0",
+                        "UPDATE hold SET until_at = ?2 WHERE destination_id = ?1 AND until_at > ?2",
+                        [id, now],
+                    )?;
+                    tx.conn.execute(
+                        "UPDATE delivery SET due_at = ?2 WHERE destination_id = ?1 AND state = 'pending' AND attempts > 0
+                         AND due_at > ?2 AND (doubtful = 0 OR attempts > 1)",
                         [id, now],
                     )?;
                 }

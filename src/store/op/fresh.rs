@@ -7,14 +7,14 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
-use super::record::{Entry, Recorded, Routed};
+use super::record::{Entry, Recorded, Routed, deliver};
 use super::row::{
     AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, counter, destination_scope,
     ticket_crc,
 };
-use crate::model::{DeliveryState, Fingerprint, Generation, TicketState};
+use crate::model::{DeliveryKind, DeliveryState, Fingerprint, Generation, TicketState};
 use crate::store::StoreError;
-use crate::store::body::Packer;
+use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
 
 /// Numbers of rows to a statement, largest first; each is a prepared statement of its own.
@@ -67,10 +67,15 @@ impl<'r> Fresh<'r> {
         let entries = std::mem::take(&mut self.entries);
         let first = self.insert_alerts(tx.conn, &entries)?;
         let mut tickets: Vec<Ticket<'_>> = Vec::with_capacity(entries.len());
+        let mut others: Vec<(i64, &Entry, &Routed)> = Vec::new();
         for (entry, id) in entries.iter().zip(first..) {
             tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
             packer.add(tx.conn, id, &entry.alert)?;
             for routed in &entry.routes {
+                if routed.kind != DeliveryKind::OpenTicket {
+                    others.push((id, entry, routed));
+                    continue;
+                }
                 let (destination, route) = match tickets.last() {
                     Some(t)
                         if t.routed.destination == routed.destination && t.routed.table == routed.table =>
@@ -99,6 +104,9 @@ impl<'r> Fresh<'r> {
         for of_destination in tickets.chunk_by(|a, b| a.routed.destination == b.routed.destination) {
             let scope = destination_scope(of_destination[0].routed.destination.as_str());
             tx.count(&scope, counter(DeliveryState::Pending), of_destination.len() as i64);
+        }
+        for (id, entry, routed) in others {
+            sums.deliveries += u64::from(deliver(tx, id, routed, entry.alert.severity as i64, self.now)?);
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::notice::{Notice, keep};
+use super::health::{Notice, keep};
 use crate::model::Timestamp;
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// Where an identity is from that only is the agent's name.

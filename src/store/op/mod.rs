@@ -7,19 +7,16 @@ pub mod claim;
 pub mod cursors;
 pub mod dead;
 pub mod destination_state;
-pub mod heals;
+pub mod health;
 pub mod identity;
-pub mod notice;
 pub mod prune;
 pub mod record;
+pub mod repairs;
 pub mod reroute;
 pub mod settle;
 
 mod fresh;
 mod row;
-pub(super) mod sound;
-
-pub(super) use row::crc;
 
 /// Bytes of a text in a row that came from outside.
 const WORDS_MAX: usize = 1_000;

@@ -8,10 +8,12 @@ use rusqlite::{OptionalExtension, Params, params};
 use super::attempt;
 use super::row::{KEPT, destination_scope};
 use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
-use crate::store::condition::{Condition, Kind};
+use crate::store::catalog::{self, TABLES};
+use crate::store::handle::Operation;
+use crate::store::health::{Condition, Kind};
+use crate::store::pack::body;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
-use crate::store::{Store, StoreError, WhenFull, body};
+use crate::store::{Store, StoreError, WhenFull};
 
 /// Alerts in one step: bounds the transaction.
 const STEP: i64 = 500;
@@ -68,7 +70,7 @@ impl Store {
     /// [`StoreError`]; what was forgotten before it stays forgotten.
     pub async fn prune(&self) -> Result<u64, StoreError> {
         let now = self.shared.clock.now();
-        crate::store::heal::bound_kept(&self.shared.settings, now);
+        crate::store::disk::files::bound_kept(&self.shared.settings, now);
         let before = now.before(self.shared.settings.keep_delivered);
         let (mut forgotten, mut after) = (0, Some(0));
         while let Some(from) = after {
@@ -137,7 +139,9 @@ impl Operation for RoomNow {
 
 /// Nothing of it is waiting.
 const SETTLED: &str = "NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
-                       WHERE t.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))";
+                       WHERE t.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))
+                   AND NOT EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
+                       WHERE c.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))";
 
 impl Operation for Prune {
     type Output = (u64, Option<i64>);
@@ -237,6 +241,8 @@ impl Operation for Shed {
              WHERE a.severity = ?2
                AND NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                                WHERE t.alert_id = a.id AND d.state = 'claimed')
+               AND NOT EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
+                               WHERE c.alert_id = a.id AND d.state = 'claimed')
              ORDER BY a.id LIMIT ?1",
             params![GIVE_UP, severity],
         )?;
@@ -274,35 +280,41 @@ fn pick(tx: &Tx<'_>, sql: &str, with: impl Params) -> Result<Vec<(i64, Fingerpri
 /// Deletes findings with all that hangs on them, and takes their deliveries out of the counters.
 fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError> {
     for (id, _) in ids {
-        let gone: Vec<(String, String, i64)> = tx
-            .conn
-            .prepare_cached(
-                "SELECT k.name, d.state, d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id
-                 JOIN destination k ON k.id = d.destination_id WHERE t.alert_id = ?1",
-            )?
-            .query_map([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
-            .collect::<Result<_, _>>()?;
-        for (destination, state, delivery) in gone {
-            attempt::forget(tx, delivery)?;
-            // Delivered stays counted: it says what was done, not what is kept.
-            if let Some(state @ (DeliveryState::Pending | DeliveryState::Dead)) = DeliveryState::parse(&state)
-            {
-                tx.count(&destination_scope(&destination), state.as_str(), -1);
-            }
+        let of_delivery = catalog::of("delivery").map_or(&[][..], |table| table.of_alert);
+        for condition in of_delivery {
+            forget_deliveries(tx, *id, condition)?;
         }
-        for (counter, sql) in [
-            (
-                "deliveries",
-                "DELETE FROM delivery WHERE ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
-            ),
-            ("tickets", "DELETE FROM ticket WHERE alert_id = ?1"),
-            ("alerts", "DELETE FROM alert WHERE id = ?1"),
-        ] {
-            let gone = tx.conn.prepare_cached(sql)?.execute([id])?;
-            tx.count(KEPT, counter, -(gone as i64));
+        // What refers to others goes before them.
+        for table in TABLES.iter().rev() {
+            for condition in table.of_alert {
+                let sql = format!("DELETE FROM {} WHERE {condition}", table.name);
+                let gone = tx.conn.prepare_cached(&sql)?.execute([id])?;
+                if let Some(counter) = table.counter {
+                    tx.count(KEPT, counter, -(gone as i64));
+                }
+            }
         }
     }
     tx.memory.index.forget(tx.conn, ids)?;
     body::forget(tx.conn, ids.iter().map(|(id, _)| *id))?;
+    Ok(())
+}
+
+/// Outcomes of deliveries that go, and what they are counted as.
+fn forget_deliveries(tx: &mut Tx<'_>, alert: i64, condition: &str) -> Result<(), StoreError> {
+    let gone: Vec<(String, String, i64)> = tx
+        .conn
+        .prepare_cached(&format!(
+            "SELECT k.name, d.state, d.id FROM delivery d JOIN destination k ON k.id = d.destination_id WHERE {condition}"
+        ))?
+        .query_map([alert], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+        .collect::<Result<_, _>>()?;
+    for (destination, state, delivery) in gone {
+        attempt::forget(tx, delivery)?;
+        // Delivered stays counted: it says what was done, not what is kept.
+        if let Some(state @ (DeliveryState::Pending | DeliveryState::Dead)) = DeliveryState::parse(&state) {
+            tx.count(&destination_scope(&destination), state.as_str(), -1);
+        }
+    }
     Ok(())
 }

@@ -10,19 +10,22 @@ use super::attempt;
 use super::fresh::Fresh;
 use super::prune::{Room, room};
 use super::row::{
-    AlertCrc, KEPT, NewTicket, destination_scope, insert_delivery, insert_ticket, source_scope,
+    AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, cursor_crc, destination_scope,
+    insert_delivery, insert_record, insert_ticket, mark_crc, source_scope,
 };
-use super::sound::{cursor_crc, mark_crc};
+use super::settle;
 use crate::model::cursor::MARK_MAX;
 use crate::model::text::clip;
+use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Alert, AlertState, Cursor, DeliveryState, DestinationName, Device, FileCursor, Fingerprint, Generation, Mark,
-    Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
+    Alert, AlertState, Cursor, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Device, FileCursor,
+    Fingerprint, Generation, Mark, Protocol, RuleName, Severity, SourceName, TableName, TicketState,
+    Timestamp,
 };
-use crate::store::body::Packer;
-use crate::store::condition::Kind;
+use crate::store::handle::Operation;
+use crate::store::health::Kind;
+use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// Samples of filtered alerts that are kept, over all sources.
@@ -39,6 +42,8 @@ pub struct Routed {
     pub table: TableName,
     /// The rule that gives the fields.
     pub rule: RuleName,
+    /// What the alert becomes there.
+    pub kind: DeliveryKind,
 }
 
 /// One alert with its sightings in this batch folded into it.
@@ -275,7 +280,7 @@ impl Record {
             add_occurrences(tx, id, entry)?;
             sums.repeats += entry.occurrences;
             for routed in &entry.routes {
-                if open_ticket(tx, id, routed, entry.alert.severity as i64, now)? {
+                if deliver(tx, id, routed, entry.alert.severity as i64, now)? {
                     sums.deliveries += 1;
                 }
             }
@@ -324,14 +329,15 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
     tx.conn
-        .prepare_cached("UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
+        .prepare_cached(
+            "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
         .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
     Ok(())
 }
 
-/// Makes sure that a known alert has a live ticket on this route; true when a delivery was made for it.
-pub(super) fn open_ticket(
+/// Makes sure that a known alert is told on this route; true when a delivery was made for it.
+pub(super) fn deliver(
     tx: &mut Tx<'_>,
     alert_id: i64,
     routed: &Routed,
@@ -339,11 +345,85 @@ pub(super) fn open_ticket(
     now: i64,
 ) -> Result<bool, StoreError> {
     let (destination_id, route_id) = tx.route_id(routed.destination.as_str(), routed.table.as_str())?;
+    if routed.kind != DeliveryKind::OpenTicket {
+        let known: bool = tx
+            .conn
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM record WHERE alert_id = ?1 AND route_id = ?2)")?
+            .query_row([alert_id, route_id], |r| r.get(0))?;
+        if known {
+            return bring_back(tx, alert_id, routed, route_id, now);
+        }
+        let record = put_record(tx, alert_id, routed, route_id)?;
+        let puts = NewDelivery::puts(routed.kind, record, now);
+        let new = NewDelivery { destination_id, route_id, severity, ..puts };
+        insert_delivery(tx, &new, routed.destination.as_str())?;
+        return Ok(true);
+    }
     let generation = next_generation(tx, alert_id, route_id, routed.destination.as_str())?;
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
     let ticket = insert_ticket(tx, &new)?;
-    insert_delivery(tx, ticket, (destination_id, route_id), routed.destination.as_str(), severity, now)?;
+    let new = NewDelivery { destination_id, route_id, severity, ..NewDelivery::opens(ticket, now) };
+    insert_delivery(tx, &new, routed.destination.as_str())?;
+    Ok(true)
+}
+
+/// A record of an alert on a route; its key is made of the two.
+pub(super) fn put_record(
+    tx: &mut Tx<'_>,
+    alert_id: i64,
+    routed: &Routed,
+    route_id: i64,
+) -> Result<i64, StoreError> {
+    let fingerprint: [u8; 32] = tx
+        .conn
+        .prepare_cached("SELECT fingerprint FROM alert WHERE id = ?1")?
+        .query_row([alert_id], |r| r.get(0))?;
+    let keys = TicketKeys::derive(
+        &Fingerprint::from_bytes(fingerprint),
+        &routed.destination,
+        &routed.table,
+        Generation(0),
+    );
+    let new = NewRecord { alert_id, route_id, rule: routed.rule.as_str(), key: keys.correlation_id.as_str() };
+    insert_record(tx, &new)
+}
+
+/// A record that was withdrawn with its rule, and is wanted again, is put after all. One that a person dropped is not.
+fn bring_back(
+    tx: &mut Tx<'_>,
+    alert_id: i64,
+    routed: &Routed,
+    route_id: i64,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let withdrawn: Option<i64> = tx
+        .conn
+        .prepare_cached(
+            "SELECT d.id FROM record c JOIN delivery d ON d.record_id = c.id
+             WHERE c.alert_id = ?1 AND c.route_id = ?2 AND d.state = 'withdrawn' ORDER BY d.seq LIMIT 1",
+        )?
+        .query_row([alert_id, route_id], |r| r.get(0))
+        .optional()?;
+    let Some(id) = withdrawn.map(DeliveryId) else { return Ok(false) };
+    let Some(was) = settle::current(tx, id)? else { return Ok(false) };
+    let now = Timestamp::from_micros(now);
+    let next = settle::Next {
+        subject: was.subject,
+        state: DeliveryState::Pending,
+        due_at: Some(now),
+        attempts: was.attempts,
+        doubtful: true,
+        reason: None,
+        now,
+    };
+    settle::move_delivery(tx, id, &was, &next)?;
+    settle::record_is(tx, &was, TicketState::Opening)?;
+    if let Subject::Record(record) = was.subject {
+        tx.conn
+            .prepare_cached("UPDATE record SET rule = ?2 WHERE id = ?1")?
+            .execute(params![record, routed.rule.as_str()])?;
+    }
     Ok(true)
 }
 

@@ -3,12 +3,13 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::record::{Routed, open_ticket};
+use super::record::{Routed, deliver};
+use super::row::Subject;
 use super::settle::{Next, current, move_delivery};
 use crate::model::{Alert, DeliveryId, DeliveryState, Timestamp};
-use crate::store::body::Bodies;
+use crate::store::handle::Operation;
+use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// An alert that has something undelivered.
@@ -77,7 +78,10 @@ impl Operation for Page {
             "SELECT a.id FROM alert a WHERE a.id > ?1 AND (EXISTS (
                SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                WHERE t.alert_id = a.id AND d.state IN ('pending', 'dead'))
-               OR NOT EXISTS (SELECT 1 FROM ticket t WHERE t.alert_id = a.id))
+               OR EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
+               WHERE c.alert_id = a.id AND d.state IN ('pending', 'dead'))
+               OR NOT EXISTS (SELECT 1 FROM ticket t WHERE t.alert_id = a.id)
+              AND NOT EXISTS (SELECT 1 FROM record c WHERE c.alert_id = a.id))
              ORDER BY a.id LIMIT ?2",
         )?;
         let mut rows = select.query(params![self.after, self.limit as i64])?;
@@ -111,12 +115,15 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
         let wanted =
             routes.iter().find(|r| r.destination.as_str() == was.destination && r.table.as_str() == table);
         if let Some(route) = wanted {
-            tx.conn
-                .prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?
-                .execute(params![was.ticket.0, route.rule.as_str()])?;
+            let (sql, id) = match was.subject {
+                Subject::Ticket(id) => ("UPDATE ticket SET rule = ?2 WHERE id = ?1", id),
+                Subject::Record(id) => ("UPDATE record SET rule = ?2 WHERE id = ?1", id),
+                Subject::Device(_) => continue,
+            };
+            tx.conn.prepare_cached(sql)?.execute(params![id, route.rule.as_str()])?;
         } else {
             let next = Next {
-                ticket: was.ticket,
+                subject: was.subject,
                 state: DeliveryState::Withdrawn,
                 due_at: None,
                 attempts: was.attempts,
@@ -134,7 +141,7 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
         .query_row([alert_id], |row| row.get(0))
         .optional()?;
     for routed in severity.into_iter().flat_map(|s| routes.iter().map(move |r| (s, r))) {
-        open_ticket(tx, alert_id, routed.1, routed.0, now.as_micros())?;
+        deliver(tx, alert_id, routed.1, routed.0, now.as_micros())?;
     }
     Ok(())
 }
@@ -142,7 +149,10 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
 fn waiting(tx: &Tx<'_>, alert_id: i64) -> Result<Vec<DeliveryId>, StoreError> {
     let mut select = tx.conn.prepare_cached(
         "SELECT d.id FROM ticket t JOIN delivery d ON d.ticket_id = t.id
-         WHERE t.alert_id = ?1 AND d.state IN ('pending', 'dead')",
+         WHERE t.alert_id = ?1 AND d.state IN ('pending', 'dead')
+         UNION ALL
+         SELECT d.id FROM record c JOIN delivery d ON d.record_id = c.id
+         WHERE c.alert_id = ?1 AND d.state IN ('pending', 'dead')",
     )?;
     let ids = select.query_map([alert_id], |row| row.get(0).map(DeliveryId))?;
     Ok(ids.collect::<Result<_, _>>()?)

@@ -3,23 +3,10 @@
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, params};
 
-use crate::model::{DeliveryKind, DeliveryState, Generation, TicketState};
+use crate::model::{DeliveryKind, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
+use crate::store::catalog::crc;
 use crate::store::session::Tx;
-
-/// CRC-32C over numbers and bytes of a row. SQLite has no page checksums: a flipped bit in a row passes its integrity
-/// check (docs/figures.md).
-pub(in crate::store) fn crc(numbers: &[i64], bytes: &[&[u8]]) -> i64 {
-    let mut sum = 0;
-    for n in numbers {
-        sum = crc32c::crc32c_append(sum, &n.to_le_bytes());
-    }
-    for b in bytes {
-        sum = crc32c::crc32c_append(sum, &(b.len() as u64).to_le_bytes());
-        sum = crc32c::crc32c_append(sum, b);
-    }
-    i64::from(sum)
-}
 
 pub(super) struct AlertCrc<'a> {
     pub(super) fingerprint: &'a [u8; 32],
@@ -103,6 +90,37 @@ pub(super) fn ticket_crc(
     crc(&[alert, route, i64::from(generation.0)], &[state.as_str().as_bytes(), sys_id.as_bytes()])
 }
 
+/// The checksum of a record's row.
+pub(super) fn record_crc(alert: i64, route: i64, key: &str, state: TicketState) -> i64 {
+    crc(&[alert, route], &[key.as_bytes(), state.as_str().as_bytes()])
+}
+
+/// A record that is still to be put there.
+pub(super) struct NewRecord<'a> {
+    pub(super) alert_id: i64,
+    pub(super) route_id: i64,
+    pub(super) rule: &'a str,
+    /// What it is known by there.
+    pub(super) key: &'a str,
+}
+
+pub(super) fn insert_record(tx: &mut Tx<'_>, new: &NewRecord<'_>) -> Result<i64, StoreError> {
+    let state = TicketState::Opening;
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO record (alert_id, route_id, rule, key, state, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            new.alert_id,
+            new.route_id,
+            new.rule,
+            new.key,
+            state.as_str(),
+            record_crc(new.alert_id, new.route_id, new.key, state)
+        ])?;
+    Ok(tx.conn.last_insert_rowid())
+}
+
 /// What is written in a column that is still to come, so that the row does not grow when it is settled: a page of rows
 /// that grow is split, and three pages are written for it. As long as `sys_id`, number and the times that replace it.
 pub(super) const TICKET_FILL: &str = "                                                  ";
@@ -137,16 +155,12 @@ pub(super) fn insert_ticket(tx: &mut Tx<'_>, new: &NewTicket<'_>) -> Result<i64,
     Ok(tx.conn.last_insert_rowid())
 }
 
-/// Puts "open this ticket" into the outbox.
+/// Puts the first delivery of a subject into the outbox.
 pub(super) fn insert_delivery(
     tx: &mut Tx<'_>,
-    ticket: i64,
-    (destination_id, route_id): (i64, i64),
+    new: &NewDelivery,
     destination: &str,
-    severity: i64,
-    now: i64,
 ) -> Result<(), StoreError> {
-    let new = NewDelivery { destination_id, route_id, severity, ..NewDelivery::opens(ticket, now) };
     new.insert(tx.conn)?;
     tx.count(&destination_scope(destination), DeliveryState::Pending.as_str(), 1);
     tx.count(KEPT, "deliveries", 1);
@@ -185,6 +199,11 @@ impl NewDelivery {
             now,
             doubtful: false,
         }
+    }
+
+    /// The first of a record: that it is put there.
+    pub(super) fn puts(kind: DeliveryKind, record: i64, now: i64) -> Self {
+        Self { kind, subject: Subject::Record(record), ..Self::opens(0, now) }
     }
 
     /// In the order of [`INSERT_DELIVERY`].
@@ -245,4 +264,23 @@ pub(super) fn destination_scope(destination: &str) -> String {
 
 pub(super) fn source_scope(source: &str) -> String {
     format!("source:{source}")
+}
+
+/// The checksum of a cursor's row.
+pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
+    let numbers = [
+        source,
+        c.device as i64,
+        c.inode as i64,
+        c.head_hash as i64,
+        i64::from(c.head_len),
+        c.offset as i64,
+        c.backlog_end as i64,
+    ];
+    crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes()])
+}
+
+/// The checksum of a mark's row.
+pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
+    crc(&[source], &[mark.name.as_bytes(), mark.value.as_bytes()])
 }

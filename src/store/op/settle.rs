@@ -4,13 +4,13 @@ use rusqlite::params;
 
 use super::attempt::{self, Attempt};
 use super::destination_state::{Change, DestinationChange};
-use super::row::{DeliveryCrc, NewTicket, Subject, counter, destination_scope, insert_ticket, ticket_crc};
-use crate::model::text::clip;
-use crate::model::{
-    DeliveryId, DeliveryState, DestinationName, Generation, SysId, TicketId, TicketState, Timestamp,
+use super::row::{
+    DeliveryCrc, NewTicket, Subject, counter, destination_scope, insert_ticket, record_crc, ticket_crc,
 };
+use crate::model::text::clip;
+use crate::model::{DeliveryId, DeliveryState, DestinationName, Generation, SysId, TicketState, Timestamp};
+use crate::store::handle::Operation;
 use crate::store::session::Tx;
-use crate::store::writer::Operation;
 use crate::store::{Store, StoreError};
 
 /// What became of one claimed delivery.
@@ -41,6 +41,11 @@ pub enum Outcome {
         number: String,
         /// Its state there.
         state: String,
+    },
+    /// It was told, and the answer names no record.
+    Told {
+        /// Whether this attempt did it; otherwise it was there.
+        created: bool,
     },
     /// It is there but closed: the next generation has to be opened. The delivery goes on with that one.
     ClosedThere {
@@ -114,11 +119,13 @@ impl Store {
 
 /// What is needed of the rows that a settlement changes.
 pub(super) struct Current {
-    pub(super) ticket: TicketId,
+    pub(super) subject: Subject,
     pub(super) alert_id: i64,
     pub(super) route_id: i64,
     pub(super) generation: Generation,
     pub(super) rule: String,
+    /// Of a record; empty for a ticket.
+    pub(super) key: String,
     pub(super) destination_id: i64,
     pub(super) destination: String,
     pub(super) state: DeliveryState,
@@ -133,25 +140,29 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
     let row = tx
         .conn
         .prepare_cached(
-            "SELECT t.id, t.alert_id, t.route_id, t.generation, t.rule, d.destination_id, k.name, d.state, d.severity,
-                    d.attempts, d.kind, d.seq
-             FROM delivery d JOIN ticket t ON t.id = d.ticket_id JOIN destination k ON k.id = d.destination_id WHERE d.id = ?1",
+            "SELECT d.ticket_id, d.device_id, d.record_id, coalesce(t.alert_id, c.alert_id), d.route_id,
+                    coalesce(t.generation, 0), coalesce(t.rule, c.rule), coalesce(c.key, ''), d.destination_id, k.name,
+                    d.state, d.severity, d.attempts, d.kind, d.seq
+             FROM delivery d JOIN destination k ON k.id = d.destination_id
+             LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id
+             WHERE d.id = ?1 AND (t.id IS NOT NULL OR c.id IS NOT NULL)",
         )?
         .query_row([id.0], |r| {
             Ok(Current {
-                ticket: TicketId(r.get(0)?),
-                alert_id: r.get(1)?,
-                route_id: r.get(2)?,
-                generation: Generation(r.get(3)?),
-                rule: r.get(4)?,
-                destination_id: r.get(5)?,
-                destination: r.get(6)?,
+                subject: Subject::read(r, 0)?,
+                alert_id: r.get(3)?,
+                route_id: r.get(4)?,
+                generation: Generation(r.get(5)?),
+                rule: r.get(6)?,
+                key: r.get(7)?,
+                destination_id: r.get(8)?,
+                destination: r.get(9)?,
                 // The schema's CHECK knows the same words.
-                state: DeliveryState::parse(&r.get::<_, String>(7)?).unwrap_or(DeliveryState::Pending),
-                severity: r.get(8)?,
-                attempts: r.get(9)?,
-                kind: r.get(10)?,
-                seq: r.get(11)?,
+                state: DeliveryState::parse(&r.get::<_, String>(10)?).unwrap_or(DeliveryState::Pending),
+                severity: r.get(11)?,
+                attempts: r.get(12)?,
+                kind: r.get(13)?,
+                seq: r.get(14)?,
             })
         })
         .optional()?;
@@ -160,7 +171,7 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
 
 /// The new values of a delivery's row.
 pub(super) struct Next<'a> {
-    pub(super) ticket: TicketId,
+    pub(super) subject: Subject,
     pub(super) state: DeliveryState,
     pub(super) due_at: Option<Timestamp>,
     pub(super) attempts: i64,
@@ -179,7 +190,7 @@ pub(super) fn move_delivery(
         .then_some(next.now.as_micros());
     let crc = DeliveryCrc {
         kind: &from.kind,
-        subject: Subject::Ticket(next.ticket.0),
+        subject: next.subject,
         seq: from.seq,
         destination: from.destination_id,
         state: next.state,
@@ -201,11 +212,13 @@ pub(super) fn move_delivery(
             next.reason.map(|text| clip(text, super::WORDS_MAX)),
             crc.value()
         ])?;
-    if next.ticket != from.ticket {
+    if let Subject::Ticket(ticket) = next.subject
+        && next.subject != from.subject
+    {
         // By itself: named in the statement above, it would rewrite its index each time.
         tx.conn
             .prepare_cached("UPDATE delivery SET ticket_id = ?2 WHERE id = ?1")?
-            .execute([id.0, next.ticket.0])?;
+            .execute([id.0, ticket])?;
     }
     let scope = destination_scope(&from.destination);
     tx.count(&scope, counter(from.state), -1);
@@ -223,6 +236,7 @@ struct There<'a> {
 }
 
 fn ticket_is(tx: &Tx<'_>, now: &Current, there: &There<'_>) -> Result<(), StoreError> {
+    let Subject::Ticket(ticket) = now.subject else { return Ok(()) };
     let crc = ticket_crc(now.alert_id, now.route_id, now.generation, there.state, there.sys_id.as_str());
     tx.conn
         .prepare_cached(
@@ -230,7 +244,7 @@ fn ticket_is(tx: &Tx<'_>, now: &Current, there: &There<'_>) -> Result<(), StoreE
              WHERE id = ?1",
         )?
         .execute(params![
-            now.ticket.0,
+            ticket,
             there.state.as_str(),
             there.sys_id.as_str(),
             clip(there.number, 100),
@@ -238,6 +252,19 @@ fn ticket_is(tx: &Tx<'_>, now: &Current, there: &There<'_>) -> Result<(), StoreE
             there.at.as_micros(),
             crc
         ])?;
+    Ok(())
+}
+
+/// Where the record of a delivery is, if it has one.
+pub(super) fn record_is(tx: &Tx<'_>, now: &Current, state: TicketState) -> Result<(), StoreError> {
+    if let Subject::Record(id) = now.subject {
+        let crc = record_crc(now.alert_id, now.route_id, &now.key, state);
+        tx.conn.prepare_cached("UPDATE record SET state = ?2, crc = ?3 WHERE id = ?1")?.execute(params![
+            id,
+            state.as_str(),
+            crc
+        ])?;
+    }
     Ok(())
 }
 
@@ -265,7 +292,7 @@ fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreErr
         )));
     }
     let mut next = Next {
-        ticket: was.ticket,
+        subject: was.subject,
         state: DeliveryState::Pending,
         due_at: None,
         attempts: was.attempts + 1,
@@ -282,6 +309,13 @@ fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreErr
             tx.count(&destination_scope(&was.destination), word, 1);
             attempt(tx, one, next.attempts, word, number)?;
         }
+        Outcome::Told { created } => {
+            record_is(tx, &was, TicketState::Open)?;
+            next.state = DeliveryState::Delivered;
+            let word = if *created { "created" } else { "found" };
+            tx.count(&destination_scope(&was.destination), word, 1);
+            attempt(tx, one, next.attempts, word, "")?;
+        }
         Outcome::ClosedThere { sys_id, number, state } => {
             let there = There { state: TicketState::Closed, sys_id, number, remote: state, at: now };
             ticket_is(tx, &was, &there)?;
@@ -291,7 +325,7 @@ fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreErr
                 generation: was.generation.next(),
                 rule: &was.rule,
             };
-            next.ticket = TicketId(insert_ticket(tx, &new)?);
+            next.subject = Subject::Ticket(insert_ticket(tx, &new)?);
             next.due_at = Some(now);
             attempt(tx, one, next.attempts, "found closed", number)?;
         }

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use super::super::files;
-use super::heal::{closed, count, ended, filled, healed, leaves, overwrite};
+use super::repair::{closed, count, ended, filled, healed, leaves, overwrite};
 use super::*;
+use crate::store::disk::files;
 
 /// Another name in the schema, in the file; each place, as there may be copies that are not in use.
 fn rename(path: &Path, from: &str, to: &str) {
@@ -111,7 +111,7 @@ async fn a_total_loss_says_so_and_reads_all_again() {
 /// An operation that does not get a page, as SQLite says it.
 struct Misses;
 
-impl writer::Operation for Misses {
+impl handle::Operation for Misses {
     type Output = ();
 
     fn run(self, _: &mut session::Tx<'_>) -> Result<(), StoreError> {
@@ -126,7 +126,7 @@ async fn a_read_that_failed_once_while_it_runs_sets_nothing_aside_and_twice_does
         let met = bench.store.call(Misses).await;
         assert!(matches!(met, Err(StoreError::Damaged(_))), "{met:?}");
         bench = ended(bench).await;
-        assert_eq!(bench.store.untold_heals().await.unwrap().len(), kept);
+        assert_eq!(bench.store.untold_repairs().await.unwrap().len(), kept);
         assert_eq!(files::kept(bench.dir.path()).len(), kept);
     }
     assert!(!healed(&bench)[0].rewound, "nothing was lost");

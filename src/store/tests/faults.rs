@@ -1,10 +1,10 @@
 //! What goes wrong under the store: no room, a transaction that SQLite took back, damaged rows, strange directories;
 //! and that the questions of the relay never scan the backlog.
 
-use super::super::schema;
-use super::super::session::{Session, Tx};
-use super::super::writer::Operation;
 use super::*;
+use crate::store::handle::Operation;
+use crate::store::schema;
+use crate::store::session::{Session, Tx};
 
 /// An operation that fails like SQLite on a full disk: the whole transaction is gone before it says so.
 struct NoRoom;

@@ -2,8 +2,8 @@
 
 mod damage;
 mod faults;
-mod heal;
 mod model;
+mod repair;
 mod room;
 mod upgrade;
 
@@ -14,14 +14,14 @@ use std::time::Duration;
 use super::op::claim::{Claim, Claimed};
 use super::op::dead::Verdict;
 use super::op::destination_state::{DestinationChange, Hold};
-use super::op::notice::{Notice, SyncRun};
+use super::op::health::{Notice, SyncRun};
 use super::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sample};
 use super::op::settle::{Outcome, Settled};
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{
-    Alert, Cursor, DeliveryId, DeliveryState, DestinationName, Engine, FileCursor, Fingerprint, Identity, Mark, RuleName,
-    Severity, SourceName, SysId, TableName, Timestamp,
+    Alert, Cursor, DeliveryId, DeliveryState, DestinationName, Engine, FileCursor, Fingerprint, Identity,
+    Mark, RuleName, Severity, SourceName, SysId, TableName, Timestamp,
 };
 
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
@@ -94,6 +94,7 @@ pub(super) fn claim(limit: usize, now: Timestamp) -> Claim {
         except: Vec::new(),
         limit,
         only_tried: false,
+        fresh_first: false,
         min_severity: Severity::Warning,
         peek: false,
         now,
@@ -122,6 +123,7 @@ pub(super) fn routed(table: &str) -> Routed {
         destination: destination(),
         table: TableName::new(table).unwrap(),
         rule: RuleName::new("r").unwrap(),
+        kind: crate::model::DeliveryKind::of_table(&TableName::new(table).unwrap()),
     }
 }
 
@@ -379,7 +381,9 @@ async fn a_cleared_finding_opens_nothing_and_stands_again_when_it_is_seen() {
     };
     let since = NOW.as_micros();
     // In one batch, in its order; what was never wanted is only counted.
-    let sums = bench.record(vec![entry(1, Severity::Major), entry(2, Severity::Minor), cleared(1), cleared(9)]).await;
+    let sums = bench
+        .record(vec![entry(1, Severity::Major), entry(2, Severity::Minor), cleared(1), cleared(9)])
+        .await;
     assert_eq!((sums.new, sums.repeats, sums.cleared, sums.deliveries), (2, 0, 2, 2));
     assert_eq!(at(), format!("{since} stands"));
     let sums = bench.record(vec![cleared(1), entry(1, Severity::Major)]).await;

@@ -1,11 +1,13 @@
 //! Room: the state directory stays within `max_size` under load, a full disk stops the intake and nothing else, and
 //! what was kept in memory comes home without a loss or a twin.
 
-use super::super::condition::Kind;
-use super::super::op::record::write_all;
-use super::super::session::Session;
-use super::super::{ballast, memory, schema};
 use super::*;
+use crate::store::disk::ballast;
+use crate::store::fallback;
+use crate::store::health::Kind;
+use crate::store::op::record::write_all;
+use crate::store::schema;
+use crate::store::session::Session;
 
 /// Bytes of all files in the state directory.
 fn size(bench: &Bench) -> u64 {
@@ -56,7 +58,7 @@ async fn the_whole_directory_stays_within_the_cap_under_load() {
 
 /// Begins a condition inside of a transaction, behind the look at the disk.
 struct Fill(Condition);
-impl writer::Operation for Fill {
+impl handle::Operation for Fill {
     type Output = ();
     fn run(self, tx: &mut session::Tx<'_>) -> Result<(), StoreError> {
         tx.conditions.begin(Kind::Disk, self.0);
@@ -130,8 +132,8 @@ async fn a_refusing_buffer_says_so_and_says_when_it_is_over() {
 
 /// A store in memory over what this directory has.
 fn in_memory(bench: &Bench, pages: i64) -> (Session, String, bool) {
-    let name = memory::new_name();
-    let opened = memory::open(&bench.dir.path().join(DATABASE), &name, pages).unwrap();
+    let name = fallback::new_name();
+    let opened = fallback::open(&bench.dir.path().join(DATABASE), &name, pages).unwrap();
     (Session::new(opened.conn, pages).unwrap(), name, opened.whole)
 }
 
@@ -187,9 +189,9 @@ async fn check_homecoming(bytes: usize, whole: bool) {
     home.conn
         .execute_batch("CREATE TRIGGER no BEFORE INSERT ON cursor BEGIN SELECT raise(ABORT, 'no'); END")
         .unwrap();
-    assert!(memory::bring_home(&session.conn, &mut home, NOW, true).is_err());
+    assert!(fallback::bring_home(&session.conn, &mut home, NOW, true).is_err());
     home.conn.execute_batch("DROP TRIGGER no").unwrap();
-    memory::bring_home(&session.conn, &mut home, NOW, true).unwrap();
+    fallback::bring_home(&session.conn, &mut home, NOW, true).unwrap();
     drop((home, session));
 
     let bench = Bench::open(dir, |_| {});
@@ -217,7 +219,7 @@ async fn what_memory_took_in_comes_home() {
 async fn a_store_that_cannot_be_read_at_all_begins_empty_in_memory() {
     let bench = Bench::open(tempfile::tempdir().unwrap(), |_| {});
     for (path, whole) in [(bench.dir.path().join("absent"), true), (bench.dir.path().to_owned(), false)] {
-        let opened = memory::open(&path, &memory::new_name(), 1_024).unwrap();
+        let opened = fallback::open(&path, &fallback::new_name(), 1_024).unwrap();
         assert_eq!(opened.whole, whole);
         let mut session = Session::new(opened.conn, 1_024).unwrap();
         assert_eq!(write(&mut session, &record(vec![entry(1, Severity::Major)])).new, 1);
@@ -250,11 +252,11 @@ async fn a_name_with_odd_characters_is_read_without_being_written() {
         conn.query_row("SELECT count(*) FROM alert", [], |r| r.get::<_, i64>(0)).unwrap()
     };
     let path = bench.dir.path().join(DATABASE);
-    assert_eq!(count(&memory::open_readonly(&path).unwrap()), 1, "with its WAL");
+    assert_eq!(count(&schema::open_readonly(&path).unwrap()), 1, "with its WAL");
     let Bench { dir, store, writer, .. } = bench;
     drop(store);
     writer.await.unwrap().unwrap();
-    let conn = memory::open_readonly(&path).unwrap();
+    let conn = schema::open_readonly(&path).unwrap();
     assert_eq!(count(&conn), 1, "after a clean stop");
     assert!(conn.execute_batch("DELETE FROM body_pack").is_err());
     drop((conn, dir));

@@ -1,9 +1,10 @@
 //! A later version takes a store over: what was recorded goes the whole way, the old database is kept beside, and what
 //! fails on the way leaves it as it was. The later version is a step that only tests have (`schema::later`).
 
-use super::super::{backup, schema};
-use super::heal::closed;
+use super::repair::closed;
 use super::*;
+use crate::store::backup;
+use crate::store::schema;
 
 /// As long as it lives, this thread's program is the later version.
 struct Later;
@@ -55,7 +56,7 @@ async fn what_the_older_version_kept_goes_the_whole_way() {
     let bench = Bench::open(dir, |_| {});
     assert_eq!(version(&bench.dir, DATABASE), 2);
     assert_eq!(number(&bench.dir, DATABASE, "SELECT count(*) FROM later"), 4);
-    assert!(bench.reader().overview().unwrap().heals.is_empty());
+    assert!(bench.reader().overview().unwrap().repairs.is_empty());
     let known = bench.record((1..=5).map(|n| entry(n, Severity::Major)).collect()).await;
     assert_eq!((known.new, known.repeats), (1, 4));
     let claimed = bench.claim(10).await;

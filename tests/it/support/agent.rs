@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use otrelay::app;
 use otrelay::clock::{SharedClock, SystemClock};
@@ -34,6 +34,13 @@ min_severity = "critical"
 servicenow = "prod"
 "#;
 
+/// The log-in of [`Agent::login`] where nothing else is said.
+const PASSWORD: &str = r#"auth = "password"
+client_id = "otrelay"
+client_secret = { file = "DIR/client-secret" }
+username = "admin"
+password = { file = "DIR/password" }"#;
+
 /// An installed agent.
 pub(crate) struct Agent {
     dir: TempDir,
@@ -41,6 +48,7 @@ pub(crate) struct Agent {
     sync: String,
     buffer: String,
     requests: u32,
+    login: String,
     destination: String,
     pattern: String,
     rules: String,
@@ -91,6 +99,7 @@ impl Agent {
             sync: String::new(),
             buffer: String::new(),
             requests: 100_000,
+            login: PASSWORD.to_owned(),
             destination: String::new(),
             pattern: "eve*.json".to_owned(),
             rules: CRITICAL.to_owned(),
@@ -126,6 +135,13 @@ impl Agent {
         self
     }
 
+    /// Another way to log in than with user and password; `DIR` is the directory of the agent.
+    pub(crate) fn login(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.login);
+        self.write_config();
+        self
+    }
+
     /// `[servicenow.prod] requests_per_hour` instead of very many.
     pub(crate) fn requests_per_hour(mut self, number: u32) -> Self {
         self.requests = number;
@@ -157,6 +173,7 @@ impl Agent {
     fn write_config(&self) {
         let dir = self.dir.path().display();
         let Self { url, sync, buffer, requests, destination, pattern, rules, .. } = self;
+        let login = self.login.replace("DIR", &dir.to_string());
         let text = format!(
             r#"[agent]
 name = "{NAME}"
@@ -174,11 +191,7 @@ interval = "5m"
 
 [servicenow.prod]
 instance = "{url}"
-auth = "password"
-client_id = "otrelay"
-client_secret = {{ file = "{dir}/client-secret" }}
-username = "admin"
-password = {{ file = "{dir}/password" }}
+{login}
 requests_per_hour = {requests}
 {destination}
 
@@ -288,6 +301,12 @@ path = "{dir}/log/{pattern}"
         until(what, || Some(self.status()).filter(&is))
     }
 
+    /// So many deliveries wait. No when nothing was kept so far.
+    pub(crate) fn has_backlog(&self, count: u64) -> bool {
+        let said = self.run(&["status", "--json"]);
+        serde_json::from_str::<Value>(&said.out).is_ok_and(|status| status["backlog"] == count)
+    }
+
     /// What the service has logged so far.
     pub(crate) fn logged(&self) -> String {
         fs::read_to_string(self.dir.path().join("service.err")).unwrap()
@@ -314,22 +333,38 @@ path = "{dir}/log/{pattern}"
 
     /// `run --once` in this process, with a short wait after doubtful answers.
     pub(crate) fn once_here(&self, doubt_wait: Duration) -> Report {
-        self.once_at(Arc::new(SystemClock), doubt_wait, Duration::from_mins(1))
+        self.once_by(Arc::new(SystemClock), doubt_wait)
     }
 
-    /// The same by another clock, told to stop after `limit`.
-    pub(crate) fn once_at(&self, clock: SharedClock, doubt_wait: Duration, limit: Duration) -> Report {
-        let config = self.config(doubt_wait);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let stop = CancellationToken::new();
-            let work = app::once(config, clock, drop, stop.clone());
-            tokio::pin!(work);
-            tokio::select! {
-                once = &mut work => return once.unwrap().0,
-                () = tokio::time::sleep(limit) => stop.cancel(),
+    /// The same by another clock.
+    pub(crate) fn once_by(&self, clock: SharedClock, doubt_wait: Duration) -> Report {
+        self.once_at(clock, doubt_wait, Duration::from_mins(2), || true)
+    }
+
+    /// The same, told to stop `more` after there was `enough`, however long that takes.
+    pub(crate) fn once_at(
+        &self,
+        clock: SharedClock,
+        doubt_wait: Duration,
+        more: Duration,
+        enough: impl Fn() -> bool,
+    ) -> Report {
+        let (config, stop) = (self.config(doubt_wait), CancellationToken::new());
+        let stopped = stop.clone();
+        std::thread::scope(|scope| {
+            // A test that fails does not wait for it.
+            let _stop = stop.clone().drop_guard();
+            let once = scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(app::once(config, clock, drop, stopped)).unwrap().0
+            });
+            until("there was enough", || (once.is_finished() || enough()).then_some(()));
+            let end = Instant::now() + more;
+            while !once.is_finished() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
             }
-            work.await.unwrap().0
+            stop.cancel();
+            once.join().unwrap()
         })
     }
 }
@@ -399,7 +434,8 @@ pub(crate) fn said(mut command: Command) -> Said {
     }
 }
 
-fn private(path: &Path, text: &str) {
+/// Writes a file as an operator writes a secret: mode 0600.
+pub(crate) fn private(path: &Path, text: &str) {
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();

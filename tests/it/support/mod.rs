@@ -45,10 +45,10 @@ pub(crate) fn assert_one_each(simulator: &Running, titles: impl IntoIterator<Ite
     assert!(simulator.twins().is_empty(), "{:?}", simulator.twins());
 }
 
-/// Looks until it is so; fails with `what` after half a minute.
+/// Looks until it is so; fails with `what` after two minutes, which only a broken program or a very busy machine takes.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(120);
     loop {
         if let Some(found) = look() {
             return found;

@@ -43,6 +43,36 @@ impl File {
         }
     }
 
+    /// The folder or file of a large room that this file is of; `None`: the room's own `mod.rs`, or no such room.
+    pub(super) fn part(&self) -> Option<&str> {
+        let (_, inside) = self.path.split_once('/')?;
+        let part = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+        (part != "mod").then_some(part)
+    }
+
+    /// What shipped code names inside its own room, from the room's root: `crate::room::part`, `crate::room::{part, …}` and
+    /// enough `super::` to get to the root.
+    pub(super) fn parts_named(&self) -> Vec<&str> {
+        let mut found = Vec::new();
+        let (mut supers, mut in_room) = (0, false);
+        let all: Vec<_> = words(&self.shipped).collect();
+        for (n, &(at, word)) in all.iter().enumerate() {
+            let rest = &self.shipped[at + word.len()..];
+            let before = all.get(n.wrapping_sub(1)).map(|(_, word)| *word);
+            supers = if word == "super" && rest.starts_with("::") { supers + 1 } else { 0 };
+            in_room = before == Some("crate") && word == self.room() && !in_room;
+            let root = in_room || (supers > 0 && supers + 1 == self.depth());
+            let Some(path) = rest.strip_prefix("::").filter(|_| root) else { continue };
+            if path.starts_with('{') {
+                let open = at + word.len() + 2;
+                found.extend(group(&self.shipped, open).into_iter().map(|(_, part)| part));
+            } else if let Some((_, part)) = all.get(n + 1) {
+                found.push(part);
+            }
+        }
+        found
+    }
+
     /// The rooms that shipped code names, each with where it does: `crate::room`, `crate::{room, …}`, `otrelay::room`
     /// and enough `super::` to get out of its own room.
     pub(super) fn rooms_named(&self) -> Vec<(usize, &str)> {

@@ -400,7 +400,8 @@ fn equal_addresses_of_different_networks_are_different_findings() {
     let none = Apart { network: false, ..default };
     assert_eq!(of(tagged, none), of(other, none));
     assert_ne!(of(tagged, Apart { interface: true, ..none }), of(other, Apart { interface: true, ..none }));
-    let macs = |mac: &str| format!(r#""ether":{{"src_mac":"00:1b:1b:aa:bb:{mac}","dest_mac":"00:1b:1b:aa:bb:ff"}}"#);
+    let macs =
+        |mac: &str| format!(r#""ether":{{"src_mac":"00:1b:1b:aa:bb:{mac}","dest_mac":"00:1b:1b:aa:bb:ff"}}"#);
     let by_mac = Apart { mac: true, ..default };
     assert_eq!(of(&macs("01"), default), of(&macs("02"), default));
     assert_ne!(of(&macs("01"), by_mac), of(&macs("02"), by_mac));

@@ -78,6 +78,15 @@ impl Caller {
         if incoming.status != 200 {
             return Err(self.refusal(path, incoming).await);
         }
+        if let Some(encoding) = incoming.header("content-encoding").filter(|name| *name != "identity") {
+            let encoding = clip(&one_line(encoding), 40).into_owned();
+            let text = format!("{path}: the answer is packed ({encoding}), which nobody asked for");
+            return Err(trouble(
+                text,
+                "have whatever stands in between leave answers as they are",
+                Why::Other,
+            ));
+        }
         if incoming.content_type.as_deref() == Some("text/html") {
             return Err(no_json(path));
         }

@@ -1,0 +1,98 @@
+//! What differs from kind to kind, a file each: how one is looked up, composed, settled, and how it may be repeated after
+//! a lost answer. The queue, back-off and budget ask here and know none of them.
+//!
+//! A new kind: its word in `model::DeliveryKind`, its file here and its line in [`of`], its file in `servicenow` and its lines in
+//! the two matches there.
+
+mod event;
+mod ticket;
+
+use crate::destination::{Compose, Fields, Found, Order, Sent, TicketFacts};
+use crate::model::ticket::TicketKeys;
+use crate::model::{DeliveryKind, DestinationName};
+use crate::store::op::claim::Claimed;
+use crate::store::op::settle::Outcome;
+
+/// How a delivery may be sent again when the answer to the first got lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Only after a look-up by its key; it is looked up before each send, as a lost database makes every one a second.
+    ByKey,
+    /// As often as one likes: the other side knows it by its key.
+    Idempotent,
+    /// It appends, so it carries a mark, and after a lost answer the mark is looked for.
+    #[expect(dead_code, reason = "work notes are the first of this kind")]
+    Marked,
+}
+
+impl Repeat {
+    /// Whether this one has to be looked up before it is sent.
+    pub(super) fn looks_up(self, doubtful: bool) -> bool {
+        match self {
+            Self::ByKey => true,
+            Self::Idempotent => false,
+            Self::Marked => doubtful,
+        }
+    }
+}
+
+/// What a kind brings.
+pub(super) trait Work: Sync {
+    /// How it may be repeated.
+    fn repeat(&self) -> Repeat;
+
+    /// What it is known by there.
+    fn keys(&self, claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
+        TicketKeys::derive(&claimed.fingerprint, destination, &claimed.table, claimed.generation)
+    }
+
+    /// What is sent.
+    ///
+    /// # Errors
+    /// Why it cannot be made: the delivery becomes a dead letter with that text.
+    fn compose(
+        &self,
+        claimed: &Claimed,
+        composer: &dyn Compose,
+        destination: &DestinationName,
+    ) -> Result<Order, String> {
+        let fields = fields(claimed, composer, destination)?;
+        Ok(order(self.keys(claimed, destination), claimed, fields))
+    }
+
+    /// What became of it when the answer says that it was done.
+    fn sent(&self, sent: &Sent) -> Outcome;
+
+    /// What became of it when it was found there.
+    fn found(&self, found: &Found) -> Outcome;
+}
+
+/// What this kind brings.
+pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
+    match kind {
+        DeliveryKind::OpenTicket => &ticket::Open,
+        DeliveryKind::PutEvent => &event::Put,
+    }
+}
+
+fn order(keys: TicketKeys, claimed: &Claimed, fields: Fields) -> Order {
+    Order { kind: claimed.kind, table: claimed.table.clone(), keys, fields }
+}
+
+/// The fields that the rule's templates make of the alert.
+fn fields(
+    claimed: &Claimed,
+    composer: &dyn Compose,
+    destination: &DestinationName,
+) -> Result<Fields, String> {
+    let alert = claimed.alert.as_ref().ok_or("the stored alert is damaged (its checksum does not match)")?;
+    composer.compose(&TicketFacts {
+        alert,
+        occurrences: claimed.occurrences,
+        last_seen_at: claimed.last_seen_at,
+        destination,
+        table: &claimed.table,
+        generation: claimed.generation,
+        rule: claimed.rule.as_str(),
+    })
+}

@@ -1,0 +1,379 @@
+//! What is claimed of one table and one kind: looked up where the kind wants it, sent, and judged when it is known what
+//! became of the others.
+//!
+//! In order first, several at once; when a few have failed in a row, others are drawn at random and sent one at a time
+//! (`blame.rs`). What fails is judged at the end: by then it shows whether it was the delivery's own trouble or the
+//! table's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::blame::Blame;
+use super::kind::{self, Repeat, Work};
+use super::queue::{Group, SendPermit};
+use super::{OnUnprotected, Relay, retry};
+use crate::destination::{Asked, Destination, FIND_MAX, SendError, Sent};
+use crate::model::ticket::KeysKept;
+use crate::model::{Class, DeliveryId, DeliveryKind, HoldScope, TableName, Timestamp};
+use crate::store::op::claim::Claimed;
+use crate::store::op::destination_state::DestinationChange;
+use crate::store::op::settle::{Outcome, Settled};
+
+/// Failures of a delivery's own, while others get through, after which it is a dead letter.
+const OWN_FAILURES: u32 = 12;
+/// The same where the other side refused it in so many words.
+const OWN_REFUSALS: u32 = 5;
+/// So long ago others got through at most, when one is condemned for failing alone: longer than its longest back-off.
+const OTHERS: std::time::Duration = std::time::Duration::from_mins(90);
+/// A record that may be there although a look-up does not find it is looked for twice, this far apart, before it is
+/// made anew, where nothing there would refuse a second one.
+const LOOK_TWICE: std::time::Duration = std::time::Duration::from_mins(1);
+/// Deliveries that are remembered between runs; what is beyond starts anew, as after a restart.
+const REMEMBERED_MAX: usize = 4_096;
+
+/// What is sent together: the same table, the same kind.
+pub(super) struct Lane<'a> {
+    pub(super) table: &'a TableName,
+    pub(super) kind: DeliveryKind,
+    /// What the table waited for, if it did.
+    pub(super) trial: Option<String>,
+    /// What the table does to our keys, if that is known.
+    pub(super) keeps: Option<KeysKept>,
+    pub(super) on_unprotected: OnUnprotected,
+    /// When the destination last did what it was asked.
+    pub(super) ok_at: Option<Timestamp>,
+}
+
+/// One that failed, still to be judged.
+struct Failed {
+    claimed: Claimed,
+    error: SendError,
+    started_at: Timestamp,
+    duration_ms: u64,
+    /// Whether one has got through since: then it was not the table.
+    alone: bool,
+}
+
+/// What one send came to.
+enum Done {
+    Sent(Claimed, Timestamp, u64, Box<Sent>),
+    Failed(Box<Failed>),
+    /// Not begun.
+    Left(Claimed),
+    /// Cannot be made.
+    Dead(Claimed, String),
+}
+
+/// What is known of a lane while it goes on.
+struct Run {
+    blame: Blame,
+    failed: Vec<Failed>,
+    passed: bool,
+    looked_up: bool,
+}
+
+impl<D: Destination> Relay<D> {
+    /// Sends what is claimed of one lane; what was not begun is given back.
+    pub(super) async fn send_lane(
+        &self,
+        permit: &SendPermit<'_, D>,
+        lane: &Lane<'_>,
+        mut pool: Vec<Claimed>,
+        group: &mut Group,
+    ) {
+        let work = kind::of(lane.kind);
+        let blame = Blame::new(lane.trial.clone());
+        let mut run = Run { blame, failed: Vec::new(), passed: false, looked_up: false };
+        while !pool.is_empty() && run.blame.held.is_none() && !group.halts(lane.table) && permit.may_begin() {
+            let chunk = draw(&mut pool, &run.blame);
+            let Some(ready) = self.look_up(permit, lane, work, chunk, &mut run, group).await else { break };
+            let left = self.send_each(permit, lane, work, ready, &mut run, group).await;
+            pool.splice(0..0, left);
+        }
+        if pool.is_empty() {
+            run.blame.exhausted(run.passed, run.failed.last().map(|f| &f.error));
+        }
+        let now = self.clock.now();
+        group.settled.extend(pool.iter().map(|c| back(c, now)));
+        self.conclude(lane, run, group);
+    }
+
+    /// What is not there yet, of a chunk; `None` when the look-up failed.
+    async fn look_up(
+        &self,
+        permit: &SendPermit<'_, D>,
+        lane: &Lane<'_>,
+        work: &dyn Work,
+        chunk: Vec<Claimed>,
+        run: &mut Run,
+        group: &mut Group,
+    ) -> Option<Vec<Claimed>> {
+        let repeat = work.repeat();
+        let (ask, mut ready): (Vec<_>, Vec<_>) = chunk.into_iter().partition(|c| repeat.looks_up(c.doubtful));
+        if ask.is_empty() {
+            return Some(ready);
+        }
+        let name = permit.destination.name();
+        let asked: Vec<Asked> =
+            ask.iter().map(|c| Asked { keys: work.keys(c, name), doubtful: c.doubtful }).collect();
+        let (started_at, began) = (self.clock.now(), Instant::now());
+        permit.begin();
+        let looked_up = match permit.destination.look_up(lane.kind, lane.table, &asked).await {
+            Ok(looked_up) => looked_up,
+            Err(e) => {
+                group.settled.extend(ask.iter().map(|c| not_looked_up(c, &e, started_at)));
+                group.settled.extend(ready.iter().map(|c| back(c, started_at)));
+                // A look-up that is refused is no fault of these deliveries; the table waits.
+                let place = e.hold == HoldScope::Table || e.class() == Class::Reject;
+                group.holds.push((place.then(|| lane.table.clone()), e));
+                return None;
+            }
+        };
+        self.heartbeat.busy();
+        run.looked_up = true;
+        let duration_ms = began.elapsed().as_millis() as u64;
+        for (c, asked) in ask.into_iter().zip(asked) {
+            let found = looked_up.found.iter().find(|f| f.correlation_id == asked.keys.correlation_id);
+            if let Some(found) = found {
+                if found.twins > 0 {
+                    group.note_twins(name, lane.table, found);
+                }
+                self.memory().looked_for.remove(&c.id);
+                let outcome = work.found(found);
+                group.settled.push(Settled {
+                    id: c.id,
+                    started_at,
+                    duration_ms,
+                    status: looked_up.status,
+                    outcome,
+                });
+            } else if let Some(outcome) = self.looks_again(lane, repeat, &c) {
+                group.settled.push(Settled {
+                    id: c.id,
+                    started_at,
+                    duration_ms,
+                    status: looked_up.status,
+                    outcome,
+                });
+            } else {
+                ready.push(c);
+            }
+        }
+        Some(ready)
+    }
+
+    /// Where nothing would refuse a second record, one whose answer got lost is looked for once more before it is made
+    /// anew.
+    fn looks_again(&self, lane: &Lane<'_>, repeat: Repeat, c: &Claimed) -> Option<Outcome> {
+        let unguarded = lane.keeps.is_some_and(|kept| !kept.sys_id && kept.correlation_id);
+        if !c.doubtful || !unguarded || repeat != Repeat::ByKey {
+            return None;
+        }
+        let now = Instant::now();
+        let looked_for = &mut self.memory().looked_for;
+        if looked_for.get(&c.id).is_some_and(|first| now.duration_since(*first) >= LOOK_TWICE) {
+            looked_for.remove(&c.id);
+            return None;
+        }
+        if looked_for.len() >= REMEMBERED_MAX {
+            looked_for.clear();
+        }
+        let first = *looked_for.entry(c.id).or_insert(now);
+        let wait = LOOK_TWICE.saturating_sub(now.duration_since(first));
+        Some(Outcome::Retry {
+            due_at: self.clock.now().after(wait),
+            word: "looked-up",
+            doubtful: true,
+            message: "not found after a lost answer; as this table takes no sys_id from us, it is looked for once more \
+                      before it is created again"
+                .to_owned(),
+        })
+    }
+
+    /// Sends what is ready, a bounded number at once; gives back what was not begun.
+    async fn send_each(
+        &self,
+        permit: &SendPermit<'_, D>,
+        lane: &Lane<'_>,
+        work: &dyn Work,
+        ready: Vec<Claimed>,
+        run: &mut Run,
+        group: &mut Group,
+    ) -> Vec<Claimed> {
+        let halted = AtomicBool::new(false);
+        let was_suspicious = run.blame.is_suspicious();
+        let at_once = if was_suspicious { 1 } else { permit.in_flight };
+        let sends = ready.into_iter().map(|c| {
+            let halted = &halted;
+            async move {
+                if halted.load(Ordering::Relaxed) || !permit.begin() {
+                    return Done::Left(c);
+                }
+                self.send_one(permit.destination, work, c).await
+            }
+        });
+        let mut results = futures_util::stream::iter(sends).buffer_unordered(at_once);
+        let mut left = Vec::new();
+        while let Some(done) = results.next().await {
+            self.heartbeat.busy();
+            match done {
+                Done::Left(c) => left.push(c),
+                Done::Dead(c, message) => group.settled.push(Settled {
+                    id: c.id,
+                    started_at: self.clock.now(),
+                    duration_ms: 0,
+                    status: None,
+                    outcome: Outcome::Dead { message },
+                }),
+                Done::Sent(c, started_at, duration_ms, sent) => {
+                    run.passed = true;
+                    self.memory().alone.remove(&c.id);
+                    run.blame.passed();
+                    run.failed.iter_mut().for_each(|f| f.alone = true);
+                    group.note_sent(permit.destination.name(), lane, &sent);
+                    self.progress.send_modify(|p| p.delivered += u64::from(sent.created));
+                    let (outcome, status) = (work.sent(&sent), Some(sent.status));
+                    group.settled.push(Settled { id: c.id, started_at, duration_ms, status, outcome });
+                    // The suspicion is over: the rest goes on in order.
+                    halted.fetch_or(was_suspicious, Ordering::Relaxed);
+                }
+                Done::Failed(failed) => {
+                    run.blame.failed(&failed.error);
+                    run.failed.push(*failed);
+                }
+            }
+            let stops = run.blame.held.is_some() || run.blame.is_suspicious() && !was_suspicious;
+            halted.fetch_or(stops || group.halts(lane.table), Ordering::Relaxed);
+        }
+        left
+    }
+
+    async fn send_one(&self, destination: &D, work: &dyn Work, c: Claimed) -> Done {
+        let order = match work.compose(&c, self.composer.as_ref(), destination.name()) {
+            Ok(order) => order,
+            Err(message) => return Done::Dead(c, message),
+        };
+        let (started_at, began) = (self.clock.now(), Instant::now());
+        let answer = destination.send(&order).await;
+        let took = began.elapsed().as_millis() as u64;
+        match answer {
+            Ok(sent) => Done::Sent(c, started_at, took, Box::new(sent)),
+            Err(error) => Done::Failed(Box::new(Failed {
+                claimed: c,
+                error,
+                started_at,
+                duration_ms: took,
+                alone: false,
+            })),
+        }
+    }
+
+    /// Judges what failed, now that it shows what became of the others.
+    fn conclude(&self, lane: &Lane<'_>, run: Run, group: &mut Group) {
+        let Run { blame, failed, passed, looked_up } = run;
+        let held = blame.held.is_some();
+        // Found or sent: there is nothing that says otherwise.
+        if blame.works || passed || looked_up && failed.is_empty() && !held {
+            group.changes.push(DestinationChange::Works { table: lane.table.clone() });
+        }
+        // What backed off by itself is tried alone, so others may have got through in other runs.
+        let since = |at: Timestamp| self.clock.now() < at.after(OTHERS);
+        let passed = passed || !held && lane.trial.is_none() && lane.ok_at.is_some_and(since);
+        for f in &failed {
+            let own = f.alone || !held;
+            let outcome = self.after_failure(f, own, passed);
+            group.settled.push(Settled {
+                id: f.claimed.id,
+                started_at: f.started_at,
+                duration_ms: f.duration_ms,
+                status: f.error.status,
+                outcome,
+            });
+        }
+        if let Some(e) = blame.held {
+            let place = (e.hold != HoldScope::Destination).then(|| lane.table.clone());
+            group.holds.push((place, e));
+        }
+    }
+
+    /// Counts how often this one failed while others got through.
+    fn fails_alone(&self, id: DeliveryId) -> u32 {
+        let mut memory = self.memory();
+        if memory.alone.len() >= REMEMBERED_MAX {
+            memory.alone.clear();
+        }
+        let times = memory.alone.entry(id).or_insert(0);
+        *times += 1;
+        *times
+    }
+
+    /// `own`: it is this delivery's trouble and not that of its table; `passed`: others got through meanwhile.
+    fn after_failure(&self, f: &Failed, own: bool, passed: bool) -> Outcome {
+        let (c, e, now) = (&f.claimed, &f.error, self.clock.now());
+        let attempts = c.attempts + 1;
+        let doubtful = c.doubtful || e.doubtful;
+        let message = e.message.clone();
+        let jitter = fastrand::f64();
+        let refused = e.class == Class::Hold && e.hold == HoldScope::Delivery;
+        let is_answer = e.status.is_some_and(|s| s >= 400) && (refused || e.class == Class::Retry);
+        let alone = if own && passed && is_answer { self.fails_alone(c.id) } else { 0 };
+        let most = if refused { OWN_REFUSALS } else { OWN_FAILURES };
+        match e.class {
+            Class::Reject if own => Outcome::Dead { message: with_remedy(e) },
+            _ if alone >= most => Outcome::Dead {
+                message: format!("{} (failed {alone} times while others got through)", with_remedy(e)),
+            },
+            Class::Hold if refused && own => {
+                let due_at = now.after(retry::backoff(attempts, jitter));
+                Outcome::Retry { due_at, word: Class::Retry.as_str(), doubtful, message }
+            }
+            Class::Reject | Class::Hold => Outcome::Requeue { doubtful, message },
+            Class::RetryAt => {
+                let due_at = now.after(retry::told(e.wait, attempts, jitter));
+                Outcome::Retry { due_at, word: Class::RetryAt.as_str(), doubtful, message }
+            }
+            Class::Retry => {
+                // The first doubt is settled soon: most lost answers are only lost answers.
+                let wait = if e.doubtful && c.attempts == 0 && e.status.is_none() {
+                    self.settings.doubt_wait
+                } else {
+                    retry::backoff(attempts, jitter).max(self.settings.doubt_wait)
+                };
+                Outcome::Retry { due_at: now.after(wait), word: Class::Retry.as_str(), doubtful, message }
+            }
+        }
+    }
+}
+
+/// The next that are sent: in order, or under suspicion some at random, those that were tried least.
+fn draw(pool: &mut Vec<Claimed>, blame: &Blame) -> Vec<Claimed> {
+    if !blame.is_suspicious() {
+        let rest = pool.split_off(pool.len().min(FIND_MAX));
+        return std::mem::replace(pool, rest);
+    }
+    let mut drawn = Vec::new();
+    while drawn.len() < blame.draws() && !pool.is_empty() {
+        let least = pool.iter().map(|c| c.attempts).min().unwrap_or_default();
+        let places: Vec<usize> = (0..pool.len()).filter(|at| pool[*at].attempts == least).collect();
+        drawn.push(pool.remove(places[fastrand::usize(..places.len())]));
+    }
+    drawn
+}
+
+/// The look-up itself failed: nothing was created, so nothing is doubtful that was not before.
+fn not_looked_up(c: &Claimed, e: &SendError, started_at: Timestamp) -> Settled {
+    let outcome = Outcome::Requeue { doubtful: c.doubtful, message: format!("look-up: {e}") };
+    Settled { id: c.id, started_at, duration_ms: 0, status: e.status, outcome }
+}
+
+/// Was not sent: as it was.
+pub(super) fn back(c: &Claimed, now: Timestamp) -> Settled {
+    let outcome = Outcome::Requeue { doubtful: c.doubtful, message: String::new() };
+    Settled { id: c.id, started_at: now, duration_ms: 0, status: None, outcome }
+}
+
+fn with_remedy(e: &SendError) -> String {
+    if e.remedy.is_empty() { e.message.clone() } else { format!("{} — {}", e.message, e.remedy) }
+}

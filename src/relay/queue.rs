@@ -1,0 +1,407 @@
+//! One run over one destination: claim a group, send it lane by lane, settle, until nothing is due or the destination has
+//! to wait. Knows nothing of kinds.
+//!
+//! On disk at each step: before the claim, pending; from the claim to the settlement, claimed (doubtful at the next
+//! start); after it, what became of it. Nothing is sent that is not claimed, nothing claimed is left unsettled unless
+//! the process ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{Allowance, Budget};
+use super::lane::{Lane, back};
+use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, hold, kind};
+use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
+use crate::model::ticket::KeysKept;
+use crate::model::{Class, DeliveryKind, DestinationName, HoldScope, Severity, TableName, Timestamp};
+use crate::store::StoreError;
+use crate::store::op::claim::{Claim, Claimed};
+use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
+use crate::store::op::health::Notice;
+use crate::store::op::settle::{Outcome, Settled};
+
+/// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more
+/// of them cost less flash each; what is claimed when the power goes has to be looked up again.
+const GROUP: usize = 8 * FIND_MAX;
+/// Words of failures that a report repeats.
+const TOLD_MAX: usize = 3;
+
+/// What a group of sends came to, beside the settlements.
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) settled: Vec<Settled>,
+    pub(super) changes: Vec<DestinationChange>,
+    /// The destination (`None`), or tables of it, have to wait.
+    pub(super) holds: Vec<(Option<TableName>, SendError)>,
+    /// Told after the settlement: a notice that cannot be kept must not cost an outcome.
+    notices: BTreeMap<String, Notice>,
+    /// What tables did to our keys.
+    keys: BTreeMap<TableName, KeysKept>,
+}
+
+impl Group {
+    /// Whether the destination, or this table of it, has to wait.
+    pub(super) fn halts(&self, place: &TableName) -> bool {
+        self.holds.iter().any(|(table, _)| table.as_ref().is_none_or(|table| table == place))
+    }
+
+    /// What the answer to a send shows beside that it was done.
+    pub(super) fn note_sent(&mut self, destination: &DestinationName, lane: &Lane<'_>, sent: &Sent) {
+        note_dropped(destination, lane.table, sent, &mut self.notices);
+        let Some(kept) = sent.kept.filter(|_| sent.created) else { return };
+        if lane.keeps != Some(kept) && self.keys.insert(lane.table.clone(), kept) != Some(kept) {
+            self.changes.push(DestinationChange::Keeps { table: lane.table.clone(), kept });
+        }
+        if kept.neither() && lane.on_unprotected == OnUnprotected::Hold && !self.halts(lane.table) {
+            self.holds.push((Some(lane.table.clone()), unprotected(lane.table)));
+        }
+    }
+
+    /// More than one record there carries a key of ours.
+    pub(super) fn note_twins(&mut self, destination: &DestinationName, table: &TableName, found: &Found) {
+        let subject = format!("{destination}:{table}:{}", found.correlation_id);
+        self.notices.entry(format!("twins:{subject}")).or_insert_with(|| Notice {
+            code: "twins",
+            subject,
+            text: format!(
+                "{} records of {destination}, table {table}, carry the key {}; {} is taken for it",
+                found.twins + 1,
+                found.correlation_id,
+                if found.remote.number.is_empty() {
+                    found.remote.sys_id.as_str()
+                } else {
+                    &found.remote.number
+                }
+            ),
+            remedy: "close the others there; if it recurs, find out who copies records".to_owned(),
+        });
+    }
+}
+
+/// A table that keeps neither of our keys cannot be protected against twins.
+fn unprotected(table: &TableName) -> SendError {
+    SendError {
+        class: Class::Hold,
+        hold: HoldScope::Table,
+        message: format!(
+            "{table} keeps neither the sys_id nor the correlation_id that we give its records: after a lost answer \
+             nothing would tell whether a record was made, and there could be twins"
+        ),
+        remedy: "give the integration user the right to write correlation_id in this table, then `otrelay sync`; or \
+                 set `on_unprotected = \"accept\"` for this destination"
+            .to_owned(),
+        doubtful: false,
+        wait: None,
+        status: None,
+    }
+}
+
+/// What a group may do to a destination.
+pub(super) struct SendPermit<'a, D> {
+    pub(super) destination: &'a D,
+    pub(super) in_flight: usize,
+    stop: &'a CancellationToken,
+    /// The destination's own count when the group began.
+    before: u64,
+    most: u32,
+    begun: AtomicU32,
+}
+
+impl<D: Destination> SendPermit<'_, D> {
+    /// Requests so far. What was begun may not be counted by the destination yet; what the destination counts has tokens in it.
+    fn made(&self) -> u32 {
+        let counted = self.destination.requests().saturating_sub(self.before);
+        u32::try_from(counted).unwrap_or(u32::MAX).max(self.begun.load(Ordering::Relaxed))
+    }
+
+    /// Whether one more request may begin.
+    pub(super) fn may_begin(&self) -> bool {
+        self.made() < self.most && !self.stop.is_cancelled()
+    }
+
+    /// The same; if so, it counts as begun.
+    pub(super) fn begin(&self) -> bool {
+        let may = self.may_begin();
+        if may {
+            self.begun.store(self.made() + 1, Ordering::Relaxed);
+        }
+        may
+    }
+}
+
+impl<D: Destination> Relay<D> {
+    /// Pushes what is due to one destination.
+    pub(super) async fn push(
+        &self,
+        destination: &Arc<D>,
+        cause: Cause,
+        stop: &CancellationToken,
+    ) -> Result<Report, StoreError> {
+        let name = destination.name();
+        if cause.is_order() {
+            self.store.change_destination(name, vec![DestinationChange::Release]).await?;
+        }
+        let mut report = Report::default();
+        self.store.straighten(name, self.clock.now()).await?;
+        let mut state = self.store.destination_state(name).await?;
+        let limits = self.limits_of(name);
+        let mut budget = Budget {
+            limit: limits.requests_per_hour,
+            started_at: state.window_started_at,
+            used: state.window_used,
+        };
+        let only_tried = cause.only_tried() && !state.unfinished;
+        let mut unfinished = true;
+        let mut looked_at = self.clock.now();
+        report.cut = true;
+        while !stop.is_cancelled() {
+            looked_at = self.clock.now();
+            budget.roll(looked_at);
+            budget.heed(destination.rate_limit().limit);
+            let Some((claim, most)) =
+                self.next_claim(destination, cause, &state, &budget, looked_at, &mut report)
+            else {
+                report.cut = false;
+                break;
+            };
+            self.heartbeat.busy();
+            let claimed = self.store.claim(Claim { only_tried, ..claim }).await?;
+            if claimed.is_empty() {
+                report.cut = false;
+                unfinished = report.next_at.is_some();
+                break;
+            }
+            let permit = SendPermit {
+                destination: destination.as_ref(),
+                in_flight: limits.max_in_flight.max(1),
+                stop,
+                before: destination.requests(),
+                most,
+                begun: AtomicU32::new(0),
+            };
+            let mut group = self.send(&permit, &state, claimed).await;
+            budget.spend(permit.made());
+            group.changes.push(DestinationChange::Budget {
+                window_started_at: budget.started_at,
+                window_used: budget.used,
+            });
+            self.account(destination, &state, &mut group, &mut report);
+            let (settled, changes) = (group.settled, group.changes);
+            self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
+            self.tell(group.notices).await?;
+            state = self.store.destination_state(name).await?;
+        }
+        if unfinished != state.unfinished && !only_tried {
+            self.store.change_destination(name, vec![DestinationChange::Unfinished(unfinished)]).await?;
+        }
+        // What was due at the last look and is still there is blocked by something that the report has a time for.
+        report.wake(self.store.next_due(name, looked_at).await?);
+        Ok(report)
+    }
+
+    fn limits_of(&self, destination: &DestinationName) -> Limits {
+        self.settings.destinations.get(destination).copied().unwrap_or_default()
+    }
+
+    /// Sends claimed deliveries, lane by lane.
+    async fn send(
+        &self,
+        permit: &SendPermit<'_, D>,
+        state: &DestinationState,
+        claimed: Vec<Claimed>,
+    ) -> Group {
+        let mut lanes: BTreeMap<(TableName, DeliveryKind), Vec<Claimed>> = BTreeMap::new();
+        for c in claimed {
+            lanes.entry((c.table.clone(), c.kind)).or_default().push(c);
+        }
+        let mut group = Group::default();
+        for ((table, kind), claimed) in lanes {
+            if group.halts(&table) || !permit.may_begin() {
+                let now = self.clock.now();
+                group.settled.extend(claimed.iter().map(|c| back(c, now)));
+                continue;
+            }
+            let lane = Lane {
+                table: &table,
+                kind,
+                trial: hold::trial(state, &table),
+                keeps: state.keys.get(&table).copied(),
+                on_unprotected: self.limits_of(permit.destination.name()).on_unprotected,
+                ok_at: state.last_ok_at,
+            };
+            self.send_lane(permit, &lane, claimed, &mut group).await;
+        }
+        group
+    }
+
+    /// Keeps what a person should know; said in the log only the first time.
+    async fn tell(&self, notices: BTreeMap<String, Notice>) -> Result<(), StoreError> {
+        for notice in notices.into_values() {
+            let text = notice.text.clone();
+            if self.store.notice(notice).await? {
+                tracing::warn!("{text}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sums the group up and turns a failure of the destination into what has to be remembered.
+    fn account(
+        &self,
+        destination: &Arc<D>,
+        state: &DestinationState,
+        group: &mut Group,
+        report: &mut Report,
+    ) {
+        let mut found = 0;
+        for s in &group.settled {
+            match &s.outcome {
+                Outcome::Delivered { created: true, .. } | Outcome::Told { created: true } => {
+                    report.created += 1;
+                }
+                Outcome::Delivered { created: false, .. } | Outcome::Told { created: false } => found += 1,
+                Outcome::Retry { message, .. } => {
+                    report.again += 1;
+                    if report.failures.len() < TOLD_MAX && !report.failures.contains(message) {
+                        report.failures.push(message.clone());
+                    }
+                }
+                Outcome::Dead { message } => {
+                    report.dead += 1;
+                    tracing::error!(delivery = %s.id, destination = %destination.name(), "dead letter: {message}");
+                }
+                Outcome::ClosedThere { .. } | Outcome::Requeue { .. } => {}
+            }
+        }
+        report.found += found;
+        if found > 0 {
+            self.progress.send_modify(|p| p.delivered += found);
+        }
+        for (table, e) in &group.holds {
+            let (name, now) = (destination.name(), self.clock.now());
+            group.changes.extend(hold::begin(name, state, table.as_ref(), e, now, fastrand::f64()));
+        }
+    }
+
+    /// What a sync would send to one destination now, without sending or claiming.
+    pub(super) async fn plan_destination(
+        &self,
+        destination: &Arc<D>,
+        limit: usize,
+    ) -> Result<Vec<Planned>, StoreError> {
+        let claim = Claim {
+            destination: destination.name().clone(),
+            except: Vec::new(),
+            limit,
+            only_tried: false,
+            fresh_first: false,
+            min_severity: Severity::Warning,
+            peek: true,
+            now: self.clock.now(),
+        };
+        let claimed = self.store.claim(claim).await?;
+        Ok(claimed.iter().map(|c| self.planned(destination, c)).collect())
+    }
+
+    fn planned(&self, destination: &Arc<D>, c: &Claimed) -> Planned {
+        let work = kind::of(c.kind);
+        let order = work.compose(c, self.composer.as_ref(), destination.name());
+        Planned {
+            id: c.id,
+            destination: destination.name().clone(),
+            table: c.table.to_string(),
+            correlation_id: work.keys(c, destination.name()).correlation_id.to_string(),
+            fields: order.map(|order| order.fields),
+        }
+    }
+
+    /// What to claim next, and how many requests may be made for it; `None` when the destination has to wait, which the
+    /// report then says.
+    fn next_claim(
+        &self,
+        destination: &Arc<D>,
+        cause: Cause,
+        state: &DestinationState,
+        budget: &Budget,
+        now: Timestamp,
+        report: &mut Report,
+    ) -> Option<(Claim, u32)> {
+        let name = destination.name();
+        let waiting: Vec<&Hold> = state.holds.iter().filter(|h| h.until_at > now).collect();
+        for hold in &waiting {
+            report.wake(Some(hold.until_at));
+            let place = hold.table.as_ref().map_or(String::new(), |t| format!(", table {t}"));
+            report.wait_for(format!("{name}{place}: {}", hold.reason));
+        }
+        if waiting.iter().any(|h| h.table.is_none()) {
+            return None;
+        }
+        let mut except: BTreeSet<TableName> = waiting.iter().filter_map(|h| h.table.clone()).collect();
+        if self.limits_of(name).on_unprotected == OnUnprotected::Hold && !cause.is_order() {
+            for (table, _) in state.keys.iter().filter(|(_, kept)| kept.neither()) {
+                report.wait_for(format!("{name}, table {table}: {}", unprotected(table).message));
+                except.insert(table.clone());
+            }
+        }
+        let (requests, min_severity) = match budget.allowance() {
+            Allowance::Requests(n, severity) => (n, severity),
+            Allowance::NotBefore(at) => {
+                report.wake(Some(at));
+                report.wait_for(format!("{name}: the hourly budget of {} requests is used up", budget.limit));
+                return None;
+            }
+        };
+        if min_severity > Severity::Warning {
+            report.wake(Some(budget.ends_at()));
+        }
+        // One request of each look-up's worth is the look-up. After a failure one delivery probes for all.
+        let affordable = requests as usize * FIND_MAX / (FIND_MAX + 1);
+        let probing = hold::is_probing(state);
+        let claim = Claim {
+            destination: name.clone(),
+            except: except.into_iter().collect(),
+            limit: if probing { 1 } else { GROUP.min(affordable.max(1)) },
+            only_tried: false,
+            fresh_first: probing,
+            min_severity,
+            peek: false,
+            now,
+        };
+        Some((claim, requests))
+    }
+}
+
+/// A field that the other side dropped in silence is told once per table and field.
+fn note_dropped(
+    destination: &DestinationName,
+    table: &TableName,
+    sent: &Sent,
+    notices: &mut BTreeMap<String, Notice>,
+) {
+    let record = sent.remote.as_ref().map_or("it", |remote| remote.number.as_str());
+    for d in &sent.dropped {
+        let got = if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
+        let subject = format!("{destination}:{table}:{}", d.field);
+        notices.entry(format!("dropped-field:{subject}")).or_insert_with(|| Notice {
+            code: "dropped-field",
+            subject,
+            text: format!("{destination} took {record} but not its field `{}`: it {got}", d.field),
+            remedy: if d.field == "correlation_id" || d.field == "correlation_display" {
+                format!(
+                    "give the integration user the right to write `{}` in {table} (a field ACL, or no such field): it \
+                     is the key by which a record is found again after a lost answer",
+                    d.field
+                )
+            } else {
+                format!(
+                    "check the value that [rule.action.fields] gives `{}`: is it a field of {table}, a valid choice \
+                     value, an existing reference, and may the integration user write it?",
+                    d.field
+                )
+            },
+        });
+    }
+}

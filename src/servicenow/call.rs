@@ -1,0 +1,325 @@
+//! One destination and one call: a token, the request, its answer judged; once more if the token was refused.
+//!
+//! Every address of the API stands here; what goes over it is put together in `ticket` and `event`. Nothing is remembered here but the token and two numbers the relay's
+//! budget asks for: how many requests were made, and what the instance last said about its limit.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+use url::Url;
+
+use super::auth::{Authorization, Line, Login};
+use super::classify::{self, Attempt, What};
+use super::query::url_value;
+use super::{Concern, Settings};
+use crate::clock::SharedClock;
+use crate::destination::{FIND_MAX, RateLimit, SendError};
+use crate::model::{Class, DestinationName, HoldScope, Secret, SecretString, SysId, TableName};
+use crate::net::{self, Answer, Deadlines, HttpClient, LOOK_UP_MAX, Method, NetError, Request};
+
+/// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
+const ANSWER_MAX: usize = 2 * 1024 * 1024;
+
+/// Why a destination cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The address cannot be used.
+    #[error("`instance` of destination {name}: {problem}; expected https://NAME.service-now.com")]
+    Instance {
+        /// The destination.
+        name: DestinationName,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The log-in cannot be used.
+    #[error("destination {name}: {problem}")]
+    Auth {
+        /// The destination.
+        name: DestinationName,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Trust files, proxy or headers cannot be used.
+    #[error("destination {name}: {source}")]
+    Net {
+        /// The destination.
+        name: DestinationName,
+        /// What is wrong.
+        source: NetError,
+    },
+}
+
+/// A ServiceNow instance, as a [`crate::destination::Destination`].
+#[derive(Debug)]
+pub struct ServiceNow {
+    pub(super) name: DestinationName,
+    base: Url,
+    /// `https://acme.service-now.com`, for messages.
+    pub(super) place: String,
+    http: HttpClient,
+    login: Login,
+    clock: ClockBox,
+    requests: AtomicU64,
+    rate_limit: Mutex<RateLimit>,
+    /// Keys in one look-up: fewer once something in between refused a long address.
+    pub(super) look_up_max: AtomicUsize,
+}
+
+/// A clock has no `Debug` of its own.
+struct ClockBox(SharedClock);
+
+impl std::fmt::Debug for ClockBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// An address of the API, without its query.
+#[cfg_attr(not(test), expect(dead_code, reason = "the whole API stands here; kinds to come use the rest"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path<'a> {
+    /// Table API: all records of a table.
+    Records(&'a TableName),
+    /// Table API: one record.
+    Record(&'a TableName, &'a SysId),
+    /// Import Set API: one row of a staging table.
+    Import(&'a TableName),
+    /// Event Management.
+    Events,
+    /// Several requests in one; only the address with a version is documented.
+    Batch,
+    /// Change Management: a change of this type (`normal`, `standard`, `emergency`).
+    Change(&'a str),
+    /// Identification and reconciliation of devices, with options.
+    Identify,
+    /// Bytes that are attached to a record.
+    Attachment,
+}
+
+impl Path<'_> {
+    fn text(self) -> String {
+        match self {
+            Self::Records(table) => format!("/api/now/table/{table}"),
+            Self::Record(table, sys_id) => format!("/api/now/table/{table}/{sys_id}"),
+            Self::Import(table) => format!("/api/now/import/{table}"),
+            Self::Events => "/api/global/em/jsonv2".to_owned(),
+            Self::Batch => "/api/now/v1/batch".to_owned(),
+            Self::Change(kind) => format!("/api/sn_chg_rest/change/{}", url_value(kind)),
+            Self::Identify => "/api/now/identifyreconcile/enhanced".to_owned(),
+            Self::Attachment => "/api/now/attachment/file".to_owned(),
+        }
+    }
+}
+
+/// A call, before it has a token.
+pub(super) struct Call<'a> {
+    pub(super) what: What,
+    /// Whose records it concerns, for messages.
+    pub(super) table: &'a TableName,
+    pub(super) method: Method,
+    pub(super) path: Path<'a>,
+    /// The query string, encoded; may be empty.
+    pub(super) query: String,
+    pub(super) body: Option<Vec<u8>>,
+}
+
+impl ServiceNow {
+    /// Sets a destination up; no request is made.
+    ///
+    /// # Errors
+    /// An address that is not allowed, trust files that cannot be read, nothing to trust at all.
+    pub fn new(settings: Settings, clock: SharedClock) -> Result<Self, SetupError> {
+        Self::with_deadlines(settings, clock, Deadlines::default())
+    }
+
+    /// As [`Self::new`], with deadlines of one's own.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_deadlines(
+        settings: Settings,
+        clock: SharedClock,
+        deadlines: Deadlines,
+    ) -> Result<Self, SetupError> {
+        let Settings { name, instance, auth, proxy, tls, headers } = settings;
+        let refuse = |problem: String| SetupError::Instance { name: name.clone(), problem };
+        net::check_url(&instance).map_err(refuse)?;
+        // Only a gateway gives an instance a path, and it wants its header.
+        if instance.path() != "/" && headers.is_empty()
+            || instance.query().is_some()
+            || instance.fragment().is_some()
+        {
+            return Err(refuse("it has a path or a query; only the bare address is wanted".to_owned()));
+        }
+        auth.check().map_err(|problem| SetupError::Auth { name: name.clone(), problem })?;
+        let http = net::client_with(&tls, proxy.as_ref(), deadlines)
+            .and_then(|http| http.with_headers(&headers))
+            .map_err(|source| SetupError::Net { name: name.clone(), source })?;
+        let place = instance.as_str().trim_end_matches('/').to_owned();
+        let token_url = below(&instance, "/oauth_token.do");
+        let others = headers.into_iter().map(|(_, value)| value);
+        let others =
+            others.chain(proxy.and_then(|proxy| proxy.login).map(|(_, password)| password)).collect();
+        Ok(Self {
+            name: name.clone(),
+            base: instance,
+            login: Login::new(name, auth, token_url, place.clone(), others),
+            place,
+            http,
+            clock: ClockBox(clock),
+            requests: AtomicU64::new(0),
+            rate_limit: Mutex::default(),
+            look_up_max: AtomicUsize::new(FIND_MAX),
+        })
+    }
+
+    /// What a person has to know about this destination before it fails.
+    pub fn concern(&self) -> Option<Concern> {
+        self.login.concern(self.clock.0.now())
+    }
+
+    /// Logs in once with a user's name and password, and gives the refresh token that came of it. Nothing is kept.
+    ///
+    /// # Errors
+    /// [`SendError`]; also where the instance gave no refresh token.
+    pub async fn obtain_refresh_token(
+        &self,
+        username: &str,
+        password: &Secret,
+    ) -> Result<SecretString, SendError> {
+        let line = Line { http: &self.http, requests: &self.requests, now: self.clock.0.now() };
+        let granted = self.login.first(username, password, &line).await?;
+        granted.refresh.ok_or_else(|| SendError {
+            class: Class::Hold,
+            hold: HoldScope::Destination,
+            message: format!("{} gave a token, but no refresh token", self.place),
+            remedy: "let the OAuth registry record issue refresh tokens (field Refresh Token Lifespan)"
+                .to_owned(),
+            doubtful: false,
+            wait: None,
+            status: None,
+        })
+    }
+
+    pub(super) fn request_count(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn last_rate_limit(&self) -> RateLimit {
+        *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How an answer to such a call is judged and worded.
+    pub(super) fn attempt<'a>(&'a self, what: What, table: &'a TableName) -> Attempt<'a> {
+        Attempt { what, table, place: &self.place, now: self.clock.0.now() }
+    }
+
+    /// The parsed answer of a success, and the answer it came in. A 401 says that nothing was executed, so the call is
+    /// made once more with a fresh token.
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<(Value, Answer), SendError> {
+        let authorization = self.authorization().await?;
+        let first = self.once(call, &authorization).await;
+        match first {
+            Err(error) if error.status == Some(401) && self.login.can_renew() => {
+                self.login.refused(authorization.grant).await;
+                let fresh = self.authorization().await?;
+                self.once(call, &fresh).await
+            }
+            other => other,
+        }
+    }
+
+    async fn authorization(&self) -> Result<Authorization, SendError> {
+        let line = Line { http: &self.http, requests: &self.requests, now: self.clock.0.now() };
+        self.login.authorization(&line).await
+    }
+
+    async fn once(
+        &self,
+        call: &Call<'_>,
+        authorization: &Authorization,
+    ) -> Result<(Value, Answer), SendError> {
+        let attempt = self.attempt(call.what, call.table);
+        let judged = match self.http.send(self.request(call, authorization)).await {
+            Ok(mut answer) => {
+                self.note_rate_limit(&answer);
+                match classify::judge(&answer, &attempt) {
+                    Ok(value) => Ok((value, answer)),
+                    // Judged once more without our secrets, in case it quotes us: its words get into the error. The
+                    // verdict stays: scrubbing may mend a damaged body.
+                    Err(verdict) => {
+                        self.login.scrubber(authorization).bytes(&mut answer.body);
+                        let clean = classify::judge(&answer, &attempt).err();
+                        Err(clean.filter(|e| e.class == verdict.class).unwrap_or(verdict))
+                    }
+                }
+            }
+            Err(error) => Err(classify::no_answer(&error, &attempt)),
+        };
+        judged.map_err(|mut error| {
+            error.message = self.login.scrubber(authorization).text(&error.message).into_owned();
+            if error.status == Some(401) && error.class == Class::Hold && error.remedy.is_empty() {
+                self.login.refused_call_remedy().clone_into(&mut error.remedy);
+            }
+            if error.status == Some(403)
+                && let Some(remedy) = Login::scope_remedy(&error.message)
+            {
+                // Every table and every delivery fares the same.
+                (error.class, error.hold) = (Class::Hold, HoldScope::Destination);
+                remedy.clone_into(&mut error.remedy);
+            }
+            error
+        })
+    }
+
+    fn request(&self, call: &Call<'_>, authorization: &Authorization) -> Request {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut url = below(&self.base, &call.path.text());
+        url.set_query((!call.query.is_empty()).then_some(&call.query));
+        let mut headers = vec![("accept", "application/json".to_owned())];
+        headers.extend(authorization.line());
+        if call.body.is_some() {
+            headers.push(("content-type", "application/json".to_owned()));
+        }
+        let answer_max = if call.what == What::LookUp { LOOK_UP_MAX } else { ANSWER_MAX };
+        Request { method: call.method, url, headers, body: call.body.clone(), answer_max }
+    }
+
+    fn note_rate_limit(&self, answer: &Answer) {
+        if let Some(seen) = classify::rate_limit(answer) {
+            *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        }
+    }
+}
+
+/// An address of the instance, also where a gateway gives it a path.
+fn below(instance: &Url, path: &str) -> Url {
+    let mut url = instance.clone();
+    url.set_path(&format!("{}{path}", instance.path().trim_end_matches('/')));
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_the_api() {
+        let table = TableName::new("incident").expect("a table");
+        let sys_id = SysId::new(&"a".repeat(32)).expect("a sys_id");
+        let paths = [
+            (Path::Records(&table), "/api/now/table/incident"),
+            (Path::Record(&table, &sys_id), "/api/now/table/incident/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+            (Path::Import(&table), "/api/now/import/incident"),
+            (Path::Events, "/api/global/em/jsonv2"),
+            (Path::Batch, "/api/now/v1/batch"),
+            (Path::Change("normal/.."), "/api/sn_chg_rest/change/normal%2F.."),
+            (Path::Identify, "/api/now/identifyreconcile/enhanced"),
+            (Path::Attachment, "/api/now/attachment/file"),
+        ];
+        for (path, text) in paths {
+            assert_eq!(path.text(), text);
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Tickets: found by their keys, created with both, read back.
+//!
+//! The instance drops a condition that it does not understand (or that we may not read) and answers with every row. So
+//! each row is checked for the id that was asked for, and a look-up that brings strangers proves nothing: then nothing is
+//! created. What a create dropped in silence is read off its answer, also whether the record is ours at all. Before a
+//! create is condemned, the record with our `sys_id` is asked for: it may be there already.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+
+use super::call::{Call, Path, ServiceNow};
+use super::classify::{self, Attempt, What};
+use super::query::{Query, url_value};
+use super::{fields, wire};
+use crate::destination::{
+    Asked, DroppedField, FIND_MAX, Fields, Found, LookedUp, Order, Remote, SendError, Sent,
+};
+use crate::model::ticket::{KeysKept, TicketKeys};
+use crate::model::{Class, CorrelationId, HoldScope, SysId, TableName, text};
+use crate::net::{Answer, Method};
+
+/// Value of `correlation_display`: whose tickets these are.
+const DISPLAY: &str = "otrelay";
+/// Columns of a look-up.
+const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on";
+/// Pages read in one look-up; each id has one row, rarely two.
+const PAGES_MAX: usize = 5;
+/// Longest `number` and `state` that are kept, in bytes.
+const SHORT_MAX: usize = 100;
+/// Longest fields of a record that was refused as too large, in characters: the next tries.
+const SHORTER: [usize; 2] = [1_000, 200];
+
+impl ServiceNow {
+    /// Which of these tickets are there.
+    pub(super) async fn find_tickets(
+        &self,
+        table: &TableName,
+        asked: &[Asked],
+    ) -> Result<LookedUp, SendError> {
+        let attempt = self.attempt(What::LookUp, table);
+        if asked.len() > FIND_MAX {
+            let cause = format!("{} ids were asked for at once; at most {FIND_MAX} are allowed", asked.len());
+            return Err(attempt.hold_table(&cause, "this is a fault of otrelay; report it"));
+        }
+        let mut all = LookedUp::default();
+        let mut left = asked;
+        while !left.is_empty() {
+            let most = self.look_up_max.load(Ordering::Relaxed).max(1);
+            let (now, later) = left.split_at(left.len().min(most));
+            let keys: Vec<CorrelationId> = now.iter().map(|a| a.keys.correlation_id.clone()).collect();
+            match self.find_by_query(&attempt, &keys).await {
+                Ok(part) => {
+                    all.found.extend(part.found);
+                    all.status = part.status.or(all.status);
+                    left = later;
+                }
+                Err(e) if classify::is_too_large(&e) && now.len() > 1 => {
+                    self.look_up_max.store(now.len() / 2, Ordering::Relaxed);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        for one in asked.iter().filter(|one| one.doubtful) {
+            if all.found.iter().any(|f| f.correlation_id == one.keys.correlation_id) {
+                continue;
+            }
+            if let Some((record, _)) = self.ours(table, &one.keys).await?
+                && let Some(remote) = remote(&record)
+            {
+                let correlation_id = one.keys.correlation_id.clone();
+                all.found.push(Found { correlation_id, remote, twins: 0 });
+            }
+        }
+        Ok(all)
+    }
+
+    async fn find_by_query(
+        &self,
+        attempt: &Attempt<'_>,
+        keys: &[CorrelationId],
+    ) -> Result<LookedUp, SendError> {
+        let query = look_up(keys)
+            .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
+        let limit = keys.len() * 2 + 10;
+        let mut rows = Rows::default();
+        let mut status = None;
+        for page in 0..PAGES_MAX {
+            let offset = page * limit;
+            let called = self
+                .call(&Call {
+                    what: What::LookUp,
+                    table: attempt.table,
+                    method: Method::Get,
+                    path: Path::Records(attempt.table),
+                    query: format!("{query}&sysparm_limit={limit}&sysparm_offset={offset}"),
+                    body: None,
+                })
+                .await;
+            let (value, answer) = match called {
+                Ok(called) => called,
+                Err(e) if classify::is_no_record(&e) => {
+                    status = e.status;
+                    break;
+                }
+                Err(e) => return Err(e),
+            };
+            status = Some(answer.status);
+            let Some(result) = value.get("result").and_then(Value::as_array) else {
+                let cause = "the answer to a look-up has no list of records";
+                return Err(attempt.retry(cause).answered(answer.status));
+            };
+            for row in result {
+                rows.take(row, keys).map_err(|cause| attempt.retry(cause).answered(answer.status))?;
+            }
+            if rows.foreign > 0 {
+                break;
+            }
+            let total: usize =
+                answer.header("x-total-count").and_then(|v| v.trim().parse().ok()).unwrap_or(0);
+            // Rows that we may not see count against the limit, so a short page alone is not the end.
+            if total <= offset + limit && result.len() < limit {
+                break;
+            }
+        }
+        let missing = keys.iter().any(|key| !rows.best.contains_key(key));
+        if rows.foreign > 0 && missing {
+            return Err(attempt.hold_table(
+                "the instance ignored our look-up: it answered with records that do not have the correlation_id we \
+                 asked for",
+                "give the integration user the right to read the field correlation_id in this table (the table must \
+                 have that field); until then nothing is created there, because that could make twins",
+            ));
+        }
+        Ok(LookedUp { found: rows.best.into_values().map(|row| row.found).collect(), status })
+    }
+
+    /// Creates a ticket; shorter when it is too large, and not again when it is there.
+    pub(super) async fn open_ticket(&self, order: &Order) -> Result<Sent, SendError> {
+        let attempt = self.attempt(What::Create, &order.table);
+        let mut fields = fields::outgoing(&order.fields).map_err(|e| {
+            attempt.reject(&e.to_string(), "correct [rule.action.fields], then `otrelay queue retry`")
+        })?;
+        let mut shorter = SHORTER.into_iter();
+        loop {
+            let error = match self.create(&attempt, order, &fields).await {
+                Err(error) => error,
+                made => return made,
+            };
+            if classify::is_too_large(&error)
+                && let Some(most) = shorter.next()
+            {
+                fields = fields::shortened(&fields, most);
+                continue;
+            }
+            let may_be_there = classify::is_unique_violation(&error.message)
+                || error.class == Class::Reject && error.status == Some(403)
+                || error.class == Class::Hold && error.hold == HoldScope::Delivery;
+            return if may_be_there { self.adopt(order, error).await } else { Err(error) };
+        }
+    }
+
+    async fn create(&self, attempt: &Attempt<'_>, order: &Order, fields: &Fields) -> Result<Sent, SendError> {
+        let keys = Fields::from([
+            ("sys_id".to_owned(), order.keys.sys_id.to_string()),
+            ("correlation_id".to_owned(), order.keys.correlation_id.to_string()),
+            ("correlation_display".to_owned(), DISPLAY.to_owned()),
+        ]);
+        let body = serde_json::to_vec(&fields::record(fields, &keys))
+            .map_err(|_| attempt.reject("the record cannot be written as JSON", "report it"))?;
+        let wanted: Vec<&str> = ["number", "state", "active"]
+            .into_iter()
+            .chain(keys.keys().chain(fields.keys()).map(String::as_str))
+            .collect();
+        let (value, answer) = self
+            .call(&Call {
+                what: What::Create,
+                table: &order.table,
+                method: Method::Post,
+                path: Path::Records(&order.table),
+                query: format!("{VALUES}&sysparm_fields={}", url_value(&wanted.join(","))),
+                body: Some(body),
+            })
+            .await?;
+        let record = value.get("result").unwrap_or(&Value::Null);
+        read_back(record, fields, &keys, &order.keys, answer.status)
+            .map_err(|cause| attempt.retry(&cause).answered(answer.status))
+    }
+
+    /// What became of a create that was refused: if the record with our `sys_id` is there and nobody else's key is in
+    /// it, it was made before.
+    async fn adopt(&self, order: &Order, error: SendError) -> Result<Sent, SendError> {
+        let (record, answer) = match self.ours(&order.table, &order.keys).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err(error),
+            // Not known is not refused.
+            Err(unknown) => {
+                let message =
+                    format!("{}; whether it is there already is not known: {unknown}", error.message);
+                let class = if error.class == Class::Reject { Class::Retry } else { error.class };
+                return Err(SendError { class, message, doubtful: true, ..error });
+            }
+        };
+        let Some(remote) = remote(&record) else { return Err(error) };
+        let kept = wire::field(&record, "correlation_id");
+        let correlation_id = kept == order.keys.correlation_id.as_str();
+        let lost = DroppedField { field: "correlation_id".to_owned(), got: String::new() };
+        Ok(Sent {
+            created: false,
+            remote: Some(remote),
+            dropped: if correlation_id { Vec::new() } else { vec![lost] },
+            kept: Some(KeysKept { sys_id: true, correlation_id }),
+            status: answer.status,
+        })
+    }
+
+    /// The record that has our `sys_id`, if its `correlation_id` is ours or empty: nobody else derives that id, and an
+    /// instance may have dropped the field when it was made.
+    async fn ours(&self, table: &TableName, keys: &TicketKeys) -> Result<Option<(Value, Answer)>, SendError> {
+        let called = self
+            .call(&Call {
+                what: What::LookUp,
+                table,
+                method: Method::Get,
+                path: Path::Record(table, &keys.sys_id),
+                query: format!("sysparm_fields={}&{VALUES}", url_value(LOOK_UP_FIELDS)),
+                body: None,
+            })
+            .await;
+        let (mut value, answer) = match called {
+            Ok(called) => called,
+            Err(e) if classify::is_no_record(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let record = value.get_mut("result").map(Value::take).unwrap_or_default();
+        let kept = wire::field(&record, "correlation_id");
+        let is_ours = wire::field(&record, "sys_id") == keys.sys_id.as_str()
+            && (kept.is_empty() || kept == keys.correlation_id.as_str());
+        Ok(is_ours.then_some((record, answer)))
+    }
+}
+
+/// Database values, references as bare ids.
+const VALUES: &str = "sysparm_display_value=false&sysparm_exclude_reference_link=true";
+
+/// The query string of a look-up, without its page.
+fn look_up(keys: &[CorrelationId]) -> Result<String, super::query::QueryError> {
+    let query = Query::default()
+        .one_of("correlation_id", keys.iter().map(CorrelationId::as_str))?
+        .order_by("sys_created_on")?
+        .order_by("sys_id")?;
+    Ok(format!("sysparm_query={}&sysparm_fields={}&{VALUES}", query.encoded(), url_value(LOOK_UP_FIELDS)))
+}
+
+/// The rows of a look-up so far: the best one for each id.
+#[derive(Default)]
+struct Rows {
+    best: BTreeMap<CorrelationId, Row>,
+    foreign: usize,
+}
+
+struct Row {
+    found: Found,
+    created: String,
+}
+
+impl Rows {
+    fn take(&mut self, row: &Value, keys: &[CorrelationId]) -> Result<(), &'static str> {
+        let id = wire::field(row, "correlation_id");
+        let Some(key) = keys.iter().find(|k| k.as_str() == id) else {
+            self.foreign += 1;
+            return Ok(());
+        };
+        let remote = remote(row).ok_or("a record in the answer has no valid sys_id")?;
+        let found = Found { correlation_id: key.clone(), remote, twins: 0 };
+        let mut row = Row { found, created: wire::field(row, "sys_created_on") };
+        match self.best.remove(key) {
+            // Pages may overlap.
+            Some(held) if held.found.remote.sys_id == row.found.remote.sys_id => {
+                row.found.twins = held.found.twins;
+            }
+            Some(held) => {
+                let twins = held.found.twins + 1;
+                if rank(&held) <= rank(&row) {
+                    row = held;
+                }
+                row.found.twins = twins;
+            }
+            None => {}
+        }
+        self.best.insert(key.clone(), row);
+        Ok(())
+    }
+}
+
+/// Twins: an active one before a closed one, then the oldest.
+fn rank(row: &Row) -> (bool, &str, &SysId) {
+    (!row.found.remote.active, &row.created, &row.found.remote.sys_id)
+}
+
+/// A table without that field has no closed records that we could tell.
+fn is_active(text: &str) -> bool {
+    !matches!(text, "false" | "0")
+}
+
+fn short(value: &str) -> String {
+    text::clip(&text::one_line(value), SHORT_MAX).into_owned()
+}
+
+/// A record of an answer; `None` without a valid `sys_id`.
+fn remote(record: &Value) -> Option<Remote> {
+    Some(Remote {
+        sys_id: SysId::new(&wire::field(record, "sys_id")).ok()?,
+        number: short(&wire::field(record, "number")),
+        active: is_active(&wire::field(record, "active")),
+        state: short(&wire::field(record, "state")),
+    })
+}
+
+/// What the answer to a create shows, or why it does not show our record.
+fn read_back(
+    record: &Value,
+    fields: &Fields,
+    sent_keys: &Fields,
+    keys: &TicketKeys,
+    status: u16,
+) -> Result<Sent, String> {
+    let remote =
+        remote(record).ok_or("the answer says that a record was made, but it has no valid sys_id")?;
+    let correlation_id = wire::field(record, "correlation_id");
+    let kept = KeysKept {
+        sys_id: remote.sys_id == keys.sys_id,
+        correlation_id: correlation_id == keys.correlation_id.as_str(),
+    };
+    let dropped_fields = fields::dropped(fields, record);
+    // A table that keeps neither key still shows our text; a replayed answer shows somebody else's.
+    let is_kept = |name: &str| dropped_fields.iter().all(|d| d.field != name);
+    let mut texts =
+        ["short_description", "description"].into_iter().filter(|name| fields.contains_key(*name));
+    let is_echo = texts.next().is_some_and(is_kept) && texts.all(is_kept);
+    let is_plausible = correlation_id.is_empty() && is_echo;
+    if kept.neither() && !is_plausible {
+        return Err(format!(
+            "the answer shows another record ({}) with neither of our keys: a proxy or a cache may have replayed it",
+            if remote.number.is_empty() { remote.sys_id.as_str() } else { &remote.number }
+        ));
+    }
+    let mut sent = sent_keys.clone();
+    // Another sys_id than ours is no loss: the record is known by the one it has.
+    sent.remove("sys_id");
+    let mut dropped = fields::dropped(&sent, record);
+    dropped.extend(dropped_fields);
+    Ok(Sent { created: true, remote: Some(remote), dropped, kept: Some(kept), status })
+}

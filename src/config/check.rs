@@ -15,6 +15,7 @@ use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
 use crate::relay;
+use crate::rules::exclude::Exclusions;
 use crate::source::host;
 use crate::store::{self, WhenFull};
 
@@ -45,6 +46,8 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
         destinations.0.iter().map(|(name, ..)| name.as_str()).collect()
     });
     let rules = super::rule::check(&file.rule, &names, c);
+    let exclusions = super::exclude::check(&file.exclude, c);
+    let tests = super::case::check(&file.test, c);
     later(file, c);
     if c.complete {
         whole(file, root, enabled, c);
@@ -62,11 +65,16 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
             doubt_wait: relay::DOUBT_WAIT,
             destinations: limits,
         },
-        intake: intake::Settings { backfill: backfill?, agent: agent.name.clone() },
+        intake: intake::Settings {
+            backfill: backfill?,
+            agent: agent.name.clone(),
+            exclusions: Exclusions::new(exclusions?),
+        },
         agent,
         destinations: destinations.into_iter().map(|(settings, _)| settings).collect(),
         sources,
         rules,
+        tests: tests?,
     })
 }
 
@@ -253,11 +261,6 @@ fn later(file: &File, c: &mut Check<'_>) {
     }
     if let Some(at) = file.status.get().and_then(|(status, _)| status.listen.at()) {
         c.not_yet(at, "the status page", "remove it");
-    }
-    if let Some((tests, _)) = file.test.get() {
-        for (_, at) in &tests.items {
-            c.not_yet(at, "a [[test]] case", "remove it");
-        }
     }
 }
 

@@ -169,7 +169,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The secret, wherever it is.
+/// The secret, wherever it is; notes where.
 pub(super) fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
     let (reference, at) = field.get()?;
     c.effective.note_field(name, format!("({})", secret::origin(reference)), field);

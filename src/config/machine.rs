@@ -17,9 +17,8 @@ pub fn look_around(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     state_dir(&config.store.dir, &mut problems);
     for source in &config.sources {
-        match &source.input {
-            Input::Files { pattern } => files(source.name.as_str(), pattern, &mut problems),
-            Input::Defender { .. } => {}
+        if let Input::Files { pattern } = &source.input {
+            files(source.name.as_str(), pattern, &mut problems);
         }
     }
     problems

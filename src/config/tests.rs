@@ -86,7 +86,7 @@ fn what_is_left_out_has_the_documented_default() {
     };
     assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
     let source = &config.sources[0];
-    let Input::Files { pattern } = &source.input else { panic!("{:?}", source.input) };
+    let Input::Files { pattern } = &source.input else { panic!("{source:?}") };
     assert_eq!((source.kind, pattern.as_str()), ("suricata-eve", "/var/log/suricata/eve*.json"));
     let alert = eve(source, r#""severity":1,"metadata":{"signature_severity":["Minor"]}"#);
     assert_eq!((alert.sensor.as_str(), alert.severity), ("line4", Severity::Minor));
@@ -393,7 +393,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         }
         properties.keys().cloned().collect()
     };
-    let tables: [(&str, &[&str]); 14] = [
+    let tables: [(&str, &[&str]); 23] = [
         ("File", File::KEYS),
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
@@ -404,8 +404,17 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("SuricataEve", source::SuricataEve::KEYS),
         ("DefenderSensor", source::DefenderSensor::KEYS),
         ("DefenderConsole", source::DefenderConsole::KEYS),
+        ("Zeek", source::Zeek::KEYS),
+        ("JsonLines", source::JsonLines::KEYS),
+        ("Http", source::Http::KEYS),
+        ("Syslog", source::Syslog::KEYS),
+        ("SyslogTls", source::SyslogTls::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
+        ("Exclude", file::Exclude::KEYS),
+        ("Case", file::Case::KEYS),
+        ("CaseInput", file::CaseInput::KEYS),
+        ("CaseExpect", file::CaseExpect::KEYS),
         ("Devices", file::Devices::KEYS),
         ("Status", file::Status::KEYS),
     ];

@@ -19,11 +19,15 @@ mod client;
 
 mod error;
 
+pub mod listen;
+
 mod packed;
 
 pub mod pem;
 
 mod proxy;
+
+pub mod serve;
 
 mod tls;
 

@@ -643,9 +643,9 @@ async fn a_dropped_field_is_told_once() {
     site.record_many(60).await;
     site.start();
     pass(MINUTE).await;
-    let notices = site.overview().notices;
+    let notices = site.overview().issues;
     assert_eq!(notices.len(), 1);
-    assert!(notices[0].text.contains("assignment_group"), "{}", notices[0].text);
+    assert!(notices[0].issue.text.contains("assignment_group"), "{}", notices[0].issue.text);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,13 +9,13 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 use url::Url;
 
+use super::Settings;
 use super::auth::{Authorization, Line, Login};
 use super::classify::{self, Attempt, What};
 use super::query::url_value;
-use super::{Concern, Settings};
 use crate::clock::SharedClock;
 use crate::destination::{FIND_MAX, RateLimit, SendError};
-use crate::model::{Class, DestinationName, HoldScope, Secret, SecretString, SysId, TableName};
+use crate::model::{Class, DestinationName, HealthIssue, HoldScope, Secret, SecretString, SysId, TableName};
 use crate::net::{self, Answer, Deadlines, HttpClient, LOOK_UP_MAX, Method, NetError, Request};
 
 /// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
@@ -175,7 +175,7 @@ impl ServiceNow {
     }
 
     /// What a person has to know about this destination before it fails.
-    pub fn concern(&self) -> Option<Concern> {
+    pub fn concern(&self) -> Option<HealthIssue> {
         self.login.concern(self.clock.0.now())
     }
 

@@ -10,7 +10,7 @@
 use url::Url;
 
 use crate::destination::{Asked, Destination, LookedUp, Order, RateLimit, SendError, Sent};
-use crate::model::{DeliveryKind, DestinationName, Secret, SecretString, TableName, Timestamp};
+use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod auth;
@@ -65,17 +65,8 @@ pub struct Settings {
     pub headers: Vec<(String, Secret)>,
 }
 
-/// What a person has to know about a destination before it fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Concern {
-    /// What is the case.
-    pub what: String,
-    /// What to do.
-    pub remedy: String,
-}
-
 /// What is known of a destination's log-in without asking it: a kept refresh token that grows old.
-pub fn login_concern(settings: &Settings, now: Timestamp) -> Option<Concern> {
+pub fn login_concern(settings: &Settings, now: Timestamp) -> Option<HealthIssue> {
     match &settings.auth {
         Auth::RefreshToken(own) => auth::kept::concern(&own.kept, &settings.name, now),
         _ => None,

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::watchdog::Watch;
-use super::{Attention, Live, Notifier, Status};
+use super::{Live, Notifier, Status};
 use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
+use crate::model::HealthIssue;
 use crate::store::{Store, StoreError};
 
 /// Between two lines of status at least: a flood of alerts must not become a flood of messages.
@@ -34,7 +35,7 @@ pub struct Keeper {
     /// `[agent] name`.
     pub agent: String,
     /// What is wrong with the service itself.
-    pub concerns: watch::Receiver<Vec<Attention>>,
+    pub concerns: watch::Receiver<Vec<HealthIssue>>,
     /// The time.
     pub clock: SharedClock,
 }
@@ -172,7 +173,7 @@ mod tests {
         keeper: Keeper,
         store: Store,
         writer: Option<Writer>,
-        concerns: watch::Sender<Vec<Attention>>,
+        concerns: watch::Sender<Vec<HealthIssue>>,
     }
 
     impl Bench {
@@ -274,7 +275,7 @@ mod tests {
     async fn a_refused_reload_is_in_the_status() {
         let mut bench = Bench::new();
         let what = "reload refused: x".to_owned();
-        bench.concerns.send_replace(vec![Attention { code: String::new(), what, remedy: String::new() }]);
+        bench.concerns.send_replace(vec![HealthIssue::new("", what, "")]);
         let heard = bench.heard(Duration::from_secs(10)).await;
         assert!(heard.contains(&"STATUS=reload refused: x; No sync yet; backlog 0".to_owned()), "{heard:?}");
     }

@@ -28,10 +28,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use handle::Store;
-pub use health::Condition;
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, IssueRow, ListFilter, Overview,
     RejectRow, RepairCount, RepairCounts, RepairRow, SourceRow, SyncRow, TicketRow,
 };
 pub use writer::Writer;

@@ -9,11 +9,13 @@ use std::path::Path;
 
 use rusqlite::{CachedStatement, Connection, Row, params};
 
-use crate::model::{Alert, DeliveryId, DeliveryState, Fingerprint, Severity, TicketId, Timestamp};
+use crate::model::{
+    Alert, DeliveryId, DeliveryState, Fingerprint, HealthIssue, Severity, TicketId, Timestamp,
+};
 use crate::store::op::identity::meta;
 use crate::store::pack::body::Bodies;
 use crate::store::rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, IssueRow, ListFilter, Overview,
     REPAIR, RejectRow, RepairRow, SourceRow, SyncRow, TicketRow, repair,
 };
 use crate::store::schema;
@@ -57,8 +59,8 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn overview(&self) -> Result<Overview> {
-        let tallies = self.tallies()?;
-        let of = |scope: &str| tallies.get(scope).cloned().unwrap_or_default();
+        let counters = self.counters()?;
+        let of = |scope: &str| counters.get(scope).cloned().unwrap_or_default();
         let sources = self.sources(&of)?;
         let destinations = self.destinations(&of)?;
         let sum = |name: &str| destinations.iter().filter_map(|d| d.counts.get(name)).sum::<i64>();
@@ -70,7 +72,7 @@ impl Reader {
             folded: of("store").get("folded").copied().unwrap_or(0),
             sources,
             last_sync: self.syncs(1)?.pop(),
-            notices: self.notices()?,
+            issues: self.issues()?,
             backlog,
             dead,
             oldest_pending_at: oldest.map(Timestamp::from_micros),
@@ -82,7 +84,7 @@ impl Reader {
         })
     }
 
-    fn tallies(&self) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
+    fn counters(&self) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
         let mut map: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
         let mut select = self.conn.prepare("SELECT scope, name, value FROM counter")?;
         let mut rows = select.query([])?;
@@ -112,6 +114,7 @@ impl Reader {
                 repeats: get("repeats"),
                 cleared: get("cleared"),
                 devices: get("devices"),
+                unauthenticated: get("unauthenticated"),
                 filtered: of(&format!("filtered:{name}")),
                 excluded: of(&format!("excluded:{name}")),
                 ignored: of(&format!("ignored:{name}")),
@@ -196,18 +199,21 @@ impl Reader {
         Ok(rows.collect::<std::result::Result<_, _>>()?)
     }
 
-    fn notices(&self) -> Result<Vec<NoticeRow>> {
+    fn issues(&self) -> Result<Vec<IssueRow>> {
         let mut select = self.conn.prepare(
-            "SELECT code || ':' || subject, text, remedy, first_at, last_at, count FROM health_issue ORDER BY last_at DESC LIMIT 50",
+            "SELECT code, subject, text, remedy, first_at, last_at, count FROM health_issue ORDER BY last_at DESC LIMIT 50",
         )?;
         let rows = select.query_map([], |r| {
-            Ok(NoticeRow {
-                subject: r.get(0)?,
-                text: r.get(1)?,
-                remedy: r.get(2)?,
-                first_at: at(r, 3)?,
-                last_at: at(r, 4)?,
-                count: r.get(5)?,
+            Ok(IssueRow {
+                issue: HealthIssue {
+                    code: r.get(0)?,
+                    subject: r.get(1)?,
+                    text: r.get(2)?,
+                    remedy: r.get(3)?,
+                },
+                first_at: at(r, 4)?,
+                last_at: at(r, 5)?,
+                count: r.get(6)?,
             })
         })?;
         Ok(rows.collect::<std::result::Result<_, _>>()?)

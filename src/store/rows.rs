@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Alert, DeliveryId, Severity, TicketId, Timestamp};
+use crate::model::{Alert, DeliveryId, HealthIssue, Severity, TicketId, Timestamp};
 
 /// What a list shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct Overview {
     /// The last sync, if there was one.
     pub last_sync: Option<SyncRow>,
     /// What a person should know.
-    pub notices: Vec<NoticeRow>,
+    pub issues: Vec<IssueRow>,
     /// Deliveries that wait, over all destinations.
     pub backlog: i64,
     /// Deliveries that need a person.
@@ -163,6 +163,9 @@ pub struct SourceRow {
     pub cleared: i64,
     /// What was told of devices.
     pub devices: i64,
+    /// Alerts from senders that nobody has authenticated (plain syslog).
+    #[serde(default)]
+    pub unauthenticated: i64,
     /// Alerts that were not forwarded, by reason.
     pub filtered: BTreeMap<String, i64>,
     /// Alerts that an exclusion kept from the rules, by its name.
@@ -228,13 +231,10 @@ pub struct SyncRow {
 
 /// What a person should know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct NoticeRow {
-    /// What it is about.
-    pub subject: String,
-    /// What is the case.
-    pub text: String,
-    /// What to do.
-    pub remedy: String,
+pub struct IssueRow {
+    /// What it is.
+    #[serde(flatten)]
+    pub issue: HealthIssue,
     /// First seen.
     pub first_at: Timestamp,
     /// Last seen.

@@ -63,9 +63,9 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["net", "simulator"]),
     ("rcgen", &["simulator"]),
     ("axum", &["simulator"]),
-    ("hyper", &["simulator"]),
-    ("hyper_util", &["simulator"]),
-    ("http_body_util", &["simulator"]),
+    ("hyper", &["net", "simulator"]),
+    ("hyper_util", &["net", "simulator"]),
+    ("http_body_util", &["net", "simulator"]),
     // What is on disk has one owner.
     ("rusqlite", &["store"]),
     ("rusqlite_migration", &["store"]),
@@ -84,10 +84,12 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("strsim", &["rules", "config"]),
     // The machine's side.
     ("sysinfo", &["source"]),
+    ("flate2", &["source", "cli"]),
+    ("ruzstd", &["source"]),
     ("glob", &["source", "config"]),
     ("secrecy", &["model"]),
     // Who spawns: `app` the rooms, each of the others its own bounded sends or connections.
-    ("JoinSet", &["app", "relay", "control", "simulator"]),
+    ("JoinSet", &["app", "relay", "control", "net", "simulator"]),
 ];
 
 /// Pure code: values in, values out. So is every file whose header says `Pure`.

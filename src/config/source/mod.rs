@@ -126,10 +126,17 @@ kinds! {
     suricata_eve::SuricataEve,
     defender_sensor::DefenderSensor,
     defender_console::DefenderConsole,
+    zeek::Zeek,
+    json_lines::JsonLines,
+    http::Http,
+    syslog::Syslog,
 }
 
+#[cfg(test)]
+pub(in crate::config) use syslog::SyslogTls;
+
 /// Kinds that are known and not built yet.
-const LATER: [&str; 5] = ["zeek", "syslog", "json-lines", "http", "host"];
+const LATER: [&str; 1] = ["host"];
 
 once!(Source);
 
@@ -185,8 +192,13 @@ impl Other {
     }
 }
 
+/// Whether a kind is built.
+pub(in crate::config) fn is_built(kind: &str) -> bool {
+    WORDS.contains(&kind)
+}
+
 /// The kinds that are built, for people.
-fn words() -> String {
+pub(in crate::config) fn words() -> String {
     if let [only] = WORDS { quoted(&[only]) } else { format!("one of {}", quoted(WORDS)) }
 }
 

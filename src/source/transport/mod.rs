@@ -7,7 +7,13 @@
 
 pub mod defender;
 
+pub mod http;
+
+mod packed;
+
 pub mod poll;
+
+pub mod syslog;
 
 pub mod tail;
 

@@ -182,6 +182,8 @@ pub struct TicketFacts<'a> {
     pub generation: Generation,
     /// The rule that asked for it.
     pub rule: &'a str,
+    /// What it is known by there.
+    pub correlation_id: &'a CorrelationId,
 }
 
 /// Makes a record's fields from an alert: the rules' templates, seen from the relay.

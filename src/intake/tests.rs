@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::model::{Cursor, DestinationName, FileCursor, Identity, TableName};
+use crate::model::{Cursor, DeliveryKind, DestinationName, FileCursor, Identity, TableName};
 use crate::rules::{ActionSettings, RuleSettings};
 use crate::store::{ListFilter, Reader, Settings as Buffer, WhenFull};
 
@@ -26,7 +26,9 @@ fn rules() -> Arc<Rules> {
     let action = ActionSettings {
         destination: DestinationName::new("prod").unwrap(),
         table: TableName::new("incident").unwrap(),
+        kind: DeliveryKind::OpenTicket,
         fields: std::collections::BTreeMap::new(),
+        columns: std::collections::BTreeMap::new(),
     };
     let rule = RuleSettings {
         name: RuleName::new("r").unwrap(),

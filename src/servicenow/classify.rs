@@ -27,6 +27,8 @@ pub(super) enum What {
     Create,
     /// Telling Event Management: may have happened too, and may be repeated.
     Event,
+    /// Putting a row into a staging table: likewise.
+    Row,
 }
 
 /// The call whose answer is judged.
@@ -51,6 +53,7 @@ impl Attempt<'_> {
             What::LookUp => "look up tickets",
             What::Create => "create a ticket",
             What::Event => "put an event",
+            What::Row => "put a row",
         };
         format!("could not {what} in {} at {}", self.table, self.place)
     }
@@ -404,6 +407,12 @@ pub(super) fn is_unique_violation(text: &str) -> bool {
 /// No record has this key. Old releases and some gateways say so also to a look-up by query.
 pub(super) fn is_no_record(error: &SendError) -> bool {
     error.status == Some(404) && error.message.to_ascii_lowercase().contains("no record found")
+}
+
+/// The instance has no such address: the plugin that brings the API is not active.
+pub(super) fn is_no_such_api(error: &SendError) -> bool {
+    matches!(error.status, Some(400 | 404))
+        && error.message.to_ascii_lowercase().contains("requested uri does not represent")
 }
 
 /// The request is too large for the instance or for something in between.

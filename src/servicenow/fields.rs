@@ -51,7 +51,8 @@ Last seen: {{ last_seen }} UTC
 Occurrences: {{ occurrences }}
 {% if references %}References: {{ references | join(', ') }}
 {% endif %}\
-Forwarded by rule: {{ rule }}";
+Forwarded by rule: {{ rule }}
+On {{ agent }}: otrelay explain {{ correlation_id }}";
 
 const IMPACT: &str = "{% if severity == 'critical' or severity == 'major' %}1{% elif severity == 'minor' %}2\
                       {% else %}3{% endif %}";
@@ -87,11 +88,16 @@ pub fn default_fields(table: &TableName) -> BTreeMap<&'static str, &'static str>
         return event_fields();
     }
     let mut fields = BTreeMap::from([("short_description", SHORT_DESCRIPTION), ("description", DESCRIPTION)]);
-    if matches!(table.as_str(), "incident" | "sn_ot_incident" | "problem") {
+    if matches!(table.as_str(), "incident" | "sn_ot_incident" | "problem" | "change_request") {
         fields.extend([("impact", IMPACT), ("urgency", URGENCY)]);
     }
     if matches!(table.as_str(), "incident" | "sn_ot_incident") {
         fields.insert("contact_type", "monitoring");
+    }
+    match table.as_str() {
+        "sn_si_incident" => drop(fields.insert("severity", IMPACT)),
+        "change_request" => drop(fields.insert("type", "normal")),
+        _ => {}
     }
     fields
 }

@@ -17,9 +17,13 @@ mod auth;
 
 mod call;
 
+mod change;
+
 mod classify;
 
 mod event;
+
+mod row;
 
 mod fields;
 
@@ -47,6 +51,7 @@ pub use auth::kept::path as kept_login;
 pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
 pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
+pub use row::{ROW_COLUMNS, row_fields};
 
 /// A destination, checked.
 #[derive(Clone, Debug)]
@@ -106,8 +111,8 @@ impl Destination for ServiceNow {
     ) -> Result<LookedUp, SendError> {
         match kind {
             DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
-            // An event is known by its key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent => Ok(LookedUp::default()),
+            // They are known by their key there, and nowhere to be asked for.
+            DeliveryKind::PutEvent | DeliveryKind::PutRow => Ok(LookedUp::default()),
         }
     }
 
@@ -115,6 +120,7 @@ impl Destination for ServiceNow {
         match order.kind {
             DeliveryKind::OpenTicket => self.open_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
+            DeliveryKind::PutRow => self.put_row(order).await,
         }
     }
 

@@ -58,6 +58,9 @@ mod support;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod systemd;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod tables;
 #[cfg(test)]
 mod tidy;
 #[cfg(feature = "simulator")]

@@ -97,7 +97,7 @@ impl Components {
     fn of(config: &Config, clock: &SharedClock) -> Result<Self, AppError> {
         let rules = Arc::new(compile(config)?);
         let destination = |settings: &crate::servicenow::Settings| {
-            ServiceNow::new(settings.clone(), Arc::clone(clock)).map(Arc::new)
+            ServiceNow::new(settings.clone(), Arc::clone(clock)).map(|to| Arc::new(to.checking()))
         };
         let destinations = config.destinations.iter().map(destination).collect::<Result<_, _>>()?;
         let composer = Arc::new(Composer { rules: Arc::clone(&rules), agent: config.agent.name.clone() });

@@ -122,6 +122,8 @@ pub enum HoldScope {
     Destination,
     /// This table is absent or forbidden; others may work.
     Table,
+    /// What a rule's action makes of alerts does not fit this table; other actions may.
+    Action,
     /// This write was refused; whether the table or only this record is at fault, other deliveries show.
     Delivery,
 }

@@ -12,10 +12,11 @@ use url::Url;
 use super::auth::{Authorization, Line, Login};
 use super::classify::{self, Attempt, What};
 use super::query::url_value;
+use super::schema::Known;
 use super::{Concern, Settings};
 use crate::clock::SharedClock;
 use crate::destination::{FIND_MAX, RateLimit, SendError};
-use crate::model::{Class, DestinationName, HoldScope, Secret, SecretString, SysId, TableName};
+use crate::model::{Class, DestinationName, HoldScope, Secret, SecretString, SysId, TableName, Timestamp};
 use crate::net::{self, Answer, Deadlines, HttpClient, LOOK_UP_MAX, Method, NetError, Request};
 
 /// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
@@ -66,6 +67,8 @@ pub struct ServiceNow {
     pub(super) look_up_max: AtomicUsize,
     /// Set once the instance has shown that it has no Change Management API.
     pub(super) no_change_api: AtomicBool,
+    /// What is known of its tables; `None`: nobody asks.
+    pub(super) schema: Option<Known>,
 }
 
 /// A clock has no `Debug` of its own.
@@ -175,6 +178,7 @@ impl ServiceNow {
             rate_limit: Mutex::default(),
             look_up_max: AtomicUsize::new(FIND_MAX),
             no_change_api: AtomicBool::new(false),
+            schema: None,
         })
     }
 
@@ -212,6 +216,10 @@ impl ServiceNow {
 
     pub(super) fn last_rate_limit(&self) -> RateLimit {
         *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.0.now()
     }
 
     /// How an answer to such a call is judged and worded.

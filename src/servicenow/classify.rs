@@ -23,6 +23,8 @@ const WAIT_MAX: Duration = Duration::from_hours(24);
 pub(super) enum What {
     /// Reading: repeating it does no harm, and no single delivery can be at fault.
     LookUp,
+    /// Reading what a table takes: likewise.
+    Schema,
     /// Creating: may have happened although the answer says otherwise.
     Create,
     /// Telling Event Management: may have happened too, and may be repeated.
@@ -44,13 +46,14 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn writes(&self) -> bool {
-        self.what != What::LookUp
+        !matches!(self.what, What::LookUp | What::Schema)
     }
 
     /// The beginning of each message.
     fn tried(&self) -> String {
         let what = match self.what {
             What::LookUp => "look up tickets",
+            What::Schema => "read what a table takes",
             What::Create => "create a ticket",
             What::Event => "put an event",
             What::Row => "put a row",
@@ -58,7 +61,7 @@ impl Attempt<'_> {
         format!("could not {what} in {} at {}", self.table, self.place)
     }
 
-    fn error(&self, class: Class, hold: HoldScope, cause: &str, remedy: &str) -> SendError {
+    pub(super) fn error(&self, class: Class, hold: HoldScope, cause: &str, remedy: &str) -> SendError {
         SendError {
             class,
             hold,

@@ -9,7 +9,9 @@
 
 use url::Url;
 
-use crate::destination::{Asked, Destination, LookedUp, Order, RateLimit, SendError, Sent};
+use crate::destination::{
+    Admission, Asked, Destination, LookedUp, MayAsk, Order, RateLimit, SendError, Sent,
+};
 use crate::model::{DeliveryKind, DestinationName, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
@@ -24,6 +26,8 @@ mod classify;
 mod event;
 
 mod row;
+
+mod schema;
 
 mod fields;
 
@@ -101,6 +105,10 @@ pub fn keep_login(settings: &Settings, token: &SecretString, now: Timestamp) -> 
 impl Destination for ServiceNow {
     fn name(&self) -> &DestinationName {
         &self.name
+    }
+
+    async fn admit(&self, order: &Order, may_ask: MayAsk<'_>) -> Result<Admission, SendError> {
+        self.admit_order(order, may_ask).await
     }
 
     async fn look_up(

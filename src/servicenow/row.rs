@@ -50,6 +50,7 @@ impl ServiceNow {
         let attempt = self.attempt(What::Row, &order.table);
         let remedy = "correct [rule.action.fields], then `otrelay queue retry`";
         let row = fields::outgoing(&order.fields).map_err(|e| attempt.reject(&e.to_string(), remedy))?;
+        let row = self.fitting(&order.table, row);
         let body = serde_json::to_vec(&row)
             .map_err(|_| attempt.reject("the row cannot be written as JSON", "report it"))?;
         let (value, answer) = self

@@ -142,6 +142,7 @@ impl ServiceNow {
         let mut fields = fields::outgoing(&order.fields).map_err(|e| {
             attempt.reject(&e.to_string(), "correct [rule.action.fields], then `otrelay queue retry`")
         })?;
+        fields = self.fitting(&order.table, fields);
         let mut shorter = SHORTER.into_iter();
         loop {
             let error = match self.create(&attempt, order, &fields).await {

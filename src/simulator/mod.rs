@@ -31,6 +31,7 @@ mod batch;
 mod call;
 mod change;
 mod cut;
+mod dictionary;
 mod fault;
 mod import;
 mod instance;

@@ -181,3 +181,126 @@ fn tickets_of_every_table() {
     let health = agent.status()["health"].to_string();
     assert!(!health.contains("dropped-field"), "{health}");
 }
+
+/// A rule with one action for incidents and these fields.
+fn incidents(fields: &str) -> String {
+    format!(
+        "[[rule]]\nname = \"R\"\n[[rule.action]]\nservicenow = \"prod\"\n[rule.action.fields]\n{fields}\n"
+    )
+}
+
+fn issue(status: &serde_json::Value, code: &str) -> Vec<String> {
+    let issues = status["health"].as_array().unwrap().iter().filter(|issue| issue["code"] == code);
+    issues.map(|issue| format!("{} | {}", issue["text"], issue["remedy"])).collect()
+}
+
+/// The `sys_id` of the record of a table with that value.
+fn id_of(simulator: &otrelay::simulator::Running, table: &str, field: &str, value: &str) -> String {
+    let records = simulator.records(table);
+    records.iter().find(|record| record.get(field) == value).unwrap().get("sys_id").to_owned()
+}
+
+#[test]
+fn what_a_table_does_not_take_is_left_out_and_said() {
+    let simulator = simulator();
+    let fields = "u_nosuch = \"x\"\ncategory = \"rubbish\"\nimpact = \"2 - Medium\"\nclose_notes = \"kept\"";
+    let agent = Agent::new(&simulator).rules(&incidents(fields));
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(0);
+    let records = simulator.records("incident");
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        let got = ["impact", "category", "close_notes", "u_nosuch"].map(|field| record.get(field));
+        assert_eq!(got, ["2", "inquiry", "kept", ""], "a label is as good as its value");
+    }
+    let status = agent.status();
+    let unknown = issue(&status, "unknown-column");
+    assert!(unknown.len() == 1 && unknown[0].contains("`u_nosuch`"), "{unknown:?}");
+    let choice = issue(&status, "not-a-choice");
+    assert!(
+        choice.len() == 1 && choice[0].contains("`rubbish`") && choice[0].contains("network"),
+        "{choice:?}"
+    );
+    assert!(issue(&status, "dropped-field").is_empty() && issue(&status, "schema-unread").is_empty());
+}
+
+#[test]
+fn a_reference_by_name_is_looked_up_once() {
+    let simulator = simulator();
+    let fields = "assignment_group = \"OT SOC\"\ncaller_id = \"abel.tuter\"";
+    let agent = Agent::new(&simulator).rules(&incidents(fields));
+    agent.feed(eve::alerts(0..5));
+    agent.once().ends(0);
+    let group = id_of(&simulator, "sys_user_group", "name", "OT SOC");
+    let records = simulator.records("incident");
+    assert_eq!(records.len(), 5);
+    assert!(records.iter().all(|record| record.get("assignment_group") == group));
+    for table in ["sys_user_group", "sys_user", "sys_dictionary", "sys_choice"] {
+        let path = format!("/api/now/table/{table}");
+        let asked = simulator.ledger().iter().filter(|entry| entry.path.starts_with(&path)).count();
+        let reads_users = usize::from(table == "sys_user_group");
+        assert!(asked >= 1 && asked <= 2 + reads_users, "{table}: {asked}");
+    }
+}
+
+#[test]
+fn an_unknown_group_holds_its_action_alone_until_it_is_there() {
+    let simulator = simulator();
+    let also = "[[rule.action]]\nservicenow = \"prod\"\ntable = \"problem\"\n";
+    let rules = format!("{}{also}", incidents("assignment_group = \"Nobody\""));
+    let agent = Agent::new(&simulator).rules(&rules);
+    agent.feed(eve::alerts(0..3));
+    agent.once().ends(75);
+    assert_eq!((simulator.records("incident").len(), simulator.records("problem").len()), (0, 3));
+    let status = agent.status();
+    assert_eq!((&status["backlog"], &status["dead"]), (&3.into(), &0.into()));
+    let held = issue(&status, "held");
+    assert_eq!(held.len(), 1);
+    for word in ["rule `R` waits", "`assignment_group`", "`Nobody`", "sys_user_group", "[rule.action.fields]"]
+    {
+        assert!(held[0].contains(word), "{word}: {held:?}");
+    }
+    let group = id_of(&simulator, "sys_user_group", "name", "Network");
+    assert!(simulator.edit("sys_user_group", &group, &[("name", "Nobody")]));
+    agent.once().ends(0);
+    let records = simulator.records("incident");
+    assert!(records.len() == 3 && records.iter().all(|record| record.get("assignment_group") == group));
+    assert!(issue(&agent.status(), "held").is_empty());
+}
+
+#[test]
+fn a_mandatory_field_without_a_value_holds_its_action() {
+    let simulator = simulator();
+    let location = simulator.records("sys_dictionary");
+    let location =
+        location.iter().find(|c| c.get("element") == "location" && c.get("name") == "task").unwrap();
+    assert!(simulator.edit("sys_dictionary", location.get("sys_id"), &[("mandatory", "true")]));
+    let mut agent = Agent::new(&simulator).rules(&incidents("category = \"network\""));
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(75);
+    let held = issue(&agent.status(), "held");
+    assert!(held.len() == 1 && held[0].contains("`location` is mandatory in incident"), "{held:?}");
+    assert!(simulator.records("incident").is_empty());
+    agent.set_rules(&incidents("location = \"Line 4\""));
+    agent.once().ends(0);
+    assert_eq!(simulator.records("incident").len(), 2);
+}
+
+#[test]
+fn what_may_not_be_read_is_said_and_holds_nothing() {
+    let simulator = simulator();
+    let hide = "sys_dictionary,sys_choice,sys_db_object,sys_data_policy_rule,sys_user_group";
+    for table in hide.split(',') {
+        simulator.add_fault(format!("status=403:path=/api/now/table/{table}").parse().unwrap());
+    }
+    let agent =
+        Agent::new(&simulator).rules(&incidents("assignment_group = \"OT SOC\"\ncategory = \"network\""));
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(0);
+    assert_eq!(simulator.records("incident").len(), 2);
+    let unread = issue(&agent.status(), "schema-unread");
+    assert!(
+        unread.len() == 1 && unread[0].contains("sys_choice") && unread[0].contains("sys_dictionary"),
+        "{unread:?}"
+    );
+}

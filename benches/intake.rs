@@ -170,7 +170,9 @@ fn rules() -> Vec<RuleSettings> {
         actions: vec![ActionSettings {
             destination: DestinationName::new("prod").expect("a plain name"),
             table: TableName::new("incident").expect("a plain name"),
+            kind: otrelay::model::DeliveryKind::OpenTicket,
             fields: BTreeMap::new(),
+            columns: BTreeMap::new(),
         }],
     }]
 }

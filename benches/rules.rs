@@ -41,6 +41,8 @@ fn settings(count: usize) -> Vec<RuleSettings> {
                 actions: vec![ActionSettings {
                     destination,
                     table: TableName::new(table).expect("a plain name"),
+                    kind: otrelay::model::DeliveryKind::OpenTicket,
+                    columns: BTreeMap::new(),
                     fields: BTreeMap::from([
                         ("assignment_group".to_owned(), "OT SOC".to_owned()),
                         (

@@ -63,6 +63,31 @@ pub struct Found {
     pub twins: u32,
 }
 
+/// What a person should know of what is sent, before it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// Stable words: `unknown-column`, `not-a-choice`, `schema-unread`.
+    pub code: &'static str,
+    /// Which field; empty: the whole table.
+    pub field: String,
+    /// What is the case.
+    pub text: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Whether an order can go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It can, with these remarks.
+    Fits(Vec<Remark>),
+    /// More would have to be asked than may be asked now.
+    Waits,
+}
+
+/// Whether one more request may be made; if so, it counts as made.
+pub type MayAsk<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// What a look-up found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LookedUp {
@@ -143,6 +168,17 @@ pub trait Destination: Send + Sync + 'static {
     /// The destination's name in the config.
     fn name(&self) -> &DestinationName;
 
+    /// Whether the other side would take this order as it is; asks there what has to be known for it. An order that has to
+    /// wait is a [`SendError`] of [`HoldScope::Action`].
+    fn admit(
+        &self,
+        order: &Order,
+        may_ask: MayAsk<'_>,
+    ) -> impl Future<Output = Result<Admission, SendError>> + Send {
+        let _ = (order, may_ask);
+        async { Ok(Admission::Fits(Vec::new())) }
+    }
+
     /// Which of these are there, by their keys. At most [`FIND_MAX`].
     fn look_up(
         &self,
@@ -182,6 +218,8 @@ pub struct TicketFacts<'a> {
     pub generation: Generation,
     /// The rule that asked for it.
     pub rule: &'a str,
+    /// What it is known by there.
+    pub correlation_id: &'a CorrelationId,
 }
 
 /// Makes a record's fields from an alert: the rules' templates, seen from the relay.

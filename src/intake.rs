@@ -18,7 +18,7 @@ use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::alert::hex;
 use crate::model::alert::{AlertKind, AlertState};
 use crate::model::{
-    Alert, DeliveryKind, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
+    Alert, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
 };
 use crate::rules::exclude::Exclusions;
 use crate::rules::{Decision, Reason, Rules};
@@ -326,7 +326,7 @@ impl Intake {
 
 fn routed(decision: &Decision<'_>) -> Vec<Routed> {
     let route = |r: &crate::rules::Route<'_>| Routed {
-        kind: DeliveryKind::of_table(r.table),
+        kind: r.kind,
         destination: r.destination.clone(),
         table: r.table.clone(),
         rule: RuleName::clone(r.rule_name),

@@ -183,6 +183,8 @@ fn options(args: SimulateArgs, env: impl Fn(&str) -> Option<String>) -> Options 
         rotate_refresh: args.rotate_refresh_token,
         token_lifetime: Duration::from_secs(args.token_lifetime),
         tables: args.table,
+        change_api: plain.change_api,
+        batch_api: plain.batch_api,
         imports: args.import,
         properties: args.property,
         rate_limit: args.rate_limit,

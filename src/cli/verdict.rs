@@ -8,7 +8,7 @@ use crate::app::{self, AppError, Composer};
 use crate::config::Config;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::TicketKeys;
-use crate::model::{Fingerprint, Generation, SourceName};
+use crate::model::{CorrelationId, Fingerprint, Generation, SourceName};
 use crate::rules::Rules;
 use crate::rules::exclude::Exclusions;
 use crate::source::Settings;
@@ -69,8 +69,9 @@ impl Judge {
         verdict.rules = said.iter().filter(|v| v.matches()).map(|v| v.rule.to_string()).collect();
         for route in &decision.routes {
             if verdict.fields.is_none() {
-                verdict.fields = Some(self.fields(finding, route));
-                verdict.key = Some(key(&finding.fingerprint, route));
+                let key = key(&finding.fingerprint, route);
+                verdict.fields = Some(self.fields(finding, route, &key));
+                verdict.key = Some(key.to_string());
             }
             verdict.places.push(Place {
                 destination: route.destination.to_string(),
@@ -81,7 +82,12 @@ impl Judge {
         verdict
     }
 
-    fn fields(&self, finding: &Finding, route: &crate::rules::Route<'_>) -> Result<Fields, String> {
+    fn fields(
+        &self,
+        finding: &Finding,
+        route: &crate::rules::Route<'_>,
+        key: &CorrelationId,
+    ) -> Result<Fields, String> {
         self.composer.compose(&TicketFacts {
             alert: &finding.alert,
             occurrences: 1,
@@ -90,13 +96,13 @@ impl Judge {
             table: route.table,
             generation: Generation::default(),
             rule: route.rule_name.as_str(),
+            correlation_id: key,
         })
     }
 }
 
-fn key(fingerprint: &Fingerprint, route: &crate::rules::Route<'_>) -> String {
-    let keys = TicketKeys::derive(fingerprint, route.destination, route.table, Generation::default());
-    keys.correlation_id.to_string()
+fn key(fingerprint: &Fingerprint, route: &crate::rules::Route<'_>) -> CorrelationId {
+    TicketKeys::derive(fingerprint, route.destination, route.table, Generation::default()).correlation_id
 }
 
 impl Verdict {

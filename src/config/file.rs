@@ -174,10 +174,12 @@ table! {
         servicenow: String,
         /// What is reported. Default `incidents`.
         report_type: ReportType,
-        /// The table of the ticket. Default `incident`.
+        /// The table of the ticket, default `incident`; with `application` the staging table.
         table: String,
         /// Field to template over the alert, laid over the table's defaults.
         fields: Named<String>,
+        /// With `application`: our name to the column of the staging table, where that has another name.
+        columns: Named<String>,
     }
 
     /// Alerts that nobody wants, before the rules. All keys that are given have to hold.

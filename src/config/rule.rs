@@ -10,8 +10,11 @@ use super::problem::{At, list, nearest};
 use super::read::{Field, List, Named};
 use super::values::{AnyOr, EngineWord, ReportType, SeverityWord};
 use crate::model::names::is_field;
-use crate::model::{DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol};
+use crate::model::{
+    DeliveryKind, DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol,
+};
 use crate::rules::{ActionSettings, RULES_MAX, RuleSettings};
+use crate::servicenow::ROW_COLUMNS;
 
 /// Fields that otrelay has to fill itself, and why.
 const OWN_FIELDS: [(&str, &str); 4] = [
@@ -213,8 +216,14 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
     let destination = destination(action, at, destinations, c);
     let report_type =
         c.value("report_type", &action.report_type, ReportType::Incidents, |kind| kind.as_str());
-    if let (Some(ReportType::Application), Some(at)) = (report_type, action.report_type.at()) {
-        c.not_yet(at, "report_type = \"application\"", "remove it");
+    let is_row = matches!(report_type, Some(ReportType::Application));
+    if is_row && !action.table.is_present() {
+        c.problems.error(&at.child("table"), "missing: the whole alert goes into a staging table", |p| {
+            p.expected("the name of an import set table").hint(
+                "its transform map has to coalesce on correlation_id, or a lost answer makes a second record",
+            )
+        });
+        return None;
     }
     let table = c.value("table", &action.table, "incident".to_owned(), Clone::clone);
     let table = table.and_then(|text| match TableName::new(&text) {
@@ -233,7 +242,52 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
         Some((fields, _)) => self::fields(fields, c),
         None => (!action.fields.is_present()).then(BTreeMap::new),
     };
-    Some(ActionSettings { destination: destination?, table: table?, fields: fields? })
+    let mut columns = BTreeMap::new();
+    if let Some((named, place)) = action.columns.get() {
+        if is_row {
+            columns = self::columns(named, c)?;
+        } else {
+            c.problems.error(place, "only report_type = \"application\" has columns", |p| {
+                p.hint("set report_type = \"application\", or write [rule.action.fields]")
+            });
+            return None;
+        }
+    }
+    let (table, mut fields) = (table?, fields?);
+    if is_row {
+        // Ours and theirs: both names of a column are understood.
+        fields = fields.into_iter().map(|(n, text)| (columns.get(&n).cloned().unwrap_or(n), text)).collect();
+    }
+    let kind = if is_row { DeliveryKind::PutRow } else { DeliveryKind::of_table(&table) };
+    Some(ActionSettings { destination: destination?, table, kind, fields, columns })
+}
+
+/// Our names of the columns of a row, and what the staging table calls them.
+fn columns(columns: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String, String>> {
+    let mut checked = BTreeMap::new();
+    let mut wrong = false;
+    for (name, column, at) in &columns.0 {
+        c.effective.note(&format!("columns.{name}"), column.clone(), at.into());
+        let known = ROW_COLUMNS.map(|(known, _)| known);
+        if !known.contains(&name.as_str()) {
+            wrong = true;
+            c.problems.error(at, "a row has no such column", |p| {
+                p.found(format!("\"{name}\"")).expected(format!("one of {}", list(known))).near(name, known)
+            });
+        } else if !is_field(column) {
+            wrong = true;
+            c.problems.error(at, "this is not the name of a column", |p| {
+                p.found(format!("\"{column}\""))
+                    .expected("a-z 0-9 _, a letter first")
+                    .hint("the name, not the label: `u_title`")
+            });
+        } else if checked.values().any(|taken| taken == column) {
+            wrong = true;
+            c.problems.error(at, "two of ours go into one column", |p| p.found(format!("\"{column}\"")));
+        }
+        checked.insert(name.clone(), column.clone());
+    }
+    (!wrong).then_some(checked)
 }
 
 fn destination(

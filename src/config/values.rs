@@ -58,8 +58,8 @@ word! {
     ReportType {
         /// Tickets.
         Incidents = "incidents",
-        /// Records of the ServiceNow application. Not supported yet.
-        (later) Application = "application",
+        /// The whole alert, as a row of a staging table.
+        Application = "application",
     }
 
     /// How devices are pushed.

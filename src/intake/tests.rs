@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::model::{Cursor, DestinationName, FileCursor, Identity, TableName};
+use crate::model::{Cursor, DeliveryKind, DestinationName, FileCursor, Identity, TableName};
 use crate::rules::exclude::ExcludeSettings;
 use crate::rules::pattern::Pattern;
 use crate::rules::{ActionSettings, RuleSettings};
@@ -28,7 +28,9 @@ fn rules() -> Arc<Rules> {
     let action = ActionSettings {
         destination: DestinationName::new("prod").unwrap(),
         table: TableName::new("incident").unwrap(),
+        kind: DeliveryKind::OpenTicket,
         fields: BTreeMap::new(),
+        columns: BTreeMap::new(),
     };
     let rule = RuleSettings {
         name: RuleName::new("r").unwrap(),

@@ -25,11 +25,13 @@ pub enum DeliveryKind {
     OpenTicket,
     /// Event Management must know of this alert.
     PutEvent,
+    /// A staging table must get this alert whole, as a row.
+    PutRow,
 }
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::OpenTicket, Self::PutEvent];
+    pub const ALL: [Self; 3] = [Self::OpenTicket, Self::PutEvent, Self::PutRow];
 
     /// What an alert becomes in this table, when nothing else is said.
     pub fn of_table(table: &TableName) -> Self {
@@ -41,6 +43,7 @@ impl DeliveryKind {
         match self {
             Self::OpenTicket => "open-ticket",
             Self::PutEvent => "put-event",
+            Self::PutRow => "put-row",
         }
     }
 
@@ -119,6 +122,8 @@ pub enum HoldScope {
     Destination,
     /// This table is absent or forbidden; others may work.
     Table,
+    /// What a rule's action makes of alerts does not fit this table; other actions may.
+    Action,
     /// This write was refused; whether the table or only this record is at fault, other deliveries show.
     Delivery,
 }

@@ -100,7 +100,7 @@ impl<D: Destination> Relay<D> {
         self.conclude(lane, run, group);
     }
 
-    /// What is not there yet, of a chunk; `None` when the look-up failed.
+    /// What fits and is not there yet, of a chunk; `None` when asking failed.
     async fn look_up(
         &self,
         permit: &SendPermit<'_, D>,
@@ -110,6 +110,7 @@ impl<D: Destination> Relay<D> {
         run: &mut Run,
         group: &mut Group,
     ) -> Option<Vec<Claimed>> {
+        let chunk = self.admit(permit, lane, work, chunk, group).await?;
         let repeat = work.repeat();
         let (ask, mut ready): (Vec<_>, Vec<_>) = chunk.into_iter().partition(|c| repeat.looks_up(c.doubtful));
         if ask.is_empty() {
@@ -363,7 +364,7 @@ fn draw(pool: &mut Vec<Claimed>, blame: &Blame) -> Vec<Claimed> {
 }
 
 /// The look-up itself failed: nothing was created, so nothing is doubtful that was not before.
-fn not_looked_up(c: &Claimed, e: &SendError, started_at: Timestamp) -> Settled {
+pub(super) fn not_looked_up(c: &Claimed, e: &SendError, started_at: Timestamp) -> Settled {
     let outcome = Outcome::Requeue { doubtful: c.doubtful, message: format!("look-up: {e}") };
     Settled { id: c.id, started_at, duration_ms: 0, status: e.status, outcome }
 }

@@ -9,6 +9,7 @@
 //! The loop wakes for three reasons: the sync interval, somebody who asks, and the earliest time at which something that
 //! failed is due again. Between syncs only what was tried before is sent.
 
+mod admit;
 mod blame;
 mod budget;
 mod hold;
@@ -17,7 +18,7 @@ mod lane;
 mod queue;
 mod retry;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -237,6 +238,8 @@ struct Memory {
     looked_for: HashMap<DeliveryId, Instant>,
     /// How often one failed while others got through.
     alone: HashMap<DeliveryId, u32>,
+    /// Destination, table and rule whose records fit when they were last asked about.
+    fitting: HashSet<String>,
 }
 
 /// What a look-up and a create may take together, with a new token for each: five times the destination's longest deadline.

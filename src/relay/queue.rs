@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{Allowance, Budget};
 use super::lane::{Lane, back};
-use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, hold, kind};
+use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
 use crate::model::ticket::KeysKept;
 use crate::model::{Class, DeliveryKind, DestinationName, HoldScope, Severity, TableName, Timestamp};
@@ -37,7 +37,9 @@ pub(super) struct Group {
     /// The destination (`None`), or tables of it, have to wait.
     pub(super) holds: Vec<(Option<TableName>, SendError)>,
     /// Told after the settlement: a notice that cannot be kept must not cost an outcome.
-    notices: BTreeMap<String, Notice>,
+    pub(super) notices: BTreeMap<String, Notice>,
+    /// Subjects of holds of actions that are over.
+    pub(super) over: Vec<String>,
     /// What tables did to our keys.
     keys: BTreeMap<TableName, KeysKept>,
 }
@@ -192,6 +194,9 @@ impl<D: Destination> Relay<D> {
             let (settled, changes) = (group.settled, group.changes);
             self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
             self.tell(group.notices).await?;
+            for subject in group.over {
+                self.store.notice_over(admit::HELD, subject).await?;
+            }
             state = self.store.destination_state(name).await?;
         }
         if unfinished != state.unfinished && !only_tried {

@@ -20,7 +20,7 @@ pub mod template;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::{Alert, AlertKind, DestinationName, Engine, RuleName, Severity, TableName};
+use crate::model::{Alert, AlertKind, DeliveryKind, DestinationName, Engine, RuleName, Severity, TableName};
 
 pub use explain::{Condition, Failure, Verdict};
 pub use reason::{Decision, Reason, Route, RuleSet};
@@ -57,8 +57,12 @@ pub struct ActionSettings {
     pub destination: DestinationName,
     /// Into which table.
     pub table: TableName,
+    /// What the alert becomes there.
+    pub kind: DeliveryKind,
     /// Field to template: the operator's own, laid over the table's defaults.
     pub fields: BTreeMap<String, String>,
+    /// Of a row: our name to the column that has it, where that is another one.
+    pub columns: BTreeMap<String, String>,
 }
 
 impl RuleSettings {
@@ -161,7 +165,7 @@ pub struct Rules {
     targets: Vec<(DestinationName, TableName)>,
     /// By rule, in the order of its actions: places in `targets`.
     rule_targets: Vec<Vec<usize>>,
-    /// By rule and action: the operator's own fields.
+    /// By rule and action: the operator's own fields; of a row all.
     own_fields: Vec<Vec<BTreeMap<String, FieldTemplate>>>,
     defaults: HashMap<TableName, Defaults>,
     templates: Templates,
@@ -175,10 +179,10 @@ impl Rules {
         Self::compile_over(rules, |_| BTreeMap::new())
     }
 
-    /// Compiles rules whose fields are laid over the default fields of their table.
+    /// Compiles rules whose fields are laid over the default fields of their action: those of its table, or of a row.
     pub fn compile_over(
         rules: &[RuleSettings],
-        default_fields: impl Fn(&TableName) -> BTreeMap<String, String>,
+        default_fields: impl Fn(&ActionSettings) -> BTreeMap<String, String>,
     ) -> Result<Self, RulesError> {
         check(rules)?;
         let mut templates = Templates::new();
@@ -191,24 +195,28 @@ impl Rules {
         for rule in rules {
             let mut of_rule = Vec::with_capacity(rule.actions.len());
             let mut fields_of_rule = Vec::with_capacity(rule.actions.len());
-            for ActionSettings { destination, table, fields } in &rule.actions {
+            for action in &rule.actions {
+                let ActionSettings { destination, table, fields, .. } = action;
                 let target = (destination.clone(), table.clone());
                 of_rule.push(*places.entry(target).or_insert_with_key(|target| {
                     targets.push(target.clone());
                     targets.len() - 1
                 }));
-                let compiled = templates.compile_all(fields).map_err(|problem| RulesError::Template {
+                let mut own = templates.compile_all(fields).map_err(|problem| RulesError::Template {
                     rule: rule.name.clone(),
                     table: table.clone(),
                     problem,
                 })?;
-                fields_of_rule.push(compiled);
-                if !defaults.contains_key(table) {
-                    let compiled = templates
-                        .compile_all(&default_fields(table))
-                        .map_err(|problem| RulesError::DefaultTemplate { table: table.clone(), problem })?;
+                let broken = |problem| RulesError::DefaultTemplate { table: table.clone(), problem };
+                if action.kind == DeliveryKind::PutRow {
+                    let mut all = templates.compile_row(&default_fields(action)).map_err(broken)?;
+                    all.append(&mut own);
+                    own = all;
+                } else if !defaults.contains_key(table) {
+                    let compiled = templates.compile_all(&default_fields(action)).map_err(broken)?;
                     defaults.insert(table.clone(), compiled);
                 }
+                fields_of_rule.push(own);
             }
             rule_targets.push(of_rule);
             own_fields.push(fields_of_rule);
@@ -234,14 +242,15 @@ impl Rules {
         if reason == Reason::Matched {
             let mut seen = vec![0u64; self.targets.len().div_ceil(64)];
             'rules: for rule in matched.iter() {
-                for &target in &self.rule_targets[rule] {
+                for (&target, action) in self.rule_targets[rule].iter().zip(&self.settings[rule].actions) {
                     let (word, bit) = (target / 64, 1 << (target % 64));
                     if seen[word] & bit != 0 {
                         continue;
                     }
                     seen[word] |= bit;
                     let (destination, table) = &self.targets[target];
-                    routes.push(Route { destination, table, rule, rule_name: &self.settings[rule].name });
+                    let (kind, rule_name) = (action.kind, &self.settings[rule].name);
+                    routes.push(Route { destination, table, kind, rule, rule_name });
                     if routes.len() == self.targets.len() {
                         break 'rules;
                     }
@@ -280,8 +289,9 @@ impl Rules {
         };
 
         let own = &self.own_fields[rule][action];
-        let defaults =
-            self.defaults.get(table).into_iter().flatten().filter(|(name, _)| !own.contains_key(*name));
+        let is_row = self.settings[rule].actions[action].kind == DeliveryKind::PutRow;
+        let defaults = self.defaults.get(table).filter(|_| !is_row);
+        let defaults = defaults.into_iter().flatten().filter(|(name, _)| !own.contains_key(*name));
         let values = context.values();
         let mut fields = BTreeMap::new();
         for (name, template) in defaults.chain(own) {

@@ -9,7 +9,9 @@
 
 use url::Url;
 
-use crate::destination::{Asked, Destination, LookedUp, Order, RateLimit, SendError, Sent};
+use crate::destination::{
+    Admission, Asked, Destination, LookedUp, MayAsk, Order, RateLimit, SendError, Sent,
+};
 use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
@@ -17,9 +19,15 @@ mod auth;
 
 mod call;
 
+mod change;
+
 mod classify;
 
 mod event;
+
+mod row;
+
+mod schema;
 
 mod fields;
 
@@ -47,6 +55,7 @@ pub use auth::kept::path as kept_login;
 pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
 pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
+pub use row::{ROW_COLUMNS, row_fields};
 
 /// A destination, checked.
 #[derive(Clone, Debug)]
@@ -89,6 +98,10 @@ impl Destination for ServiceNow {
         &self.name
     }
 
+    async fn admit(&self, order: &Order, may_ask: MayAsk<'_>) -> Result<Admission, SendError> {
+        self.admit_order(order, may_ask).await
+    }
+
     async fn look_up(
         &self,
         kind: DeliveryKind,
@@ -97,8 +110,8 @@ impl Destination for ServiceNow {
     ) -> Result<LookedUp, SendError> {
         match kind {
             DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
-            // An event is known by its key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent => Ok(LookedUp::default()),
+            // They are known by their key there, and nowhere to be asked for.
+            DeliveryKind::PutEvent | DeliveryKind::PutRow => Ok(LookedUp::default()),
         }
     }
 
@@ -106,6 +119,7 @@ impl Destination for ServiceNow {
         match order.kind {
             DeliveryKind::OpenTicket => self.open_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
+            DeliveryKind::PutRow => self.put_row(order).await,
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::call::{Call, Path, ServiceNow};
 use super::classify::{self, Attempt, What};
 use super::query::{Query, url_value};
-use super::{fields, wire};
+use super::{change, fields, wire};
 use crate::destination::{
     Asked, DroppedField, FIND_MAX, Fields, Found, LookedUp, Order, Remote, SendError, Sent,
 };
@@ -142,6 +142,7 @@ impl ServiceNow {
         let mut fields = fields::outgoing(&order.fields).map_err(|e| {
             attempt.reject(&e.to_string(), "correct [rule.action.fields], then `otrelay queue retry`")
         })?;
+        fields = self.fitting(&order.table, fields);
         let mut shorter = SHORTER.into_iter();
         loop {
             let error = match self.create(&attempt, order, &fields).await {
@@ -162,11 +163,19 @@ impl ServiceNow {
     }
 
     async fn create(&self, attempt: &Attempt<'_>, order: &Order, fields: &Fields) -> Result<Sent, SendError> {
-        let keys = Fields::from([
-            ("sys_id".to_owned(), order.keys.sys_id.to_string()),
-            ("correlation_id".to_owned(), order.keys.correlation_id.to_string()),
-            ("correlation_display".to_owned(), DISPLAY.to_owned()),
-        ]);
+        if order.table.as_str() == change::TABLE && !self.no_change_api.load(Ordering::Relaxed) {
+            match self.create_change(attempt, order, fields).await {
+                Err(e) if classify::is_no_such_api(&e) => {
+                    tracing::info!(
+                        "{} has no Change Management API; changes go by the Table API",
+                        self.place
+                    );
+                    self.no_change_api.store(true, Ordering::Relaxed);
+                }
+                made => return made,
+            }
+        }
+        let keys = keys(order);
         let body = serde_json::to_vec(&fields::record(fields, &keys))
             .map_err(|_| attempt.reject("the record cannot be written as JSON", "report it"))?;
         let wanted: Vec<&str> = ["number", "state", "active"]
@@ -318,8 +327,17 @@ fn remote(record: &Value) -> Option<Remote> {
     })
 }
 
+/// What goes into a ticket beside its fields.
+pub(super) fn keys(order: &Order) -> Fields {
+    Fields::from([
+        ("sys_id".to_owned(), order.keys.sys_id.to_string()),
+        ("correlation_id".to_owned(), order.keys.correlation_id.to_string()),
+        ("correlation_display".to_owned(), DISPLAY.to_owned()),
+    ])
+}
+
 /// What the answer to a create shows, or why it does not show our record.
-fn read_back(
+pub(super) fn read_back(
     record: &Value,
     fields: &Fields,
     sent_keys: &Fields,

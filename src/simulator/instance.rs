@@ -264,10 +264,11 @@ impl Instance {
             self.seed_row("sys_properties", &[("name", name), ("value", value)]);
         }
         self.refresh_choices();
+        self.seed_dictionary();
     }
 
     /// The id of a delivered row depends only on what it is: a rehearsed config works again after a restart.
-    fn seed_row(&mut self, table: &str, fields: &[(&str, &str)]) {
+    pub(super) fn seed_row(&mut self, table: &str, fields: &[(&str, &str)]) -> String {
         let mut what = table.to_owned();
         for (_, value) in fields.iter().take(3) {
             what.push('\n');
@@ -276,7 +277,7 @@ impl Instance {
         let digest = ring::digest::digest(&ring::digest::SHA256, what.as_bytes());
         let sys_id = crate::model::alert::hex(&digest.as_ref()[..16]);
         let now = self.clock.now();
-        let Some(target) = self.tables.get(table) else { return };
+        let Some(target) = self.tables.get(table) else { return sys_id };
         let mut row = Row::default();
         let system =
             [("sys_id", sys_id.as_str()), ("sys_created_by", "system"), ("sys_updated_by", "system")];
@@ -285,6 +286,7 @@ impl Instance {
         }
         stamp(target, &mut row, now);
         self.push(table, row);
+        sys_id
     }
 
     /// Adds a row; its place in the order of insertion comes back.

@@ -29,7 +29,9 @@ use crate::model::Secret;
 mod admin;
 mod batch;
 mod call;
+mod change;
 mod cut;
+mod dictionary;
 mod fault;
 mod import;
 mod instance;
@@ -81,6 +83,10 @@ pub struct Options {
     pub token_lifetime: Duration,
     /// Tables besides those that are known; they take any field.
     pub tables: Vec<String>,
+    /// Whether the Change Management API is there.
+    pub change_api: bool,
+    /// Whether the Batch API is there.
+    pub batch_api: bool,
     /// Staging tables of the Import Set API.
     pub imports: Vec<ImportMap>,
     /// Rows of `sys_properties` besides, or instead of, those that are known.
@@ -117,6 +123,8 @@ impl Default for Options {
             rotate_refresh: false,
             token_lifetime: Duration::from_secs(1799),
             tables: Vec::new(),
+            change_api: true,
+            batch_api: true,
             imports: Vec::new(),
             properties: Vec::new(),
             rate_limit: None,

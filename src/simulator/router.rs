@@ -40,7 +40,10 @@ impl Instance {
         let Some(rest) = call.path.strip_prefix("/api/now/") else {
             return match call.path.as_str() {
                 "/api/global/em/jsonv2" => self.events(ctx, call),
-                _ => Answer::no_path(),
+                path => match path.strip_prefix("/api/sn_chg_rest/") {
+                    Some(rest) => self.changes(ctx, call, rest.strip_prefix("v1/").unwrap_or(rest)),
+                    None => Answer::no_path(),
+                },
             };
         };
         let (version, rest) = match rest.split_once('/') {

@@ -179,7 +179,14 @@ const OTHERS: &[(&str, &str)] = &[
       metric_name#100 node#100 resource#100 severity:int source#100 state=Open type#100",
     ),
     ("sys_attachment", "!content_type !download_link !file_name !size_bytes:int !table_name !table_sys_id"),
-    ("sys_dictionary", "active:bool=true column_label element internal_type max_length name reference"),
+    (
+        "sys_dictionary",
+        "active:bool=true choice column_label default_value element internal_type mandatory:bool=false max_length \
+      name read_only:bool=false reference",
+    ),
+    ("sys_db_object", "label name super_class@sys_db_object"),
+    ("sys_data_policy2", "active:bool=true conditions model_table#80 short_description"),
+    ("sys_data_policy_rule", "disabled:bool=false field#80 mandatory#40 sys_data_policy@sys_data_policy2"),
     (
         "cmdb_ot_entity",
         "business_criticality isa_entity_site ot_asset_type ot_correlation_id ot_device@cmdb_ci \

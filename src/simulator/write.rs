@@ -63,6 +63,7 @@ impl Instance {
         }
         settle(target, &mut row, None, &now.servicenow(), &ctx.user.sys_id);
         policy(target, &row, None)?;
+        self.data_policies(table, &row)?;
         if let Some(lag) = ctx.tweaks.index_lag {
             row.visible_at = now.after(lag);
         }

@@ -70,6 +70,9 @@ mod syslog;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod systemd;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod tables;
 #[cfg(test)]
 mod tidy;
 #[cfg(feature = "simulator")]

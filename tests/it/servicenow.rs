@@ -29,7 +29,7 @@ fn password() -> Auth {
     })
 }
 
-async fn start(options: Options) -> Running {
+pub(crate) async fn start(options: Options) -> Running {
     Simulator::start(options).await.unwrap()
 }
 
@@ -46,7 +46,7 @@ fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> Servic
     ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
 }
 
-fn destination(simulator: &Running) -> ServiceNow {
+pub(crate) fn destination(simulator: &Running) -> ServiceNow {
     destination_with(simulator, password(), TlsSettings::default())
 }
 
@@ -54,7 +54,7 @@ fn incident() -> TableName {
     TableName::new("incident").unwrap()
 }
 
-fn order(number: u8) -> Order {
+pub(crate) fn order(number: u8) -> Order {
     let fields = [("short_description", "[major] Stop command"), ("impact", "1"), ("urgency", "2")];
     Order {
         kind: DeliveryKind::OpenTicket,
@@ -75,7 +75,7 @@ async fn find(destination: &ServiceNow, order: &Order) -> Result<Vec<Found>, Sen
 }
 
 /// As the relay does it: create; whatever is doubtful is looked up before it is created again.
-async fn deliver(destination: &ServiceNow, order: &Order) -> Result<Vec<Class>, SendError> {
+pub(crate) async fn deliver(destination: &ServiceNow, order: &Order) -> Result<Vec<Class>, SendError> {
     let mut classes = Vec::new();
     for _ in 0..5 {
         match destination.send(order).await {

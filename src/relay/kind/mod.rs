@@ -5,6 +5,7 @@
 //! the two matches there.
 
 mod event;
+mod row;
 mod ticket;
 
 use crate::destination::{Compose, Fields, Found, Order, Sent, TicketFacts};
@@ -72,6 +73,7 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
     match kind {
         DeliveryKind::OpenTicket => &ticket::Open,
         DeliveryKind::PutEvent => &event::Put,
+        DeliveryKind::PutRow => &row::Put,
     }
 }
 
@@ -86,6 +88,7 @@ fn fields(
     destination: &DestinationName,
 ) -> Result<Fields, String> {
     let alert = claimed.alert.as_ref().ok_or("the stored alert is damaged (its checksum does not match)")?;
+    let keys = TicketKeys::derive(&claimed.fingerprint, destination, &claimed.table, claimed.generation);
     composer.compose(&TicketFacts {
         alert,
         occurrences: claimed.occurrences,
@@ -94,5 +97,6 @@ fn fields(
         table: &claimed.table,
         generation: claimed.generation,
         rule: claimed.rule.as_str(),
+        correlation_id: &keys.correlation_id,
     })
 }

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
 use super::transport::defender::{self, Defender};
-use super::transport::poll::{self, Poll};
 use super::transport::http::{self, Push};
+use super::transport::poll::{self, Poll};
 use super::transport::send;
 use super::transport::syslog::{Listeners, Syslog};
 use super::transport::tail::{self, Tail};

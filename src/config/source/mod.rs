@@ -50,7 +50,6 @@ macro_rules! kinds {
 
         /// A `[[source]]`, by its kind.
         #[derive(Clone, Debug)]
-        #[expect(clippy::large_enum_variant, reason = "a few, read once")]
         pub(in crate::config) enum Source {
             $($name($module::$name),)*
             /// Of a kind that cannot be read: absent, wrong, or not built yet.

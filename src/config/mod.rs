@@ -10,6 +10,7 @@
 
 mod check;
 mod destination;
+mod devices;
 mod duration;
 mod example;
 mod file;

@@ -25,11 +25,13 @@ pub enum DeliveryKind {
     OpenTicket,
     /// Event Management must know of this alert.
     PutEvent,
+    /// The CMDB must know of this device.
+    PutDevice,
 }
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::OpenTicket, Self::PutEvent];
+    pub const ALL: [Self; 3] = [Self::OpenTicket, Self::PutEvent, Self::PutDevice];
 
     /// What an alert becomes in this table, when nothing else is said.
     pub fn of_table(table: &TableName) -> Self {
@@ -41,6 +43,7 @@ impl DeliveryKind {
         match self {
             Self::OpenTicket => "open-ticket",
             Self::PutEvent => "put-event",
+            Self::PutDevice => "put-device",
         }
     }
 

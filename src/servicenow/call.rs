@@ -3,7 +3,7 @@
 //! Every address of the API stands here; what goes over it is put together in `ticket` and `event`. Nothing is remembered here but the token and two numbers the relay's
 //! budget asks for: how many requests were made, and what the instance last said about its limit.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -64,6 +64,10 @@ pub struct ServiceNow {
     rate_limit: Mutex<RateLimit>,
     /// Keys in one look-up: fewer once something in between refused a long address.
     pub(super) look_up_max: AtomicUsize,
+    /// How devices are told.
+    pub(super) devices: Option<super::cmdb::Settings>,
+    /// The instance has only the plain form of identification.
+    pub(super) plain_identify: AtomicBool,
 }
 
 /// A clock has no `Debug` of its own.
@@ -93,6 +97,8 @@ pub(super) enum Path<'a> {
     Change(&'a str),
     /// Identification and reconciliation of devices, with options.
     Identify,
+    /// The same without options, where the instance is old.
+    IdentifyPlain,
     /// Bytes that are attached to a record.
     Attachment,
 }
@@ -107,6 +113,7 @@ impl Path<'_> {
             Self::Batch => "/api/now/v1/batch".to_owned(),
             Self::Change(kind) => format!("/api/sn_chg_rest/change/{}", url_value(kind)),
             Self::Identify => "/api/now/identifyreconcile/enhanced".to_owned(),
+            Self::IdentifyPlain => "/api/now/identifyreconcile".to_owned(),
             Self::Attachment => "/api/now/attachment/file".to_owned(),
         }
     }
@@ -142,7 +149,7 @@ impl ServiceNow {
         clock: SharedClock,
         deadlines: Deadlines,
     ) -> Result<Self, SetupError> {
-        let Settings { name, instance, auth, proxy, tls, headers } = settings;
+        let Settings { name, instance, auth, proxy, tls, headers, devices } = settings;
         let refuse = |problem: String| SetupError::Instance { name: name.clone(), problem };
         net::check_url(&instance).map_err(refuse)?;
         // Only a gateway gives an instance a path, and it wants its header.
@@ -171,6 +178,8 @@ impl ServiceNow {
             requests: AtomicU64::new(0),
             rate_limit: Mutex::default(),
             look_up_max: AtomicUsize::new(FIND_MAX),
+            devices,
+            plain_identify: AtomicBool::new(false),
         })
     }
 
@@ -316,6 +325,7 @@ mod tests {
             (Path::Batch, "/api/now/v1/batch"),
             (Path::Change("normal/.."), "/api/sn_chg_rest/change/normal%2F.."),
             (Path::Identify, "/api/now/identifyreconcile/enhanced"),
+            (Path::IdentifyPlain, "/api/now/identifyreconcile"),
             (Path::Attachment, "/api/now/attachment/file"),
         ];
         for (path, text) in paths {

@@ -27,6 +27,8 @@ pub(super) enum What {
     Create,
     /// Telling Event Management: may have happened too, and may be repeated.
     Event,
+    /// Telling the CMDB: the same.
+    Devices,
 }
 
 /// The call whose answer is judged.
@@ -51,6 +53,7 @@ impl Attempt<'_> {
             What::LookUp => "look up tickets",
             What::Create => "create a ticket",
             What::Event => "put an event",
+            What::Devices => "put devices",
         };
         format!("could not {what} in {} at {}", self.table, self.place)
     }

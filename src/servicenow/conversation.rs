@@ -613,6 +613,7 @@ fn addresses_that_are_no_instance_are_refused() {
             proxy: None,
             tls: TlsSettings::default(),
             headers: Vec::new(),
+            devices: None,
         };
         let error = ServiceNow::new(settings, ManualClock::at(Timestamp::EPOCH)).unwrap_err().to_string();
         assert!(error.contains(words) && !error.contains("canary"), "{error}");

@@ -9,7 +9,9 @@
 
 use url::Url;
 
-use crate::destination::{Asked, Destination, LookedUp, Order, RateLimit, SendError, Sent};
+use crate::destination::{
+    Asked, Destination, DeviceOrder, DevicesSent, LookedUp, Order, RateLimit, SendError, Sent,
+};
 use crate::model::{DeliveryKind, DestinationName, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
@@ -18,6 +20,8 @@ mod auth;
 mod call;
 
 mod classify;
+
+pub mod cmdb;
 
 mod event;
 
@@ -63,6 +67,8 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// Headers that go with each request, for a gateway in front of the instance.
     pub headers: Vec<(String, Secret)>,
+    /// How devices are told; `None`: they go elsewhere, or nowhere.
+    pub devices: Option<cmdb::Settings>,
 }
 
 /// What a person has to know about a destination before it fails.
@@ -108,6 +114,8 @@ impl Destination for ServiceNow {
             DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
             // An event is known by its key there, and nowhere to be asked for.
             DeliveryKind::PutEvent => Ok(LookedUp::default()),
+            // So is a device.
+            DeliveryKind::PutDevice => Ok(LookedUp::default()),
         }
     }
 
@@ -115,7 +123,20 @@ impl Destination for ServiceNow {
         match order.kind {
             DeliveryKind::OpenTicket => self.open_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
+            // Devices go many at a time, by `put_devices`.
+            DeliveryKind::PutDevice => Err(self.no_devices(&order.table)),
         }
+    }
+
+    async fn put_devices(&self, orders: &[DeviceOrder]) -> Result<DevicesSent, SendError> {
+        self.identify(orders).await
+    }
+
+    fn device_payload(&self, order: &DeviceOrder) -> Result<String, String> {
+        self.devices.as_ref().map_or_else(
+            || Err("this destination is not the one of [devices]".to_owned()),
+            |settings| cmdb::shown(settings, order),
+        )
     }
 
     fn requests(&self) -> u64 {

@@ -4,6 +4,7 @@
 //! A new kind: its word in `model::DeliveryKind`, its file here and its line in [`of`], its file in `servicenow` and its lines in
 //! the two matches there.
 
+mod device;
 mod event;
 mod ticket;
 
@@ -72,6 +73,7 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
     match kind {
         DeliveryKind::OpenTicket => &ticket::Open,
         DeliveryKind::PutEvent => &event::Put,
+        DeliveryKind::PutDevice => &device::Put,
     }
 }
 

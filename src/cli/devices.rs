@@ -11,7 +11,6 @@ use super::human::{Listing, json, relative, time};
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::control::Question;
 use crate::destination::DeviceOrder;
-use crate::model::Device;
 use crate::model::text::one_line;
 use crate::servicenow::cmdb;
 use crate::store::{DeviceFilter, DeviceRow};
@@ -306,6 +305,7 @@ fn said(value: &serde_json::Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Device;
 
     #[test]
     fn a_cell_is_quoted_and_no_formula() {

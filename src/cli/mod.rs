@@ -78,7 +78,7 @@ enum Command {
     Alerts(lists::AlertsArgs),
     /// Tickets, newest first
     Tickets(lists::TicketsArgs),
-    /// Devices as all sources together have them, which source says what, and what is still to be told
+    /// Devices: what the sources together say, and what the CMDB has still to be told
     Devices(devices::DevicesArgs),
     /// Deliveries: what ServiceNow has still to be told, and dead letters
     #[command(subcommand)]

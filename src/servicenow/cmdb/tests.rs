@@ -104,7 +104,7 @@ fn what_is_no_device_is_not_sent_and_what_is_deleted_is_retired() {
     assert!(values(OnDeleted::None).is_none());
 }
 
-fn outcome(item: serde_json::Value) -> Result<DevicePut, crate::destination::DeviceRefusal> {
+fn outcome(item: Value) -> Result<DevicePut, crate::destination::DeviceRefusal> {
     let result = json!({"items": [item, {"className": "cmdb_ci_ip_address", "sysId": "b".repeat(32)}]});
     let spans = [(0, 2, "cmdb_ci_ot_plc".to_owned())];
     answer::outcomes(&result, &spans, "otrelay").unwrap().remove(0)

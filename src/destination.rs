@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::model::ticket::{KeysKept, TicketKeys};
 use crate::model::{
-    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Generation, HoldScope, SysId, TableName,
-    Timestamp,
+    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Device, Generation, HoldScope, SysId,
+    TableName, Timestamp,
 };
 
 /// Field name to value, as it goes into the record. Ordered, so that requests and logs are stable.
@@ -191,11 +191,93 @@ pub trait Destination: Send + Sync + 'static {
     /// `doubtful` set, so that the caller looks it up.
     fn send(&self, order: &Order) -> impl Future<Output = Result<Sent, SendError>> + Send;
 
+    /// Tells some of these devices, from the first on, in one request; the answer has an outcome for each that was told.
+    fn put_devices(
+        &self,
+        orders: &[DeviceOrder],
+    ) -> impl Future<Output = Result<DevicesSent, SendError>> + Send {
+        let _ = orders;
+        async { Err(no_devices()) }
+    }
+
+    /// What would be told of a device, as JSON.
+    ///
+    /// # Errors
+    /// Why nothing would be.
+    fn device_payload(&self, order: &DeviceOrder) -> Result<String, String> {
+        let _ = order;
+        Err(no_devices().message)
+    }
+
     /// Requests made since it was built, token requests included: what the hourly budget counts.
     fn requests(&self) -> u64;
 
     /// What the last answer said about the hourly limit.
     fn rate_limit(&self) -> RateLimit;
+}
+
+/// A destination that keeps no devices.
+fn no_devices() -> SendError {
+    SendError {
+        class: Class::Hold,
+        hold: HoldScope::Table,
+        message: "this destination takes no devices".to_owned(),
+        remedy: "set [devices] servicenow to one that does".to_owned(),
+        doubtful: false,
+        wait: None,
+        status: None,
+    }
+}
+
+/// A device that is to be told.
+#[derive(Clone, Debug)]
+pub struct DeviceOrder {
+    /// What it is called there, behind the agent's id; never changes.
+    pub key: String,
+    /// What is known of it.
+    pub device: Device,
+    /// Whether it was told before.
+    pub is_known: bool,
+}
+
+/// A device that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DevicePut {
+    /// Whether this made it.
+    pub created: bool,
+    /// Its CI; `None`: what it is has none.
+    pub sys_id: Option<SysId>,
+    /// The CI's class; empty: it has none.
+    pub class: String,
+}
+
+/// Why one device of a request is not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceRefusal {
+    /// The other side's words.
+    pub message: String,
+    /// What a person can do.
+    pub remedy: String,
+    /// Whether it may be taken later as it is.
+    pub again: bool,
+    /// Told as a health issue: its code, and what it is about.
+    pub notice: Option<(&'static str, String)>,
+}
+
+impl DeviceRefusal {
+    /// It may be taken later.
+    pub fn again(message: String) -> Self {
+        Self { message, again: true, ..Self::default() }
+    }
+}
+
+/// What became of the devices of a request.
+#[derive(Clone, Debug, Default)]
+pub struct DevicesSent {
+    /// One for each, in the order of the orders.
+    pub outcomes: Vec<Result<DevicePut, DeviceRefusal>>,
+    /// HTTP status of the answer; `None`: there was nothing to ask.
+    pub status: Option<u16>,
 }
 
 /// Most keys in one [`Destination::look_up`]: a longer `IN` list makes URLs that proxies refuse.

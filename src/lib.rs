@@ -41,6 +41,8 @@ pub mod heartbeat;
 
 pub mod log;
 
+pub mod device;
+
 pub mod model;
 
 // The other side, for rehearsal and tests. The agent never knows which it talks to.

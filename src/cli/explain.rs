@@ -190,7 +190,7 @@ fn explain(
                         return fields;
                     }
                     DeliveryKind::PutRow => return fields,
-                    DeliveryKind::OpenTicket => {}
+                    DeliveryKind::OpenTicket | DeliveryKind::PutDevice => {}
                 }
                 fields.insert("correlation_id".to_owned(), keys.correlation_id.to_string());
                 fields.insert("correlation_display".to_owned(), "otrelay".to_owned());
@@ -208,7 +208,9 @@ fn explain(
                     DeliveryKind::OpenTicket if route.table.as_str() == "change_request" => {
                         "/api/sn_chg_rest/change/normal".to_owned()
                     }
-                    DeliveryKind::OpenTicket => format!("/api/now/table/{}", route.table),
+                    DeliveryKind::OpenTicket | DeliveryKind::PutDevice => {
+                        format!("/api/now/table/{}", route.table)
+                    }
                 },
                 fields,
             }

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod config;
 #[cfg(feature = "simulator")]
 pub mod demo;
+pub mod devices;
 pub mod explain;
 mod human;
 mod input;
@@ -84,6 +85,8 @@ enum Command {
     Alerts(lists::AlertsArgs),
     /// Tickets, newest first
     Tickets(lists::TicketsArgs),
+    /// Devices: what the sources together say, and what the CMDB has still to be told
+    Devices(devices::DevicesArgs),
     /// Deliveries: what ServiceNow has still to be told, and dead letters
     #[command(subcommand)]
     Queue(lists::QueueCommand),
@@ -234,6 +237,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Replay(args) => replay::run(&args, terminal),
         Command::Alerts(args) => lists::alerts(&args, terminal),
         Command::Tickets(args) => lists::tickets(&args, terminal),
+        Command::Devices(args) => devices::run(&args, terminal),
         Command::Queue(command) => lists::queue(command, terminal),
         Command::Backup(args) => backup::run_backup(&args, terminal),
         Command::Restore(args) => backup::run_restore(&args, terminal),

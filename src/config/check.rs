@@ -19,7 +19,7 @@ use crate::rules::exclude::Exclusions;
 use crate::source::host;
 use crate::store::{self, WhenFull};
 
-const MIN_INTERVAL: Duration = Duration::from_mins(5);
+pub(super) const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;
 pub(super) const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
 
@@ -40,7 +40,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     let state_dir = state_dir(&file.agent.get_or_default(), c);
     let (enabled, interval, backfill) = sync(&file.sync.get_or_default(), c);
     let store = buffer(&file.buffer.get_or_default(), state_dir.clone(), c);
-    let destinations = super::destination::check(&file.servicenow, state_dir.as_deref(), c);
+    let mut destinations = super::destination::check(&file.servicenow, state_dir.as_deref(), c);
     let sources = super::source::check(&file.source, agent.as_ref(), c);
     let names: Vec<&str> = file.servicenow.get().map_or(Vec::new(), |(destinations, _)| {
         destinations.0.iter().map(|(name, ..)| name.as_str()).collect()
@@ -48,6 +48,14 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     let rules = super::rule::check(&file.rule, &names, c);
     let exclusions = super::exclude::check(&file.exclude, c);
     let tests = super::case::check(&file.test, c);
+    let devices = super::devices::check(&file.devices, agent.as_ref(), &names, c);
+    let devices = devices.map(|super::devices::Checked { relay, wire }| {
+        let own = destinations.iter_mut().find(|(settings, _)| settings.name == relay.destination);
+        if let Some((settings, _)) = own {
+            settings.devices = Some(wire);
+        }
+        relay
+    });
     later(file, c);
     if c.complete {
         whole(file, root, enabled, c);
@@ -64,6 +72,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
             interval: interval?,
             doubt_wait: relay::DOUBT_WAIT,
             destinations: limits,
+            devices,
         },
         intake: intake::Settings {
             backfill: backfill?,
@@ -247,18 +256,6 @@ fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Opt
 
 /// What the schema knows and otrelay does not do yet is refused, never ignored.
 fn later(file: &File, c: &mut Check<'_>) {
-    if let Some((devices, _)) = file.devices.get() {
-        // `enabled = false` says what is the case; so does a table that is only prepared.
-        let others = [devices.servicenow.at(), devices.method.at(), devices.data_source.at()];
-        let at = match devices.enabled.get() {
-            Some((true, at)) => Some(at),
-            Some((false, _)) => None,
-            None => others.into_iter().flatten().next(),
-        };
-        if let Some(at) = at {
-            c.not_yet(at, "pushing devices", "remove [devices], or set enabled = false in it");
-        }
-    }
     if let Some(at) = file.status.get().and_then(|(status, _)| status.listen.at()) {
         c.not_yet(at, "the status page", "remove it");
     }

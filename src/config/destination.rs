@@ -88,6 +88,7 @@ fn one(
         proxy: proxy.ok()?,
         tls: tls?,
         headers: headers?,
+        devices: None,
     };
     Some((settings, limits))
 }

@@ -9,7 +9,7 @@ use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnUnprotected, OneOrMore, Period,
+    AnyOr, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnDeleted, OnUnprotected, OneOrMore, Period,
     ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
 };
 
@@ -246,16 +246,22 @@ table! {
         fields: Named<String>,
     }
 
-    /// Device attributes.
+    /// Device attributes. Without this table they are kept and not pushed.
     Devices {
-        /// Whether devices are pushed.
+        /// Whether devices are pushed. Default true.
         enabled: bool,
-        /// To which destination.
+        /// To which destination; may be left out when there is one.
         servicenow: String,
-        /// By which API.
+        /// By which API. Default `identify-reconcile`.
         method: DeviceMethod,
-        /// A choice of `cmdb_ci.discovery_source` there.
+        /// A choice of `cmdb_ci.discovery_source` there. Default `otrelay`.
         data_source: String,
+        /// Time between two pushes of devices, at least 5m. Default 60m.
+        interval: Period,
+        /// What is done with a device that its source no longer has. Default `note`.
+        on_deleted: OnDeleted,
+        /// Type of a device to a class of the CMDB, laid over the built-in table; "" is no CI at all.
+        class_map: Named<String>,
     }
 
     /// Status page and metrics.

@@ -11,6 +11,7 @@
 mod case;
 mod check;
 mod destination;
+mod devices;
 mod duration;
 mod example;
 mod exclude;

@@ -66,8 +66,18 @@ word! {
     DeviceMethod {
         /// Identification and Reconciliation API.
         IdentifyReconcile = "identify-reconcile",
-        /// Import set.
-        ImportSet = "import-set",
+        /// Import set. Not supported yet.
+        (later) ImportSet = "import-set",
+    }
+
+    /// What is done with a device that its source no longer has.
+    OnDeleted {
+        /// The CI is retired.
+        Retire = "retire",
+        /// The CI gets a comment.
+        Note = "note",
+        /// Nothing.
+        None = "none",
     }
 }
 
@@ -396,6 +406,7 @@ once!(
     AuthKind,
     ReportType,
     DeviceMethod,
+    OnDeleted,
     SeverityWord,
     SecretRef,
     Period,

@@ -27,11 +27,13 @@ pub enum DeliveryKind {
     PutEvent,
     /// A staging table must get this alert whole, as a row.
     PutRow,
+    /// The CMDB must know of this device.
+    PutDevice,
 }
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::OpenTicket, Self::PutEvent, Self::PutRow];
+    pub const ALL: [Self; 4] = [Self::OpenTicket, Self::PutEvent, Self::PutRow, Self::PutDevice];
 
     /// What an alert becomes in this table, when nothing else is said.
     pub fn of_table(table: &TableName) -> Self {
@@ -44,6 +46,7 @@ impl DeliveryKind {
             Self::OpenTicket => "open-ticket",
             Self::PutEvent => "put-event",
             Self::PutRow => "put-row",
+            Self::PutDevice => "put-device",
         }
     }
 

@@ -207,7 +207,7 @@ impl<D: Destination> Relay<D> {
         Ok(report)
     }
 
-    fn limits_of(&self, destination: &DestinationName) -> Limits {
+    pub(super) fn limits_of(&self, destination: &DestinationName) -> Limits {
         self.settings.destinations.get(destination).copied().unwrap_or_default()
     }
 
@@ -325,7 +325,7 @@ impl<D: Destination> Relay<D> {
 
     /// What to claim next, and how many requests may be made for it; `None` when the destination has to wait, which the
     /// report then says.
-    fn next_claim(
+    pub(super) fn next_claim(
         &self,
         destination: &Arc<D>,
         cause: Cause,
@@ -351,6 +351,8 @@ impl<D: Destination> Relay<D> {
                 except.insert(table.clone());
             }
         }
+        // Devices wait in a row of their own: `device.rs` sends them.
+        except.extend(self.settings.devices.iter().map(|devices| devices.table.clone()));
         let (requests, min_severity) = match budget.allowance() {
             Allowance::Requests(n, severity) => (n, severity),
             Allowance::NotBefore(at) => {

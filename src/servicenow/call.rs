@@ -71,6 +71,10 @@ pub struct ServiceNow {
     pub(super) no_change_api: AtomicBool,
     /// What is known of its tables; `None`: nobody asks.
     pub(super) schema: Option<Known>,
+    /// How devices are told.
+    pub(super) devices: Option<super::cmdb::Settings>,
+    /// The instance has only the plain form of identification.
+    pub(super) plain_identify: AtomicBool,
 }
 
 /// A clock has no `Debug` of its own.
@@ -100,6 +104,8 @@ pub(super) enum Path<'a> {
     Change(&'a str),
     /// Identification and reconciliation of devices, with options.
     Identify,
+    /// The same without options, where the instance is old.
+    IdentifyPlain,
     /// Bytes that are attached to a record.
     Attachment,
 }
@@ -115,6 +121,7 @@ impl Path<'_> {
             Self::Change("") => "/api/sn_chg_rest/change".to_owned(),
             Self::Change(kind) => format!("/api/sn_chg_rest/change/{}", url_value(kind)),
             Self::Identify => "/api/now/identifyreconcile/enhanced".to_owned(),
+            Self::IdentifyPlain => "/api/now/identifyreconcile".to_owned(),
             Self::Attachment => "/api/now/attachment/file".to_owned(),
         }
     }
@@ -150,7 +157,7 @@ impl ServiceNow {
         clock: SharedClock,
         deadlines: Deadlines,
     ) -> Result<Self, SetupError> {
-        let Settings { name, instance, auth, proxy, tls, headers } = settings;
+        let Settings { name, instance, auth, proxy, tls, headers, devices } = settings;
         let refuse = |problem: String| SetupError::Instance { name: name.clone(), problem };
         net::check_url(&instance).map_err(refuse)?;
         // Only a gateway gives an instance a path, and it wants its header.
@@ -181,6 +188,8 @@ impl ServiceNow {
             look_up_max: AtomicUsize::new(FIND_MAX),
             no_change_api: AtomicBool::new(false),
             schema: None,
+            devices,
+            plain_identify: AtomicBool::new(false),
         })
     }
 
@@ -330,6 +339,7 @@ mod tests {
             (Path::Batch, "/api/now/v1/batch"),
             (Path::Change("normal/.."), "/api/sn_chg_rest/change/normal%2F.."),
             (Path::Identify, "/api/now/identifyreconcile/enhanced"),
+            (Path::IdentifyPlain, "/api/now/identifyreconcile"),
             (Path::Attachment, "/api/now/attachment/file"),
         ];
         for (path, text) in paths {

@@ -31,6 +31,8 @@ pub(super) enum What {
     Event,
     /// Putting a row into a staging table: likewise.
     Row,
+    /// Telling the CMDB: the same.
+    Devices,
 }
 
 /// The call whose answer is judged.
@@ -57,6 +59,7 @@ impl Attempt<'_> {
             What::Create => "create a ticket",
             What::Event => "put an event",
             What::Row => "put a row",
+            What::Devices => "put devices",
         };
         format!("could not {what} in {} at {}", self.table, self.place)
     }

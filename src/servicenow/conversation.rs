@@ -55,6 +55,7 @@ fn destination_with(instance: url::Url, auth: Auth, headers: Vec<(String, Secret
         proxy: None,
         tls: TlsSettings::default(),
         headers,
+        devices: None,
     };
     let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
@@ -613,6 +614,7 @@ fn addresses_that_are_no_instance_are_refused() {
             proxy: None,
             tls: TlsSettings::default(),
             headers: Vec::new(),
+            devices: None,
         };
         let error = ServiceNow::new(settings, ManualClock::at(Timestamp::EPOCH)).unwrap_err().to_string();
         assert!(error.contains(words) && !error.contains("canary"), "{error}");

@@ -10,7 +10,8 @@
 use url::Url;
 
 use crate::destination::{
-    Admission, Asked, Destination, LookedUp, MayAsk, Order, RateLimit, SendError, Sent,
+    Admission, Asked, Destination, DeviceOrder, DevicesSent, LookedUp, MayAsk, Order, RateLimit, SendError,
+    Sent,
 };
 use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
@@ -22,6 +23,8 @@ mod call;
 mod change;
 
 mod classify;
+
+pub mod cmdb;
 
 mod event;
 
@@ -72,6 +75,8 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// Headers that go with each request, for a gateway in front of the instance.
     pub headers: Vec<(String, Secret)>,
+    /// How devices are told; `None`: they go elsewhere, or nowhere.
+    pub devices: Option<cmdb::Settings>,
 }
 
 /// What is known of a destination's log-in without asking it: a kept refresh token that grows old.
@@ -111,7 +116,9 @@ impl Destination for ServiceNow {
         match kind {
             DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
             // They are known by their key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent | DeliveryKind::PutRow => Ok(LookedUp::default()),
+            DeliveryKind::PutEvent | DeliveryKind::PutRow | DeliveryKind::PutDevice => {
+                Ok(LookedUp::default())
+            }
         }
     }
 
@@ -120,7 +127,20 @@ impl Destination for ServiceNow {
             DeliveryKind::OpenTicket => self.open_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
             DeliveryKind::PutRow => self.put_row(order).await,
+            // Devices go many at a time, by `put_devices`.
+            DeliveryKind::PutDevice => Err(self.no_devices(&order.table)),
         }
+    }
+
+    async fn put_devices(&self, orders: &[DeviceOrder]) -> Result<DevicesSent, SendError> {
+        self.identify(orders).await
+    }
+
+    fn device_payload(&self, order: &DeviceOrder) -> Result<String, String> {
+        self.devices.as_ref().map_or_else(
+            || Err("this destination is not the one of [devices]".to_owned()),
+            |settings| cmdb::shown(settings, order),
+        )
     }
 
     fn requests(&self) -> u64 {

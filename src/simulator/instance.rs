@@ -16,7 +16,21 @@ use crate::clock::SharedClock;
 use crate::model::Timestamp;
 
 /// Fields that a list query finds without reading every row.
-const INDEXED: &[&str] = &["sys_id", "correlation_id", "element_id", "user_name", "message_key"];
+const INDEXED: &[&str] = &[
+    "sys_id",
+    "correlation_id",
+    "element_id",
+    "user_name",
+    "message_key",
+    // What identification looks for.
+    "name",
+    "serial_number",
+    "mac_address",
+    "id",
+    "cmdb_ci",
+    "child",
+    "ot_device",
+];
 
 /// One record: position of the field and its value, ordered by position.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@
 //! Everything is bounded: bodies, connections, records, tokens, the ledger. Plain HTTP on loopback only.
 //!
 //! **Not here.** Business rules, roles and field ACLs beyond what faults simulate, time zones other than GMT, XML,
-//! relative dates and scripts in queries, CMDB identification (`identifyreconcile`). A reference given by name is
+//! relative dates and scripts in queries. A reference given by name is
 //! resolved when some record has that name (see `write`).
 
 use std::collections::BTreeMap;
@@ -35,6 +35,7 @@ mod dictionary;
 mod fault;
 mod import;
 mod instance;
+mod ire;
 mod ledger;
 mod limit;
 mod oauth;

@@ -24,7 +24,7 @@ use crate::store::{DATABASE, OpenError, StoreError};
 /// A read-only view.
 #[derive(Debug)]
 pub struct Reader {
-    conn: Connection,
+    pub(super) conn: Connection,
     size: u64,
 }
 
@@ -79,6 +79,7 @@ impl Reader {
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
             repairs: repairs(&self.conn)?,
+            devices: self.device_counts(of("store").get("devices").copied().unwrap_or(0))?,
             bytes: self.size,
             destinations,
         })
@@ -465,9 +466,10 @@ const HISTORY: &str =
 
 const DELIVERY: &str =
     "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
-       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule), coalesce(t.alert_id, c.alert_id)
+       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule, ''), coalesce(t.alert_id, c.alert_id, 0), v.view
      FROM delivery d JOIN route r ON r.id = d.route_id JOIN destination k ON k.id = d.destination_id
-     LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id";
+     LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id
+     LEFT JOIN device v ON v.id = d.device_id";
 
 /// The alerts of a list, of which a search text may want only some. Titles are in the packed bodies, so SQL cannot ask
 /// for them; neighbours in a list are mostly neighbours in a pack.
@@ -518,7 +520,7 @@ fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow>
         destination: r.get(3)?,
         table: r.get(4)?,
         severity: level(r, 5)?,
-        title: alert.map(|a| a.title.clone()).unwrap_or_default(),
+        title: alert.map(|a| a.title.clone()).or(device_title(r)?).unwrap_or_default(),
         attempts: r.get(6)?,
         doubtful: r.get(7)?,
         created_at: at(r, 8)?,
@@ -528,6 +530,12 @@ fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow>
         history: Vec::new(),
         alert: None,
     })
+}
+
+/// What a delivery of a device is about.
+fn device_title(r: &Row<'_>) -> rusqlite::Result<Option<String>> {
+    let view: Option<Vec<u8>> = r.get(13)?;
+    Ok(view.map(|view| super::devices::title(&view)))
 }
 
 fn at(r: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::devices::DeviceCounts;
 use crate::model::{Alert, DeliveryId, HealthIssue, Severity, TicketId, Timestamp};
 
 /// What a list shows.
@@ -57,6 +58,9 @@ pub struct Overview {
     /// Times that the database was found damaged and made anew, newest first.
     #[serde(default)]
     pub repairs: Vec<RepairRow>,
+    /// Devices.
+    #[serde(default)]
+    pub devices: DeviceCounts,
     /// Bytes of the database.
     pub bytes: u64,
 }

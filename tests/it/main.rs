@@ -30,6 +30,9 @@ mod corruption;
 mod defender;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod devices;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod limits;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -41,6 +41,7 @@ fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> Servic
         proxy: None,
         tls,
         headers: Vec::new(),
+        devices: None,
     };
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
     ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()

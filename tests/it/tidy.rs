@@ -22,11 +22,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("net", &[]),
     ("destination", &[]),
+    // What sources say of devices, put together: kept by the store, told by the relay.
+    ("device", &[]),
     ("rules", &[]),
     ("source", &["net", "clock", "heartbeat"]),
-    ("store", &["clock"]),
+    ("store", &["device", "clock"]),
     ("intake", &["source", "rules", "store", "clock", "heartbeat"]),
-    ("relay", &["store", "destination", "clock", "heartbeat"]),
+    ("relay", &["store", "destination", "device", "clock", "heartbeat"]),
     ("servicenow", &["destination", "net", "clock"]),
     ("status", &["store", "clock", "heartbeat"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
@@ -93,7 +95,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
 ];
 
 /// Pure code: values in, values out. So is every file whose header says `Pure`.
-const PURE: [&str; 3] = ["model/", "rules/", "source/format/"];
+const PURE: [&str; 4] = ["model/", "device/", "rules/", "source/format/"];
 /// What pure code may not name.
 const IMPURE: [&str; 4] = ["tokio", "tokio_util", "SystemTime", "Instant"];
 

@@ -4,6 +4,7 @@
 //! A new kind: its word in `model::DeliveryKind`, its file here and its line in [`of`], its file in `servicenow` and its lines in
 //! the two matches there.
 
+mod device;
 mod event;
 mod row;
 mod ticket;
@@ -74,6 +75,7 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
         DeliveryKind::OpenTicket => &ticket::Open,
         DeliveryKind::PutEvent => &event::Put,
         DeliveryKind::PutRow => &row::Put,
+        DeliveryKind::PutDevice => &device::Put,
     }
 }
 

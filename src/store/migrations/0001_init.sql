@@ -164,6 +164,50 @@ CREATE TABLE record (
     UNIQUE (alert_id, route_id)
 ) STRICT;
 
+-- One row for each device, whatever the number of sources that see it.
+CREATE TABLE device (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    key         TEXT    NOT NULL UNIQUE,        -- what it is called there, with the agent's id before it; never changes
+    view        BLOB    NOT NULL,               -- JSON: device::merge::View
+    hash        BLOB    NOT NULL,               -- a digest of each part of the view (device/diff.rs)
+    told        BLOB,                           -- the same as it was last told; NULL: never
+    told_at     INTEGER,
+    told_to     INTEGER REFERENCES destination (id),
+    sys_id      TEXT,                           -- its CI
+    class       TEXT,
+    changed     INTEGER NOT NULL CHECK (changed IN (0, 1)),  -- told is not hash, and no delivery waits for it
+    changed_at  INTEGER NOT NULL,
+    seen_at     INTEGER NOT NULL,
+    merged_into INTEGER REFERENCES device (id), -- it turned out to be that one
+    crc         INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX device_changed ON device (id) WHERE changed = 1;
+
+-- What each source says of it.
+CREATE TABLE device_source (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    device_id INTEGER NOT NULL REFERENCES device (id),
+    source_id INTEGER NOT NULL REFERENCES source (id),
+    key       TEXT    NOT NULL,                 -- by what the source knows it
+    said      BLOB    NOT NULL,                 -- JSON: model::Device
+    at        INTEGER NOT NULL,
+    crc       INTEGER NOT NULL,
+    UNIQUE (source_id, key)
+) STRICT;
+
+CREATE INDEX device_source_of ON device_source (device_id);
+
+-- By what a device is known again. A row that is no longer so is harmless: it is looked at beside the view.
+CREATE TABLE device_key (
+    id        INTEGER PRIMARY KEY,
+    value     TEXT    NOT NULL,
+    device_id INTEGER NOT NULL REFERENCES device (id),
+    UNIQUE (value, device_id)
+) STRICT;
+
+CREATE INDEX device_key_of ON device_key (device_id);
+
 -- The outbox.
 CREATE TABLE delivery (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -219,7 +263,7 @@ CREATE TABLE counter (
 ) STRICT, WITHOUT ROWID;
 
 -- How many rows there are, so that a loss can be counted when the rows cannot be read any more.
-INSERT INTO counter (scope, name, value) VALUES ('store', 'alerts', 0), ('store', 'tickets', 0), ('store', 'deliveries', 0);
+INSERT INTO counter (scope, name, value) VALUES ('store', 'alerts', 0), ('store', 'tickets', 0), ('store', 'deliveries', 0), ('store', 'devices', 0);
 
 -- Recent samples of what was not forwarded, and of what could not be read; rings, bounded by their writers.
 CREATE TABLE filtered_sample (

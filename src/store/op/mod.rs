@@ -7,6 +7,7 @@ pub mod claim;
 pub mod cursors;
 pub mod dead;
 pub mod destination_state;
+pub mod device;
 pub mod health;
 pub mod identity;
 pub mod prune;

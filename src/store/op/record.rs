@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, params};
 
 use super::attempt;
+use super::device::take;
 use super::fresh::Fresh;
 use super::prune::{Room, room};
 use super::row::{
@@ -125,7 +126,7 @@ pub struct Record {
     pub alerts: u64,
     /// To be forwarded, or cleared.
     pub entries: Vec<Entry>,
-    /// What was told of devices. So far they are only counted.
+    /// What was told of devices.
     pub devices: Vec<Device>,
     /// How many of the alerts came from senders that nobody has authenticated.
     pub unauthenticated: u64,
@@ -234,8 +235,8 @@ impl Record {
         tx.count(&scope, "new", sums.new as i64);
         tx.count(&scope, "repeats", sums.repeats as i64);
         tx.count(&scope, "cleared", sums.cleared as i64);
-        tx.count(&scope, "devices", self.devices.len() as i64);
         tx.count(&scope, "unauthenticated", self.unauthenticated as i64);
+        self.write_devices(tx, source_id, &scope)?;
         for (kind, count) in &self.ignored {
             tx.count(&format!("ignored:{}", self.source), *kind, *count as i64);
         }
@@ -267,6 +268,24 @@ impl Record {
         total.repeats += sums.repeats;
         total.cleared += sums.cleared;
         total.deliveries += sums.deliveries;
+        Ok(())
+    }
+
+    /// What was told of devices.
+    fn write_devices(&self, tx: &mut Tx<'_>, source_id: i64, scope: &str) -> Result<(), StoreError> {
+        if self.devices.is_empty() {
+            return Ok(());
+        }
+        if !self.kind.is_empty() {
+            // Which word is the better one depends on it.
+            tx.conn
+                .prepare_cached("UPDATE source SET kind = ?2 WHERE id = ?1 AND kind <> ?2")?
+                .execute(params![source_id, self.kind])?;
+        }
+        let source = take::Source { id: source_id, name: self.source.as_str(), now: self.now };
+        let unknown = take::take(tx, &source, &self.devices)?;
+        tx.count(scope, "devices", self.devices.len() as i64);
+        tx.count(scope, "devices without identity", unknown as i64);
         Ok(())
     }
 

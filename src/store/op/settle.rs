@@ -140,12 +140,12 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
     let row = tx
         .conn
         .prepare_cached(
-            "SELECT d.ticket_id, d.device_id, d.record_id, coalesce(t.alert_id, c.alert_id), d.route_id,
-                    coalesce(t.generation, 0), coalesce(t.rule, c.rule), coalesce(c.key, ''), d.destination_id, k.name,
+            "SELECT d.ticket_id, d.device_id, d.record_id, coalesce(t.alert_id, c.alert_id, 0), d.route_id,
+                    coalesce(t.generation, 0), coalesce(t.rule, c.rule, ''), coalesce(c.key, ''), d.destination_id, k.name,
                     d.state, d.severity, d.attempts, d.kind, d.seq
              FROM delivery d JOIN destination k ON k.id = d.destination_id
              LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id
-             WHERE d.id = ?1 AND (t.id IS NOT NULL OR c.id IS NOT NULL)",
+             WHERE d.id = ?1 AND (t.id IS NOT NULL OR c.id IS NOT NULL OR d.device_id IS NOT NULL)",
         )?
         .query_row([id.0], |r| {
             Ok(Current {
@@ -282,7 +282,7 @@ impl Operation for Settle {
     }
 }
 
-fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreError> {
     let Some(was) = current(tx, one.id)? else { return Ok(()) };
     if was.state != DeliveryState::Claimed {
         return Err(StoreError::Refused(format!(

@@ -1,6 +1,7 @@
 //! The store on a real disk: what operations do, what a restart finds, and a model that must agree with it.
 
 mod damage;
+mod devices;
 mod faults;
 mod model;
 mod repair;

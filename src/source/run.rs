@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
+use super::transport::defender::{self, Defender};
+use super::transport::poll::{self, Poll};
 use super::transport::http::{self, Push};
 use super::transport::send;
 use super::transport::syslog::{Listeners, Syslog};
@@ -48,6 +50,13 @@ pub enum Input {
     Files {
         /// Glob, absolute.
         pattern: String,
+    },
+    /// The API of a Defender for IoT sensor or console.
+    Defender {
+        /// Time between two rounds.
+        interval: Duration,
+        /// What is asked, and where.
+        api: Box<defender::Settings>,
     },
     /// A listener that alerts are pushed to.
     Http {
@@ -172,6 +181,17 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
                 .beating(context.heartbeat.clone())
                 .unpacking(mark.as_deref());
             tail.run(out, stop).await
+        }
+        Input::Defender { interval, api } => {
+            let timing = poll::Settings {
+                name: settings.name.clone(),
+                kind: settings.kind,
+                interval: *interval,
+                reading: context.reading,
+            };
+            let api = Defender::new(defender::Settings::clone(api));
+            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
+            Poll::new(timing, api, remembered, clock, heartbeat).run(out, stop).await
         }
         // Nothing is there already: a listener has no end to read to.
         Input::Http { .. } | Input::Syslog(_) if context.reading == Reading::Once => Ok(()),

@@ -316,6 +316,8 @@ mod tests {
             ("[servicenow.NAME.proxy]", "Proxy"),
             ("[servicenow.NAME.tls]", "Tls"),
             ("\"[[source]] of kind suricata-eve\"", "SuricataEve"),
+            ("\"[[source]] of kind defender-sensor\"", "DefenderSensor"),
+            ("\"[[source]] of kind defender-console\"", "DefenderConsole"),
             ("\"[[source]] of kind zeek\"", "Zeek"),
             ("\"[[source]] of kind json-lines\"", "JsonLines"),
             ("\"[[source]] of kind http\"", "Http"),

@@ -3,6 +3,8 @@
 //! To add a kind: a file with its table and its [`Kind`], and a line in `kinds!` below. A kind that is known and not
 //! built yet is refused by name; a key of another kind is an unknown key.
 
+mod defender;
+
 mod parts;
 
 use std::borrow::Cow;
@@ -122,6 +124,8 @@ macro_rules! kinds {
 
 kinds! {
     suricata_eve::SuricataEve,
+    defender_sensor::DefenderSensor,
+    defender_console::DefenderConsole,
     zeek::Zeek,
     json_lines::JsonLines,
     http::Http,
@@ -132,7 +136,7 @@ kinds! {
 pub(in crate::config) use syslog::SyslogTls;
 
 /// Kinds that are known and not built yet.
-const LATER: [&str; 3] = ["defender-sensor", "defender-console", "host"];
+const LATER: [&str; 1] = ["host"];
 
 once!(Source);
 

@@ -49,8 +49,12 @@ word! {
 
 once!(FormatWord, SyslogTls);
 
+/// Something was wrong and has been said.
+struct Wrong;
+
 table! {
     /// The certificate of the listeners, and whose certificates senders show.
+    #[expect(clippy::struct_field_names, reason = "the names of the keys")]
     SyslogTls {
         /// PEM: the listener's certificate, then those between it and the root.
         cert_file: String,
@@ -146,11 +150,11 @@ impl Syslog {
         let listen = self.listen(table, c);
         let tls = self.tls(listen.as_deref(), c);
         let allow = self.allow(c);
-        if let (Some(listen), Some(tls), Some(allow)) = (&listen, &tls, &allow) {
+        if let (Some(listen), Ok(tls), Some(allow)) = (&listen, &tls, &allow) {
             self.is_guarded(listen, tls.as_ref(), allow, c);
         }
         let rate = self.rate(c);
-        Some(Input::Syslog(Listeners { listen: listen?, tls: tls?, allow: allow?, rate: rate? }))
+        Some(Input::Syslog(Listeners { listen: listen?, tls: tls.ok()?, allow: allow?, rate: rate? }))
     }
 
     fn listen(&self, table: &At, c: &mut Check<'_>) -> Option<Vec<Listen>> {
@@ -178,8 +182,8 @@ impl Syslog {
         (checked.len() == list.written).then_some(checked)
     }
 
-    /// `Some(None)`: no TLS, and no listener that needs it.
-    fn tls(&self, listen: Option<&[Listen]>, c: &mut Check<'_>) -> Option<Option<ListenTls>> {
+    /// `None`: no TLS, and no listener that needs it.
+    fn tls(&self, listen: Option<&[Listen]>, c: &mut Check<'_>) -> Result<Option<ListenTls>, Wrong> {
         let wanted = listen.is_none_or(|all| all.iter().any(|listen| listen.protocol == Protocol::Tls));
         let Some((tls, at)) = self.tls.get() else {
             if let (true, Some(_), Some(at)) = (wanted, listen, self.listen.at()) {
@@ -187,7 +191,8 @@ impl Syslog {
                     p.expected("tls = { cert_file = \"…\", key_file = \"…\" }")
                 });
             }
-            return (!self.tls.is_present() && (!wanted || listen.is_none())).then_some(None);
+            let fine = !self.tls.is_present() && (!wanted || listen.is_none());
+            return if fine { Ok(None) } else { Err(Wrong) };
         };
         let files = [
             ("cert_file", &tls.cert_file),
@@ -198,20 +203,20 @@ impl Syslog {
         for ((name, field), path) in files.into_iter().zip(&mut paths) {
             if name != "client_ca_file" || field.is_present() {
                 *path = file(name, field, at, c);
-                path.as_ref()?;
+                path.as_ref().ok_or(Wrong)?;
             }
         }
         if !wanted {
             c.problems.warn(at, "no tls:// listener uses it", |p| p.hint("remove it, or listen on tls://"));
-            return Some(None);
+            return Ok(None);
         }
         let [cert_file, key_file, client_ca_file] = paths;
-        let settings = ListenTls { cert_file: cert_file?, key_file: key_file?, client_ca_file };
+        let settings = ListenTls { cert_file: cert_file.ok_or(Wrong)?, key_file: key_file.ok_or(Wrong)?, client_ca_file };
         if let Err(error) = Acceptor::new(&settings) {
             c.problems.error(at, error.to_string(), |p| p.expected("PEM files that this user may read"));
-            return None;
+            return Err(Wrong);
         }
-        Some(Some(settings))
+        Ok(Some(settings))
     }
 
     fn allow(&self, c: &mut Check<'_>) -> Option<Vec<IpNet>> {

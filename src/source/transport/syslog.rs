@@ -298,11 +298,16 @@ impl Syslog {
         stop: &CancellationToken,
     ) {
         let mut connections = FuturesUnordered::new();
+        let mut not_before = Instant::now();
         loop {
+            let next = async {
+                tokio::time::sleep_until(not_before).await;
+                listener.accept().await
+            };
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(()) = connections.next(), if !connections.is_empty() => {}
-                accepted = listener.accept() => match accepted {
+                accepted = next => match accepted {
                     Ok((stream, from)) => {
                         self.gather.trouble(at, None);
                         connections.extend(self.connection(stream, from.ip().to_canonical(), tls.clone(), stop));
@@ -310,7 +315,7 @@ impl Syslog {
                     Err(error) => {
                         let why = format!("{} accepts no connection: {error}", self.settings.listen[at]);
                         self.gather.trouble(at, Some(why));
-                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                        not_before = Instant::now() + ACCEPT_AGAIN;
                     }
                 },
             }

@@ -131,13 +131,13 @@ impl Framer {
                 return false;
             }
             Skip::Bytes(left) => self.at += left,
-            Skip::Line => match memchr::memchr2(b'\n', 0, rest) {
-                Some(end) => self.at += end + 1,
-                None => {
+            Skip::Line => {
+                let Some(end) = memchr::memchr2(b'\n', 0, rest) else {
                     self.at = self.buffer.len();
                     return false;
-                }
-            },
+                };
+                self.at += end + 1;
+            }
         }
         self.skip = Skip::Nothing;
         true
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(frames(format!("{long}{long}{long}\n<1>a\n").as_bytes(), 5000), cut);
         let counted = format!("{} <{}4 <1>a", long.len() + 1, long);
         assert_eq!(frames(counted.as_bytes(), 5000), ["too long: <xxx", "<1>a"]);
-        assert_eq!(frames(format!("{long}").as_bytes(), 5000), ["too long: xxxx"]);
+        assert_eq!(frames(long.as_bytes(), 5000), ["too long: xxxx"]);
         let most = "x".repeat(MESSAGE_MAX);
         assert_eq!(frames(format!("{most}\n").as_bytes(), 5000), [most.as_str()]);
         assert_eq!(frames(b"999999 <1>a", 3), ["too long: <1"]);

@@ -183,7 +183,7 @@ async fn a_line_without_end_and_a_lying_count_are_skipped() {
         let sender = std::thread::spawn(move || {
             let mut lines = std::net::TcpStream::connect(address).unwrap();
             for _ in 0..64 {
-                lines.write_all(&[b'x'; 64 * 1024]).unwrap();
+                lines.write_all(&vec![b'x'; 64 * 1024]).unwrap();
             }
             writeln!(lines, "\n{}", cef("after")).unwrap();
         });

@@ -53,7 +53,7 @@ impl Default for Limits {
             head: Duration::from_secs(5),
             body: Duration::from_secs(15),
             body_max: 1024 * 1024,
-            bodies_max: 8 * 1024 * 1024,
+            bodies_max: 4 * 1024 * 1024,
         }
     }
 }
@@ -246,8 +246,7 @@ impl<H: Handler> Shared<H> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service =
-            service_fn(|request| async move { Ok::<_, NoAnswer>(self.request(request, peer).await?) });
+        let service = service_fn(|request| async move { self.request(request, peer).await });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head)

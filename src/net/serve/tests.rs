@@ -25,15 +25,15 @@ impl Handler for Echo {
 struct Server {
     address: SocketAddr,
     stop: CancellationToken,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
 }
 
-async fn server(limits: Limits) -> Server {
+fn server(limits: Limits) -> Server {
     let listener = crate::net::listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let mut task = JoinSet::new();
     task.spawn(serve(listener, None, limits, Arc::new(Echo), stop.clone()));
-    Server { address, stop, _task: task }
+    Server { address, stop, task }
 }
 
 impl Server {
@@ -62,7 +62,7 @@ fn post(headers: &str, body: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_request_and_its_answer() {
-    let server = server(Limits::default()).await;
+    let server = server(Limits::default());
     let answer = server.ask(&post("x-a: 7\r\n", "hello")).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("/p 7 5"), "{answer}");
     let twice = server.ask(&post("x-a: 7\r\nx-a: 8\r\n", "")).await;
@@ -72,7 +72,7 @@ async fn a_request_and_its_answer() {
 
 #[tokio::test]
 async fn bodies_are_bounded() {
-    let server = server(Limits { body_max: 100, ..Limits::default() }).await;
+    let server = server(Limits { body_max: 100, ..Limits::default() });
     let large = "x".repeat(101);
     let announced = server.ask(&post("", &large)).await;
     assert!(announced.starts_with("HTTP/1.1 413") && announced.ends_with("refused"), "{announced}");
@@ -88,7 +88,7 @@ async fn bodies_are_bounded() {
 
 #[tokio::test]
 async fn heads_are_bounded() {
-    let server = server(Limits::default()).await;
+    let server = server(Limits::default());
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx-a: {}\r\n\r\n", "a".repeat(2 * HEAD_MAX));
     let answer = server.ask(long.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
@@ -100,7 +100,7 @@ async fn heads_are_bounded() {
 #[tokio::test]
 async fn who_is_slow_is_cut() {
     let short = Duration::from_millis(50);
-    let server = server(Limits { head: short, body: short, ..Limits::default() }).await;
+    let server = server(Limits { head: short, body: short, ..Limits::default() });
     let answer = server.ask(b"GET / HTTP/1.1\r\nhost:").await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
     let answer = server.ask(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhe").await;
@@ -109,7 +109,7 @@ async fn who_is_slow_is_cut() {
 
 #[tokio::test]
 async fn connections_are_bounded_by_address() {
-    let server = server(Limits { per_address: 2, ..Limits::default() }).await;
+    let server = server(Limits { per_address: 2, ..Limits::default() });
     let (mut one, _two) = (server.open().await, server.open().await);
     one.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut start = [0; 12];
@@ -131,7 +131,7 @@ async fn connections_are_bounded_by_address() {
 
 #[tokio::test]
 async fn bodies_in_memory_have_one_budget() {
-    let server = server(Limits { body_max: 4096, bodies_max: 4096, ..Limits::default() }).await;
+    let server = server(Limits { body_max: 4096, bodies_max: 4096, ..Limits::default() });
     let mut first = server.open().await;
     first.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4096\r\n\r\nx").await.unwrap();
     loop {
@@ -151,13 +151,13 @@ async fn bodies_in_memory_have_one_budget() {
 
 #[tokio::test]
 async fn the_order_to_stop_ends_idle_connections() {
-    let mut server = server(Limits::default()).await;
+    let mut server = server(Limits::default());
     let mut idle = server.open().await;
     idle.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut start = [0; 12];
     idle.read_exact(&mut start).await.unwrap();
     server.stop.cancel();
-    assert!(server._task.join_next().await.unwrap().is_ok());
+    assert!(server.task.join_next().await.unwrap().is_ok());
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
 }

@@ -31,7 +31,8 @@ fn gzip(text: &str) -> Vec<u8> {
 }
 
 fn lines(range: std::ops::Range<usize>) -> String {
-    range.map(|number| format!("{{\"title\":\"{number}\"}}\n")).collect()
+    let line = |number| format!("{{\"title\":\"{number}\"}}\n");
+    range.map(line).collect::<Vec<_>>().concat()
 }
 
 fn titles(range: std::ops::Range<usize>) -> Vec<String> {

@@ -166,6 +166,8 @@ fn rules() -> Vec<RuleSettings> {
             destination: DestinationName::new("prod").expect("a plain name"),
             table: TableName::new("incident").expect("a plain name"),
             fields: BTreeMap::new(),
+            life: otrelay::model::life::Life::default(),
+            closing: BTreeMap::new(),
         }],
     }]
 }

@@ -263,6 +263,7 @@ impl Intake {
             finished: batch.finished,
             trouble: batch.trouble,
             source: batch.source,
+            lives: Arc::clone(self.rules.lives()),
         };
         (record, waits)
     }

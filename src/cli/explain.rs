@@ -199,7 +199,7 @@ fn explain(
                 method: "POST",
                 path: match DeliveryKind::of_table(route.table) {
                     DeliveryKind::PutEvent => "/api/global/em/jsonv2".to_owned(),
-                    DeliveryKind::OpenTicket => format!("/api/now/table/{}", route.table),
+                    _ => format!("/api/now/table/{}", route.table),
                 },
                 fields,
             }

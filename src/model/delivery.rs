@@ -23,13 +23,20 @@ impl fmt::Display for DeliveryId {
 pub enum DeliveryKind {
     /// There must be a ticket for this alert.
     OpenTicket,
+    /// The ticket gets a work note: it was seen again, grew worse, or ended.
+    NoteTicket,
+    /// The ticket is resolved: its finding has ended.
+    ResolveTicket,
+    /// The ticket is opened again: its finding is back.
+    ReopenTicket,
     /// Event Management must know of this alert.
     PutEvent,
 }
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::OpenTicket, Self::PutEvent];
+    pub const ALL: [Self; 5] =
+        [Self::OpenTicket, Self::NoteTicket, Self::ResolveTicket, Self::ReopenTicket, Self::PutEvent];
 
     /// What an alert becomes in this table, when nothing else is said.
     pub fn of_table(table: &TableName) -> Self {
@@ -40,6 +47,9 @@ impl DeliveryKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OpenTicket => "open-ticket",
+            Self::NoteTicket => "note-ticket",
+            Self::ResolveTicket => "resolve-ticket",
+            Self::ReopenTicket => "reopen-ticket",
             Self::PutEvent => "put-event",
         }
     }

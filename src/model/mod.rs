@@ -10,6 +10,8 @@ pub mod der;
 
 pub mod device;
 
+pub mod life;
+
 pub mod names;
 
 pub mod protocol;

@@ -25,6 +25,8 @@ pub(super) enum What {
     LookUp,
     /// Creating: may have happened although the answer says otherwise.
     Create,
+    /// Changing a record: may have happened too.
+    Change,
     /// Telling Event Management: may have happened too, and may be repeated.
     Event,
 }
@@ -50,6 +52,7 @@ impl Attempt<'_> {
         let what = match self.what {
             What::LookUp => "look up tickets",
             What::Create => "create a ticket",
+            What::Change => "change a ticket",
             What::Event => "put an event",
         };
         format!("could not {what} in {} at {}", self.table, self.place)
@@ -465,7 +468,7 @@ fn reset_at(answer: &Answer) -> Option<Timestamp> {
 }
 
 /// The instance's clock, so that ours need not be right.
-fn server_date(answer: &Answer) -> Option<Timestamp> {
+pub(super) fn server_date(answer: &Answer) -> Option<Timestamp> {
     http_date(answer.header("date")?)
 }
 

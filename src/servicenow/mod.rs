@@ -9,7 +9,7 @@
 
 use url::Url;
 
-use crate::destination::{Asked, Destination, LookedUp, Order, RateLimit, SendError, Sent};
+use crate::destination::{Asked, Changed, Destination, LookedUp, Order, RateLimit, SendError, Sent};
 use crate::model::{DeliveryKind, DestinationName, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
@@ -17,11 +17,17 @@ mod auth;
 
 mod call;
 
+mod changes;
+
 mod classify;
 
 mod event;
 
 mod fields;
+
+mod later;
+
+mod states;
 
 mod ticket;
 
@@ -47,6 +53,7 @@ pub use auth::kept::path as kept_login;
 pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
 pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
+pub use states::{can_reopen, can_resolve};
 
 /// A destination, checked.
 #[derive(Clone, Debug)]
@@ -105,7 +112,10 @@ impl Destination for ServiceNow {
         asked: &[Asked],
     ) -> Result<LookedUp, SendError> {
         match kind {
-            DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
+            DeliveryKind::OpenTicket | DeliveryKind::ResolveTicket | DeliveryKind::ReopenTicket => {
+                self.find_tickets(table, asked).await
+            }
+            DeliveryKind::NoteTicket => self.find_notes(table, asked).await,
             // An event is known by its key there, and nowhere to be asked for.
             DeliveryKind::PutEvent => Ok(LookedUp::default()),
         }
@@ -114,8 +124,24 @@ impl Destination for ServiceNow {
     async fn send(&self, order: &Order) -> Result<Sent, SendError> {
         match order.kind {
             DeliveryKind::OpenTicket => self.open_ticket(order).await,
+            DeliveryKind::NoteTicket => self.note_ticket(order).await,
+            DeliveryKind::ResolveTicket => self.resolve_ticket(order).await,
+            DeliveryKind::ReopenTicket => self.reopen_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
         }
+    }
+
+    async fn read_back(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
+        self.find_with_details(table, asked).await
+    }
+
+    async fn changed(
+        &self,
+        table: &TableName,
+        since: Timestamp,
+        page: usize,
+    ) -> Result<Changed, SendError> {
+        self.changed_tickets(table, since, page).await
     }
 
     fn requests(&self) -> u64 {

@@ -27,6 +27,7 @@ mod config_errors;
 mod corruption;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod life;
 mod limits;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -26,7 +26,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("source", &["net", "clock", "heartbeat"]),
     ("store", &["clock"]),
     ("intake", &["source", "rules", "store", "clock", "heartbeat"]),
-    ("relay", &["store", "destination", "clock", "heartbeat"]),
+    ("relay", &["store", "destination", "sync", "clock", "heartbeat"]),
+    // Reads back before a push: what it finds there, the push already knows.
+    ("sync", &["store", "destination"]),
     ("servicenow", &["destination", "net", "clock"]),
     ("status", &["store", "clock", "heartbeat"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
@@ -42,6 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "intake",
             "store",
             "relay",
+            "sync",
             "destination",
             "servicenow",
             "status",

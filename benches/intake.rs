@@ -173,6 +173,8 @@ fn rules() -> Vec<RuleSettings> {
             kind: otrelay::model::DeliveryKind::OpenTicket,
             fields: BTreeMap::new(),
             columns: BTreeMap::new(),
+            life: otrelay::model::life::Life::default(),
+            closing: BTreeMap::new(),
         }],
     }]
 }

@@ -272,6 +272,7 @@ impl Intake {
             finished: batch.finished,
             trouble: batch.trouble,
             source: batch.source,
+            lives: Arc::clone(self.rules.lives()),
         };
         (record, waits)
     }

@@ -96,7 +96,7 @@ impl Judge {
             table: route.table,
             generation: Generation::default(),
             rule: route.rule_name.as_str(),
-            correlation_id: key,
+            correlation_id: key.clone(),
         })
     }
 }

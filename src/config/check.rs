@@ -38,7 +38,7 @@ pub(super) struct Check<'a> {
 pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config> {
     let agent = agent(&file.agent.get_or_default(), c);
     let state_dir = state_dir(&file.agent.get_or_default(), c);
-    let (enabled, interval, backfill) = sync(&file.sync.get_or_default(), c);
+    let (enabled, interval, tickets_interval, backfill) = sync(&file.sync.get_or_default(), c);
     let store = buffer(&file.buffer.get_or_default(), state_dir.clone(), c);
     let mut destinations = super::destination::check(&file.servicenow, state_dir.as_deref(), c);
     let sources = super::source::check(&file.source, agent.as_ref(), c);
@@ -73,6 +73,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
             doubt_wait: relay::DOUBT_WAIT,
             destinations: limits,
             devices,
+            sync: crate::sync::Settings { interval: tickets_interval?, ..crate::sync::Settings::default() },
         },
         intake: intake::Settings {
             backfill: backfill?,
@@ -212,13 +213,14 @@ fn state_dir(agent: &file::Agent, c: &mut Check<'_>) -> Option<PathBuf> {
     None
 }
 
-fn sync(sync: &file::Sync, c: &mut Check<'_>) -> (bool, Option<Duration>, Option<Backfill>) {
+/// Enabled, interval, interval of the tickets, backfill.
+type SyncSettings = (bool, Option<Duration>, Option<Duration>, Option<Backfill>);
+
+fn sync(sync: &file::Sync, c: &mut Check<'_>) -> SyncSettings {
     c.effective.begin("[sync]", "sync");
     let enabled = c.value("enabled", &sync.enabled, true, |v| *v).unwrap_or(true);
     let interval = c.duration("interval", &sync.interval, "60m", MIN_INTERVAL);
-    if let Some(at) = sync.tickets_interval.at() {
-        c.not_yet(at, "reading ticket states back", "remove it");
-    }
+    let tickets_interval = c.duration("tickets_interval", &sync.tickets_interval, "24h", MIN_INTERVAL);
     let week =
         values::Backfill::Within(Period { text: "7d".to_owned(), value: Duration::from_hours(7 * 24) });
     let backfill = c.value("backfill", &sync.backfill, week, |backfill| match backfill {
@@ -229,7 +231,7 @@ fn sync(sync: &file::Sync, c: &mut Check<'_>) -> (bool, Option<Duration>, Option
         values::Backfill::All => Backfill::All,
         values::Backfill::Within(period) => Backfill::Within(period.value),
     });
-    (enabled, interval, backfill)
+    (enabled, interval, tickets_interval, backfill)
 }
 
 fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Option<store::Settings> {

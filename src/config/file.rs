@@ -9,8 +9,8 @@ use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnDeleted, OnUnprotected, OneOrMore, Period,
-    ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
+    AnyOr, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnCleared, OnDeleted, OnSeenAgain,
+    OnUnprotected, OneOrMore, Period, ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
 };
 
 table! {
@@ -60,8 +60,8 @@ table! {
         enabled: bool,
         /// Time between two pushes, at least 5m. Default 60m.
         interval: Period,
-        /// How often ticket states are read back, at least 5m. Not supported yet.
-        (later) tickets_interval: Period,
+        /// How often ticket states are read back, at least 5m. Default 24h.
+        tickets_interval: Period,
         /// Alerts up to this old are forwarded when a source is first read; `0s`: only new ones; `all`. Default 7d.
         backfill: Backfill,
     }
@@ -164,6 +164,8 @@ table! {
         report_alerts: bool,
         /// Whether it takes notifications about the sensor itself. Default false.
         report_system_notifications: bool,
+        /// So many tickets an hour at most, at least 1; beyond it new findings fold into one parent ticket. Default: no limit.
+        max_tickets_per_hour: i64,
         /// What is done with a matching alert.
         action: List<Action>,
     }
@@ -180,6 +182,16 @@ table! {
         fields: Named<String>,
         /// With `application`: our name to the column of the staging table, where that has another name.
         columns: Named<String>,
+        /// What becomes of the ticket when the source says that the finding has ended. Default `note`.
+        on_cleared: OnCleared,
+        /// What is done when the finding is seen again after its ticket was closed there. Default `new`.
+        on_seen_again: OnSeenAgain,
+        /// At most one work note for more sightings in this time, at least 1s; `0s`: none. Default 24h.
+        update_interval: Period,
+        /// With `on_cleared = "resolve"`: template of the field `close_code`. Default: one that the instance has.
+        close_code: String,
+        /// With `on_cleared = "resolve"`: template of the field `close_notes`.
+        close_notes: String,
     }
 
     /// Alerts that nobody wants, before the rules. All keys that are given have to hold.

@@ -36,6 +36,24 @@ word! {
         Accept = "accept",
     }
 
+    /// What becomes of a ticket whose finding has ended.
+    OnCleared {
+        /// It is resolved there.
+        Resolve = "resolve",
+        /// It gets a work note.
+        Note = "note",
+        /// Nothing.
+        None = "none",
+    }
+
+    /// What is done when a finding is seen whose ticket was closed there.
+    OnSeenAgain {
+        /// It gets a new ticket.
+        New = "new",
+        /// The old one is opened again; a new one where the instance refuses that.
+        Reopen = "reopen",
+    }
+
     /// How otrelay logs in.
     AuthKind {
         /// OAuth password grant with refresh token.
@@ -402,6 +420,8 @@ impl JsonSchema for SecretRef {
 once!(
     Role,
     WhenFull,
+    OnCleared,
+    OnSeenAgain,
     OnUnprotected,
     AuthKind,
     ReportType,

@@ -31,6 +31,8 @@ fn rules() -> Arc<Rules> {
         kind: DeliveryKind::OpenTicket,
         fields: BTreeMap::new(),
         columns: BTreeMap::new(),
+        life: crate::model::life::Life::default(),
+        closing: BTreeMap::new(),
     };
     let rule = RuleSettings {
         name: RuleName::new("r").unwrap(),
@@ -212,6 +214,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
             sys_id: crate::model::SysId::new(&"0".repeat(32)).unwrap(),
             number: String::new(),
             state: String::new(),
+            mod_count: None,
         },
     };
     until_done(|| bench.store.settle(ids.iter().map(gone).collect())).await;

@@ -50,6 +50,8 @@ pub struct Settings {
     pub destinations: BTreeMap<DestinationName, Limits>,
     /// Where devices go; `None`: nowhere.
     pub devices: Option<Devices>,
+    /// How tickets are read back.
+    pub sync: crate::sync::Settings,
 }
 
 /// Time from the very first start to the first sync: the sources have read something by then, and whoever set it up need
@@ -103,6 +105,9 @@ pub struct Report {
     pub created: u64,
     /// Tickets found there already (lost answers, a lost database).
     pub found: u64,
+    /// What came later of tickets that got where it should: notes, resolved and opened again.
+    #[serde(default)]
+    pub updated: u64,
     /// Deliveries to be tried again.
     pub again: u64,
     /// Dead letters made.
@@ -133,6 +138,7 @@ impl Report {
     pub fn add(&mut self, other: Self) {
         self.created += other.created;
         self.found += other.found;
+        self.updated += other.updated;
         self.again += other.again;
         self.dead += other.dead;
         self.cut |= other.cut;
@@ -167,7 +173,7 @@ impl Report {
 
     /// Deliveries that got where they should.
     pub fn delivered(&self) -> u64 {
-        self.created + self.found
+        self.created + self.found + self.updated
     }
 }
 

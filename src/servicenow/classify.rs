@@ -27,6 +27,8 @@ pub(super) enum What {
     Schema,
     /// Creating: may have happened although the answer says otherwise.
     Create,
+    /// Changing a record: may have happened too.
+    Change,
     /// Telling Event Management: may have happened too, and may be repeated.
     Event,
     /// Putting a row into a staging table: likewise.
@@ -57,6 +59,7 @@ impl Attempt<'_> {
             What::LookUp => "look up tickets",
             What::Schema => "read what a table takes",
             What::Create => "create a ticket",
+            What::Change => "change a ticket",
             What::Event => "put an event",
             What::Row => "put a row",
             What::Devices => "put devices",
@@ -480,7 +483,7 @@ fn reset_at(answer: &Answer) -> Option<Timestamp> {
 }
 
 /// The instance's clock, so that ours need not be right.
-fn server_date(answer: &Answer) -> Option<Timestamp> {
+pub(super) fn server_date(answer: &Answer) -> Option<Timestamp> {
     http_date(answer.header("date")?)
 }
 

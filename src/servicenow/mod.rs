@@ -10,8 +10,8 @@
 use url::Url;
 
 use crate::destination::{
-    Admission, Asked, Destination, DeviceOrder, DevicesSent, LookedUp, MayAsk, Order, RateLimit, SendError,
-    Sent,
+    Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, LookedUp, MayAsk, Order, RateLimit,
+    SendError, Sent,
 };
 use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
@@ -21,6 +21,8 @@ mod auth;
 mod call;
 
 mod change;
+
+mod changes;
 
 mod classify;
 
@@ -33,6 +35,10 @@ mod row;
 mod schema;
 
 mod fields;
+
+mod later;
+
+mod states;
 
 mod ticket;
 
@@ -59,6 +65,7 @@ pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Passwo
 pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
 pub use row::{ROW_COLUMNS, row_fields};
+pub use states::{can_reopen, can_resolve};
 
 /// A destination, checked.
 #[derive(Clone, Debug)]
@@ -114,7 +121,10 @@ impl Destination for ServiceNow {
         asked: &[Asked],
     ) -> Result<LookedUp, SendError> {
         match kind {
-            DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
+            DeliveryKind::OpenTicket | DeliveryKind::ResolveTicket | DeliveryKind::ReopenTicket => {
+                self.find_tickets(table, asked).await
+            }
+            DeliveryKind::NoteTicket => self.find_notes(table, asked).await,
             // They are known by their key there, and nowhere to be asked for.
             DeliveryKind::PutEvent | DeliveryKind::PutRow | DeliveryKind::PutDevice => {
                 Ok(LookedUp::default())
@@ -125,6 +135,9 @@ impl Destination for ServiceNow {
     async fn send(&self, order: &Order) -> Result<Sent, SendError> {
         match order.kind {
             DeliveryKind::OpenTicket => self.open_ticket(order).await,
+            DeliveryKind::NoteTicket => self.note_ticket(order).await,
+            DeliveryKind::ResolveTicket => self.resolve_ticket(order).await,
+            DeliveryKind::ReopenTicket => self.reopen_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
             DeliveryKind::PutRow => self.put_row(order).await,
             // Devices go many at a time, by `put_devices`.
@@ -141,6 +154,14 @@ impl Destination for ServiceNow {
             || Err("this destination is not the one of [devices]".to_owned()),
             |settings| cmdb::shown(settings, order),
         )
+    }
+
+    async fn read_back(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
+        self.find_with_details(table, asked).await
+    }
+
+    async fn changed(&self, table: &TableName, since: Timestamp, page: usize) -> Result<Changed, SendError> {
+        self.changed_tickets(table, since, page).await
     }
 
     fn requests(&self) -> u64 {

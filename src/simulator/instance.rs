@@ -314,6 +314,28 @@ impl Instance {
         seq
     }
 
+    /// Removes a record; false when it is not there.
+    pub(super) fn delete_record(&mut self, table: &str, sys_id: &str) -> bool {
+        let Some((name, seq)) = self.find(table, sys_id).map(|(table, seq, _)| (table.name.clone(), seq))
+        else {
+            return false;
+        };
+        self.drop_row(&name, seq);
+        true
+    }
+
+    /// Removes every ticket and every journal entry, as a clone of another instance does.
+    pub(super) fn lose_tickets(&mut self) {
+        let mut gone: Vec<(String, u64)> = Vec::new();
+        let journal = self.tables.get("sys_journal_field").into_iter();
+        for table in self.family("task").chain(journal) {
+            gone.extend(table.rows().map(|(seq, _)| (table.name.clone(), seq)));
+        }
+        for (table, seq) in gone {
+            self.drop_row(&table, seq);
+        }
+    }
+
     /// Removes a row.
     pub(super) fn drop_row(&mut self, table: &str, seq: u64) {
         if self.tables.get_mut(table).and_then(|t| t.remove(seq)).is_some() {

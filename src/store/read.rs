@@ -9,8 +9,10 @@ use std::path::Path;
 
 use rusqlite::{CachedStatement, Connection, Row, params};
 
+use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, Fingerprint, HealthIssue, Severity, TicketId, Timestamp,
+    Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, HealthIssue, Severity,
+    TableName, TicketId, Timestamp,
 };
 use crate::store::op::identity::meta;
 use crate::store::pack::body::Bodies;
@@ -309,9 +311,10 @@ impl Reader {
     /// [`StoreError`].
     pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
         let mut select = self.conn.prepare(
-            "SELECT t.id, k.name, r.table_name, coalesce(t.number, ''), coalesce(t.sys_id, ''), t.state,
-                    t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id
-             FROM ticket t JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
+            "SELECT t.id, k.name, r.table_name, coalesce(t.number, p.number, ''), coalesce(t.sys_id, ''), t.state,
+                    t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id,
+                    coalesce(t.assigned_to, ''), coalesce(t.close_notes, '')
+             FROM ticket t LEFT JOIN ticket p ON p.id = t.parent_id JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
              JOIN alert a ON a.id = t.alert_id
              WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) ORDER BY t.id DESC LIMIT ?3",
         )?;
@@ -324,20 +327,25 @@ impl Reader {
                 continue;
             }
             let alert = alert.as_ref();
+            let (destination, table): (String, String) = (r.get(1)?, r.get(2)?);
+            let (finding, generation) = (Fingerprint::from_bytes(r.get(11)?), Generation(r.get(6)?));
             all.push(TicketRow {
+                assigned_to: r.get(13)?,
+                close_notes: r.get(14)?,
+                correlation_id: key(&finding, &destination, &table, generation),
                 id: TicketId(r.get(0)?),
-                destination: r.get(1)?,
-                table: r.get(2)?,
+                destination,
+                table,
                 number: r.get(3)?,
                 sys_id: r.get(4)?,
                 state: r.get(5)?,
-                generation: r.get(6)?,
+                generation: generation.0,
                 rule: text(r, 7)?,
                 opened_at: maybe_at(r, 8)?,
                 severity: level(r, 9)?,
                 title: alert.map(|a| a.title.clone()).unwrap_or_default(),
                 occurrences: r.get(10)?,
-                fingerprint: Fingerprint::from_bytes(r.get(11)?).to_string(),
+                fingerprint: finding.to_string(),
                 parties: alert.map(Alert::parties).unwrap_or_default(),
             });
             if all.len() == limit(filter) as usize {
@@ -504,6 +512,14 @@ impl<'c> Titles<'c> {
 fn repairs(conn: &Connection) -> rusqlite::Result<Vec<RepairRow>> {
     let mut select = conn.prepare(&format!("{REPAIR} ORDER BY id DESC LIMIT ?1"))?;
     select.query_map([i64::from(u8::MAX)], repair)?.collect()
+}
+
+/// The key of a ticket; empty for a row that is damaged.
+fn key(finding: &Fingerprint, destination: &str, table: &str, generation: Generation) -> String {
+    let (Ok(destination), Ok(table)) = (DestinationName::new(destination), TableName::new(table)) else {
+        return String::new();
+    };
+    TicketKeys::derive(finding, &destination, &table, generation).correlation_id.to_string()
 }
 
 /// Text of a row that may be damaged.

@@ -315,8 +315,14 @@ pub struct TicketRow {
     pub number: String,
     /// Empty until it is there.
     pub sys_id: String,
-    /// `opening`, `open`, `closed`, `withdrawn`.
+    /// `opening`, `open`, `resolved`, `closed`, `deleted`; `folded`: the ticket of this number stands for it; `withdrawn`.
     pub state: String,
+    /// Display name of who works on it there; empty: nobody, or it was not read back yet.
+    pub assigned_to: String,
+    /// What was written when it was closed there.
+    pub close_notes: String,
+    /// Value of its field `correlation_id`.
+    pub correlation_id: String,
     /// How many tickets of the same alert were closed before.
     pub generation: u32,
     /// The rule that asked for it.

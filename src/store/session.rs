@@ -42,6 +42,8 @@ pub(super) struct Memory {
     destinations: HashMap<String, i64>,
     routes: HashMap<(String, String), (i64, i64)>,
     counters: HashMap<(String, Cow<'static, str>), i64>,
+    /// Tickets opened lately, where a rule holds storms back.
+    pub(super) storms: crate::store::op::Storms,
 }
 
 impl Memory {

@@ -28,7 +28,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("source", &["net", "clock", "heartbeat"]),
     ("store", &["device", "clock"]),
     ("intake", &["source", "rules", "store", "clock", "heartbeat"]),
-    ("relay", &["store", "destination", "device", "clock", "heartbeat"]),
+    ("relay", &["store", "destination", "sync", "device", "clock", "heartbeat"]),
+    // Reads back before a push: what it finds there, the push already knows.
+    ("sync", &["store", "destination"]),
     ("servicenow", &["destination", "net", "clock"]),
     ("status", &["store", "clock", "heartbeat"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
@@ -44,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "intake",
             "store",
             "relay",
+            "sync",
             "destination",
             "servicenow",
             "status",

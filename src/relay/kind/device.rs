@@ -18,11 +18,11 @@ impl Work for Put {
         Err("a device is not made of an alert".to_owned())
     }
 
-    fn sent(&self, sent: &Sent) -> Outcome {
+    fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
         Outcome::Told { created: sent.created }
     }
 
-    fn found(&self, _: &Found) -> Outcome {
-        Outcome::Told { created: false }
+    fn found(&self, _: &Claimed, _: &Found) -> Option<Outcome> {
+        Some(Outcome::Told { created: false })
     }
 }

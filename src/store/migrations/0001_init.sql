@@ -101,6 +101,8 @@ CREATE TABLE route (
     table_name     TEXT    NOT NULL,
     keeps_sys_id         INTEGER CHECK (keeps_sys_id = 0 OR keeps_sys_id = 1),  -- NULL: not learned yet
     keeps_correlation_id INTEGER CHECK (keeps_correlation_id = 0 OR keeps_correlation_id = 1),
+    read_until     INTEGER,                     -- how far its tickets were read back, by the server's clock
+    read_at        INTEGER,                     -- when that was, by this machine's
     UNIQUE (destination_id, table_name)
 ) STRICT;
 
@@ -123,17 +125,35 @@ CREATE TABLE ticket (
     route_id     INTEGER NOT NULL REFERENCES route (id),
     generation   INTEGER NOT NULL CHECK (generation >= 0),
     state        TEXT    NOT NULL
-                 CHECK (state = 'opening' OR state = 'open' OR state = 'closed' OR state = 'withdrawn'),
+                 CHECK (state = 'opening' OR state = 'open' OR state = 'resolved' OR state = 'closed'
+                        OR state = 'deleted' OR state = 'folded' OR state = 'withdrawn'),
     rule         TEXT    NOT NULL,
     sys_id       TEXT,
     number       TEXT,
     remote_state TEXT,
     opened_at    INTEGER,
     crc          INTEGER NOT NULL,
-    CHECK ((state = 'open' OR state = 'closed') = (sys_id IS NOT NULL)),
+    -- Its later life; nothing of it is in crc.
+    noted_at     INTEGER,                       -- when it was last told how often its finding was seen
+    told         INTEGER,                       -- how often that was
+    worst        INTEGER,                       -- what the severity rose to; NULL: it did not
+    note_due_at  INTEGER,                       -- there is something to note, not before then; NULL: there is not
+    seen_at      INTEGER,                       -- seen since it was last looked at there, at the latest within a minute
+    mod_count    INTEGER,                       -- its sys_mod_count after our last look
+    assigned_to  TEXT,                          -- display name
+    close_notes  TEXT,
+    parent_id    INTEGER,                       -- of a folded one: the ticket that stands for it
+    CHECK (state = 'opening' OR (state = 'open' OR state = 'resolved' OR state = 'closed' OR state = 'deleted')
+           = (sys_id IS NOT NULL)),
     CHECK ((sys_id IS NULL) = (opened_at IS NULL)),
+    CHECK ((state = 'folded') = (parent_id IS NOT NULL)),
     UNIQUE (alert_id, route_id, generation)
 ) STRICT;
+
+-- Both are small: what was seen again, and what is to be noted.
+CREATE INDEX ticket_seen ON ticket (route_id) WHERE seen_at IS NOT NULL;
+CREATE INDEX ticket_noted ON ticket (route_id, note_due_at) WHERE note_due_at IS NOT NULL;
+CREATE INDEX ticket_folded ON ticket (parent_id) WHERE parent_id IS NOT NULL;
 
 -- Promise 2: one live ticket per alert (= fingerprint), destination and table. An index that held it would be written at
 -- each opening and each settling; the unique key of the table answers the same question.

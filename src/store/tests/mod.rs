@@ -112,6 +112,7 @@ pub(super) fn there(n: u32) -> Outcome {
         sys_id: SysId::new(&format!("{n:032x}")).unwrap(),
         number: format!("INC{n:07}"),
         state: "1".to_owned(),
+        mod_count: Some(0),
     }
 }
 

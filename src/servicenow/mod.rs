@@ -10,12 +10,14 @@
 use url::Url;
 
 use crate::destination::{
-    Admission, Asked, Destination, LookedUp, MayAsk, Order, RateLimit, SendError, Sent,
+    Admission, Asked, Destination, Item, LookedUp, MayAsk, Order, RateLimit, SendError, Sent,
 };
 use crate::model::{DeliveryKind, DestinationName, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod auth;
+
+mod batch;
 
 mod call;
 
@@ -130,6 +132,14 @@ impl Destination for ServiceNow {
             DeliveryKind::PutEvent => self.put_event(order).await,
             DeliveryKind::PutRow => self.put_row(order).await,
         }
+    }
+
+    fn together(&self, order: &Order, due: usize) -> usize {
+        self.batch_size(order, due)
+    }
+
+    async fn send_all(&self, orders: &[Order]) -> Result<Vec<Item>, SendError> {
+        self.send_batch(orders).await
     }
 
     fn requests(&self) -> u64 {

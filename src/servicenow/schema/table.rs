@@ -202,12 +202,11 @@ impl TableSchema {
                 return;
             }
             // What people see is meant as well as what is stored.
-            match choices.iter().find(|(_, label)| label.eq_ignore_ascii_case(value)) {
-                Some((stored, _)) => stored.clone_into(value),
-                None => {
-                    let value = fields::clip_chars(&text::one_line(value), 80);
-                    left_out.insert(name.to_owned(), LeftOut::NoChoice(value, some_of(choices)));
-                }
+            if let Some((stored, _)) = choices.iter().find(|(_, label)| label.eq_ignore_ascii_case(value)) {
+                stored.clone_into(value);
+            } else {
+                let value = fields::clip_chars(&text::one_line(value), 80);
+                left_out.insert(name.to_owned(), LeftOut::NoChoice(value, some_of(choices)));
             }
             return;
         }

@@ -128,6 +128,15 @@ pub enum Admission {
     Waits,
 }
 
+/// What became of one order of several.
+#[derive(Debug)]
+pub enum Item {
+    /// It was sent, as if alone.
+    Done(Box<Result<Sent, SendError>>),
+    /// The other side did not get to it: nothing was done.
+    NotDone,
+}
+
 /// Whether one more request may be made; if so, it counts as made.
 pub type MayAsk<'a> = &'a (dyn Fn() -> bool + Sync);
 
@@ -279,6 +288,23 @@ pub trait Destination: Send + Sync + 'static {
         since: Timestamp,
         page: usize,
     ) -> impl Future<Output = Result<Changed, SendError>> + Send;
+
+    /// How many of so many due orders like this one go into one request; 1: each into its own.
+    fn together(&self, order: &Order, due: usize) -> usize {
+        let _ = (order, due);
+        1
+    }
+
+    /// Carries several orders of one kind and table out, in one request where it can. An error is that of all of them.
+    fn send_all(&self, orders: &[Order]) -> impl Future<Output = Result<Vec<Item>, SendError>> + Send {
+        async move {
+            let mut items = Vec::with_capacity(orders.len());
+            for order in orders {
+                items.push(Item::Done(Box::new(self.send(order).await)));
+            }
+            Ok(items)
+        }
+    }
 
     /// Requests made since it was built, token requests included: what the hourly budget counts.
     fn requests(&self) -> u64;

@@ -39,9 +39,9 @@ impl<D: Destination> Relay<D> {
             let subject = format!("{name}:{}:{}", lane.table, c.rule.as_str());
             match permit.destination.admit(&order, &|| permit.begin()).await {
                 Ok(Admission::Fits(remarks)) => {
-                    remarks
-                        .into_iter()
-                        .for_each(|remark| note(group, &format!("{name}:{}", lane.table), remark));
+                    for remark in remarks {
+                        note(group, &format!("{name}:{}", lane.table), remark);
+                    }
                     if self.now_fits(&subject) {
                         group.over.push(subject);
                     }
@@ -56,12 +56,16 @@ impl<D: Destination> Relay<D> {
                 Err(e) if e.hold == HoldScope::Action => {
                     self.memory().fitting.remove(&subject);
                     let due_at = started_at.after(retry::hold(c.attempts + 1, fastrand::f64()));
-                    let word = Class::Hold.as_str();
-                    let outcome =
-                        Outcome::Retry { due_at, word, doubtful: c.doubtful, message: e.message.clone() };
+                    let hold = Class::Hold.as_str();
+                    let outcome = Outcome::Retry {
+                        due_at,
+                        word: hold,
+                        doubtful: c.doubtful,
+                        message: e.message.clone(),
+                    };
                     let (id, status) = (c.id, e.status);
                     group.settled.push(Settled { id, started_at, duration_ms: 0, status, outcome });
-                    note_hold(group, subject, c.rule.as_str(), e);
+                    note_hold(group, &subject, c.rule.as_str(), e);
                 }
                 Err(e) => {
                     group.settled.push(not_looked_up(&c, &e, started_at));
@@ -96,9 +100,9 @@ fn note(group: &mut Group, place: &str, remark: Remark) {
     group.notices.entry(format!("{code}:{subject}")).or_insert_with(make);
 }
 
-fn note_hold(group: &mut Group, subject: String, rule: &str, e: SendError) {
-    group.over.retain(|over| *over != subject);
+fn note_hold(group: &mut Group, subject: &str, rule: &str, e: SendError) {
+    group.over.retain(|over| over != subject);
     let text = format!("rule `{rule}` waits: {}", e.message);
-    let make = || Notice { code: HELD, subject: subject.clone(), text, remedy: e.remedy };
+    let make = || Notice { code: HELD, subject: subject.to_owned(), text, remedy: e.remedy };
     group.notices.entry(format!("{HELD}:{subject}")).or_insert_with(make);
 }

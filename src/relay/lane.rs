@@ -14,7 +14,7 @@ use super::blame::Blame;
 use super::kind::{self, Repeat, Work};
 use super::queue::{Group, SendPermit};
 use super::{OnUnprotected, Relay, retry};
-use crate::destination::{Asked, Destination, FIND_MAX, SendError, Sent};
+use crate::destination::{Asked, Destination, FIND_MAX, Item, Order, SendError, Sent};
 use crate::model::ticket::KeysKept;
 use crate::model::{Class, DeliveryId, DeliveryKind, DestinationName, HoldScope, TableName, Timestamp};
 use crate::store::op::claim::Claimed;
@@ -54,6 +54,8 @@ struct Failed {
     duration_ms: u64,
     /// Whether one has got through since: then it was not the table.
     alone: bool,
+    /// Whether it failed with others, by one answer.
+    of_many: bool,
 }
 
 /// What one send came to.
@@ -208,17 +210,21 @@ impl<D: Destination> Relay<D> {
         let halted = AtomicBool::new(false);
         let was_suspicious = run.blame.is_suspicious();
         let at_once = if was_suspicious { 1 } else { permit.in_flight };
-        let sends = ready.into_iter().map(|c| {
+        let (mut left, mut dead) = (Vec::new(), Vec::new());
+        let parts = self.parts(permit.destination, work, ready, was_suspicious, &mut dead);
+        let sends = parts.into_iter().map(|part| {
             let halted = &halted;
             async move {
                 if halted.load(Ordering::Relaxed) || !permit.begin() {
-                    return Done::Left(c);
+                    return part.into_iter().map(|(c, _)| Done::Left(c)).collect();
                 }
-                self.send_one(permit.destination, work, c).await
+                self.send_part(permit.destination, part).await
             }
         });
-        let mut results = futures_util::stream::iter(sends).buffer_unordered(at_once);
-        let mut left = Vec::new();
+        let dead = futures_util::stream::iter([dead]);
+        let sent = futures_util::stream::iter(sends).buffer_unordered(at_once);
+        let mut results = std::pin::pin!(dead.chain(sent).flat_map(futures_util::stream::iter));
+        let mut lost: Option<String> = None;
         while let Some(done) = results.next().await {
             self.heartbeat.busy();
             match done {
@@ -243,7 +249,11 @@ impl<D: Destination> Relay<D> {
                     halted.fetch_or(was_suspicious, Ordering::Relaxed);
                 }
                 Done::Failed(failed) => {
-                    run.blame.failed(&failed.error);
+                    // One answer that is lost is one, however many waited for it.
+                    if !failed.of_many || lost.as_ref() != Some(&failed.error.message) {
+                        run.blame.failed(&failed.error);
+                    }
+                    lost = failed.of_many.then(|| failed.error.message.clone());
                     run.failed.push(*failed);
                 }
             }
@@ -253,24 +263,73 @@ impl<D: Destination> Relay<D> {
         left
     }
 
-    async fn send_one(&self, destination: &D, work: &dyn Work, c: Claimed) -> Done {
-        let order = match work.compose(&c, self.composer.as_ref(), destination.name()) {
-            Ok(order) => order,
-            Err(message) => return Done::Dead(c, message),
-        };
+    /// Orders by the requests that they go in; what cannot be made is dead.
+    fn parts(
+        &self,
+        destination: &D,
+        work: &dyn Work,
+        ready: Vec<Claimed>,
+        singly: bool,
+        dead: &mut Vec<Done>,
+    ) -> Vec<Vec<(Claimed, Order)>> {
+        let due = ready.len();
+        let mut parts: Vec<Vec<(Claimed, Order)>> = Vec::new();
+        for c in ready {
+            let order = match work.compose(&c, self.composer.as_ref(), destination.name()) {
+                Ok(order) => order,
+                Err(message) => {
+                    dead.push(Done::Dead(c, message));
+                    continue;
+                }
+            };
+            let most = if singly { 1 } else { destination.together(&order, due).max(1) };
+            match parts.last_mut().filter(|part| part.len() < most) {
+                Some(part) => part.push((c, order)),
+                None => parts.push(vec![(c, order)]),
+            }
+        }
+        parts
+    }
+
+    async fn send_part(&self, destination: &D, part: Vec<(Claimed, Order)>) -> Vec<Done> {
         let (started_at, began) = (self.clock.now(), Instant::now());
-        let answer = destination.send(&order).await;
-        let took = began.elapsed().as_millis() as u64;
-        match answer {
-            Ok(sent) => Done::Sent(c, started_at, took, Box::new(sent)),
-            Err(error) => Done::Failed(Box::new(Failed {
+        let failed = |c: Claimed, error: SendError, duration_ms: u64, of_many: bool| {
+            Done::Failed(Box::new(Failed {
                 claimed: c,
                 error,
                 started_at,
-                duration_ms: took,
+                duration_ms,
                 alone: false,
-            })),
+                of_many,
+            }))
+        };
+        if let [(_, order)] = part.as_slice() {
+            let answer = destination.send(order).await;
+            let took = began.elapsed().as_millis() as u64;
+            let done = |(c, _): (Claimed, Order)| match &answer {
+                Ok(sent) => Done::Sent(c, started_at, took, Box::new(sent.clone())),
+                Err(error) => failed(c, error.clone(), took, false),
+            };
+            return part.into_iter().map(done).collect();
         }
+        let (claimed, orders): (Vec<Claimed>, Vec<Order>) = part.into_iter().unzip();
+        let answer = destination.send_all(&orders).await;
+        let took = began.elapsed().as_millis() as u64;
+        let items = match answer {
+            Ok(items) => items,
+            Err(error) => {
+                return claimed.into_iter().map(|c| failed(c, error.clone(), took, true)).collect();
+            }
+        };
+        let mut items = items.into_iter();
+        let done = |c: Claimed| match items.next() {
+            Some(Item::Done(done)) => match *done {
+                Ok(sent) => Done::Sent(c, started_at, took, Box::new(sent)),
+                Err(error) => failed(c, error, took, false),
+            },
+            Some(Item::NotDone) | None => Done::Left(c),
+        };
+        claimed.into_iter().map(done).collect()
     }
 
     /// Judges what failed, now that it shows what became of the others.

@@ -269,6 +269,8 @@ struct Memory {
     looked_for: HashMap<DeliveryId, Instant>,
     /// How often one failed while others got through.
     alone: HashMap<DeliveryId, u32>,
+    /// How many requests at once a destination was found to bear.
+    at_once: HashMap<DestinationName, usize>,
     /// Destination, table and rule whose records fit when they were last asked about.
     fitting: HashSet<String>,
 }

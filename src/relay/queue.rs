@@ -182,7 +182,7 @@ impl<D: Destination> Relay<D> {
             }
             let permit = SendPermit {
                 destination: destination.as_ref(),
-                in_flight: limits.max_in_flight.max(1),
+                in_flight: self.at_once(name, limits.max_in_flight),
                 stop,
                 before: destination.requests(),
                 most,
@@ -190,6 +190,7 @@ impl<D: Destination> Relay<D> {
             };
             let mut group = self.send(&permit, &state, claimed).await;
             budget.spend(permit.made());
+            self.learn_at_once(name, limits.max_in_flight, &group);
             group.changes.push(DestinationChange::Budget {
                 window_started_at: budget.started_at,
                 window_used: budget.used,
@@ -258,6 +259,26 @@ impl<D: Destination> Relay<D> {
 
     pub(super) fn limits_of(&self, destination: &DestinationName) -> Limits {
         self.settings.destinations.get(destination).copied().unwrap_or_default()
+    }
+
+    /// How many requests go out at once: as many as may, fewer after the other side was too busy for them.
+    fn at_once(&self, name: &DestinationName, most: usize) -> usize {
+        let most = most.max(1);
+        self.memory().at_once.get(name).map_or(most, |found| (*found).clamp(1, most))
+    }
+
+    /// A refusal for being busy, without a word on how long, is about how many come at once.
+    fn learn_at_once(&self, name: &DestinationName, most: usize, group: &Group) {
+        let now = self.at_once(name, most);
+        let is_busy = group.holds.iter().any(|(_, e)| e.class == Class::RetryAt && e.wait.is_none());
+        let next = if is_busy {
+            now / 2
+        } else if group.holds.is_empty() && !group.settled.is_empty() {
+            now + 1
+        } else {
+            now
+        };
+        self.memory().at_once.insert(name.clone(), next.clamp(1, most.max(1)));
     }
 
     /// Sends claimed deliveries, lane by lane.

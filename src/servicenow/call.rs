@@ -11,6 +11,7 @@ use url::Url;
 
 use super::Settings;
 use super::auth::{Authorization, Line, Login};
+use super::batch::Batching;
 use super::classify::{self, Attempt, What};
 use super::query::url_value;
 use super::schema::Known;
@@ -69,6 +70,8 @@ pub struct ServiceNow {
     pub(super) look_up_max: AtomicUsize,
     /// Set once the instance has shown that it has no Change Management API.
     pub(super) no_change_api: AtomicBool,
+    /// What is known of its batches.
+    pub(super) batching: Batching,
     /// What is known of its tables; `None`: nobody asks.
     pub(super) schema: Option<Known>,
     /// How devices are told.
@@ -111,7 +114,7 @@ pub(super) enum Path<'a> {
 }
 
 impl Path<'_> {
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         match self {
             Self::Records(table) => format!("/api/now/table/{table}"),
             Self::Record(table, sys_id) => format!("/api/now/table/{table}/{sys_id}"),
@@ -187,6 +190,7 @@ impl ServiceNow {
             rate_limit: Mutex::default(),
             look_up_max: AtomicUsize::new(FIND_MAX),
             no_change_api: AtomicBool::new(false),
+            batching: Batching::default(),
             schema: None,
             devices,
             plain_identify: AtomicBool::new(false),
@@ -264,21 +268,44 @@ impl ServiceNow {
         authorization: &Authorization,
     ) -> Result<(Value, Answer), SendError> {
         let attempt = self.attempt(call.what, call.table);
-        let judged = match self.http.send(self.request(call, authorization)).await {
-            Ok(mut answer) => {
+        match self.http.send(self.request(call, authorization)).await {
+            Ok(answer) => {
                 self.note_rate_limit(&answer);
-                match classify::judge(&answer, &attempt) {
-                    Ok(value) => Ok((value, answer)),
-                    // Judged once more without our secrets, in case it quotes us: its words get into the error. The
-                    // verdict stays: scrubbing may mend a damaged body.
-                    Err(verdict) => {
-                        self.login.scrubber(authorization).bytes(&mut answer.body);
-                        let clean = classify::judge(&answer, &attempt).err();
-                        Err(clean.filter(|e| e.class == verdict.class).unwrap_or(verdict))
-                    }
-                }
+                self.judged(answer, &attempt, authorization)
             }
-            Err(error) => Err(classify::no_answer(&error, &attempt)),
+            Err(error) => {
+                let mut error = classify::no_answer(&error, &attempt);
+                error.message = self.login.scrubber(authorization).text(&error.message).into_owned();
+                Err(error)
+            }
+        }
+    }
+
+    /// An answer that came in another one.
+    pub(super) async fn verdict(
+        &self,
+        answer: Answer,
+        attempt: &Attempt<'_>,
+    ) -> Result<(Value, Answer), SendError> {
+        let authorization = self.authorization().await?;
+        self.judged(answer, attempt, &authorization)
+    }
+
+    fn judged(
+        &self,
+        mut answer: Answer,
+        attempt: &Attempt<'_>,
+        authorization: &Authorization,
+    ) -> Result<(Value, Answer), SendError> {
+        let judged = match classify::judge(&answer, attempt) {
+            Ok(value) => Ok((value, answer)),
+            // Judged once more without our secrets, in case it quotes us: its words get into the error. The verdict
+            // stays: scrubbing may mend a damaged body.
+            Err(verdict) => {
+                self.login.scrubber(authorization).bytes(&mut answer.body);
+                let clean = classify::judge(&answer, attempt).err();
+                Err(clean.filter(|e| e.class == verdict.class).unwrap_or(verdict))
+            }
         };
         judged.map_err(|mut error| {
             error.message = self.login.scrubber(authorization).text(&error.message).into_owned();

@@ -31,6 +31,8 @@ pub(super) enum What {
     Change,
     /// Telling Event Management: may have happened too, and may be repeated.
     Event,
+    /// Several at once.
+    Batch,
     /// Putting a row into a staging table: likewise.
     Row,
     /// Telling the CMDB: the same.
@@ -63,6 +65,7 @@ impl Attempt<'_> {
             What::Event => "put an event",
             What::Row => "put a row",
             What::Devices => "put devices",
+            What::Batch => "put several records",
         };
         format!("could not {what} in {} at {}", self.table, self.place)
     }
@@ -226,8 +229,9 @@ fn success(value: Value, attempt: &Attempt<'_>) -> Result<Value, SendError> {
         return Err(attempt
             .retry(&format!("the answer holds an error although it began as a success: {}", said(&words))));
     }
-    if value.get("result").is_none() {
-        return Err(attempt.retry("the answer has no `result`"));
+    let member = if attempt.what == What::Batch { "serviced_requests" } else { "result" };
+    if value.get(member).is_none() {
+        return Err(attempt.retry(&format!("the answer has no `{member}`")));
     }
     Ok(value)
 }

@@ -52,7 +52,7 @@ Occurrences: {{ occurrences }}
 {% if references %}References: {{ references | join(', ') }}
 {% endif %}\
 Forwarded by rule: {{ rule }}
-On {{ agent }}: otrelay explain {{ correlation_id }}";
+Look it up on {{ agent }}: otrelay tickets, key {{ correlation_id }}";
 
 const IMPACT: &str = "{% if severity == 'critical' or severity == 'major' %}1{% elif severity == 'minor' %}2\
                       {% else %}3{% endif %}";
@@ -372,11 +372,11 @@ mod tests {
              Source: hmi, 10.0.0.1, port 49152, 00:1b:1b:aa:bb:cc\nDestination: 10.0.0.2, port 502\nSensor: line4\n\
              Site: North\nZone: Line 4\nFirst seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\n\
              Occurrences: 3\nReferences: CVE-2020-1\nForwarded by rule: OT\n\
-             On relay-1: otrelay explain otrelay-1";
+             Look it up on relay-1: otrelay tickets, key otrelay-1";
         assert_eq!(render("incident", "description", "major", true), expected);
         let bare = "Stop command\n\nSeverity: major\nEngine: malware\nSensor: line4\n\
              First seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\nOccurrences: 3\nForwarded by rule: OT\n\
-             On relay-1: otrelay explain otrelay-1";
+             Look it up on relay-1: otrelay tickets, key otrelay-1";
         assert_eq!(render("x_any", "description", "major", false), bare);
     }
 

@@ -35,7 +35,7 @@ impl ServiceNow {
     pub(super) async fn note_ticket(&self, order: &Order) -> Result<Sent, SendError> {
         let fields = self.clean(order, &order.fields)?;
         match self.patch(order, &fields).await {
-            Err(error) if is_refusal(&error) => match self.after_refusal(order).await {
+            Err(error) if is_refusal(&error) => match self.what_stands(order).await {
                 Ok(Refused::Gone(status)) => Ok(moot(None, status)),
                 Ok(Refused::Over(remote, status)) => Ok(moot(Some(*remote), status)),
                 _ => Err(error),
@@ -57,7 +57,7 @@ impl ServiceNow {
             Err(error) if is_refusal(&error) => error,
             other => return other,
         };
-        match self.after_refusal(order).await {
+        match self.what_stands(order).await {
             Ok(Refused::Gone(status)) => return Ok(moot(None, status)),
             Ok(Refused::Over(remote, status)) => return Ok(moot(Some(*remote), status)),
             Ok(Refused::Open(_)) => {}
@@ -84,7 +84,7 @@ impl ServiceNow {
             },
             None => None,
         };
-        match self.after_refusal(order).await? {
+        match self.what_stands(order).await? {
             Refused::Gone(status) => Ok(moot(None, status)),
             Refused::Over(remote, status) => Ok(moot(Some(*remote), status)),
             Refused::Open(remote) => error.map_or_else(|| Ok(moot(Some(*remote), 200)), Err),
@@ -121,7 +121,7 @@ impl ServiceNow {
     }
 
     /// What the record of a refused write is now.
-    async fn after_refusal(&self, order: &Order) -> Result<Refused, SendError> {
+    async fn what_stands(&self, order: &Order) -> Result<Refused, SendError> {
         let found = self.ours(&order.table, &order.keys, DETAIL_FIELDS).await?;
         let Some((record, answer)) = found else { return Ok(Refused::Gone(404)) };
         let Some(remote) = remote(&order.table, &record) else { return Ok(Refused::Gone(answer.status)) };

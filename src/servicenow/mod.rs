@@ -10,13 +10,15 @@
 use url::Url;
 
 use crate::destination::{
-    Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, LookedUp, MayAsk, Order, RateLimit,
-    SendError, Sent,
+    Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, Item, LookedUp, MayAsk, Order,
+    RateLimit, SendError, Sent,
 };
 use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod auth;
+
+mod batch;
 
 mod call;
 
@@ -162,6 +164,14 @@ impl Destination for ServiceNow {
 
     async fn changed(&self, table: &TableName, since: Timestamp, page: usize) -> Result<Changed, SendError> {
         self.changed_tickets(table, since, page).await
+    }
+
+    fn together(&self, order: &Order, due: usize) -> usize {
+        self.batch_size(order, due)
+    }
+
+    async fn send_all(&self, orders: &[Order]) -> Result<Vec<Item>, SendError> {
+        self.send_batch(orders).await
     }
 
     fn requests(&self) -> u64 {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::batch::Single;
 use super::call::{Call, Path, ServiceNow};
 use super::classify::{Attempt, What};
 use super::{fields, wire};
@@ -47,23 +48,31 @@ pub fn row_fields(columns: &BTreeMap<String, String>) -> BTreeMap<String, String
 impl ServiceNow {
     /// Puts a row into a staging table and reads what its transform made of it.
     pub(super) async fn put_row(&self, order: &Order) -> Result<Sent, SendError> {
+        let single = self.single_row(order)?;
+        let (value, answer) = self.call(&single.call).await?;
+        (single.read)(&value, answer.status)
+    }
+
+    /// A row, also as one item of a batch.
+    pub(super) fn single_row<'a>(&'a self, order: &'a Order) -> Result<Single<'a>, SendError> {
         let attempt = self.attempt(What::Row, &order.table);
         let remedy = "correct [rule.action.fields], then `otrelay queue retry`";
         let row = fields::outgoing(&order.fields).map_err(|e| attempt.reject(&e.to_string(), remedy))?;
         let row = self.fitting(&order.table, row);
         let body = serde_json::to_vec(&row)
             .map_err(|_| attempt.reject("the row cannot be written as JSON", "report it"))?;
-        let (value, answer) = self
-            .call(&Call {
-                what: What::Row,
-                table: &order.table,
-                method: Method::Post,
-                path: Path::Import(&order.table),
-                query: String::new(),
-                body: Some(body),
-            })
-            .await?;
-        transformed(&value, &attempt, answer.status).map_err(|e| e.answered(answer.status))
+        let call = Call {
+            what: What::Row,
+            table: &order.table,
+            method: Method::Post,
+            path: Path::Import(&order.table),
+            query: String::new(),
+            body: Some(body),
+        };
+        let read = move |value: &Value, status: u16| {
+            transformed(value, &attempt, status).map_err(|e| e.answered(status))
+        };
+        Ok(Single { call, read: Box::new(read) })
     }
 }
 

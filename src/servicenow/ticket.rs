@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
+use super::batch::Single;
 use super::call::{Call, Path, ServiceNow};
 use super::classify::{self, Attempt, What};
 use super::query::{Query, url_value};
@@ -162,10 +163,7 @@ impl ServiceNow {
     /// Creates a ticket; shorter when it is too large, and not again when it is there.
     pub(super) async fn open_ticket(&self, order: &Order) -> Result<Sent, SendError> {
         let attempt = self.attempt(What::Create, &order.table);
-        let mut fields = fields::outgoing(&order.fields).map_err(|e| {
-            attempt.reject(&e.to_string(), "correct [rule.action.fields], then `otrelay queue retry`")
-        })?;
-        fields = self.fitting(&order.table, fields);
+        let mut fields = self.outgoing(&attempt, order)?;
         let mut shorter = SHORTER.into_iter();
         loop {
             let error = match self.create(&attempt, order, &fields).await {
@@ -178,11 +176,32 @@ impl ServiceNow {
                 fields = fields::shortened(&fields, most);
                 continue;
             }
-            let may_be_there = classify::is_unique_violation(&error.message)
-                || error.class == Class::Reject && error.status == Some(403)
-                || error.class == Class::Hold && error.hold == HoldScope::Delivery;
-            return if may_be_there { self.adopt(order, error).await } else { Err(error) };
+            return self.after_refusal(order, error).await;
         }
+    }
+
+    /// Before a create is condemned it is looked whether the record is there.
+    pub(super) async fn after_refusal(&self, order: &Order, error: SendError) -> Result<Sent, SendError> {
+        let may_be_there = classify::is_unique_violation(&error.message)
+            || error.class == Class::Reject && error.status == Some(403)
+            || error.class == Class::Hold && error.hold == HoldScope::Delivery;
+        if may_be_there { self.adopt(order, error).await } else { Err(error) }
+    }
+
+    /// A create as one item of a batch.
+    pub(super) fn single_ticket<'a>(&'a self, order: &'a Order) -> Result<Single<'a>, SendError> {
+        let attempt = self.attempt(What::Create, &order.table);
+        let fields = self.outgoing(&attempt, order)?;
+        let call = create_call(&attempt, order, &fields)?;
+        let read = move |value: &Value, status: u16| created(&attempt, order, &fields, value, status);
+        Ok(Single { call, read: Box::new(read) })
+    }
+
+    fn outgoing(&self, attempt: &Attempt<'_>, order: &Order) -> Result<Fields, SendError> {
+        let fields = fields::outgoing(&order.fields).map_err(|e| {
+            attempt.reject(&e.to_string(), "correct [rule.action.fields], then `otrelay queue retry`")
+        })?;
+        Ok(self.fitting(&order.table, fields))
     }
 
     async fn create(&self, attempt: &Attempt<'_>, order: &Order, fields: &Fields) -> Result<Sent, SendError> {
@@ -198,26 +217,8 @@ impl ServiceNow {
                 made => return made,
             }
         }
-        let keys = keys(order);
-        let body = serde_json::to_vec(&fields::record(fields, &keys))
-            .map_err(|_| attempt.reject("the record cannot be written as JSON", "report it"))?;
-        let wanted: Vec<&str> = ["number", "state", "active", "sys_mod_count"]
-            .into_iter()
-            .chain(keys.keys().chain(fields.keys()).map(String::as_str))
-            .collect();
-        let (value, answer) = self
-            .call(&Call {
-                what: What::Create,
-                table: &order.table,
-                method: Method::Post,
-                path: Path::Records(&order.table),
-                query: format!("{VALUES}&sysparm_fields={}", url_value(&wanted.join(","))),
-                body: Some(body),
-            })
-            .await?;
-        let record = value.get("result").unwrap_or(&Value::Null);
-        read_back((&order.table, record), fields, &keys, &order.keys, answer.status)
-            .map_err(|cause| attempt.retry(&cause).answered(answer.status))
+        let (value, answer) = self.call(&create_call(attempt, order, fields)?).await?;
+        created(attempt, order, fields, &value, answer.status)
     }
 
     /// What became of a create that was refused: if the record with our `sys_id` is there and nobody else's key is in
@@ -276,6 +277,38 @@ impl ServiceNow {
             && (kept.is_empty() || kept == keys.correlation_id.as_str());
         Ok(is_ours.then_some((record, answer)))
     }
+}
+
+/// The request that makes a ticket.
+fn create_call<'a>(attempt: &Attempt<'_>, order: &'a Order, fields: &Fields) -> Result<Call<'a>, SendError> {
+    let keys = keys(order);
+    let body = serde_json::to_vec(&fields::record(fields, &keys))
+        .map_err(|_| attempt.reject("the record cannot be written as JSON", "report it"))?;
+    let wanted: Vec<&str> = ["number", "state", "active", "sys_mod_count"]
+        .into_iter()
+        .chain(keys.keys().chain(fields.keys()).map(String::as_str))
+        .collect();
+    Ok(Call {
+        what: What::Create,
+        table: &order.table,
+        method: Method::Post,
+        path: Path::Records(&order.table),
+        query: format!("{VALUES}&sysparm_fields={}", url_value(&wanted.join(","))),
+        body: Some(body),
+    })
+}
+
+/// What its answer says.
+fn created(
+    attempt: &Attempt<'_>,
+    order: &Order,
+    fields: &Fields,
+    value: &Value,
+    status: u16,
+) -> Result<Sent, SendError> {
+    let record = value.get("result").unwrap_or(&Value::Null);
+    read_back((&order.table, record), fields, &keys(order), &order.keys, status)
+        .map_err(|cause| attempt.retry(&cause).answered(status))
 }
 
 /// Database values, references as bare ids.

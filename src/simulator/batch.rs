@@ -24,6 +24,9 @@ impl Instance {
     /// `POST /api/now/v1/batch`: items run one after the other with the caller's rights, without a transaction. The
     /// option `batch_item_cost` says how long each is taken to run; nobody waits for it.
     pub(super) fn batch(&mut self, ctx: Context<'_>, call: &Call) -> Answer {
+        if !self.options.batch_api {
+            return Answer::no_path();
+        }
         if call.method != Method::POST {
             return Answer::no_verb(&call.method);
         }

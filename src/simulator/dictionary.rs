@@ -113,7 +113,10 @@ mod tests {
         assert_eq!(of("element=caller_id^name=incident", "reference"), ["sys_user"]);
         assert_eq!(of("element=short_description^name=task", "max_length"), ["160"]);
         assert_eq!(of("element=close_code^name=incident", "choice"), ["3"]);
-        assert_eq!(trial.list("sys_db_object", "name=incident", "super_class.name"), ["task"]);
+        let parent =
+            "/api/now/table/sys_db_object?sysparm_query=name%3Dincident&sysparm_fields=super_class.name";
+        let (_, answer) = trial.call("GET", parent, &json!(null));
+        assert_eq!(answer["result"], json!([{"super_class.name": "task"}]));
     }
 
     #[test]

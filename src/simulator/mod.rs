@@ -58,6 +58,7 @@ pub use limit::RateRule;
 /// What a simulator is started with. [`Options::default`] is `admin`/`admin` with the client `otrelay`/`otrelay` on a
 /// free port of 127.0.0.1.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Options {
     /// Where to listen; port 0 takes a free one. Not loopback: only with `tls`.
     pub listen: SocketAddr,

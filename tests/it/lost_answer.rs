@@ -52,7 +52,7 @@ fn cut_at_every_byte_there_is_one_record() {
         faults.extend(some.map(|bytes| on_create(FaultKind::CommitCut(bytes)).times(1)));
     }
     let number = faults.len() as u64;
-    let simulator = simulator_with(Options { faults, ..Options::default() });
+    let simulator = simulator_with(Options { faults, batch_api: false, ..Options::default() });
     let agent = Agent::new(&simulator).destination("max_in_flight = 1").rules(SMALL);
     agent.feed(eve::alerts(0..number as u32));
     let report = agent.once_here(SOON);
@@ -168,6 +168,7 @@ fn a_record_that_look_ups_show_later_than_we_ask() {
 fn a_third_of_all_answers_is_lost() {
     let simulator = simulator_with(Options {
         faults: vec![on_create(FaultKind::CommitDrop).rate(0.3)],
+        batch_api: false,
         ..Options::default()
     });
     let agent = Agent::new(&simulator);

@@ -174,7 +174,7 @@ fn tickets_of_every_table() {
         assert_eq!(records.len(), 2, "{table}");
         for record in &records {
             assert_eq!(record.get("state"), state, "{table}");
-            let hint = format!("otrelay explain {}", record.get("correlation_id"));
+            let hint = format!("otrelay tickets, key {}", record.get("correlation_id"));
             assert!(record.get("description").ends_with(&hint), "{}", record.get("description"));
         }
     }
@@ -303,4 +303,76 @@ fn what_may_not_be_read_is_said_and_holds_nothing() {
         unread.len() == 1 && unread[0].contains("sys_choice") && unread[0].contains("sys_dictionary"),
         "{unread:?}"
     );
+}
+
+fn batches(simulator: &otrelay::simulator::Running) -> usize {
+    simulator.ledger().iter().filter(|entry| entry.path.starts_with("/api/now/v1/batch")).count()
+}
+
+#[test]
+fn many_tickets_go_in_few_requests_where_batches_are_taken() {
+    for (batch_api, wanted) in [(true, 5), (false, 1)] {
+        let simulator = simulator_with(Options { batch_api, ..Options::default() });
+        let agent = Agent::new(&simulator).rules(&incidents("category = \"network\""));
+        agent.feed(eve::alerts(0..100));
+        agent.once().ends(0).says("100 tickets created");
+        assert_eq!(simulator.records("incident").len(), 100);
+        assert!(simulator.twins().is_empty());
+        let made = batches(&simulator);
+        // Two are on their way before it is known that none is taken.
+        assert!(made >= wanted && made <= wanted + 1, "{made} batches");
+        if batch_api {
+            assert!(simulator.requests() < 25, "{} requests", simulator.requests());
+        }
+    }
+}
+
+#[test]
+fn what_a_batch_did_not_get_to_goes_with_the_next() {
+    let cost = std::time::Duration::from_secs(5);
+    let simulator = simulator_with(Options { batch_item_cost: cost, ..Options::default() });
+    let agent = Agent::new(&simulator).rules(&incidents("category = \"network\""));
+    agent.feed(eve::alerts(0..40));
+    agent.once().ends(0);
+    assert_eq!(simulator.records("incident").len(), 40);
+    assert!(simulator.twins().is_empty());
+    assert!(batches(&simulator) >= 7, "six fit into one");
+}
+
+#[tokio::test]
+async fn a_batchs_answer_cut_at_any_byte_makes_no_twin() {
+    let simulator = start(Options::default()).await;
+    let destination = destination(&simulator);
+    for (number, cut) in (0..30).zip((0..).step_by(97)) {
+        let orders: Vec<Order> = (0..5).map(|at| order(number * 5 + at)).collect();
+        simulator.add_fault(Fault::new(FaultKind::CommitCut(cut)).on("POST", "/api/now/v1/batch").times(1));
+        let error = destination.send_all(&orders).await.unwrap_err();
+        assert!(error.class == Class::Retry && error.doubtful, "{error}");
+        let keys: Vec<_> = orders
+            .iter()
+            .map(|order| otrelay::destination::Asked { keys: order.keys.clone(), doubtful: true })
+            .collect();
+        let found = destination.look_up(DeliveryKind::OpenTicket, &orders[0].table, &keys).await.unwrap();
+        assert_eq!(found.found.len(), 5, "cut at {cut}");
+    }
+    assert_eq!(simulator.records("incident").len(), 150);
+}
+
+#[tokio::test]
+async fn an_item_is_judged_as_if_it_had_come_alone() {
+    let simulator = start(Options::default()).await;
+    let destination = destination(&simulator);
+    destination.send(&order(1)).await.unwrap();
+    let mut refused = order(2);
+    refused.fields.insert("state".to_owned(), "6".to_owned());
+    let orders = [order(1), refused, order(3)];
+    let items = destination.send_all(&orders).await.unwrap();
+    let of = |item: &otrelay::destination::Item| match item {
+        otrelay::destination::Item::Done(done) => match done.as_ref() {
+            Ok(sent) => format!("created {}", sent.created),
+            Err(error) => format!("{:?} {}", error.class, error.message.contains("Data Policy Exception")),
+        },
+        otrelay::destination::Item::NotDone => "left".to_owned(),
+    };
+    assert_eq!(items.iter().map(of).collect::<Vec<_>>(), ["created false", "Reject true", "created true"]);
 }

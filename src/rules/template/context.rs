@@ -54,7 +54,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("rule", "the rule that asked for the ticket"),
     ("servicenow", "the destination's name in the config"),
     ("table", "the table"),
-    ("correlation_id", "the key of the record; `otrelay explain` takes it"),
+    ("correlation_id", "the key of the record, the same in the ticket and here"),
 ];
 
 /// What a ticket is made from.

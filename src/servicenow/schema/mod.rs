@@ -255,11 +255,11 @@ impl ServiceNow {
             }
         }
         let resolved = self.ask_name(reading, named).await?;
-        let mut names = known.names();
-        if names.len() >= NAMES {
-            names.clear();
+        let mut memory = known.names();
+        if memory.len() >= NAMES {
+            memory.clear();
         }
-        names.insert((named.target.clone(), named.name.clone()), (reading.now, resolved));
+        memory.insert((named.target.clone(), named.name.clone()), (reading.now, resolved));
         Ok(())
     }
 
@@ -353,7 +353,9 @@ impl ServiceNow {
                 _ => Ok(None),
             },
             // It is there or not, readable or not: the write will say what is wrong with everything.
-            Err(e) if matches!(e.status, Some(400 | 403 | 404)) => Ok(None),
+            Err(e) if e.hold != HoldScope::Destination && matches!(e.status, Some(400 | 403 | 404)) => {
+                Ok(None)
+            }
             Err(e) => Err(e.into()),
         }
     }

@@ -202,12 +202,11 @@ impl TableSchema {
                 return;
             }
             // What people see is meant as well as what is stored.
-            match choices.iter().find(|(_, label)| label.eq_ignore_ascii_case(value)) {
-                Some((stored, _)) => stored.clone_into(value),
-                None => {
-                    let value = fields::clip_chars(&text::one_line(value), 80);
-                    left_out.insert(name.to_owned(), LeftOut::NoChoice(value, some_of(choices)));
-                }
+            if let Some((stored, _)) = choices.iter().find(|(_, label)| label.eq_ignore_ascii_case(value)) {
+                stored.clone_into(value);
+            } else {
+                let value = fields::clip_chars(&text::one_line(value), 80);
+                left_out.insert(name.to_owned(), LeftOut::NoChoice(value, some_of(choices)));
             }
             return;
         }
@@ -244,4 +243,143 @@ fn column(row: &Value) -> Column {
 fn is_filled(name: &str, kind: &str) -> bool {
     name.starts_with("sys_")
         || matches!(kind, "boolean" | "GUID" | "journal" | "journal_input" | "journal_list")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn incident() -> TableSchema {
+        let mut schema =
+            TableSchema { family: vec!["incident".to_owned(), "task".to_owned()], ..TableSchema::default() };
+        schema.take_columns(&[
+            json!({"name": "task", "element": "", "internal_type": "collection"}),
+            json!({"name": "task", "element": "short_description", "internal_type": "string", "max_length": "10"}),
+            json!({"name": "task", "element": "assignment_group", "internal_type": {"value": "reference"},
+                   "reference": {"value": "sys_user_group"}, "max_length": "32"}),
+            json!({"name": "task", "element": "impact", "internal_type": "integer", "choice": "3", "default_value": "3"}),
+            json!({"name": "task", "element": "location", "internal_type": "string", "mandatory": "true"}),
+            json!({"name": "incident", "element": "location", "internal_type": "string", "mandatory": "false"}),
+            json!({"name": "incident", "element": "category", "internal_type": "string", "mandatory": "true"}),
+            json!({"name": "incident", "element": "subcategory", "internal_type": "string", "choice": "2"}),
+            json!({"name": "incident", "element": "gone", "active": "false"}),
+            json!({"name": "stranger", "element": "foreign"}),
+        ]);
+        let choice = |table: &str, element: &str, value: &str, label: &str| json!({"name": table, "element": element, "value": value, "label": label});
+        let asked = ["impact", "category", "subcategory"].map(str::to_owned).into();
+        schema.take_choices(
+            &asked,
+            &[
+                choice("task", "impact", "9", "Only for tasks"),
+                choice("incident", "impact", "1", "1 - High"),
+                choice("incident", "impact", "2", "2 - Medium"),
+                choice("incident", "subcategory", "a", "A"),
+                json!({"name": "incident", "element": "impact", "value": "7", "inactive": "true"}),
+            ],
+        );
+        schema
+    }
+
+    fn fields(pairs: &[(&str, &str)]) -> Fields {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// What becomes of one field beside a category.
+    #[track_caller]
+    fn check(name: &str, value: &str, expected: Option<&str>) {
+        let fitted = incident().fit(&fields(&[("category", "x"), (name, value)]), |_| None);
+        assert_eq!(fitted.fields.get(name).map(String::as_str), expected, "{name} {value}");
+        assert_eq!(fitted.left_out.contains_key(name), expected.is_none(), "{fitted:?}");
+    }
+
+    #[test]
+    fn fields_are_kept_mapped_cut_or_left_out() {
+        check("impact", "1", Some("1"));
+        check("impact", "2 - medium", Some("2"));
+        check("impact", "7", None);
+        check("impact", "9", None);
+        check("subcategory", "anything", Some("anything"));
+        check("short_description", "exactly 10", Some("exactly 10"));
+        check("short_description", "exactly 11!", Some("exactly 1…"));
+        check("gone", "x", None);
+        check("foreign", "x", None);
+        check("u_nosuch", "x", None);
+        check(
+            "assignment_group",
+            "a name that is longer than its column, 32",
+            Some("a name that is longer than its column, 32"),
+        );
+    }
+
+    #[test]
+    fn what_is_mandatory_is_said_by_the_nearest_table_and_by_policies() {
+        let mut schema = incident();
+        let empty = |schema: &TableSchema, sent: &[(&str, &str)]| {
+            schema.fit(&fields(sent), |_| None).empty.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(empty(&schema, &[]), [("category".to_owned(), false)]);
+        assert_eq!(empty(&schema, &[("category", "x")]), []);
+        let rule = |field: &str, conditions: &str, active: &str| {
+            json!({"field": field, "mandatory": "true", "sys_data_policy.conditions": conditions,
+                   "sys_data_policy.active": active, "sys_data_policy.model_table": "task"})
+        };
+        schema.take_policies(&[
+            rule("short_description", "^EQ", "true"),
+            rule("impact", "", "true"),
+            rule("location", "state=6^EQ", "true"),
+            rule("subcategory", "", "false"),
+        ]);
+        let wanted = [("category".to_owned(), false), ("short_description".to_owned(), true)];
+        assert_eq!(empty(&schema, &[]), wanted, "what has a default is filled there");
+    }
+
+    #[test]
+    fn names_become_ids_or_are_said_to_be_lost() {
+        let schema = incident();
+        let sent = fields(&[("category", "x"), ("assignment_group", "OT SOC")]);
+        let id = SysId::new("0f1e2d3c4b5a69788796a5b4c3d2e1f0").unwrap();
+        let fitted = schema.fit(&sent, |_| Some(Resolved::To(id.clone())));
+        assert_eq!(fitted.fields["assignment_group"], id.as_str());
+        for lost in [Resolved::Nothing, Resolved::Several(2)] {
+            let fitted = schema.fit(&sent, |_| Some(lost.clone()));
+            assert_eq!(fitted.lost[0].1, lost);
+        }
+        let fitted = schema.fit(&sent, |_| Some(Resolved::Unread));
+        assert_eq!((fitted.lost.len(), fitted.fields["assignment_group"].as_str()), (0, "OT SOC"));
+        let by_id = fields(&[("assignment_group", id.as_str())]);
+        assert!(schema.named(&by_id).is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_read_judges_nothing() {
+        let schema = TableSchema::default();
+        let sent = fields(&[("u_any", "x"), ("impact", "77"), ("assignment_group", "OT SOC")]);
+        let fitted = schema.fit(&sent, |_| None);
+        assert_eq!(fitted, Fitted { fields: sent.clone(), ..Fitted::default() });
+        assert_eq!(schema.named(&sent)[0].target, "sys_user_group");
+    }
+
+    proptest! {
+        #[test]
+        fn rows_of_any_shape_harm_nothing(
+            keys in prop::collection::vec("name|element|internal_type|max_length|reference|mandatory|field|value", 0..6),
+            values in prop::collection::vec(prop_oneof![
+                Just(json!(null)), Just(json!("incident")), Just(json!("-1")), Just(json!("99999999999999999999")),
+                Just(json!({"value": "impact"})), Just(json!([1])), Just(json!(true)), "\\PC{0,20}".prop_map(|t| json!(t)),
+            ], 6),
+            value in "\\PC{0,40}",
+        ) {
+            let row: serde_json::Map<String, Value> = keys.into_iter().zip(values).collect();
+            let rows = [Value::Object(row), json!(7), json!([])];
+            let mut schema = TableSchema { family: vec!["incident".to_owned()], ..TableSchema::default() };
+            schema.take_columns(&rows);
+            schema.take_choices(&["impact".to_owned()].into(), &rows);
+            schema.take_policies(&rows);
+            let fitted = schema.fit(&fields(&[("impact", &value), ("u_x", &value)]), |_| Some(Resolved::Nothing));
+            prop_assert!(fitted.fields.values().all(|kept| kept.chars().count() <= value.chars().count()));
+        }
+    }
 }

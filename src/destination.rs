@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::model::ticket::{KeysKept, TicketKeys};
 use crate::model::{
-    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Device, Generation, HoldScope, SysId, TableName,
-    Timestamp,
+    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Device, Generation, HoldScope, SysId,
+    TableName, Timestamp,
 };
 
 /// Field name to value, as it goes into the record. Ordered, so that requests and logs are stable.

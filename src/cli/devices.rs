@@ -121,7 +121,8 @@ fn list(args: &DeviceListArgs, terminal: &mut Terminal<'_>) -> Outcome {
         csv(&rows, terminal.out)?;
         return Ok(Exit::Fine);
     }
-    let mut listing = Listing::new(&["id", "name", "type", "address", "mac", "vendor", "zone", "sources", "told"]);
+    let mut listing =
+        Listing::new(&["id", "name", "type", "address", "mac", "vendor", "zone", "sources", "told"]);
     for row in &rows {
         let d = &row.view.device;
         let mut sources: Vec<&str> = row.view.from.values().map(|from| from.source.as_str()).collect();
@@ -166,9 +167,29 @@ fn first<T: ToString>(all: &[T]) -> String {
 }
 
 const COLUMNS: [&str; 23] = [
-    "id", "name", "type", "ips", "macs", "vendor", "model", "serial", "firmware", "operating_system", "protocols",
-    "owner", "location", "site", "zone", "purdue_level", "criticality", "authorized", "first_seen", "last_seen",
-    "sys_id", "class", "told",
+    "id",
+    "name",
+    "type",
+    "ips",
+    "macs",
+    "vendor",
+    "model",
+    "serial",
+    "firmware",
+    "operating_system",
+    "protocols",
+    "owner",
+    "location",
+    "site",
+    "zone",
+    "purdue_level",
+    "criticality",
+    "authorized",
+    "first_seen",
+    "last_seen",
+    "sys_id",
+    "class",
+    "told",
 ];
 
 fn csv(rows: &[DeviceRow], out: &mut dyn Write) -> std::io::Result<()> {
@@ -272,7 +293,11 @@ fn print(row: &DeviceRow, out: &mut dyn Write) -> std::io::Result<()> {
             time(at),
             row.class,
             row.sys_id,
-            if row.changed.is_empty() { String::new() } else { format!("; changed since: {}", row.changed.join(", ")) }
+            if row.changed.is_empty() {
+                String::new()
+            } else {
+                format!("; changed since: {}", row.changed.join(", "))
+            }
         )?,
     }
     for word in &row.sources {
@@ -309,9 +334,12 @@ mod tests {
 
     #[test]
     fn a_cell_is_quoted_and_no_formula() {
-        for (cell, expected) in
-            [("plain", "plain"), ("a,b", "\"a,b\""), ("say \"x\"", "\"say \"\"x\"\"\""), ("=cmd()", "'=cmd()")]
-        {
+        for (cell, expected) in [
+            ("plain", "plain"),
+            ("a,b", "\"a,b\""),
+            ("say \"x\"", "\"say \"\"x\"\"\""),
+            ("=cmd()", "'=cmd()"),
+        ] {
             assert_eq!(quoted(cell), expected);
         }
     }

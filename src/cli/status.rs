@@ -93,7 +93,11 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "backlog      {} waiting{oldest}, {} dead", o.backlog, o.dead)?;
     if o.devices.known > 0 {
         let last = o.devices.last_sync.map_or("never".to_owned(), |at| relative(at, now));
-        writeln!(out, "devices      {} known, {} changed, last sync {last}", o.devices.known, o.devices.changed)?;
+        writeln!(
+            out,
+            "devices      {} known, {} changed, last sync {last}",
+            o.devices.known, o.devices.changed
+        )?;
     }
     o.sources.iter().try_for_each(|source| print_source(source, s, out))?;
     o.destinations.iter().try_for_each(|destination| print_destination(destination, s, out))

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Agent;
 use super::check::{Check, MIN_INTERVAL};
 use super::file::Devices;
 use super::problem::At;
 use super::read::Field;
 use super::show::Origin;
 use super::values::{DeviceMethod, OnDeleted};
-use super::Agent;
 use crate::model::{DestinationName, TableName};
 use crate::relay;
 use crate::servicenow::cmdb;
@@ -67,12 +67,7 @@ pub(super) fn check(
 }
 
 /// The destination; it may be left out when there is one.
-fn servicenow(
-    devices: &Devices,
-    at: &At,
-    destinations: &[&str],
-    c: &mut Check<'_>,
-) -> Option<String> {
+fn servicenow(devices: &Devices, at: &At, destinations: &[&str], c: &mut Check<'_>) -> Option<String> {
     match (devices.servicenow.get(), destinations) {
         (Some((name, place)), all) => {
             c.effective.note("servicenow", name.clone(), place.into());
@@ -82,7 +77,11 @@ fn servicenow(
             c.problems.error(place, "there is no destination with this name", |p| {
                 let known: Vec<String> = all.iter().map(|name| format!("\"{name}\"")).collect();
                 let p = p.found(format!("\"{name}\""));
-                if known.is_empty() { p.hint("add [servicenow.NAME]") } else { p.expected(known.join(" or ")) }
+                if known.is_empty() {
+                    p.hint("add [servicenow.NAME]")
+                } else {
+                    p.expected(known.join(" or "))
+                }
             });
             None
         }

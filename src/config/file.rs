@@ -9,8 +9,8 @@ use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OnDeleted, OnUnprotected, Period, ReportType, Role,
-    SecretRef, SeverityWord, Size, WhenFull,
+    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OnDeleted, OnUnprotected, Period, ReportType,
+    Role, SecretRef, SeverityWord, Size, WhenFull,
 };
 
 table! {

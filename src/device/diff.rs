@@ -20,7 +20,15 @@ pub fn digests(d: &Device) -> Vec<u8> {
     let parts = [
         part(&(&d.name, &d.kind, &d.vendor, &d.model, &d.serial, d.is_sensor, d.deleted)),
         part(&(&d.ips, &d.macs, d.macs_are_own, d.dhcp)),
-        part(&(&d.firmware, &d.operating_system, &d.protocols, d.authorized, d.programming, d.scanner, &d.extra)),
+        part(&(
+            &d.firmware,
+            &d.operating_system,
+            &d.protocols,
+            d.authorized,
+            d.programming,
+            d.scanner,
+            &d.extra,
+        )),
         part(&(&d.owner, &d.location, &d.site, &d.zone, &d.purdue_level, &d.criticality, &d.sensor)),
         part(&d.modules),
         part(&d.cves),

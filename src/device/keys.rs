@@ -42,7 +42,9 @@ pub fn at_source(device: &Device) -> Option<String> {
     };
     // A record without the source's own id is one sighting: the MAC lasts longest and is in most of them.
     let macs = own_macs(device).map(|mac| format!("mac:{mac}")).next();
-    macs.or_else(|| weak(device).into_iter().next()).or_else(|| strong(device).into_iter().next()).or_else(named)
+    macs.or_else(|| weak(device).into_iter().next())
+        .or_else(|| strong(device).into_iter().next())
+        .or_else(named)
 }
 
 /// What a new device is called towards the other side, for ever. Derived, so that an agent that lost its database finds
@@ -81,7 +83,8 @@ pub fn contradict(one: &Device, other: &Device, by_address: bool) -> bool {
 pub fn serial(device: &Device) -> Option<String> {
     let folded = fold(device.serial.as_deref()?);
     let first = folded.chars().next()?;
-    let is_one = folded.len() >= 4 && folded.chars().any(|c| c != first) && !NO_SERIAL.contains(&folded.as_str());
+    let is_one =
+        folded.len() >= 4 && folded.chars().any(|c| c != first) && !NO_SERIAL.contains(&folded.as_str());
     is_one.then_some(folded)
 }
 

@@ -60,8 +60,20 @@ pub fn rank(kind: &str) -> u8 {
 macro_rules! texts {
     ($do:ident) => {
         $do!(
-            name, kind, vendor, model, serial, firmware, operating_system, owner, location, site, zone,
-            purdue_level, criticality, sensor
+            name,
+            kind,
+            vendor,
+            model,
+            serial,
+            firmware,
+            operating_system,
+            owner,
+            location,
+            site,
+            zone,
+            purdue_level,
+            criticality,
+            sensor
         )
     };
 }
@@ -204,8 +216,10 @@ fn take(view: &mut View, said: &Said) {
 /// Whether a text says anything: sources write their own ignorance in words, and an address where they have no name.
 fn tells(attribute: &str, text: Option<&str>, device: &Device) -> bool {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return false };
-    let unknown = ["unknown", "unclassified", "n/a", "none"].iter().any(|word| text.eq_ignore_ascii_case(word));
-    let address = || text.parse::<IpAddr>().is_ok() || device.macs.iter().any(|mac| mac.eq_ignore_ascii_case(text));
+    let unknown =
+        ["unknown", "unclassified", "n/a", "none"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    let address =
+        || text.parse::<IpAddr>().is_ok() || device.macs.iter().any(|mac| mac.eq_ignore_ascii_case(text));
     !unknown && !(attribute == "name" && address())
 }
 

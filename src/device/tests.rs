@@ -73,9 +73,16 @@ fn a_native_key_depends_only_on_what_lasts() {
 #[test]
 fn the_better_source_wins_and_says_so() {
     let zeek = Device { vendor: text("Siemens AG"), model: text("S7-1500"), ..plc() };
-    let defender = Device { name: text("10.3.0.17"), vendor: text("Siemens"), kind: text("PLC"), ..Device::default() };
-    let eve = Device { model: text("1756-L61"), kind: text("Unknown"), serial: text("C0FFEE01"), ..Device::default() };
-    let view = merge(&[said("suricata-eve", 9, eve), said("zeek", 5, zeek), said("defender-sensor", 1, defender)]);
+    let defender =
+        Device { name: text("10.3.0.17"), vendor: text("Siemens"), kind: text("PLC"), ..Device::default() };
+    let eve = Device {
+        model: text("1756-L61"),
+        kind: text("Unknown"),
+        serial: text("C0FFEE01"),
+        ..Device::default()
+    };
+    let view =
+        merge(&[said("suricata-eve", 9, eve), said("zeek", 5, zeek), said("defender-sensor", 1, defender)]);
     let d = &view.device;
     assert_eq!(d.name.as_deref(), Some("PLC-7"), "an address is no name where another source has one");
     assert_eq!((d.vendor.as_deref(), d.model.as_deref()), (Some("Siemens"), Some("S7-1500")));

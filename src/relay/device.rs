@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
 use super::{Cause, Planned, Relay, Report, hold, retry};
-use crate::destination::{Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, SendError};
+use crate::destination::{
+    Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, SendError,
+};
 use crate::model::{Class, DestinationName, HoldScope, TableName, Timestamp};
 use crate::store::StoreError;
-use crate::store::op::claim::Claim;
 use crate::store::op::destination_state::{DestinationChange, DestinationState};
 use crate::store::op::device::outbox::{ClaimDevices, ClaimedDevice, ToldDevice};
 use crate::store::op::health::Notice;
@@ -75,7 +76,8 @@ impl<D: Destination> Relay<D> {
         let is_due = due.is_none_or(|due| due <= now || due.since(now) > settings.interval);
         let all = is_due || cause == Cause::Asked;
         if all {
-            self.patiently(stop, || self.store.enqueue_devices(&settings.destination, &settings.table)).await?;
+            self.patiently(stop, || self.store.enqueue_devices(&settings.destination, &settings.table))
+                .await?;
         }
         self.push_claimed_devices(destination, settings, cause, !all, stop, &mut report).await?;
         if all && !report.cut {
@@ -110,10 +112,9 @@ impl<D: Destination> Relay<D> {
             budget.roll(now);
             budget.heed(destination.rate_limit().limit);
             let claim = self.next_claim(destination, cause, &state, &budget, now, report);
-            let held = |claim: &Claim| state.holds.iter().any(|h| {
-                h.table.as_ref() == Some(&settings.table) && h.until_at > now && claim.except.contains(&settings.table)
-            });
-            let Some((claim, most)) = claim.filter(|(claim, _)| !held(claim)) else {
+            let held =
+                state.holds.iter().any(|h| h.table.as_ref() == Some(&settings.table) && h.until_at > now);
+            let Some((claim, most)) = claim.filter(|_| !held) else {
                 report.cut = false;
                 return Ok(());
             };
@@ -310,9 +311,9 @@ impl<D: Destination> Relay<D> {
         let changed = self.store.changed_devices(&settings.destination, &settings.table, limit).await?;
         let planned = |one: &ClaimedDevice| {
             let fields = match order(one) {
-                Some(order) => destination.device_payload(&order).map(|payload| {
-                    Fields::from([("payload".to_owned(), payload)])
-                }),
+                Some(order) => destination
+                    .device_payload(&order)
+                    .map(|payload| Fields::from([("payload".to_owned(), payload)])),
                 None => Err("the stored device is damaged (its checksum does not match)".to_owned()),
             };
             Planned {

@@ -82,18 +82,22 @@ impl Instance {
             "queryEnhanced" => (true, true),
             _ => return Answer::no_path(),
         };
-        if mode.enhanced && let Err(refusal) = options(call, &mut mode) {
+        if mode.enhanced
+            && let Err(refusal) = options(call, &mut mode)
+        {
             return refusal;
         }
         let body = match call.object() {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        let Some(raw) = body.get("items").and_then(Value::as_array).filter(|items| items.len() <= ITEMS_MAX) else {
+        let Some(raw) = body.get("items").and_then(Value::as_array).filter(|items| items.len() <= ITEMS_MAX)
+        else {
             return Answer::error(500, "Invalid payload", Some("items is missing or too long"));
         };
         let items: Vec<Item<'_>> = raw.iter().map(Item::of).collect();
-        let relations: Vec<&Value> = body.get("relations").and_then(Value::as_array).into_iter().flatten().collect();
+        let relations: Vec<&Value> =
+            body.get("relations").and_then(Value::as_array).into_iter().flatten().collect();
         let source = call.params.get("sysparm_data_source").map_or("", AsRef::as_ref);
         if source.is_empty() {
             let parked = items.iter().enumerate().map(|(at, item)| {
@@ -114,9 +118,8 @@ impl Instance {
         items: &[Item<'_>],
         relations: &[&Value],
     ) -> Answer {
-        let mut failed: Vec<Option<(&'static str, String)>> = (0..items.len())
-            .map(|at| self.wrong(source, mode, items, at))
-            .collect();
+        let mut failed: Vec<Option<(&'static str, String)>> =
+            (0..items.len()).map(|at| self.wrong(source, mode, items, at)).collect();
         if failed.iter().any(Option::is_some) && !mode.partial_commits {
             let others = ("ABANDONED", "Another item of the payload failed".to_owned());
             failed.iter_mut().filter(|f| f.is_none()).for_each(|f| *f = Some(others.clone()));
@@ -142,7 +145,8 @@ impl Instance {
             result["hasWarning"] = json!(false);
         }
         if mode.summary {
-            result["summary"] = json!({"errors": answers.iter().filter(|a| a["errorCount"] != json!(0)).count()});
+            result["summary"] =
+                json!({"errors": answers.iter().filter(|a| a["errorCount"] != json!(0)).count()});
         }
         let mut answer = Answer::result(200, &result);
         answer.made = made;
@@ -150,9 +154,16 @@ impl Instance {
     }
 
     /// What is wrong with an item, whatever is there.
-    fn wrong(&self, source: &str, mode: Mode, items: &[Item<'_>], at: usize) -> Option<(&'static str, String)> {
+    fn wrong(
+        &self,
+        source: &str,
+        mode: Mode,
+        items: &[Item<'_>],
+        at: usize,
+    ) -> Option<(&'static str, String)> {
         let item = &items[at];
-        let known = |name: &str| self.choices("cmdb_ci", "discovery_source").iter().any(|(value, _)| value == name);
+        let known =
+            |name: &str| self.choices("cmdb_ci", "discovery_source").iter().any(|(value, _)| value == name);
         for name in [source, item.source].into_iter().filter(|name| !name.is_empty()) {
             if !known(name) {
                 let words = format!("Invalid data source [{name}]: not a choice of cmdb_ci.discovery_source");
@@ -166,11 +177,17 @@ impl Instance {
             !item.native.is_empty() && (other.source, other.native) == (item.source, item.native)
         };
         if !mode.deduplicate && items[..at].iter().any(same) {
-            return Some(("DUPLICATE_PAYLOAD_RECORDS", format!("Found duplicate items in the payload (index {at})")));
+            return Some((
+                "DUPLICATE_PAYLOAD_RECORDS",
+                format!("Found duplicate items in the payload (index {at})"),
+            ));
         }
         let lookups = item.rows("lookup").filter_map(|row| row["className"].as_str());
         if let Some(class) = lookups.into_iter().find(|class| !self.tables.contains_key(*class)) {
-            return Some(("IDENTIFICATION_RULE_FOR_LOOKUP_MISSING", format!("No rule for lookup table [{class}]")));
+            return Some((
+                "IDENTIFICATION_RULE_FOR_LOOKUP_MISSING",
+                format!("No rule for lookup table [{class}]"),
+            ));
         }
         let related = item.rows("related").filter_map(|row| row["className"].as_str());
         if let Some(class) = related.into_iter().find(|class| !self.tables.contains_key(*class)) {
@@ -181,7 +198,8 @@ impl Instance {
             || ["serial_number", "name", "ip_address"].iter().any(|name| !item.value(name).is_empty());
         let named = !item.value("name").is_empty();
         if !identifies || !named && item.rows("lookup").next().is_none() {
-            let words = "In payload no relations defined or no matching attributes for any identifier entry".to_owned();
+            let words = "In payload no relations defined or no matching attributes for any identifier entry"
+                .to_owned();
             return Some(("MISSING_MATCHING_ATTRIBUTES", words));
         }
         None
@@ -196,7 +214,9 @@ impl Instance {
             return Found::New;
         }
         let lookup = |class: &'static str, field: &'static str| {
-            item.rows("lookup").filter(move |row| row["className"] == class).filter_map(move |row| row["values"][field].as_str())
+            item.rows("lookup")
+                .filter(move |row| row["className"] == class)
+                .filter_map(move |row| row["values"][field].as_str())
         };
         for serial in lookup("cmdb_serial_number", "serial_number") {
             if let Some(id) = self.pointed("cmdb_serial_number", "serial_number", serial) {
@@ -333,7 +353,10 @@ impl Instance {
         }
         for (list, unique) in [("lookup", true), ("related", false)] {
             for row in item.rows(list) {
-                let (Some(class), Some(values)) = (row["className"].as_str(), row["values"].as_object()) else { continue };
+                let (Some(class), Some(values)) = (row["className"].as_str(), row["values"].as_object())
+                else {
+                    continue;
+                };
                 self.hang(ctx, class, values, id, unique, made);
             }
         }
@@ -350,7 +373,8 @@ impl Instance {
         made: &mut Vec<Made>,
     ) {
         let pointer = if class == "cmdb_ot_entity" { "ot_device" } else { CI };
-        let same = ["serial_number", "mac_address", "key"].into_iter().find(|name| values.contains_key(*name));
+        let same =
+            ["serial_number", "mac_address", "key"].into_iter().find(|name| values.contains_key(*name));
         let old = self.tables.get(class).and_then(|table| {
             table.with_key(pointer, &[id])?.into_iter().find_map(|seq| {
                 let row = table.row(seq)?;
@@ -385,7 +409,13 @@ impl Instance {
         }
     }
 
-    fn put_row(&mut self, ctx: Context<'_>, table: &str, row: &Value, made: &mut Vec<Made>) -> Option<String> {
+    fn put_row(
+        &mut self,
+        ctx: Context<'_>,
+        table: &str,
+        row: &Value,
+        made: &mut Vec<Made>,
+    ) -> Option<String> {
         let new = self.insert(ctx, table, row.as_object()?, false).ok()?;
         made.push(new.clone());
         Some(new.sys_id)
@@ -439,7 +469,9 @@ fn failure(at: usize, class: &str, code: &str, words: &str) -> Value {
 fn options(call: &Call, mode: &mut Mode) -> Result<(), Answer> {
     let text = call.params.get("options").map_or("", AsRef::as_ref);
     for chunk in text.split(',').filter(|chunk| !chunk.is_empty()) {
-        let wrong = || Err(Answer::error(500, "Invalid options", Some(&format!("Chunk [{chunk}] is not a valid entry"))));
+        let wrong = || {
+            Err(Answer::error(500, "Invalid options", Some(&format!("Chunk [{chunk}] is not a valid entry"))))
+        };
         let Some((name, value)) = chunk.split_once(':') else { return wrong() };
         let on = match value {
             "true" => true,
@@ -462,7 +494,8 @@ mod tests {
     use super::super::trial::Trial;
     use super::*;
 
-    const PATH: &str = "/api/now/identifyreconcile/enhanced?sysparm_data_source=otrelay&options=partial_commits:true";
+    const PATH: &str =
+        "/api/now/identifyreconcile/enhanced?sysparm_data_source=otrelay&options=partial_commits:true";
 
     fn plc(native: &str, name: &str, serial: &str) -> Value {
         json!({"internal_id": native, "className": "cmdb_ci_ot_plc", "values": {"name": name},
@@ -485,11 +518,20 @@ mod tests {
         let first = send(&mut trial, PATH, &json!({"items": [plc("a/1", "PLC-7", "AB1")]}));
         assert_eq!(first["items"][0]["operation"], "INSERT");
         let renamed = send(&mut trial, PATH, &json!({"items": [plc("a/1", "PLC-8", "AB1")]}));
-        assert_eq!((&renamed["items"][0]["operation"], &renamed["items"][0]["sysId"]), (&json!("UPDATE"), &first["items"][0]["sysId"]));
+        assert_eq!(
+            (&renamed["items"][0]["operation"], &renamed["items"][0]["sysId"]),
+            (&json!("UPDATE"), &first["items"][0]["sysId"])
+        );
         let again = send(&mut trial, PATH, &json!({"items": [plc("a/1", "PLC-8", "AB1")]}));
         assert_eq!(again["items"][0]["operation"], "NO_CHANGE");
-        for (table, rows) in [("cmdb_ci_ot_plc", 1), ("cmdb_serial_number", 1), ("cmdb_ci_network_adapter", 1),
-            ("cmdb_ot_entity", 1), ("cmdb_key_value_v2", 1), ("sys_object_source", 1)] {
+        for (table, rows) in [
+            ("cmdb_ci_ot_plc", 1),
+            ("cmdb_serial_number", 1),
+            ("cmdb_ci_network_adapter", 1),
+            ("cmdb_ot_entity", 1),
+            ("cmdb_key_value_v2", 1),
+            ("sys_object_source", 1),
+        ] {
             assert_eq!(trial.instance.records(table).len(), rows, "{table}");
         }
         let ci = &trial.instance.records("cmdb_ci_ot_plc")[0];

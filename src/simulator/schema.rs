@@ -215,8 +215,11 @@ const CLASSES: &[(&str, &str)] = &[
       iot ot",
     ),
     ("cmdb_ci_computer", "server"),
-    ("cmdb_ci_server", "linux_server win_server unix_server esx_server aix_server hpux_server hyper_v_server \
-      solaris_server osx_server"),
+    (
+        "cmdb_ci_server",
+        "linux_server win_server unix_server esx_server aix_server hpux_server hyper_v_server \
+      solaris_server osx_server",
+    ),
     ("cmdb_ci_netgear", "ip_switch ip_router ip_firewall wap_network protocol_converter"),
     ("cmdb_ci_ot", "ot_control ot_supervisory ot_field_device"),
     (

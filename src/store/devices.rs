@@ -3,9 +3,9 @@
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
+use super::StoreError;
 use super::op::device::outbox::synced_at;
 use super::read::Reader;
-use super::StoreError;
 use crate::device::diff;
 use crate::device::merge::View;
 use crate::model::{Device, Timestamp};
@@ -80,7 +80,8 @@ pub struct DeviceCounts {
     pub last_sync: Option<Timestamp>,
 }
 
-const DEVICE: &str = "SELECT key, view, hash, told, changed_at, told_at, sys_id, class, seen_at, id FROM device";
+const DEVICE: &str =
+    "SELECT key, view, hash, told, changed_at, told_at, sys_id, class, seen_at, id FROM device";
 /// Most rows of one answer: an answer over the control socket stays bounded.
 const ROWS_MAX: usize = 10_000;
 
@@ -126,7 +127,8 @@ impl Reader {
         };
         let Some((row, mut found)) = found else {
             let filter = DeviceFilter { text: Some(id.to_owned()), ..DeviceFilter::default() };
-            let named = |row: &DeviceRow| row.view.device.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(id));
+            let named =
+                |row: &DeviceRow| row.view.device.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(id));
             let named = self.devices(&filter)?.into_iter().find(named);
             return named.map_or(Ok(None), |row| self.device(&row.id));
         };
@@ -174,7 +176,9 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Option<DeviceRow>> {
 fn wants(filter: &DeviceFilter, row: &DeviceRow) -> bool {
     let d = &row.view.device;
     let is = |wanted: &Option<String>, has: &Option<String>| {
-        wanted.as_deref().is_none_or(|wanted| has.as_deref().is_some_and(|has| has.eq_ignore_ascii_case(wanted)))
+        wanted
+            .as_deref()
+            .is_none_or(|wanted| has.as_deref().is_some_and(|has| has.eq_ignore_ascii_case(wanted)))
     };
     let text = filter.text.as_ref().map(|text| text.to_lowercase());
     let has = |part: &str, wanted: &str| part.to_lowercase().contains(wanted);

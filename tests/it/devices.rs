@@ -68,7 +68,11 @@ fn a_first_sync_tells_all_a_second_none_and_a_third_what_has_changed() {
     agent.feed((0..COUNT / 100).map(|n| identity(n, "1756-L61/B")).collect::<String>());
     assert_eq!(report(&agent), json!({"created": 1, "updated": COUNT / 100, "again": 0, "dead": 0}));
     assert_eq!(puts(&simulator), first + 1);
-    assert_eq!(simulator.records("cmdb_ci_ot_plc").len() as u32, COUNT / 100, "the same CIs in a better class");
+    assert_eq!(
+        simulator.records("cmdb_ci_ot_plc").len() as u32,
+        COUNT / 100,
+        "the same CIs in a better class"
+    );
     assert_eq!(simulator.records("cmdb_ci_ot").len() as u32, COUNT + 1);
     let status = agent.status();
     assert_eq!((&status["devices"]["known"], &status["devices"]["changed"]), (&json!(COUNT + 1), &json!(0)));
@@ -80,11 +84,13 @@ fn a_lost_answer_and_a_lost_database_double_nothing() {
     let simulator = simulator();
     let agent = agent(&simulator, "");
     agent.feed((0..30).map(arp).collect::<String>());
-    simulator.add_fault("commit-cut:20".parse::<Fault>().unwrap().times(1).on("POST", PATH));
+    simulator.add_fault("commit-cut=20".parse::<Fault>().unwrap().times(1).on("POST", PATH));
     let said = agent.once_here(Duration::from_millis(1));
     assert_eq!((simulator.faults_fired(), said.devices.dead), (1, 0), "{said:?}");
     let all = |table: &str| simulator.records(table).len();
-    let cis = || (all("cmdb_ci_ot"), all("cmdb_ci_ip_address"), all("cmdb_ci_network_adapter"), all("cmdb_ci_nids"));
+    let cis = || {
+        (all("cmdb_ci_ot"), all("cmdb_ci_ip_address"), all("cmdb_ci_network_adapter"), all("cmdb_ci_nids"))
+    };
     assert_eq!(cis(), (30 + 30 + 30 + 1, 30, 30, 1));
     let entities = all("cmdb_ot_entity");
     agent.lose_state();
@@ -121,11 +127,18 @@ fn what_the_engine_refuses_is_a_dead_letter_with_its_words() {
     let dead = agent.json(&["queue", "list", "--dead"]);
     assert_eq!((dead.as_array().unwrap().len(), &dead[0]["title"]), (1, &json!("twin")));
     let reason = dead[0]["reason"].as_str().unwrap();
-    assert!(reason.contains("MULTIPLE_DUPLICATE_RECORDS") && reason.contains("Duplicate CI Remediator"), "{reason}");
+    assert!(
+        reason.contains("MULTIPLE_DUPLICATE_RECORDS") && reason.contains("Duplicate CI Remediator"),
+        "{reason}"
+    );
     let macs = values(&simulator, "cmdb_ci_network_adapter", "mac_address");
     assert_eq!(macs, [mac(1), mac(2), mac(3)], "the others of the request are there");
     // A person mends it there, and says so.
-    assert!(simulator.edit("cmdb_ci_ot", simulator.records("cmdb_ci_ot")[0].get("sys_id"), &[("name", "other")]));
+    assert!(simulator.edit(
+        "cmdb_ci_ot",
+        simulator.records("cmdb_ci_ot")[0].get("sys_id"),
+        &[("name", "other")]
+    ));
     agent.run(&["queue", "retry", "--all-dead"]).ends(0);
     agent.once().ends(0);
 }
@@ -148,7 +161,7 @@ fn a_class_that_is_not_there_waits_and_costs_the_others_nothing() {
 #[test]
 fn an_instance_without_the_enhanced_form_gets_the_plain_one() {
     let simulator = simulator();
-    simulator.add_fault("status:404".parse::<Fault>().unwrap().on("POST", PATH));
+    simulator.add_fault("status=404".parse::<Fault>().unwrap().on("POST", PATH));
     let agent = agent(&simulator, "");
     agent.feed(arp(1));
     agent.once().ends(0);
@@ -161,7 +174,7 @@ fn a_dry_run_and_the_payload_show_what_would_be_sent_and_send_nothing() {
     let agent = agent(&simulator, "");
     agent.feed([arp(1), identity(1, "1756-L61/B")].concat());
     // Taken in, not pushed: the instance is away.
-    simulator.add_fault("status:503".parse().unwrap());
+    simulator.add_fault("status=503".parse().unwrap());
     agent.once().ends(75);
     simulator.clear_faults();
     let rows = agent.json(&["devices", "--type", "plc"]);

@@ -92,7 +92,8 @@ impl Error<'_> {
 
 fn errors(item: &Value) -> impl Iterator<Item = Error<'_>> {
     let own = item.get("errors").and_then(Value::as_array).into_iter().flatten();
-    let parts = ["lookupItems", "relatedItems"].into_iter().filter_map(|name| item.get(name)?.as_array()).flatten();
+    let parts =
+        ["lookupItems", "relatedItems"].into_iter().filter_map(|name| item.get(name)?.as_array()).flatten();
     let theirs = parts.filter_map(|part| part.get("errors")?.as_array()).flatten();
     own.chain(theirs).map(|error| Error {
         code: error.get("error").and_then(Value::as_str).unwrap_or("ERROR"),
@@ -143,17 +144,19 @@ fn refusal(error: &Error<'_>, class: &str) -> DeviceRefusal {
             "the identification rule of its class asks for attributes that no source gives: add one to the rule, or give \
              the device a name or serial number at its source",
         ),
-        "MULTI_MATCH" | "MULTIPLE_DUPLICATE_RECORDS" => {
-            (false, "several CIs there fit this device: merge them (Duplicate CI Remediator), then `otrelay queue retry`")
-        }
+        "MULTI_MATCH" | "MULTIPLE_DUPLICATE_RECORDS" => (
+            false,
+            "several CIs there fit this device: merge them (Duplicate CI Remediator), then `otrelay queue retry`",
+        ),
         "RECLASSIFICATION_NOT_ALLOWED" => (
             false,
             "the CI there has another class: allow the change there (reclassification restriction rules), or map the type \
              to that class in [devices] class_map",
         ),
-        "INSERT_NOT_ALLOWED_FOR_SOURCE" => {
-            (false, "the IRE data source rule of this class keeps our data source from making CIs: allow it there")
-        }
+        "INSERT_NOT_ALLOWED_FOR_SOURCE" => (
+            false,
+            "the IRE data source rule of this class keeps our data source from making CIs: allow it there",
+        ),
         "MISSING_DEPENDENCY" | "MULTIPLE_DEPENDENCIES" => {
             (false, "the class depends on another CI there: see its dependent identification rule")
         }

@@ -69,9 +69,25 @@ const CLASSES: &[(&str, &str)] = &[
 
 /// Types of the internet of things: one class.
 const THINGS: &[&str] = &[
-    "alarmsiren", "atm", "barcodescanner", "doorcontrolpanel", "dvr", "elevator", "firealarm", "firedetector",
-    "humiditysensor", "intercom", "marquee", "motiondetector", "peoplecounter", "peoplecountersystem", "punchclock",
-    "smartlight", "smartswitch", "thermostat", "turnstile",
+    "alarmsiren",
+    "atm",
+    "barcodescanner",
+    "doorcontrolpanel",
+    "dvr",
+    "elevator",
+    "firealarm",
+    "firedetector",
+    "humiditysensor",
+    "intercom",
+    "marquee",
+    "motiondetector",
+    "peoplecounter",
+    "peoplecountersystem",
+    "punchclock",
+    "smartlight",
+    "smartswitch",
+    "thermostat",
+    "turnstile",
 ];
 
 /// The beginning of an operating system's name, folded, to the class that goes over the type's.

@@ -116,7 +116,9 @@ impl Batch {
 impl ServiceNow {
     /// Tells the CMDB of as many of these devices as fit into one request.
     pub(super) async fn identify(&self, orders: &[DeviceOrder]) -> Result<DevicesSent, SendError> {
-        let Ok(table) = TableName::new(TABLE) else { return Err(Self::hold_devices("no table", "report it")) };
+        let Ok(table) = TableName::new(TABLE) else {
+            return Err(Self::hold_devices("no table", "report it"));
+        };
         let Some(settings) = &self.devices else { return Err(self.no_devices(&table)) };
         let batch = Batch::of(settings, orders);
         let told: Vec<(usize, usize, String)> = batch.spans.iter().flatten().cloned().collect();

@@ -54,7 +54,14 @@ pub(super) fn piece(settings: &Settings, order: &DeviceOrder) -> Option<Piece> {
         let (inner, text) = (format!("{id}/{ip}"), ip.to_string());
         let version = if ip.is_ipv4() { "4" } else { "6" };
         let values = texts([("name", text.as_str()), ("ip_address", &text), ("ip_version", version)]);
-        items.push(item(&inner, "cmdb_ci_ip_address", values, &format!("{native}/{ip}"), settings, d.last_seen));
+        items.push(item(
+            &inner,
+            "cmdb_ci_ip_address",
+            values,
+            &format!("{native}/{ip}"),
+            settings,
+            d.last_seen,
+        ));
         relations.push(relation(id, &inner, OWNS));
     }
     for (at, module) in d.modules.iter().enumerate() {
@@ -152,8 +159,7 @@ fn values(settings: &Settings, d: &Device, class: &str) -> Map<String, Value> {
 /// Rows by which the CI is identified.
 fn lookups(d: &Device) -> Vec<Value> {
     let serial = crate::device::keys::serial(d).and(d.serial.as_deref()).map(|serial| {
-        let values =
-            texts([("serial_number", serial), ("serial_number_type", "system"), ("valid", "true")]);
+        let values = texts([("serial_number", serial), ("serial_number_type", "system"), ("valid", "true")]);
         json!({ "className": "cmdb_serial_number", "values": values })
     });
     let adapters = own_macs(d).map(|mac| {
@@ -242,6 +248,8 @@ fn criticality(text: Option<&str>) -> &'static str {
 fn texts<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Map<String, Value> {
     let filled = pairs.into_iter().filter(|(_, value)| !value.is_empty());
     filled
-        .map(|(name, value)| (name.to_owned(), Value::String(super::super::fields::clip_chars(value, VALUE_MAX))))
+        .map(|(name, value)| {
+            (name.to_owned(), Value::String(super::super::fields::clip_chars(value, VALUE_MAX)))
+        })
         .collect()
 }

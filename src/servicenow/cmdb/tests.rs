@@ -49,8 +49,14 @@ fn a_plc_is_its_ci_with_lookups_entity_address_module_and_sensor() {
     let classes: Vec<&str> = items.iter().map(|item| item["className"].as_str().unwrap()).collect();
     assert_eq!(classes, ["cmdb_ci_ot_plc", "cmdb_ci_ip_address", class::MODULE, class::SENSOR]);
     let ci = &items[0];
-    assert_eq!(ci["sys_object_source_info"], json!({"source_name": "otrelay", "source_native_key": "agent-1/d1"}));
-    assert_eq!((&ci["values"]["name"], &ci["values"]["firmware_version"]), (&json!("PLC-7"), &json!("2.9.4")));
+    assert_eq!(
+        ci["sys_object_source_info"],
+        json!({"source_name": "otrelay", "source_native_key": "agent-1/d1"})
+    );
+    assert_eq!(
+        (&ci["values"]["name"], &ci["values"]["firmware_version"]),
+        (&json!("PLC-7"), &json!("2.9.4"))
+    );
     assert_eq!(ci["values"]["switch_remote_mode"], json!("RUN"));
     assert!(ci["values"].get("ip_address").is_none() && ci["values"].get("mac_address").is_none());
     let lookups: Vec<&str> =
@@ -91,7 +97,10 @@ fn what_is_no_device_is_not_sent_and_what_is_deleted_is_retired() {
     let place = Device { kind: text("Physical Location"), ..plc() };
     assert!(shown(&settings(), &order("d1", place)).is_err());
     let gone = Device { deleted: true, ..plc() };
-    assert!(payload::piece(&settings(), &order("d1", gone.clone())).is_none(), "never told, nothing to retire");
+    assert!(
+        payload::piece(&settings(), &order("d1", gone.clone())).is_none(),
+        "never told, nothing to retire"
+    );
     let known = DeviceOrder { is_known: true, ..order("d1", gone) };
     let values = |on_deleted| {
         let settings = Settings { on_deleted, ..settings() };
@@ -112,7 +121,8 @@ fn outcome(item: Value) -> Result<DevicePut, crate::destination::DeviceRefusal> 
 
 #[test]
 fn an_item_that_went_well_names_its_ci() {
-    let put = outcome(json!({"className": "cmdb_ci_ot_plc", "operation": "INSERT", "sysId": "a".repeat(32)})).unwrap();
+    let put = outcome(json!({"className": "cmdb_ci_ot_plc", "operation": "INSERT", "sysId": "a".repeat(32)}))
+        .unwrap();
     assert!(put.created && put.class == "cmdb_ci_ot_plc");
     let put = outcome(json!({"operation": "NO_CHANGE", "sysId": "a".repeat(32), "errors": []})).unwrap();
     assert!(!put.created && put.sys_id.is_some());

@@ -27,7 +27,8 @@ fn table() -> TableName {
 impl Bench {
     /// A source says it.
     async fn say(&self, source: &str, kind: &'static str, devices: Vec<Device>) {
-        let record = Record { kind, devices, ..Record::new(SourceName::new(source).unwrap(), self.clock_now()) };
+        let record =
+            Record { kind, devices, ..Record::new(SourceName::new(source).unwrap(), self.clock_now()) };
         self.store.record(vec![record]).await.unwrap();
     }
 
@@ -56,8 +57,13 @@ impl Bench {
         self.enqueue().await;
         let claimed = self.claim_devices(1_000).await;
         let outcome = Outcome::Told { created: true };
-        let settled =
-            |c: &ClaimedDevice| Settled { id: c.id, started_at: NOW, duration_ms: 1, status: Some(200), outcome: outcome.clone() };
+        let settled = |c: &ClaimedDevice| Settled {
+            id: c.id,
+            started_at: NOW,
+            duration_ms: 1,
+            status: Some(200),
+            outcome: outcome.clone(),
+        };
         let told = |c: &ClaimedDevice| ToldDevice {
             device: c.device,
             hash: c.hash.clone(),
@@ -74,12 +80,24 @@ impl Bench {
 async fn one_plc_that_three_sources_see_is_one_device_in_whatever_order() {
     let words = || {
         [
-            ("console", "defender-console", Device {
-                id: text("7"), name: text("PLC-7"), kind: text("PLC"), serial: text("C0FFEE01"),
-                macs: vec!["00:1b:1b:aa:bb:cc".to_owned()], ..at("10.3.0.17")
-            }),
+            (
+                "console",
+                "defender-console",
+                Device {
+                    id: text("7"),
+                    name: text("PLC-7"),
+                    kind: text("PLC"),
+                    serial: text("C0FFEE01"),
+                    macs: vec!["00:1b:1b:aa:bb:cc".to_owned()],
+                    ..at("10.3.0.17")
+                },
+            ),
             ("zeek", "zeek", with_mac("10.3.0.17", "00:1b:1b:aa:bb:cc")),
-            ("eve", "suricata-eve", Device { serial: text("c0ffee-01"), model: text("S7-1500"), ..at("10.3.0.17") }),
+            (
+                "eve",
+                "suricata-eve",
+                Device { serial: text("c0ffee-01"), model: text("S7-1500"), ..at("10.3.0.17") },
+            ),
         ]
     };
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
@@ -92,7 +110,10 @@ async fn one_plc_that_three_sources_see_is_one_device_in_whatever_order() {
         assert_eq!(devices.len(), 1, "{order:?}");
         let view = &devices[0].view;
         assert_eq!(view.device.name.as_deref(), Some("PLC-7"));
-        assert_eq!((view.from["model"].source.as_str(), view.from["name"].source.as_str()), ("eve", "console"));
+        assert_eq!(
+            (view.from["model"].source.as_str(), view.from["name"].source.as_str()),
+            ("eve", "console")
+        );
         assert_eq!(bench.reader().device("10.3.0.17").unwrap().unwrap().sources.len(), 3);
         assert_eq!(bench.tell_devices().await, 1);
     }
@@ -104,7 +125,8 @@ async fn what_was_taken_for_two_becomes_one_when_a_source_says_so() {
     bench.say("eve", "suricata-eve", vec![Device { serial: text("C0FFEE01"), ..at("10.3.0.17") }]).await;
     bench.say("zeek", "zeek", vec![with_mac("10.3.0.18", "00:1b:1b:aa:bb:cc")]).await;
     assert_eq!((bench.devices().len(), bench.tell_devices().await), (2, 2));
-    let both = Device { id: text("7"), serial: text("C0FFEE01"), ..with_mac("10.3.0.18", "00:1b:1b:aa:bb:cc") };
+    let both =
+        Device { id: text("7"), serial: text("C0FFEE01"), ..with_mac("10.3.0.18", "00:1b:1b:aa:bb:cc") };
     bench.say("console", "defender-console", vec![both]).await;
     assert_eq!((bench.devices().len(), bench.tell_devices().await), (1, 1));
     let overview = bench.reader().overview().unwrap();
@@ -126,16 +148,26 @@ async fn two_plcs_behind_one_router_are_two() {
 #[tokio::test]
 async fn an_address_of_dhcp_that_moves_renames_nothing() {
     let bench = Bench::new();
-    let lease = |name: &str, mac: &str, ip: &str| Device { dhcp: true, name: text(name), ..with_mac(ip, mac) };
+    let lease =
+        |name: &str, mac: &str, ip: &str| Device { dhcp: true, name: text(name), ..with_mac(ip, mac) };
     bench.say("eve", "suricata-eve", vec![lease("PLC-7", "00:1b:1b:00:00:07", "10.3.0.17")]).await;
     let before = bench.devices()[0].id.clone();
-    bench.say("eve", "suricata-eve", vec![
-        lease("PLC-7", "00:1b:1b:00:00:07", "10.3.0.99"),
-        lease("laptop", "00:1b:1b:00:00:08", "10.3.0.17"),
-    ]).await;
+    bench
+        .say(
+            "eve",
+            "suricata-eve",
+            vec![
+                lease("PLC-7", "00:1b:1b:00:00:07", "10.3.0.99"),
+                lease("laptop", "00:1b:1b:00:00:08", "10.3.0.17"),
+            ],
+        )
+        .await;
     let devices = bench.devices();
     assert_eq!(devices.len(), 2);
-    assert_eq!((devices[0].id.as_str(), devices[0].view.device.name.as_deref()), (before.as_str(), Some("PLC-7")));
+    assert_eq!(
+        (devices[0].id.as_str(), devices[0].view.device.name.as_deref()),
+        (before.as_str(), Some("PLC-7"))
+    );
     assert_eq!(devices[0].view.device.ips, at("10.3.0.99").ips);
     assert_eq!(devices[1].view.device.name.as_deref(), Some("laptop"));
 }
@@ -143,14 +175,21 @@ async fn an_address_of_dhcp_that_moves_renames_nothing() {
 #[tokio::test]
 async fn only_what_has_changed_is_told() {
     let bench = Bench::new();
-    let device = |n: u32| with_mac(&format!("10.3.{}.{}", n / 200, n % 200 + 1), &format!("00:1b:1b:00:{:02x}:{:02x}", n / 256, n % 256));
+    let device = |n: u32| {
+        with_mac(
+            &format!("10.3.{}.{}", n / 200, n % 200 + 1),
+            &format!("00:1b:1b:00:{:02x}:{:02x}", n / 256, n % 256),
+        )
+    };
     bench.say("zeek", "zeek", (0..300).map(device).collect()).await;
     assert_eq!(bench.tell_devices().await, 300);
     bench.clock.advance(Duration::from_hours(1));
     let seen = |n| Device { last_seen: Some(bench.clock_now()), ..device(n) };
     bench.say("zeek", "zeek", (0..300).map(seen).collect()).await;
     assert_eq!((bench.enqueue().await, bench.tell_devices().await), (0, 0), "seen again is no change");
-    bench.say("zeek", "zeek", (0..3).map(|n| Device { vendor: text("Siemens"), ..device(n) }).collect()).await;
+    bench
+        .say("zeek", "zeek", (0..3).map(|n| Device { vendor: text("Siemens"), ..device(n) }).collect())
+        .await;
     assert_eq!(bench.devices().iter().filter(|row| row.changed == ["identity"]).count(), 3);
     assert_eq!(bench.tell_devices().await, 3);
     assert_eq!(bench.store.resync_devices().await.unwrap(), 300);
@@ -184,10 +223,14 @@ async fn one_that_was_refused_waits_for_a_person_or_for_a_change() {
     bench.enqueue().await;
     let claimed = bench.claim_devices(10).await;
     let outcome = Outcome::Dead { message: "MULTI_MATCH".to_owned() };
-    let settled = vec![Settled { id: claimed[0].id, started_at: NOW, duration_ms: 1, status: Some(200), outcome }];
+    let settled =
+        vec![Settled { id: claimed[0].id, started_at: NOW, duration_ms: 1, status: Some(200), outcome }];
     bench.store.settle_devices(&destination(), settled, Vec::new(), Vec::new()).await.unwrap();
     let dead = bench.reader().deliveries(DeliveryState::Dead, &ListFilter::default()).unwrap();
-    assert_eq!((dead.len(), dead[0].title.as_str(), dead[0].reason.as_deref()), (1, "10.3.0.17", Some("MULTI_MATCH")));
+    assert_eq!(
+        (dead.len(), dead[0].title.as_str(), dead[0].reason.as_deref()),
+        (1, "10.3.0.17", Some("MULTI_MATCH"))
+    );
     assert_eq!(bench.enqueue().await, 0);
     bench.store.judge(vec![dead[0].id], Verdict::Retry).await.unwrap();
     assert_eq!(bench.tell_devices().await, 1);

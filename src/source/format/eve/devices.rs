@@ -74,7 +74,8 @@ pub(super) fn of(
         "enip" => enip(&record),
         _ => exchange(&record, kind),
     };
-    let at = record.timestamp.get().and_then(|text| time::read(text, &settings.time_zone)).unwrap_or(received_at);
+    let at =
+        record.timestamp.get().and_then(|text| time::read(text, &settings.time_zone)).unwrap_or(received_at);
     let sensor = record.host.get().map(word).filter(|name| !name.is_empty());
     for device in &mut devices {
         device.sensor = Some(sensor.clone().unwrap_or_else(|| settings.sensor.clone()));
@@ -110,7 +111,14 @@ fn lease(dhcp: &wire::Dhcp<'_>) -> Vec<Device> {
     if ips.is_empty() && name.is_none() {
         return Vec::new();
     }
-    vec![Device { name, macs: vec![mac], macs_are_own: true, dhcp: !ips.is_empty(), ips, ..Device::default() }]
+    vec![Device {
+        name,
+        macs: vec![mac],
+        macs_are_own: true,
+        dhcp: !ips.is_empty(),
+        ips,
+        ..Device::default()
+    }]
 }
 
 /// Who says that an address is its own: the sender of a request too.
@@ -181,7 +189,8 @@ fn enip(record: &wire::Inventory<'_>) -> Vec<Device> {
 
 /// A CIP device type in the words of the inventory, where there are such.
 fn kind_of(device_type: &str) -> String {
-    let folded: String = device_type.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let folded: String =
+        device_type.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     let known = match folded.as_str() {
         "programmablelogiccontroller" => "PLC",
         "humanmachineinterface" => "HMI",
@@ -246,14 +255,22 @@ mod tests {
         let line = r#"{"event_type":"modbus","src_ip":"10.3.0.5","src_port":49000,"dest_ip":"10.3.0.17","dest_port":502,"modbus":{}}"#;
         let devices = read("modbus", line);
         assert_eq!(devices[1].extra, [("modbus_role".to_owned(), "server".to_owned())]);
-        assert_eq!((devices[1].ips[0].to_string().as_str(), devices[0].connections[0].ports[0]), ("10.3.0.17", 502));
+        assert_eq!(
+            (devices[1].ips[0].to_string().as_str(), devices[0].connections[0].ports[0]),
+            ("10.3.0.17", 502)
+        );
     }
 
     #[test]
     fn what_was_told_of_late_is_not_told_again() {
-        let line = |port: u16| format!(r#"{{"event_type":"modbus","src_ip":"10.3.0.5","src_port":{port},"dest_ip":"10.3.0.17","dest_port":502}}"#);
+        let line = |port: u16| {
+            format!(
+                r#"{{"event_type":"modbus","src_ip":"10.3.0.5","src_port":{port},"dest_ip":"10.3.0.17","dest_port":502}}"#
+            )
+        };
         let mut told = Told::default();
-        let mut read = |line: &str, seconds| of("modbus", line.as_bytes(), at(seconds), &settings(), &mut told).len();
+        let mut read =
+            |line: &str, seconds| of("modbus", line.as_bytes(), at(seconds), &settings(), &mut told).len();
         assert_eq!((read(&line(1), 1), read(&line(2), 2), read(&line(3), 5_000)), (2, 0, 2));
     }
 

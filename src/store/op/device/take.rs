@@ -144,8 +144,9 @@ fn candidates(tx: &Tx<'_>, source_id: i64, key: &str, said: &Device) -> Result<V
 }
 
 fn with_key(tx: &Tx<'_>, value: &str) -> Result<Vec<i64>, StoreError> {
-    let mut select =
-        tx.conn.prepare_cached("SELECT device_id FROM device_key WHERE value = ?1 ORDER BY device_id LIMIT ?2")?;
+    let mut select = tx
+        .conn
+        .prepare_cached("SELECT device_id FROM device_key WHERE value = ?1 ORDER BY device_id LIMIT ?2")?;
     let ids = select.query_map(params![value, CANDIDATES], |r| r.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
@@ -290,7 +291,9 @@ fn absorb(tx: &mut Tx<'_>, from: i64, into: i64, now: Timestamp) -> Result<(), S
         let notice = Notice {
             code: "device-twins",
             subject: keys.clone(),
-            text: format!("the devices {keys} turned out to be one, and each has a CI; the one that is no longer told of is {sys_id}"),
+            text: format!(
+                "the devices {keys} turned out to be one, and each has a CI; the one that is no longer told of is {sys_id}"
+            ),
             remedy: "merge the two there (Duplicate CI Remediator)".to_owned(),
         };
         keep(tx.conn, &notice, now)?;

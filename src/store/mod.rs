@@ -10,7 +10,6 @@
 mod backing;
 pub mod backup;
 mod catalog;
-mod devices;
 mod disk;
 mod fallback;
 mod handle;
@@ -28,13 +27,13 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use devices::{DeviceCounts, DeviceFilter, DeviceRow, DeviceWord};
 pub use handle::Store;
 pub use health::Condition;
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
-    RejectRow, RepairCount, RepairCounts, RepairRow, SourceRow, SyncRow, TicketRow,
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, DeviceCounts, DeviceFilter, DeviceRow, DeviceWord,
+    FilteredRow, HoldRow, ListFilter, NoticeRow, Overview, RejectRow, RepairCount, RepairCounts, RepairRow,
+    SourceRow, SyncRow, TicketRow,
 };
 pub use writer::Writer;
 

@@ -29,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["device", "clock"]),
     ("intake", &["source", "rules", "store", "clock", "heartbeat"]),
     ("relay", &["store", "destination", "device", "clock", "heartbeat"]),
-    ("servicenow", &["destination", "net", "clock"]),
+    ("servicenow", &["destination", "device", "net", "clock"]),
     ("status", &["store", "clock", "heartbeat"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
     ("control", &["status", "store", "relay", "clock"]),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
+use super::device::outbox::ci_of;
 use super::row::{AlertCrc, DeliveryCrc, Subject};
 use crate::model::{
     Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Fingerprint, Generation, RuleName,
@@ -62,6 +63,8 @@ pub struct Claimed {
     pub doubtful: bool,
     /// The rule that gives the fields.
     pub rule: RuleName,
+    /// The CI of the device it is about, where that is known.
+    pub ci: Option<String>,
 }
 
 struct NextDue(DestinationName, Timestamp);
@@ -204,6 +207,9 @@ impl Operation for Claim {
         let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
+            if let Some(alert) = &row.claimed.alert {
+                row.claimed.ci = ci_of(tx, destination_id, alert)?;
+            }
         }
         for Row { claimed, .. } in &mut rows {
             if !is_delivery_sound(tx, claimed.id)? {
@@ -275,6 +281,7 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         attempts: row.get(3)?,
         doubtful: row.get(4)?,
         rule: rule.map_or_else(|| RuleName::new("damaged").map_err(invalid(6)), Ok)?,
+        ci: None,
     };
     Ok(Row {
         claimed,

@@ -112,10 +112,8 @@ impl Destination for ServiceNow {
     ) -> Result<LookedUp, SendError> {
         match kind {
             DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
-            // An event is known by its key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent => Ok(LookedUp::default()),
-            // So is a device.
-            DeliveryKind::PutDevice => Ok(LookedUp::default()),
+            // An event and a device are known by their keys there, and nowhere to be asked for.
+            DeliveryKind::PutEvent | DeliveryKind::PutDevice => Ok(LookedUp::default()),
         }
     }
 

@@ -89,7 +89,7 @@ fn servicenow(devices: &Devices, at: &At, destinations: &[&str], c: &mut Check<'
             c.effective.note_field("servicenow", *only, &devices.servicenow);
             Some((*only).to_owned())
         }
-        (None, [_, _, ..]) if !devices.servicenow.is_present() => {
+        (None, [_, _, ..]) if !devices.servicenow.is_present() && is_on(devices) => {
             c.problems.error(&at.child("servicenow"), "missing: there is more than one destination", |p| {
                 p.hint("say to which one devices go")
             });
@@ -97,6 +97,10 @@ fn servicenow(devices: &Devices, at: &At, destinations: &[&str], c: &mut Check<'
         }
         _ => None,
     }
+}
+
+fn is_on(devices: &Devices) -> bool {
+    devices.enabled.get().is_none_or(|(enabled, _)| *enabled)
 }
 
 /// Type to class; an empty class means that the type gets no CI.

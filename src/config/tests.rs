@@ -334,7 +334,7 @@ fn every_commented_line_of_the_shipped_file_works_when_it_is_taken() {
 }
 
 fn loaded_keys() -> Vec<&'static str> {
-    let tables: [&[&str]; 7] = [
+    let tables: [&[&str]; 8] = [
         file::Agent::KEYS,
         file::Sync::KEYS,
         file::Buffer::KEYS,
@@ -342,6 +342,7 @@ fn loaded_keys() -> Vec<&'static str> {
         source::SuricataEve::KEYS,
         file::Rule::KEYS,
         file::Action::KEYS,
+        file::Devices::KEYS,
     ];
     tables.concat()
 }
@@ -360,6 +361,7 @@ fn a_commented_default_is_the_default() {
         "headers",
         "severity_map",
         "engine_map",
+        "class_map",
         "state_dir",
         "assignment_group",
         "short_description",

@@ -109,7 +109,7 @@ pub fn overlay(old: &Device, new: &Device) -> Device {
     facts!(keep_fact);
     all.dhcp |= old.dhcp;
     // An address that DHCP gives replaces the one before.
-    if !(new.dhcp && !new.ips.is_empty()) {
+    if !new.dhcp || new.ips.is_empty() {
         add(&mut all.ips, &old.ips);
     }
     if new.macs_are_own || !old.macs_are_own {
@@ -220,7 +220,7 @@ fn tells(attribute: &str, text: Option<&str>, device: &Device) -> bool {
         ["unknown", "unclassified", "n/a", "none"].iter().any(|word| text.eq_ignore_ascii_case(word));
     let address =
         || text.parse::<IpAddr>().is_ok() || device.macs.iter().any(|mac| mac.eq_ignore_ascii_case(text));
-    !unknown && !(attribute == "name" && address())
+    !(unknown || attribute == "name" && address())
 }
 
 fn add<T: Clone + PartialEq>(to: &mut Vec<T>, from: &[T]) {

@@ -13,6 +13,7 @@ fn said(kind: &str, seconds: i64, device: Device) -> Said {
     Said { source: kind.to_owned(), kind: kind.to_owned(), at: at(seconds), device }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every attribute may be absent")]
 fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
 }

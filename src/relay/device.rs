@@ -17,7 +17,6 @@ use crate::destination::{
 };
 use crate::model::{Class, DestinationName, HoldScope, TableName, Timestamp};
 use crate::store::StoreError;
-use crate::store::op::claim::Claim;
 use crate::store::op::destination_state::{DestinationChange, DestinationState};
 use crate::store::op::device::outbox::{ClaimDevices, ClaimedDevice, ToldDevice};
 use crate::store::op::health::Notice;
@@ -113,14 +112,9 @@ impl<D: Destination> Relay<D> {
             budget.roll(now);
             budget.heed(destination.rate_limit().limit);
             let claim = self.next_claim(destination, cause, &state, &budget, now, report);
-            let held = |claim: &Claim| {
-                state.holds.iter().any(|h| {
-                    h.table.as_ref() == Some(&settings.table)
-                        && h.until_at > now
-                        && claim.except.contains(&settings.table)
-                })
-            };
-            let Some((claim, most)) = claim.filter(|(claim, _)| !held(claim)) else {
+            let held =
+                state.holds.iter().any(|h| h.table.as_ref() == Some(&settings.table) && h.until_at > now);
+            let Some((claim, most)) = claim.filter(|_| !held) else {
                 report.cut = false;
                 return Ok(());
             };
@@ -175,18 +169,17 @@ impl<D: Destination> Relay<D> {
         let before = destination.requests();
         let mut rest: Vec<(ClaimedDevice, DeviceOrder)> = Vec::new();
         for one in claimed {
-            match order(&one) {
-                Some(order) => rest.push((one, order)),
-                None => {
-                    let message = "the stored device is damaged (its checksum does not match)".to_owned();
-                    group.settled.push(settled(&one, self.clock.now(), 0, None, Outcome::Dead { message }));
-                }
+            if let Some(order) = order(&one) {
+                rest.push((one, order));
+            } else {
+                let message = "the stored device is damaged (its checksum does not match)".to_owned();
+                group.settled.push(settled(&one, self.clock.now(), 0, None, Outcome::Dead { message }));
             }
         }
         let mut one_by_one = false;
         while !rest.is_empty() && group.held.is_none() {
-            let spent = destination.requests().saturating_sub(before);
-            if stop.is_cancelled() || spent >= u64::from(most) {
+            let requests = destination.requests().saturating_sub(before);
+            if stop.is_cancelled() || requests >= u64::from(most) {
                 break;
             }
             let (started_at, began) = (self.clock.now(), Instant::now());
@@ -200,7 +193,7 @@ impl<D: Destination> Relay<D> {
                     // At least one is told with each request, or the loop would not end.
                     let sent_now = sent.outcomes.len().clamp(1, rest.len());
                     let batch: Vec<_> = rest.drain(..sent_now).collect();
-                    self.take_answer(settings, batch, &sent, started_at, took, &mut group);
+                    take_answer(settings, &batch, &sent, started_at, took, &mut group);
                 }
                 // One of them may be at fault; each is asked for by itself.
                 Err(e) if e.class == Class::Reject && asked.len() > 1 => one_by_one = true,
@@ -212,7 +205,7 @@ impl<D: Destination> Relay<D> {
                 Err(e) => {
                     let n = if one_by_one { 1 } else { rest.len() };
                     for (one, _) in rest.drain(..n) {
-                        let outcome = self.after_device_failure(&one, &e, started_at);
+                        let outcome = after_device_failure(&one, &e, started_at);
                         group.settled.push(settled(&one, started_at, took, e.status, outcome));
                     }
                     group.held = Some(e);
@@ -223,59 +216,6 @@ impl<D: Destination> Relay<D> {
         let as_it_was = |doubtful| Outcome::Requeue { doubtful, message: String::new() };
         group.settled.extend(rest.iter().map(|(c, _)| settled(c, now, 0, None, as_it_was(c.doubtful))));
         group
-    }
-
-    /// What became of each device of a request.
-    fn take_answer(
-        &self,
-        settings: &Devices,
-        batch: Vec<(ClaimedDevice, DeviceOrder)>,
-        sent: &DevicesSent,
-        started_at: Timestamp,
-        took: u64,
-        group: &mut Group,
-    ) {
-        let mut works = false;
-        for (at, (one, _)) in batch.iter().enumerate() {
-            let missing = DeviceRefusal::again("the answer says nothing of it".to_owned());
-            let outcome = match sent.outcomes.get(at).cloned().unwrap_or(Err(missing)) {
-                Ok(DevicePut { created, sys_id, class }) => {
-                    works = true;
-                    group.told.push(ToldDevice { device: one.device, hash: one.hash.clone(), sys_id, class });
-                    Outcome::Told { created }
-                }
-                Err(refusal) => {
-                    if let Some((code, subject)) = refusal.notice.clone() {
-                        let (text, remedy) = (refusal.message.clone(), refusal.remedy.clone());
-                        let subject = format!("{}:{subject}", settings.destination);
-                        group.notices.push(Notice { code, subject, text, remedy });
-                    }
-                    let message = with_remedy(&refusal.message, &refusal.remedy);
-                    if refusal.again {
-                        let wait = retry::backoff(one.attempts + 1, fastrand::f64());
-                        let (word, doubtful) = (Class::Retry.as_str(), false);
-                        Outcome::Retry { due_at: started_at.after(wait), word, doubtful, message }
-                    } else {
-                        Outcome::Dead { message }
-                    }
-                }
-            };
-            group.settled.push(settled(one, started_at, took, sent.status, outcome));
-        }
-        if works {
-            group.changes.push(DestinationChange::Works { table: settings.table.clone() });
-        }
-    }
-
-    fn after_device_failure(&self, one: &ClaimedDevice, e: &SendError, now: Timestamp) -> Outcome {
-        let (doubtful, message) = (one.doubtful || e.doubtful, e.message.clone());
-        let attempts = one.attempts + 1;
-        let wait = match e.class {
-            Class::Retry => retry::backoff(attempts, fastrand::f64()),
-            Class::RetryAt => retry::told(e.wait, attempts, fastrand::f64()),
-            Class::Hold | Class::Reject => return Outcome::Requeue { doubtful, message },
-        };
-        Outcome::Retry { due_at: now.after(wait), word: e.class.as_str(), doubtful, message }
     }
 
     /// Sums the group up and turns a failure into what has to be remembered.
@@ -332,6 +272,58 @@ impl<D: Destination> Relay<D> {
         };
         Ok(changed.iter().map(planned).collect())
     }
+}
+
+/// What became of each device of a request.
+fn take_answer(
+    settings: &Devices,
+    batch: &[(ClaimedDevice, DeviceOrder)],
+    sent: &DevicesSent,
+    started_at: Timestamp,
+    took: u64,
+    group: &mut Group,
+) {
+    let mut works = false;
+    for (at, (one, _)) in batch.iter().enumerate() {
+        let missing = DeviceRefusal::again("the answer says nothing of it".to_owned());
+        let outcome = match sent.outcomes.get(at).cloned().unwrap_or(Err(missing)) {
+            Ok(DevicePut { created, sys_id, class }) => {
+                works = true;
+                group.told.push(ToldDevice { device: one.device, hash: one.hash.clone(), sys_id, class });
+                Outcome::Told { created }
+            }
+            Err(refusal) => {
+                if let Some((code, subject)) = refusal.notice.clone() {
+                    let (text, remedy) = (refusal.message.clone(), refusal.remedy.clone());
+                    let subject = format!("{}:{subject}", settings.destination);
+                    group.notices.push(Notice { code, subject, text, remedy });
+                }
+                let message = with_remedy(&refusal.message, &refusal.remedy);
+                if refusal.again {
+                    let wait = retry::backoff(one.attempts + 1, fastrand::f64());
+                    let (word, doubtful) = (Class::Retry.as_str(), false);
+                    Outcome::Retry { due_at: started_at.after(wait), word, doubtful, message }
+                } else {
+                    Outcome::Dead { message }
+                }
+            }
+        };
+        group.settled.push(settled(one, started_at, took, sent.status, outcome));
+    }
+    if works {
+        group.changes.push(DestinationChange::Works { table: settings.table.clone() });
+    }
+}
+
+fn after_device_failure(one: &ClaimedDevice, e: &SendError, now: Timestamp) -> Outcome {
+    let (doubtful, message) = (one.doubtful || e.doubtful, e.message.clone());
+    let attempts = one.attempts + 1;
+    let wait = match e.class {
+        Class::Retry => retry::backoff(attempts, fastrand::f64()),
+        Class::RetryAt => retry::told(e.wait, attempts, fastrand::f64()),
+        Class::Hold | Class::Reject => return Outcome::Requeue { doubtful, message },
+    };
+    Outcome::Retry { due_at: now.after(wait), word: e.class.as_str(), doubtful, message }
 }
 
 fn order(one: &ClaimedDevice) -> Option<DeviceOrder> {

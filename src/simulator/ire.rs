@@ -124,18 +124,18 @@ impl Instance {
             let others = ("ABANDONED", "Another item of the payload failed".to_owned());
             failed.iter_mut().filter(|f| f.is_none()).for_each(|f| *f = Some(others.clone()));
         }
-        let (mut answers, mut ids, mut made) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut answers, mut ids, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for (at, item) in items.iter().enumerate() {
             let failure = failed[at].take();
             let found = failure.map_or_else(|| self.look(item), |(code, words)| Found::Failed(code, words));
-            let (answer, id) = self.write_item(ctx, mode, at, item, found, &mut made);
+            let (answer, id) = self.write_item(ctx, mode, at, item, found, &mut new);
             answers.push(answer);
             ids.push(id);
         }
         let links: Vec<Value> = relations
             .iter()
             .enumerate()
-            .map(|(at, relation)| self.relate(ctx, mode, at, relation, items, &ids, &mut made))
+            .map(|(at, relation)| self.relate(ctx, mode, at, relation, (items, &ids), &mut new))
             .collect();
         let bad = answers.iter().chain(&links).any(|a| a["errorCount"] != json!(0));
         let mut result = json!({"items": answers, "relations": links,
@@ -149,7 +149,7 @@ impl Instance {
                 json!({"errors": answers.iter().filter(|a| a["errorCount"] != json!(0)).count()});
         }
         let mut answer = Answer::result(200, &result);
-        answer.made = made;
+        answer.made = new;
         answer
     }
 
@@ -283,7 +283,7 @@ impl Instance {
         at: usize,
         item: &Item<'_>,
         found: Found,
-        made: &mut Vec<Made>,
+        new: &mut Vec<Made>,
     ) -> (Value, Option<String>) {
         let (operation, id, rule) = match found {
             Found::Failed(code, words) => return (failure(at, item.class, code, &words), None),
@@ -294,9 +294,9 @@ impl Instance {
                 Err(words) => return (failure(at, item.class, "INSERT_FAILED", &words), None),
             },
             Found::New => match self.insert(ctx, item.class, &item.values, true) {
-                Ok(new) => {
-                    made.push(new.clone());
-                    ("INSERT", new.sys_id, "")
+                Ok(one) => {
+                    new.push(one.clone());
+                    ("INSERT", one.sys_id, "")
                 }
                 Err(refusal) => {
                     let words = String::from_utf8_lossy(&refusal.body).into_owned();
@@ -305,7 +305,7 @@ impl Instance {
             },
         };
         if !mode.query {
-            self.attach(ctx, item, &id, made);
+            self.attach(ctx, item, &id, new);
         }
         let attempts = json!([{"attributes": [rule], "identifierName": "Hardware Rule",
             "attemptResult": if rule.is_empty() { "NO_MATCH" } else { "MATCHED" }, "searchOnTable": item.class}]);
@@ -344,12 +344,12 @@ impl Instance {
     }
 
     /// What hangs on a CI: where it is from, its lookups, its related rows.
-    fn attach(&mut self, ctx: Context<'_>, item: &Item<'_>, id: &str, made: &mut Vec<Made>) {
+    fn attach(&mut self, ctx: Context<'_>, item: &Item<'_>, id: &str, new: &mut Vec<Made>) {
         let now = self.clock.now().servicenow();
         self.set_quietly(id, "last_discovered", &now);
         if !item.native.is_empty() && self.by_native(item.source, item.native).is_none() {
             let row = json!({"name": item.source, "id": item.native, "target_sys_id": id, "target_table": item.class});
-            self.put_row(ctx, "sys_object_source", &row, made);
+            self.put_row(ctx, "sys_object_source", &row, new);
         }
         for (list, unique) in [("lookup", true), ("related", false)] {
             for row in item.rows(list) {
@@ -357,7 +357,7 @@ impl Instance {
                 else {
                     continue;
                 };
-                self.hang(ctx, class, values, id, unique, made);
+                self.hang(ctx, class, values, id, unique, new);
             }
         }
     }
@@ -370,7 +370,7 @@ impl Instance {
         values: &Map<String, Value>,
         id: &str,
         unique: bool,
-        made: &mut Vec<Made>,
+        new: &mut Vec<Made>,
     ) {
         let pointer = if class == "cmdb_ot_entity" { "ot_device" } else { CI };
         let same =
@@ -392,7 +392,7 @@ impl Instance {
             }
             return;
         }
-        let row = self.put_row(ctx, class, &Value::Object(values), made);
+        let row = self.put_row(ctx, class, &Value::Object(values), new);
         if let (Some(row), "cmdb_ot_entity") = (row, class) {
             let link = Map::from_iter([("cmdb_ot_entity".to_owned(), json!(row))]);
             let _ = self.update(ctx, "cmdb_ci", id, &link, false);
@@ -409,16 +409,10 @@ impl Instance {
         }
     }
 
-    fn put_row(
-        &mut self,
-        ctx: Context<'_>,
-        table: &str,
-        row: &Value,
-        made: &mut Vec<Made>,
-    ) -> Option<String> {
-        let new = self.insert(ctx, table, row.as_object()?, false).ok()?;
-        made.push(new.clone());
-        Some(new.sys_id)
+    fn put_row(&mut self, ctx: Context<'_>, table: &str, row: &Value, new: &mut Vec<Made>) -> Option<String> {
+        let one = self.insert(ctx, table, row.as_object()?, false).ok()?;
+        new.push(one.clone());
+        Some(one.sys_id)
     }
 
     /// A relation, by the ids or the places of its items.
@@ -428,9 +422,8 @@ impl Instance {
         mode: Mode,
         at: usize,
         relation: &Value,
-        items: &[Item<'_>],
-        ids: &[Option<String>],
-        made: &mut Vec<Made>,
+        (items, ids): (&[Item<'_>], &[Option<String>]),
+        new: &mut Vec<Made>,
     ) -> Value {
         let end = |by_id: &str, by_place: &str| match relation.get(by_id).and_then(Value::as_str) {
             Some(id) => items.iter().position(|item| item.raw["internal_id"] == json!(id)),
@@ -454,7 +447,7 @@ impl Instance {
         });
         let operation = if known.is_some() { "NO_CHANGE" } else { "INSERT" };
         if known.is_none() && !mode.query {
-            self.put_row(ctx, "cmdb_rel_ci", &json!({"parent": parent, "child": child, "type": kind}), made);
+            self.put_row(ctx, "cmdb_rel_ci", &json!({"parent": parent, "child": child, "type": kind}), new);
         }
         json!({"className": "cmdb_rel_ci", "operation": operation, "inputIndices": [at], "errorCount": 0})
     }

@@ -10,7 +10,6 @@
 mod backing;
 pub mod backup;
 mod catalog;
-mod devices;
 mod disk;
 mod fallback;
 mod handle;
@@ -28,12 +27,12 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use devices::{DeviceCounts, DeviceFilter, DeviceRow, DeviceWord};
 pub use handle::Store;
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, IssueRow, ListFilter, Overview,
-    RejectRow, RepairCount, RepairCounts, RepairRow, SourceRow, SyncRow, TicketRow,
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, DeviceCounts, DeviceFilter, DeviceRow, DeviceWord,
+    FilteredRow, HoldRow, IssueRow, ListFilter, Overview, RejectRow, RepairCount, RepairCounts, RepairRow,
+    SourceRow, SyncRow, TicketRow,
 };
 pub use writer::Writer;
 

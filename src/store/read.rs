@@ -3,6 +3,8 @@
 //!
 //! What the lists are made of is in `rows.rs`.
 
+mod devices;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +28,7 @@ use crate::store::{DATABASE, OpenError, StoreError};
 /// A read-only view.
 #[derive(Debug)]
 pub struct Reader {
-    pub(super) conn: Connection,
+    conn: Connection,
     size: u64,
 }
 
@@ -551,7 +553,7 @@ fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow>
 /// What a delivery of a device is about.
 fn device_title(r: &Row<'_>) -> rusqlite::Result<Option<String>> {
     let view: Option<Vec<u8>> = r.get(13)?;
-    Ok(view.map(|view| super::devices::title(&view)))
+    Ok(view.map(|view| devices::title(&view)))
 }
 
 fn at(r: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::devices::DeviceCounts;
-use crate::model::{Alert, DeliveryId, HealthIssue, Severity, TicketId, Timestamp};
+use crate::device::merge::View;
+use crate::model::{Alert, DeliveryId, Device, HealthIssue, Severity, TicketId, Timestamp};
 
 /// What a list shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -408,4 +408,74 @@ pub(super) fn repair(row: &rusqlite::Row<'_>) -> rusqlite::Result<RepairRow> {
         counts: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
         rewound: row.get(4)?,
     })
+}
+
+/// Which devices a list shows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DeviceFilter {
+    /// At most so many; 0: all.
+    #[serde(default)]
+    pub limit: u32,
+    /// Text that one of its attributes has in it (any case).
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Only of this type (any case).
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// Only in this zone (any case).
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Only what has changed since then.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Only what there is still to be told.
+    #[serde(default)]
+    pub changed: bool,
+}
+
+/// A device of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceRow {
+    /// What it is called here and, behind the agent's id, there.
+    pub id: String,
+    /// Its attributes.
+    #[serde(flatten)]
+    pub view: View,
+    /// Parts that are not told yet.
+    pub changed: Vec<String>,
+    /// When something about it last changed.
+    pub changed_at: Timestamp,
+    /// When it was last told.
+    pub told_at: Option<Timestamp>,
+    /// Its CI; empty: none yet.
+    pub sys_id: String,
+    /// The class of the CI.
+    pub class: String,
+    /// When a source last said something of it.
+    pub seen_at: Timestamp,
+    /// What each source says; only of a single device.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<DeviceWord>,
+}
+
+/// What one source says of a device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceWord {
+    /// The source.
+    pub source: String,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub device: Device,
+}
+
+/// Devices in the status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceCounts {
+    /// How many are known.
+    pub known: i64,
+    /// How many have changed since they were last told, and wait for the next sync.
+    pub changed: i64,
+    /// When devices were last synced.
+    pub last_sync: Option<Timestamp>,
 }

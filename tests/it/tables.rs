@@ -350,7 +350,12 @@ async fn a_batchs_answer_cut_at_any_byte_makes_no_twin() {
         assert!(error.class == Class::Retry && error.doubtful, "{error}");
         let keys: Vec<_> = orders
             .iter()
-            .map(|order| otrelay::destination::Asked { keys: order.keys.clone(), doubtful: true })
+            .map(|order| otrelay::destination::Asked {
+                keys: order.keys.clone(),
+                doubtful: true,
+                mark: String::new(),
+                mod_count: None,
+            })
             .collect();
         let found = destination.look_up(DeliveryKind::OpenTicket, &orders[0].table, &keys).await.unwrap();
         assert_eq!(found.found.len(), 5, "cut at {cut}");

@@ -31,7 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("relay", &["store", "destination", "sync", "device", "clock", "heartbeat"]),
     // Reads back before a push: what it finds there, the push already knows.
     ("sync", &["store", "destination"]),
-    ("servicenow", &["destination", "net", "clock"]),
+    ("servicenow", &["destination", "device", "net", "clock"]),
     ("status", &["store", "clock", "heartbeat"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
     ("control", &["status", "store", "relay", "clock"]),

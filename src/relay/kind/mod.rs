@@ -58,7 +58,10 @@ pub(super) trait Work: Sync {
         composer: &dyn Compose,
         destination: &DestinationName,
     ) -> Result<Order, String> {
-        let fields = fields(claimed, composer, destination)?;
+        let mut fields = fields(claimed, composer, destination)?;
+        if let Some(ci) = &claimed.ci {
+            fields.entry("cmdb_ci".to_owned()).or_insert_with(|| ci.clone());
+        }
         Ok(order(self.keys(claimed, destination), claimed, fields))
     }
 

@@ -44,7 +44,7 @@ pub(super) fn piece(settings: &Settings, order: &DeviceOrder) -> Option<Piece> {
     } else {
         format!("{}/{}", settings.agent, order.key)
     };
-    let mut items = vec![item(id, &class, values(settings, d, &class), &native, settings, d.last_seen)];
+    let mut items = vec![item(id, &class, &values(settings, d, &class), &native, settings, d.last_seen)];
     if let Some(ci) = items.first_mut() {
         ci["lookup"] = Value::Array(lookups(d));
         ci["related"] = Value::Array(if d.is_sensor { Vec::new() } else { related(d, order) });
@@ -57,7 +57,7 @@ pub(super) fn piece(settings: &Settings, order: &DeviceOrder) -> Option<Piece> {
         items.push(item(
             &inner,
             "cmdb_ci_ip_address",
-            values,
+            &values,
             &format!("{native}/{ip}"),
             settings,
             d.last_seen,
@@ -69,7 +69,7 @@ pub(super) fn piece(settings: &Settings, order: &DeviceOrder) -> Option<Piece> {
         let inner = format!("{id}/module/{place}");
         let key = format!("{native}/module/{place}");
         let values = module_values(d, module, &place);
-        items.push(item(&inner, class::MODULE, values, &key, settings, d.last_seen));
+        items.push(item(&inner, class::MODULE, &values, &key, settings, d.last_seen));
         relations.push(relation(id, &inner, OWNS));
     }
     let sensor = d.sensor.clone().or_else(|| Some(settings.sensor.clone())).filter(|_| !d.is_sensor);
@@ -80,7 +80,7 @@ pub(super) fn piece(settings: &Settings, order: &DeviceOrder) -> Option<Piece> {
 pub(super) fn sensor(settings: &Settings, name: &str, detected: &[&str]) -> (Value, Vec<Value>) {
     let id = format!("sensor/{name}");
     let values = texts([("name", name), ("correlation_id", &sensor_key(settings, name))]);
-    let item = item(&id, class::SENSOR, values, &sensor_key(settings, name), settings, None);
+    let item = item(&id, class::SENSOR, &values, &sensor_key(settings, name), settings, None);
     let relations = detected.iter().map(|device| relation(&id, device, DETECTS)).collect();
     (item, relations)
 }
@@ -92,7 +92,7 @@ fn sensor_key(settings: &Settings, name: &str) -> String {
 fn item(
     id: &str,
     class: &str,
-    values: Map<String, Value>,
+    values: &Map<String, Value>,
     native: &str,
     settings: &Settings,
     seen: Option<Timestamp>,

@@ -16,6 +16,7 @@ fn settings() -> Settings {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every attribute may be absent")]
 fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
 }
@@ -113,6 +114,7 @@ fn what_is_no_device_is_not_sent_and_what_is_deleted_is_retired() {
     assert!(values(OnDeleted::None).is_none());
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "cases are written where they are used")]
 fn outcome(item: Value) -> Result<DevicePut, crate::destination::DeviceRefusal> {
     let result = json!({"items": [item, {"className": "cmdb_ci_ip_address", "sysId": "b".repeat(32)}]});
     let spans = [(0, 2, "cmdb_ci_ot_plc".to_owned())];

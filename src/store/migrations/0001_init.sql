@@ -198,7 +198,7 @@ CREATE TABLE device (
     changed     INTEGER NOT NULL CHECK (changed IN (0, 1)),  -- told is not hash, and no delivery waits for it
     changed_at  INTEGER NOT NULL,
     seen_at     INTEGER NOT NULL,
-    merged_into INTEGER REFERENCES device (id), -- it turned out to be that one
+    merged_into INTEGER,                        -- it turned out to be that one
     crc         INTEGER NOT NULL
 ) STRICT;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
+use super::device::outbox::ci_of;
 use super::row::{AlertCrc, DeliveryCrc, Subject};
 use super::storm::{self, Folded};
 use crate::model::{
@@ -65,6 +66,8 @@ pub struct Claimed {
     pub rule: RuleName,
     /// What is known of its ticket; of anything else it is empty.
     pub ticket: TicketNow,
+    /// The CI of the device it is about, where that is known.
+    pub ci: Option<String>,
 }
 
 /// What is known of a ticket that something is told of.
@@ -225,6 +228,9 @@ impl Operation for Claim {
         let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
+            if let Some(alert) = &row.claimed.alert {
+                row.claimed.ci = ci_of(tx, destination_id, alert)?;
+            }
         }
         for Row { claimed, .. } in &mut rows {
             if !is_delivery_sound(tx, claimed.id)? {
@@ -311,6 +317,7 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             cleared_at: row.get::<_, Option<i64>>(23)?.map(Timestamp::from_micros),
             folded: Folded::default(),
         },
+        ci: None,
     };
     Ok(Row {
         claimed,

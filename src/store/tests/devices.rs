@@ -4,6 +4,7 @@ use super::*;
 use crate::model::Device;
 use crate::store::op::device::outbox::{ClaimDevices, ClaimedDevice, ToldDevice};
 
+#[expect(clippy::unnecessary_wraps, reason = "every attribute may be absent")]
 fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
 }

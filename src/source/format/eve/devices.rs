@@ -105,7 +105,7 @@ fn ip(text: &wire::Text<'_>) -> Option<IpAddr> {
 fn lease(dhcp: &wire::Dhcp<'_>) -> Vec<Device> {
     let Some(mac) = ends::mac(&dhcp.client_mac) else { return Vec::new() };
     let name = dhcp.hostname.get().map(word).map(|name| name.trim_matches('\0').to_owned());
-    let given = dhcp.dhcp_type.get() == Some("ack");
+    let given = dhcp.message.get() == Some("ack");
     let ips: Vec<IpAddr> = ip(&dhcp.assigned_ip).filter(|_| given).into_iter().collect();
     let name = name.filter(|name| !name.is_empty());
     if ips.is_empty() && name.is_none() {
@@ -142,8 +142,8 @@ fn exchange(record: &wire::Inventory<'_>, kind: &str) -> Vec<Device> {
         "dnp3" => ("DNP3", 20_000),
         _ => ("EtherNet/IP", 44_818),
     };
-    let ports = [record.src_port, record.dest_port].into_iter().filter_map(wire::Number::port);
-    let port = ports.filter(|port| tables::ot_port(*port).is_some()).last().unwrap_or(port);
+    let mut ports = [record.src_port, record.dest_port].into_iter().filter_map(wire::Number::port);
+    let port = ports.rfind(|port| tables::ot_port(*port).is_some()).unwrap_or(port);
     let role = |role: &str| vec![(format!("{kind}_role"), role.to_owned())];
     let speaks = || vec![name.to_owned()];
     let link = |peer, inbound| Connection {

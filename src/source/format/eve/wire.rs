@@ -342,7 +342,7 @@ object! {
         client_mac: Text<'a> = "client_mac",
         assigned_ip: Text<'a> = "assigned_ip",
         /// `ack` says that the address is the client's now.
-        dhcp_type: Text<'a> = "dhcp_type",
+        message: Text<'a> = "dhcp_type",
         hostname: Text<'a> = "hostname",
     }
 }

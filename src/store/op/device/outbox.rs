@@ -14,7 +14,7 @@ use super::take::{device_crc, withdraw};
 use crate::device::merge::View;
 use crate::model::text::clip;
 use crate::model::{
-    DeliveryId, DeliveryKind, DeliveryState, DestinationName, Severity, SysId, TableName, Timestamp,
+    Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Severity, SysId, TableName, Timestamp,
 };
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
@@ -423,6 +423,29 @@ impl Operation for Synced {
         }
         synced_at(tx.conn)
     }
+}
+
+/// The CI of the device that an alert is about: of the end it went to, else of the one that began it. Only where one device
+/// alone has the address, and its CI is at this destination.
+pub(in crate::store::op) fn ci_of(
+    tx: &Tx<'_>,
+    destination_id: i64,
+    alert: &Alert,
+) -> Result<Option<String>, StoreError> {
+    for ip in [alert.destination.ip, alert.source.ip].into_iter().flatten() {
+        let mut select = tx.conn.prepare_cached(
+            "SELECT v.sys_id, v.told_to FROM device_key k JOIN device v ON v.id = k.device_id
+             WHERE k.value = ?1 AND v.merged_into IS NULL LIMIT 2",
+        )?;
+        let rows = select.query_map([format!("ip:{ip}")], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        let found: Vec<(Option<String>, Option<i64>)> = rows.collect::<Result<_, _>>()?;
+        if let [(Some(sys_id), Some(told_to))] = found.as_slice()
+            && *told_to == destination_id
+        {
+            return Ok(Some(sys_id.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// When devices were last synced.

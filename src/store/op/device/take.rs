@@ -50,20 +50,20 @@ pub(in crate::store::op) fn take(
     for device in devices {
         let device = bounded(device.clone());
         match keys::at_source(&device) {
-            Some(key) => take_one(tx, source, &key, device)?,
+            Some(key) => take_one(tx, source, &key, &device)?,
             None => unknown += 1,
         }
     }
     Ok(unknown)
 }
 
-fn take_one(tx: &mut Tx<'_>, source: &Source<'_>, key: &str, device: Device) -> Result<(), StoreError> {
+fn take_one(tx: &mut Tx<'_>, source: &Source<'_>, key: &str, device: &Device) -> Result<(), StoreError> {
     let known = word(tx, source.id, key)?;
     // An address can be given to another device; what is known by it then is another one.
-    let still_it = |word: &Word| !keys::contradict(&word.said, &device, key.starts_with("ip:"));
+    let still_it = |word: &Word| !keys::contradict(&word.said, device, key.starts_with("ip:"));
     let left = known.as_ref().filter(|word| !still_it(word)).map(|word| word.device);
     let known = known.filter(still_it);
-    let said = known.as_ref().map_or_else(|| device.clone(), |word| overlay(&word.said, &device));
+    let said = known.as_ref().map_or_else(|| device.clone(), |word| overlay(&word.said, device));
     if let Some(word) = &known {
         let still = Device { last_seen: word.said.last_seen, ..said.clone() } == word.said;
         if still && source.now.since(word.at) < SEEN_AGAIN {

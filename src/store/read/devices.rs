@@ -1,84 +1,14 @@
 //! Devices as commands show them: lists, one with all that its sources say, and how many there are. Read-only.
 
 use rusqlite::{OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
 
-use super::StoreError;
-use super::op::device::outbox::synced_at;
-use super::read::Reader;
+use super::Reader;
 use crate::device::diff;
 use crate::device::merge::View;
-use crate::model::{Device, Timestamp};
-
-/// Which devices a list shows.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct DeviceFilter {
-    /// At most so many; 0: all.
-    #[serde(default)]
-    pub limit: u32,
-    /// Text that one of its attributes has in it (any case).
-    #[serde(default)]
-    pub text: Option<String>,
-    /// Only of this type (any case).
-    #[serde(default)]
-    pub kind: Option<String>,
-    /// Only in this zone (any case).
-    #[serde(default)]
-    pub zone: Option<String>,
-    /// Only what has changed since then.
-    #[serde(default)]
-    pub since: Option<Timestamp>,
-    /// Only what there is still to be told.
-    #[serde(default)]
-    pub changed: bool,
-}
-
-/// A device of a list.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DeviceRow {
-    /// What it is called here and, behind the agent's id, there.
-    pub id: String,
-    /// Its attributes.
-    #[serde(flatten)]
-    pub view: View,
-    /// Parts that are not told yet.
-    pub changed: Vec<String>,
-    /// When something about it last changed.
-    pub changed_at: Timestamp,
-    /// When it was last told.
-    pub told_at: Option<Timestamp>,
-    /// Its CI; empty: none yet.
-    pub sys_id: String,
-    /// The class of the CI.
-    pub class: String,
-    /// When a source last said something of it.
-    pub seen_at: Timestamp,
-    /// What each source says; only of a single device.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sources: Vec<DeviceWord>,
-}
-
-/// What one source says of a device.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DeviceWord {
-    /// The source.
-    pub source: String,
-    /// When.
-    pub at: Timestamp,
-    /// What.
-    pub device: Device,
-}
-
-/// Devices in the status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceCounts {
-    /// How many are known.
-    pub known: i64,
-    /// How many have changed since they were last told, and wait for the next sync.
-    pub changed: i64,
-    /// When devices were last synced.
-    pub last_sync: Option<Timestamp>,
-}
+use crate::model::Timestamp;
+use crate::store::StoreError;
+use crate::store::op::device::outbox::synced_at;
+use crate::store::rows::{DeviceCounts, DeviceFilter, DeviceRow, DeviceWord};
 
 const DEVICE: &str =
     "SELECT key, view, hash, told, changed_at, told_at, sys_id, class, seen_at, id FROM device";

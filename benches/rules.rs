@@ -39,6 +39,8 @@ fn settings(count: usize) -> Vec<RuleSettings> {
                 report_alerts: true,
                 report_system_notifications: random.bool(),
                 actions: vec![ActionSettings {
+                    life: otrelay::model::life::Life::default(),
+                    closing: BTreeMap::new(),
                     destination,
                     table: TableName::new(table).expect("a plain name"),
                     kind: otrelay::model::DeliveryKind::OpenTicket,

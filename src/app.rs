@@ -123,7 +123,9 @@ impl Components {
     }
 
     fn relay(&self, config: &Config, store: Store, clock: SharedClock) -> Relay<ServiceNow> {
-        Relay::new(store, self.destinations.clone(), Arc::clone(&self.composer), clock, config.relay.clone())
+        let mut settings = config.relay.clone();
+        settings.sync.lives = Arc::clone(self.rules.lives());
+        Relay::new(store, self.destinations.clone(), Arc::clone(&self.composer), clock, settings)
     }
 }
 
@@ -159,7 +161,17 @@ pub struct Composer {
 
 impl Compose for Composer {
     fn compose(&self, facts: &TicketFacts<'_>) -> Result<Fields, String> {
-        let context = TicketContext {
+        self.rules.fields(&self.context(facts)).map_err(|e| e.to_string())
+    }
+
+    fn closing(&self, facts: &TicketFacts<'_>) -> Result<Fields, String> {
+        self.rules.closing(&self.context(facts)).map_err(|e| e.to_string())
+    }
+}
+
+impl Composer {
+    fn context<'a>(&'a self, facts: &'a TicketFacts<'_>) -> TicketContext<'a> {
+        TicketContext {
             alert: facts.alert,
             occurrences: facts.occurrences,
             first_seen: facts.alert.time,
@@ -170,8 +182,7 @@ impl Compose for Composer {
             destination: facts.destination,
             table: facts.table,
             correlation_id: facts.correlation_id.as_str(),
-        };
-        self.rules.fields(&context).map_err(|e| e.to_string())
+        }
     }
 }
 

@@ -74,7 +74,7 @@ async fn by_turns(
         let got_on = more.delivered() > 0;
         report.add(more);
         if !got_on && store.is_refusing() {
-            report.waiting.extend(store.conditions().into_iter().map(|c| c.what));
+            report.waiting.extend(store.conditions().into_iter().map(|issue| issue.text));
             end.cancel();
         }
     }

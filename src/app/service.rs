@@ -20,10 +20,11 @@ use crate::config::{Config, Level, Problem};
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::Intake;
+use crate::model::HealthIssue;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
 use crate::source::Reading;
-use crate::status::{Attention, Keeper, Notifier};
+use crate::status::{Keeper, Notifier};
 use crate::store::{Reader, Store, StoreError, Writer};
 
 /// Questions that may wait for the relay.
@@ -124,9 +125,9 @@ struct Service {
     /// Questions for the relay: those asked during a reload are answered by the next one.
     asked: Arc<Mutex<mpsc::Receiver<Ask>>>,
     progress: watch::Sender<Progress>,
-    concerns: watch::Sender<Vec<Attention>>,
+    concerns: watch::Sender<Vec<HealthIssue>>,
     /// Why the last reload was refused, until one is not.
-    refusal: Option<Attention>,
+    refusal: Option<HealthIssue>,
     heartbeats: Heartbeats,
 }
 
@@ -308,12 +309,7 @@ impl Service {
     /// Says what is wrong with the service itself: a refused reload, a log-in that is about to end.
     fn tell_concerns(&self) {
         let logins = self.blueprint.destinations.iter().filter_map(|destination| destination.concern());
-        let logins = logins.map(|concern| Attention {
-            code: "login-grows-old".to_owned(),
-            what: concern.what,
-            remedy: concern.remedy,
-        });
-        let all: Vec<Attention> = self.refusal.clone().into_iter().chain(logins).collect();
+        let all: Vec<HealthIssue> = self.refusal.clone().into_iter().chain(logins).collect();
         self.concerns.send_if_modified(|told| {
             let changed = *told != all;
             *told = all;
@@ -341,7 +337,7 @@ impl Service {
         };
         let what = format!("reload refused, the old config runs on: {}{more}", clip(&first, REFUSAL_MAX));
         let remedy = "correct the config; otrelay check shows all of it; then systemctl reload otrelay";
-        self.refusal = Some(Attention { code: "reload-refused".to_owned(), what, remedy: remedy.to_owned() });
+        self.refusal = Some(HealthIssue::new("reload-refused", what, remedy));
         self.tell_concerns();
         None
     }

@@ -181,7 +181,7 @@ fn explain(
                 table: route.table,
                 generation: Generation::default(),
                 rule: route.rule_name.as_str(),
-                correlation_id: &keys.correlation_id,
+                correlation_id: keys.correlation_id.clone(),
             };
             let fields = composer.compose(&facts).map(|mut fields| {
                 match route.kind {
@@ -190,7 +190,7 @@ fn explain(
                         return fields;
                     }
                     DeliveryKind::PutRow => return fields,
-                    DeliveryKind::OpenTicket => {}
+                    _ => {}
                 }
                 fields.insert("correlation_id".to_owned(), keys.correlation_id.to_string());
                 fields.insert("correlation_display".to_owned(), "otrelay".to_owned());
@@ -208,7 +208,7 @@ fn explain(
                     DeliveryKind::OpenTicket if route.table.as_str() == "change_request" => {
                         "/api/sn_chg_rest/change/normal".to_owned()
                     }
-                    DeliveryKind::OpenTicket => format!("/api/now/table/{}", route.table),
+                    _ => format!("/api/now/table/{}", route.table),
                 },
                 fields,
             }

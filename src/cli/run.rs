@@ -119,6 +119,13 @@ fn account(report: &Report, overview: &Overview, terminal: &mut Terminal<'_>) ->
         overview.backlog,
         overview.dead
     )?;
+    if report.devices.created + report.devices.updated > 0 {
+        writeln!(
+            terminal.err,
+            "devices: {} created, {} updated",
+            report.devices.created, report.devices.updated
+        )?;
+    }
     for line in &report.waiting {
         writeln!(terminal.err, "waits: {line}")?;
     }

@@ -10,7 +10,7 @@ use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::control::client::{AskError, ask};
 use crate::servicenow;
-use crate::status::{Attention, Status};
+use crate::status::Status;
 use crate::store::{DestinationRow, OpenError, Overview, Reader, SourceRow};
 
 /// Arguments of `otrelay status`.
@@ -48,11 +48,7 @@ fn status(asker: &Asker) -> Result<Status, CliError> {
     let mut status = Status::new(&config.agent.name, now, overview, None);
     // A running service says it by itself.
     let concerns = config.destinations.iter().filter_map(|d| servicenow::login_concern(d, now));
-    status.attention.extend(concerns.map(|c| Attention {
-        code: "login-grows-old".to_owned(),
-        what: c.what,
-        remedy: c.remedy,
-    }));
+    status.health.extend(concerns);
     Ok(status)
 }
 
@@ -64,8 +60,8 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     if let Some(id) = &o.agent_id {
         writeln!(out, "identity     {id}")?;
     }
-    for a in &s.attention {
-        writeln!(out, "  ! {}", a.what)?;
+    for a in &s.health {
+        writeln!(out, "  ! {}", a.text)?;
         if !a.remedy.is_empty() {
             writeln!(out, "    {}", a.remedy)?;
         }
@@ -91,6 +87,14 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let oldest = o.oldest_pending_at.filter(|_| o.backlog > 0);
     let oldest = oldest.map_or(String::new(), |at| format!(", the first for {}", span(now.since(at))));
     writeln!(out, "backlog      {} waiting{oldest}, {} dead", o.backlog, o.dead)?;
+    if o.devices.known > 0 {
+        let last = o.devices.last_sync.map_or("never".to_owned(), |at| relative(at, now));
+        writeln!(
+            out,
+            "devices      {} known, {} changed, last sync {last}",
+            o.devices.known, o.devices.changed
+        )?;
+    }
     o.sources.iter().try_for_each(|source| print_source(source, s, out))?;
     o.destinations.iter().try_for_each(|destination| print_destination(destination, s, out))
 }
@@ -123,6 +127,9 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
     }
     for (reason, count) in &r.rejected {
         writeln!(out, "             {count} rejected: {reason}")?;
+    }
+    if r.unauthenticated > 0 {
+        writeln!(out, "             {} alerts from senders that are not authenticated", r.unauthenticated)?;
     }
     Ok(())
 }

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answer, QUESTION_MAX, Question, answer};
 use crate::clock::SharedClock;
+use crate::model::HealthIssue;
 use crate::relay::{Ask, Progress};
-use crate::status::{Attention, Live, Status};
+use crate::status::{Live, Status};
 use crate::store::Store;
 use crate::store::op::dead::Verdict;
 
@@ -42,7 +43,7 @@ pub struct Control {
     /// What the relay tells about itself.
     pub progress: watch::Receiver<Progress>,
     /// What is wrong with the service itself.
-    pub concerns: watch::Receiver<Vec<Attention>>,
+    pub concerns: watch::Receiver<Vec<HealthIssue>>,
     /// The time.
     pub clock: SharedClock,
 }
@@ -62,10 +63,11 @@ pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// What is known beside the store: of the relay's progress, and of the service itself.
-pub fn live(progress: &Progress, mut concerns: Vec<Attention>) -> Live {
-    concerns.extend(progress.clock.map(|at| Attention {
+pub fn live(progress: &Progress, mut concerns: Vec<HealthIssue>) -> Live {
+    concerns.extend(progress.clock.map(|at| HealthIssue {
         code: "clock-wrong".to_owned(),
-        what: format!("the clock says {at}, before this version was released: alerts are kept, nothing is sent"),
+        subject: String::new(),
+        text: format!("the clock says {at}, before this version was released: alerts are kept, nothing is sent"),
         remedy: "set the clock of this machine (timedatectl; a time server it can reach); sending then begins by itself"
             .to_owned(),
     }));
@@ -184,6 +186,10 @@ impl Control {
                 let _ = self.relay.try_send(Ask::Again);
             }
             return serde_json::to_value(judged).map_err(|e| e.to_string());
+        }
+        if matches!(question, Question::ResyncDevices) {
+            let devices = self.store.resync_devices().await.map_err(|e| e.to_string())?;
+            return serde_json::to_value(devices).map_err(|e| e.to_string());
         }
         let (agent, now) = (self.agent.clone(), self.clock.now());
         let live = {

@@ -10,6 +10,10 @@ pub mod der;
 
 pub mod device;
 
+pub mod health;
+
+pub mod life;
+
 pub mod names;
 
 pub mod protocol;
@@ -28,6 +32,7 @@ pub use alert::{Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Ide
 pub use cursor::{Cursor, FileCursor, Mark};
 pub use delivery::{Class, DeliveryId, DeliveryKind, DeliveryState, HoldScope};
 pub use device::Device;
+pub use health::HealthIssue;
 pub use names::{DestinationName, RuleName, SourceName, TableName};
 pub use protocol::Protocol;
 pub use scrub::Scrubber;

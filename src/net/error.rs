@@ -232,6 +232,9 @@ pub enum TlsTrouble {
     /// It wants a certificate from us.
     #[error("it asks for a client certificate")]
     WantsClientCertificate,
+    /// It did not like the certificate that we showed.
+    #[error("it refused the client certificate it was shown ({0})")]
+    RefusedOurCertificate(String),
     /// No common version or cipher.
     #[error("it offers no protocol that is safe enough, or no kind of key that is known here ({0})")]
     NoCommonProtocol(String),
@@ -273,6 +276,10 @@ impl TlsTrouble {
             }
             Self::OnlyCommonName(_) => {
                 "have it issued with a subjectAltName for the name in `instance`; until then use `tls.pin`"
+            }
+            Self::RefusedOurCertificate(_) => {
+                "check `tls.client_cert_file`: signed by a CA that the other side knows, with the certificates between, and \
+                 in its time"
             }
             Self::NoCommonProtocol(_) => {
                 return format!("enable TLS 1.2 or 1.3 there, with a key that can be used: {USABLE}");
@@ -356,6 +363,15 @@ fn trouble(error: &rustls::Error) -> TlsTrouble {
         E::AlertReceived(
             alert @ (AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion),
         ) => TlsTrouble::NoCommonProtocol(format!("it answered {alert:?}")),
+        E::AlertReceived(
+            alert @ (AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::AccessDenied),
+        ) => TlsTrouble::RefusedOurCertificate(format!("it answered {alert:?}")),
         E::PeerIncompatible(reason) => TlsTrouble::NoCommonProtocol(format!("{reason:?}")),
         E::InvalidMessage(_) => TlsTrouble::NotTls,
         other => TlsTrouble::Other(other.to_string()),

@@ -19,8 +19,15 @@ fn table(name: &str) -> TableName {
 fn action(to: &str, into: &str, fields: &[(&str, &str)]) -> ActionSettings {
     let fields = fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let table = table(into);
-    let kind = DeliveryKind::of_table(&table);
-    ActionSettings { destination: destination(to), table, kind, fields, columns: BTreeMap::new() }
+    ActionSettings {
+        destination: destination(to),
+        kind: DeliveryKind::of_table(&table),
+        table,
+        fields,
+        columns: BTreeMap::new(),
+        life: Life::default(),
+        closing: BTreeMap::new(),
+    }
 }
 
 /// A rule that takes every alert about the plant.

@@ -58,7 +58,7 @@ impl ServiceNow {
         let is_batched = match order.kind {
             DeliveryKind::OpenTicket => order.table.as_str() != change::TABLE,
             DeliveryKind::PutRow => true,
-            DeliveryKind::PutEvent => false,
+            _ => false,
         };
         let refused = self.now().as_secs() < self.batching.refused_until.load(Ordering::Relaxed) as i64;
         if !is_batched || refused || due < FEW {
@@ -162,7 +162,7 @@ impl ServiceNow {
         if classify::is_too_large(&e) {
             self.open_ticket(order).await
         } else {
-            self.after_refusal(order, e).await
+            self.unless_there(order, e).await
         }
     }
 

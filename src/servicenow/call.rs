@@ -9,15 +9,17 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 use url::Url;
 
+use super::Settings;
 use super::auth::{Authorization, Line, Login};
 use super::batch::Batching;
 use super::classify::{self, Attempt, What};
 use super::query::url_value;
 use super::schema::Known;
-use super::{Concern, Settings};
 use crate::clock::SharedClock;
 use crate::destination::{FIND_MAX, RateLimit, SendError};
-use crate::model::{Class, DestinationName, HoldScope, Secret, SecretString, SysId, TableName, Timestamp};
+use crate::model::{
+    Class, DestinationName, HealthIssue, HoldScope, Secret, SecretString, SysId, TableName, Timestamp,
+};
 use crate::net::{self, Answer, Deadlines, HttpClient, LOOK_UP_MAX, Method, NetError, Request};
 
 /// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
@@ -72,6 +74,10 @@ pub struct ServiceNow {
     pub(super) batching: Batching,
     /// What is known of its tables; `None`: nobody asks.
     pub(super) schema: Option<Known>,
+    /// How devices are told.
+    pub(super) devices: Option<super::cmdb::Settings>,
+    /// The instance has only the plain form of identification.
+    pub(super) plain_identify: AtomicBool,
 }
 
 /// A clock has no `Debug` of its own.
@@ -101,6 +107,8 @@ pub(super) enum Path<'a> {
     Change(&'a str),
     /// Identification and reconciliation of devices, with options.
     Identify,
+    /// The same without options, where the instance is old.
+    IdentifyPlain,
     /// Bytes that are attached to a record.
     Attachment,
 }
@@ -116,6 +124,7 @@ impl Path<'_> {
             Self::Change("") => "/api/sn_chg_rest/change".to_owned(),
             Self::Change(kind) => format!("/api/sn_chg_rest/change/{}", url_value(kind)),
             Self::Identify => "/api/now/identifyreconcile/enhanced".to_owned(),
+            Self::IdentifyPlain => "/api/now/identifyreconcile".to_owned(),
             Self::Attachment => "/api/now/attachment/file".to_owned(),
         }
     }
@@ -151,7 +160,7 @@ impl ServiceNow {
         clock: SharedClock,
         deadlines: Deadlines,
     ) -> Result<Self, SetupError> {
-        let Settings { name, instance, auth, proxy, tls, headers } = settings;
+        let Settings { name, instance, auth, proxy, tls, headers, devices } = settings;
         let refuse = |problem: String| SetupError::Instance { name: name.clone(), problem };
         net::check_url(&instance).map_err(refuse)?;
         // Only a gateway gives an instance a path, and it wants its header.
@@ -183,11 +192,13 @@ impl ServiceNow {
             no_change_api: AtomicBool::new(false),
             batching: Batching::default(),
             schema: None,
+            devices,
+            plain_identify: AtomicBool::new(false),
         })
     }
 
     /// What a person has to know about this destination before it fails.
-    pub fn concern(&self) -> Option<Concern> {
+    pub fn concern(&self) -> Option<HealthIssue> {
         self.login.concern(self.clock.0.now())
     }
 
@@ -355,6 +366,7 @@ mod tests {
             (Path::Batch, "/api/now/v1/batch"),
             (Path::Change("normal/.."), "/api/sn_chg_rest/change/normal%2F.."),
             (Path::Identify, "/api/now/identifyreconcile/enhanced"),
+            (Path::IdentifyPlain, "/api/now/identifyreconcile"),
             (Path::Attachment, "/api/now/attachment/file"),
         ];
         for (path, text) in paths {

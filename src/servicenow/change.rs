@@ -45,7 +45,7 @@ impl ServiceNow {
             })
             .await?;
         let record = record(&value);
-        let read = ticket::read_back(record, fields, &keys, &order.keys, answer.status);
+        let read = ticket::read_back((&order.table, record), fields, &keys, &order.keys, answer.status);
         let mut sent = read.map_err(|cause| attempt.retry(&cause).answered(answer.status))?;
         let ignored = record.pointer("/__meta/ignoredFields").and_then(Value::as_array);
         for name in ignored.into_iter().flatten().map(wire::text_of) {

@@ -27,12 +27,16 @@ pub(super) enum What {
     Schema,
     /// Creating: may have happened although the answer says otherwise.
     Create,
+    /// Changing a record: may have happened too.
+    Change,
     /// Telling Event Management: may have happened too, and may be repeated.
     Event,
     /// Several at once.
     Batch,
     /// Putting a row into a staging table: likewise.
     Row,
+    /// Telling the CMDB: the same.
+    Devices,
 }
 
 /// The call whose answer is judged.
@@ -57,9 +61,11 @@ impl Attempt<'_> {
             What::LookUp => "look up tickets",
             What::Schema => "read what a table takes",
             What::Create => "create a ticket",
+            What::Change => "change a ticket",
             What::Event => "put an event",
             What::Row => "put a row",
             What::Batch => "put several records",
+            What::Devices => "put devices",
         };
         format!("could not {what} in {} at {}", self.table, self.place)
     }
@@ -481,7 +487,7 @@ fn reset_at(answer: &Answer) -> Option<Timestamp> {
 }
 
 /// The instance's clock, so that ours need not be right.
-fn server_date(answer: &Answer) -> Option<Timestamp> {
+pub(super) fn server_date(answer: &Answer) -> Option<Timestamp> {
     http_date(answer.header("date")?)
 }
 

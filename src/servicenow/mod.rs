@@ -10,9 +10,10 @@
 use url::Url;
 
 use crate::destination::{
-    Admission, Asked, Destination, Item, LookedUp, MayAsk, Order, RateLimit, SendError, Sent,
+    Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, Item, LookedUp, MayAsk, Order,
+    RateLimit, SendError, Sent,
 };
-use crate::model::{DeliveryKind, DestinationName, Secret, SecretString, TableName, Timestamp};
+use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod auth;
@@ -23,7 +24,11 @@ mod call;
 
 mod change;
 
+mod changes;
+
 mod classify;
+
+pub mod cmdb;
 
 mod event;
 
@@ -32,6 +37,10 @@ mod row;
 mod schema;
 
 mod fields;
+
+mod later;
+
+mod states;
 
 mod ticket;
 
@@ -58,6 +67,7 @@ pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Passwo
 pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
 pub use row::{ROW_COLUMNS, row_fields};
+pub use states::{can_reopen, can_resolve};
 
 /// A destination, checked.
 #[derive(Clone, Debug)]
@@ -74,19 +84,12 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// Headers that go with each request, for a gateway in front of the instance.
     pub headers: Vec<(String, Secret)>,
-}
-
-/// What a person has to know about a destination before it fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Concern {
-    /// What is the case.
-    pub what: String,
-    /// What to do.
-    pub remedy: String,
+    /// How devices are told; `None`: they go elsewhere, or nowhere.
+    pub devices: Option<cmdb::Settings>,
 }
 
 /// What is known of a destination's log-in without asking it: a kept refresh token that grows old.
-pub fn login_concern(settings: &Settings, now: Timestamp) -> Option<Concern> {
+pub fn login_concern(settings: &Settings, now: Timestamp) -> Option<HealthIssue> {
     match &settings.auth {
         Auth::RefreshToken(own) => auth::kept::concern(&own.kept, &settings.name, now),
         _ => None,
@@ -120,17 +123,27 @@ impl Destination for ServiceNow {
         asked: &[Asked],
     ) -> Result<LookedUp, SendError> {
         match kind {
-            DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
+            DeliveryKind::OpenTicket | DeliveryKind::ResolveTicket | DeliveryKind::ReopenTicket => {
+                self.find_tickets(table, asked).await
+            }
+            DeliveryKind::NoteTicket => self.find_notes(table, asked).await,
             // They are known by their key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent | DeliveryKind::PutRow => Ok(LookedUp::default()),
+            DeliveryKind::PutEvent | DeliveryKind::PutRow | DeliveryKind::PutDevice => {
+                Ok(LookedUp::default())
+            }
         }
     }
 
     async fn send(&self, order: &Order) -> Result<Sent, SendError> {
         match order.kind {
             DeliveryKind::OpenTicket => self.open_ticket(order).await,
+            DeliveryKind::NoteTicket => self.note_ticket(order).await,
+            DeliveryKind::ResolveTicket => self.resolve_ticket(order).await,
+            DeliveryKind::ReopenTicket => self.reopen_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
             DeliveryKind::PutRow => self.put_row(order).await,
+            // Devices go many at a time, by `put_devices`.
+            DeliveryKind::PutDevice => Err(self.no_devices(&order.table)),
         }
     }
 
@@ -140,6 +153,25 @@ impl Destination for ServiceNow {
 
     async fn send_all(&self, orders: &[Order]) -> Result<Vec<Item>, SendError> {
         self.send_batch(orders).await
+    }
+
+    async fn put_devices(&self, orders: &[DeviceOrder]) -> Result<DevicesSent, SendError> {
+        self.identify(orders).await
+    }
+
+    fn device_payload(&self, order: &DeviceOrder) -> Result<String, String> {
+        self.devices.as_ref().map_or_else(
+            || Err("this destination is not the one of [devices]".to_owned()),
+            |settings| cmdb::shown(settings, order),
+        )
+    }
+
+    async fn read_back(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
+        self.find_with_details(table, asked).await
+    }
+
+    async fn changed(&self, table: &TableName, since: Timestamp, page: usize) -> Result<Changed, SendError> {
+        self.changed_tickets(table, since, page).await
     }
 
     fn requests(&self) -> u64 {

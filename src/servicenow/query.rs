@@ -62,6 +62,13 @@ impl Query {
         Ok(self)
     }
 
+    /// `field` is this or later (or larger).
+    pub(super) fn at_least(mut self, field: &str, value: &str) -> Result<Self, QueryError> {
+        let value = escaped(value)?;
+        self.push(checked(field)?, ">=", &value);
+        Ok(self)
+    }
+
     /// Oldest (or smallest) first by this field.
     pub(super) fn order_by(mut self, field: &str) -> Result<Self, QueryError> {
         self.push("ORDERBY", checked(field)?, "");

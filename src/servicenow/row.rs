@@ -12,7 +12,7 @@ use super::batch::Single;
 use super::call::{Call, Path, ServiceNow};
 use super::classify::{Attempt, What};
 use super::{fields, wire};
-use crate::destination::{Order, Remote, SendError, Sent};
+use crate::destination::{Detail, Order, Remote, SendError, Sent};
 use crate::model::{SysId, text};
 use crate::net::Method;
 
@@ -104,6 +104,7 @@ fn transformed(value: &Value, attempt: &Attempt<'_>, status: u16) -> Result<Sent
         number: text::clip(&text::one_line(&wire::field(first, "display_value")), NAME_MAX).into_owned(),
         active: true,
         state: String::new(),
+        detail: Detail::default(),
     });
     Ok(Sent { created, remote, dropped: Vec::new(), kept: None, status })
 }

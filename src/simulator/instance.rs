@@ -16,7 +16,21 @@ use crate::clock::SharedClock;
 use crate::model::Timestamp;
 
 /// Fields that a list query finds without reading every row.
-const INDEXED: &[&str] = &["sys_id", "correlation_id", "element_id", "user_name", "message_key"];
+const INDEXED: &[&str] = &[
+    "sys_id",
+    "correlation_id",
+    "element_id",
+    "user_name",
+    "message_key",
+    // What identification looks for.
+    "name",
+    "serial_number",
+    "mac_address",
+    "id",
+    "cmdb_ci",
+    "child",
+    "ot_device",
+];
 
 /// One record: position of the field and its value, ordered by position.
 #[derive(Clone, Debug, Default)]
@@ -298,6 +312,28 @@ impl Instance {
             self.records += 1;
         }
         seq
+    }
+
+    /// Removes a record; false when it is not there.
+    pub(super) fn delete_record(&mut self, table: &str, sys_id: &str) -> bool {
+        let Some((name, seq)) = self.find(table, sys_id).map(|(table, seq, _)| (table.name.clone(), seq))
+        else {
+            return false;
+        };
+        self.drop_row(&name, seq);
+        true
+    }
+
+    /// Removes every ticket and every journal entry, as a clone of another instance does.
+    pub(super) fn lose_tickets(&mut self) {
+        let mut gone: Vec<(String, u64)> = Vec::new();
+        let journal = self.tables.get("sys_journal_field").into_iter();
+        for table in self.family("task").chain(journal) {
+            gone.extend(table.rows().map(|(seq, _)| (table.name.clone(), seq)));
+        }
+        for (table, seq) in gone {
+            self.drop_row(&table, seq);
+        }
     }
 
     /// Removes a row.

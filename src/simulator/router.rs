@@ -55,6 +55,7 @@ impl Instance {
             ("stats", table) if !table.is_empty() => self.stats(ctx, call, table),
             ("import", rest) if !rest.is_empty() => self.import(ctx, call, rest),
             ("batch", "") => self.batch(ctx, call),
+            ("identifyreconcile", rest) => self.identify(ctx, call, rest),
             ("attachment", rest) => self.attachment(ctx, call, rest),
             ("tinyurl", "") => self.shorten(call),
             _ => Answer::no_path(),

@@ -124,6 +124,41 @@ impl Instance {
         Ok(Made { table, sys_id: sys_id.to_owned() })
     }
 
+    /// What the instance does by itself to incidents that nobody answered to.
+    pub(super) fn resolve_on_hold(&mut self) {
+        let Some(after) = self.options.resolve_on_hold else { return };
+        let now = self.clock.now();
+        let since = now.before(after).servicenow();
+        for name in ["incident", "sn_ot_incident"] {
+            let Some(table) = self.tables.get_mut(name) else { continue };
+            let waiting: Vec<(u64, Row)> = table
+                .rows()
+                .filter(|(_, row)| {
+                    stage(table, row) == Stage::OnHold && table.value(row, "sys_updated_on") <= since.as_str()
+                })
+                .map(|(seq, row)| (seq, row.clone()))
+                .collect();
+            for (seq, before) in waiting {
+                let mut after = before.clone();
+                let changes = [
+                    ("state", "6"),
+                    ("incident_state", "6"),
+                    ("close_code", "Resolved by caller"),
+                    ("close_notes", "Resolved by the system: no answer after three reminders."),
+                    ("sys_updated_by", "system"),
+                ];
+                for (field, value) in changes {
+                    table.set(&mut after, field, value);
+                }
+                let count: u64 = table.value(&before, "sys_mod_count").parse().unwrap_or(0);
+                table.set(&mut after, "sys_mod_count", &(count + 1).to_string());
+                table.set(&mut after, "sys_updated_on", &now.servicenow());
+                settle(table, &mut after, Some(&before), &now.servicenow(), "system");
+                table.put(seq, after);
+            }
+        }
+    }
+
     fn after_write(&mut self, table: &str) {
         if table == "sys_choice" {
             self.refresh_choices();

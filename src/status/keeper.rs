@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::watchdog::Watch;
-use super::{Attention, Live, Notifier, Status};
+use super::{Live, Notifier, Status};
 use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
+use crate::model::HealthIssue;
 use crate::store::{Store, StoreError};
 
 /// Between two lines of status at least: a flood of alerts must not become a flood of messages.
@@ -34,7 +35,7 @@ pub struct Keeper {
     /// `[agent] name`.
     pub agent: String,
     /// What is wrong with the service itself.
-    pub concerns: watch::Receiver<Vec<Attention>>,
+    pub concerns: watch::Receiver<Vec<HealthIssue>>,
     /// The time.
     pub clock: SharedClock,
 }
@@ -172,7 +173,7 @@ mod tests {
         keeper: Keeper,
         store: Store,
         writer: Option<Writer>,
-        concerns: watch::Sender<Vec<Attention>>,
+        concerns: watch::Sender<Vec<HealthIssue>>,
     }
 
     impl Bench {
@@ -205,18 +206,15 @@ mod tests {
             let (_progress, progress) = watch::channel(());
             let stop = CancellationToken::new();
             let run = self.keeper.clone().run(self.store.clone(), progress, |()| Live::default(), stop);
-            // The paused clock moves when nobody has anything to do, and does not see the writer's thread. So each second
-            // begins when the writer has answered, however long that takes: a blocking task holds the clock.
+            // The paused clock stands while the writer works in its blocking task, and jumps to the next time when all wait.
+            // Each step begins when the writer has answered, however long that takes.
             let asked = self.writer.is_some().then(|| self.store.clone());
+            let end = Instant::now() + within;
             let time = async {
-                for _ in 0..within.as_secs() {
+                while Instant::now() < end {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    if let Some(store) = asked.clone() {
-                        let runtime = tokio::runtime::Handle::current();
-                        tokio::task::spawn_blocking(move || runtime.block_on(store.answers()))
-                            .await
-                            .unwrap()
-                            .unwrap();
+                    if let Some(store) = &asked {
+                        store.answers().await.unwrap();
                     }
                 }
             };
@@ -274,7 +272,7 @@ mod tests {
     async fn a_refused_reload_is_in_the_status() {
         let mut bench = Bench::new();
         let what = "reload refused: x".to_owned();
-        bench.concerns.send_replace(vec![Attention { code: String::new(), what, remedy: String::new() }]);
+        bench.concerns.send_replace(vec![HealthIssue::new("", what, "")]);
         let heard = bench.heard(Duration::from_secs(10)).await;
         assert!(heard.contains(&"STATUS=reload refused: x; No sync yet; backlog 0".to_owned()), "{heard:?}");
     }

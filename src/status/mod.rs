@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Timestamp;
+use crate::model::{HealthIssue, Timestamp};
+use crate::store::Overview;
 use crate::store::op::identity::FROM_NAME;
-use crate::store::{Condition, Overview};
 
 pub use keeper::Keeper;
 pub use sd_notify::Notifier;
@@ -38,23 +38,10 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_sync_at: Option<Timestamp>,
     /// What needs a person; empty when all is fine.
-    #[serde(rename = "health")]
-    pub attention: Vec<Attention>,
+    pub health: Vec<HealthIssue>,
     /// The numbers.
     #[serde(flatten)]
     pub overview: Overview,
-}
-
-/// Something that needs a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attention {
-    /// Stable words for programs: `dead-letters`.
-    pub code: String,
-    /// What is the case.
-    #[serde(rename = "text")]
-    pub what: String,
-    /// What to do.
-    pub remedy: String,
 }
 
 /// What the running service knows besides its store.
@@ -65,9 +52,9 @@ pub struct Live {
     /// When the next one is due.
     pub next_sync_at: Option<Timestamp>,
     /// What is the case with the store now.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<HealthIssue>,
     /// What is wrong with the service itself and in no store: a refused reload, a wrong clock.
-    pub concerns: Vec<Attention>,
+    pub concerns: Vec<HealthIssue>,
 }
 
 impl Status {
@@ -82,7 +69,7 @@ impl Status {
             syncing: live.syncing,
             now,
             next_sync_at: live.next_sync_at,
-            attention: live.concerns.into_iter().chain(attention(&overview, &live.conditions, now)).collect(),
+            health: live.concerns.into_iter().chain(health(&overview, &live.conditions, now)).collect(),
             overview,
         }
     }
@@ -90,10 +77,10 @@ impl Status {
     /// In one line, for `systemctl status`: what is wrong first, then the last sync, the next, and what waits.
     pub fn line(&self) -> String {
         let mut parts = Vec::new();
-        match self.attention.as_slice() {
+        match self.health.as_slice() {
             [] => {}
-            [one] => parts.push(one.what.clone()),
-            [first, rest @ ..] => parts.push(format!("{} (and {} more)", first.what, rest.len())),
+            [one] => parts.push(one.text.clone()),
+            [first, rest @ ..] => parts.push(format!("{} (and {} more)", first.text, rest.len())),
         }
         parts.push(match &self.overview.last_sync {
             _ if self.syncing => "Syncing".to_owned(),
@@ -116,7 +103,7 @@ impl Status {
     }
 }
 
-/// `14:02`; with the date only where a clock is far off would it be of use, and there the attention says so.
+/// `14:02`; with the date only where a clock is far off would it be of use, and there the health says so.
 fn minute(at: Timestamp) -> String {
     at.servicenow().get(11..16).unwrap_or_default().to_owned()
 }
@@ -124,13 +111,13 @@ fn minute(at: Timestamp) -> String {
 /// How far this machine's clock may be behind what it showed before: daylight saving done wrong, a restored image.
 const SET_BACK: Duration = Duration::from_hours(24);
 
-fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Attention> {
+fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<HealthIssue> {
     let mut all = Vec::new();
     let mut add = |code: &str, what: String, remedy: &str| {
-        all.push(Attention { code: code.to_owned(), what, remedy: remedy.to_owned() });
+        all.push(HealthIssue::new(code, what, remedy));
     };
-    for condition in conditions {
-        add("store", condition.what.clone(), &condition.remedy);
+    for issue in conditions {
+        add(&issue.code, issue.text.clone(), &issue.remedy);
     }
     if o.agent_id_from.as_deref() == Some(FROM_NAME) {
         add(
@@ -151,11 +138,13 @@ fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Atte
     }
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
-            add(
-                "source",
-                format!("source {}: {trouble}", source.name),
-                "see `path` of this [[source]] and the rights on the file",
-            );
+            let (trouble, remedy) = if source.kind.starts_with("defender-") {
+                // A poll says what to do, where waiting is not enough.
+                trouble.split_once("; ").unwrap_or((trouble, "it is asked again by itself"))
+            } else {
+                (trouble.as_str(), "see `path` of this [[source]] and the rights on the file")
+            };
+            add("source", format!("source {}: {trouble}", source.name), remedy);
         }
     }
     for destination in &o.destinations {
@@ -191,11 +180,7 @@ fn attention(o: &Overview, conditions: &[Condition], now: Timestamp) -> Vec<Atte
             "raise [buffer] max_size, or narrow the rules",
         );
     }
-    for notice in &o.notices {
-        // The store names an issue by its code and what it is about.
-        let code = notice.subject.split(':').next().unwrap_or_default();
-        add(code, notice.text.clone(), &notice.remedy);
-    }
+    all.extend(o.issues.iter().map(|row| row.issue.clone()));
     all
 }
 
@@ -214,7 +199,7 @@ mod tests {
     fn an_identity_that_is_a_name_is_said() {
         let overview = Overview { agent_id_from: Some(FROM_NAME.to_owned()), ..Overview::default() };
         let status = Status::new("a", Timestamp::EPOCH, overview, None);
-        assert_eq!(status.attention[0].code, "no-machine-id");
+        assert_eq!(status.health[0].code, "no-machine-id");
         let json = serde_json::to_value(&status).unwrap();
         assert!(json["health"][0]["text"].is_string() && json["health"][0]["remedy"].is_string(), "{json}");
         assert_eq!((&json["folded"], &json["backlog"], &json["dead"]), (&0.into(), &0.into(), &0.into()));
@@ -223,7 +208,7 @@ mod tests {
     #[test]
     fn quiet_when_fine() {
         let status = Status::new("a", Timestamp::EPOCH, Overview::default(), Some(Live::default()));
-        assert!(status.attention.is_empty() && status.running);
+        assert!(status.health.is_empty() && status.running);
     }
 
     #[test]
@@ -231,7 +216,7 @@ mod tests {
         let sync =
             crate::store::SyncRow { started_at: Timestamp::from_secs(1_000_000), ..Default::default() };
         let overview = Overview { last_sync: Some(sync), ..Overview::default() };
-        let says = |now| attention(&overview, &[], Timestamp::from_secs(now)).pop().map(|a| a.what);
+        let says = |now| health(&overview, &[], Timestamp::from_secs(now)).pop().map(|a| a.text);
         assert_eq!((says(1_000_000), says(1_000_000 - 86_400)), (None, None));
         let what = "the clock says 1970-01-11 13:46:39 UTC, and was at 1970-01-12 13:46:40 UTC before";
         assert_eq!(says(1_000_000 - 86_401).as_deref(), Some(what));
@@ -254,20 +239,18 @@ mod tests {
             "2 dead letters; Last sync 14:02 UTC: 3 created, 1 to retry; next 15:02; backlog 12"
         );
         status.syncing = true;
-        status
-            .attention
-            .insert(0, Attention { code: String::new(), what: "x".to_owned(), remedy: String::new() });
+        status.health.insert(0, HealthIssue::new("", "x", ""));
         assert_eq!(status.line(), "x (and 1 more); Syncing; backlog 12");
     }
 
     #[test]
     fn the_store_comes_first_and_what_was_given_up_is_told_by_severity() {
-        let full = Condition { what: "the disk is full".to_owned(), remedy: "make space".to_owned() };
+        let full = HealthIssue::new("disk-full", "the disk is full", "make space");
         let live = Live { conditions: vec![full], ..Live::default() };
         let shed_by_severity = [("minor".to_owned(), 3), ("warning".to_owned(), 12)].into();
         let overview = Overview { shed: 15, shed_by_severity, ..Overview::default() };
         let status = Status::new("a", Timestamp::EPOCH, overview, Some(live));
-        let words: Vec<&str> = status.attention.iter().map(|a| a.what.as_str()).collect();
+        let words: Vec<&str> = status.health.iter().map(|a| a.text.as_str()).collect();
         let given_up =
             "15 undelivered alerts were given up because the buffer was full (3 minor, 12 warning)";
         assert_eq!(words, ["the disk is full", given_up]);
@@ -293,7 +276,7 @@ mod tests {
         };
         let overview = Overview { destinations: vec![destination], dead: 1, ..Overview::default() };
         let status = Status::new("a", Timestamp::EPOCH, overview, None);
-        let words: Vec<&str> = status.attention.iter().map(|a| a.what.as_str()).collect();
+        let words: Vec<&str> = status.health.iter().map(|a| a.text.as_str()).collect();
         assert_eq!(
             words,
             [

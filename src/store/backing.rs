@@ -1,7 +1,7 @@
 //! What the writer stands on: the database on disk, or one in memory for as long as the state directory cannot be
-//! written (`memory.rs`); and the watch over its room (`space.rs`).
+//! written (`fallback.rs`); and the watch over its room (`disk/space.rs`).
 //!
-//! An error of a transaction passes through [`Ground::judge`] before anybody is answered. What can pass by itself (a
+//! An error of a transaction passes through [`Backing::judge`] before anybody is answered. What can pass by itself (a
 //! full disk, a read-only mount) becomes an error that callers wait on with the same operation in hand; nothing is
 //! acknowledged that is not stored in one of the two.
 
@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::HealthIssue;
 use crate::store::disk::files::{make_dir, restrict};
 use crate::store::disk::lock::{Before, StateLock};
 use crate::store::disk::space::{self, Budget, Probe, Space};
 use crate::store::fallback;
 use crate::store::handle::{Operation, Shared};
-use crate::store::health::{Condition, Kind};
+use crate::store::health::Kind;
 use crate::store::op::claim::Recover;
 use crate::store::repair::{self, Opened};
 use crate::store::session::Session;
@@ -32,31 +33,31 @@ const TRIES: u32 = 2;
 const DOUBT: Duration = Duration::from_secs(6);
 
 /// An open store.
-pub(super) struct Ground {
+pub(super) struct Backing {
     pub(super) session: Session,
     space: Space,
     lock: Option<StateLock>,
     /// Since when everything is in memory, and how.
-    refuge: Option<Refuge>,
+    in_fallback: Option<InFallback>,
     /// The database was made anew on the way home, and its cursors were given up.
     rewound: bool,
     shared: Arc<Shared>,
 }
 
-struct Refuge {
+struct InFallback {
     since: Instant,
     looked: Instant,
     whole: bool,
 }
 
-impl Refuge {
+impl InFallback {
     fn look_at(&self) -> Instant {
         let next = self.looked + LOOK;
         if self.whole { next } else { next.max(self.since + STAY) }
     }
 }
 
-/// The disk's part of a [`Ground`].
+/// The disk's part of a [`Backing`].
 struct OnDisk {
     session: Session,
     space: Space,
@@ -64,7 +65,7 @@ struct OnDisk {
     rewound: bool,
 }
 
-impl Ground {
+impl Backing {
     /// Opens the state directory for writing: makes it, locks it, opens and migrates the database; in memory when the
     /// directory cannot be written. Blocking.
     ///
@@ -74,14 +75,14 @@ impl Ground {
         match patiently(&shared) {
             // Sources begin by what is in the file, whatever was done to it.
             Ok(OnDisk { session, space, lock, rewound: _ }) => {
-                Ok(Self { session, space, lock: Some(lock), refuge: None, rewound: false, shared })
+                Ok(Self { session, space, lock: Some(lock), in_fallback: None, rewound: false, shared })
             }
             Err((e, why)) => {
                 let why = why.ok_or(e)?;
                 let lock = StateLock::take_unwritten(&shared.settings.dir)?;
-                let (session, refuge) = in_memory(&shared, why)?;
+                let (session, in_fallback) = in_memory(&shared, why)?;
                 let space = space_of(&shared);
-                Ok(Self { session, space, lock, refuge: Some(refuge), rewound: false, shared })
+                Ok(Self { session, space, lock, in_fallback: Some(in_fallback), rewound: false, shared })
             }
         }
     }
@@ -91,7 +92,7 @@ impl Ground {
     /// # Errors
     /// The process has to start again: what the sources go by is not what is in the file any more.
     pub(super) fn before(&mut self) -> Result<(), StoreError> {
-        if self.refuge.is_some() {
+        if self.in_fallback.is_some() {
             self.look_home();
         }
         if self.rewound {
@@ -100,7 +101,7 @@ impl Ground {
                     .to_owned(),
             ));
         }
-        if self.refuge.is_none() {
+        if self.in_fallback.is_none() {
             self.space.before(&self.session.conn);
         }
         Ok(())
@@ -109,31 +110,31 @@ impl Ground {
     /// After the answers of a batch have left.
     pub(super) fn after(&mut self, outcome: &Result<(), StoreError>) {
         match outcome {
-            Err(StoreError::ReadOnly(_)) if self.refuge.is_none() => self.flee(),
-            _ if self.refuge.is_none() => self.space.after(),
+            Err(StoreError::ReadOnly(_)) if self.in_fallback.is_none() => self.fall_back(),
+            _ if self.in_fallback.is_none() => self.space.after(),
             _ => {}
         }
     }
 
     /// What an error really is; see [`Space::judge`].
     pub(super) fn judge(&mut self, e: StoreError) -> StoreError {
-        if self.refuge.is_some() { e } else { self.space.judge(e) }
+        if self.in_fallback.is_some() { e } else { self.space.judge(e) }
     }
 
     /// When somebody should look whether the directory can be written again; `None` while it can.
     pub(super) fn look_at(&self) -> Option<Instant> {
-        self.refuge.as_ref().map(Refuge::look_at)
+        self.in_fallback.as_ref().map(InFallback::look_at)
     }
 
     /// Closes it: leaves a small WAL behind and tells the query planner what it learnt; neither is needed for safety.
     pub(super) fn close(mut self) {
-        if self.refuge.is_some() {
+        if self.in_fallback.is_some() {
             // What is in memory goes home if it can.
             self.go_home();
         }
         let _ = self.session.conn.execute_batch("PRAGMA optimize");
         drop(self.session);
-        if let Some(mut lock) = self.lock.filter(|_| self.refuge.is_none()) {
+        if let Some(mut lock) = self.lock.filter(|_| self.in_fallback.is_none()) {
             lock.clean();
         }
     }
@@ -141,18 +142,18 @@ impl Ground {
     /// Closes it without writing anything back. Damage is noted for the next start, which repairs it.
     pub(super) fn abandon(self, why: &StoreError) {
         self.session.abandon();
-        if let (StoreError::Damaged(cause), Some(mut lock), None) = (why, self.lock, self.refuge) {
+        if let (StoreError::Damaged(cause), Some(mut lock), None) = (why, self.lock, self.in_fallback) {
             lock.damaged(cause);
         }
     }
 
     /// The directory became read-only under an open database: memory takes over.
-    fn flee(&mut self) {
+    fn fall_back(&mut self) {
         match in_memory(&self.shared, Probe::ReadOnly) {
-            Ok((session, refuge)) => {
+            Ok((session, in_fallback)) => {
                 // Closing the old one fails on a read-only file system; what it had committed is in its WAL.
                 self.session = session;
-                self.refuge = Some(refuge);
+                self.in_fallback = Some(in_fallback);
             }
             // Tried again with the next operation, which meets the same error.
             Err(e) => tracing::error!("the state directory is read-only, and memory cannot take over: {e}"),
@@ -160,9 +161,9 @@ impl Ground {
     }
 
     fn look_home(&mut self) {
-        let Some(refuge) = &mut self.refuge else { return };
-        if refuge.look_at() <= Instant::now() {
-            refuge.looked = Instant::now();
+        let Some(in_fallback) = &mut self.in_fallback else { return };
+        if in_fallback.look_at() <= Instant::now() {
+            in_fallback.looked = Instant::now();
             self.go_home();
         }
     }
@@ -190,7 +191,7 @@ impl Ground {
                 tracing::info!(alerts, "what was kept in memory meanwhile is stored");
                 self.session = disk.session;
                 self.space = disk.space;
-                self.refuge = None;
+                self.in_fallback = None;
                 self.rewound = disk.rewound;
                 self.shared.set_memory(None);
                 self.shared.conditions.end(Kind::Memory);
@@ -265,7 +266,7 @@ fn effective(shared: &Shared) -> Settings {
     Settings { max_size: space::within(&settings.dir, settings.max_size), ..settings.clone() }
 }
 
-fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError> {
+fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, InFallback), OpenError> {
     let settings = &shared.settings;
     let pages = fallback::pages(&Budget::of(settings.max_size));
     let name = fallback::new_name();
@@ -279,8 +280,10 @@ fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError
     };
     shared.conditions.begin(
         Kind::Memory,
-        Condition {
-            what: format!(
+        HealthIssue {
+            code: Kind::Memory.code(),
+subject: String::new(),
+text: format!(
                 "the state directory {dir} is {state}: alerts are kept in memory only, at most {} MiB of them, and \
                  that is gone at a restart{}",
                 pages * 4 / 1024,
@@ -290,7 +293,7 @@ fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, Refuge), OpenError
         },
     );
     let now = Instant::now();
-    Ok((session, Refuge { since: now, looked: now, whole }))
+    Ok((session, InFallback { since: now, looked: now, whole }))
 }
 
 /// Why the directory cannot be written, where that is all that is wrong.

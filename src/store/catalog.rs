@@ -79,8 +79,8 @@ const fn table(name: &'static str, key: Key, repair: Repair) -> Table {
     }
 }
 
-const fn over(numbers: &'static [&'static str], texts: &'static [&'static str]) -> Option<Checksum> {
-    Some(Checksum { numbers, texts })
+const fn over(numbers: &'static [&'static str], texts: &'static [&'static str]) -> Checksum {
+    Checksum { numbers, texts }
 }
 
 /// Counters and budgets stay below it.
@@ -122,11 +122,11 @@ pub(super) const TABLES: &[Table] = &[
         ..table("route", Key::Row("id"), Repair::Kept)
     },
     Table {
-        checksum: over(&["first_id", "last_id", "unpacked"], &["bodies"]),
+        checksum: Some(over(&["first_id", "last_id", "unpacked"], &["bodies"])),
         ..table("body_pack", Key::Row("first_id"), Repair::Kept)
     },
     Table {
-        checksum: over(&["severity", "first_seen_at", "last_seen_at", "occurrences"], &["fingerprint"]),
+        checksum: Some(over(&["severity", "first_seen_at", "last_seen_at", "occurrences"], &["fingerprint"])),
         counter: Some("alerts"),
         is_read_again: true,
         // One whose body is gone cannot be told to anybody; read again from its file, it can.
@@ -138,23 +138,35 @@ pub(super) const TABLES: &[Table] = &[
     },
     table("fingerprint", Key::None, Repair::Derived),
     Table {
-        checksum: over(&["alert_id", "route_id", "generation"], &["state", "sys_id"]),
+        checksum: Some(over(&["alert_id", "route_id", "generation"], &["state", "sys_id"])),
         counter: Some("tickets"),
         is_read_again: true,
         of_alert: &["alert_id = ?1"],
         ..table("ticket", Key::Row("id"), Repair::Kept)
     },
     Table {
-        checksum: over(&["alert_id", "route_id"], &["key", "state"]),
+        checksum: Some(over(&["alert_id", "route_id"], &["key", "state"])),
         counter: Some("records"),
         of_alert: &["alert_id = ?1"],
         ..table("record", Key::Row("id"), Repair::Kept)
     },
     Table {
-        checksum: over(
+        checksum: Some(over(&[], &["key", "view", "hash"])),
+        counter: Some("devices"),
+        is_read_again: true,
+        ..table("device", Key::Row("id"), Repair::Kept)
+    },
+    Table {
+        checksum: Some(over(&["device_id", "source_id", "at"], &["key", "said"])),
+        is_read_again: true,
+        ..table("device_source", Key::Row("id"), Repair::Kept)
+    },
+    table("device_key", Key::Row("id"), Repair::Kept),
+    Table {
+        checksum: Some(over(
             &["ticket_id", "device_id", "record_id", "seq", "destination_id", "severity", "attempts"],
             &["kind", "state"],
-        ),
+        )),
         counter: Some("deliveries"),
         of_alert: &[
             "ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)",
@@ -163,16 +175,16 @@ pub(super) const TABLES: &[Table] = &[
         ..table("delivery", Key::Row("id"), Repair::Kept)
     },
     Table {
-        checksum: over(
+        checksum: Some(over(
             &["source_id", "device", "inode", "head_hash", "head_len", "offset", "backlog_end"],
             &["path", "state"],
-        ),
+        )),
         is_read_again: true,
         in_fallback: true,
         ..table("cursor", Key::Column("source_id"), Repair::Kept)
     },
     Table {
-        checksum: over(&["source_id"], &["name", "value"]),
+        checksum: Some(over(&["source_id"], &["name", "value"])),
         is_read_again: true,
         in_fallback: true,
         ..table("mark", Key::Column("source_id"), Repair::Kept)

@@ -21,7 +21,7 @@ use crate::store::disk::space::Budget;
 use crate::store::op::record::{Entry, Record, Routed, write_all};
 use crate::store::pack::body::Bodies;
 use crate::store::schema;
-use crate::store::session::{Session, add_tally};
+use crate::store::session::{Session, add_to_counter};
 use crate::store::{OpenError, StoreError};
 
 /// Most memory that it may have.
@@ -114,10 +114,10 @@ fn copy_whole(file: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
 /// answer for one is never taken for the other.
 fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
-    let mut script = "BEGIN;".to_owned();
-    for table in TABLES.iter().filter(|table| table.in_fallback) {
-        script += &format!("INSERT OR REPLACE INTO main.{0} SELECT * FROM file.{0};", table.name);
-    }
+    let chosen = TABLES.iter().filter(|table| table.in_fallback);
+    let statements = chosen
+        .map(|table| ["INSERT OR REPLACE INTO main.", table.name, " SELECT * FROM file.", table.name, ";"]);
+    let mut script: String = ["BEGIN;"].into_iter().chain(statements.flatten()).collect();
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
          DELETE FROM main.sqlite_sequence;
@@ -265,14 +265,14 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
         "SELECT t.scope, t.name, t.value - coalesce(b.value, 0) AS more
          FROM main.counter t LEFT JOIN temp.base_counter b ON b.scope = t.scope AND b.name = t.name
          WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*'
-           OR t.scope GLOB 'ignored:*' OR t.scope = 'shed'
+           OR t.scope GLOB 'ignored:*' OR t.scope GLOB 'excluded:*' OR t.scope = 'shed'
            OR (t.scope = 'store' AND t.name = 'shed')
-           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices')))",
+           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices', 'unauthenticated')))",
     )?;
     let counts = select.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     Ok(counts.collect::<Result<_, _>>()?)
 }
 
 fn add_all(home: &Connection, counts: &[(String, String, i64)]) -> Result<(), StoreError> {
-    counts.iter().try_for_each(|(scope, name, more)| add_tally(home, scope, name, *more))
+    counts.iter().try_for_each(|(scope, name, more)| add_to_counter(home, scope, name, *more))
 }

@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::lock::StateLock;
 use super::disk::space::Budget;
-use super::health::{Condition, Conditions, Kind};
+use super::health::{Conditions, Kind};
 use super::session::Tx;
 use super::{OpenError, Reader, Settings, StoreError};
 use crate::clock::SharedClock;
+use crate::model::HealthIssue;
 
 /// One thing done to the store, inside a transaction.
 pub(crate) trait Operation: Send + 'static {
@@ -69,7 +70,7 @@ impl Store {
     }
 
     /// What is the case with the store now and needs a person; empty when all is well.
-    pub fn conditions(&self) -> Vec<Condition> {
+    pub fn conditions(&self) -> Vec<HealthIssue> {
         self.shared.conditions.all()
     }
 

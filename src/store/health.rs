@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::model::HealthIssue;
+
 /// What can be the case, in the order in which it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -20,25 +22,29 @@ pub(super) enum Kind {
     Buffer,
 }
 
-/// Something that needs a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// What is the case.
-    pub what: String,
-    /// What to do.
-    pub remedy: String,
+impl Kind {
+    /// Of its issue.
+    pub(super) fn code(self) -> String {
+        let code = match self {
+            Self::Memory => "store-in-memory",
+            Self::Disk => "disk-full",
+            Self::Log => "log-full",
+            Self::Buffer => "buffer-full",
+        };
+        code.to_owned()
+    }
 }
 
 /// What is the case now. Shared between the writer, which knows, and whoever asks.
 #[derive(Debug, Default)]
-pub(super) struct Conditions(Mutex<BTreeMap<Kind, Condition>>);
+pub(super) struct Conditions(Mutex<BTreeMap<Kind, HealthIssue>>);
 
 impl Conditions {
     /// It is so. What was said once is not said again; the words may change.
-    pub(super) fn begin(&self, kind: Kind, condition: Condition) {
-        let (what, remedy) = (condition.what.clone(), condition.remedy.clone());
-        if self.map(|all| all.insert(kind, condition)).is_none() {
-            tracing::error!(remedy, "{what}");
+    pub(super) fn begin(&self, kind: Kind, issue: HealthIssue) {
+        let HealthIssue { code, text, remedy, .. } = issue.clone();
+        if self.map(|all| all.insert(kind, issue)).is_none() {
+            tracing::error!(code, remedy, "{text}");
         }
     }
 
@@ -61,16 +67,16 @@ impl Conditions {
     }
 
     /// What it says of this.
-    pub(super) fn get(&self, kind: Kind) -> Option<Condition> {
+    pub(super) fn get(&self, kind: Kind) -> Option<HealthIssue> {
         self.map(|all| all.get(&kind).cloned())
     }
 
     /// All of it.
-    pub(super) fn all(&self) -> Vec<Condition> {
+    pub(super) fn all(&self) -> Vec<HealthIssue> {
         self.map(|all| all.values().cloned().collect())
     }
 
-    fn map<T>(&self, work: impl FnOnce(&mut BTreeMap<Kind, Condition>) -> T) -> T {
+    fn map<T>(&self, work: impl FnOnce(&mut BTreeMap<Kind, HealthIssue>) -> T) -> T {
         // Nothing in here can be half done.
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

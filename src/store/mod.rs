@@ -10,6 +10,7 @@
 mod backing;
 pub mod backup;
 mod catalog;
+mod devices;
 mod disk;
 mod fallback;
 mod handle;
@@ -27,11 +28,11 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use devices::{DeviceCounts, DeviceFilter, DeviceRow, DeviceWord};
 pub use handle::Store;
-pub use health::Condition;
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, ListFilter, NoticeRow, Overview,
+    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, IssueRow, ListFilter, Overview,
     RejectRow, RepairCount, RepairCounts, RepairRow, SourceRow, SyncRow, TicketRow,
 };
 pub use writer::Writer;

@@ -1,6 +1,7 @@
 //! The writer's connection and what it keeps in memory beside it. Lives on one thread at a time: inside
 //! `spawn_blocking` while a batch runs, with the writer between batches.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -40,7 +41,9 @@ pub(super) struct Memory {
     sources: HashMap<String, i64>,
     destinations: HashMap<String, i64>,
     routes: HashMap<(String, String), (i64, i64)>,
-    tallies: HashMap<(String, &'static str), i64>,
+    counters: HashMap<(String, Cow<'static, str>), i64>,
+    /// Tickets opened lately, where a rule holds storms back.
+    pub(super) storms: crate::store::op::Storms,
 }
 
 impl Memory {
@@ -89,7 +92,7 @@ impl Session {
             alone: false,
         };
         let result = work(&mut tx).and_then(|value| {
-            tx.flush_tallies()?;
+            tx.flush_counters()?;
             tx.conn.execute_batch("COMMIT")?;
             Ok(value)
         });
@@ -113,7 +116,7 @@ impl Session {
 }
 
 /// Adds to a counter in the file. [`Tx::count`] does that once per transaction, for names that are known when compiled.
-pub(super) fn add_tally(conn: &Connection, scope: &str, name: &str, by: i64) -> Result<(), StoreError> {
+pub(super) fn add_to_counter(conn: &Connection, scope: &str, name: &str, by: i64) -> Result<(), StoreError> {
     let sql = "INSERT INTO counter (scope, name, value) VALUES (?1, ?2, ?3)
                ON CONFLICT DO UPDATE SET value = value + excluded.value";
     conn.prepare_cached(sql)?.execute(params![scope, name, by])?;
@@ -133,10 +136,10 @@ impl Tx<'_> {
         if self.alone {
             return work(self);
         }
-        self.flush_tallies()?;
+        self.flush_counters()?;
         self.conn.execute_batch("SAVEPOINT op")?;
         let result = work(self).and_then(|value| {
-            self.flush_tallies()?;
+            self.flush_counters()?;
             Ok(value)
         });
         let ended = match &result {
@@ -159,18 +162,18 @@ impl Tx<'_> {
     }
 
     /// Adds to a counter; written once per transaction.
-    pub(super) fn count(&mut self, scope: &str, name: &'static str, by: i64) {
+    pub(super) fn count(&mut self, scope: &str, name: impl Into<Cow<'static, str>>, by: i64) {
         if by != 0 {
-            *self.memory.tallies.entry((scope.to_owned(), name)).or_default() += by;
+            *self.memory.counters.entry((scope.to_owned(), name.into())).or_default() += by;
         }
     }
 
-    fn flush_tallies(&mut self) -> Result<(), StoreError> {
-        if self.memory.tallies.is_empty() {
+    fn flush_counters(&mut self) -> Result<(), StoreError> {
+        if self.memory.counters.is_empty() {
             return Ok(());
         }
-        for ((scope, name), by) in self.memory.tallies.drain() {
-            add_tally(self.conn, &scope, name, by)?;
+        for ((scope, name), by) in self.memory.counters.drain() {
+            add_to_counter(self.conn, &scope, &name, by)?;
         }
         Ok(())
     }

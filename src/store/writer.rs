@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::clock::SharedClock;
-use crate::store::backing::Ground;
+use crate::store::backing::Backing;
 use crate::store::handle::{Job, Shared, Store, is_fatal};
 use crate::store::session::Tx;
 use crate::store::{OpenError, Settings, StoreError};
@@ -31,7 +31,7 @@ const QUEUE: usize = 16;
 /// The writer's task. Run it until every [`Store`] handle is gone; then the database is closed.
 pub struct Writer {
     jobs: mpsc::Receiver<Job>,
-    ground: Ground,
+    backing: Backing,
     shared: Arc<Shared>,
 }
 
@@ -43,9 +43,9 @@ impl Store {
     pub fn open(settings: &Settings, clock: SharedClock) -> Result<(Self, Writer), OpenError> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared::new(settings.clone(), clock));
-        let ground = Ground::open(Arc::clone(&shared))?;
+        let backing = Backing::open(Arc::clone(&shared))?;
         let store = Self { jobs: sender, shared: Arc::clone(&shared) };
-        Ok((store, Writer { jobs: receiver, ground, shared }))
+        Ok((store, Writer { jobs: receiver, backing, shared }))
     }
 }
 
@@ -57,29 +57,29 @@ impl Writer {
     /// the next start repairs. A sync that failed is never tried again: nobody knows what is on the disk then.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut last_commit: Option<Instant> = None;
-        while let Some(first) = next(&mut self.jobs, self.ground.look_at()).await {
+        while let Some(first) = next(&mut self.jobs, self.backing.look_at()).await {
             let batch = match first {
                 Some(first) => gather(first, &mut self.jobs, last_commit).await,
                 None => Vec::new(),
             };
-            let mut ground = self.ground;
+            let mut backing = self.backing;
             let done = tokio::task::spawn_blocking(move || {
-                let outcome = commit(&mut ground, batch);
-                ground.after(&outcome);
-                (ground, outcome)
+                let outcome = commit(&mut backing, batch);
+                backing.after(&outcome);
+                (backing, outcome)
             });
-            let (ground, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
+            let (backing, outcome) = done.await.map_err(|e| StoreError::Refused(e.to_string()))?;
             last_commit = Some(Instant::now());
-            self.ground = match outcome {
+            self.backing = match outcome {
                 Err(e) if is_fatal(&e) => {
-                    ground.abandon(&e);
+                    backing.abandon(&e);
                     return Err(self.shared.fail(e));
                 }
-                Ok(()) | Err(_) => ground,
+                Ok(()) | Err(_) => backing,
             };
         }
-        let ground = self.ground;
-        let _ = tokio::task::spawn_blocking(move || ground.close()).await;
+        let backing = self.backing;
+        let _ = tokio::task::spawn_blocking(move || backing.close()).await;
         Ok(())
     }
 }
@@ -123,8 +123,8 @@ async fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, last_commit: Option<
 }
 
 /// One transaction for all of them; the answers leave after the commit.
-fn commit(ground: &mut Ground, batch: Vec<Job>) -> Result<(), StoreError> {
-    let ready = ground.before();
+fn commit(backing: &mut Backing, batch: Vec<Job>) -> Result<(), StoreError> {
+    let ready = backing.before();
     if batch.is_empty() {
         return ready;
     }
@@ -142,7 +142,7 @@ fn commit(ground: &mut Ground, batch: Vec<Job>) -> Result<(), StoreError> {
         Ok(())
     };
     let outcome = match ready {
-        Ok(()) => ground.session.transaction(&mut work).map_err(|e| ground.judge(e)),
+        Ok(()) => backing.session.transaction(&mut work).map_err(|e| backing.judge(e)),
         unready => unready,
     };
     for answer in answers {

@@ -12,7 +12,7 @@ use otrelay::simulator::{Options, Running};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::support::agent::{Agent, Said, private};
-use crate::support::{assert_one_each, eve, simulator_with};
+use crate::support::{assert_one_each, eve, simulator_with, until};
 
 const CLIENT: &str = "client_id = \"otrelay\"\nclient_secret = { file = \"DIR/client-secret\" }";
 const JWT: &str = "auth = \"jwt-bearer\"\nclient_id = \"otrelay\"\nsubject = \"admin\"\nkey_id = \"kid-1\"\n\
@@ -118,25 +118,59 @@ fn tokens_that_end_soon_are_renewed_before_each_call() {
     assert!(token_requests(&simulator) > 1);
 }
 
-#[test]
-fn a_client_certificate_logs_in_without_anything_else() {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "Plant clients");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(params, ca_key);
-    let simulator = instance(Some(ca));
-    let agent = Agent::new(&simulator);
-    let own = |name: &str| {
+/// A CA that signs certificates of clients.
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Ca {
+    fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec!["relay".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A certificate and its key, as `NAME.pem` and `NAME.key` of the agent.
+    fn sign(&self, agent: &Agent, name: &str) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["relay".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         fs::write(agent.dir().join(format!("{name}.pem")), certificate.pem()).unwrap();
         private(&agent.dir().join(format!("{name}.key")), &key.serialize_pem());
-    };
-    own("own");
-    own("other");
+    }
+}
+
+#[test]
+fn a_client_certificate_that_was_replaced_is_read_at_the_reload() {
+    let (ca, stranger) = (Ca::new("Plant clients"), Ca::new("Stranger"));
+    let simulator = instance(Some(ca.pem.clone()));
+    let agent = Agent::new(&simulator);
+    fs::write(agent.dir().join("ca.pem"), simulator.ca_pem().unwrap()).unwrap();
+    stranger.sign(&agent, "own");
+    let agent = agent.login(CERTIFICATE);
+    let service = agent.start();
+    agent.feed(eve::alerts(0..3));
+    agent.until_status("all are taken in", |status| status["backlog"] == 3);
+    agent.run(&["sync"]).ends(75).says("it refused the client certificate it was shown");
+    ca.sign(&agent, "own");
+    service.hang_up();
+    until("the config is reloaded", || agent.logged().contains("the config was reloaded").then_some(()));
+    agent.run(&["sync"]).ends(0).says("3 created");
+    assert_one_each(&simulator, (0..3).map(eve::short));
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn a_client_certificate_logs_in_without_anything_else() {
+    let ca = Ca::new("Plant clients");
+    let simulator = instance(Some(ca.pem.clone()));
+    let agent = Agent::new(&simulator);
+    ca.sign(&agent, "own");
+    ca.sign(&agent, "other");
     fs::write(agent.dir().join("ca.pem"), simulator.ca_pem().unwrap()).unwrap();
     let agent = agent.login(CERTIFICATE);
     check_works(&simulator, &agent);
@@ -160,7 +194,7 @@ fn login_keeps_the_refresh_token_and_nothing_else() {
         ..Options::default()
     });
     let agent = agent(&simulator, &refresh_token());
-    agent.run(&["check"]).ends(0);
+    agent.run(&["check"]).ends(0).says("there is no refresh token yet");
     agent.feed(eve::alerts(0..5));
     agent.once().ends(75).says("there is no refresh token yet");
     agent.run(&["status"]).ends(0).says("otrelay login prod");
@@ -206,7 +240,7 @@ fn an_old_or_revoked_refresh_token_is_told_before_and_after() {
     private(&kept, &stored.to_string());
     agent.run(&["status"]).ends(0).says("is 90 days old").says("otrelay login prod");
     let service = agent.start();
-    let told = |status: &serde_json::Value| status["attention"].to_string().contains("is 90 days old");
+    let told = |status: &serde_json::Value| status["health"].to_string().contains("login-grows-old");
     agent.until_status("the age is told", told);
     assert_eq!(service.stop(), 0);
 
@@ -216,9 +250,15 @@ fn an_old_or_revoked_refresh_token_is_told_before_and_after() {
     agent.once().ends(75).says("it refused (status 401 (server_error, access_denied))");
     agent.run(&["status"]).ends(0).says("otrelay login prod");
     assert_eq!(token_requests(&simulator), before + 1, "a refused grant is not hammered");
+    // The service hears the same for a minute, but not after a new log-in.
+    let service = agent.start();
+    agent.run(&["sync"]).says("it refused");
+    let asked = token_requests(&simulator);
+    agent.run(&["sync"]).says("waits: prod");
+    assert_eq!(token_requests(&simulator), asked, "a refused grant is not hammered");
     log_in(&agent, "admin").ends(0);
-    agent.run(&["status"]).ends(0);
     agent.run(&["sync"]).ends(0).says("5 created");
+    assert_eq!(service.stop(), 0);
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> Servic
         proxy: None,
         tls,
         headers: Vec::new(),
+        devices: None,
     };
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
     ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
@@ -66,11 +67,12 @@ pub(crate) fn order(number: u8) -> Order {
             Generation(0),
         ),
         fields: fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect::<Fields>(),
+        mark: String::new(),
     }
 }
 
 async fn find(destination: &ServiceNow, order: &Order) -> Result<Vec<Found>, SendError> {
-    let asked = [Asked { keys: order.keys.clone(), doubtful: false }];
+    let asked = [Asked::record(order.keys.clone(), false)];
     Ok(destination.look_up(order.kind, &order.table, &asked).await?.found)
 }
 
@@ -132,7 +134,7 @@ async fn forty_tickets_are_found_with_one_request() {
         destination.send(order).await.unwrap();
     }
     let before = destination.requests();
-    let asked: Vec<_> = orders.iter().map(|o| Asked { keys: o.keys.clone(), doubtful: false }).collect();
+    let asked: Vec<_> = orders.iter().map(|o| Asked::record(o.keys.clone(), false)).collect();
     let found = destination.look_up(DeliveryKind::OpenTicket, &incident(), &asked).await.unwrap();
     assert_eq!((found.found.len(), found.status), (39, Some(200)));
     assert_eq!(destination.requests(), before + 1);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::super::Purpose;
 use super::super::check::Check;
 use super::super::file::Destination;
 use super::super::problem::At;
@@ -92,11 +93,16 @@ pub(super) fn check(
         AuthKind::ClientCredentials => {
             Auth::ClientCredentials(ClientCredentials { client: client(client_id, client_secret)? })
         }
-        AuthKind::RefreshToken => Auth::RefreshToken(RefreshToken {
-            client: client(client_id, client_secret)?,
-            token: refresh_token,
-            kept: kept?,
-        }),
+        AuthKind::RefreshToken => {
+            let own =
+                RefreshToken { client: client(client_id, client_secret)?, token: refresh_token, kept: kept? };
+            if c.purpose == Purpose::Check && own.token.is_none() && !own.kept.exists() {
+                c.problems.warn(at, "there is no refresh token yet", |p| {
+                    p.hint("otrelay login NAME obtains one; or name it in refresh_token")
+                });
+            }
+            Auth::RefreshToken(own)
+        }
         AuthKind::JwtBearer => Auth::JwtBearer(JwtBearer {
             client_id: client_id?,
             client_secret,

@@ -3,6 +3,7 @@
 
 use super::{Repeat, Work};
 use crate::destination::{Found, Sent};
+use crate::store::op::claim::Claimed;
 use crate::store::op::settle::Outcome;
 
 /// The staging table must get this alert whole.
@@ -13,11 +14,11 @@ impl Work for Put {
         Repeat::Idempotent
     }
 
-    fn sent(&self, sent: &Sent) -> Outcome {
+    fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
         Outcome::Told { created: sent.created }
     }
 
-    fn found(&self, _: &Found) -> Outcome {
-        Outcome::Told { created: false }
+    fn found(&self, _: &Claimed, _: &Found) -> Option<Outcome> {
+        Some(Outcome::Told { created: false })
     }
 }

@@ -14,10 +14,9 @@ use ring::digest::{SHA256, digest};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::super::Concern;
 use crate::model::alert::hex;
 use crate::model::secret::{ExposeSecret, SecretString};
-use crate::model::{DestinationName, Timestamp};
+use crate::model::{DestinationName, HealthIssue, Timestamp};
 
 /// Largest such file, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
@@ -130,12 +129,13 @@ pub(crate) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
 }
 
 /// What a person has to know about the kept token of a destination: it grows old, or cannot be read.
-pub(crate) fn concern(path: &Path, name: &DestinationName, now: Timestamp) -> Option<Concern> {
+pub(crate) fn concern(path: &Path, name: &DestinationName, now: Timestamp) -> Option<HealthIssue> {
     let remedy = format!("otrelay login {name}");
     let kept = match read(path) {
         Ok(kept) => kept?,
         Err(what) => {
-            return Some(Concern { what: format!("the log-in of destination {name}: {what}"), remedy });
+            let text = format!("the log-in of destination {name}: {what}");
+            return Some(HealthIssue::new("login-unreadable", text, remedy).about(name.as_str()));
         }
     };
     let age = now.since(kept.issued_at);
@@ -152,10 +152,8 @@ pub(crate) fn concern(path: &Path, name: &DestinationName, now: Timestamp) -> Op
     } else {
         format!("the refresh token of destination {name} is {days} days old, and should have ended on {end}")
     };
-    Some(Concern {
-        what,
-        remedy: format!("{remedy}: it asks for user and password once and obtains a new one"),
-    })
+    let remedy = format!("{remedy}: it asks for user and password once and obtains a new one");
+    Some(HealthIssue::new("login-grows-old", what, remedy).about(name.as_str()))
 }
 
 #[cfg(test)]
@@ -218,7 +216,7 @@ mod tests {
             assert_eq!(told.is_some(), words.is_some(), "{days}");
             if let (Some(told), Some(words)) = (told, words) {
                 assert!(
-                    told.what.contains(words) && told.remedy.starts_with("otrelay login prod"),
+                    told.text.contains(words) && told.remedy.starts_with("otrelay login prod"),
                     "{told:?}"
                 );
             }

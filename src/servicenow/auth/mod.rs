@@ -24,10 +24,9 @@ use url::Url;
 
 use self::answer::Endpoint;
 use self::refresh_token::NoToken;
-use super::Concern;
 use crate::destination::SendError;
 use crate::model::secret::{ExposeSecret, SecretString};
-use crate::model::{Class, DestinationName, Scrubber, Secret, Timestamp};
+use crate::model::{Class, DestinationName, HealthIssue, Scrubber, Secret, Timestamp};
 use crate::net::{HttpClient, Method, Request};
 
 pub use self::api_key::ApiKey;
@@ -176,6 +175,8 @@ struct Tokens {
     grant: u64,
     /// What became of the last try, if it was refused, and when.
     refusal: Option<(SendError, Instant)>,
+    /// The refresh token that was tried last.
+    refused: Option<SecretString>,
 }
 
 #[derive(Debug)]
@@ -214,7 +215,7 @@ impl Login {
     }
 
     /// What a person has to know about this log-in before it fails.
-    pub(super) fn concern(&self, now: Timestamp) -> Option<Concern> {
+    pub(super) fn concern(&self, now: Timestamp) -> Option<HealthIssue> {
         match &self.auth {
             Auth::RefreshToken(own) => kept::concern(&own.kept, &self.name, now),
             _ => None,
@@ -240,7 +241,8 @@ impl Login {
         if let Some((refusal, at)) = &tokens.refusal {
             let shared = self.tries.load(Ordering::Acquire) != tries_before;
             let verdict = matches!(refusal.status, Some(400 | 401 | 403));
-            if shared || verdict && at.elapsed() < REFUSED_FOR {
+            let soon = verdict && at.elapsed() < REFUSED_FOR && !self.has_another_token(&tokens, line.now);
+            if shared || soon {
                 return Err(refusal.clone());
             }
         }
@@ -260,6 +262,12 @@ impl Login {
                 Err(error)
             }
         }
+    }
+
+    /// Whether somebody has logged in anew since the refresh token was refused.
+    fn has_another_token(&self, tokens: &Tokens, now: Timestamp) -> bool {
+        let (Auth::RefreshToken(own), Some(refused)) = (&self.auth, &tokens.refused) else { return false };
+        own.current(now).is_ok_and(|token| token.expose_secret() != refused.expose_secret())
     }
 
     /// The token of that grant was refused: the next call asks for another one. A newer token stays.
@@ -348,7 +356,9 @@ impl Login {
             }
         })?;
         let form = refresh_token::form(&own.client, token.expose_secret());
+        tokens.refused = Some(token.clone());
         let granted = self.grant(form, refresh_token::CAUSES, line).await?;
+        tokens.refused = None;
         if let Some(next) = granted.refresh.filter(|next| next.expose_secret() != token.expose_secret())
             && let Err(e) = own.keep(&next, line.now)
         {

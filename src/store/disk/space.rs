@@ -17,9 +17,10 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rustix::io::Errno;
 
+use crate::model::HealthIssue;
 use crate::store::disk::ballast::Ballast;
 use crate::store::disk::files;
-use crate::store::health::{Condition, Conditions, Kind};
+use crate::store::health::{Conditions, Kind};
 use crate::store::{DATABASE, StoreError};
 
 const PAGE: u64 = 4096;
@@ -195,7 +196,7 @@ impl Space {
         }
     }
 
-    fn short_of_space(&mut self, conn: &Connection) -> Option<Condition> {
+    fn short_of_space(&mut self, conn: &Connection) -> Option<HealthIssue> {
         if self.conditions.is(Kind::Disk) {
             // What was forgotten gives its blocks back with the checkpoint; where that fails there is no space.
             let _ = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
@@ -217,10 +218,12 @@ impl Space {
         (free < needed).then(|| self.full())
     }
 
-    fn full(&self) -> Condition {
+    fn full(&self) -> HealthIssue {
         if self.quota {
-            return Condition {
-                what: format!(
+            return HealthIssue {
+                code: Kind::Disk.code(),
+                subject: String::new(),
+                text: format!(
                     "nothing can be written to {}, though the disk has space: a quota is used up; no alerts are taken \
                      in, they wait in the sensor's files",
                     self.dir.display()
@@ -231,8 +234,10 @@ impl Space {
         }
         let megabytes = |bytes: u64| bytes.div_ceil(MIB);
         let needed = self.budget.enough() + if self.ballast.is_there() { 0 } else { self.budget.ballast };
-        Condition {
-            what: format!(
+        HealthIssue {
+            code: Kind::Disk.code(),
+            subject: String::new(),
+            text: format!(
                 "the disk is full: {} MiB free at {}, {} MiB needed; no alerts are taken in, they wait in the \
                  sensor's files; what is stored is still delivered",
                 free(&self.dir).map_or(0, |free| free / MIB),
@@ -244,7 +249,7 @@ impl Space {
     }
 
     /// The WAL stands higher than it may: its checkpoint failed for want of space, or somebody reads for long.
-    fn overgrown(&mut self, conn: &Connection) -> Option<(Kind, Condition)> {
+    fn overgrown(&mut self, conn: &Connection) -> Option<(Kind, HealthIssue)> {
         let stands = || std::fs::metadata(self.dir.join(format!("{DATABASE}-wal"))).map_or(0, |m| m.len());
         let kept = self.ballast.is_there() || !self.conditions.is(Kind::Disk);
         let limit = if kept { self.budget.wal_peak } else { self.budget.wal };
@@ -259,8 +264,10 @@ impl Space {
             Ok(false) => None,
             Ok(true) => Some((
                 Kind::Log,
-                Condition {
-                    what: format!(
+                HealthIssue {
+                    code: Kind::Log.code(),
+                    subject: String::new(),
+                    text: format!(
                         "another program reads {} for long: its write-ahead log cannot be emptied and stands at {} \
                      MiB; no alerts are taken in, they wait in the sensor's files",
                         self.dir.join(DATABASE).display(),

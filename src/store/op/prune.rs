@@ -7,10 +7,11 @@ use rusqlite::{OptionalExtension, Params, params};
 
 use super::attempt;
 use super::row::{KEPT, destination_scope};
+use crate::model::HealthIssue;
 use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
 use crate::store::catalog::{self, TABLES};
 use crate::store::handle::Operation;
-use crate::store::health::{Condition, Kind};
+use crate::store::health::Kind;
 use crate::store::pack::body;
 use crate::store::session::Tx;
 use crate::store::{Store, StoreError, WhenFull};
@@ -260,9 +261,11 @@ impl Operation for Shed {
 }
 
 /// The policy makes no room.
-fn full() -> Condition {
-    Condition {
-        what:
+fn full() -> HealthIssue {
+    HealthIssue {
+        code: Kind::Buffer.code(),
+        subject: String::new(),
+        text:
             "the buffer is nine tenths full ([buffer] max_size): no alerts are taken in until something is \
                delivered, they wait in the sensor's files"
                 .to_owned(),

@@ -56,11 +56,11 @@ impl Operation for Told {
 }
 
 /// Writes the record of a healing.
-pub(in crate::store) fn note(conn: &Connection, heal: &RepairRow) -> Result<(), StoreError> {
-    let counts = serde_json::to_string(&heal.counts).map_err(|e| StoreError::Refused(e.to_string()))?;
+pub(in crate::store) fn note(conn: &Connection, done: &RepairRow) -> Result<(), StoreError> {
+    let counts = serde_json::to_string(&done.counts).map_err(|e| StoreError::Refused(e.to_string()))?;
     conn.execute(
         "INSERT INTO repair (at, kept_as, cause, counts, rewound) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![heal.at.as_micros(), heal.kept_as, heal.cause, counts, heal.rewound],
+        params![done.at.as_micros(), done.kept_as, done.cause, counts, done.rewound],
     )?;
     conn.execute("DELETE FROM repair WHERE id <= (SELECT max(id) FROM repair) - ?1", [KEPT])?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What is wrong with a database that opens: pages and references, and the schema itself. Only looks; `heal.rs` does
+//! What is wrong with a database that opens: pages and references, and the schema itself. Only looks; `mod.rs` does
 //! something about it.
 //!
 //! A complaint has to be about what was read. A read that failed once, or a look that ran out of time, is none.

@@ -2,7 +2,7 @@
 //! starts within seconds, with what can still be read, and says what is missing.
 //!
 //! A file that is damaged is set aside by rename (`swap.rs` says what a power cut leaves of that) and a new one is made
-//! of what can be read of it (`mend.rs`). A file of a newer version is refused and stays as it is, its WAL too. The
+//! of what can be read of it (`rebuild.rs`). A file of a newer version is refused and stays as it is, its WAL too. The
 //! structure is checked only after an unclean stop, and only where that is quick: rows carry their own checksums.
 
 pub(super) mod integrity;
@@ -91,7 +91,7 @@ pub(in crate::store) fn open(
     let (mut before, mut repaired, mut last) = (before.clone(), false, String::new());
     if let Before::Damaged { cause, again } = &before {
         if *again || !integrity::may_be_a_read(cause) {
-            rewound |= heal(settings, now, cause)?;
+            rewound |= repair(settings, now, cause)?;
             (before, repaired) = (Before::Clean, true);
         } else {
             tracing::warn!("the last run met damage: the database is looked at: {cause}");
@@ -107,7 +107,7 @@ pub(in crate::store) fn open(
             }
             Err(Trouble::Damage(cause)) => {
                 last.clone_from(&cause);
-                rewound |= heal(settings, now, &cause)?;
+                rewound |= repair(settings, now, &cause)?;
                 (before, repaired) = (Before::Clean, true);
             }
         }
@@ -203,7 +203,7 @@ pub(in crate::store) fn go_on(settings: &Settings, now: Timestamp) -> Result<boo
     }
 }
 
-fn heal(settings: &Settings, now: Timestamp, cause: &str) -> Result<bool, OpenError> {
+fn repair(settings: &Settings, now: Timestamp, cause: &str) -> Result<bool, OpenError> {
     tracing::error!("the database is damaged and is made anew: {cause}");
     finish(Swap::begin(&settings.dir, Aside::Corrupt, cause, now)?, settings, now)
 }
@@ -215,7 +215,7 @@ pub(in crate::store) fn finish(swap: Swap, settings: &Settings, now: Timestamp) 
     if !swap.is_done() {
         swap.set_aside()?;
         if swap.why == Aside::Corrupt {
-            rewound = salvage(&swap, settings, now)?;
+            rewound = rebuild_from(&swap, settings, now)?;
         }
         swap.put_in()?;
     }
@@ -224,7 +224,7 @@ pub(in crate::store) fn finish(swap: Swap, settings: &Settings, now: Timestamp) 
     Ok(rewound)
 }
 
-fn salvage(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
+fn rebuild_from(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<bool, OpenError> {
     let (kept, new) = (swap.kept(), Swap::new_path(&settings.dir));
     let damage = rebuild::Damage { at: now, kept: &kept, kept_as: &swap.kept_as, cause: &swap.cause };
     let make = |time: Duration| {

@@ -50,18 +50,18 @@ pub(in crate::store) fn make_anew(
     let seqs = raise_ids(&conn, &salvage);
     drop(salvage);
     seqs?;
-    let heal = RepairRow {
+    let repair = RepairRow {
         at: damage.at,
         kept_as: damage.kept_as.to_owned(),
         cause: damage.cause.to_owned(),
         counts,
         rewound,
     };
-    note(&conn, &heal).map_err(OpenError::Repair)?;
-    keep(&conn, &notice(&heal), damage.at).map_err(OpenError::Repair)?;
+    note(&conn, &repair).map_err(OpenError::Repair)?;
+    keep(&conn, &notice(&repair), damage.at).map_err(OpenError::Repair)?;
     conn.execute_batch("COMMIT")?;
     conn.close().map_err(|(_, e)| e)?;
-    Ok(heal)
+    Ok(repair)
 }
 
 /// All in order, so that each page is written once.
@@ -153,15 +153,15 @@ fn raise_ids(conn: &Connection, salvage: &Salvage<'_>) -> Result<(), OpenError> 
 }
 
 /// What a person should know.
-fn notice(heal: &RepairRow) -> Notice {
+fn notice(repair: &RepairRow) -> Notice {
     Notice {
         code: CODE,
-        subject: heal.kept_as.clone(),
-        text: heal.text(),
+        subject: repair.kept_as.clone(),
+        text: repair.text(),
         remedy: format!(
             "the damaged database is kept as {} in the state directory: send it to support, or delete it; when it \
              happens again, the disk is failing",
-            heal.kept_as
+            repair.kept_as
         ),
     }
 }

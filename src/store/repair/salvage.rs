@@ -6,7 +6,7 @@
 //! Columns are copied by name; the new database has the schema of this version.
 //!
 //! The damaged file is only read. All of it is bounded by a deadline; what was not read by then is counted as lost.
-//! `mend.rs` makes the new database whole afterwards.
+//! `rebuild.rs` makes the new database whole afterwards.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -102,7 +102,7 @@ async fn a_total_loss_says_so_and_reads_all_again() {
     let bench = Bench::open(dir, |_| {});
     let heals = healed(&bench);
     assert!(heals[0].rewound && heals[0].counts["alert"].at_least, "{heals:?}");
-    let notice = &bench.reader().overview().unwrap().notices[0].text;
+    let notice = &bench.reader().overview().unwrap().issues[0].issue.text;
     for words in ["nothing of it could be read", "are read again, as far back as [sync] backfill"] {
         assert!(notice.contains(words), "{notice}");
     }

@@ -1,6 +1,7 @@
 //! The store on a real disk: what operations do, what a restart finds, and a model that must agree with it.
 
 mod damage;
+mod devices;
 mod faults;
 mod model;
 mod repair;
@@ -111,6 +112,7 @@ pub(super) fn there(n: u32) -> Outcome {
         sys_id: SysId::new(&format!("{n:032x}")).unwrap(),
         number: format!("INC{n:07}"),
         state: "1".to_owned(),
+        mod_count: Some(0),
     }
 }
 
@@ -328,7 +330,7 @@ async fn cursors_and_samples_come_with_their_alerts() {
     batch.ignored = vec![("conn", 40), ("weird", 2)];
     batch.trouble = Some("it is a directory".to_owned());
     batch.filtered = vec![Filtered {
-        reason: "below every rule's severity",
+        reason: "below every rule's severity".into(),
         count: 300,
         samples: (0..300)
             .map(|n| Sample {
@@ -502,7 +504,7 @@ async fn notices_and_syncs_are_kept_and_bounded() {
         |n: u32| Notice { code: "c", subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
     assert!(bench.store.notice(notice(0)).await.unwrap());
     assert!(!bench.store.notice(notice(0)).await.unwrap(), "told before");
-    assert_eq!(bench.reader().overview().unwrap().notices[0].count, 2);
+    assert_eq!(bench.reader().overview().unwrap().issues[0].count, 2);
     assert_eq!(bench.store.last_sync_at().await.unwrap(), None);
     for n in 0..120 {
         let started_at = NOW.after(Duration::from_secs(n));

@@ -199,7 +199,7 @@ async fn a_file_that_is_no_database_of_ours_is_set_aside() {
         assert!(files::is_there(&bench.dir.path().join(&heals[0].kept_as)), "{name}");
         assert_eq!(bench.record(vec![entry(1_000, Severity::Major)]).await.new, 1, "{name}");
         let overview = bench.reader().overview().unwrap();
-        assert!(overview.notices[0].text.contains("was damaged"), "{name}: {overview:?}");
+        assert!(overview.issues[0].issue.text.contains("was damaged"), "{name}: {overview:?}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! what was kept in memory comes home without a loss or a twin.
 
 use super::*;
+use crate::model::HealthIssue;
 use crate::store::disk::ballast;
 use crate::store::fallback;
 use crate::store::health::Kind;
@@ -57,7 +58,7 @@ async fn the_whole_directory_stays_within_the_cap_under_load() {
 }
 
 /// Begins a condition inside of a transaction, behind the look at the disk.
-struct Fill(Condition);
+struct Fill(HealthIssue);
 impl handle::Operation for Fill {
     type Output = ();
     fn run(self, tx: &mut session::Tx<'_>) -> Result<(), StoreError> {
@@ -70,7 +71,12 @@ impl handle::Operation for Fill {
 async fn a_full_disk_stops_the_intake_and_nothing_else() {
     let bench = Bench::new();
     bench.record(vec![entry(1, Severity::Major)]).await;
-    let full = Condition { what: "the disk is full".to_owned(), remedy: "make space".to_owned() };
+    let full = HealthIssue {
+        code: Kind::Disk.code(),
+        subject: String::new(),
+        text: "the disk is full".to_owned(),
+        remedy: "make space".to_owned(),
+    };
     let (filled, refused, claimed) = tokio::join!(
         biased;
         bench.store.call(Fill(full.clone())),
@@ -122,7 +128,7 @@ async fn a_refusing_buffer_says_so_and_says_when_it_is_over() {
         }
     }
     let said = bench.store.conditions();
-    assert!(said[0].what.contains("[buffer] max_size") && !said[0].remedy.is_empty(), "{said:?}");
+    assert!(said[0].text.contains("[buffer] max_size") && !said[0].remedy.is_empty(), "{said:?}");
     for c in bench.claim(usize::MAX).await {
         bench.settle(&c, there(c.id.0 as u32)).await;
     }
@@ -173,7 +179,7 @@ async fn check_homecoming(bytes: usize, whole: bool) {
     let mut more = record((800..810).chain([3, 4]).map(|n| fat(n, 100)).collect());
     more.entries[0].occurrences = 2;
     (more.lines, more.alerts, more.cursors) = (40, 13, vec![read_to(840)]);
-    more.filtered = vec![Filtered { reason: "severity", count: 27, samples: Vec::new() }];
+    more.filtered = vec![Filtered { reason: "severity".into(), count: 27, samples: Vec::new() }];
     let sums = write(&mut session, &more);
     assert_eq!(sums.new, if whole { 10 } else { 12 });
     assert_eq!(reader.overview().unwrap().sources[0].lines, 840);

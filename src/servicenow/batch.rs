@@ -162,7 +162,7 @@ impl ServiceNow {
         if classify::is_too_large(&e) {
             self.open_ticket(order).await
         } else {
-            self.after_refusal(order, e).await
+            self.unless_there(order, e).await
         }
     }
 

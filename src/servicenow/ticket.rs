@@ -176,12 +176,12 @@ impl ServiceNow {
                 fields = fields::shortened(&fields, most);
                 continue;
             }
-            return self.after_refusal(order, error).await;
+            return self.unless_there(order, error).await;
         }
     }
 
     /// Before a create is condemned it is looked whether the record is there.
-    pub(super) async fn after_refusal(&self, order: &Order, error: SendError) -> Result<Sent, SendError> {
+    pub(super) async fn unless_there(&self, order: &Order, error: SendError) -> Result<Sent, SendError> {
         let may_be_there = classify::is_unique_violation(&error.message)
             || error.class == Class::Reject && error.status == Some(403)
             || error.class == Class::Hold && error.hold == HoldScope::Delivery;

@@ -348,16 +348,10 @@ async fn a_batchs_answer_cut_at_any_byte_makes_no_twin() {
         simulator.add_fault(Fault::new(FaultKind::CommitCut(cut)).on("POST", "/api/now/v1/batch").times(1));
         let error = destination.send_all(&orders).await.unwrap_err();
         assert!(error.class == Class::Retry && error.doubtful, "{error}");
-        let keys: Vec<_> = orders
-            .iter()
-            .map(|order| otrelay::destination::Asked {
-                keys: order.keys.clone(),
-                doubtful: true,
-                mark: String::new(),
-                mod_count: None,
-            })
-            .collect();
-        let found = destination.look_up(DeliveryKind::OpenTicket, &orders[0].table, &keys).await.unwrap();
+        // Each is looked up before it would be sent again.
+        let asked = orders.iter().map(|order| otrelay::destination::Asked::record(order.keys.clone(), true));
+        let asked: Vec<_> = asked.collect();
+        let found = destination.look_up(DeliveryKind::OpenTicket, &orders[0].table, &asked).await.unwrap();
         assert_eq!(found.found.len(), 5, "cut at {cut}");
     }
     assert_eq!(simulator.records("incident").len(), 150);

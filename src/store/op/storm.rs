@@ -11,6 +11,7 @@ use rusqlite::params;
 
 use super::life;
 use super::row::{NewDelivery, NewTicket, insert_delivery, insert_ticket};
+use crate::model::life::Life;
 use crate::model::{Alert, DeliveryKind, Timestamp};
 use crate::store::StoreError;
 use crate::store::pack::body::Bodies;
@@ -86,7 +87,7 @@ pub(super) fn judge(
     tx: &mut Tx<'_>,
     new: &NewTicket<'_>,
     kind: &str,
-    most: u32,
+    life: Life,
     now: i64,
 ) -> Result<Verdict, StoreError> {
     let mut storms = match tx.memory.storms.0.take() {
@@ -96,7 +97,8 @@ pub(super) fn judge(
     let lately = storms.entry((new.rule.to_owned(), new.route_id)).or_default();
     lately.roll(now);
     let kind = kind_of(kind);
-    let verdict = if lately.at.len() < most as usize {
+    let most = life.max_tickets_per_hour.map_or(usize::MAX, |most| most as usize);
+    let verdict = if lately.at.len() < most {
         Verdict::Own
     } else {
         match lately.kinds.get_mut(&kind) {
@@ -114,13 +116,14 @@ pub(super) fn judge(
     if matches!(verdict, Verdict::Own) {
         lately.opened(kind, now);
     }
-    if let Verdict::Folds(parent) = verdict {
+    if let (Verdict::Folds(parent), false) = (&verdict, life.update_interval.is_zero()) {
         // Its number of findings has grown.
         tx.conn
             .prepare_cached(
-                "UPDATE ticket SET note_due_at = ?2 WHERE id = ?1 AND state = 'open' AND note_due_at IS NULL",
+                "UPDATE ticket SET note_due_at = coalesce(noted_at, ?2) + ?3
+                 WHERE id = ?1 AND state = 'open' AND note_due_at IS NULL",
             )?
-            .execute(params![parent, now])?;
+            .execute(params![parent, now, life.update_interval.as_micros() as i64])?;
     }
     tx.memory.storms.0 = Some(storms);
     Ok(verdict)

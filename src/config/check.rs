@@ -217,7 +217,6 @@ fn sync(sync: &file::Sync, c: &mut Check<'_>) -> SyncSettings {
     (enabled, interval, tickets_interval, backfill)
 }
 
-
 fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Option<store::Settings> {
     c.effective.begin("[buffer]", "buffer");
     let default = Size { text: "256MiB".to_owned(), value: 256 << 20 };

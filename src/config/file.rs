@@ -8,7 +8,10 @@ use schemars::Schema;
 use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
-use super::values::{AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OnCleared, OnSeenAgain, OnUnprotected, Period, ReportType, Role, SecretRef, SeverityWord, Size, WhenFull};
+use super::values::{
+    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OnCleared, OnSeenAgain, OnUnprotected, Period,
+    ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
+};
 
 table! {
     /// The configuration of otrelay.

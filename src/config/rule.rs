@@ -9,9 +9,7 @@ use super::check::Check;
 use super::file::{Action, Rule};
 use super::problem::{At, list, nearest};
 use super::read::{Field, List, Named};
-use super::values::{
-    AnyOr, EngineWord, OnCleared, OnSeenAgain, Period, ReportType, SeverityWord,
-};
+use super::values::{AnyOr, EngineWord, OnCleared, OnSeenAgain, Period, ReportType, SeverityWord};
 use crate::model::life::{self, Life};
 use crate::model::names::is_field;
 use crate::model::{DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol};

@@ -16,9 +16,7 @@ use super::queue::{Group, SendPermit};
 use super::{OnUnprotected, Relay, retry};
 use crate::destination::{Asked, Destination, FIND_MAX, SendError, Sent};
 use crate::model::ticket::KeysKept;
-use crate::model::{
-    Class, DeliveryId, DeliveryKind, DestinationName, HoldScope, TableName, Timestamp,
-};
+use crate::model::{Class, DeliveryId, DeliveryKind, DestinationName, HoldScope, TableName, Timestamp};
 use crate::store::op::claim::Claimed;
 use crate::store::op::destination_state::DestinationChange;
 use crate::store::op::settle::{Outcome, Settled};
@@ -118,8 +116,7 @@ impl<D: Destination> Relay<D> {
             return Some(ready);
         }
         let name = permit.destination.name();
-        let asked: Vec<Asked> =
-            ask.iter().map(|c| asked(work, c, name)).collect();
+        let asked: Vec<Asked> = ask.iter().map(|c| asked(work, c, name)).collect();
         let (started_at, began) = (self.clock.now(), Instant::now());
         permit.begin();
         let looked_up = match permit.destination.look_up(lane.kind, lane.table, &asked).await {
@@ -154,9 +151,7 @@ impl<D: Destination> Relay<D> {
                     status: looked_up.status,
                     outcome,
                 });
-            } else if let Some(outcome) =
-                work.missing(&c).or_else(|| self.looks_again(lane, repeat, &c))
-            {
+            } else if let Some(outcome) = work.missing(&c).or_else(|| self.looks_again(lane, repeat, &c)) {
                 group.settled.push(Settled {
                     id: c.id,
                     started_at,

@@ -230,10 +230,8 @@ impl<D: Destination> Relay<D> {
         let made = destination.requests().saturating_sub(before);
         if made > 0 {
             budget.spend(u32::try_from(made).unwrap_or(u32::MAX));
-            let change = DestinationChange::Budget {
-                window_started_at: budget.started_at,
-                window_used: budget.used,
-            };
+            let change =
+                DestinationChange::Budget { window_started_at: budget.started_at, window_used: budget.used };
             self.store.change_destination(name, vec![change]).await?;
             *state = self.store.destination_state(name).await?;
         }
@@ -242,7 +240,11 @@ impl<D: Destination> Relay<D> {
                 code: "read-back",
                 subject: format!("{name}:{table}"),
                 text: format!("tickets of {name}, table {table}, could not be read back: {}", e.message),
-                remedy: if e.remedy.is_empty() { "it is tried again at the next sync".to_owned() } else { e.remedy },
+                remedy: if e.remedy.is_empty() {
+                    "it is tried again at the next sync".to_owned()
+                } else {
+                    e.remedy
+                },
             };
             self.tell(BTreeMap::from([(notice.subject.clone(), notice)])).await?;
         }

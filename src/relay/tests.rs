@@ -76,8 +76,13 @@ impl Site {
         };
         let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
         spawn(writer.run());
-        let mut settings =
-            Settings { enabled: true, interval: HOUR, doubt_wait: DOUBT_WAIT, destinations: BTreeMap::new(), sync: crate::sync::Settings::default() };
+        let mut settings = Settings {
+            enabled: true,
+            interval: HOUR,
+            doubt_wait: DOUBT_WAIT,
+            destinations: BTreeMap::new(),
+            sync: crate::sync::Settings::default(),
+        };
         let mut made: Vec<FakeDestination> =
             destinations.iter().map(|name| FakeDestination::new(name, clock.clone())).collect();
         change(&mut settings, &mut made);

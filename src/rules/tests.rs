@@ -18,7 +18,13 @@ fn table(name: &str) -> TableName {
 
 fn action(to: &str, into: &str, fields: &[(&str, &str)]) -> ActionSettings {
     let fields = fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    ActionSettings { destination: destination(to), table: table(into), fields, life: Life::default(), closing: BTreeMap::new() }
+    ActionSettings {
+        destination: destination(to),
+        table: table(into),
+        fields,
+        life: Life::default(),
+        closing: BTreeMap::new(),
+    }
 }
 
 /// A rule that takes every alert about the plant.

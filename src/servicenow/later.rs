@@ -100,8 +100,7 @@ impl ServiceNow {
         let attempt = self.attempt(What::Change, &order.table);
         let body = serde_json::to_vec(&fields::record(fields, &Fields::new()))
             .map_err(|_| attempt.reject("the change cannot be written as JSON", "report it"))?;
-        let wanted: Vec<&str> =
-            DETAIL_FIELDS.split(',').chain(fields.keys().map(String::as_str)).collect();
+        let wanted: Vec<&str> = DETAIL_FIELDS.split(',').chain(fields.keys().map(String::as_str)).collect();
         let (value, answer) = self
             .call(&Call {
                 what: What::Change,
@@ -134,19 +133,26 @@ impl ServiceNow {
     }
 
     /// A choice of a field: the best of those that are known, else the first that the instance has.
-    async fn choice(&self, table: &TableName, field: &str, known: &[&str]) -> Result<Option<String>, SendError> {
+    async fn choice(
+        &self,
+        table: &TableName,
+        field: &str,
+        known: &[&str],
+    ) -> Result<Option<String>, SendError> {
         let attempt = self.attempt(What::LookUp, table);
-        let choices = TableName::new("sys_choice").map_err(|e| attempt.hold_table(e.expected, "report it"))?;
+        let choices =
+            TableName::new("sys_choice").map_err(|e| attempt.hold_table(e.expected, "report it"))?;
         let query = Query::default()
             .one_of("name", [table.as_str()])
             .and_then(|q| q.one_of("element", [field]))
             .and_then(|q| q.one_of("inactive", ["false"]))
             .map_err(|e| own_fault(&attempt, &e))?;
         let rows = self.rows(&attempt, &choices, &query, "name,element,value", CHOICES).await?;
-        let ours = rows.iter().filter(|row| {
-            wire::field(row, "name") == table.as_str() && wire::field(row, "element") == field
-        });
-        let values: Vec<String> = ours.map(|row| wire::field(row, "value")).filter(|v| !v.is_empty()).collect();
+        let ours = rows
+            .iter()
+            .filter(|row| wire::field(row, "name") == table.as_str() && wire::field(row, "element") == field);
+        let values: Vec<String> =
+            ours.map(|row| wire::field(row, "value")).filter(|v| !v.is_empty()).collect();
         let best = known.iter().find(|code| values.iter().any(|value| value == *code));
         Ok(best.map(|code| (*code).to_owned()).or_else(|| values.first().cloned()))
     }
@@ -185,16 +191,14 @@ impl ServiceNow {
     }
 
     /// Which of these notes are there.
-    pub(super) async fn find_notes(
-        &self,
-        table: &TableName,
-        asked: &[Asked],
-    ) -> Result<LookedUp, SendError> {
+    pub(super) async fn find_notes(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
         let mut all = LookedUp::default();
         for one in asked.iter().filter(|one| !one.mark.is_empty()) {
             let Some((record, status)) = self.with_history(table, &one.keys.sys_id).await? else { continue };
             all.status = Some(status);
-            let Some(remote) = remote(table, &record).filter(|r| r.sys_id == one.keys.sys_id) else { continue };
+            let Some(remote) = remote(table, &record).filter(|r| r.sys_id == one.keys.sys_id) else {
+                continue;
+            };
             let history = shown(&record, "work_notes");
             let is_there = if history.is_empty() {
                 self.is_in_journal(table, one, &remote).await?

@@ -135,12 +135,7 @@ impl Destination for ServiceNow {
         self.find_with_details(table, asked).await
     }
 
-    async fn changed(
-        &self,
-        table: &TableName,
-        since: Timestamp,
-        page: usize,
-    ) -> Result<Changed, SendError> {
+    async fn changed(&self, table: &TableName, since: Timestamp, page: usize) -> Result<Changed, SendError> {
         self.changed_tickets(table, since, page).await
     }
 

@@ -24,7 +24,7 @@ use crate::net::{Answer, Method};
 /// Value of `correlation_display`: whose tickets these are.
 pub(super) const DISPLAY: &str = "otrelay";
 /// Columns of a look-up.
-const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on";
+const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_mod_count";
 /// The same with all that is worth knowing of a ticket that we know.
 pub(super) const DETAIL_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_mod_count,\
      sys_updated_on,resolved_at,closed_at,close_notes,assigned_to.name";
@@ -133,7 +133,8 @@ impl ServiceNow {
                 return Err(attempt.retry(cause).answered(answer.status));
             };
             for row in result {
-                rows.take(attempt.table, row, keys).map_err(|cause| attempt.retry(cause).answered(answer.status))?;
+                rows.take(attempt.table, row, keys)
+                    .map_err(|cause| attempt.retry(cause).answered(answer.status))?;
             }
             if rows.foreign > 0 {
                 break;

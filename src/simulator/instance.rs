@@ -300,7 +300,8 @@ impl Instance {
 
     /// Removes a record; false when it is not there.
     pub(super) fn delete_record(&mut self, table: &str, sys_id: &str) -> bool {
-        let Some((name, seq)) = self.find(table, sys_id).map(|(table, seq, _)| (table.name.clone(), seq)) else {
+        let Some((name, seq)) = self.find(table, sys_id).map(|(table, seq, _)| (table.name.clone(), seq))
+        else {
             return false;
         };
         self.drop_row(&name, seq);

@@ -11,7 +11,8 @@ use rusqlite::{CachedStatement, Connection, Row, params};
 
 use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, Severity, TableName, TicketId, Timestamp,
+    Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, Severity, TableName,
+    TicketId, Timestamp,
 };
 use crate::store::op::identity::meta;
 use crate::store::pack::body::Bodies;

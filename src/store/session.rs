@@ -42,7 +42,7 @@ pub(super) struct Memory {
     routes: HashMap<(String, String), (i64, i64)>,
     tallies: HashMap<(String, &'static str), i64>,
     /// Tickets opened lately, where a rule holds storms back.
-    pub(super) storms: crate::store::op::Storms,
+    pub(super) storms: crate::store::storms::Storms,
 }
 
 impl Memory {

@@ -84,7 +84,14 @@ pub async fn run<D: Destination>(
     allowed: Allowed<'_>,
 ) -> Result<Report, StoreError> {
     let name = destination.name();
-    let mut run = Run { store, destination, settings, allowed, before: destination.requests(), report: Report::default() };
+    let mut run = Run {
+        store,
+        destination,
+        settings,
+        allowed,
+        before: destination.requests(),
+        report: Report::default(),
+    };
     for watch in store.watches(name).await? {
         if !run.may(&watch.table) || !reconcile::is_due(&watch, settings.interval, &allowed) {
             continue;
@@ -134,10 +141,11 @@ impl<D: Destination> Run<'_, D> {
         let mut news: BTreeMap<SysId, Remote> = BTreeMap::new();
         let (mut until, mut page) = (watch.until, 0);
         loop {
-            let changed = match self.destination.changed(&watch.table, watch.until.before(overlap), page).await {
-                Ok(changed) => changed,
-                Err(e) => return Ok(Err(e)),
-            };
+            let changed =
+                match self.destination.changed(&watch.table, watch.until.before(overlap), page).await {
+                    Ok(changed) => changed,
+                    Err(e) => return Ok(Err(e)),
+                };
             let last = changed.records.iter().filter_map(|r| r.detail.updated_at).max();
             let more = changed.more;
             until = if more { last.unwrap_or(until) } else { changed.server_now.unwrap_or(self.allowed.now) };

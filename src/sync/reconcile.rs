@@ -147,7 +147,11 @@ mod tests {
         let check = |read_at, is_order, expected: bool| {
             let watch = Watch { route: 1, table: sighting().table, until: NOON, read_at };
             let allowed = Allowed { is_order, requests: 1, except: &[], now: NOON };
-            assert_eq!(is_due(&watch, Duration::from_hours(24), &allowed), expected, "{read_at:?} {is_order}");
+            assert_eq!(
+                is_due(&watch, Duration::from_hours(24), &allowed),
+                expected,
+                "{read_at:?} {is_order}"
+            );
         };
         let day = Duration::from_hours(24);
         check(None, false, true);

@@ -23,8 +23,7 @@ const NO_RECORD: &str = "its ticket was never made there";
 
 /// The keys of a record that is there: its `sys_id` is the one that it has.
 fn keys(claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
-    let derived =
-        TicketKeys::derive(&claimed.fingerprint, destination, &claimed.table, claimed.generation);
+    let derived = TicketKeys::derive(&claimed.fingerprint, destination, &claimed.table, claimed.generation);
     match &claimed.ticket.sys_id {
         Some(sys_id) => TicketKeys { sys_id: sys_id.clone(), ..derived },
         None => derived,
@@ -178,8 +177,12 @@ impl Work for Resolve {
 
     fn found(&self, _: &Claimed, found: &Found) -> Option<Outcome> {
         let seen = as_seen(&found.remote);
-        (seen.state != TicketState::Open)
-            .then_some(Outcome::Later { created: false, seen, noted: None, renews: false })
+        (seen.state != TicketState::Open).then_some(Outcome::Later {
+            created: false,
+            seen,
+            noted: None,
+            renews: false,
+        })
     }
 
     fn missing(&self, claimed: &Claimed) -> Option<Outcome> {
@@ -216,8 +219,12 @@ impl Work for Reopen {
     fn found(&self, claimed: &Claimed, found: &Found) -> Option<Outcome> {
         let seen = as_seen(&found.remote);
         let noted = Some(claimed.occurrences);
-        (seen.state == TicketState::Open)
-            .then_some(Outcome::Later { created: false, seen, noted, renews: false })
+        (seen.state == TicketState::Open).then_some(Outcome::Later {
+            created: false,
+            seen,
+            noted,
+            renews: false,
+        })
     }
 
     fn missing(&self, claimed: &Claimed) -> Option<Outcome> {

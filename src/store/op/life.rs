@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::row::{
-    KEPT, NewDelivery, NewTicket, Subject, insert_delivery, insert_ticket, ticket_crc,
-};
+use super::row::{KEPT, NewDelivery, NewTicket, Subject, insert_delivery, insert_ticket, ticket_crc};
 use super::settle::{Current, Next, current, move_delivery};
 use crate::model::life::{Life, Lives, OnCleared, OnSeenAgain};
 use crate::model::text::clip;
@@ -72,7 +70,8 @@ pub(super) fn seen_again(
     now: i64,
 ) -> Result<(), StoreError> {
     let is_worse = severity > ticket.worst;
-    let stale = ticket.seen_at.is_none_or(|at| now.saturating_sub(at) >= SEEN_WITHIN.as_micros() as i64 || at > now);
+    let stale =
+        ticket.seen_at.is_none_or(|at| now.saturating_sub(at) >= SEEN_WITHIN.as_micros() as i64 || at > now);
     let notes = !life.update_interval.is_zero() && ticket.note_due_at.is_none();
     if !stale && !notes && !is_worse {
         return Ok(());
@@ -188,38 +187,43 @@ pub(super) fn reopens(
     }
     let Some(sys_id) = ticket.sys_id.as_deref() else { return Ok(false) };
     set_state(tx, ticket.id, TicketState::Opening, sys_id)?;
-    tx.conn
-        .prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?
-        .execute(params![ticket.id, rule])?;
+    tx.conn.prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?.execute(params![ticket.id, rule])?;
     add(tx, ticket.id, DeliveryKind::ReopenTicket, severity, now)?;
     Ok(true)
 }
 
 /// Moves a ticket to another state, and nothing else of it.
-pub(super) fn set_state(tx: &Tx<'_>, ticket: i64, state: TicketState, sys_id: &str) -> Result<(), StoreError> {
+pub(super) fn set_state(
+    tx: &Tx<'_>,
+    ticket: i64,
+    state: TicketState,
+    sys_id: &str,
+) -> Result<(), StoreError> {
     let (alert, route, generation): (i64, i64, u32) = tx
         .conn
         .prepare_cached("SELECT alert_id, route_id, generation FROM ticket WHERE id = ?1")?
         .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     let crc = ticket_crc(alert, route, Generation(generation), state, sys_id);
-    tx.conn
-        .prepare_cached("UPDATE ticket SET state = ?2, crc = ?3 WHERE id = ?1")?
-        .execute(params![ticket, state.as_str(), crc])?;
+    tx.conn.prepare_cached("UPDATE ticket SET state = ?2, crc = ?3 WHERE id = ?1")?.execute(params![
+        ticket,
+        state.as_str(),
+        crc
+    ])?;
     Ok(())
 }
 
 /// A finding whose ticket was closed there was seen again: that one is opened again, or the next is made.
 pub(super) fn again(tx: &mut Tx<'_>, ticket: i64, lives: &Lives, now: i64) -> Result<(), StoreError> {
-    let (alert_id, route_id, rule, severity, destination, table): (i64, i64, String, i64, String, String) = tx
-        .conn
-        .prepare_cached(
-            "SELECT t.alert_id, t.route_id, t.rule, a.severity, k.name, r.table_name
+    let (alert_id, route_id, rule, severity, destination, table): (i64, i64, String, i64, String, String) =
+        tx.conn
+            .prepare_cached(
+                "SELECT t.alert_id, t.route_id, t.rule, a.severity, k.name, r.table_name
              FROM ticket t JOIN alert a ON a.id = t.alert_id JOIN route r ON r.id = t.route_id
              JOIN destination k ON k.id = r.destination_id WHERE t.id = ?1",
-        )?
-        .query_row([ticket], |r| {
-            Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
-        })?;
+            )?
+            .query_row([ticket], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
+            })?;
     let Some(newest) = newest(tx, alert_id, route_id)?.filter(|newest| newest.id == ticket) else {
         return Ok(());
     };
@@ -231,16 +235,21 @@ pub(super) fn again(tx: &mut Tx<'_>, ticket: i64, lives: &Lives, now: i64) -> Re
 
 /// Puts the next ticket of the same finding into the outbox, unless there is a live one already.
 pub(super) fn renew(tx: &mut Tx<'_>, ticket: i64, now: i64) -> Result<bool, StoreError> {
-    let (alert_id, route_id, rule, severity, destination_id, destination): (i64, i64, String, i64, i64, String) =
-        tx.conn
-            .prepare_cached(
-                "SELECT t.alert_id, t.route_id, t.rule, a.severity, r.destination_id, k.name
+    let (alert_id, route_id, rule, severity, destination_id, destination): (
+        i64,
+        i64,
+        String,
+        i64,
+        i64,
+        String,
+    ) = tx
+        .conn
+        .prepare_cached(
+            "SELECT t.alert_id, t.route_id, t.rule, a.severity, r.destination_id, k.name
                  FROM ticket t JOIN alert a ON a.id = t.alert_id JOIN route r ON r.id = t.route_id
                  JOIN destination k ON k.id = r.destination_id WHERE t.id = ?1",
-            )?
-            .query_row([ticket], |r| {
-                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
-            })?;
+        )?
+        .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)))?;
     let Some(newest) = newest(tx, alert_id, route_id)? else { return Ok(false) };
     if newest.id != ticket {
         return Ok(false);
@@ -361,11 +370,7 @@ pub(super) fn opened(tx: &Tx<'_>, was: &Current, mod_count: Option<i64>, now: i6
 }
 
 /// A folded finding: told with its kind's parent.
-pub(super) fn fold(
-    tx: &mut Tx<'_>,
-    new: &NewTicket<'_>,
-    parent: i64,
-) -> Result<(), StoreError> {
+pub(super) fn fold(tx: &mut Tx<'_>, new: &NewTicket<'_>, parent: i64) -> Result<(), StoreError> {
     let state = TicketState::Folded;
     tx.conn
         .prepare_cached(

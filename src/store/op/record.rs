@@ -390,9 +390,9 @@ pub(super) fn deliver(
         insert_delivery(tx, &new, routed.destination.as_str())?;
         return Ok(true);
     }
-    let life = sighting.seen.map(|(_, lives)| {
-        lives.of(routed.rule.as_str(), routed.destination.as_str(), routed.table.as_str())
-    });
+    let life = sighting
+        .seen
+        .map(|(_, lives)| lives.of(routed.rule.as_str(), routed.destination.as_str(), routed.table.as_str()));
     let newest = life::newest(tx, alert_id, route_id)?;
     if let (Some(life), Some(ticket)) = (life, &newest) {
         if ticket.state == Some(TicketState::Open) {
@@ -406,7 +406,8 @@ pub(super) fn deliver(
     let generation = next_generation(tx, newest.as_ref(), life.is_some(), routed.destination.as_str())?;
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
-    if let (Some((kind, _)), Some(life @ Life { max_tickets_per_hour: Some(_), .. })) = (sighting.seen, life) {
+    if let (Some((kind, _)), Some(life @ Life { max_tickets_per_hour: Some(_), .. })) = (sighting.seen, life)
+    {
         match storm::judge(tx, &new, kind, life, now)? {
             Verdict::Own => {}
             Verdict::Folds(parent) => {

@@ -9,7 +9,9 @@ use super::row::{
     DeliveryCrc, NewTicket, Subject, counter, destination_scope, insert_ticket, record_crc, ticket_crc,
 };
 use crate::model::text::clip;
-use crate::model::{DeliveryId, DeliveryKind, DeliveryState, DestinationName, Generation, SysId, TicketState, Timestamp};
+use crate::model::{
+    DeliveryId, DeliveryKind, DeliveryState, DestinationName, Generation, SysId, TicketState, Timestamp,
+};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
 use crate::store::{Store, StoreError};

@@ -4,8 +4,7 @@
 //! kept in memory, bounded, and read back from the outbox after a start. The parent is a ticket of the first finding
 //! that folds, one generation on; it says how many findings it stands for when it is sent, and later by notes.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::collections::HashMap;
 
 use rusqlite::params;
 
@@ -16,14 +15,10 @@ use crate::model::{Alert, DeliveryKind, Timestamp};
 use crate::store::StoreError;
 use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
+use crate::store::storms::{HOUR, Kind, Lately, kind_of};
 
-const HOUR: Duration = Duration::from_hours(1);
 /// Tickets that are read back after a start.
 const READ_BACK: i64 = 2_000;
-/// Kinds that are remembered of a rule; one beyond them is a new kind again.
-const KINDS_MAX: usize = 4_096;
-/// Most times that are remembered of a rule.
-const TIMES_MAX: usize = 65_536;
 
 /// What becomes of a finding.
 pub(super) enum Verdict {
@@ -35,51 +30,10 @@ pub(super) enum Verdict {
     Folds(i64),
 }
 
-/// What was opened lately, by rule and table.
-#[derive(Default)]
-pub(in crate::store) struct Storms(Option<HashMap<(String, i64), Lately>>);
-
-#[derive(Default)]
-struct Lately {
-    /// When tickets were opened, oldest first.
-    at: VecDeque<i64>,
-    kinds: HashMap<u64, Kind>,
-}
-
-struct Kind {
-    /// When it was last seen new.
-    at: i64,
-    parent: Option<i64>,
-}
-
 /// What tells the kinds of one rule apart: the signature id, whatever its revision, or the title.
 pub(super) fn kind(alert: &Alert) -> &str {
     let signature = alert.references.first().filter(|reference| reference.starts_with("sid:"));
     signature.and_then(|reference| reference.rsplit_once(':')).map_or(&alert.title, |(id, _)| id)
-}
-
-/// Titles are what outsiders choose; a number of fixed size is kept of them.
-fn kind_of(kind: &str) -> u64 {
-    let digest = ring::digest::digest(&ring::digest::SHA256, kind.as_bytes());
-    digest.as_ref()[..8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
-}
-
-impl Lately {
-    fn roll(&mut self, now: i64) {
-        let since = now.saturating_sub(HOUR.as_micros() as i64);
-        // A clock that was set back leaves times that are still to come: they count for nothing.
-        self.at.retain(|at| *at > since && *at <= now);
-        self.kinds.retain(|_, kind| kind.at > since && kind.at <= now);
-    }
-
-    fn opened(&mut self, kind: u64, at: i64) {
-        if self.at.len() < TIMES_MAX {
-            self.at.push_back(at);
-        }
-        if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(&kind) {
-            self.kinds.entry(kind).or_insert(Kind { at, parent: None }).at = at;
-        }
-    }
 }
 
 /// Whether the ticket that is about to be made is one too many.
@@ -132,7 +86,9 @@ pub(super) fn judge(
 fn is_live(tx: &Tx<'_>, ticket: i64) -> Result<bool, StoreError> {
     Ok(tx
         .conn
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM ticket WHERE id = ?1 AND state IN ('opening', 'open'))")?
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM ticket WHERE id = ?1 AND state IN ('opening', 'open'))",
+        )?
         .query_row([ticket], |r| r.get(0))?)
 }
 
@@ -212,10 +168,10 @@ pub(super) fn folded(tx: &Tx<'_>, ticket: i64) -> Result<Folded, StoreError> {
     if findings == 0 {
         return Ok(Folded::default());
     }
-    let mut select =
-        tx.conn.prepare_cached("SELECT alert_id FROM ticket WHERE parent_id = ?1 ORDER BY id DESC LIMIT ?2")?;
-    let alerts: Vec<i64> =
-        select.query_map([ticket, TALKERS_OF], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let mut select = tx
+        .conn
+        .prepare_cached("SELECT alert_id FROM ticket WHERE parent_id = ?1 ORDER BY id DESC LIMIT ?2")?;
+    let alerts: Vec<i64> = select.query_map([ticket, TALKERS_OF], |r| r.get(0))?.collect::<Result<_, _>>()?;
     let mut bodies = Bodies::of(tx.conn);
     let mut times: HashMap<String, u64> = HashMap::new();
     for alert in alerts {

@@ -224,9 +224,11 @@ impl Operation for ReadUntil {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        tx.conn
-            .prepare_cached("UPDATE route SET read_until = ?2, read_at = ?3 WHERE id = ?1")?
-            .execute([self.0, self.1.as_micros(), self.2.as_micros()])?;
+        tx.conn.prepare_cached("UPDATE route SET read_until = ?2, read_at = ?3 WHERE id = ?1")?.execute([
+            self.0,
+            self.1.as_micros(),
+            self.2.as_micros(),
+        ])?;
         Ok(())
     }
 }

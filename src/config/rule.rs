@@ -317,7 +317,7 @@ fn life(
             let why = super::problem::quote(&why);
             c.problems.error(at, format!("the template does not work: {why}"), |p| p);
         }
-        if !matches!(on_cleared, Some(OnCleared::Resolve)) {
+        if matches!(on_cleared, Some(OnCleared::Note | OnCleared::None)) {
             c.problems.warn(at, "nothing is closed without on_cleared = \"resolve\"", |p| {
                 p.hint("set on_cleared, or remove this")
             });

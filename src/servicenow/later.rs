@@ -46,8 +46,8 @@ impl ServiceNow {
 
     /// Resolves a ticket.
     pub(super) async fn resolve_ticket(&self, order: &Order) -> Result<Sent, SendError> {
-        let states = states::of(&order.table);
-        let Some(fields) = states.resolving(&order.fields) else {
+        let known_states = states::of(&order.table);
+        let Some(fields) = known_states.resolving(&order.fields) else {
             let cause = "otrelay does not know which state of this table is the resolved one";
             let remedy = "set `on_cleared = \"note\"` in the rule's action, then `otrelay queue drop`";
             return Err(self.attempt(What::Change, &order.table).reject(cause, remedy));
@@ -64,7 +64,7 @@ impl ServiceNow {
             Err(_) => return Err(error),
         }
         // The code of the default may be none of this instance's; one that the rule gives is the operator's.
-        if let Some((name, known)) = states.code.filter(|(name, _)| !order.fields.contains_key(*name))
+        if let Some((name, known)) = known_states.code.filter(|(name, _)| !order.fields.contains_key(*name))
             && let Ok(Some(code)) = self.choice(&order.table, name, known).await
             && fields.get(name) != Some(&code)
         {

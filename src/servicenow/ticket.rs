@@ -25,7 +25,7 @@ use crate::net::{Answer, Method};
 /// Value of `correlation_display`: whose tickets these are.
 pub(super) const DISPLAY: &str = "otrelay";
 /// Columns of a look-up.
-const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on";
+const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_mod_count";
 /// The same with all that is worth knowing of a ticket that we know.
 pub(super) const DETAIL_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_mod_count,\
      sys_updated_on,resolved_at,closed_at,close_notes,assigned_to.name";

@@ -21,6 +21,7 @@ mod repair;
 mod rows;
 mod schema;
 mod session;
+mod storms;
 mod upgrade;
 mod writer;
 

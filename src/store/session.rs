@@ -43,7 +43,7 @@ pub(super) struct Memory {
     routes: HashMap<(String, String), (i64, i64)>,
     counters: HashMap<(String, Cow<'static, str>), i64>,
     /// Tickets opened lately, where a rule holds storms back.
-    pub(super) storms: crate::store::op::Storms,
+    pub(super) storms: crate::store::storms::Storms,
 }
 
 impl Memory {

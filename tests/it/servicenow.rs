@@ -359,3 +359,35 @@ async fn an_event_told_twice_is_one_alert_there() {
     assert_eq!((simulator.records("em_event").len(), simulator.records("em_alert").len()), (2, 1));
     assert_eq!(simulator.records("em_alert")[0].get("message_key"), order.keys.correlation_id.as_str());
 }
+
+#[tokio::test]
+async fn a_ticket_is_resolved_with_a_code_that_the_instance_has() {
+    let simulator = Simulator::start(Options::default()).await.unwrap();
+    let destination = destination(&simulator);
+    let opened = destination.send(&order(1)).await.unwrap().remote.unwrap();
+    let fields = |code: &str| {
+        let given = [("close_code", code), ("close_notes", "It has ended.")];
+        given.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    };
+    let resolve = |fields: Fields| Order { kind: DeliveryKind::ResolveTicket, fields, ..order(1) };
+    // A code of the operator's is theirs: the instance's refusal is told.
+    let error = destination.send(&resolve(fields("No such code"))).await.unwrap_err();
+    assert!(error.message.contains("Resolution code"), "{error}");
+    // The default is looked up where the instance has another.
+    for choice in simulator.records("sys_choice") {
+        if choice.get("element") == "close_code" && choice.get("value") == "Solution provided" {
+            simulator.delete("sys_choice", choice.get("sys_id"));
+        }
+    }
+    let sent = destination.send(&resolve(fields(""))).await.unwrap();
+    assert!(sent.created && sent.remote.unwrap().detail.resolved);
+    let record = &simulator.records("incident")[0];
+    assert_eq!((record.get("state"), record.get("close_code")), ("6", "Resolved by caller"));
+    // What a person closed since is no failure, and neither is what is gone.
+    assert!(simulator.edit("incident", opened.sys_id.as_str(), &[("state", "7")]));
+    let sent = destination.send(&resolve(fields(""))).await.unwrap();
+    assert!(!sent.created && !sent.remote.unwrap().active);
+    assert!(simulator.delete("incident", opened.sys_id.as_str()));
+    let sent = destination.send(&resolve(fields(""))).await.unwrap();
+    assert_eq!((sent.created, sent.remote), (false, None));
+}

@@ -75,7 +75,8 @@ pub(super) fn storm(claimed: &Claimed) -> String {
         folded.findings, claimed.rule
     );
     if !folded.talkers.is_empty() {
-        text.push_str(&format!("\nTop talkers: {}", folded.talkers.join(", ")));
+        text.push_str("\nTop talkers: ");
+        text.push_str(&folded.talkers.join(", "));
     }
     text
 }

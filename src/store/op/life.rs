@@ -104,7 +104,7 @@ pub(super) fn add(
         )?
         .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?;
     let opens = NewDelivery::opens(ticket, now);
-    let new = NewDelivery { kind, seq, route_id, destination_id, severity, ..opens };
+    let new = NewDelivery { kind, seq, destination_id, route_id, severity, ..opens };
     insert_delivery(tx, &new, &destination)
 }
 

@@ -23,7 +23,6 @@ mod row;
 mod storm;
 
 pub use storm::Folded;
-pub(super) use storm::Storms;
 
 /// Bytes of a text in a row that came from outside.
 const WORDS_MAX: usize = 1_000;

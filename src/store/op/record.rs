@@ -444,8 +444,9 @@ pub(super) fn deliver(
     let generation = next_generation(tx, newest.as_ref(), life.is_some(), routed.destination.as_str())?;
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
-    if let (Some((kind, _)), Some(Life { max_tickets_per_hour: Some(most), .. })) = (sighting.seen, life) {
-        match storm::judge(tx, &new, kind, most, now)? {
+    if let (Some((kind, _)), Some(life @ Life { max_tickets_per_hour: Some(_), .. })) = (sighting.seen, life)
+    {
+        match storm::judge(tx, &new, kind, life, now)? {
             Verdict::Own => {}
             Verdict::Folds(parent) => {
                 life::fold(tx, &new, parent)?;

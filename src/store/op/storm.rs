@@ -4,25 +4,21 @@
 //! kept in memory, bounded, and read back from the outbox after a start. The parent is a ticket of the first finding
 //! that folds, one generation on; it says how many findings it stands for when it is sent, and later by notes.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::collections::HashMap;
 
 use rusqlite::params;
 
 use super::life;
 use super::row::{NewDelivery, NewTicket, insert_delivery, insert_ticket};
+use crate::model::life::Life;
 use crate::model::{Alert, DeliveryKind, Timestamp};
 use crate::store::StoreError;
 use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
+use crate::store::storms::{HOUR, Kind, Lately, kind_of};
 
-const HOUR: Duration = Duration::from_hours(1);
 /// Tickets that are read back after a start.
 const READ_BACK: i64 = 2_000;
-/// Kinds that are remembered of a rule; one beyond them is a new kind again.
-const KINDS_MAX: usize = 4_096;
-/// Most times that are remembered of a rule.
-const TIMES_MAX: usize = 65_536;
 
 /// What becomes of a finding.
 pub(super) enum Verdict {
@@ -34,51 +30,10 @@ pub(super) enum Verdict {
     Folds(i64),
 }
 
-/// What was opened lately, by rule and table.
-#[derive(Default)]
-pub(in crate::store) struct Storms(Option<HashMap<(String, i64), Lately>>);
-
-#[derive(Default)]
-struct Lately {
-    /// When tickets were opened, oldest first.
-    at: VecDeque<i64>,
-    kinds: HashMap<u64, Kind>,
-}
-
-struct Kind {
-    /// When it was last seen new.
-    at: i64,
-    parent: Option<i64>,
-}
-
 /// What tells the kinds of one rule apart: the signature id, whatever its revision, or the title.
 pub(super) fn kind(alert: &Alert) -> &str {
     let signature = alert.references.first().filter(|reference| reference.starts_with("sid:"));
     signature.and_then(|reference| reference.rsplit_once(':')).map_or(&alert.title, |(id, _)| id)
-}
-
-/// Titles are what outsiders choose; a number of fixed size is kept of them.
-fn kind_of(kind: &str) -> u64 {
-    let digest = ring::digest::digest(&ring::digest::SHA256, kind.as_bytes());
-    digest.as_ref()[..8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
-}
-
-impl Lately {
-    fn roll(&mut self, now: i64) {
-        let since = now.saturating_sub(HOUR.as_micros() as i64);
-        // A clock that was set back leaves times that are still to come: they count for nothing.
-        self.at.retain(|at| *at > since && *at <= now);
-        self.kinds.retain(|_, kind| kind.at > since && kind.at <= now);
-    }
-
-    fn opened(&mut self, kind: u64, at: i64) {
-        if self.at.len() < TIMES_MAX {
-            self.at.push_back(at);
-        }
-        if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(&kind) {
-            self.kinds.entry(kind).or_insert(Kind { at, parent: None }).at = at;
-        }
-    }
 }
 
 /// Whether the ticket that is about to be made is one too many.
@@ -86,7 +41,7 @@ pub(super) fn judge(
     tx: &mut Tx<'_>,
     new: &NewTicket<'_>,
     kind: &str,
-    most: u32,
+    life: Life,
     now: i64,
 ) -> Result<Verdict, StoreError> {
     let mut storms = match tx.memory.storms.0.take() {
@@ -96,7 +51,8 @@ pub(super) fn judge(
     let lately = storms.entry((new.rule.to_owned(), new.route_id)).or_default();
     lately.roll(now);
     let kind = kind_of(kind);
-    let verdict = if lately.at.len() < most as usize {
+    let most = life.max_tickets_per_hour.map_or(usize::MAX, |most| most as usize);
+    let verdict = if lately.at.len() < most {
         Verdict::Own
     } else {
         match lately.kinds.get_mut(&kind) {
@@ -114,13 +70,14 @@ pub(super) fn judge(
     if matches!(verdict, Verdict::Own) {
         lately.opened(kind, now);
     }
-    if let Verdict::Folds(parent) = verdict {
+    if let (Verdict::Folds(parent), false) = (&verdict, life.update_interval.is_zero()) {
         // Its number of findings has grown.
         tx.conn
             .prepare_cached(
-                "UPDATE ticket SET note_due_at = ?2 WHERE id = ?1 AND state = 'open' AND note_due_at IS NULL",
+                "UPDATE ticket SET note_due_at = coalesce(noted_at, ?2) + ?3
+                 WHERE id = ?1 AND state = 'open' AND note_due_at IS NULL",
             )?
-            .execute(params![parent, now])?;
+            .execute(params![parent, now, life.update_interval.as_micros() as i64])?;
     }
     tx.memory.storms.0 = Some(storms);
     Ok(verdict)

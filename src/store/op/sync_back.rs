@@ -68,7 +68,7 @@ impl Store {
         self.call(Watches(destination.clone())).await
     }
 
-    /// Open tickets whose finding was seen again, by row, after `after`.
+    /// Tickets that were open when their finding was seen again, by row, after `after`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -152,7 +152,7 @@ impl Operation for SeenAgain {
             "SELECT t.id, r.table_name, t.sys_id, a.fingerprint, t.generation, t.seen_at
              FROM ticket t INDEXED BY ticket_seen JOIN route r ON r.id = t.route_id JOIN alert a ON a.id = t.alert_id
              WHERE t.seen_at IS NOT NULL AND t.route_id IN (SELECT id FROM route WHERE destination_id = ?1)
-               AND t.id > ?2 AND t.state = 'open' ORDER BY t.id LIMIT ?3",
+               AND t.id > ?2 AND t.state IN ('open', 'resolved', 'closed') ORDER BY t.id LIMIT ?3",
         )?;
         let mut rows = select.query([id, self.1, PAGE])?;
         let mut all = Vec::new();
@@ -242,7 +242,8 @@ impl Operation for DueNotes {
         let due: Vec<(i64, bool, i64)> = tx
             .conn
             .prepare_cached(
-                "SELECT t.id, a.occurrences > coalesce(t.told, 0),
+                "SELECT t.id, a.occurrences > coalesce(t.told, 0)
+                          OR EXISTS (SELECT 1 FROM ticket f WHERE f.parent_id = t.id),
                         max(a.severity, coalesce(t.worst, 0))
                  FROM ticket t INDEXED BY ticket_noted JOIN alert a ON a.id = t.alert_id
                  WHERE t.note_due_at <= ?2 AND t.route_id IN (SELECT id FROM route WHERE destination_id = ?1)

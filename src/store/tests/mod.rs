@@ -386,13 +386,49 @@ async fn a_cleared_finding_opens_nothing_and_stands_again_when_it_is_seen() {
     let sums = bench
         .record(vec![entry(1, Severity::Major), entry(2, Severity::Minor), cleared(1), cleared(9)])
         .await;
-    assert_eq!((sums.new, sums.repeats, sums.cleared, sums.deliveries), (2, 0, 2, 2));
+    // Two tickets, and a note that one of them has ended.
+    assert_eq!((sums.new, sums.repeats, sums.cleared, sums.deliveries), (2, 0, 2, 3));
     assert_eq!(at(), format!("{since} stands"));
     let sums = bench.record(vec![cleared(1), entry(1, Severity::Major)]).await;
     assert_eq!((sums.new, sums.repeats, sums.cleared, sums.deliveries), (0, 1, 1, 0));
     assert_eq!(at(), "stands stands");
     let source = bench.reader().overview().unwrap().sources.remove(0);
     assert_eq!((source.alerts, source.new + source.repeats + source.cleared), (6, 6));
+}
+
+#[tokio::test]
+async fn what_comes_later_waits_for_what_comes_first_and_is_not_done_when_it_is_moot() {
+    use crate::model::DeliveryKind;
+    use crate::model::life::{Life, Lives, OnCleared};
+    let bench = Bench::new();
+    let mut lives = Lives::default();
+    let wanted = routed("incident");
+    let life = Life { on_cleared: OnCleared::Resolve, ..Life::default() };
+    lives.set(&wanted.rule, &wanted.destination, &wanted.table, life);
+    let lives = Arc::new(lives);
+    let see = async |cleared: bool| {
+        let mut entry = entry(1, Severity::Major);
+        if cleared {
+            (entry.alert.state, entry.routes) = (crate::model::AlertState::Cleared, Vec::new());
+        }
+        let record = Record { lives: Arc::clone(&lives), ..record(vec![entry]) };
+        bench.store.record(vec![record]).await.unwrap().deliveries
+    };
+    let kinds = |claimed: &[Claimed]| claimed.iter().map(|c| c.kind).collect::<Vec<_>>();
+    assert_eq!((see(false).await, see(true).await, see(true).await), (1, 1, 0));
+    // The ticket is not resolved before it is there.
+    let first = bench.claim(9).await;
+    assert_eq!(kinds(&first), [DeliveryKind::OpenTicket]);
+    assert!(bench.claim(9).await.is_empty());
+    bench.settle(&first[0], there(1)).await;
+    // Seen again before it was resolved: it is not.
+    see(false).await;
+    assert!(bench.claim(9).await.is_empty());
+    see(true).await;
+    let second = bench.claim(9).await;
+    assert_eq!(kinds(&second), [DeliveryKind::ResolveTicket]);
+    assert_eq!(second[0].ticket.sys_id, Some(SysId::new(&format!("{:032x}", 1)).unwrap()));
+    assert!(second[0].ticket.cleared_at.is_some());
 }
 
 #[tokio::test]

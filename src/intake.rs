@@ -93,12 +93,14 @@ impl Intake {
     pub async fn run(self, mut batches: Lanes, stop: CancellationToken) -> Result<(), StoreError> {
         self.tell_repairs(&stop).await?;
         self.heartbeat.idle();
+        let mut troubles = Troubles::default();
         loop {
             let waiting = batches.next(TOGETHER).await;
             if waiting.is_empty() {
                 return Ok(());
             }
             self.heartbeat.busy();
+            waiting.iter().for_each(|batch| troubles.tell(batch));
             let (records, told): (Vec<Record>, Vec<Option<Waits>>) =
                 waiting.into_iter().map(|batch| self.decide(batch)).unzip();
             let kept = records.iter().any(|record| !record.entries.is_empty());
@@ -317,6 +319,33 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
         rule: RuleName::clone(r.rule_name),
     };
     decision.routes.iter().map(route).collect()
+}
+
+/// What is wrong with each source: said when it begins, changes and ends.
+#[derive(Debug, Default)]
+struct Troubles(HashMap<SourceName, String>);
+
+impl Troubles {
+    fn tell(&mut self, batch: &Batch) {
+        let source = &batch.source;
+        match self.change(source, batch.trouble.as_ref()) {
+            Some(Some(now)) => tracing::warn!(%source, "source {source}: {now}"),
+            Some(None) => tracing::info!(%source, "source {source} is read again without trouble"),
+            None => {}
+        }
+    }
+
+    /// What is new: a trouble, or that there is none any more.
+    fn change<'a>(&mut self, source: &SourceName, now: Option<&'a String>) -> Option<Option<&'a String>> {
+        if self.0.get(source) == now {
+            return None;
+        }
+        match now {
+            Some(now) => self.0.insert(source.clone(), now.clone()),
+            None => self.0.remove(source),
+        };
+        Some(now)
+    }
 }
 
 /// What can be done later: at the next start.

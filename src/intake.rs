@@ -100,7 +100,9 @@ impl Intake {
                 return Ok(());
             }
             self.heartbeat.busy();
-            waiting.iter().for_each(|batch| troubles.tell(batch));
+            for batch in &waiting {
+                troubles.tell(batch);
+            }
             let (records, told): (Vec<Record>, Vec<Option<Waits>>) =
                 waiting.into_iter().map(|batch| self.decide(batch)).unzip();
             let kept = records.iter().any(|record| !record.entries.is_empty());
@@ -321,6 +323,17 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
     decision.routes.iter().map(route).collect()
 }
 
+/// What is new about a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News<'a> {
+    /// Something is wrong, or something else than before.
+    Trouble(&'a str),
+    /// Nothing is wrong any more.
+    Over,
+    /// As before.
+    None,
+}
+
 /// What is wrong with each source: said when it begins, changes and ends.
 #[derive(Debug, Default)]
 struct Troubles(HashMap<SourceName, String>);
@@ -329,22 +342,22 @@ impl Troubles {
     fn tell(&mut self, batch: &Batch) {
         let source = &batch.source;
         match self.change(source, batch.trouble.as_ref()) {
-            Some(Some(now)) => tracing::warn!(%source, "source {source}: {now}"),
-            Some(None) => tracing::info!(%source, "source {source} is read again without trouble"),
-            None => {}
+            News::Trouble(now) => tracing::warn!(%source, "source {source}: {now}"),
+            News::Over => tracing::info!(%source, "source {source} is read again without trouble"),
+            News::None => {}
         }
     }
 
-    /// What is new: a trouble, or that there is none any more.
-    fn change<'a>(&mut self, source: &SourceName, now: Option<&'a String>) -> Option<Option<&'a String>> {
+    fn change<'a>(&mut self, source: &SourceName, now: Option<&'a String>) -> News<'a> {
         if self.0.get(source) == now {
-            return None;
+            return News::None;
         }
-        match now {
-            Some(now) => self.0.insert(source.clone(), now.clone()),
-            None => self.0.remove(source),
+        let Some(now) = now else {
+            self.0.remove(source);
+            return News::Over;
         };
-        Some(now)
+        self.0.insert(source.clone(), now.clone());
+        News::Trouble(now)
     }
 }
 

@@ -214,5 +214,7 @@ fn a_trouble_of_a_source_is_said_when_it_begins_changes_and_ends() {
     let (one, other) = ("cannot read it".to_owned(), "it is a directory".to_owned());
     let steps = [None, Some(&one), Some(&one), Some(&other), None, None];
     let said = steps.map(|now| troubles.change(&source, now));
-    assert_eq!(said, [None, Some(Some(&one)), None, Some(Some(&other)), Some(None), None]);
+    let expected =
+        [News::None, News::Trouble(&one), News::None, News::Trouble(&other), News::Over, News::None];
+    assert_eq!(said, expected);
 }

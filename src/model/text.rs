@@ -31,11 +31,17 @@ pub fn lines(text: &str) -> Cow<'_, str> {
 fn clean(text: &str, keep_newline: bool) -> Cow<'_, str> {
     let bad = |c: char| match c {
         '\n' | '\t' => !keep_newline,
-        c if c.is_control() => true,
         // Marks that reorder text, take no room, end a line, or are ignored: with them one text looks like another.
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' => true,
-        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => true,
-        _ => false,
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}' => true,
+        c => c.is_control(),
     };
     if !text.chars().any(bad) {
         return Cow::Borrowed(text);

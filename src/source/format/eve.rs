@@ -103,6 +103,8 @@ pub struct Reader {
     alert: memmem::Finder<'static>,
     event_type: memmem::Finder<'static>,
     escape: memmem::Finder<'static>,
+    /// The key as it stands in a text inside of another record.
+    wrapped: memmem::Finder<'static>,
     /// How Suricata begins each record.
     begin: memmem::Finder<'static>,
     protocols: HashMap<&'static str, Protocol>,
@@ -116,6 +118,7 @@ impl Reader {
             alert: memmem::Finder::new(b"\"alert\""),
             event_type: memmem::Finder::new(b"\"event_type\""),
             escape: memmem::Finder::new(b"\\u00"),
+            wrapped: memmem::Finder::new(b"\\\"event_type\\\""),
             begin: memmem::Finder::new(b"{\"timestamp\":"),
             protocols: tables::APP_PROTOS.iter().map(|name| (*name, Protocol::named(name))).collect(),
         }
@@ -139,6 +142,11 @@ impl Reader {
             return Outcome::Reject(RejectReason::Malformed, detail.into());
         }
         if !self.may_be_alert(json) {
+            if self.event_type.find(json).is_none() && self.wrapped.find(json).is_some() {
+                let detail = "a record of EVE as text inside of another one: a log shipper wrapped it; read the file \
+                              that Suricata writes, or have the shipper pass its lines on as they are";
+                return Outcome::Reject(RejectReason::Malformed, detail.into());
+            }
             return Outcome::Ignored(self.kind(json));
         }
         match serde_json::from_slice::<wire::Record<'_>>(json) {

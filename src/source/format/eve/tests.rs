@@ -430,3 +430,11 @@ fn numbers_that_are_none_and_broken_text_cost_no_alert() {
         assert!(finding.alert.message.contains(said), "{}", finding.alert.message);
     }
 }
+
+#[test]
+fn a_line_that_another_shipper_wrapped_is_counted_with_a_hint() {
+    let line =
+        r#"{"@timestamp":"x","message":"{\"timestamp\":\"t\",\"event_type\":\"alert\",\"alert\":{}}"}"#;
+    let Outcome::Reject(reason, why) = Reader::new(settings()).line(line.as_bytes(), NOW) else { panic!() };
+    assert!(reason == RejectReason::Malformed && why.contains("a log shipper wrapped it"), "{why}");
+}

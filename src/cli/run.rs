@@ -20,6 +20,7 @@ use crate::model::text::one_line;
 use crate::relay::{Progress, Report};
 use crate::rules::template::check_template;
 use crate::status::Notifier;
+use crate::source::NOTHING_READ;
 use crate::store::Overview;
 
 /// Arguments of `otrelay run`.
@@ -111,12 +112,12 @@ fn watchdog(environment: &Environment) -> Option<Duration> {
     number("WATCHDOG_USEC").filter(|limit| *limit > 0).map(Duration::from_micros)
 }
 
-/// Says what is wrong with sources; whether there is something wrong with each of them.
+/// Says what is wrong with sources; whether nothing could be read of any.
 fn unread(names: &[String], overview: &Overview, terminal: &mut Terminal<'_>) -> std::io::Result<bool> {
     let mut troubled = 0;
     for source in overview.sources.iter().filter(|source| names.contains(&source.name)) {
         if let Some(trouble) = &source.trouble {
-            troubled += 1;
+            troubled += usize::from(trouble.ends_with(NOTHING_READ));
             writeln!(terminal.err, "source {}: {}", source.name, one_line(trouble))?;
         }
     }

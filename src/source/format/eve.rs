@@ -169,7 +169,7 @@ impl Reader {
         let json = mend::closed(text.as_bytes());
         let read = json.as_deref().map(|json| self.line(json, received_at));
         match read {
-            Some(Outcome::Reject(RejectReason::Malformed, _)) | None => long(),
+            Some(Outcome::Reject(..)) | None => long(),
             Some(outcome) => outcome,
         }
     }

@@ -18,6 +18,7 @@ use super::pattern::Pattern;
 use super::search::{self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, moved, resume};
 use crate::model::FileCursor;
 use crate::model::text::one_line;
+use crate::source::NOTHING_READ;
 
 /// Most files that are followed at once.
 pub(super) const FILES_MAX: usize = 4096;
@@ -127,7 +128,10 @@ impl Watch {
             1..=SHOWN => Some(all.join("; ")),
             more => Some(format!("{}; and {} more", all[..SHOWN].join("; "), more - SHOWN)),
         }
-        .map(|trouble| one_line(&trouble).into_owned())
+        .map(|trouble| {
+            let nothing = self.files.iter().all(|file| file.trouble.is_some());
+            format!("{}{}", one_line(&trouble), if nothing { NOTHING_READ } else { "" })
+        })
     }
 
     /// Whether anything may have happened. A few cheap calls; a no is right but for what a scan finds later.

@@ -117,6 +117,7 @@ async fn measure(dir: &Path, size: u64) -> ([Medians; 3], u64) {
                 sys_id: SysId::new(&format!("{:032x}", claimed.id.0)).expect("32 hex digits"),
                 number: "INC0010001".to_owned(),
                 state: "1".to_owned(),
+                mod_count: None,
             },
         });
         timed(&mut times[1], store.settle(settled.collect())).await.expect("a sound disk");

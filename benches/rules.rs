@@ -39,8 +39,12 @@ fn settings(count: usize) -> Vec<RuleSettings> {
                 report_alerts: true,
                 report_system_notifications: random.bool(),
                 actions: vec![ActionSettings {
+                    life: otrelay::model::life::Life::default(),
+                    closing: BTreeMap::new(),
                     destination,
                     table: TableName::new(table).expect("a plain name"),
+                    kind: otrelay::model::DeliveryKind::OpenTicket,
+                    columns: BTreeMap::new(),
                     fields: BTreeMap::from([
                         ("assignment_group".to_owned(), "OT SOC".to_owned()),
                         (

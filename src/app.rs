@@ -17,12 +17,12 @@ use crate::config::{Config, IdFrom};
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::{self, Intake};
-use crate::model::SourceName;
 use crate::model::cursor::Remembered;
+use crate::model::{DeliveryKind, SourceName};
 use crate::relay::Relay;
 use crate::rules::template::TicketContext;
 use crate::rules::{Rules, RulesError};
-use crate::servicenow::{ServiceNow, SetupError, default_fields};
+use crate::servicenow::{ServiceNow, SetupError, default_fields, row_fields};
 use crate::source::{self, Reading, SourceError};
 use crate::store::op::identity::FROM_NAME;
 use crate::store::{OpenError, Store, StoreError, Writer};
@@ -97,7 +97,7 @@ impl Components {
     fn of(config: &Config, clock: &SharedClock) -> Result<Self, AppError> {
         let rules = Arc::new(compile(config)?);
         let destination = |settings: &crate::servicenow::Settings| {
-            ServiceNow::new(settings.clone(), Arc::clone(clock)).map(Arc::new)
+            ServiceNow::new(settings.clone(), Arc::clone(clock)).map(|to| Arc::new(to.checking()))
         };
         let destinations = config.destinations.iter().map(destination).collect::<Result<_, _>>()?;
         let composer = Arc::new(Composer { rules: Arc::clone(&rules), agent: config.agent.name.clone() });
@@ -123,7 +123,9 @@ impl Components {
     }
 
     fn relay(&self, config: &Config, store: Store, clock: SharedClock) -> Relay<ServiceNow> {
-        Relay::new(store, self.destinations.clone(), Arc::clone(&self.composer), clock, config.relay.clone())
+        let mut settings = config.relay.clone();
+        settings.sync.lives = Arc::clone(self.rules.lives());
+        Relay::new(store, self.destinations.clone(), Arc::clone(&self.composer), clock, settings)
     }
 }
 
@@ -140,8 +142,12 @@ pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError>
 /// # Errors
 /// [`RulesError`].
 pub fn compile(config: &Config) -> Result<Rules, RulesError> {
-    Rules::compile_over(&config.rules, |table| {
-        default_fields(table).into_iter().map(|(field, text)| (field.to_owned(), text.to_owned())).collect()
+    Rules::compile_over(&config.rules, |action| match action.kind {
+        DeliveryKind::PutRow => row_fields(&action.columns),
+        _ => default_fields(&action.table)
+            .into_iter()
+            .map(|(f, text)| (f.to_owned(), text.to_owned()))
+            .collect(),
     })
 }
 
@@ -155,7 +161,17 @@ pub struct Composer {
 
 impl Compose for Composer {
     fn compose(&self, facts: &TicketFacts<'_>) -> Result<Fields, String> {
-        let context = TicketContext {
+        self.rules.fields(&self.context(facts)).map_err(|e| e.to_string())
+    }
+
+    fn closing(&self, facts: &TicketFacts<'_>) -> Result<Fields, String> {
+        self.rules.closing(&self.context(facts)).map_err(|e| e.to_string())
+    }
+}
+
+impl Composer {
+    fn context<'a>(&'a self, facts: &'a TicketFacts<'_>) -> TicketContext<'a> {
+        TicketContext {
             alert: facts.alert,
             occurrences: facts.occurrences,
             first_seen: facts.alert.time,
@@ -165,8 +181,8 @@ impl Compose for Composer {
             rule: facts.rule,
             destination: facts.destination,
             table: facts.table,
-        };
-        self.rules.fields(&context).map_err(|e| e.to_string())
+            correlation_id: facts.correlation_id.as_str(),
+        }
     }
 }
 

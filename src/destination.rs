@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::model::ticket::{KeysKept, TicketKeys};
 use crate::model::{
-    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Generation, HoldScope, SysId, TableName,
-    Timestamp,
+    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Device, Generation, HoldScope, SysId,
+    TableName, TicketState, Timestamp,
 };
 
 /// Field name to value, as it goes into the record. Ordered, so that requests and logs are stable.
@@ -28,6 +28,8 @@ pub struct Order {
     pub keys: TicketKeys,
     /// Everything else that goes into the record.
     pub fields: Fields,
+    /// What a note is known by there: a few letters in its text that no other text has. Empty: it has none.
+    pub mark: String,
 }
 
 /// A key that is looked up.
@@ -37,6 +39,17 @@ pub struct Asked {
     pub keys: TicketKeys,
     /// Whether it may have been made although no answer said so: then it is also asked for by its `sys_id`.
     pub doubtful: bool,
+    /// What a note is known by; empty: the record itself is asked for.
+    pub mark: String,
+    /// `sys_mod_count` of the record before the note, where that is known.
+    pub mod_count: Option<i64>,
+}
+
+impl Asked {
+    /// The record itself.
+    pub fn record(keys: TicketKeys, doubtful: bool) -> Self {
+        Self { keys, doubtful, mark: String::new(), mod_count: None }
+    }
 }
 
 /// A record that is there.
@@ -50,6 +63,36 @@ pub struct Remote {
     pub active: bool,
     /// Its state in the words (or numbers) of the table.
     pub state: String,
+    /// What else is shown.
+    pub detail: Detail,
+}
+
+impl Remote {
+    /// Where a ticket is whose record this is.
+    pub fn ticket_state(&self) -> TicketState {
+        match (self.active, self.detail.resolved) {
+            (false, _) => TicketState::Closed,
+            (true, true) => TicketState::Resolved,
+            (true, false) => TicketState::Open,
+        }
+    }
+}
+
+/// What an answer shows of a record beside what it is known by. Empty where it was not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// Whether it is resolved, and still open to changes.
+    pub resolved: bool,
+    /// `sys_mod_count`: one more with each change.
+    pub mod_count: Option<i64>,
+    /// Display name of who works on it.
+    pub assigned_to: String,
+    /// What was written when it was closed.
+    pub close_notes: String,
+    /// When it was resolved or closed, by the server's clock.
+    pub ended_at: Option<Timestamp>,
+    /// When it was last changed, by the server's clock.
+    pub updated_at: Option<Timestamp>,
 }
 
 /// A record that was found by its keys. The destination has already checked that it really carries one of them.
@@ -63,6 +106,31 @@ pub struct Found {
     pub twins: u32,
 }
 
+/// What a person should know of what is sent, before it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// Stable words: `unknown-column`, `not-a-choice`, `schema-unread`.
+    pub code: &'static str,
+    /// Which field; empty: the whole table.
+    pub field: String,
+    /// What is the case.
+    pub text: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Whether an order can go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It can, with these remarks.
+    Fits(Vec<Remark>),
+    /// More would have to be asked than may be asked now.
+    Waits,
+}
+
+/// Whether one more request may be made; if so, it counts as made.
+pub type MayAsk<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// What a look-up found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LookedUp {
@@ -70,6 +138,19 @@ pub struct LookedUp {
     pub found: Vec<Found>,
     /// HTTP status of the answer.
     pub status: Option<u16>,
+    /// What the server's clock said.
+    pub server_now: Option<Timestamp>,
+}
+
+/// A page of what was changed there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Records, oldest change first.
+    pub records: Vec<Remote>,
+    /// Whether there are more.
+    pub more: bool,
+    /// What the server's clock said.
+    pub server_now: Option<Timestamp>,
 }
 
 /// A field that the answer does not show as it was sent.
@@ -143,6 +224,17 @@ pub trait Destination: Send + Sync + 'static {
     /// The destination's name in the config.
     fn name(&self) -> &DestinationName;
 
+    /// Whether the other side would take this order as it is; asks there what has to be known for it. An order that has to
+    /// wait is a [`SendError`] of [`HoldScope::Action`].
+    fn admit(
+        &self,
+        order: &Order,
+        may_ask: MayAsk<'_>,
+    ) -> impl Future<Output = Result<Admission, SendError>> + Send {
+        let _ = (order, may_ask);
+        async { Ok(Admission::Fits(Vec::new())) }
+    }
+
     /// Which of these are there, by their keys. At most [`FIND_MAX`].
     fn look_up(
         &self,
@@ -155,11 +247,108 @@ pub trait Destination: Send + Sync + 'static {
     /// `doubtful` set, so that the caller looks it up.
     fn send(&self, order: &Order) -> impl Future<Output = Result<Sent, SendError>> + Send;
 
+    /// Tells some of these devices, from the first on, in one request; the answer has an outcome for each that was told.
+    fn put_devices(
+        &self,
+        orders: &[DeviceOrder],
+    ) -> impl Future<Output = Result<DevicesSent, SendError>> + Send {
+        let _ = orders;
+        async { Err(no_devices()) }
+    }
+
+    /// What would be told of a device, as JSON.
+    ///
+    /// # Errors
+    /// Why nothing would be.
+    fn device_payload(&self, order: &DeviceOrder) -> Result<String, String> {
+        let _ = order;
+        Err(no_devices().message)
+    }
+
+    /// The same of tickets that we know, with all that is worth knowing of them.
+    fn read_back(
+        &self,
+        table: &TableName,
+        asked: &[Asked],
+    ) -> impl Future<Output = Result<LookedUp, SendError>> + Send;
+
+    /// Our records of a table that were changed since then (by the server's clock), a page of them.
+    fn changed(
+        &self,
+        table: &TableName,
+        since: Timestamp,
+        page: usize,
+    ) -> impl Future<Output = Result<Changed, SendError>> + Send;
+
     /// Requests made since it was built, token requests included: what the hourly budget counts.
     fn requests(&self) -> u64;
 
     /// What the last answer said about the hourly limit.
     fn rate_limit(&self) -> RateLimit;
+}
+
+/// A destination that keeps no devices.
+fn no_devices() -> SendError {
+    SendError {
+        class: Class::Hold,
+        hold: HoldScope::Table,
+        message: "this destination takes no devices".to_owned(),
+        remedy: "set [devices] servicenow to one that does".to_owned(),
+        doubtful: false,
+        wait: None,
+        status: None,
+    }
+}
+
+/// A device that is to be told.
+#[derive(Clone, Debug)]
+pub struct DeviceOrder {
+    /// What it is called there, behind the agent's id; never changes.
+    pub key: String,
+    /// What is known of it.
+    pub device: Device,
+    /// Whether it was told before.
+    pub is_known: bool,
+}
+
+/// A device that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DevicePut {
+    /// Whether this made it.
+    pub created: bool,
+    /// Its CI; `None`: what it is has none.
+    pub sys_id: Option<SysId>,
+    /// The CI's class; empty: it has none.
+    pub class: String,
+}
+
+/// Why one device of a request is not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceRefusal {
+    /// The other side's words.
+    pub message: String,
+    /// What a person can do.
+    pub remedy: String,
+    /// Whether it may be taken later as it is.
+    pub again: bool,
+    /// Told as a health issue: its code, and what it is about.
+    pub notice: Option<(&'static str, String)>,
+}
+
+impl DeviceRefusal {
+    /// It may be taken later.
+    pub fn again(message: String) -> Self {
+        Self { message, again: true, ..Self::default() }
+    }
+}
+
+/// What became of the devices of a request.
+#[derive(Clone, Debug, Default)]
+pub struct DevicesSent {
+    /// One for each, in the order of the orders.
+    pub outcomes: Vec<Result<DevicePut, DeviceRefusal>>,
+    /// HTTP status of the answer; `None`: there was nothing to ask.
+    pub status: Option<u16>,
 }
 
 /// Most keys in one [`Destination::look_up`]: a longer `IN` list makes URLs that proxies refuse.
@@ -182,6 +371,8 @@ pub struct TicketFacts<'a> {
     pub generation: Generation,
     /// The rule that asked for it.
     pub rule: &'a str,
+    /// What it is known by there.
+    pub correlation_id: CorrelationId,
 }
 
 /// Makes a record's fields from an alert: the rules' templates, seen from the relay.
@@ -191,4 +382,12 @@ pub trait Compose: Send + Sync + 'static {
     /// # Errors
     /// A template that fails on this alert: names template, field and cause.
     fn compose(&self, facts: &TicketFacts<'_>) -> Result<Fields, String>;
+
+    /// `close_code` and `close_notes` of the rule's action, as far as it has them.
+    ///
+    /// # Errors
+    /// As [`Self::compose`].
+    fn closing(&self, _facts: &TicketFacts<'_>) -> Result<Fields, String> {
+        Ok(Fields::new())
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! **An alert's path.** [`source`] reads a line and makes an alert of it; [`rules`] says where it goes and why;
 //! [`intake`] commits it with its deliveries and the file's cursor; [`store`] keeps it; [`relay`] claims what is
-//! due and calls the [`destination`]; [`servicenow`] finds or creates the ticket; [`relay`] settles with what became of it.
+//! due and calls the [`destination`]; [`servicenow`] finds or creates the ticket; [`relay`] settles with what became of it;
+//! [`sync`] takes home what becomes of the ticket there.
 //!
 //! The modules below stand in that order; `ARCHITECTURE.md` has the invariants, `tests/it/tidy.rs` the import table.
 
@@ -28,6 +29,8 @@ pub mod destination;
 
 pub mod servicenow;
 
+pub mod sync;
+
 pub mod status;
 
 pub mod control;
@@ -40,6 +43,8 @@ pub mod clock;
 pub mod heartbeat;
 
 pub mod log;
+
+pub mod device;
 
 pub mod model;
 

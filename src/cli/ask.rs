@@ -67,6 +67,11 @@ impl Asker {
             let judged = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
             return Ok(serde_json::to_value(judged)?);
         }
+        if matches!(question, Question::ResyncDevices) {
+            let work = |store: Store| async move { store.resync_devices().await };
+            let devices = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
+            return Ok(serde_json::to_value(devices)?);
+        }
         let reader = Reader::open(&self.dir)?;
         control::answer(&reader, question)?
             .ok_or_else(|| CliError::Words("this needs the running service".to_owned()))

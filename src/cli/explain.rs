@@ -181,11 +181,16 @@ fn explain(
                 table: route.table,
                 generation: Generation::default(),
                 rule: route.rule_name.as_str(),
+                correlation_id: keys.correlation_id.clone(),
             };
             let fields = composer.compose(&facts).map(|mut fields| {
-                if DeliveryKind::of_table(route.table) == DeliveryKind::PutEvent {
-                    fields.insert("message_key".to_owned(), keys.correlation_id.to_string());
-                    return fields;
+                match route.kind {
+                    DeliveryKind::PutEvent => {
+                        fields.insert("message_key".to_owned(), keys.correlation_id.to_string());
+                        return fields;
+                    }
+                    DeliveryKind::PutRow => return fields,
+                    _ => {}
                 }
                 fields.insert("correlation_id".to_owned(), keys.correlation_id.to_string());
                 fields.insert("correlation_display".to_owned(), "otrelay".to_owned());
@@ -197,9 +202,13 @@ fn explain(
                 table: route.table.to_string(),
                 rule: route.rule_name.to_string(),
                 method: "POST",
-                path: match DeliveryKind::of_table(route.table) {
+                path: match route.kind {
                     DeliveryKind::PutEvent => "/api/global/em/jsonv2".to_owned(),
-                    DeliveryKind::OpenTicket => format!("/api/now/table/{}", route.table),
+                    DeliveryKind::PutRow => format!("/api/now/import/{}", route.table),
+                    DeliveryKind::OpenTicket if route.table.as_str() == "change_request" => {
+                        "/api/sn_chg_rest/change/normal".to_owned()
+                    }
+                    _ => format!("/api/now/table/{}", route.table),
                 },
                 fields,
             }

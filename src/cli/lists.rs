@@ -54,7 +54,7 @@ pub struct AlertsArgs {
 /// Arguments of `otrelay tickets`.
 #[derive(Args, Clone, Debug)]
 pub struct TicketsArgs {
-    /// Only in this state: opening, open, closed, withdrawn
+    /// Only in this state: opening, open, resolved, closed, deleted, folded, withdrawn
     #[arg(long, value_name = "STATE", value_parser = ticket_state)]
     pub state: Option<String>,
     /// What is listed
@@ -65,7 +65,7 @@ pub struct TicketsArgs {
 fn ticket_state(text: &str) -> Result<String, String> {
     TicketState::parse(text)
         .map(|s| s.as_str().to_owned())
-        .ok_or_else(|| "expected opening, open, closed or withdrawn".to_owned())
+        .ok_or_else(|| "expected opening, open, resolved, closed, deleted, folded or withdrawn".to_owned())
 }
 
 /// `otrelay queue …`
@@ -213,9 +213,11 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
         "seen",
         "destination",
         "table",
+        "assigned to",
         "rule",
     ]);
     for r in &rows {
+        let assigned_to = if r.assigned_to.is_empty() { "-" } else { &r.assigned_to };
         let number = if r.number.is_empty() { "-" } else { &r.number };
         let seen = r.occurrences.to_string();
         listing.row(&[
@@ -227,6 +229,7 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
             &seen,
             &r.destination,
             &r.table,
+            assigned_to,
             &r.rule,
         ]);
     }

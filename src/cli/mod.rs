@@ -8,17 +8,21 @@ pub mod completions;
 pub mod config;
 #[cfg(feature = "simulator")]
 pub mod demo;
+pub mod devices;
 pub mod explain;
 mod human;
 mod input;
 pub mod lists;
 pub mod login;
 pub mod man;
+pub mod replay;
 pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulate;
 pub mod status;
 pub mod sync;
+pub mod test;
+mod verdict;
 
 use std::error::Error;
 use std::io::Write;
@@ -74,10 +78,16 @@ enum Command {
     Sync(sync::SyncArgs),
     /// For one alert: how it is normalised, which rules match or why not, the request that would be sent
     Explain(explain::ExplainArgs),
+    /// The [[test]] cases of the config: what is expected of a record, and what becomes of it
+    Test(test::TestArgs),
+    /// Which recorded alerts would go elsewhere with another config
+    Replay(replay::ReplayArgs),
     /// Findings, newest first
     Alerts(lists::AlertsArgs),
     /// Tickets, newest first
     Tickets(lists::TicketsArgs),
+    /// Devices: what the sources together say, and what the CMDB has still to be told
+    Devices(devices::DevicesArgs),
     /// Deliveries: what ServiceNow has still to be told, and dead letters
     #[command(subcommand)]
     Queue(lists::QueueCommand),
@@ -231,8 +241,11 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Status(args) => status::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
+        Command::Test(args) => test::run(&args, terminal),
+        Command::Replay(args) => replay::run(&args, terminal),
         Command::Alerts(args) => lists::alerts(&args, terminal),
         Command::Tickets(args) => lists::tickets(&args, terminal),
+        Command::Devices(args) => devices::run(&args, terminal),
         Command::Queue(command) => lists::queue(command, terminal),
         Command::Backup(args) => backup::run_backup(&args, terminal),
         Command::Restore(args) => backup::run_restore(&args, terminal),

@@ -19,8 +19,8 @@ use crate::config::{Environment, Purpose};
 use crate::model::text::one_line;
 use crate::relay::{Progress, Report};
 use crate::rules::template::check_template;
-use crate::status::Notifier;
 use crate::source::NOTHING_READ;
+use crate::status::Notifier;
 use crate::store::Overview;
 
 /// Arguments of `otrelay run`.
@@ -135,6 +135,13 @@ fn account(report: &Report, overview: &Overview, terminal: &mut Terminal<'_>) ->
         overview.backlog,
         overview.dead
     )?;
+    if report.devices.created + report.devices.updated > 0 {
+        writeln!(
+            terminal.err,
+            "devices: {} created, {} updated",
+            report.devices.created, report.devices.updated
+        )?;
+    }
     for line in &report.waiting {
         writeln!(terminal.err, "waits: {line}")?;
     }

@@ -63,6 +63,10 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub property: Vec<(String, String)>,
 
+    /// Incidents on hold are resolved by the instance itself after so many seconds, as on newer releases
+    #[arg(long, value_name = "SECONDS")]
+    pub resolve_on_hold: Option<u64>,
+
     /// A limit of requests, for example 100/3600
     #[arg(long, value_name = "REQUESTS/SECONDS")]
     pub rate_limit: Option<RateRule>,
@@ -91,7 +95,8 @@ pub struct SimulateArgs {
 fn after_help() -> String {
     format!(
         "Faults:\n{FAULT_HELP}\n\n\
-         While it runs: GET, POST, DELETE /simulator/faults; GET /simulator/ledger; POST /simulator/reset.\n\
+         While it runs: GET, POST, DELETE /simulator/faults; GET /simulator/ledger; POST /simulator/reset, \
+         /simulator/clone (every ticket is lost, as by a clone of the instance).\n\
          User and password are admin/admin, or what OTRELAY_SIM_USER and OTRELAY_SIM_PASS say; \
          OTRELAY_SIM_API_KEY sets an API key."
     )
@@ -171,6 +176,7 @@ fn options(args: SimulateArgs, env: impl Fn(&str) -> Option<String>) -> Options 
     let clients =
         args.client.into_iter().map(|(id, secret)| (id, Secret::new("--client", secret))).collect::<Vec<_>>();
     Options {
+        resolve_on_hold: args.resolve_on_hold.map(Duration::from_secs),
         listen: args.listen,
         tls: args.tls,
         tls_names: args.tls_name,
@@ -183,6 +189,8 @@ fn options(args: SimulateArgs, env: impl Fn(&str) -> Option<String>) -> Options 
         rotate_refresh: args.rotate_refresh_token,
         token_lifetime: Duration::from_secs(args.token_lifetime),
         tables: args.table,
+        change_api: plain.change_api,
+        batch_api: plain.batch_api,
         imports: args.import,
         properties: args.property,
         rate_limit: args.rate_limit,

@@ -91,6 +91,14 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let oldest = o.oldest_pending_at.filter(|_| o.backlog > 0);
     let oldest = oldest.map_or(String::new(), |at| format!(", the first for {}", span(now.since(at))));
     writeln!(out, "backlog      {} waiting{oldest}, {} dead", o.backlog, o.dead)?;
+    if o.devices.known > 0 {
+        let last = o.devices.last_sync.map_or("never".to_owned(), |at| relative(at, now));
+        writeln!(
+            out,
+            "devices      {} known, {} changed, last sync {last}",
+            o.devices.known, o.devices.changed
+        )?;
+    }
     o.sources.iter().try_for_each(|source| print_source(source, s, out))?;
     o.destinations.iter().try_for_each(|destination| print_destination(destination, s, out))
 }
@@ -123,6 +131,9 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
     }
     for (reason, count) in &r.rejected {
         writeln!(out, "             {count} rejected: {reason}")?;
+    }
+    if r.unauthenticated > 0 {
+        writeln!(out, "             {} alerts from senders that are not authenticated", r.unauthenticated)?;
     }
     Ok(())
 }

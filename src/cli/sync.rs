@@ -8,7 +8,7 @@ use super::human::{json, relative};
 use super::{Exit, Outcome, Terminal, clock, load, runtime, with_signals};
 use crate::app;
 use crate::control::Question;
-use crate::relay::{Planned, Report};
+use crate::relay::{DeviceReport, Planned, Report};
 
 /// Arguments of `otrelay sync`.
 #[derive(Args, Clone, Debug)]
@@ -54,6 +54,14 @@ fn show(args: &SyncArgs, report: &Report, terminal: &mut Terminal<'_>) -> Outcom
             "{} created, {} found there already, {} to retry, {} dead",
             report.created, report.found, report.again, report.dead
         )?;
+        let d = &report.devices;
+        if *d != DeviceReport::default() {
+            writeln!(
+                terminal.out,
+                "devices: {} created, {} updated, {} to retry, {} dead",
+                d.created, d.updated, d.again, d.dead
+            )?;
+        }
         for line in &report.waiting {
             writeln!(terminal.out, "waits: {line}")?;
         }
@@ -62,7 +70,7 @@ fn show(args: &SyncArgs, report: &Report, terminal: &mut Terminal<'_>) -> Outcom
         }
     }
     Ok(match report {
-        r if r.dead > 0 => Exit::Failure,
+        r if r.dead + r.devices.dead > 0 => Exit::Failure,
         r if r.next_at.is_some() || !r.waiting.is_empty() => Exit::Later,
         _ => Exit::Fine,
     })
@@ -74,6 +82,12 @@ fn show_plan(args: &SyncArgs, plans: &[Planned], terminal: &mut Terminal<'_>) ->
         return Ok(Exit::Fine);
     }
     for p in plans {
+        if let Ok(fields) = &p.fields
+            && let Some(payload) = fields.get("payload")
+        {
+            writeln!(terminal.out, "device {} → {}, {payload}", p.correlation_id, p.destination)?;
+            continue;
+        }
         writeln!(
             terminal.out,
             "delivery {} → {} table {}, {}",

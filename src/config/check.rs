@@ -15,10 +15,11 @@ use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
 use crate::relay;
+use crate::rules::exclude::Exclusions;
 use crate::source::host;
 use crate::store::{self, WhenFull};
 
-const MIN_INTERVAL: Duration = Duration::from_mins(5);
+pub(super) const MIN_INTERVAL: Duration = Duration::from_mins(5);
 const MIN_BUFFER: u64 = 8 << 20;
 pub(super) const DEFAULT_STATE_DIR: &str = "/var/lib/otrelay";
 
@@ -37,14 +38,24 @@ pub(super) struct Check<'a> {
 pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config> {
     let agent = agent(&file.agent.get_or_default(), c);
     let state_dir = state_dir(&file.agent.get_or_default(), c);
-    let (enabled, interval, backfill) = sync(&file.sync.get_or_default(), c);
+    let (enabled, interval, tickets_interval, backfill) = sync(&file.sync.get_or_default(), c);
     let store = buffer(&file.buffer.get_or_default(), state_dir.clone(), c);
-    let destinations = super::destination::check(&file.servicenow, state_dir.as_deref(), c);
+    let mut destinations = super::destination::check(&file.servicenow, state_dir.as_deref(), c);
     let sources = super::source::check(&file.source, agent.as_ref(), c);
     let names: Vec<&str> = file.servicenow.get().map_or(Vec::new(), |(destinations, _)| {
         destinations.0.iter().map(|(name, ..)| name.as_str()).collect()
     });
     let rules = super::rule::check(&file.rule, &names, c);
+    let exclusions = super::exclude::check(&file.exclude, c);
+    let tests = super::case::check(&file.test, c);
+    let devices = super::devices::check(&file.devices, agent.as_ref(), &names, c);
+    let devices = devices.map(|super::devices::Checked { relay, wire }| {
+        let own = destinations.iter_mut().find(|(settings, _)| settings.name == relay.destination);
+        if let Some((settings, _)) = own {
+            settings.devices = Some(wire);
+        }
+        relay
+    });
     later(file, c);
     if c.complete {
         whole(file, root, enabled, c);
@@ -61,12 +72,19 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
             interval: interval?,
             doubt_wait: relay::DOUBT_WAIT,
             destinations: limits,
+            devices,
+            sync: crate::sync::Settings { interval: tickets_interval?, ..crate::sync::Settings::default() },
         },
-        intake: intake::Settings { backfill: backfill?, agent: agent.name.clone() },
+        intake: intake::Settings {
+            backfill: backfill?,
+            agent: agent.name.clone(),
+            exclusions: Exclusions::new(exclusions?),
+        },
         agent,
         destinations: destinations.into_iter().map(|(settings, _)| settings).collect(),
         sources,
         rules,
+        tests: tests?,
     })
 }
 
@@ -195,13 +213,14 @@ fn state_dir(agent: &file::Agent, c: &mut Check<'_>) -> Option<PathBuf> {
     None
 }
 
-fn sync(sync: &file::Sync, c: &mut Check<'_>) -> (bool, Option<Duration>, Option<Backfill>) {
+/// Enabled, interval, interval of the tickets, backfill.
+type SyncSettings = (bool, Option<Duration>, Option<Duration>, Option<Backfill>);
+
+fn sync(sync: &file::Sync, c: &mut Check<'_>) -> SyncSettings {
     c.effective.begin("[sync]", "sync");
     let enabled = c.value("enabled", &sync.enabled, true, |v| *v).unwrap_or(true);
     let interval = c.duration("interval", &sync.interval, "60m", MIN_INTERVAL);
-    if let Some(at) = sync.tickets_interval.at() {
-        c.not_yet(at, "reading ticket states back", "remove it");
-    }
+    let tickets_interval = c.duration("tickets_interval", &sync.tickets_interval, "24h", MIN_INTERVAL);
     let week =
         values::Backfill::Within(Period { text: "7d".to_owned(), value: Duration::from_hours(7 * 24) });
     let backfill = c.value("backfill", &sync.backfill, week, |backfill| match backfill {
@@ -212,7 +231,7 @@ fn sync(sync: &file::Sync, c: &mut Check<'_>) -> (bool, Option<Duration>, Option
         values::Backfill::All => Backfill::All,
         values::Backfill::Within(period) => Backfill::Within(period.value),
     });
-    (enabled, interval, backfill)
+    (enabled, interval, tickets_interval, backfill)
 }
 
 fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Option<store::Settings> {
@@ -239,25 +258,8 @@ fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Opt
 
 /// What the schema knows and otrelay does not do yet is refused, never ignored.
 fn later(file: &File, c: &mut Check<'_>) {
-    if let Some((devices, _)) = file.devices.get() {
-        // `enabled = false` says what is the case; so does a table that is only prepared.
-        let others = [devices.servicenow.at(), devices.method.at(), devices.data_source.at()];
-        let at = match devices.enabled.get() {
-            Some((true, at)) => Some(at),
-            Some((false, _)) => None,
-            None => others.into_iter().flatten().next(),
-        };
-        if let Some(at) = at {
-            c.not_yet(at, "pushing devices", "remove [devices], or set enabled = false in it");
-        }
-    }
     if let Some(at) = file.status.get().and_then(|(status, _)| status.listen.at()) {
         c.not_yet(at, "the status page", "remove it");
-    }
-    if let Some((tests, _)) = file.test.get() {
-        for (_, at) in &tests.items {
-            c.not_yet(at, "a [[test]] case", "remove it");
-        }
     }
 }
 

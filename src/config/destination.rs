@@ -1,7 +1,7 @@
 //! `[servicenow.NAME]` to the Settings of a destination: address, log-in, proxy, trust, ceilings.
 
 mod auth;
-mod network;
+pub(super) mod network;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -65,8 +65,8 @@ fn one(
         });
     let kept = name.as_ref().zip(state_dir).map(|(name, dir)| kept_login(dir, name));
     let auth = auth::check(destination, kept, at, c);
-    let proxy = network::proxy_of(destination, instance.as_ref(), c);
-    let tls = network::tls_of(destination, proxy.as_ref().ok().and_then(Option::as_ref), c);
+    let proxy = network::proxy_of(&destination.proxy, instance.as_ref(), c);
+    let tls = network::tls_of(&destination.tls, proxy.as_ref().ok().and_then(Option::as_ref), c);
     let headers = network::headers(destination, c);
     let requests_per_hour =
         number("requests_per_hour", &destination.requests_per_hour, 1000, 1..=1_000_000, c);
@@ -88,6 +88,7 @@ fn one(
         proxy: proxy.ok()?,
         tls: tls?,
         headers: headers?,
+        devices: None,
     };
     Some((settings, limits))
 }
@@ -169,8 +170,8 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The secret, wherever it is.
-fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
+/// The secret, wherever it is; notes where.
+pub(super) fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
     let (reference, at) = field.get()?;
     c.effective.note_field(name, format!("({})", secret::origin(reference)), field);
     secret::fetch(reference, at, c.environment, c.purpose, c.problems)

@@ -9,8 +9,8 @@ use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OnUnprotected, Period, ReportType, Role,
-    SecretRef, SeverityWord, Size, WhenFull,
+    AnyOr, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnCleared, OnDeleted, OnSeenAgain,
+    OnUnprotected, OneOrMore, Period, ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
 };
 
 table! {
@@ -32,8 +32,10 @@ table! {
         devices: Devices,
         /// Status page and metrics. Not supported yet.
         (later) status: Status,
-        /// Cases for `otrelay test`. Not supported yet.
-        (later) test: List<Case>,
+        /// Alerts that nobody wants, before the rules.
+        exclude: List<Exclude>,
+        /// Cases for `otrelay test`.
+        test: List<Case>,
     }
 
     /// This sensor.
@@ -58,8 +60,8 @@ table! {
         enabled: bool,
         /// Time between two pushes, at least 5m. Default 60m.
         interval: Period,
-        /// How often ticket states are read back, at least 5m. Not supported yet.
-        (later) tickets_interval: Period,
+        /// How often ticket states are read back, at least 5m. Default 24h.
+        tickets_interval: Period,
         /// Alerts up to this old are forwarded when a source is first read; `0s`: only new ones; `all`. Default 7d.
         backfill: Backfill,
     }
@@ -162,6 +164,8 @@ table! {
         report_alerts: bool,
         /// Whether it takes notifications about the sensor itself. Default false.
         report_system_notifications: bool,
+        /// So many tickets an hour at most, at least 1; beyond it new findings fold into one parent ticket. Default: no limit.
+        max_tickets_per_hour: i64,
         /// What is done with a matching alert.
         action: List<Action>,
     }
@@ -172,22 +176,104 @@ table! {
         servicenow: String,
         /// What is reported. Default `incidents`.
         report_type: ReportType,
-        /// The table of the ticket. Default `incident`.
+        /// The table of the ticket, default `incident`; with `application` the staging table.
         table: String,
         /// Field to template over the alert, laid over the table's defaults.
         fields: Named<String>,
+        /// With `application`: our name to the column of the staging table, where that has another name.
+        columns: Named<String>,
+        /// What becomes of the ticket when the source says that the finding has ended. Default `note`.
+        on_cleared: OnCleared,
+        /// What is done when the finding is seen again after its ticket was closed there. Default `new`.
+        on_seen_again: OnSeenAgain,
+        /// At most one work note for more sightings in this time, at least 1s; `0s`: none. Default 24h.
+        update_interval: Period,
+        /// With `on_cleared = "resolve"`: template of the field `close_code`. Default: one that the instance has.
+        close_code: String,
+        /// With `on_cleared = "resolve"`: template of the field `close_notes`.
+        close_notes: String,
     }
 
-    /// Device attributes.
+    /// Alerts that nobody wants, before the rules. All keys that are given have to hold.
+    #[schemars(extend("required" = ["name"]))]
+    Exclude {
+        /// Its name, one line: what it takes is counted by it.
+        name: String,
+        /// Not before this time: `2026-12-01T22:00` in the machine's local time, or with an offset.
+        from: Moment,
+        /// Before this time.
+        until: Moment,
+        /// Days and hours of each week in the machine's local time: `Sun 02:00-04:00`, `Mon-Fri 18:00-06:00`, `daily
+        /// 12:00-12:30`.
+        weekly: OneOrMore<String>,
+        /// Names of sources; `*` is anything.
+        sources: OneOrMore<String>,
+        /// Sensors; `*` is anything.
+        sensors: OneOrMore<String>,
+        /// Addresses and networks (`10.20.0.0/16`); source or destination is in one of them.
+        addresses: OneOrMore<String>,
+        /// Titles, the whole text; `*` is anything.
+        titles: OneOrMore<String>,
+        /// Engines.
+        engines: OneOrMore<EngineWord>,
+        /// Protocol names.
+        protocols: OneOrMore<String>,
+    }
+
+    /// A case for `otrelay test`.
+    #[schemars(extend("required" = ["name", "input", "expect"]))]
+    Case {
+        /// Its name, one line.
+        name: String,
+        /// What a sensor writes.
+        input: CaseInput,
+        /// What is to become of it.
+        expect: CaseExpect,
+    }
+
+    /// What a sensor writes.
+    #[schemars(extend("required" = ["kind", "line"]))]
+    CaseInput {
+        /// Kind of source, as in `[[source]]`.
+        kind: String,
+        /// Name of the source whose settings are used. Default: the first one of the kind.
+        source: String,
+        /// Name of the file it is of, for formats that are told apart by it (`notice.log`).
+        file: String,
+        /// The record; several lines where it needs a header.
+        line: String,
+    }
+
+    /// What is to become of it. What is left out is not looked at.
+    CaseExpect {
+        /// Exactly these rules match; `[]`: none.
+        rules: List<String>,
+        /// Its severity.
+        severity: SeverityWord,
+        /// Its engine.
+        engine: EngineWord,
+        /// Exactly these protocols, in any order.
+        protocols: List<String>,
+        /// Fields of the first ticket and their values; an empty text: the field is left out.
+        fields: Named<String>,
+    }
+
+    /// Device attributes. Without this table they are kept and not pushed.
     Devices {
-        /// Whether devices are pushed.
+        /// Whether devices are pushed. Default true.
         enabled: bool,
-        /// To which destination.
+        /// To which destination; may be left out when there is one.
         servicenow: String,
-        /// By which API.
+        /// By which API. Default `identify-reconcile`.
         method: DeviceMethod,
-        /// A choice of `cmdb_ci.discovery_source` there.
+        /// A choice of `cmdb_ci.discovery_source` there. Default `otrelay`.
         data_source: String,
+        /// Time between two pushes of devices, at least 5m. Default 60m.
+        interval: Period,
+        /// What is done with a device that its source no longer has. Default `note`.
+        on_deleted: OnDeleted,
+        /// Type of a device to a class of the CMDB, laid over the built-in table; "" is no CI at all.
+        class_map: Named<String>,
     }
 
     /// Status page and metrics.
@@ -203,6 +289,12 @@ once!(
     Tls,
     Rule,
     Action,
+    CaseInput,
+    CaseExpect,
+    EngineWord,
+    Moment,
+    OneOrMore<String>,
+    OneOrMore<EngineWord>,
     Named<String>,
     Named<SecretRef>,
     Named<SeverityWord>,
@@ -231,7 +323,7 @@ macro_rules! appended {
         }
     )*};
 }
-appended!(Source, Rule, Case);
+appended!(Source, Rule, Exclude, Case);
 
 impl Merge for Named<Destination> {
     fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems) {
@@ -256,13 +348,14 @@ impl Merge for Named<Destination> {
 
 /// In which table a key is at home, for keys that stand in the wrong one.
 pub(super) fn home_of(key: &str) -> Option<String> {
-    let homes: [(&str, &[&str]); 8] = [
+    let homes: [(&str, &[&str]); 9] = [
         ("[agent]", Agent::KEYS),
         ("[sync]", Sync::KEYS),
         ("[buffer]", Buffer::KEYS),
         ("[servicenow.NAME]", Destination::KEYS),
         ("[[rule]]", Rule::KEYS),
         ("[[rule.action]]", Action::KEYS),
+        ("[[exclude]]", Exclude::KEYS),
         ("[devices]", Devices::KEYS),
         ("the main level of the file", File::KEYS),
     ];

@@ -8,10 +8,13 @@
 //! Invariants: nothing starts half-configured ([`Config`] exists only when there was no error); an unknown key is an
 //! error; no [`Problem`] holds the text of a secret. Not here: anything that needs the network (`otrelay doctor`).
 
+mod case;
 mod check;
 mod destination;
+mod devices;
 mod duration;
 mod example;
+mod exclude;
 mod file;
 mod load;
 mod machine;
@@ -31,6 +34,7 @@ use std::sync::Arc;
 
 use crate::{intake, relay, rules, servicenow, store};
 
+pub use case::{Case, Expect};
 pub use example::example;
 
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
@@ -128,6 +132,8 @@ pub struct Config {
     pub sources: Vec<crate::source::Settings>,
     /// Rules, in the order of the files: the main file's first.
     pub rules: Vec<rules::RuleSettings>,
+    /// Cases of `otrelay test`, in the order of the files.
+    pub tests: Vec<Case>,
 }
 
 /// This sensor.

@@ -1,6 +1,7 @@
 //! `[[rule]]` and `[[rule.action]]` to Settings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -8,10 +9,14 @@ use super::check::Check;
 use super::file::{Action, Rule};
 use super::problem::{At, list, nearest};
 use super::read::{Field, List, Named};
-use super::values::{AnyOr, EngineWord, ReportType, SeverityWord};
+use super::values::{AnyOr, EngineWord, OnCleared, OnSeenAgain, Period, ReportType, SeverityWord};
+use crate::model::life::{self, Life};
 use crate::model::names::is_field;
-use crate::model::{DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol};
+use crate::model::{
+    DeliveryKind, DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol,
+};
 use crate::rules::{ActionSettings, RULES_MAX, RuleSettings};
+use crate::servicenow::{ROW_COLUMNS, can_reopen, can_resolve};
 
 /// Fields that otrelay has to fill itself, and why.
 const OWN_FIELDS: [(&str, &str); 4] = [
@@ -106,6 +111,7 @@ fn one(
             p.hint("set enabled = false to switch it off")
         });
     }
+    let most = most_tickets(&rule.max_tickets_per_hour, c);
     let (actions, written) = match rule.action.get() {
         Some((actions, _)) => (actions.items.as_slice(), actions.written),
         None => ([].as_slice(), usize::from(rule.action.is_present())),
@@ -136,7 +142,7 @@ fn one(
         engines: engines?,
         report_alerts: report_alerts?,
         report_system_notifications: report_system?,
-        actions: checked.into_iter().collect::<Option<_>>()?,
+        actions: with_limit(checked.into_iter().collect::<Option<_>>()?, most?),
     })
 }
 
@@ -213,8 +219,14 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
     let destination = destination(action, at, destinations, c);
     let report_type =
         c.value("report_type", &action.report_type, ReportType::Incidents, |kind| kind.as_str());
-    if let (Some(ReportType::Application), Some(at)) = (report_type, action.report_type.at()) {
-        c.not_yet(at, "report_type = \"application\"", "remove it");
+    let is_row = matches!(report_type, Some(ReportType::Application));
+    if is_row && !action.table.is_present() {
+        c.problems.error(&at.child("table"), "missing: the whole alert goes into a staging table", |p| {
+            p.expected("the name of an import set table").hint(
+                "its transform map has to coalesce on correlation_id, or a lost answer makes a second record",
+            )
+        });
+        return None;
     }
     let table = c.value("table", &action.table, "incident".to_owned(), Clone::clone);
     let table = table.and_then(|text| match TableName::new(&text) {
@@ -233,7 +245,149 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
         Some((fields, _)) => self::fields(fields, c),
         None => (!action.fields.is_present()).then(BTreeMap::new),
     };
-    Some(ActionSettings { destination: destination?, table: table?, fields: fields? })
+    let mut columns = BTreeMap::new();
+    if let Some((named, place)) = action.columns.get() {
+        if is_row {
+            columns = self::columns(named, c)?;
+        } else {
+            c.problems.error(place, "only report_type = \"application\" has columns", |p| {
+                p.hint("set report_type = \"application\", or write [rule.action.fields]")
+            });
+            return None;
+        }
+    }
+    let (table, mut fields) = (table?, fields?);
+    if is_row {
+        // Ours and theirs: both names of a column are understood.
+        fields = fields.into_iter().map(|(n, text)| (columns.get(&n).cloned().unwrap_or(n), text)).collect();
+    }
+    let kind = if is_row { DeliveryKind::PutRow } else { DeliveryKind::of_table(&table) };
+    let (life, closing) = life(action, Some(&table), c)?;
+    Some(ActionSettings { destination: destination?, table, kind, fields, columns, life, closing })
+}
+
+/// Our names of the columns of a row, and what the staging table calls them.
+fn columns(columns: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String, String>> {
+    let mut checked = BTreeMap::new();
+    let mut wrong = false;
+    for (name, column, at) in &columns.0 {
+        c.effective.note(&format!("columns.{name}"), column.clone(), at.into());
+        let known = ROW_COLUMNS.map(|(known, _)| known);
+        if !known.contains(&name.as_str()) {
+            wrong = true;
+            c.problems.error(at, "a row has no such column", |p| {
+                p.found(format!("\"{name}\"")).expected(format!("one of {}", list(known))).near(name, known)
+            });
+        } else if !is_field(column) {
+            wrong = true;
+            c.problems.error(at, "this is not the name of a column", |p| {
+                p.found(format!("\"{column}\""))
+                    .expected("a-z 0-9 _, a letter first")
+                    .hint("the name, not the label: `u_title`")
+            });
+        } else if checked.values().any(|taken| taken == column) {
+            wrong = true;
+            c.problems.error(at, "two of ours go into one column", |p| p.found(format!("\"{column}\"")));
+        }
+        checked.insert(name.clone(), column.clone());
+    }
+    (!wrong).then_some(checked)
+}
+
+/// What becomes of its tickets later, and what they are closed with.
+fn life(
+    action: &Action,
+    table: Option<&TableName>,
+    c: &mut Check<'_>,
+) -> Option<(Life, BTreeMap<String, String>)> {
+    let on_cleared = c.value("on_cleared", &action.on_cleared, OnCleared::Note, |word| word.as_str());
+    let on_seen_again =
+        c.value("on_seen_again", &action.on_seen_again, OnSeenAgain::New, |word| word.as_str());
+    let update_interval = update_interval(&action.update_interval, c);
+    let mut closing = BTreeMap::new();
+    let mut wrong = false;
+    for (name, field) in [("close_code", &action.close_code), ("close_notes", &action.close_notes)] {
+        let Some((template, at)) = field.get() else {
+            wrong |= field.is_present();
+            continue;
+        };
+        c.effective.note_field(name, template.clone(), field);
+        if let Err(why) = (c.templates)(name, template) {
+            wrong = true;
+            let why = super::problem::quote(&why);
+            c.problems.error(at, format!("the template does not work: {why}"), |p| p);
+        }
+        if !matches!(on_cleared, Some(OnCleared::Resolve)) {
+            c.problems.warn(at, "nothing is closed without on_cleared = \"resolve\"", |p| {
+                p.hint("set on_cleared, or remove this")
+            });
+        }
+        closing.insert(name.to_owned(), template.clone());
+    }
+    if let (Some(OnCleared::Resolve), Some(at), Some(table)) = (on_cleared, action.on_cleared.at(), table)
+        && !can_resolve(table)
+    {
+        wrong = true;
+        c.problems.error(at, format!("otrelay does not know how a record of {table} is resolved"), |p| {
+            p.found("\"resolve\"").expected("\"note\" or \"none\" for this table")
+        });
+    }
+    if let (Some(OnSeenAgain::Reopen), Some(at), Some(table)) =
+        (on_seen_again, action.on_seen_again.at(), table)
+        && !can_reopen(table)
+    {
+        c.problems.warn(at, format!("otrelay does not know how a record of {table} is opened again"), |p| {
+            p.hint("a new one is made; remove the key")
+        });
+    }
+    let life = Life {
+        on_cleared: match on_cleared? {
+            OnCleared::Resolve => life::OnCleared::Resolve,
+            OnCleared::Note => life::OnCleared::Note,
+            OnCleared::None => life::OnCleared::None,
+        },
+        on_seen_again: match on_seen_again? {
+            OnSeenAgain::New => life::OnSeenAgain::New,
+            OnSeenAgain::Reopen => life::OnSeenAgain::Reopen,
+        },
+        update_interval: update_interval?,
+        max_tickets_per_hour: None,
+    };
+    (!wrong).then_some((life, closing))
+}
+
+/// Zero, or at least a second.
+fn update_interval(field: &Field<Period>, c: &mut Check<'_>) -> Option<Duration> {
+    if field.get().is_some_and(|(period, _)| period.value.is_zero()) {
+        let default = Period { text: "24h".to_owned(), value: life::UPDATE_INTERVAL };
+        return c.value("update_interval", field, default, |p| p.text.clone()).map(|p| p.value);
+    }
+    c.duration("update_interval", field, "24h", Duration::from_secs(1))
+}
+
+/// Outer `None`: wrong. Inner `None`: no limit.
+#[expect(clippy::option_option, reason = "as for protocols")]
+fn most_tickets(field: &Field<i64>, c: &mut Check<'_>) -> Option<Option<u32>> {
+    let Some((number, at)) = field.get() else { return (!field.is_present()).then_some(None) };
+    c.effective.note_field("max_tickets_per_hour", *number, field);
+    match u32::try_from(*number) {
+        Ok(most) if most > 0 => Some(Some(most)),
+        _ => {
+            c.problems.error(at, "not a number of tickets", |p| {
+                p.found(number.to_string())
+                    .expected(format!("1 to {}", u32::MAX))
+                    .hint("remove the key for no limit; enabled = false switches the rule off")
+            });
+            None
+        }
+    }
+}
+
+fn with_limit(mut actions: Vec<ActionSettings>, most: Option<u32>) -> Vec<ActionSettings> {
+    for action in &mut actions {
+        action.life.max_tickets_per_hour = most;
+    }
+    actions
 }
 
 fn destination(

@@ -86,7 +86,7 @@ fn what_is_left_out_has_the_documented_default() {
     };
     assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
     let source = &config.sources[0];
-    let Input::Files { pattern } = &source.input;
+    let Input::Files { pattern } = &source.input else { panic!("{source:?}") };
     assert_eq!((source.kind, pattern.as_str()), ("suricata-eve", "/var/log/suricata/eve*.json"));
     let alert = eve(source, r#""severity":1,"metadata":{"signature_severity":["Minor"]}"#);
     assert_eq!((alert.sensor.as_str(), alert.severity), ("line4", Severity::Minor));
@@ -178,6 +178,46 @@ short_description = "{{ title }}"
     assert_eq!(protocols, ["ethernetip", "modbus"]);
     assert_eq!(rule.engines.as_ref().unwrap().len(), 2);
     assert_eq!(rule.actions[0].fields["short_description"], "{{ title }}");
+}
+
+#[test]
+fn a_polled_console_has_its_defaults_and_whatever_is_set() {
+    let sources = |text: &str| {
+        let text = MINIMAL.replace("[[rule]]\nname", &format!("{text}\n[[rule]]\nname"));
+        load_files(&[("otrelay.toml", &text)]).unwrap().config.sources.remove(1)
+    };
+    let source = sources(
+        "[[source]]\nname = \"console\"\nkind = \"defender-console\"\nurl = \"https://console.plant.example\"\n\
+         token = { env = \"PW\" }",
+    );
+    let Input::Defender { interval, api } = &source.input else { panic!("{:?}", source.input) };
+    assert_eq!((source.kind, *interval), ("defender-console", Duration::from_secs(60)));
+    assert_eq!((api.console, api.devices_interval), (true, Duration::from_hours(1)));
+    assert_eq!(
+        (api.http.url.as_str(), api.http.token.expose()),
+        ("https://console.plant.example/", "canary-7731")
+    );
+    assert!(!format!("{source:?}").contains("canary"));
+
+    let pin = "ab".repeat(32);
+    let source = sources(&format!(
+        "[[source]]\nname = \"west\"\nkind = \"defender-sensor\"\nurl = \"https://192.0.2.9:8443/ot\"\n\
+         token = {{ env = \"PW\" }}\ntls = {{ pin = \"sha256:{pin}\" }}\nproxy = {{ url = \"http://proxy.example:3128\" }}\n\
+         poll_interval = \"5s\"\ndevices_interval = \"1d\"\nsensor = \"line 4\"\nseverity_map = {{ Warning = \"minor\" }}"
+    ));
+    let Input::Defender { interval, api } = &source.input else { panic!("{:?}", source.input) };
+    assert_eq!(
+        (api.console, *interval, api.devices_interval),
+        (false, Duration::from_secs(5), Duration::from_hours(24))
+    );
+    assert_eq!(api.http.tls.pin, Some([0xab; 32]));
+    assert!(api.http.proxy.is_some());
+    let mut decoder = source.format.0.decoder(&Stream::default());
+    let line = br#"{"id":1,"title":"A","severity":"Warning"}"#;
+    let Outcome::Alert(finding) = decoder.decode(line, crate::model::Timestamp::EPOCH).outcome else {
+        panic!()
+    };
+    assert_eq!((finding.alert.sensor.as_str(), finding.alert.severity), ("line 4", Severity::Minor));
 }
 
 #[test]
@@ -353,7 +393,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         }
         properties.keys().cloned().collect()
     };
-    let tables: [(&str, &[&str]); 12] = [
+    let tables: [(&str, &[&str]); 23] = [
         ("File", File::KEYS),
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
@@ -362,8 +402,19 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Proxy", file::Proxy::KEYS),
         ("Tls", file::Tls::KEYS),
         ("SuricataEve", source::SuricataEve::KEYS),
+        ("DefenderSensor", source::DefenderSensor::KEYS),
+        ("DefenderConsole", source::DefenderConsole::KEYS),
+        ("Zeek", source::Zeek::KEYS),
+        ("JsonLines", source::JsonLines::KEYS),
+        ("Http", source::Http::KEYS),
+        ("Syslog", source::Syslog::KEYS),
+        ("SyslogTls", source::SyslogTls::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
+        ("Exclude", file::Exclude::KEYS),
+        ("Case", file::Case::KEYS),
+        ("CaseInput", file::CaseInput::KEYS),
+        ("CaseExpect", file::CaseExpect::KEYS),
         ("Devices", file::Devices::KEYS),
         ("Status", file::Status::KEYS),
     ];

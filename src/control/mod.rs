@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{DeliveryId, DeliveryState};
 use crate::store::op::dead::Verdict;
-use crate::store::{ListFilter, Reader, StoreError};
+use crate::store::{DeviceFilter, ListFilter, Reader, StoreError};
 
 /// Name of the socket.
 pub const SOCKET: &str = "otrelay.sock";
@@ -54,6 +54,15 @@ pub enum Question {
         /// Which.
         ids: Vec<DeliveryId>,
     },
+    /// Devices.
+    Devices(DeviceFilter),
+    /// One device with what each source says.
+    Device {
+        /// Its id, an address, a MAC or its name.
+        id: String,
+    },
+    /// Forget what was told of devices, so that the next sync tells all of them.
+    ResyncDevices,
     /// Sync now.
     Sync,
     /// What a sync would send.
@@ -96,6 +105,8 @@ pub fn answer(reader: &Reader, question: &Question) -> Result<Option<serde_json:
         Question::Tickets(filter) => json(reader.tickets(filter)?),
         Question::Queue { state, filter } => json(reader.deliveries(*state, filter)?),
         Question::Delivery { id } => json(reader.delivery(*id)?),
+        Question::Devices(filter) => json(reader.devices(filter)?),
+        Question::Device { id } => json(reader.device(id)?),
         _ => return Ok(None),
     };
     value.map(Some).map_err(|e| StoreError::Refused(e.to_string()))

@@ -23,13 +23,31 @@ impl fmt::Display for DeliveryId {
 pub enum DeliveryKind {
     /// There must be a ticket for this alert.
     OpenTicket,
+    /// The ticket gets a work note: it was seen again, grew worse, or ended.
+    NoteTicket,
+    /// The ticket is resolved: its finding has ended.
+    ResolveTicket,
+    /// The ticket is opened again: its finding is back.
+    ReopenTicket,
     /// Event Management must know of this alert.
     PutEvent,
+    /// A staging table must get this alert whole, as a row.
+    PutRow,
+    /// The CMDB must know of this device.
+    PutDevice,
 }
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::OpenTicket, Self::PutEvent];
+    pub const ALL: [Self; 7] = [
+        Self::OpenTicket,
+        Self::NoteTicket,
+        Self::ResolveTicket,
+        Self::ReopenTicket,
+        Self::PutEvent,
+        Self::PutRow,
+        Self::PutDevice,
+    ];
 
     /// What an alert becomes in this table, when nothing else is said.
     pub fn of_table(table: &TableName) -> Self {
@@ -40,7 +58,12 @@ impl DeliveryKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OpenTicket => "open-ticket",
+            Self::NoteTicket => "note-ticket",
+            Self::ResolveTicket => "resolve-ticket",
+            Self::ReopenTicket => "reopen-ticket",
             Self::PutEvent => "put-event",
+            Self::PutRow => "put-row",
+            Self::PutDevice => "put-device",
         }
     }
 
@@ -119,6 +142,8 @@ pub enum HoldScope {
     Destination,
     /// This table is absent or forbidden; others may work.
     Table,
+    /// What a rule's action makes of alerts does not fit this table; other actions may.
+    Action,
     /// This write was refused; whether the table or only this record is at fault, other deliveries show.
     Delivery,
 }

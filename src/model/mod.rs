@@ -12,6 +12,8 @@ pub mod device;
 
 pub mod health;
 
+pub mod life;
+
 pub mod names;
 
 pub mod protocol;

@@ -156,30 +156,50 @@ impl KeysKept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TicketState {
-    /// Its keys are known, it is not confirmed there yet.
+    /// Its keys are known, it is not confirmed there yet; or it is about to be opened again.
     Opening,
     /// It is there and not closed as far as we know.
     Open,
-    /// It was closed there; the next sighting makes the next generation.
+    /// It was resolved there, by whom ever; the next sighting counts it as closed.
+    Resolved,
+    /// It was closed or cancelled there; the next sighting makes the next generation.
     Closed,
+    /// It is no longer there.
+    Deleted,
+    /// Its finding came in a storm: the parent stands for it.
+    Folded,
     /// It will not be made: its delivery was dropped or is no longer wanted by any rule.
     Withdrawn,
 }
 
 impl TicketState {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Opening,
+        Self::Open,
+        Self::Resolved,
+        Self::Closed,
+        Self::Deleted,
+        Self::Folded,
+        Self::Withdrawn,
+    ];
+
     /// As stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Opening => "opening",
             Self::Open => "open",
+            Self::Resolved => "resolved",
             Self::Closed => "closed",
+            Self::Deleted => "deleted",
+            Self::Folded => "folded",
             Self::Withdrawn => "withdrawn",
         }
     }
 
     /// The inverse of [`Self::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Opening, Self::Open, Self::Closed, Self::Withdrawn].into_iter().find(|s| s.as_str() == text)
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
     }
 }
 

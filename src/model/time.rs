@@ -67,6 +67,13 @@ impl Timestamp {
         self.civil().strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
+    /// The inverse of [`Self::servicenow`]; `None` for anything else.
+    pub fn from_servicenow(text: &str) -> Option<Self> {
+        let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S", text.trim()).ok()?;
+        let instant = jiff::tz::Offset::UTC.to_timestamp(time).ok()?;
+        Some(Self::from_micros(instant.as_microsecond()))
+    }
+
     fn civil(self) -> jiff::civil::DateTime {
         let instant = jiff::Timestamp::from_microsecond(self.0).unwrap_or_default();
         jiff::tz::Offset::UTC.to_datetime(instant)
@@ -100,6 +107,9 @@ mod tests {
         let t = Timestamp::from_secs(1_795_248_900);
         assert_eq!(t.to_string(), "2026-11-21T08:15:00Z");
         assert_eq!(t.servicenow(), "2026-11-21 08:15:00");
+        assert_eq!(Timestamp::from_servicenow("2026-11-21 08:15:00"), Some(t));
+        assert_eq!(Timestamp::from_servicenow("2026-11-21"), None);
+        assert_eq!(Timestamp::from_servicenow(""), None);
         assert_eq!(Timestamp::from_micros(1_500_000).to_string(), "1970-01-01T00:00:01.5Z");
     }
 

@@ -78,6 +78,8 @@ pub enum Method {
     Get,
     /// Create.
     Post,
+    /// Set.
+    Put,
     /// Change.
     Patch,
 }
@@ -136,6 +138,57 @@ impl fmt::Debug for Answer {
             .field("status", &self.status)
             .field("content_type", &self.content_type)
             .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer whose body is read as it comes. `Debug` shows neither header values nor the body.
+pub struct Incoming<'c> {
+    /// HTTP status.
+    pub status: u16,
+    /// As [`Answer::content_type`].
+    pub content_type: Option<String>,
+    /// As [`Answer::headers`].
+    pub headers: Vec<(String, String)>,
+    client: &'c HttpClient,
+    host: String,
+    through: Option<String>,
+    limit: usize,
+    length: usize,
+    response: reqwest::Response,
+}
+
+impl Incoming<'_> {
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// The connection broke, the time is over, or the body is longer than the request allowed.
+    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, TransportError> {
+        let asked =
+            Asked { host: &self.host, proxy: self.through.as_deref(), deadlines: self.client.deadlines };
+        let chunk = self.response.chunk().await.map_err(|e| self.client.failed(&e, &asked))?;
+        let Some(chunk) = chunk else {
+            self.client.has_answered();
+            return Ok(None);
+        };
+        self.length = self.length.saturating_add(chunk.len());
+        if self.length > self.limit {
+            return Err(TransportError::TooLarge { host: self.host.clone(), limit: self.limit });
+        }
+        Ok(Some(chunk.to_vec()))
+    }
+
+    /// The first header of that (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+impl fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("status", &self.status)
+            .field("content_type", &self.content_type)
             .finish_non_exhaustive()
     }
 }
@@ -250,9 +303,7 @@ impl HttpClient {
     async fn send_within(&self, request: Request, repeats: usize) -> Result<Answer, TransportError> {
         check_url(&request.url).map_err(TransportError::NotAllowed)?;
         let end = Instant::now() + self.deadlines.whole;
-        let reusing = (*self.answered_at.lock().unwrap_or_else(PoisonError::into_inner))
-            .is_some_and(|at| at.elapsed() <= POOL_IDLE);
-        let mut left = if reusing { repeats } else { 0 };
+        let mut left = if self.is_reusing() { repeats } else { 0 };
         loop {
             match self.once(&request, end).await {
                 Err(TransportError::Cut { .. }) if left > 0 && Instant::now() < end => left -= 1,
@@ -265,11 +316,54 @@ impl HttpClient {
     }
 
     async fn once(&self, request: &Request, end: Instant) -> Result<Answer, TransportError> {
-        let host = place(&request.url);
         let limit = request.answer_max.min(BODY_MAX);
+        let mut incoming = self.begin(request, limit, end).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = incoming.chunk().await? {
+            body.extend_from_slice(&chunk);
+        }
+        let Incoming { status, content_type, headers, host, .. } = incoming;
+        unpacked(Answer { status, content_type, headers, body }, limit).map_err(|(trouble, encoding)| {
+            match trouble {
+                Trouble::TooLarge => TransportError::TooLarge { host, limit },
+                Trouble::Damaged => TransportError::Packed { host, encoding, damaged: true },
+                Trouble::Unknown => TransportError::Packed { host, encoding, damaged: false },
+            }
+        })
+    }
+
+    /// Makes the call; the body of the answer is read piece by piece and never held whole, so `answer_max` may be more
+    /// than [`BODY_MAX`] here, and a packed body stays packed. A GET that breaks on a connection from before is repeated.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn open(&self, request: Request) -> Result<Incoming<'_>, TransportError> {
+        check_url(&request.url).map_err(TransportError::NotAllowed)?;
+        let end = Instant::now() + self.deadlines.whole;
+        let mut left = if request.method == Method::Get && self.is_reusing() { REPEATS } else { 0 };
+        loop {
+            match self.begin(&request, request.answer_max, end).await {
+                Err(TransportError::Cut { .. }) if left > 0 && Instant::now() < end => left -= 1,
+                Err(error @ TransportError::Proxy { login: true, .. }) => {
+                    return Err(self.explain(error).await);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends the request and waits for the head of the answer.
+    async fn begin(
+        &self,
+        request: &Request,
+        limit: usize,
+        end: Instant,
+    ) -> Result<Incoming<'_>, TransportError> {
+        let host = place(&request.url);
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
             Method::Patch => reqwest::Method::PATCH,
         };
         let through = self.proxy.as_ref().filter(|_| request.url.scheme() == "https").map(|p| place(&p.url));
@@ -284,30 +378,31 @@ impl HttpClient {
         if let Some(body) = &request.body {
             call = call.body(body.clone());
         }
-        let mut response = call.send().await.map_err(|e| self.failed(&e, &asked))?;
-
-        let too_large = || TransportError::TooLarge { host: host.clone(), limit };
+        let response = call.send().await.map_err(|e| self.failed(&e, &asked))?;
         if response.content_length().is_some_and(|n| n > limit as u64) {
-            return Err(too_large());
+            return Err(TransportError::TooLarge { host, limit });
         }
-        let mut answer = Answer {
+        Ok(Incoming {
             status: response.status().as_u16(),
             content_type: media_type(response.headers()),
             headers: kept(response.headers()),
-            body: Vec::new(),
-        };
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.failed(&e, &asked))? {
-            if answer.body.len() + chunk.len() > limit {
-                return Err(too_large());
-            }
-            answer.body.extend_from_slice(&chunk);
-        }
-        *self.answered_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        unpacked(answer, limit).map_err(|(trouble, encoding)| match trouble {
-            Trouble::TooLarge => too_large(),
-            Trouble::Damaged => TransportError::Packed { host: host.clone(), encoding, damaged: true },
-            Trouble::Unknown => TransportError::Packed { host: host.clone(), encoding, damaged: false },
+            client: self,
+            host,
+            through,
+            limit,
+            length: 0,
+            response,
         })
+    }
+
+    /// Whether a connection from before may be used.
+    fn is_reusing(&self) -> bool {
+        let answered_at = *self.answered_at.lock().unwrap_or_else(PoisonError::into_inner);
+        answered_at.is_some_and(|at| at.elapsed() <= POOL_IDLE)
+    }
+
+    fn has_answered(&self) {
+        *self.answered_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// What the proxy offers, where it does not take our login.

@@ -19,11 +19,15 @@ mod client;
 
 mod error;
 
+pub mod listen;
+
 mod packed;
 
 pub mod pem;
 
 mod proxy;
+
+pub mod serve;
 
 mod tls;
 
@@ -35,7 +39,8 @@ mod handshakes;
 pub(crate) mod stub;
 
 pub use client::{
-    Answer, BODY_MAX, Deadlines, HttpClient, LOOK_UP_MAX, Method, Request, check_header, client, client_with,
+    Answer, BODY_MAX, Deadlines, HttpClient, Incoming, LOOK_UP_MAX, Method, Request, check_header, client,
+    client_with,
 };
 pub use error::{NetError, TlsTrouble, TransportError};
 pub use proxy::proxy_of_environment;

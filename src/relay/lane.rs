@@ -16,7 +16,7 @@ use super::queue::{Group, SendPermit};
 use super::{OnUnprotected, Relay, retry};
 use crate::destination::{Asked, Destination, FIND_MAX, SendError, Sent};
 use crate::model::ticket::KeysKept;
-use crate::model::{Class, DeliveryId, DeliveryKind, HoldScope, TableName, Timestamp};
+use crate::model::{Class, DeliveryId, DeliveryKind, DestinationName, HoldScope, TableName, Timestamp};
 use crate::store::op::claim::Claimed;
 use crate::store::op::destination_state::DestinationChange;
 use crate::store::op::settle::{Outcome, Settled};
@@ -100,7 +100,7 @@ impl<D: Destination> Relay<D> {
         self.conclude(lane, run, group);
     }
 
-    /// What is not there yet, of a chunk; `None` when the look-up failed.
+    /// What fits and is not there yet, of a chunk; `None` when asking failed.
     async fn look_up(
         &self,
         permit: &SendPermit<'_, D>,
@@ -110,14 +110,14 @@ impl<D: Destination> Relay<D> {
         run: &mut Run,
         group: &mut Group,
     ) -> Option<Vec<Claimed>> {
+        let chunk = self.admit(permit, lane, work, chunk, group).await?;
         let repeat = work.repeat();
         let (ask, mut ready): (Vec<_>, Vec<_>) = chunk.into_iter().partition(|c| repeat.looks_up(c.doubtful));
         if ask.is_empty() {
             return Some(ready);
         }
         let name = permit.destination.name();
-        let asked: Vec<Asked> =
-            ask.iter().map(|c| Asked { keys: work.keys(c, name), doubtful: c.doubtful }).collect();
+        let asked: Vec<Asked> = ask.iter().map(|c| asked(work, c, name)).collect();
         let (started_at, began) = (self.clock.now(), Instant::now());
         permit.begin();
         let looked_up = match permit.destination.look_up(lane.kind, lane.table, &asked).await {
@@ -141,7 +141,10 @@ impl<D: Destination> Relay<D> {
                     group.note_twins(name, lane.table, found);
                 }
                 self.memory().looked_for.remove(&c.id);
-                let outcome = work.found(found);
+                let Some(outcome) = work.found(&c, found) else {
+                    ready.push(c);
+                    continue;
+                };
                 group.settled.push(Settled {
                     id: c.id,
                     started_at,
@@ -149,7 +152,7 @@ impl<D: Destination> Relay<D> {
                     status: looked_up.status,
                     outcome,
                 });
-            } else if let Some(outcome) = self.looks_again(lane, repeat, &c) {
+            } else if let Some(outcome) = work.missing(&c).or_else(|| self.looks_again(lane, repeat, &c)) {
                 group.settled.push(Settled {
                     id: c.id,
                     started_at,
@@ -168,7 +171,7 @@ impl<D: Destination> Relay<D> {
     /// anew.
     fn looks_again(&self, lane: &Lane<'_>, repeat: Repeat, c: &Claimed) -> Option<Outcome> {
         let unguarded = lane.keeps.is_some_and(|kept| !kept.sys_id && kept.correlation_id);
-        if !c.doubtful || !unguarded || repeat != Repeat::ByKey {
+        if !c.doubtful || !unguarded || repeat != Repeat::ByKey || lane.kind != DeliveryKind::OpenTicket {
             return None;
         }
         let now = Instant::now();
@@ -234,7 +237,7 @@ impl<D: Destination> Relay<D> {
                     run.failed.iter_mut().for_each(|f| f.alone = true);
                     group.note_sent(permit.destination.name(), lane, &sent);
                     self.progress.send_modify(|p| p.delivered += u64::from(sent.created));
-                    let (outcome, status) = (work.sent(&sent), Some(sent.status));
+                    let (outcome, status) = (work.sent(&c, &sent), Some(sent.status));
                     group.settled.push(Settled { id: c.id, started_at, duration_ms, status, outcome });
                     // The suspicion is over: the rest goes on in order.
                     halted.fetch_or(was_suspicious, Ordering::Relaxed);
@@ -363,9 +366,20 @@ fn draw(pool: &mut Vec<Claimed>, blame: &Blame) -> Vec<Claimed> {
 }
 
 /// The look-up itself failed: nothing was created, so nothing is doubtful that was not before.
-fn not_looked_up(c: &Claimed, e: &SendError, started_at: Timestamp) -> Settled {
+pub(super) fn not_looked_up(c: &Claimed, e: &SendError, started_at: Timestamp) -> Settled {
     let outcome = Outcome::Requeue { doubtful: c.doubtful, message: format!("look-up: {e}") };
     Settled { id: c.id, started_at, duration_ms: 0, status: e.status, outcome }
+}
+
+/// How one is looked up.
+fn asked(work: &dyn Work, c: &Claimed, destination: &DestinationName) -> Asked {
+    Asked {
+        keys: work.keys(c, destination),
+        // What is known to have been there is asked for by both its keys.
+        doubtful: c.doubtful || c.ticket.sys_id.is_some(),
+        mark: work.mark(c, destination),
+        mod_count: c.ticket.mod_count,
+    }
 }
 
 /// Was not sent: as it was.

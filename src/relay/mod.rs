@@ -9,15 +9,19 @@
 //! The loop wakes for three reasons: the sync interval, somebody who asks, and the earliest time at which something that
 //! failed is due again. Between syncs only what was tried before is sent.
 
+mod admit;
 mod blame;
 mod budget;
+mod device;
 mod hold;
 mod kind;
 mod lane;
 mod queue;
 mod retry;
 
-use std::collections::{BTreeMap, HashMap};
+pub use device::{DeviceReport, Devices};
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +48,10 @@ pub struct Settings {
     pub doubt_wait: Duration,
     /// Limits by destination.
     pub destinations: BTreeMap<DestinationName, Limits>,
+    /// Where devices go; `None`: nowhere.
+    pub devices: Option<Devices>,
+    /// How tickets are read back.
+    pub sync: crate::sync::Settings,
 }
 
 /// Time from the very first start to the first sync: the sources have read something by then, and whoever set it up need
@@ -97,6 +105,9 @@ pub struct Report {
     pub created: u64,
     /// Tickets found there already (lost answers, a lost database).
     pub found: u64,
+    /// What came later of tickets that got where it should: notes, resolved and opened again.
+    #[serde(default)]
+    pub updated: u64,
     /// Deliveries to be tried again.
     pub again: u64,
     /// Dead letters made.
@@ -114,6 +125,12 @@ pub struct Report {
     /// The sync was told to stop before all that was due was sent.
     #[serde(default)]
     pub cut: bool,
+    /// What came of devices.
+    #[serde(default)]
+    pub devices: DeviceReport,
+    /// When devices are synced next.
+    #[serde(skip)]
+    pub devices_at: Option<Timestamp>,
 }
 
 impl Report {
@@ -121,9 +138,15 @@ impl Report {
     pub fn add(&mut self, other: Self) {
         self.created += other.created;
         self.found += other.found;
+        self.updated += other.updated;
         self.again += other.again;
         self.dead += other.dead;
         self.cut |= other.cut;
+        self.devices.created += other.devices.created;
+        self.devices.updated += other.devices.updated;
+        self.devices.again = other.devices.again;
+        self.devices.dead += other.devices.dead;
+        self.wake_devices(other.devices_at);
         self.wake(other.next_at);
         self.waiting.extend(other.waiting);
         self.failures.extend(other.failures);
@@ -139,9 +162,18 @@ impl Report {
         self.next_at = [self.next_at, at].into_iter().flatten().min();
     }
 
+    /// When something is to be done before the next sync.
+    fn earliest(&self) -> Option<Timestamp> {
+        [self.next_at, self.devices_at].into_iter().flatten().min()
+    }
+
+    fn wake_devices(&mut self, at: impl Into<Option<Timestamp>>) {
+        self.devices_at = [self.devices_at, at.into()].into_iter().flatten().min();
+    }
+
     /// Deliveries that got where they should.
     pub fn delivered(&self) -> u64 {
-        self.created + self.found
+        self.created + self.found + self.updated
     }
 }
 
@@ -237,6 +269,8 @@ struct Memory {
     looked_for: HashMap<DeliveryId, Instant>,
     /// How often one failed while others got through.
     alone: HashMap<DeliveryId, u32>,
+    /// Destination, table and rule whose records fit when they were last asked about.
+    fitting: HashSet<String>,
 }
 
 /// What a look-up and a create may take together, with a new token for each: five times the destination's longest deadline.
@@ -312,7 +346,7 @@ impl<D: Destination> Relay<D> {
                     Some(Ask::Sync(answer)) => {
                         self.heartbeat.busy();
                         let report = self.try_sync(Cause::Asked, &stop).await?;
-                        again_at = report.next_at;
+                        again_at = report.earliest();
                         let _ = answer.send(report);
                         continue;
                     }
@@ -329,7 +363,7 @@ impl<D: Destination> Relay<D> {
             let cause = if owed { Cause::Interval } else { cause };
             let report = self.try_sync(cause, &stop).await?;
             owed = report.owed && cause == Cause::Interval;
-            again_at = report.next_at;
+            again_at = report.earliest();
         }
     }
 
@@ -404,6 +438,7 @@ impl<D: Destination> Relay<D> {
         for destination in &self.destinations {
             plans.extend(self.plan_destination(destination, limit.saturating_sub(plans.len())).await?);
         }
+        plans.extend(self.plan_devices(limit.saturating_sub(plans.len())).await?);
         Ok(plans)
     }
 
@@ -486,10 +521,13 @@ impl<D: Destination> Relay<D> {
         // All to their end, whatever one of them meets: what is claimed has to be settled.
         let pushes = self.destinations.iter().map(|destination| self.push(destination, cause, stop));
         let reports = futures_util::future::join_all(pushes).await;
-        self.progress.send_modify(|p| p.syncing = false);
         for one in reports {
             report.add(one?);
         }
+        // After the tickets: a finding is more urgent than an inventory.
+        let devices = self.push_devices(cause, stop).await;
+        self.progress.send_modify(|p| p.syncing = false);
+        report.add(devices?);
         if report.cut {
             report
                 .waiting

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{Allowance, Budget};
 use super::lane::{Lane, back};
-use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, hold, kind};
+use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
 use crate::model::ticket::KeysKept;
 use crate::model::{Class, DeliveryKind, DestinationName, HoldScope, Severity, TableName, Timestamp};
@@ -22,6 +22,7 @@ use crate::store::op::claim::{Claim, Claimed};
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
 use crate::store::op::health::Notice;
 use crate::store::op::settle::{Outcome, Settled};
+use crate::sync;
 
 /// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more
 /// of them cost less flash each; what is claimed when the power goes has to be looked up again.
@@ -37,7 +38,9 @@ pub(super) struct Group {
     /// The destination (`None`), or tables of it, have to wait.
     pub(super) holds: Vec<(Option<TableName>, SendError)>,
     /// Told after the settlement: a notice that cannot be kept must not cost an outcome.
-    notices: BTreeMap<String, Notice>,
+    pub(super) notices: BTreeMap<String, Notice>,
+    /// Subjects of holds of actions that are over.
+    pub(super) over: Vec<String>,
     /// What tables did to our keys.
     keys: BTreeMap<TableName, KeysKept>,
 }
@@ -153,6 +156,9 @@ impl<D: Destination> Relay<D> {
             started_at: state.window_started_at,
             used: state.window_used,
         };
+        if !cause.only_tried() {
+            self.read_back(destination, cause, &mut state, &mut budget).await?;
+        }
         let only_tried = cause.only_tried() && !state.unfinished;
         let mut unfinished = true;
         let mut looked_at = self.clock.now();
@@ -192,6 +198,9 @@ impl<D: Destination> Relay<D> {
             let (settled, changes) = (group.settled, group.changes);
             self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
             self.tell(group.notices).await?;
+            for subject in group.over {
+                self.store.notice_over(admit::HELD, subject).await?;
+            }
             state = self.store.destination_state(name).await?;
         }
         if unfinished != state.unfinished && !only_tried {
@@ -202,7 +211,52 @@ impl<D: Destination> Relay<D> {
         Ok(report)
     }
 
-    fn limits_of(&self, destination: &DestinationName) -> Limits {
+    /// Takes home what changed there. Inside the budget, and not while the destination has to wait.
+    async fn read_back(
+        &self,
+        destination: &Arc<D>,
+        cause: Cause,
+        state: &mut DestinationState,
+        budget: &mut Budget,
+    ) -> Result<(), StoreError> {
+        let (name, now) = (destination.name(), self.clock.now());
+        budget.roll(now);
+        budget.heed(destination.rate_limit().limit);
+        let waiting = state.holds.iter().filter(|hold| hold.until_at > now);
+        let except: Vec<TableName> = waiting.clone().filter_map(|hold| hold.table.clone()).collect();
+        let halted = waiting.clone().any(|hold| hold.table.is_none()) || hold::is_probing(state);
+        let requests = match budget.allowance() {
+            Allowance::Requests(n, _) if !halted => n,
+            _ => 0,
+        };
+        let allowed = sync::Allowed { is_order: cause.is_order(), requests, except: &except, now };
+        let before = destination.requests();
+        let report = sync::run(&self.store, destination.as_ref(), &self.settings.sync, allowed).await?;
+        let made = destination.requests().saturating_sub(before);
+        if made > 0 {
+            budget.spend(u32::try_from(made).unwrap_or(u32::MAX));
+            let change =
+                DestinationChange::Budget { window_started_at: budget.started_at, window_used: budget.used };
+            self.store.change_destination(name, vec![change]).await?;
+            *state = self.store.destination_state(name).await?;
+        }
+        if let Some((table, e)) = report.failure {
+            let notice = Notice {
+                code: "read-back",
+                subject: format!("{name}:{table}"),
+                text: format!("tickets of {name}, table {table}, could not be read back: {}", e.message),
+                remedy: if e.remedy.is_empty() {
+                    "it is tried again at the next sync".to_owned()
+                } else {
+                    e.remedy
+                },
+            };
+            self.tell(BTreeMap::from([(notice.subject.clone(), notice)])).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn limits_of(&self, destination: &DestinationName) -> Limits {
         self.settings.destinations.get(destination).copied().unwrap_or_default()
     }
 
@@ -263,6 +317,7 @@ impl<D: Destination> Relay<D> {
                     report.created += 1;
                 }
                 Outcome::Delivered { created: false, .. } | Outcome::Told { created: false } => found += 1,
+                Outcome::Later { .. } => report.updated += 1,
                 Outcome::Retry { message, .. } => {
                     report.again += 1;
                     if report.failures.len() < TOLD_MAX && !report.failures.contains(message) {
@@ -320,7 +375,7 @@ impl<D: Destination> Relay<D> {
 
     /// What to claim next, and how many requests may be made for it; `None` when the destination has to wait, which the
     /// report then says.
-    fn next_claim(
+    pub(super) fn next_claim(
         &self,
         destination: &Arc<D>,
         cause: Cause,
@@ -346,6 +401,8 @@ impl<D: Destination> Relay<D> {
                 except.insert(table.clone());
             }
         }
+        // Devices wait in a row of their own: `device.rs` sends them.
+        except.extend(self.settings.devices.iter().map(|devices| devices.table.clone()));
         let (requests, min_severity) = match budget.allowance() {
             Allowance::Requests(n, severity) => (n, severity),
             Allowance::NotBefore(at) => {

@@ -76,8 +76,14 @@ impl Site {
         };
         let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
         spawn(writer.run());
-        let mut settings =
-            Settings { enabled: true, interval: HOUR, doubt_wait: DOUBT_WAIT, destinations: BTreeMap::new() };
+        let mut settings = Settings {
+            enabled: true,
+            interval: HOUR,
+            doubt_wait: DOUBT_WAIT,
+            destinations: BTreeMap::new(),
+            devices: None,
+            sync: crate::sync::Settings::default(),
+        };
         let mut made: Vec<FakeDestination> =
             destinations.iter().map(|name| FakeDestination::new(name, clock.clone())).collect();
         change(&mut settings, &mut made);
@@ -625,6 +631,7 @@ async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
             crate::model::Generation(0),
         ),
         fields: Fields::from([("short_description".to_owned(), "a0".to_owned())]),
+        mark: String::new(),
     };
     site.destination().send(&order).await.unwrap();
     let before = site.destination().calls();

@@ -6,6 +6,7 @@
 use ring::digest::{Context, SHA256};
 
 use super::RuleSettings;
+use crate::model::DeliveryKind;
 
 /// SHA-256; every part is length-prefixed, so that no two settings give the same bytes.
 pub(super) fn of(rules: &[RuleSettings]) -> [u8; 32] {
@@ -45,6 +46,13 @@ pub(super) fn of(rules: &[RuleSettings]) -> [u8; 32] {
             part("action");
             part(action.destination.as_str());
             part(action.table.as_str());
+            if action.kind == DeliveryKind::PutRow {
+                part(action.kind.as_str());
+                for (ours, column) in &action.columns {
+                    part(ours);
+                    part(column);
+                }
+            }
             part(&action.fields.len().to_string());
             for (field, template) in &action.fields {
                 part(field);

@@ -6,17 +6,23 @@
 
 mod digest;
 
+pub mod exclude;
+
 mod explain;
 
 mod matcher;
+
+pub mod pattern;
 
 mod reason;
 
 pub mod template;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use crate::model::{Alert, AlertKind, DestinationName, Engine, RuleName, Severity, TableName};
+use crate::model::life::{Life, Lives};
+use crate::model::{Alert, AlertKind, DeliveryKind, DestinationName, Engine, RuleName, Severity, TableName};
 
 pub use explain::{Condition, Failure, Verdict};
 pub use reason::{Decision, Reason, Route, RuleSet};
@@ -53,8 +59,16 @@ pub struct ActionSettings {
     pub destination: DestinationName,
     /// Into which table.
     pub table: TableName,
+    /// What the alert becomes there.
+    pub kind: DeliveryKind,
     /// Field to template: the operator's own, laid over the table's defaults.
     pub fields: BTreeMap<String, String>,
+    /// Of a row: our name to the column that has it, where that is another one.
+    pub columns: BTreeMap<String, String>,
+    /// What becomes of its tickets later.
+    pub life: Life,
+    /// Templates of `close_code` and `close_notes`, as far as they are given.
+    pub closing: BTreeMap<String, String>,
 }
 
 impl RuleSettings {
@@ -157,8 +171,11 @@ pub struct Rules {
     targets: Vec<(DestinationName, TableName)>,
     /// By rule, in the order of its actions: places in `targets`.
     rule_targets: Vec<Vec<usize>>,
-    /// By rule and action: the operator's own fields.
+    /// By rule and action: the operator's own fields; of a row all.
     own_fields: Vec<Vec<BTreeMap<String, FieldTemplate>>>,
+    /// The same for what its tickets are closed with.
+    closing: Vec<Vec<BTreeMap<String, FieldTemplate>>>,
+    lives: Arc<Lives>,
     defaults: HashMap<TableName, Defaults>,
     templates: Templates,
     by_name: HashMap<RuleName, usize>,
@@ -171,10 +188,10 @@ impl Rules {
         Self::compile_over(rules, |_| BTreeMap::new())
     }
 
-    /// Compiles rules whose fields are laid over the default fields of their table.
+    /// Compiles rules whose fields are laid over the default fields of their action: those of its table, or of a row.
     pub fn compile_over(
         rules: &[RuleSettings],
-        default_fields: impl Fn(&TableName) -> BTreeMap<String, String>,
+        default_fields: impl Fn(&ActionSettings) -> BTreeMap<String, String>,
     ) -> Result<Self, RulesError> {
         check(rules)?;
         let mut templates = Templates::new();
@@ -183,31 +200,43 @@ impl Rules {
         let mut defaults: HashMap<TableName, Defaults> = HashMap::new();
         let mut rule_targets = Vec::with_capacity(rules.len());
         let mut own_fields = Vec::with_capacity(rules.len());
+        let mut closing = Vec::with_capacity(rules.len());
+        let mut lives = Lives::default();
 
         for rule in rules {
             let mut of_rule = Vec::with_capacity(rule.actions.len());
             let mut fields_of_rule = Vec::with_capacity(rule.actions.len());
-            for ActionSettings { destination, table, fields } in &rule.actions {
+            let mut closing_of_rule = Vec::with_capacity(rule.actions.len());
+            for action in &rule.actions {
+                let ActionSettings { destination, table, fields, life, closing, .. } = action;
+                lives.set(&rule.name, destination, table, *life);
                 let target = (destination.clone(), table.clone());
                 of_rule.push(*places.entry(target).or_insert_with_key(|target| {
                     targets.push(target.clone());
                     targets.len() - 1
                 }));
-                let compiled = templates.compile_all(fields).map_err(|problem| RulesError::Template {
+                closing_of_rule.push(templates.compile_all(closing).map_err(|problem| {
+                    RulesError::Template { rule: rule.name.clone(), table: table.clone(), problem }
+                })?);
+                let mut own = templates.compile_all(fields).map_err(|problem| RulesError::Template {
                     rule: rule.name.clone(),
                     table: table.clone(),
                     problem,
                 })?;
-                fields_of_rule.push(compiled);
-                if !defaults.contains_key(table) {
-                    let compiled = templates
-                        .compile_all(&default_fields(table))
-                        .map_err(|problem| RulesError::DefaultTemplate { table: table.clone(), problem })?;
+                let broken = |problem| RulesError::DefaultTemplate { table: table.clone(), problem };
+                if action.kind == DeliveryKind::PutRow {
+                    let mut all = templates.compile_row(&default_fields(action)).map_err(broken)?;
+                    all.append(&mut own);
+                    own = all;
+                } else if !defaults.contains_key(table) {
+                    let compiled = templates.compile_all(&default_fields(action)).map_err(broken)?;
                     defaults.insert(table.clone(), compiled);
                 }
+                fields_of_rule.push(own);
             }
             rule_targets.push(of_rule);
             own_fields.push(fields_of_rule);
+            closing.push(closing_of_rule);
         }
 
         Ok(Self {
@@ -215,6 +244,8 @@ impl Rules {
             targets,
             rule_targets,
             own_fields,
+            closing,
+            lives: Arc::new(lives),
             defaults,
             templates,
             by_name: rules.iter().enumerate().map(|(at, r)| (r.name.clone(), at)).collect(),
@@ -230,14 +261,15 @@ impl Rules {
         if reason == Reason::Matched {
             let mut seen = vec![0u64; self.targets.len().div_ceil(64)];
             'rules: for rule in matched.iter() {
-                for &target in &self.rule_targets[rule] {
+                for (&target, action) in self.rule_targets[rule].iter().zip(&self.settings[rule].actions) {
                     let (word, bit) = (target / 64, 1 << (target % 64));
                     if seen[word] & bit != 0 {
                         continue;
                     }
                     seen[word] |= bit;
                     let (destination, table) = &self.targets[target];
-                    routes.push(Route { destination, table, rule, rule_name: &self.settings[rule].name });
+                    let (kind, rule_name) = (action.kind, &self.settings[rule].name);
+                    routes.push(Route { destination, table, kind, rule, rule_name });
                     if routes.len() == self.targets.len() {
                         break 'rules;
                     }
@@ -259,31 +291,49 @@ impl Rules {
     /// The fields of a ticket by the rule `context.rule`: the table's defaults, the rule's own laid over them. A field
     /// that comes out empty is left out: an absent fact is absent.
     pub fn fields(&self, context: &TicketContext<'_>) -> Result<BTreeMap<String, String>, TemplateError> {
+        let (rule, action) = self.action(context)?;
+        let own = &self.own_fields[rule][action];
+        let is_row = self.settings[rule].actions[action].kind == DeliveryKind::PutRow;
+        let defaults = self.defaults.get(context.table).filter(|_| !is_row).into_iter().flatten();
+        self.render(defaults.filter(|(name, _)| !own.contains_key(*name)).chain(own), context)
+    }
+
+    /// `close_code` and `close_notes` by the rule `context.rule`, as far as its action has them; none when the action is
+    /// no longer in the config: the ticket is to be closed all the same.
+    pub fn closing(&self, context: &TicketContext<'_>) -> Result<BTreeMap<String, String>, TemplateError> {
+        match self.action(context) {
+            Ok((rule, action)) => self.render(&self.closing[rule][action], context),
+            Err(_) => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// The places of a rule and its action.
+    fn action(&self, context: &TicketContext<'_>) -> Result<(usize, usize), TemplateError> {
         let (destination, table) = (context.destination, context.table);
         let Some(rule) = self.index_of(context.rule) else {
             return Err(TemplateError::UnknownRule { rule: context.rule.to_owned() });
         };
-        let wanted = self.settings[rule]
-            .actions
-            .iter()
-            .position(|a| a.destination == *destination && a.table == *table);
-        let Some(action) = wanted else {
-            return Err(TemplateError::NoAction {
-                rule: context.rule.to_owned(),
-                destination: destination.clone(),
-                table: table.clone(),
-            });
-        };
+        let mut actions = self.settings[rule].actions.iter();
+        let wanted = actions.position(|a| a.destination == *destination && a.table == *table);
+        let action = wanted.ok_or_else(|| TemplateError::NoAction {
+            rule: context.rule.to_owned(),
+            destination: destination.clone(),
+            table: table.clone(),
+        })?;
+        Ok((rule, action))
+    }
 
-        let own = &self.own_fields[rule][action];
-        let defaults =
-            self.defaults.get(table).into_iter().flatten().filter(|(name, _)| !own.contains_key(*name));
+    fn render<'a>(
+        &self,
+        templates: impl IntoIterator<Item = (&'a String, &'a FieldTemplate)>,
+        context: &TicketContext<'_>,
+    ) -> Result<BTreeMap<String, String>, TemplateError> {
         let values = context.values();
         let mut fields = BTreeMap::new();
-        for (name, template) in defaults.chain(own) {
+        for (name, template) in templates {
             let value = self.templates.render(template, &values).map_err(|fault| TemplateError::Field {
                 rule: context.rule.to_owned(),
-                table: table.clone(),
+                table: context.table.clone(),
                 problem: fault.in_field(name),
             })?;
             if !value.is_empty() {
@@ -291,6 +341,11 @@ impl Rules {
             }
         }
         Ok(fields)
+    }
+
+    /// What the rules want of tickets that are there.
+    pub fn lives(&self) -> &Arc<Lives> {
+        &self.lives
     }
 
     /// The rules as they were given, in file order.

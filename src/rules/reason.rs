@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::model::{DestinationName, RuleName, TableName};
+use crate::model::{DeliveryKind, DestinationName, RuleName, TableName};
 
 /// Why an alert is forwarded or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +81,8 @@ pub struct Route<'r> {
     pub destination: &'r DestinationName,
     /// Into which table.
     pub table: &'r TableName,
+    /// What it becomes there.
+    pub kind: DeliveryKind,
     /// Index of the first rule of the file that asks for it; its action gives the fields.
     pub rule: usize,
     /// That rule's name.

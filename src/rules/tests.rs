@@ -18,7 +18,16 @@ fn table(name: &str) -> TableName {
 
 fn action(to: &str, into: &str, fields: &[(&str, &str)]) -> ActionSettings {
     let fields = fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    ActionSettings { destination: destination(to), table: table(into), fields }
+    let table = table(into);
+    ActionSettings {
+        destination: destination(to),
+        kind: DeliveryKind::of_table(&table),
+        table,
+        fields,
+        columns: BTreeMap::new(),
+        life: Life::default(),
+        closing: BTreeMap::new(),
+    }
 }
 
 /// A rule that takes every alert about the plant.
@@ -143,6 +152,7 @@ fn fields(rules: &Rules, rule: &str, into: &str) -> Result<BTreeMap<String, Stri
         rule,
         destination: &destination,
         table: &table,
+        correlation_id: "otrelay-1",
     })
 }
 
@@ -156,8 +166,9 @@ fn own_fields_lie_over_the_defaults_and_empty_ones_are_left_out() {
         )],
         ..rule("own")
     };
-    let rules = Rules::compile_over(&[own], |table| {
-        let defaults = [("short_description", "{{ title }}"), ("impact", "1"), ("category", table.as_str())];
+    let rules = Rules::compile_over(&[own], |action| {
+        let category = ("category", action.table.as_str());
+        let defaults = [("short_description", "{{ title }}"), ("impact", "1"), category];
         defaults.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     })
     .unwrap();

@@ -1,9 +1,9 @@
 //! One destination and one call: a token, the request, its answer judged; once more if the token was refused.
 //!
-//! Every address of the API stands here; what goes over it is put together in `ticket` and `event`. Nothing is remembered here but the token and two numbers the relay's
+//! Every address of the API stands here; what goes over it is put together in `ticket`, `change`, `row` and `event`. Nothing is remembered here but the token and two numbers the relay's
 //! budget asks for: how many requests were made, and what the instance last said about its limit.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -13,9 +13,12 @@ use super::Settings;
 use super::auth::{Authorization, Line, Login};
 use super::classify::{self, Attempt, What};
 use super::query::url_value;
+use super::schema::Known;
 use crate::clock::SharedClock;
 use crate::destination::{FIND_MAX, RateLimit, SendError};
-use crate::model::{Class, DestinationName, HealthIssue, HoldScope, Secret, SecretString, SysId, TableName};
+use crate::model::{
+    Class, DestinationName, HealthIssue, HoldScope, Secret, SecretString, SysId, TableName, Timestamp,
+};
 use crate::net::{self, Answer, Deadlines, HttpClient, LOOK_UP_MAX, Method, NetError, Request};
 
 /// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
@@ -64,6 +67,14 @@ pub struct ServiceNow {
     rate_limit: Mutex<RateLimit>,
     /// Keys in one look-up: fewer once something in between refused a long address.
     pub(super) look_up_max: AtomicUsize,
+    /// Set once the instance has shown that it has no Change Management API.
+    pub(super) no_change_api: AtomicBool,
+    /// What is known of its tables; `None`: nobody asks.
+    pub(super) schema: Option<Known>,
+    /// How devices are told.
+    pub(super) devices: Option<super::cmdb::Settings>,
+    /// The instance has only the plain form of identification.
+    pub(super) plain_identify: AtomicBool,
 }
 
 /// A clock has no `Debug` of its own.
@@ -89,10 +100,12 @@ pub(super) enum Path<'a> {
     Events,
     /// Several requests in one; only the address with a version is documented.
     Batch,
-    /// Change Management: a change of this type (`normal`, `standard`, `emergency`).
+    /// Change Management: a change of this type (`normal`, `emergency`; empty: of the type in its fields).
     Change(&'a str),
     /// Identification and reconciliation of devices, with options.
     Identify,
+    /// The same without options, where the instance is old.
+    IdentifyPlain,
     /// Bytes that are attached to a record.
     Attachment,
 }
@@ -105,8 +118,10 @@ impl Path<'_> {
             Self::Import(table) => format!("/api/now/import/{table}"),
             Self::Events => "/api/global/em/jsonv2".to_owned(),
             Self::Batch => "/api/now/v1/batch".to_owned(),
+            Self::Change("") => "/api/sn_chg_rest/change".to_owned(),
             Self::Change(kind) => format!("/api/sn_chg_rest/change/{}", url_value(kind)),
             Self::Identify => "/api/now/identifyreconcile/enhanced".to_owned(),
+            Self::IdentifyPlain => "/api/now/identifyreconcile".to_owned(),
             Self::Attachment => "/api/now/attachment/file".to_owned(),
         }
     }
@@ -142,7 +157,7 @@ impl ServiceNow {
         clock: SharedClock,
         deadlines: Deadlines,
     ) -> Result<Self, SetupError> {
-        let Settings { name, instance, auth, proxy, tls, headers } = settings;
+        let Settings { name, instance, auth, proxy, tls, headers, devices } = settings;
         let refuse = |problem: String| SetupError::Instance { name: name.clone(), problem };
         net::check_url(&instance).map_err(refuse)?;
         // Only a gateway gives an instance a path, and it wants its header.
@@ -171,6 +186,10 @@ impl ServiceNow {
             requests: AtomicU64::new(0),
             rate_limit: Mutex::default(),
             look_up_max: AtomicUsize::new(FIND_MAX),
+            no_change_api: AtomicBool::new(false),
+            schema: None,
+            devices,
+            plain_identify: AtomicBool::new(false),
         })
     }
 
@@ -208,6 +227,10 @@ impl ServiceNow {
 
     pub(super) fn last_rate_limit(&self) -> RateLimit {
         *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.0.now()
     }
 
     /// How an answer to such a call is judged and worded.
@@ -316,6 +339,7 @@ mod tests {
             (Path::Batch, "/api/now/v1/batch"),
             (Path::Change("normal/.."), "/api/sn_chg_rest/change/normal%2F.."),
             (Path::Identify, "/api/now/identifyreconcile/enhanced"),
+            (Path::IdentifyPlain, "/api/now/identifyreconcile"),
             (Path::Attachment, "/api/now/attachment/file"),
         ];
         for (path, text) in paths {

@@ -23,10 +23,18 @@ const WAIT_MAX: Duration = Duration::from_hours(24);
 pub(super) enum What {
     /// Reading: repeating it does no harm, and no single delivery can be at fault.
     LookUp,
+    /// Reading what a table takes: likewise.
+    Schema,
     /// Creating: may have happened although the answer says otherwise.
     Create,
+    /// Changing a record: may have happened too.
+    Change,
     /// Telling Event Management: may have happened too, and may be repeated.
     Event,
+    /// Putting a row into a staging table: likewise.
+    Row,
+    /// Telling the CMDB: the same.
+    Devices,
 }
 
 /// The call whose answer is judged.
@@ -42,20 +50,24 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn writes(&self) -> bool {
-        self.what != What::LookUp
+        !matches!(self.what, What::LookUp | What::Schema)
     }
 
     /// The beginning of each message.
     fn tried(&self) -> String {
         let what = match self.what {
             What::LookUp => "look up tickets",
+            What::Schema => "read what a table takes",
             What::Create => "create a ticket",
+            What::Change => "change a ticket",
             What::Event => "put an event",
+            What::Row => "put a row",
+            What::Devices => "put devices",
         };
         format!("could not {what} in {} at {}", self.table, self.place)
     }
 
-    fn error(&self, class: Class, hold: HoldScope, cause: &str, remedy: &str) -> SendError {
+    pub(super) fn error(&self, class: Class, hold: HoldScope, cause: &str, remedy: &str) -> SendError {
         SendError {
             class,
             hold,
@@ -406,6 +418,12 @@ pub(super) fn is_no_record(error: &SendError) -> bool {
     error.status == Some(404) && error.message.to_ascii_lowercase().contains("no record found")
 }
 
+/// The instance has no such address: the plugin that brings the API is not active.
+pub(super) fn is_no_such_api(error: &SendError) -> bool {
+    matches!(error.status, Some(400 | 404))
+        && error.message.to_ascii_lowercase().contains("requested uri does not represent")
+}
+
 /// The request is too large for the instance or for something in between.
 pub(super) fn is_too_large(error: &SendError) -> bool {
     matches!(error.status, Some(413 | 414 | 431))
@@ -465,7 +483,7 @@ fn reset_at(answer: &Answer) -> Option<Timestamp> {
 }
 
 /// The instance's clock, so that ours need not be right.
-fn server_date(answer: &Answer) -> Option<Timestamp> {
+pub(super) fn server_date(answer: &Answer) -> Option<Timestamp> {
     http_date(answer.header("date")?)
 }
 

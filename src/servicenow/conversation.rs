@@ -55,6 +55,7 @@ fn destination_with(instance: url::Url, auth: Auth, headers: Vec<(String, Secret
         proxy: None,
         tls: TlsSettings::default(),
         headers,
+        devices: None,
     };
     let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
@@ -79,7 +80,7 @@ fn order() -> Order {
         ("short_description".to_owned(), "Stop command".to_owned()),
         ("impact".to_owned(), "1".to_owned()),
     ]);
-    Order { kind: DeliveryKind::OpenTicket, table: table(), keys: keys(0), fields }
+    Order { kind: DeliveryKind::OpenTicket, table: table(), keys: keys(0), fields, mark: String::new() }
 }
 
 fn token() -> Reply {
@@ -111,7 +112,7 @@ fn created(record: &serde_json::Value) -> Reply {
 }
 
 async fn find(destination: &ServiceNow, n: u32) -> Result<Vec<crate::destination::Found>, SendError> {
-    let asked: Vec<_> = (0..n).map(|i| Asked { keys: keys(i), doubtful: false }).collect();
+    let asked: Vec<_> = (0..n).map(|i| Asked::record(keys(i), false)).collect();
     Ok(destination.look_up(DeliveryKind::OpenTicket, &table(), &asked).await?.found)
 }
 
@@ -470,11 +471,11 @@ async fn what_is_doubtful_is_asked_for_by_its_sys_id_too() {
                 .replace(&"a".repeat(32), keys(0).sys_id.as_str()),
         )
     });
-    let asked = [Asked { keys: keys(0), doubtful: true }];
+    let asked = [Asked::record(keys(0), true)];
     let destination = destination(&stub, password());
     let found = destination.look_up(DeliveryKind::OpenTicket, &table(), &asked).await.unwrap().found;
     assert_eq!((found.len(), &found[0].remote.sys_id), (1, &keys(0).sys_id));
-    let asked = [Asked { keys: keys(1), doubtful: false }];
+    let asked = [Asked::record(keys(1), false)];
     let found = destination.look_up(DeliveryKind::OpenTicket, &table(), &asked).await.unwrap();
     assert_eq!((found.found.len(), found.status), (0, Some(200)));
 }
@@ -613,6 +614,7 @@ fn addresses_that_are_no_instance_are_refused() {
             proxy: None,
             tls: TlsSettings::default(),
             headers: Vec::new(),
+            devices: None,
         };
         let error = ServiceNow::new(settings, ManualClock::at(Timestamp::EPOCH)).unwrap_err().to_string();
         assert!(error.contains(words) && !error.contains("canary"), "{error}");

@@ -51,7 +51,8 @@ Last seen: {{ last_seen }} UTC
 Occurrences: {{ occurrences }}
 {% if references %}References: {{ references | join(', ') }}
 {% endif %}\
-Forwarded by rule: {{ rule }}";
+Forwarded by rule: {{ rule }}
+On {{ agent }}: otrelay explain {{ correlation_id }}";
 
 const IMPACT: &str = "{% if severity == 'critical' or severity == 'major' %}1{% elif severity == 'minor' %}2\
                       {% else %}3{% endif %}";
@@ -87,11 +88,16 @@ pub fn default_fields(table: &TableName) -> BTreeMap<&'static str, &'static str>
         return event_fields();
     }
     let mut fields = BTreeMap::from([("short_description", SHORT_DESCRIPTION), ("description", DESCRIPTION)]);
-    if matches!(table.as_str(), "incident" | "sn_ot_incident" | "problem") {
+    if matches!(table.as_str(), "incident" | "sn_ot_incident" | "problem" | "change_request") {
         fields.extend([("impact", IMPACT), ("urgency", URGENCY)]);
     }
     if matches!(table.as_str(), "incident" | "sn_ot_incident") {
         fields.insert("contact_type", "monitoring");
+    }
+    match table.as_str() {
+        "sn_si_incident" => drop(fields.insert("severity", IMPACT)),
+        "change_request" => drop(fields.insert("type", "normal")),
+        _ => {}
     }
     fields
 }
@@ -334,6 +340,7 @@ mod tests {
             destination => context! { ip => some("10.0.0.2"), mac => "", name => "", port => some("502"), label => some("10.0.0.2") },
             site => some("North"), zone => some("Line 4"), first_seen => "2026-11-21 08:15:00", last_seen => "2026-11-21 08:16:00",
             occurrences => 3, references => if full { vec!["CVE-2020-1"] } else { vec![] }, rule => "OT",
+            agent => "relay-1", correlation_id => "otrelay-1",
         };
         engine.render_str(fields[field], alert).unwrap()
     }
@@ -364,10 +371,12 @@ mod tests {
         let expected = "A PLC was stopped.\n\nSeverity: major\nEngine: malware\nCategory: ICS\nProtocols: Modbus, S7\n\
              Source: hmi, 10.0.0.1, port 49152, 00:1b:1b:aa:bb:cc\nDestination: 10.0.0.2, port 502\nSensor: line4\n\
              Site: North\nZone: Line 4\nFirst seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\n\
-             Occurrences: 3\nReferences: CVE-2020-1\nForwarded by rule: OT";
+             Occurrences: 3\nReferences: CVE-2020-1\nForwarded by rule: OT\n\
+             On relay-1: otrelay explain otrelay-1";
         assert_eq!(render("incident", "description", "major", true), expected);
         let bare = "Stop command\n\nSeverity: major\nEngine: malware\nSensor: line4\n\
-             First seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\nOccurrences: 3\nForwarded by rule: OT";
+             First seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\nOccurrences: 3\nForwarded by rule: OT\n\
+             On relay-1: otrelay explain otrelay-1";
         assert_eq!(render("x_any", "description", "major", false), bare);
     }
 

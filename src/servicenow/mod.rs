@@ -9,7 +9,10 @@
 
 use url::Url;
 
-use crate::destination::{Asked, Destination, LookedUp, Order, RateLimit, SendError, Sent};
+use crate::destination::{
+    Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, LookedUp, MayAsk, Order, RateLimit,
+    SendError, Sent,
+};
 use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
@@ -17,11 +20,25 @@ mod auth;
 
 mod call;
 
+mod change;
+
+mod changes;
+
 mod classify;
+
+pub mod cmdb;
 
 mod event;
 
+mod row;
+
+mod schema;
+
 mod fields;
+
+mod later;
+
+mod states;
 
 mod ticket;
 
@@ -47,6 +64,8 @@ pub use auth::kept::path as kept_login;
 pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
 pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
+pub use row::{ROW_COLUMNS, row_fields};
+pub use states::{can_reopen, can_resolve};
 
 /// A destination, checked.
 #[derive(Clone, Debug)]
@@ -63,6 +82,8 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// Headers that go with each request, for a gateway in front of the instance.
     pub headers: Vec<(String, Secret)>,
+    /// How devices are told; `None`: they go elsewhere, or nowhere.
+    pub devices: Option<cmdb::Settings>,
 }
 
 /// What is known of a destination's log-in without asking it: a kept refresh token that grows old.
@@ -89,6 +110,10 @@ impl Destination for ServiceNow {
         &self.name
     }
 
+    async fn admit(&self, order: &Order, may_ask: MayAsk<'_>) -> Result<Admission, SendError> {
+        self.admit_order(order, may_ask).await
+    }
+
     async fn look_up(
         &self,
         kind: DeliveryKind,
@@ -96,17 +121,47 @@ impl Destination for ServiceNow {
         asked: &[Asked],
     ) -> Result<LookedUp, SendError> {
         match kind {
-            DeliveryKind::OpenTicket => self.find_tickets(table, asked).await,
-            // An event is known by its key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent => Ok(LookedUp::default()),
+            DeliveryKind::OpenTicket | DeliveryKind::ResolveTicket | DeliveryKind::ReopenTicket => {
+                self.find_tickets(table, asked).await
+            }
+            DeliveryKind::NoteTicket => self.find_notes(table, asked).await,
+            // They are known by their key there, and nowhere to be asked for.
+            DeliveryKind::PutEvent | DeliveryKind::PutRow | DeliveryKind::PutDevice => {
+                Ok(LookedUp::default())
+            }
         }
     }
 
     async fn send(&self, order: &Order) -> Result<Sent, SendError> {
         match order.kind {
             DeliveryKind::OpenTicket => self.open_ticket(order).await,
+            DeliveryKind::NoteTicket => self.note_ticket(order).await,
+            DeliveryKind::ResolveTicket => self.resolve_ticket(order).await,
+            DeliveryKind::ReopenTicket => self.reopen_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
+            DeliveryKind::PutRow => self.put_row(order).await,
+            // Devices go many at a time, by `put_devices`.
+            DeliveryKind::PutDevice => Err(self.no_devices(&order.table)),
         }
+    }
+
+    async fn put_devices(&self, orders: &[DeviceOrder]) -> Result<DevicesSent, SendError> {
+        self.identify(orders).await
+    }
+
+    fn device_payload(&self, order: &DeviceOrder) -> Result<String, String> {
+        self.devices.as_ref().map_or_else(
+            || Err("this destination is not the one of [devices]".to_owned()),
+            |settings| cmdb::shown(settings, order),
+        )
+    }
+
+    async fn read_back(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
+        self.find_with_details(table, asked).await
+    }
+
+    async fn changed(&self, table: &TableName, since: Timestamp, page: usize) -> Result<Changed, SendError> {
+        self.changed_tickets(table, since, page).await
     }
 
     fn requests(&self) -> u64 {

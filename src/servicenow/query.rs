@@ -52,6 +52,23 @@ impl Query {
         Ok(self)
     }
 
+    /// `field` is this value.
+    pub(super) fn is(mut self, field: &str, value: &str) -> Result<Self, QueryError> {
+        if value.is_empty() {
+            return Err(QueryError::List);
+        }
+        let value = escaped(value)?;
+        self.push(checked(field)?, "=", &value);
+        Ok(self)
+    }
+
+    /// `field` is this or later (or larger).
+    pub(super) fn at_least(mut self, field: &str, value: &str) -> Result<Self, QueryError> {
+        let value = escaped(value)?;
+        self.push(checked(field)?, ">=", &value);
+        Ok(self)
+    }
+
     /// Oldest (or smallest) first by this field.
     pub(super) fn order_by(mut self, field: &str) -> Result<Self, QueryError> {
         self.push("ORDERBY", checked(field)?, "");

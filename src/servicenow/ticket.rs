@@ -13,18 +13,23 @@ use serde_json::Value;
 use super::call::{Call, Path, ServiceNow};
 use super::classify::{self, Attempt, What};
 use super::query::{Query, url_value};
-use super::{fields, wire};
+use super::{change, fields, states, wire};
 use crate::destination::{
-    Asked, DroppedField, FIND_MAX, Fields, Found, LookedUp, Order, Remote, SendError, Sent,
+    Asked, Detail, DroppedField, FIND_MAX, Fields, Found, LookedUp, Order, Remote, SendError, Sent,
 };
 use crate::model::ticket::{KeysKept, TicketKeys};
-use crate::model::{Class, CorrelationId, HoldScope, SysId, TableName, text};
+use crate::model::{Class, CorrelationId, HoldScope, SysId, TableName, Timestamp, text};
 use crate::net::{Answer, Method};
 
 /// Value of `correlation_display`: whose tickets these are.
-const DISPLAY: &str = "otrelay";
+pub(super) const DISPLAY: &str = "otrelay";
 /// Columns of a look-up.
 const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on";
+/// The same with all that is worth knowing of a ticket that we know.
+pub(super) const DETAIL_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_mod_count,\
+     sys_updated_on,resolved_at,closed_at,close_notes,assigned_to.name";
+/// Longest close notes that are taken home, in bytes.
+const CLOSE_NOTES_MAX: usize = 1_000;
 /// Pages read in one look-up; each id has one row, rarely two.
 const PAGES_MAX: usize = 5;
 /// Longest `number` and `state` that are kept, in bytes.
@@ -39,6 +44,19 @@ impl ServiceNow {
         table: &TableName,
         asked: &[Asked],
     ) -> Result<LookedUp, SendError> {
+        self.find(table, asked, LOOK_UP_FIELDS).await
+    }
+
+    /// The same, with all that is worth knowing of them.
+    pub(super) async fn find_with_details(
+        &self,
+        table: &TableName,
+        asked: &[Asked],
+    ) -> Result<LookedUp, SendError> {
+        self.find(table, asked, DETAIL_FIELDS).await
+    }
+
+    async fn find(&self, table: &TableName, asked: &[Asked], fields: &str) -> Result<LookedUp, SendError> {
         let attempt = self.attempt(What::LookUp, table);
         if asked.len() > FIND_MAX {
             let cause = format!("{} ids were asked for at once; at most {FIND_MAX} are allowed", asked.len());
@@ -50,10 +68,11 @@ impl ServiceNow {
             let most = self.look_up_max.load(Ordering::Relaxed).max(1);
             let (now, later) = left.split_at(left.len().min(most));
             let keys: Vec<CorrelationId> = now.iter().map(|a| a.keys.correlation_id.clone()).collect();
-            match self.find_by_query(&attempt, &keys).await {
+            match self.find_by_query(&attempt, &keys, fields).await {
                 Ok(part) => {
                     all.found.extend(part.found);
                     all.status = part.status.or(all.status);
+                    all.server_now = part.server_now.or(all.server_now);
                     left = later;
                 }
                 Err(e) if classify::is_too_large(&e) && now.len() > 1 => {
@@ -66,8 +85,8 @@ impl ServiceNow {
             if all.found.iter().any(|f| f.correlation_id == one.keys.correlation_id) {
                 continue;
             }
-            if let Some((record, _)) = self.ours(table, &one.keys).await?
-                && let Some(remote) = remote(&record)
+            if let Some((record, _)) = self.ours(table, &one.keys, fields).await?
+                && let Some(remote) = remote(table, &record)
             {
                 let correlation_id = one.keys.correlation_id.clone();
                 all.found.push(Found { correlation_id, remote, twins: 0 });
@@ -80,12 +99,13 @@ impl ServiceNow {
         &self,
         attempt: &Attempt<'_>,
         keys: &[CorrelationId],
+        fields: &str,
     ) -> Result<LookedUp, SendError> {
-        let query = look_up(keys)
+        let query = look_up(keys, fields)
             .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
         let limit = keys.len() * 2 + 10;
         let mut rows = Rows::default();
-        let mut status = None;
+        let (mut status, mut server_now) = (None, None);
         for page in 0..PAGES_MAX {
             let offset = page * limit;
             let called = self
@@ -107,12 +127,14 @@ impl ServiceNow {
                 Err(e) => return Err(e),
             };
             status = Some(answer.status);
+            server_now = classify::server_date(&answer).or(server_now);
             let Some(result) = value.get("result").and_then(Value::as_array) else {
                 let cause = "the answer to a look-up has no list of records";
                 return Err(attempt.retry(cause).answered(answer.status));
             };
             for row in result {
-                rows.take(row, keys).map_err(|cause| attempt.retry(cause).answered(answer.status))?;
+                rows.take(attempt.table, row, keys)
+                    .map_err(|cause| attempt.retry(cause).answered(answer.status))?;
             }
             if rows.foreign > 0 {
                 break;
@@ -133,7 +155,8 @@ impl ServiceNow {
                  have that field); until then nothing is created there, because that could make twins",
             ));
         }
-        Ok(LookedUp { found: rows.best.into_values().map(|row| row.found).collect(), status })
+        let found = rows.best.into_values().map(|row| row.found).collect();
+        Ok(LookedUp { found, status, server_now })
     }
 
     /// Creates a ticket; shorter when it is too large, and not again when it is there.
@@ -142,6 +165,7 @@ impl ServiceNow {
         let mut fields = fields::outgoing(&order.fields).map_err(|e| {
             attempt.reject(&e.to_string(), "correct [rule.action.fields], then `otrelay queue retry`")
         })?;
+        fields = self.fitting(&order.table, fields);
         let mut shorter = SHORTER.into_iter();
         loop {
             let error = match self.create(&attempt, order, &fields).await {
@@ -162,14 +186,22 @@ impl ServiceNow {
     }
 
     async fn create(&self, attempt: &Attempt<'_>, order: &Order, fields: &Fields) -> Result<Sent, SendError> {
-        let keys = Fields::from([
-            ("sys_id".to_owned(), order.keys.sys_id.to_string()),
-            ("correlation_id".to_owned(), order.keys.correlation_id.to_string()),
-            ("correlation_display".to_owned(), DISPLAY.to_owned()),
-        ]);
+        if order.table.as_str() == change::TABLE && !self.no_change_api.load(Ordering::Relaxed) {
+            match self.create_change(attempt, order, fields).await {
+                Err(e) if classify::is_no_such_api(&e) => {
+                    tracing::info!(
+                        "{} has no Change Management API; changes go by the Table API",
+                        self.place
+                    );
+                    self.no_change_api.store(true, Ordering::Relaxed);
+                }
+                made => return made,
+            }
+        }
+        let keys = keys(order);
         let body = serde_json::to_vec(&fields::record(fields, &keys))
             .map_err(|_| attempt.reject("the record cannot be written as JSON", "report it"))?;
-        let wanted: Vec<&str> = ["number", "state", "active"]
+        let wanted: Vec<&str> = ["number", "state", "active", "sys_mod_count"]
             .into_iter()
             .chain(keys.keys().chain(fields.keys()).map(String::as_str))
             .collect();
@@ -184,14 +216,14 @@ impl ServiceNow {
             })
             .await?;
         let record = value.get("result").unwrap_or(&Value::Null);
-        read_back(record, fields, &keys, &order.keys, answer.status)
+        read_back((&order.table, record), fields, &keys, &order.keys, answer.status)
             .map_err(|cause| attempt.retry(&cause).answered(answer.status))
     }
 
     /// What became of a create that was refused: if the record with our `sys_id` is there and nobody else's key is in
     /// it, it was made before.
     async fn adopt(&self, order: &Order, error: SendError) -> Result<Sent, SendError> {
-        let (record, answer) = match self.ours(&order.table, &order.keys).await {
+        let (record, answer) = match self.ours(&order.table, &order.keys, LOOK_UP_FIELDS).await {
             Ok(Some(found)) => found,
             Ok(None) => return Err(error),
             // Not known is not refused.
@@ -202,7 +234,7 @@ impl ServiceNow {
                 return Err(SendError { class, message, doubtful: true, ..error });
             }
         };
-        let Some(remote) = remote(&record) else { return Err(error) };
+        let Some(remote) = remote(&order.table, &record) else { return Err(error) };
         let kept = wire::field(&record, "correlation_id");
         let correlation_id = kept == order.keys.correlation_id.as_str();
         let lost = DroppedField { field: "correlation_id".to_owned(), got: String::new() };
@@ -217,14 +249,19 @@ impl ServiceNow {
 
     /// The record that has our `sys_id`, if its `correlation_id` is ours or empty: nobody else derives that id, and an
     /// instance may have dropped the field when it was made.
-    async fn ours(&self, table: &TableName, keys: &TicketKeys) -> Result<Option<(Value, Answer)>, SendError> {
+    pub(super) async fn ours(
+        &self,
+        table: &TableName,
+        keys: &TicketKeys,
+        fields: &str,
+    ) -> Result<Option<(Value, Answer)>, SendError> {
         let called = self
             .call(&Call {
                 what: What::LookUp,
                 table,
                 method: Method::Get,
                 path: Path::Record(table, &keys.sys_id),
-                query: format!("sysparm_fields={}&{VALUES}", url_value(LOOK_UP_FIELDS)),
+                query: format!("sysparm_fields={}&{VALUES}", url_value(fields)),
                 body: None,
             })
             .await;
@@ -242,15 +279,15 @@ impl ServiceNow {
 }
 
 /// Database values, references as bare ids.
-const VALUES: &str = "sysparm_display_value=false&sysparm_exclude_reference_link=true";
+pub(super) const VALUES: &str = "sysparm_display_value=false&sysparm_exclude_reference_link=true";
 
 /// The query string of a look-up, without its page.
-fn look_up(keys: &[CorrelationId]) -> Result<String, super::query::QueryError> {
+fn look_up(keys: &[CorrelationId], fields: &str) -> Result<String, super::query::QueryError> {
     let query = Query::default()
         .one_of("correlation_id", keys.iter().map(CorrelationId::as_str))?
         .order_by("sys_created_on")?
         .order_by("sys_id")?;
-    Ok(format!("sysparm_query={}&sysparm_fields={}&{VALUES}", query.encoded(), url_value(LOOK_UP_FIELDS)))
+    Ok(format!("sysparm_query={}&sysparm_fields={}&{VALUES}", query.encoded(), url_value(fields)))
 }
 
 /// The rows of a look-up so far: the best one for each id.
@@ -266,13 +303,13 @@ struct Row {
 }
 
 impl Rows {
-    fn take(&mut self, row: &Value, keys: &[CorrelationId]) -> Result<(), &'static str> {
+    fn take(&mut self, table: &TableName, row: &Value, keys: &[CorrelationId]) -> Result<(), &'static str> {
         let id = wire::field(row, "correlation_id");
         let Some(key) = keys.iter().find(|k| k.as_str() == id) else {
             self.foreign += 1;
             return Ok(());
         };
-        let remote = remote(row).ok_or("a record in the answer has no valid sys_id")?;
+        let remote = remote(table, row).ok_or("a record in the answer has no valid sys_id")?;
         let found = Found { correlation_id: key.clone(), remote, twins: 0 };
         let mut row = Row { found, created: wire::field(row, "sys_created_on") };
         match self.best.remove(key) {
@@ -309,25 +346,45 @@ fn short(value: &str) -> String {
 }
 
 /// A record of an answer; `None` without a valid `sys_id`.
-fn remote(record: &Value) -> Option<Remote> {
-    Some(Remote {
+pub(super) fn remote(table: &TableName, record: &Value) -> Option<Remote> {
+    let time = |name: &str| Timestamp::from_servicenow(&wire::field(record, name));
+    let remote = Remote {
         sys_id: SysId::new(&wire::field(record, "sys_id")).ok()?,
         number: short(&wire::field(record, "number")),
         active: is_active(&wire::field(record, "active")),
         state: short(&wire::field(record, "state")),
-    })
+        detail: Detail {
+            resolved: false,
+            mod_count: wire::field(record, "sys_mod_count").trim().parse().ok(),
+            assigned_to: short(&wire::field(record, "assigned_to.name")),
+            close_notes: text::clip(&text::lines(&wire::field(record, "close_notes")), CLOSE_NOTES_MAX)
+                .into_owned(),
+            ended_at: time("resolved_at").or_else(|| time("closed_at")).or_else(|| time("sys_updated_on")),
+            updated_at: time("sys_updated_on"),
+        },
+    };
+    Some(states::of(table).read(remote))
+}
+
+/// What goes into a ticket beside its fields.
+pub(super) fn keys(order: &Order) -> Fields {
+    Fields::from([
+        ("sys_id".to_owned(), order.keys.sys_id.to_string()),
+        ("correlation_id".to_owned(), order.keys.correlation_id.to_string()),
+        ("correlation_display".to_owned(), DISPLAY.to_owned()),
+    ])
 }
 
 /// What the answer to a create shows, or why it does not show our record.
-fn read_back(
-    record: &Value,
+pub(super) fn read_back(
+    (table, record): (&TableName, &Value),
     fields: &Fields,
     sent_keys: &Fields,
     keys: &TicketKeys,
     status: u16,
 ) -> Result<Sent, String> {
     let remote =
-        remote(record).ok_or("the answer says that a record was made, but it has no valid sys_id")?;
+        remote(table, record).ok_or("the answer says that a record was made, but it has no valid sys_id")?;
     let correlation_id = wire::field(record, "correlation_id");
     let kept = KeysKept {
         sys_id: remote.sys_id == keys.sys_id,

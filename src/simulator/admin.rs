@@ -3,6 +3,7 @@
 //! - `GET /simulator/faults` the rules and how often each fired; `POST` adds the rules in the body, one a line;
 //!   `DELETE` removes all.
 //! - `GET /simulator/ledger[?last=N]` counters, records by table, correlation ids that more than one record has.
+//! - `POST /simulator/clone` every ticket and journal entry is gone, as after a clone of another instance.
 //! - `POST /simulator/reset` the instance as it was at the start: no records, no tokens, an empty ledger. Faults stay.
 //!
 //! A request that a browser made for another site (it has `Origin`) is refused.
@@ -46,6 +47,10 @@ pub(super) fn answer(state: &mut State, call: &Call, loopback: bool) -> Answer {
             book["twins"] = json!(state.instance.twins());
             book["tokens"] = json!(state.instance.tokens.count());
             Answer::json(200, &book)
+        }
+        (&Method::POST, "/simulator/clone") => {
+            state.instance.lose_tickets();
+            Answer::json(200, &json!({"cloned": true}))
         }
         (&Method::POST, "/simulator/reset") => {
             state.reset();

@@ -16,7 +16,21 @@ use crate::clock::SharedClock;
 use crate::model::Timestamp;
 
 /// Fields that a list query finds without reading every row.
-const INDEXED: &[&str] = &["sys_id", "correlation_id", "element_id", "user_name", "message_key"];
+const INDEXED: &[&str] = &[
+    "sys_id",
+    "correlation_id",
+    "element_id",
+    "user_name",
+    "message_key",
+    // What identification looks for.
+    "name",
+    "serial_number",
+    "mac_address",
+    "id",
+    "cmdb_ci",
+    "child",
+    "ot_device",
+];
 
 /// One record: position of the field and its value, ordered by position.
 #[derive(Clone, Debug, Default)]
@@ -264,10 +278,11 @@ impl Instance {
             self.seed_row("sys_properties", &[("name", name), ("value", value)]);
         }
         self.refresh_choices();
+        self.seed_dictionary();
     }
 
     /// The id of a delivered row depends only on what it is: a rehearsed config works again after a restart.
-    fn seed_row(&mut self, table: &str, fields: &[(&str, &str)]) {
+    pub(super) fn seed_row(&mut self, table: &str, fields: &[(&str, &str)]) -> String {
         let mut what = table.to_owned();
         for (_, value) in fields.iter().take(3) {
             what.push('\n');
@@ -276,7 +291,7 @@ impl Instance {
         let digest = ring::digest::digest(&ring::digest::SHA256, what.as_bytes());
         let sys_id = crate::model::alert::hex(&digest.as_ref()[..16]);
         let now = self.clock.now();
-        let Some(target) = self.tables.get(table) else { return };
+        let Some(target) = self.tables.get(table) else { return sys_id };
         let mut row = Row::default();
         let system =
             [("sys_id", sys_id.as_str()), ("sys_created_by", "system"), ("sys_updated_by", "system")];
@@ -285,6 +300,7 @@ impl Instance {
         }
         stamp(target, &mut row, now);
         self.push(table, row);
+        sys_id
     }
 
     /// Adds a row; its place in the order of insertion comes back.
@@ -296,6 +312,28 @@ impl Instance {
             self.records += 1;
         }
         seq
+    }
+
+    /// Removes a record; false when it is not there.
+    pub(super) fn delete_record(&mut self, table: &str, sys_id: &str) -> bool {
+        let Some((name, seq)) = self.find(table, sys_id).map(|(table, seq, _)| (table.name.clone(), seq))
+        else {
+            return false;
+        };
+        self.drop_row(&name, seq);
+        true
+    }
+
+    /// Removes every ticket and every journal entry, as a clone of another instance does.
+    pub(super) fn lose_tickets(&mut self) {
+        let mut gone: Vec<(String, u64)> = Vec::new();
+        let journal = self.tables.get("sys_journal_field").into_iter();
+        for table in self.family("task").chain(journal) {
+            gone.extend(table.rows().map(|(seq, _)| (table.name.clone(), seq)));
+        }
+        for (table, seq) in gone {
+            self.drop_row(&table, seq);
+        }
     }
 
     /// Removes a row.

@@ -9,7 +9,7 @@
 //! Everything is bounded: bodies, connections, records, tokens, the ledger. Plain HTTP on loopback only.
 //!
 //! **Not here.** Business rules, roles and field ACLs beyond what faults simulate, time zones other than GMT, XML,
-//! relative dates and scripts in queries, CMDB identification (`identifyreconcile`). A reference given by name is
+//! relative dates and scripts in queries. A reference given by name is
 //! resolved when some record has that name (see `write`).
 
 use std::collections::BTreeMap;
@@ -29,10 +29,13 @@ use crate::model::Secret;
 mod admin;
 mod batch;
 mod call;
+mod change;
 mod cut;
+mod dictionary;
 mod fault;
 mod import;
 mod instance;
+mod ire;
 mod ledger;
 mod limit;
 mod oauth;
@@ -81,10 +84,16 @@ pub struct Options {
     pub token_lifetime: Duration,
     /// Tables besides those that are known; they take any field.
     pub tables: Vec<String>,
+    /// Whether the Change Management API is there.
+    pub change_api: bool,
+    /// Whether the Batch API is there.
+    pub batch_api: bool,
     /// Staging tables of the Import Set API.
     pub imports: Vec<ImportMap>,
     /// Rows of `sys_properties` besides, or instead of, those that are known.
     pub properties: Vec<(String, String)>,
+    /// Tickets on hold are resolved by the instance itself after so long, when they are next read.
+    pub resolve_on_hold: Option<Duration>,
     /// A limit of requests per window, if there is a rule.
     pub rate_limit: Option<RateRule>,
     /// Requests worked on at a time, if that is limited; others get 429 at once.
@@ -117,8 +126,11 @@ impl Default for Options {
             rotate_refresh: false,
             token_lifetime: Duration::from_secs(1799),
             tables: Vec::new(),
+            change_api: true,
+            batch_api: true,
             imports: Vec::new(),
             properties: Vec::new(),
+            resolve_on_hold: None,
             rate_limit: None,
             semaphore: None,
             batch_item_cost: Duration::ZERO,
@@ -330,6 +342,23 @@ impl Running {
         let Some(user) = state.instance.user("abel.tuter") else { return false };
         let ctx = instance::Context { user: &user, tweaks: &tweaks };
         state.instance.update(ctx, table, sys_id, &wanted, false).is_ok()
+    }
+
+    /// Deletes a record as an administrator would; false when it is not there.
+    pub fn delete(&self, table: &str, sys_id: &str) -> bool {
+        self.shared.lock().instance.delete_record(table, sys_id)
+    }
+
+    /// The instance is cloned over by another: no ticket of it is left, nor what was noted in them.
+    pub fn clone_over(&self) {
+        self.shared.lock().instance.lose_tickets();
+    }
+
+    /// Texts of the journal entries of a record, oldest first.
+    pub fn journal(&self, sys_id: &str) -> Vec<String> {
+        let entries = self.records("sys_journal_field");
+        let ours = entries.iter().filter(|entry| entry.get("element_id") == sys_id);
+        ours.map(|entry| entry.get("value").to_owned()).collect()
     }
 
     /// The last requests, oldest first, at most [`MAX_ENTRIES`].

@@ -40,7 +40,10 @@ impl Instance {
         let Some(rest) = call.path.strip_prefix("/api/now/") else {
             return match call.path.as_str() {
                 "/api/global/em/jsonv2" => self.events(ctx, call),
-                _ => Answer::no_path(),
+                path => match path.strip_prefix("/api/sn_chg_rest/") {
+                    Some(rest) => self.changes(ctx, call, rest.strip_prefix("v1/").unwrap_or(rest)),
+                    None => Answer::no_path(),
+                },
             };
         };
         let (version, rest) = match rest.split_once('/') {
@@ -52,6 +55,7 @@ impl Instance {
             ("stats", table) if !table.is_empty() => self.stats(ctx, call, table),
             ("import", rest) if !rest.is_empty() => self.import(ctx, call, rest),
             ("batch", "") => self.batch(ctx, call),
+            ("identifyreconcile", rest) => self.identify(ctx, call, rest),
             ("attachment", rest) => self.attachment(ctx, call, rest),
             ("tinyurl", "") => self.shorten(call),
             _ => Answer::no_path(),

@@ -146,7 +146,7 @@ const CI: &str = "asset_tag assigned_to@sys_user assignment_group@sys_user_group
     name#255 operational_status=1 os os_version owned_by@sys_user serial_number short_description#1000 subcategory \
     support_group@sys_user_group sys_domain@sys_user_group=global firmware_version hardware_version cmdb_ot_entity \
     has_module backplane_name backplane_id switch_position switch_remote_mode slot_number rack_number module_type \
-    vendor device_type zone isa_entity_site connection_state validated source_name network_type_assignment \
+    vendor device_type zone isa_entity_site connection_state validated source_name network_type_assignment ip_version comments cmdb_ci@cmdb_ci \
     life_cycle_stage life_cycle_stage_status purdue_level";
 
 const OTHERS: &[(&str, &str)] = &[
@@ -179,13 +179,23 @@ const OTHERS: &[(&str, &str)] = &[
       metric_name#100 node#100 resource#100 severity:int source#100 state=Open type#100",
     ),
     ("sys_attachment", "!content_type !download_link !file_name !size_bytes:int !table_name !table_sys_id"),
-    ("sys_dictionary", "active:bool=true column_label element internal_type max_length name reference"),
+    (
+        "sys_dictionary",
+        "active:bool=true choice column_label default_value element internal_type mandatory:bool=false max_length \
+      name read_only:bool=false reference",
+    ),
+    ("sys_db_object", "label name super_class@sys_db_object"),
+    ("sys_data_policy2", "active:bool=true conditions model_table#80 short_description"),
+    ("sys_data_policy_rule", "disabled:bool=false field#80 mandatory#40 sys_data_policy@sys_data_policy2"),
     (
         "cmdb_ot_entity",
         "business_criticality isa_entity_site ot_asset_type ot_correlation_id ot_device@cmdb_ci \
       purdue_level zone",
     ),
     ("cmdb_rel_ci", "child@cmdb_ci parent@cmdb_ci type"),
+    ("cmdb_serial_number", "cmdb_ci@cmdb_ci serial_number serial_number_type valid:bool=true"),
+    ("cmdb_key_value_v2", "cmdb_ci@cmdb_ci key value#4000"),
+    ("sys_object_source", "id#1024 name source_feed target_sys_id target_table"),
     (
         "sys_import_set_row",
         "import_set staging_table sys_import_state sys_import_state_comment sys_target_sys_id \
@@ -212,7 +222,11 @@ const CLASSES: &[(&str, &str)] = &[
       iot ot",
     ),
     ("cmdb_ci_computer", "server"),
-    ("cmdb_ci_server", "linux_server win_server unix_server esx_server"),
+    (
+        "cmdb_ci_server",
+        "linux_server win_server unix_server esx_server aix_server hpux_server hyper_v_server \
+      solaris_server osx_server",
+    ),
     ("cmdb_ci_netgear", "ip_switch ip_router ip_firewall wap_network protocol_converter"),
     ("cmdb_ci_ot", "ot_control ot_supervisory ot_field_device"),
     (
@@ -388,6 +402,10 @@ pub(super) fn choices() -> Vec<(&'static str, &'static str, &'static str, &'stat
         ("4", "Canceled"),
     ];
     rows.extend(change.iter().map(|(v, l)| ("change_request", "state", *v, *l)));
+    // Where a CI may be from; an integration has to be among these.
+    for source in ["Manual Entry", "ServiceNow", "Service-now", "SG-OTDefender", "otrelay"] {
+        rows.push(("cmdb_ci", "discovery_source", source, source));
+    }
     let kinds = [("normal", "Normal"), ("standard", "Standard"), ("emergency", "Emergency")];
     rows.extend(kinds.iter().map(|(v, l)| ("change_request", "type", *v, *l)));
     let closes = [

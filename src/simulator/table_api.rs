@@ -16,6 +16,7 @@ const DEFAULT_LIMIT: usize = 10_000;
 impl Instance {
     /// Answers a call of the Table API. `rest` is what follows `table/`; `v1` is the old version.
     pub(super) fn table_api(&mut self, ctx: Context<'_>, call: &Call, rest: &str, v1: bool) -> Answer {
+        self.resolve_on_hold();
         let (table, sys_id) = rest.split_once('/').unwrap_or((rest, ""));
         let done = match (&call.method, sys_id.is_empty()) {
             (&Method::GET | &Method::HEAD, true) => self.list(ctx, call, table, v1),

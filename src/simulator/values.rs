@@ -31,6 +31,11 @@ impl Shape {
         Self::from_params(&call.params)
     }
 
+    /// Every field, both its values.
+    pub(super) fn both() -> Self {
+        Self { display: Display::All, links: false, fields: Vec::new() }
+    }
+
     fn from_params(params: &Params) -> Self {
         let display = match params.get("sysparm_display_value").map(str::to_ascii_lowercase).as_deref() {
             Some("true") => Display::Label,

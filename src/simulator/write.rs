@@ -63,6 +63,7 @@ impl Instance {
         }
         settle(target, &mut row, None, &now.servicenow(), &ctx.user.sys_id);
         policy(target, &row, None)?;
+        self.data_policies(table, &row)?;
         if let Some(lag) = ctx.tweaks.index_lag {
             row.visible_at = now.after(lag);
         }
@@ -121,6 +122,41 @@ impl Instance {
             self.after_write(&table);
         }
         Ok(Made { table, sys_id: sys_id.to_owned() })
+    }
+
+    /// What the instance does by itself to incidents that nobody answered to.
+    pub(super) fn resolve_on_hold(&mut self) {
+        let Some(after) = self.options.resolve_on_hold else { return };
+        let now = self.clock.now();
+        let since = now.before(after).servicenow();
+        for name in ["incident", "sn_ot_incident"] {
+            let Some(table) = self.tables.get_mut(name) else { continue };
+            let waiting: Vec<(u64, Row)> = table
+                .rows()
+                .filter(|(_, row)| {
+                    stage(table, row) == Stage::OnHold && table.value(row, "sys_updated_on") <= since.as_str()
+                })
+                .map(|(seq, row)| (seq, row.clone()))
+                .collect();
+            for (seq, before) in waiting {
+                let mut after = before.clone();
+                let changes = [
+                    ("state", "6"),
+                    ("incident_state", "6"),
+                    ("close_code", "Resolved by caller"),
+                    ("close_notes", "Resolved by the system: no answer after three reminders."),
+                    ("sys_updated_by", "system"),
+                ];
+                for (field, value) in changes {
+                    table.set(&mut after, field, value);
+                }
+                let count: u64 = table.value(&before, "sys_mod_count").parse().unwrap_or(0);
+                table.set(&mut after, "sys_mod_count", &(count + 1).to_string());
+                table.set(&mut after, "sys_updated_on", &now.servicenow());
+                settle(table, &mut after, Some(&before), &now.servicenow(), "system");
+                table.put(seq, after);
+            }
+        }
     }
 
     fn after_write(&mut self, table: &str) {

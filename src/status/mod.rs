@@ -138,11 +138,13 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     }
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
-            add(
-                "source",
-                format!("source {}: {trouble}", source.name),
-                "see `path` of this [[source]] and the rights on the file",
-            );
+            let (trouble, remedy) = if source.kind.starts_with("defender-") {
+                // A poll says what to do, where waiting is not enough.
+                trouble.split_once("; ").unwrap_or((trouble, "it is asked again by itself"))
+            } else {
+                (trouble.as_str(), "see `path` of this [[source]] and the rights on the file")
+            };
+            add("source", format!("source {}: {trouble}", source.name), remedy);
         }
     }
     for destination in &o.destinations {

@@ -151,6 +151,18 @@ pub(super) const TABLES: &[Table] = &[
         ..table("record", Key::Row("id"), Repair::Kept)
     },
     Table {
+        checksum: Some(over(&[], &["key", "view", "hash"])),
+        counter: Some("devices"),
+        is_read_again: true,
+        ..table("device", Key::Row("id"), Repair::Kept)
+    },
+    Table {
+        checksum: Some(over(&["device_id", "source_id", "at"], &["key", "said"])),
+        is_read_again: true,
+        ..table("device_source", Key::Row("id"), Repair::Kept)
+    },
+    table("device_key", Key::Row("id"), Repair::Kept),
+    Table {
         checksum: Some(over(
             &["ticket_id", "device_id", "record_id", "seq", "destination_id", "severity", "attempts"],
             &["kind", "state"],

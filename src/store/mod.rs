@@ -10,6 +10,7 @@
 mod backing;
 pub mod backup;
 mod catalog;
+mod devices;
 mod disk;
 mod fallback;
 mod handle;
@@ -27,6 +28,7 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use devices::{DeviceCounts, DeviceFilter, DeviceRow, DeviceWord};
 pub use handle::Store;
 pub use read::Reader;
 pub use rows::{

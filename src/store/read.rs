@@ -9,8 +9,10 @@ use std::path::Path;
 
 use rusqlite::{CachedStatement, Connection, Row, params};
 
+use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, Fingerprint, HealthIssue, Severity, TicketId, Timestamp,
+    Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, HealthIssue, Severity,
+    TableName, TicketId, Timestamp,
 };
 use crate::store::op::identity::meta;
 use crate::store::pack::body::Bodies;
@@ -24,7 +26,7 @@ use crate::store::{DATABASE, OpenError, StoreError};
 /// A read-only view.
 #[derive(Debug)]
 pub struct Reader {
-    conn: Connection,
+    pub(super) conn: Connection,
     size: u64,
 }
 
@@ -79,6 +81,7 @@ impl Reader {
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
             repairs: repairs(&self.conn)?,
+            devices: self.device_counts(of("store").get("devices").copied().unwrap_or(0))?,
             bytes: self.size,
             destinations,
         })
@@ -114,6 +117,7 @@ impl Reader {
                 repeats: get("repeats"),
                 cleared: get("cleared"),
                 devices: get("devices"),
+                unauthenticated: get("unauthenticated"),
                 filtered: of(&format!("filtered:{name}")),
                 excluded: of(&format!("excluded:{name}")),
                 ignored: of(&format!("ignored:{name}")),
@@ -307,9 +311,10 @@ impl Reader {
     /// [`StoreError`].
     pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
         let mut select = self.conn.prepare(
-            "SELECT t.id, k.name, r.table_name, coalesce(t.number, ''), coalesce(t.sys_id, ''), t.state,
-                    t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id
-             FROM ticket t JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
+            "SELECT t.id, k.name, r.table_name, coalesce(t.number, p.number, ''), coalesce(t.sys_id, ''), t.state,
+                    t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id,
+                    coalesce(t.assigned_to, ''), coalesce(t.close_notes, '')
+             FROM ticket t LEFT JOIN ticket p ON p.id = t.parent_id JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
              JOIN alert a ON a.id = t.alert_id
              WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) ORDER BY t.id DESC LIMIT ?3",
         )?;
@@ -322,20 +327,25 @@ impl Reader {
                 continue;
             }
             let alert = alert.as_ref();
+            let (destination, table): (String, String) = (r.get(1)?, r.get(2)?);
+            let (finding, generation) = (Fingerprint::from_bytes(r.get(11)?), Generation(r.get(6)?));
             all.push(TicketRow {
+                assigned_to: r.get(13)?,
+                close_notes: r.get(14)?,
+                correlation_id: key(&finding, &destination, &table, generation),
                 id: TicketId(r.get(0)?),
-                destination: r.get(1)?,
-                table: r.get(2)?,
+                destination,
+                table,
                 number: r.get(3)?,
                 sys_id: r.get(4)?,
                 state: r.get(5)?,
-                generation: r.get(6)?,
+                generation: generation.0,
                 rule: text(r, 7)?,
                 opened_at: maybe_at(r, 8)?,
                 severity: level(r, 9)?,
                 title: alert.map(|a| a.title.clone()).unwrap_or_default(),
                 occurrences: r.get(10)?,
-                fingerprint: Fingerprint::from_bytes(r.get(11)?).to_string(),
+                fingerprint: finding.to_string(),
                 parties: alert.map(Alert::parties).unwrap_or_default(),
             });
             if all.len() == limit(filter) as usize {
@@ -464,9 +474,10 @@ const HISTORY: &str =
 
 const DELIVERY: &str =
     "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
-       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule), coalesce(t.alert_id, c.alert_id)
+       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule, ''), coalesce(t.alert_id, c.alert_id, 0), v.view
      FROM delivery d JOIN route r ON r.id = d.route_id JOIN destination k ON k.id = d.destination_id
-     LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id";
+     LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id
+     LEFT JOIN device v ON v.id = d.device_id";
 
 /// The alerts of a list, of which a search text may want only some. Titles are in the packed bodies, so SQL cannot ask
 /// for them; neighbours in a list are mostly neighbours in a pack.
@@ -503,6 +514,14 @@ fn repairs(conn: &Connection) -> rusqlite::Result<Vec<RepairRow>> {
     select.query_map([i64::from(u8::MAX)], repair)?.collect()
 }
 
+/// The key of a ticket; empty for a row that is damaged.
+fn key(finding: &Fingerprint, destination: &str, table: &str, generation: Generation) -> String {
+    let (Ok(destination), Ok(table)) = (DestinationName::new(destination), TableName::new(table)) else {
+        return String::new();
+    };
+    TicketKeys::derive(finding, &destination, &table, generation).correlation_id.to_string()
+}
+
 /// Text of a row that may be damaged.
 fn text(r: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     let bytes = r.get_ref(column)?.as_bytes_or_null()?.unwrap_or_default();
@@ -517,7 +536,7 @@ fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow>
         destination: r.get(3)?,
         table: r.get(4)?,
         severity: level(r, 5)?,
-        title: alert.map(|a| a.title.clone()).unwrap_or_default(),
+        title: alert.map(|a| a.title.clone()).or(device_title(r)?).unwrap_or_default(),
         attempts: r.get(6)?,
         doubtful: r.get(7)?,
         created_at: at(r, 8)?,
@@ -527,6 +546,12 @@ fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow>
         history: Vec::new(),
         alert: None,
     })
+}
+
+/// What a delivery of a device is about.
+fn device_title(r: &Row<'_>) -> rusqlite::Result<Option<String>> {
+    let view: Option<Vec<u8>> = r.get(13)?;
+    Ok(view.map(|view| super::devices::title(&view)))
 }
 
 fn at(r: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {

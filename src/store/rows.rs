@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::devices::DeviceCounts;
 use crate::model::{Alert, DeliveryId, HealthIssue, Severity, TicketId, Timestamp};
 
 /// What a list shows.
@@ -57,6 +58,9 @@ pub struct Overview {
     /// Times that the database was found damaged and made anew, newest first.
     #[serde(default)]
     pub repairs: Vec<RepairRow>,
+    /// Devices.
+    #[serde(default)]
+    pub devices: DeviceCounts,
     /// Bytes of the database.
     pub bytes: u64,
 }
@@ -163,6 +167,9 @@ pub struct SourceRow {
     pub cleared: i64,
     /// What was told of devices.
     pub devices: i64,
+    /// Alerts from senders that nobody has authenticated (plain syslog).
+    #[serde(default)]
+    pub unauthenticated: i64,
     /// Alerts that were not forwarded, by reason.
     pub filtered: BTreeMap<String, i64>,
     /// Alerts that an exclusion kept from the rules, by its name.
@@ -308,8 +315,14 @@ pub struct TicketRow {
     pub number: String,
     /// Empty until it is there.
     pub sys_id: String,
-    /// `opening`, `open`, `closed`, `withdrawn`.
+    /// `opening`, `open`, `resolved`, `closed`, `deleted`; `folded`: the ticket of this number stands for it; `withdrawn`.
     pub state: String,
+    /// Display name of who works on it there; empty: nobody, or it was not read back yet.
+    pub assigned_to: String,
+    /// What was written when it was closed there.
+    pub close_notes: String,
+    /// Value of its field `correlation_id`.
+    pub correlation_id: String,
     /// How many tickets of the same alert were closed before.
     pub generation: u32,
     /// The rule that asked for it.

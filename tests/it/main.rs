@@ -27,6 +27,15 @@ mod config_errors;
 mod corruption;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod defender;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod devices;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod life;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod limits;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -34,6 +43,12 @@ mod lost_answer;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod outage;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod pushed;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod rehearsal;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod reload;
@@ -57,9 +72,18 @@ mod simulator;
 mod support;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod syslog;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod systemd;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod tables;
 #[cfg(test)]
 mod tidy;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tls;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod zeek;

@@ -29,7 +29,7 @@ fn password() -> Auth {
     })
 }
 
-async fn start(options: Options) -> Running {
+pub(crate) async fn start(options: Options) -> Running {
     Simulator::start(options).await.unwrap()
 }
 
@@ -41,12 +41,13 @@ fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> Servic
         proxy: None,
         tls,
         headers: Vec::new(),
+        devices: None,
     };
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
     ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
 }
 
-fn destination(simulator: &Running) -> ServiceNow {
+pub(crate) fn destination(simulator: &Running) -> ServiceNow {
     destination_with(simulator, password(), TlsSettings::default())
 }
 
@@ -54,7 +55,7 @@ fn incident() -> TableName {
     TableName::new("incident").unwrap()
 }
 
-fn order(number: u8) -> Order {
+pub(crate) fn order(number: u8) -> Order {
     let fields = [("short_description", "[major] Stop command"), ("impact", "1"), ("urgency", "2")];
     Order {
         kind: DeliveryKind::OpenTicket,
@@ -66,16 +67,17 @@ fn order(number: u8) -> Order {
             Generation(0),
         ),
         fields: fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect::<Fields>(),
+        mark: String::new(),
     }
 }
 
 async fn find(destination: &ServiceNow, order: &Order) -> Result<Vec<Found>, SendError> {
-    let asked = [Asked { keys: order.keys.clone(), doubtful: false }];
+    let asked = [Asked::record(order.keys.clone(), false)];
     Ok(destination.look_up(order.kind, &order.table, &asked).await?.found)
 }
 
 /// As the relay does it: create; whatever is doubtful is looked up before it is created again.
-async fn deliver(destination: &ServiceNow, order: &Order) -> Result<Vec<Class>, SendError> {
+pub(crate) async fn deliver(destination: &ServiceNow, order: &Order) -> Result<Vec<Class>, SendError> {
     let mut classes = Vec::new();
     for _ in 0..5 {
         match destination.send(order).await {
@@ -132,7 +134,7 @@ async fn forty_tickets_are_found_with_one_request() {
         destination.send(order).await.unwrap();
     }
     let before = destination.requests();
-    let asked: Vec<_> = orders.iter().map(|o| Asked { keys: o.keys.clone(), doubtful: false }).collect();
+    let asked: Vec<_> = orders.iter().map(|o| Asked::record(o.keys.clone(), false)).collect();
     let found = destination.look_up(DeliveryKind::OpenTicket, &incident(), &asked).await.unwrap();
     assert_eq!((found.found.len(), found.status), (39, Some(200)));
     assert_eq!(destination.requests(), before + 1);

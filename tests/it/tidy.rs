@@ -22,11 +22,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("net", &[]),
     ("destination", &[]),
+    // What sources say of devices, put together: kept by the store, told by the relay.
+    ("device", &[]),
     ("rules", &[]),
     ("source", &["net", "clock", "heartbeat"]),
-    ("store", &["clock"]),
+    ("store", &["device", "clock"]),
     ("intake", &["source", "rules", "store", "clock", "heartbeat"]),
-    ("relay", &["store", "destination", "clock", "heartbeat"]),
+    ("relay", &["store", "destination", "sync", "device", "clock", "heartbeat"]),
+    // Reads back before a push: what it finds there, the push already knows.
+    ("sync", &["store", "destination"]),
     ("servicenow", &["destination", "net", "clock"]),
     ("status", &["store", "clock", "heartbeat"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
@@ -42,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "intake",
             "store",
             "relay",
+            "sync",
             "destination",
             "servicenow",
             "status",
@@ -63,9 +68,9 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["net", "simulator"]),
     ("rcgen", &["simulator"]),
     ("axum", &["simulator"]),
-    ("hyper", &["simulator"]),
-    ("hyper_util", &["simulator"]),
-    ("http_body_util", &["simulator"]),
+    ("hyper", &["net", "simulator"]),
+    ("hyper_util", &["net", "simulator"]),
+    ("http_body_util", &["net", "simulator"]),
     // What is on disk has one owner.
     ("rusqlite", &["store"]),
     ("rusqlite_migration", &["store"]),
@@ -84,14 +89,16 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("strsim", &["rules", "config"]),
     // The machine's side.
     ("sysinfo", &["source"]),
+    ("flate2", &["source", "cli"]),
+    ("ruzstd", &["source"]),
     ("glob", &["source", "config"]),
     ("secrecy", &["model"]),
     // Who spawns: `app` the rooms, each of the others its own bounded sends or connections.
-    ("JoinSet", &["app", "relay", "control", "simulator"]),
+    ("JoinSet", &["app", "relay", "control", "net", "simulator"]),
 ];
 
 /// Pure code: values in, values out. So is every file whose header says `Pure`.
-const PURE: [&str; 3] = ["model/", "rules/", "source/format/"];
+const PURE: [&str; 4] = ["model/", "device/", "rules/", "source/format/"];
 /// What pure code may not name.
 const IMPURE: [&str; 4] = ["tokio", "tokio_util", "SystemTime", "Instant"];
 

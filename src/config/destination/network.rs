@@ -7,6 +7,7 @@ use url::Url;
 use super::super::check::Check;
 use super::super::file::{Destination, Proxy, Tls};
 use super::super::problem::{At, quote};
+use super::super::read::Field;
 use super::super::show::Origin;
 use super::super::{Purpose, secret};
 use super::fetch;
@@ -14,17 +15,17 @@ use crate::model::Secret;
 use crate::net::{self, ClientCertificate, ProxySettings, TlsSettings};
 
 /// It is there and wrong; what is wrong with it is among the problems.
-pub(super) struct Wrong;
+pub(in crate::config) struct Wrong;
 
 /// The proxy of the config, else that of the environment.
-pub(super) fn proxy_of(
-    destination: &Destination,
+pub(in crate::config) fn proxy_of(
+    field: &Field<Proxy>,
     instance: Option<&Url>,
     c: &mut Check<'_>,
 ) -> Result<Option<ProxySettings>, Wrong> {
-    match destination.proxy.get() {
+    match field.get() {
         Some((table, at)) => proxy(table, at, c).map(Some).ok_or(Wrong),
-        None if destination.proxy.is_present() => Err(Wrong),
+        None if field.is_present() => Err(Wrong),
         None => from_environment(instance, c),
     }
 }
@@ -94,17 +95,17 @@ fn proxy(proxy: &Proxy, table: &At, c: &mut Check<'_>) -> Option<ProxySettings> 
 }
 
 /// What is trusted and shown; `None`: it is there and wrong.
-pub(super) fn tls_of(
-    destination: &Destination,
+pub(in crate::config) fn tls_of(
+    field: &Field<Tls>,
     proxy: Option<&ProxySettings>,
     c: &mut Check<'_>,
 ) -> Option<TlsSettings> {
-    let settings = match destination.tls.get() {
+    let settings = match field.get() {
         Some((tls, _)) => trust(tls, c),
-        None => (!destination.tls.is_present()).then(TlsSettings::default),
+        None => (!field.is_present()).then(TlsSettings::default),
     }?;
     let https_proxy = proxy.is_some_and(|proxy| proxy.url.scheme() == "https");
-    if let (true, Some(at)) = (settings.pin.is_some() && https_proxy, destination.tls.at()) {
+    if let (true, Some(at)) = (settings.pin.is_some() && https_proxy, field.at()) {
         c.problems.error(at, "a pin and a proxy of https exclude each other", |p| {
             p.hint("the pin would have to fit the proxy as well; use ca_file, or reach the proxy by http")
         });

@@ -3,6 +3,8 @@
 //! To add a kind: a file with its table and its [`Kind`], and a line in `kinds!` below. A kind that is known and not
 //! built yet is refused by name; a key of another kind is an unknown key.
 
+mod defender;
+
 mod parts;
 
 use std::borrow::Cow;
@@ -48,7 +50,6 @@ macro_rules! kinds {
 
         /// A `[[source]]`, by its kind.
         #[derive(Clone, Debug)]
-        #[expect(clippy::large_enum_variant, reason = "a few, read once")]
         pub(in crate::config) enum Source {
             $($name($module::$name),)*
             /// Of a kind that cannot be read: absent, wrong, or not built yet.
@@ -122,11 +123,19 @@ macro_rules! kinds {
 
 kinds! {
     suricata_eve::SuricataEve,
+    defender_sensor::DefenderSensor,
+    defender_console::DefenderConsole,
+    zeek::Zeek,
+    json_lines::JsonLines,
+    http::Http,
+    syslog::Syslog,
 }
 
+#[cfg(test)]
+pub(in crate::config) use syslog::SyslogTls;
+
 /// Kinds that are known and not built yet.
-const LATER: [&str; 7] =
-    ["zeek", "syslog", "defender-sensor", "defender-console", "json-lines", "http", "host"];
+const LATER: [&str; 1] = ["host"];
 
 once!(Source);
 
@@ -182,8 +191,13 @@ impl Other {
     }
 }
 
+/// Whether a kind is built.
+pub(in crate::config) fn is_built(kind: &str) -> bool {
+    WORDS.contains(&kind)
+}
+
 /// The kinds that are built, for people.
-fn words() -> String {
+pub(in crate::config) fn words() -> String {
     if let [only] = WORDS { quoted(&[only]) } else { format!("one of {}", quoted(WORDS)) }
 }
 

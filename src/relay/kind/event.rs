@@ -30,12 +30,12 @@ impl Work for Put {
         Ok(super::order(self.keys(claimed, destination), claimed, fields))
     }
 
-    fn sent(&self, sent: &Sent) -> Outcome {
+    fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
         Outcome::Told { created: sent.created }
     }
 
-    fn found(&self, _: &Found) -> Outcome {
-        Outcome::Told { created: false }
+    fn found(&self, _: &Claimed, _: &Found) -> Option<Outcome> {
+        Some(Outcome::Told { created: false })
     }
 }
 

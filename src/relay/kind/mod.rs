@@ -4,7 +4,10 @@
 //! A new kind: its word in `model::DeliveryKind`, its file here and its line in [`of`], its file in `servicenow` and its lines in
 //! the two matches there.
 
+mod device;
 mod event;
+mod later;
+mod row;
 mod ticket;
 
 use crate::destination::{Compose, Fields, Found, Order, Sent, TicketFacts};
@@ -21,7 +24,6 @@ pub(super) enum Repeat {
     /// As often as one likes: the other side knows it by its key.
     Idempotent,
     /// It appends, so it carries a mark, and after a lost answer the mark is looked for.
-    #[expect(dead_code, reason = "work notes are the first of this kind")]
     Marked,
 }
 
@@ -61,22 +63,37 @@ pub(super) trait Work: Sync {
     }
 
     /// What became of it when the answer says that it was done.
-    fn sent(&self, sent: &Sent) -> Outcome;
+    fn sent(&self, claimed: &Claimed, sent: &Sent) -> Outcome;
 
-    /// What became of it when it was found there.
-    fn found(&self, found: &Found) -> Outcome;
+    /// What became of it when it was found there; `None`: it is still to be sent.
+    fn found(&self, claimed: &Claimed, found: &Found) -> Option<Outcome>;
+
+    /// What became of it when it was not found there; `None`: it is still to be sent.
+    fn missing(&self, _claimed: &Claimed) -> Option<Outcome> {
+        None
+    }
+
+    /// What a note of it is known by; empty: it has none.
+    fn mark(&self, _claimed: &Claimed, _destination: &DestinationName) -> String {
+        String::new()
+    }
 }
 
 /// What this kind brings.
 pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
     match kind {
         DeliveryKind::OpenTicket => &ticket::Open,
+        DeliveryKind::NoteTicket => &later::Note,
+        DeliveryKind::ResolveTicket => &later::Resolve,
+        DeliveryKind::ReopenTicket => &later::Reopen,
         DeliveryKind::PutEvent => &event::Put,
+        DeliveryKind::PutRow => &row::Put,
+        DeliveryKind::PutDevice => &device::Put,
     }
 }
 
 fn order(keys: TicketKeys, claimed: &Claimed, fields: Fields) -> Order {
-    Order { kind: claimed.kind, table: claimed.table.clone(), keys, fields }
+    Order { kind: claimed.kind, table: claimed.table.clone(), keys, fields, mark: String::new() }
 }
 
 /// The fields that the rule's templates make of the alert.
@@ -85,8 +102,13 @@ fn fields(
     composer: &dyn Compose,
     destination: &DestinationName,
 ) -> Result<Fields, String> {
+    composer.compose(&facts(claimed, destination)?)
+}
+
+/// What a record is made from.
+fn facts<'a>(claimed: &'a Claimed, destination: &'a DestinationName) -> Result<TicketFacts<'a>, String> {
     let alert = claimed.alert.as_ref().ok_or("the stored alert is damaged (its checksum does not match)")?;
-    composer.compose(&TicketFacts {
+    Ok(TicketFacts {
         alert,
         occurrences: claimed.occurrences,
         last_seen_at: claimed.last_seen_at,
@@ -94,5 +116,6 @@ fn fields(
         table: &claimed.table,
         generation: claimed.generation,
         rule: claimed.rule.as_str(),
+        correlation_id: of(claimed.kind).keys(claimed, destination).correlation_id,
     })
 }

@@ -1,7 +1,9 @@
 //! Opening a ticket: there is at most one for an alert, a table and a generation, found by its keys.
 
 use super::{Repeat, Work};
-use crate::destination::{Found, Remote, Sent};
+use crate::destination::{Compose, Found, Order, Remote, Sent};
+use crate::model::DestinationName;
+use crate::store::op::claim::Claimed;
 use crate::store::op::settle::Outcome;
 
 /// There must be a ticket for this alert.
@@ -12,23 +14,45 @@ impl Work for Open {
         Repeat::ByKey
     }
 
-    fn sent(&self, sent: &Sent) -> Outcome {
+    /// The parent of a storm says what it stands for.
+    fn compose(
+        &self,
+        claimed: &Claimed,
+        composer: &dyn Compose,
+        destination: &DestinationName,
+    ) -> Result<Order, String> {
+        let mut fields = super::fields(claimed, composer, destination)?;
+        let folded = &claimed.ticket.folded;
+        if folded.findings > 0 {
+            let title = claimed.alert.as_ref().map_or("", |alert| &alert.title);
+            let short = format!("[storm] {} findings: {title}", folded.findings);
+            fields.insert("short_description".to_owned(), short);
+            let text = fields.entry("description".to_owned()).or_default();
+            *text = format!("{}\n\nOne of them:\n{text}", super::later::storm(claimed));
+        }
+        Ok(super::order(self.keys(claimed, destination), claimed, fields))
+    }
+
+    fn sent(&self, claimed: &Claimed, sent: &Sent) -> Outcome {
         match &sent.remote {
-            Some(remote) => settled(sent.created, remote),
+            Some(remote) => settled(claimed, sent.created, remote),
             None => Outcome::Told { created: sent.created },
         }
     }
 
-    fn found(&self, found: &Found) -> Outcome {
-        settled(false, &found.remote)
+    fn found(&self, claimed: &Claimed, found: &Found) -> Option<Outcome> {
+        Some(settled(claimed, false, &found.remote))
     }
 }
 
-/// A record that was there and is closed is not the ticket that is wanted: the next generation is.
-fn settled(created: bool, remote: &Remote) -> Outcome {
+/// A record that was there and is closed is not the ticket that is wanted: the next generation is. Resolved counts as
+/// closed, but for one that we may have made ourselves a moment ago.
+fn settled(claimed: &Claimed, created: bool, remote: &Remote) -> Outcome {
     let (sys_id, number, state) = (remote.sys_id.clone(), remote.number.clone(), remote.state.clone());
-    if created || remote.active {
-        Outcome::Delivered { created, sys_id, number, state }
+    let mod_count = remote.detail.mod_count;
+    let is_over = !remote.active || remote.detail.resolved && !claimed.doubtful;
+    if created || !is_over {
+        Outcome::Delivered { created, sys_id, number, state, mod_count }
     } else {
         Outcome::ClosedThere { sys_id, number, state }
     }

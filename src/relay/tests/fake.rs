@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::destination::{
-    Asked, Compose, Destination, DroppedField, Fields, Found, LookedUp, Order, RateLimit, Remote, SendError,
-    Sent, TicketFacts,
+    Asked, Changed, Compose, Destination, Detail, DroppedField, Fields, Found, LookedUp, Order, RateLimit,
+    Remote, SendError, Sent, TicketFacts,
 };
 use crate::model::ticket::KeysKept;
 use crate::model::{
@@ -176,6 +176,7 @@ impl Destination for FakeDestination {
                 number: "INC1".to_owned(),
                 active: k.active,
                 state: "1".to_owned(),
+                detail: Detail::default(),
             },
             twins: 0,
         };
@@ -184,7 +185,7 @@ impl Destination for FakeDestination {
         let keeps_it = ledger.keeps.is_none_or(|kept| kept.correlation_id);
         let seen = ledger.tickets.iter().filter(|(t, k)| t == table && k.seen_from <= now && is_asked(k));
         let found = seen.filter(|_| keeps_it).map(|(_, k)| found(k)).collect();
-        Ok(LookedUp { found, status: Some(200) })
+        Ok(LookedUp { found, status: Some(200), server_now: None })
     }
 
     async fn send(&self, order: &Order) -> Result<Sent, SendError> {
@@ -223,6 +224,7 @@ impl Destination for FakeDestination {
             number: format!("INC{}", ledger.tickets.len()),
             active: true,
             state: "1".to_owned(),
+            detail: Detail::default(),
         };
         Ok(Sent {
             created: true,
@@ -231,6 +233,14 @@ impl Destination for FakeDestination {
             kept: (!is_event).then_some(kept),
             status: 201,
         })
+    }
+
+    async fn read_back(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
+        self.look_up(DeliveryKind::OpenTicket, table, asked).await
+    }
+
+    async fn changed(&self, _: &TableName, _: Timestamp, _: usize) -> Result<Changed, SendError> {
+        Ok(Changed::default())
     }
 
     fn requests(&self) -> u64 {

@@ -54,6 +54,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("rule", "the rule that asked for the ticket"),
     ("servicenow", "the destination's name in the config"),
     ("table", "the table"),
+    ("correlation_id", "the key of the record; `otrelay explain` takes it"),
 ];
 
 /// What a ticket is made from.
@@ -77,6 +78,8 @@ pub struct TicketContext<'a> {
     pub destination: &'a DestinationName,
     /// Where the ticket goes.
     pub table: &'a TableName,
+    /// Its key there.
+    pub correlation_id: &'a str,
 }
 
 impl TicketContext<'_> {
@@ -86,7 +89,7 @@ impl TicketContext<'_> {
         let or_empty = |text: &Option<String>| Value::from(text.as_deref().unwrap_or_default());
         let list = |items: &mut dyn Iterator<Item = &str>| items.map(Value::from).collect::<Vec<_>>().into();
         let protocols = &alert.protocols;
-        let pairs: [(&str, Value); 28] = [
+        let pairs: [(&str, Value); 29] = [
             ("id", or_empty(&alert.id)),
             ("time", alert.time.servicenow().into()),
             ("received_at", alert.received_at.servicenow().into()),
@@ -115,6 +118,7 @@ impl TicketContext<'_> {
             ("rule", self.rule.into()),
             ("servicenow", self.destination.as_str().into()),
             ("table", self.table.as_str().into()),
+            ("correlation_id", self.correlation_id.into()),
         ];
         Value::from(BTreeMap::from(pairs))
     }
@@ -204,6 +208,7 @@ pub(super) fn samples() -> [Value; 2] {
             rule: "rule",
             destination: &destination,
             table: &table,
+            correlation_id: "otrelay-0123456789abcdef0123456789abcdef",
         }
         .values()
     };

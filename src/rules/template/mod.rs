@@ -114,6 +114,18 @@ impl Templates {
         fields.iter().map(|(field, text)| Ok((field.clone(), self.compile(field, text)?))).collect()
     }
 
+    /// Compiles the fields of a row, of which one is the key.
+    pub(in crate::rules) fn compile_row(
+        &mut self,
+        fields: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, FieldTemplate>, String> {
+        let one = |(field, text): (&String, &String)| {
+            let compiled = self.compile_text(text).map_err(|fault| fault.in_field(field))?;
+            Ok((field.clone(), compiled))
+        };
+        fields.iter().map(one).collect()
+    }
+
     fn compile(&mut self, field: &str, template: &str) -> Result<FieldTemplate, String> {
         check_field(field)?;
         self.compile_text(template).map_err(|fault| fault.in_field(field))

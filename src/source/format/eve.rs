@@ -5,15 +5,17 @@
 //! in `ends`. A line becomes an alert, or is not one, or is rejected with a reason: never a panic, never a stop.
 //! What this does not do: read files, decide what is forwarded.
 
+mod devices;
+
 mod ends;
 
 mod mend;
 
 mod message;
 
-mod tables;
+pub(super) mod tables;
 
-mod time;
+pub(super) mod time;
 
 mod wire;
 
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use self::ends::Ends;
+pub(super) use self::tables::ot_port;
 use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream};
 use crate::model::alert::{RAW_MAX, TITLE_MAX};
 use crate::model::text::{self, clip, one_line};
@@ -64,7 +67,7 @@ const WORD_MAX: usize = 256;
 /// Most references of one alert.
 const REFERENCES_MAX: usize = 32;
 
-/// EVE as a format. Every line stands for itself, so all decoders of a source share one reader.
+/// EVE as a format. Every alert stands for itself, so all decoders of a source share one reader.
 #[derive(Clone, Debug)]
 pub struct Eve(Arc<Reader>);
 
@@ -77,22 +80,36 @@ impl Eve {
 
 impl Format for Eve {
     fn decoder(&self, _: &Stream<'_>) -> Box<dyn Decoder> {
-        Box::new(self.clone())
+        Box::new(Lines { reader: Arc::clone(&self.0), told: devices::Told::default() })
     }
 }
 
-impl Decoder for Eve {
+/// The lines of one file.
+#[derive(Debug)]
+struct Lines {
+    reader: Arc<Reader>,
+    told: devices::Told,
+}
+
+impl Decoder for Lines {
     fn decode(&mut self, record: &[u8], received_at: Timestamp) -> Decoded {
-        self.0.line(record, received_at).into()
+        let outcome = self.reader.line(record, received_at);
+        let devices = match &outcome {
+            Outcome::Ignored(kind) => {
+                devices::of(kind, record, received_at, &self.reader.settings, &mut self.told)
+            }
+            _ => Vec::new(),
+        };
+        Decoded { outcome, devices }
     }
 
     fn torn(&self, record: &[u8]) -> Option<usize> {
         let first = memchr::memchr(b'{', record)? + 1;
-        self.0.begin.find(&record[first..]).map(|at| first + at)
+        self.reader.begin.find(&record[first..]).map(|at| first + at)
     }
 
     fn decode_start(&mut self, start: &[u8], received_at: Timestamp) -> Decoded {
-        self.0.start(start, received_at).into()
+        self.reader.start(start, received_at).into()
     }
 }
 
@@ -318,7 +335,7 @@ impl Reader {
         if let Some(name) = app_proto(record) {
             return vec![self.protocols.get(name).cloned().unwrap_or_else(|| Protocol::named(name))];
         }
-        let of = |port: wire::Number| port.port().and_then(tables::ot_port);
+        let of = |port: wire::Number| port.port().and_then(ot_port);
         match (of(record.src_port), of(record.dest_port)) {
             (Some(name), None) | (None, Some(name)) => return vec![Protocol::named(name)],
             // BACnet stations talk from port 47808 to port 47808.

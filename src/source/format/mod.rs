@@ -6,7 +6,21 @@
 //! decoder has learnt from a stream (the header of a Zeek log) it gives back as a state that the transport stores with
 //! the cursor.
 
+pub mod alert_json;
+
+pub mod defender;
+
 pub mod eve;
+
+mod json;
+
+mod ocsf;
+
+mod parts;
+
+pub mod syslog;
+
+pub mod zeek;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -124,6 +138,9 @@ pub fn guess(name: &str, head: &[u8]) -> Option<&'static str> {
         if has("\"event_type\"") {
             return Some("suricata-eve");
         }
+        if has("\"engine\"") && has("\"sourceDevice\"") {
+            return Some(if has("\"sensorId\"") { "defender-console" } else { "defender-sensor" });
+        }
         let zeek = has("\"ts\"") && (has("\"uid\"") || has("\"note\"") || has("\"_path\""));
         return if zeek { Some("zeek") } else { has("\"title\"").then_some("json-lines") };
     }
@@ -146,6 +163,12 @@ mod tests {
             ("x.jsonl", "\u{feff}{\"title\":\"t\"}", Some("json-lines")),
             ("messages", "<13>Nov 27 10:00:00 host CEF:0|a|b|", Some("syslog")),
             ("messages", "Nov 27 10:00:00 host LEEF:1.0|a|b|", Some("syslog")),
+            (
+                "x.json",
+                "[{\"id\":1,\"engine\":\"Anomaly\",\"title\":\"t\",\"sourceDevice\":1",
+                Some("defender-sensor"),
+            ),
+            ("x.json", "{\"engine\":\"\",\"sourceDevice\":1,\"sensorId\":2", Some("defender-console")),
             ("x.json", "{\"a\":1}", None),
             ("x", "\u{1}\u{2}", None),
         ] {

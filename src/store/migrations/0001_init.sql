@@ -102,6 +102,8 @@ CREATE TABLE route (
     table_name     TEXT    NOT NULL,
     keeps_sys_id         INTEGER CHECK (keeps_sys_id = 0 OR keeps_sys_id = 1),  -- NULL: not learned yet
     keeps_correlation_id INTEGER CHECK (keeps_correlation_id = 0 OR keeps_correlation_id = 1),
+    read_until     INTEGER,                     -- how far its tickets were read back, by the server's clock
+    read_at        INTEGER,                     -- when that was, by this machine's
     UNIQUE (destination_id, table_name)
 ) STRICT;
 
@@ -124,17 +126,35 @@ CREATE TABLE ticket (
     route_id     INTEGER NOT NULL REFERENCES route (id),
     generation   INTEGER NOT NULL CHECK (generation >= 0),
     state        TEXT    NOT NULL
-                 CHECK (state = 'opening' OR state = 'open' OR state = 'closed' OR state = 'withdrawn'),
+                 CHECK (state = 'opening' OR state = 'open' OR state = 'resolved' OR state = 'closed'
+                        OR state = 'deleted' OR state = 'folded' OR state = 'withdrawn'),
     rule         TEXT    NOT NULL,
     sys_id       TEXT,
     number       TEXT,
     remote_state TEXT,
     opened_at    INTEGER,
     crc          INTEGER NOT NULL,
-    CHECK ((state = 'open' OR state = 'closed') = (sys_id IS NOT NULL)),
+    -- Its later life; nothing of it is in crc.
+    noted_at     INTEGER,                       -- when it was last told how often its finding was seen
+    told         INTEGER,                       -- how often that was
+    worst        INTEGER,                       -- what the severity rose to; NULL: it did not
+    note_due_at  INTEGER,                       -- there is something to note, not before then; NULL: there is not
+    seen_at      INTEGER,                       -- seen since it was last looked at there, at the latest within a minute
+    mod_count    INTEGER,                       -- its sys_mod_count after our last look
+    assigned_to  TEXT,                          -- display name
+    close_notes  TEXT,
+    parent_id    INTEGER,                       -- of a folded one: the ticket that stands for it
+    CHECK (state = 'opening' OR (state = 'open' OR state = 'resolved' OR state = 'closed' OR state = 'deleted')
+           = (sys_id IS NOT NULL)),
     CHECK ((sys_id IS NULL) = (opened_at IS NULL)),
+    CHECK ((state = 'folded') = (parent_id IS NOT NULL)),
     UNIQUE (alert_id, route_id, generation)
 ) STRICT;
+
+-- Both are small: what was seen again, and what is to be noted.
+CREATE INDEX ticket_seen ON ticket (route_id) WHERE seen_at IS NOT NULL;
+CREATE INDEX ticket_noted ON ticket (route_id, note_due_at) WHERE note_due_at IS NOT NULL;
+CREATE INDEX ticket_folded ON ticket (parent_id) WHERE parent_id IS NOT NULL;
 
 -- Promise 2: one live ticket per alert (= fingerprint), destination and table. An index that held it would be written at
 -- each opening and each settling; the unique key of the table answers the same question.
@@ -164,6 +184,50 @@ CREATE TABLE record (
     crc      INTEGER NOT NULL,
     UNIQUE (alert_id, route_id)
 ) STRICT;
+
+-- One row for each device, whatever the number of sources that see it.
+CREATE TABLE device (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    key         TEXT    NOT NULL UNIQUE,        -- what it is called there, with the agent's id before it; never changes
+    view        BLOB    NOT NULL,               -- JSON: device::merge::View
+    hash        BLOB    NOT NULL,               -- a digest of each part of the view (device/diff.rs)
+    told        BLOB,                           -- the same as it was last told; NULL: never
+    told_at     INTEGER,
+    told_to     INTEGER REFERENCES destination (id),
+    sys_id      TEXT,                           -- its CI
+    class       TEXT,
+    changed     INTEGER NOT NULL CHECK (changed IN (0, 1)),  -- told is not hash, and no delivery waits for it
+    changed_at  INTEGER NOT NULL,
+    seen_at     INTEGER NOT NULL,
+    merged_into INTEGER REFERENCES device (id), -- it turned out to be that one
+    crc         INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX device_changed ON device (id) WHERE changed = 1;
+
+-- What each source says of it.
+CREATE TABLE device_source (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    device_id INTEGER NOT NULL REFERENCES device (id),
+    source_id INTEGER NOT NULL REFERENCES source (id),
+    key       TEXT    NOT NULL,                 -- by what the source knows it
+    said      BLOB    NOT NULL,                 -- JSON: model::Device
+    at        INTEGER NOT NULL,
+    crc       INTEGER NOT NULL,
+    UNIQUE (source_id, key)
+) STRICT;
+
+CREATE INDEX device_source_of ON device_source (device_id);
+
+-- By what a device is known again. A row that is no longer so is harmless: it is looked at beside the view.
+CREATE TABLE device_key (
+    id        INTEGER PRIMARY KEY,
+    value     TEXT    NOT NULL,
+    device_id INTEGER NOT NULL REFERENCES device (id),
+    UNIQUE (value, device_id)
+) STRICT;
+
+CREATE INDEX device_key_of ON device_key (device_id);
 
 -- The outbox.
 CREATE TABLE delivery (
@@ -220,7 +284,7 @@ CREATE TABLE counter (
 ) STRICT, WITHOUT ROWID;
 
 -- How many rows there are, so that a loss can be counted when the rows cannot be read any more.
-INSERT INTO counter (scope, name, value) VALUES ('store', 'alerts', 0), ('store', 'tickets', 0), ('store', 'deliveries', 0);
+INSERT INTO counter (scope, name, value) VALUES ('store', 'alerts', 0), ('store', 'tickets', 0), ('store', 'deliveries', 0), ('store', 'devices', 0);
 
 -- Recent samples of what was not forwarded, and of what could not be read; rings, bounded by their writers.
 CREATE TABLE filtered_sample (

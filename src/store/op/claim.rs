@@ -6,9 +6,10 @@ use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
 use super::row::{AlertCrc, DeliveryCrc, Subject};
+use super::storm::{self, Folded};
 use crate::model::{
     Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Fingerprint, Generation, RuleName,
-    Severity, TableName, Timestamp,
+    Severity, SysId, TableName, Timestamp,
 };
 use crate::store::catalog::{self, AnyRow};
 use crate::store::handle::Operation;
@@ -62,6 +63,25 @@ pub struct Claimed {
     pub doubtful: bool,
     /// The rule that gives the fields.
     pub rule: RuleName,
+    /// What is known of its ticket; of anything else it is empty.
+    pub ticket: TicketNow,
+}
+
+/// What is known of a ticket that something is told of.
+#[derive(Clone, Debug, Default)]
+pub struct TicketNow {
+    /// The record; `None`: it is still to be made.
+    pub sys_id: Option<SysId>,
+    /// `sys_mod_count` after our last look.
+    pub mod_count: Option<i64>,
+    /// Which of its deliveries this is.
+    pub seq: u32,
+    /// What the severity rose to.
+    pub worst: Option<Severity>,
+    /// When its finding ended; `None`: it stands.
+    pub cleared_at: Option<Timestamp>,
+    /// What it stands for, if it is the parent of a storm.
+    pub folded: Folded,
 }
 
 struct NextDue(DestinationName, Timestamp);
@@ -160,7 +180,8 @@ fn select_by(index: &str, due: &str) -> String {
         "SELECT d.id, coalesce(t.state, c.state), d.severity, d.attempts, d.doubtful, coalesce(t.generation, 0),
                 coalesce(t.rule, c.rule), r.table_name,
                 a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id,
-                d.ticket_id, d.device_id, d.record_id, d.seq, d.kind
+                d.ticket_id, d.device_id, d.record_id, d.seq, d.kind,
+                t.sys_id, t.mod_count, t.worst, a.cleared_at
          FROM delivery d INDEXED BY {index}
          JOIN route r ON r.id = d.route_id
          LEFT JOIN ticket t ON t.id = d.ticket_id
@@ -208,6 +229,11 @@ impl Operation for Claim {
         for Row { claimed, .. } in &mut rows {
             if !is_delivery_sound(tx, claimed.id)? {
                 claimed.alert = None;
+            }
+        }
+        for row in &mut rows {
+            if let Subject::Ticket(ticket) = row.subject {
+                row.claimed.ticket.folded = storm::folded(tx, ticket)?;
             }
         }
         if self.peek {
@@ -275,6 +301,16 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         attempts: row.get(3)?,
         doubtful: row.get(4)?,
         rule: rule.map_or_else(|| RuleName::new("damaged").map_err(invalid(6)), Ok)?,
+        ticket: TicketNow {
+            sys_id: row.get::<_, Option<String>>(20)?.and_then(|text| SysId::new(&text).ok()),
+            mod_count: row.get(21)?,
+            seq: row.get::<_, i64>(18)?.try_into().unwrap_or(u32::MAX),
+            worst: row
+                .get::<_, Option<i64>>(22)?
+                .and_then(|n| Severity::ALL.get(usize::try_from(n).ok()?).copied()),
+            cleared_at: row.get::<_, Option<i64>>(23)?.map(Timestamp::from_micros),
+            folded: Folded::default(),
+        },
     };
     Ok(Row {
         claimed,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::settle::{Next, current, move_delivery};
-use crate::model::{DeliveryId, DeliveryState, Timestamp};
+use crate::model::{DeliveryId, DeliveryKind, DeliveryState, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
 use crate::store::{Store, StoreError};
@@ -92,6 +92,15 @@ pub(super) fn withdraw(tx: &Tx<'_>, was: &super::settle::Current) -> Result<(), 
     use crate::model::TicketState;
     let state = TicketState::Withdrawn;
     let Subject::Ticket(ticket) = was.subject else { return super::settle::record_is(tx, was, state) };
+    // What would have come later leaves the ticket as it is; one that would have been opened again stays closed.
+    if was.is(DeliveryKind::ReopenTicket) {
+        let sys_id: Option<String> =
+            tx.conn.query_row("SELECT sys_id FROM ticket WHERE id = ?1", [ticket], |r| r.get(0))?;
+        return super::life::set_state(tx, ticket, TicketState::Closed, &sys_id.unwrap_or_default());
+    }
+    if !was.is(DeliveryKind::OpenTicket) {
+        return Ok(());
+    }
     let crc = super::row::ticket_crc(was.alert_id, was.route_id, was.generation, state, "");
     tx.conn.execute(
         "UPDATE ticket SET state = ?2, crc = ?3 WHERE id = ?1 AND state = 'opening'",

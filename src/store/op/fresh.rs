@@ -7,11 +7,12 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
-use super::record::{Entry, Recorded, Routed, deliver};
+use super::record::{Entry, Recorded, Routed, Sighting, deliver};
 use super::row::{
     AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, counter, destination_scope,
     ticket_crc,
 };
+use crate::model::life::Lives;
 use crate::model::{DeliveryKind, DeliveryState, Fingerprint, Generation, TicketState};
 use crate::store::StoreError;
 use crate::store::pack::body::Packer;
@@ -26,6 +27,7 @@ const GATHERED: usize = 64;
 pub(super) struct Fresh<'r> {
     source_id: i64,
     now: i64,
+    lives: &'r Lives,
     entries: Vec<&'r Entry>,
 }
 
@@ -39,8 +41,8 @@ struct Ticket<'r> {
 }
 
 impl<'r> Fresh<'r> {
-    pub(super) fn new(source_id: i64, now: i64) -> Self {
-        Self { source_id, now, entries: Vec::with_capacity(GATHERED) }
+    pub(super) fn new(source_id: i64, now: i64, lives: &'r Lives) -> Self {
+        Self { source_id, now, lives, entries: Vec::with_capacity(GATHERED) }
     }
 
     /// Whether no more should be gathered.
@@ -72,7 +74,7 @@ impl<'r> Fresh<'r> {
             tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
             packer.add(tx.conn, id, &entry.alert)?;
             for routed in &entry.routes {
-                if routed.kind != DeliveryKind::OpenTicket {
+                if routed.kind != DeliveryKind::OpenTicket || self.may_fold(routed) {
                     others.push((id, entry, routed));
                     continue;
                 }
@@ -106,9 +108,16 @@ impl<'r> Fresh<'r> {
             tx.count(&scope, counter(DeliveryState::Pending), of_destination.len() as i64);
         }
         for (id, entry, routed) in others {
-            sums.deliveries += u64::from(deliver(tx, id, routed, entry.alert.severity as i64, self.now)?);
+            let sighting = Sighting::of(entry, self.lives);
+            sums.deliveries += u64::from(deliver(tx, id, routed, &sighting, self.now)?);
         }
         Ok(())
+    }
+
+    /// Whether it may be one of a storm: then it is decided by itself.
+    fn may_fold(&self, routed: &Routed) -> bool {
+        let (rule, to, table) = (routed.rule.as_str(), routed.destination.as_str(), routed.table.as_str());
+        self.lives.any_limit() && self.lives.of(rule, to, table).max_tickets_per_hour.is_some()
     }
 
     fn insert_alerts(&self, conn: &Connection, entries: &[&Entry]) -> Result<i64, StoreError> {

@@ -49,6 +49,8 @@ struct Tell(Notice, Timestamp);
 
 struct Ran(SyncRun);
 
+struct Over(&'static str, String);
+
 struct LastSync;
 
 impl Store {
@@ -59,6 +61,14 @@ impl Store {
     pub async fn notice(&self, notice: Notice) -> Result<bool, StoreError> {
         let now = self.shared.clock.now();
         self.call(Tell(notice, now)).await
+    }
+
+    /// Takes a notice back: what it says is no longer so.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn notice_over(&self, code: &'static str, subject: String) -> Result<(), StoreError> {
+        self.call(Over(code, subject)).await
     }
 
     /// When the last sync began.
@@ -111,6 +121,17 @@ pub(in crate::store) fn keep(conn: &Connection, notice: &Notice, now: Timestamp)
         [NOTICES],
     )?;
     Ok(!known)
+}
+
+impl Operation for Over {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let subject = clip(&self.1, 200);
+        tx.conn
+            .execute("DELETE FROM health_issue WHERE code = ?1 AND subject = ?2", params![self.0, subject])?;
+        Ok(())
+    }
 }
 
 impl Operation for LastSync {

@@ -7,16 +7,23 @@ pub mod claim;
 pub mod cursors;
 pub mod dead;
 pub mod destination_state;
+pub mod device;
 pub mod health;
 pub mod identity;
+pub mod life;
 pub mod prune;
 pub mod record;
 pub mod repairs;
 pub mod reroute;
 pub mod settle;
+pub mod sync_back;
 
 mod fresh;
 mod row;
+mod storm;
+
+pub use storm::Folded;
+pub(super) use storm::Storms;
 
 /// Bytes of a text in a row that came from outside.
 const WORDS_MAX: usize = 1_000;

@@ -1,5 +1,6 @@
 //! What a source took in: alerts, occurrences, deliveries, counters, samples and cursors, in one transaction.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,14 +8,18 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, params};
 
 use super::attempt;
+use super::device::take;
 use super::fresh::Fresh;
+use super::life::{self, Newest};
 use super::prune::{Room, room};
 use super::row::{
     AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, cursor_crc, destination_scope,
     insert_delivery, insert_record, insert_ticket, mark_crc, source_scope,
 };
 use super::settle;
+use super::storm::{self, Verdict};
 use crate::model::cursor::{MARK_MAX, Proof};
+use crate::model::life::{Life, Lives};
 use crate::model::text::clip;
 use crate::model::ticket::TicketKeys;
 use crate::model::{
@@ -64,12 +69,19 @@ pub struct Entry {
 /// Alerts of one batch that are not forwarded, by reason.
 #[derive(Clone, Debug)]
 pub struct Filtered {
-    /// Stable words of the reason.
-    pub reason: &'static str,
+    /// Stable words of the reason, or the name of the exclusion.
+    pub reason: Cow<'static, str>,
     /// How many.
     pub count: u64,
     /// A few of them.
     pub samples: Vec<Sample>,
+}
+
+impl Filtered {
+    /// None so far.
+    pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: reason.into(), count: 0, samples: Vec::new() }
+    }
 }
 
 /// What is kept of an alert that is not forwarded.
@@ -117,10 +129,14 @@ pub struct Record {
     pub alerts: u64,
     /// To be forwarded, or cleared.
     pub entries: Vec<Entry>,
-    /// What was told of devices. So far they are only counted.
+    /// What was told of devices.
     pub devices: Vec<Device>,
+    /// How many of the alerts came from senders that nobody has authenticated.
+    pub unauthenticated: u64,
     /// Not forwarded.
     pub filtered: Vec<Filtered>,
+    /// Kept from the rules by an exclusion.
+    pub excluded: Vec<Filtered>,
     /// Not understood.
     pub rejected: Vec<Rejected>,
     /// Records that are no alerts, by kind.
@@ -131,6 +147,8 @@ pub struct Record {
     pub finished: Vec<Cursor>,
     /// What is wrong with the source now.
     pub trouble: Option<String>,
+    /// What the rules want of tickets that are there.
+    pub lives: Arc<Lives>,
 }
 
 /// What a batch came to.
@@ -200,12 +218,15 @@ impl Record {
             alerts: 0,
             entries: Vec::new(),
             devices: Vec::new(),
+            unauthenticated: 0,
             filtered: Vec::new(),
+            excluded: Vec::new(),
             rejected: Vec::new(),
             ignored: Vec::new(),
             cursors: Vec::new(),
             finished: Vec::new(),
             trouble: None,
+            lives: Arc::default(),
         }
     }
 
@@ -220,13 +241,18 @@ impl Record {
         tx.count(&scope, "new", sums.new as i64);
         tx.count(&scope, "repeats", sums.repeats as i64);
         tx.count(&scope, "cleared", sums.cleared as i64);
-        tx.count(&scope, "devices", self.devices.len() as i64);
+        tx.count(&scope, "unauthenticated", self.unauthenticated as i64);
+        self.write_devices(tx, source_id, &scope)?;
         for (kind, count) in &self.ignored {
-            tx.count(&format!("ignored:{}", self.source), kind, *count as i64);
+            tx.count(&format!("ignored:{}", self.source), *kind, *count as i64);
         }
         for filtered in &self.filtered {
-            tx.count(&format!("filtered:{}", self.source), filtered.reason, filtered.count as i64);
-            keep_filtered(tx, source_id, filtered)?;
+            tx.count(&format!("filtered:{}", self.source), filtered.reason.clone(), filtered.count as i64);
+            keep_filtered(tx, source_id, &filtered.reason, filtered)?;
+        }
+        for excluded in &self.excluded {
+            tx.count(&format!("excluded:{}", self.source), excluded.reason.clone(), excluded.count as i64);
+            keep_filtered(tx, source_id, &format!("excluded: {}", excluded.reason), excluded)?;
         }
         for rejected in &self.rejected {
             tx.count(&format!("rejected:{}", self.source), rejected.reason, rejected.count as i64);
@@ -251,6 +277,24 @@ impl Record {
         Ok(())
     }
 
+    /// What was told of devices.
+    fn write_devices(&self, tx: &mut Tx<'_>, source_id: i64, scope: &str) -> Result<(), StoreError> {
+        if self.devices.is_empty() {
+            return Ok(());
+        }
+        if !self.kind.is_empty() {
+            // Which word is the better one depends on it.
+            tx.conn
+                .prepare_cached("UPDATE source SET kind = ?2 WHERE id = ?1 AND kind <> ?2")?
+                .execute(params![source_id, self.kind])?;
+        }
+        let source = take::Source { id: source_id, name: self.source.as_str(), now: self.now };
+        let unknown = take::take(tx, &source, &self.devices)?;
+        tx.count(scope, "devices", self.devices.len() as i64);
+        tx.count(scope, "devices without identity", unknown as i64);
+        Ok(())
+    }
+
     fn write_entries(
         &self,
         tx: &mut Tx<'_>,
@@ -259,7 +303,7 @@ impl Record {
         sums: &mut Recorded,
     ) -> Result<(), StoreError> {
         let now = self.now.as_micros();
-        let mut fresh = Fresh::new(source_id, now);
+        let mut fresh = Fresh::new(source_id, now, &self.lives);
         for entry in by_severity(&self.entries) {
             if fresh.is_full() || fresh.holds(&entry.fingerprint) {
                 fresh.write(tx, packer, sums)?;
@@ -267,8 +311,10 @@ impl Record {
             let id = tx.memory.index.find(tx.conn, &entry.fingerprint)?;
             if entry.alert.state == AlertState::Cleared {
                 // What nobody wanted raised is nothing that could be cleared; it is counted all the same.
-                if let Some(id) = id {
-                    set_cleared(tx, id, now)?;
+                if let Some(id) = id
+                    && set_cleared(tx, id, now)?
+                {
+                    sums.deliveries += life::cleared(tx, id, &self.lives, now)?;
                 }
                 sums.cleared += entry.occurrences;
                 continue;
@@ -277,10 +323,13 @@ impl Record {
                 fresh.add(entry);
                 continue;
             };
-            add_occurrences(tx, id, entry)?;
+            if add_occurrences(tx, id, entry)? {
+                life::raised_again(tx, id, now)?;
+            }
             sums.repeats += entry.occurrences;
+            let sighting = Sighting::of(entry, &self.lives);
             for routed in &entry.routes {
-                if deliver(tx, id, routed, entry.alert.severity as i64, now)? {
+                if deliver(tx, id, routed, &sighting, now)? {
                     sums.deliveries += 1;
                 }
             }
@@ -305,26 +354,32 @@ fn by_severity(entries: &[Entry]) -> Vec<&Entry> {
 }
 
 /// Marks a finding as taken back by its source, since the first time that it was; the next sighting raises it again.
-fn set_cleared(tx: &Tx<'_>, id: i64, at: i64) -> Result<(), StoreError> {
-    tx.conn
+/// Whether this was the first.
+fn set_cleared(tx: &Tx<'_>, id: i64, at: i64) -> Result<bool, StoreError> {
+    let changed = tx
+        .conn
         .prepare_cached("UPDATE alert SET cleared_at = ?2 WHERE id = ?1 AND cleared_at IS NULL")?
         .execute(params![id, at])?;
-    Ok(())
+    Ok(changed > 0)
 }
 
-/// Counts sightings of a known finding, which stands (again) by them.
-fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError> {
-    let mut row = tx
+/// Counts sightings of a known finding, which stands by them. Whether it had ended.
+fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<bool, StoreError> {
+    let (mut row, had_ended) = tx
         .conn
-        .prepare_cached("SELECT severity, first_seen_at, last_seen_at, occurrences FROM alert WHERE id = ?1")?
+        .prepare_cached(
+            "SELECT severity, first_seen_at, last_seen_at, occurrences, cleared_at IS NOT NULL FROM alert
+             WHERE id = ?1",
+        )?
         .query_row([id], |r| {
-            Ok(AlertCrc {
+            let row = AlertCrc {
                 fingerprint: entry.fingerprint.as_bytes(),
                 severity: r.get(0)?,
                 first_seen_at: r.get(1)?,
                 last_seen_at: r.get(2)?,
                 occurrences: r.get(3)?,
-            })
+            };
+            Ok((row, r.get(4)?))
         })?;
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
@@ -333,7 +388,20 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(), StoreError
             "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
         .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
-    Ok(())
+    Ok(had_ended)
+}
+
+/// Why an alert is to be delivered.
+pub(super) struct Sighting<'a> {
+    pub(super) severity: i64,
+    /// What kind of finding it is, and what the rules want; `None`: it was not seen, only the rules have changed.
+    pub(super) seen: Option<(&'a str, &'a Lives)>,
+}
+
+impl<'a> Sighting<'a> {
+    pub(super) fn of(entry: &'a Entry, lives: &'a Lives) -> Self {
+        Self { severity: entry.alert.severity as i64, seen: Some((storm::kind(&entry.alert), lives)) }
+    }
 }
 
 /// Makes sure that a known alert is told on this route; true when a delivery was made for it.
@@ -341,9 +409,10 @@ pub(super) fn deliver(
     tx: &mut Tx<'_>,
     alert_id: i64,
     routed: &Routed,
-    severity: i64,
+    sighting: &Sighting<'_>,
     now: i64,
 ) -> Result<bool, StoreError> {
+    let severity = sighting.severity;
     let (destination_id, route_id) = tx.route_id(routed.destination.as_str(), routed.table.as_str())?;
     if routed.kind != DeliveryKind::OpenTicket {
         let known: bool = tx
@@ -359,9 +428,32 @@ pub(super) fn deliver(
         insert_delivery(tx, &new, routed.destination.as_str())?;
         return Ok(true);
     }
-    let generation = next_generation(tx, alert_id, route_id, routed.destination.as_str())?;
+    let life = sighting
+        .seen
+        .map(|(_, lives)| lives.of(routed.rule.as_str(), routed.destination.as_str(), routed.table.as_str()));
+    let newest = life::newest(tx, alert_id, route_id)?;
+    if let (Some(life), Some(ticket)) = (life, &newest) {
+        if ticket.state == Some(TicketState::Open) {
+            life::seen_again(tx, ticket, life, severity, now)?;
+            return Ok(false);
+        }
+        if life::reopens(tx, ticket, routed.rule.as_str(), life, severity, now)? {
+            return Ok(true);
+        }
+    }
+    let generation = next_generation(tx, newest.as_ref(), life.is_some(), routed.destination.as_str())?;
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
+    if let (Some((kind, _)), Some(Life { max_tickets_per_hour: Some(most), .. })) = (sighting.seen, life) {
+        match storm::judge(tx, &new, kind, most, now)? {
+            Verdict::Own => {}
+            Verdict::Folds(parent) => {
+                life::fold(tx, &new, parent)?;
+                return Ok(false);
+            }
+            Verdict::Leads => return storm::lead(tx, &new, kind, destination_id, severity, now),
+        }
+    }
     let ticket = insert_ticket(tx, &new)?;
     let new = NewDelivery { destination_id, route_id, severity, ..NewDelivery::opens(ticket, now) };
     insert_delivery(tx, &new, routed.destination.as_str())?;
@@ -427,24 +519,19 @@ fn bring_back(
     Ok(true)
 }
 
-/// The generation of the ticket to be made now; `None`: there is a live one, or a person dropped it.
+/// The generation of the ticket to be made now; `None`: there is a live one, or a person dropped it, or nothing was seen
+/// since it was closed.
 fn next_generation(
     tx: &mut Tx<'_>,
-    alert_id: i64,
-    route_id: i64,
+    newest: Option<&Newest>,
+    was_seen: bool,
     destination: &str,
 ) -> Result<Option<Generation>, StoreError> {
-    let newest: Option<(i64, u32, String)> = tx
-        .conn
-        .prepare_cached(
-            "SELECT id, generation, state FROM ticket WHERE alert_id = ?1 AND route_id = ?2
-             ORDER BY generation DESC LIMIT 1",
-        )?
-        .query_row(params![alert_id, route_id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
-        .optional()?;
-    let Some((ticket, generation, state)) = newest else { return Ok(Some(Generation(0))) };
-    match TicketState::parse(&state) {
-        Some(TicketState::Closed) => Ok(Some(Generation(generation).next())),
+    let Some(&Newest { id: ticket, generation, state, .. }) = newest else { return Ok(Some(Generation(0))) };
+    match state {
+        Some(TicketState::Closed | TicketState::Resolved | TicketState::Deleted) => {
+            Ok(was_seen.then(|| Generation(generation).next()))
+        }
         Some(TicketState::Withdrawn) => {
             let dropped: bool = tx
                 .conn
@@ -474,7 +561,7 @@ fn next_generation(
     }
 }
 
-fn keep_filtered(tx: &Tx<'_>, source_id: i64, filtered: &Filtered) -> Result<(), StoreError> {
+fn keep_filtered(tx: &Tx<'_>, source_id: i64, reason: &str, filtered: &Filtered) -> Result<(), StoreError> {
     for s in &filtered.samples {
         tx.conn
             .prepare_cached(
@@ -484,7 +571,7 @@ fn keep_filtered(tx: &Tx<'_>, source_id: i64, filtered: &Filtered) -> Result<(),
             .execute(params![
                 source_id,
                 s.at.as_micros(),
-                filtered.reason,
+                reason,
                 s.severity as i64,
                 s.engine.as_str(),
                 s.protocol.as_ref().map_or("", Protocol::as_str),

@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::record::{Routed, deliver};
+use super::record::{Routed, Sighting, deliver};
 use super::row::Subject;
 use super::settle::{Next, current, move_delivery};
 use crate::model::{Alert, DeliveryId, DeliveryState, Timestamp};
@@ -141,7 +141,8 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
         .query_row([alert_id], |row| row.get(0))
         .optional()?;
     for routed in severity.into_iter().flat_map(|s| routes.iter().map(move |r| (s, r))) {
-        deliver(tx, alert_id, routed.1, routed.0, now.as_micros())?;
+        let sighting = Sighting { severity: routed.0, seen: None };
+        deliver(tx, alert_id, routed.1, &sighting, now.as_micros())?;
     }
     Ok(())
 }

@@ -4,11 +4,14 @@ use rusqlite::params;
 
 use super::attempt::{self, Attempt};
 use super::destination_state::{Change, DestinationChange};
+use super::life::{self, Seen};
 use super::row::{
     DeliveryCrc, NewTicket, Subject, counter, destination_scope, insert_ticket, record_crc, ticket_crc,
 };
 use crate::model::text::clip;
-use crate::model::{DeliveryId, DeliveryState, DestinationName, Generation, SysId, TicketState, Timestamp};
+use crate::model::{
+    DeliveryId, DeliveryKind, DeliveryState, DestinationName, Generation, SysId, TicketState, Timestamp,
+};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
 use crate::store::{Store, StoreError};
@@ -41,6 +44,19 @@ pub enum Outcome {
         number: String,
         /// Its state there.
         state: String,
+        /// Its `sys_mod_count`, where it is shown.
+        mod_count: Option<i64>,
+    },
+    /// What came later of a ticket was told, or has nobody to be told to any more.
+    Later {
+        /// Whether this attempt did it; otherwise there was nothing to do.
+        created: bool,
+        /// What the other side shows of the ticket.
+        seen: Seen,
+        /// How many sightings a note told of.
+        noted: Option<u64>,
+        /// The finding gets a new ticket.
+        renews: bool,
     },
     /// It was told, and the answer names no record.
     Told {
@@ -135,17 +151,24 @@ pub(super) struct Current {
     seq: i64,
 }
 
+impl Current {
+    /// Whether it is of this kind.
+    pub(super) fn is(&self, kind: DeliveryKind) -> bool {
+        self.kind == kind.as_str()
+    }
+}
+
 pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, StoreError> {
     use rusqlite::OptionalExtension;
     let row = tx
         .conn
         .prepare_cached(
-            "SELECT d.ticket_id, d.device_id, d.record_id, coalesce(t.alert_id, c.alert_id), d.route_id,
-                    coalesce(t.generation, 0), coalesce(t.rule, c.rule), coalesce(c.key, ''), d.destination_id, k.name,
+            "SELECT d.ticket_id, d.device_id, d.record_id, coalesce(t.alert_id, c.alert_id, 0), d.route_id,
+                    coalesce(t.generation, 0), coalesce(t.rule, c.rule, ''), coalesce(c.key, ''), d.destination_id, k.name,
                     d.state, d.severity, d.attempts, d.kind, d.seq
              FROM delivery d JOIN destination k ON k.id = d.destination_id
              LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id
-             WHERE d.id = ?1 AND (t.id IS NOT NULL OR c.id IS NOT NULL)",
+             WHERE d.id = ?1 AND (t.id IS NOT NULL OR c.id IS NOT NULL OR d.device_id IS NOT NULL)",
         )?
         .query_row([id.0], |r| {
             Ok(Current {
@@ -282,7 +305,7 @@ impl Operation for Settle {
     }
 }
 
-fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreError> {
     let Some(was) = current(tx, one.id)? else { return Ok(()) };
     if was.state != DeliveryState::Claimed {
         return Err(StoreError::Refused(format!(
@@ -301,13 +324,21 @@ fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreErr
         now,
     };
     match &one.outcome {
-        Outcome::Delivered { created, sys_id, number, state } => {
+        Outcome::Delivered { created, sys_id, number, state, mod_count } => {
             let there = There { state: TicketState::Open, sys_id, number, remote: state, at: now };
             ticket_is(tx, &was, &there)?;
+            life::opened(tx, &was, *mod_count, now.as_micros())?;
             next.state = DeliveryState::Delivered;
             let word = if *created { "created" } else { "found" };
             tx.count(&destination_scope(&was.destination), word, 1);
             attempt(tx, one, next.attempts, word, number)?;
+        }
+        Outcome::Later { created, seen, noted, renews } => {
+            life::later(tx, &was, seen, *noted, *renews, now.as_micros())?;
+            next.state = DeliveryState::Delivered;
+            let word = if *created { "done" } else { "nothing to do" };
+            tx.count(&destination_scope(&was.destination), if *created { "updated" } else { "moot" }, 1);
+            attempt(tx, one, next.attempts, word, seen.state.as_str())?;
         }
         Outcome::Told { created } => {
             record_is(tx, &was, TicketState::Open)?;

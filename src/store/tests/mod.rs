@@ -1,6 +1,7 @@
 //! The store on a real disk: what operations do, what a restart finds, and a model that must agree with it.
 
 mod damage;
+mod devices;
 mod faults;
 mod model;
 mod repair;
@@ -112,6 +113,7 @@ pub(super) fn there(n: u32) -> Outcome {
         sys_id: SysId::new(&format!("{n:032x}")).unwrap(),
         number: format!("INC{n:07}"),
         state: "1".to_owned(),
+        mod_count: Some(0),
     }
 }
 
@@ -330,7 +332,7 @@ async fn cursors_and_samples_come_with_their_alerts() {
     batch.ignored = vec![("conn", 40), ("weird", 2)];
     batch.trouble = Some("it is a directory".to_owned());
     batch.filtered = vec![Filtered {
-        reason: "below every rule's severity",
+        reason: "below every rule's severity".into(),
         count: 300,
         samples: (0..300)
             .map(|n| Sample {

@@ -57,6 +57,13 @@ pub(crate) fn flow(number: u32) -> String {
 }
 
 impl Eve {
+    /// Another signature.
+    pub(crate) fn signature(mut self, title: &str, id: u32) -> Self {
+        self.0["alert"]["signature"] = title.into();
+        self.0["alert"]["signature_id"] = id.into();
+        self
+    }
+
     /// 1 critical, 2 major, 3 minor, 4 warning.
     pub(crate) fn severity(mut self, level: u8) -> Self {
         self.0["alert"]["severity"] = level.into();

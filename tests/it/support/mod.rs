@@ -2,6 +2,7 @@
 //! `otrelay::simulator`; who asks it for its records is the judge.
 
 pub(crate) mod agent;
+pub(crate) mod console;
 pub(crate) mod eve;
 pub(crate) mod redact;
 

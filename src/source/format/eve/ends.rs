@@ -74,13 +74,13 @@ fn end(ip: &wire::Text<'_>, port: wire::Number) -> Endpoint {
 }
 
 /// Suricata writes IPv6 in full (`fe80:0000:…`); an address is compared as an address. A zone (`%eth0`) is dropped.
-fn address(text: &str) -> Option<IpAddr> {
+pub(super) fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     text.split_once('%').map_or(text, |(address, _)| address).parse().ok()
 }
 
 /// `00:1b:1b:aa:bb:cc`, or nothing when it is not a MAC address.
-fn mac(text: &wire::Text<'_>) -> Option<String> {
+pub(super) fn mac(text: &wire::Text<'_>) -> Option<String> {
     let mac = text.get()?.trim().to_ascii_lowercase().replace('-', ":");
     let valid = mac.len() == 17
         && mac.bytes().enumerate().all(|(at, byte)| match at % 3 {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         agent: "an-id".to_owned(),
         source: SourceName::new("eve").unwrap(),

@@ -9,7 +9,7 @@ use crate::model::Timestamp;
 /// Reads a timestamp; one without an offset is in `zone`. `None` when it is unreadable (`ts-error`). Beside Suricata's
 /// own form: seconds or milliseconds since 1970, `UTC` or a blank before the offset, and the form of `fast.log`
 /// (`11/26/2026-10:00:00.000000`, month first).
-pub(super) fn read(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+pub(in crate::source::format) fn read(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let mut rest = Digits(text.trim_ascii().as_bytes());
     if let Some(time) = epoch(rest.0) {
         return Some(time);

@@ -326,3 +326,62 @@ object! {
         service: Text<'a> = "service",
     }
 }
+
+object! {
+    /// A line that is no alert and may tell of a device.
+    Inventory {
+        timestamp: Text<'a> = "timestamp",
+        host: Text<'a> = "host",
+        src_ip: Text<'a> = "src_ip",
+        src_port: Number = "src_port",
+        dest_ip: Text<'a> = "dest_ip",
+        dest_port: Number = "dest_port",
+        dhcp: Dhcp<'a> = "dhcp",
+        arp: Arp<'a> = "arp",
+        enip: Enip<'a> = "enip",
+    }
+}
+
+object! {
+    /// `dhcp`.
+    Dhcp {
+        client_mac: Text<'a> = "client_mac",
+        assigned_ip: Text<'a> = "assigned_ip",
+        /// `ack` says that the address is the client's now.
+        dhcp_type: Text<'a> = "dhcp_type",
+        hostname: Text<'a> = "hostname",
+    }
+}
+
+object! {
+    /// `arp`, of newer versions.
+    Arp {
+        src_mac: Text<'a> = "src_mac",
+        src_ip: Text<'a> = "src_ip",
+    }
+}
+
+object! {
+    /// `enip` of an event of its own.
+    Enip {
+        response: EnipAnswer<'a> = "response",
+    }
+}
+
+object! {
+    /// `enip.response`.
+    EnipAnswer {
+        identity: EnipIdentity<'a> = "identity",
+    }
+}
+
+object! {
+    /// `enip.response.identity`, of newer versions.
+    EnipIdentity {
+        vendor_id: Text<'a> = "vendor_id",
+        device_type: Text<'a> = "device_type",
+        product_name: Text<'a> = "product_name",
+        revision: Text<'a> = "revision",
+        serial: Number = "serial",
+    }
+}

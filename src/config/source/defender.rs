@@ -1,0 +1,124 @@
+//! What the two kinds that poll Defender for IoT have in common: where, with which token, what is trusted, how often.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use url::Url;
+
+use super::{Common, parts};
+use crate::config::check::Check;
+use crate::config::destination::{self, network};
+use crate::config::file::{Proxy, Tls};
+use crate::config::problem::At;
+use crate::config::read::{Field, Named};
+use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord};
+use crate::model::Severity;
+use crate::net;
+use crate::source::format::defender as format;
+use crate::source::transport::defender as api;
+use crate::source::transport::poll::http;
+use crate::source::{Input, Reads, Settings};
+
+const URL: &str = "\"https://HOST\"";
+const POLL_MIN: Duration = Duration::from_secs(5);
+const DEVICES_MIN: Duration = Duration::from_mins(5);
+
+/// The keys of either kind.
+pub(super) struct Keys<'a> {
+    pub(super) kind: &'static str,
+    pub(super) console: bool,
+    pub(super) url: &'a Field<String>,
+    pub(super) token: &'a Field<SecretRef>,
+    pub(super) tls: &'a Field<Tls>,
+    pub(super) proxy: &'a Field<Proxy>,
+    pub(super) poll_interval: &'a Field<Period>,
+    pub(super) devices_interval: &'a Field<Period>,
+    pub(super) sensor: Option<&'a Field<String>>,
+    pub(super) severity_map: &'a Field<Named<SeverityWord>>,
+    pub(super) engine_map: &'a Field<Named<EngineWord>>,
+}
+
+/// Checks all of them.
+pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
+    let url = c.required("url", keys.url, common.at, URL).and_then(|(text, at)| {
+        let url = address(text, at, c)?;
+        c.effective.note_field("url", text.clone(), keys.url);
+        Some(url)
+    });
+    let token = c
+        .required("token", keys.token, common.at, "a token, e.g. { credential = \"defender-token\" }")
+        .and_then(|_| destination::fetch("token", keys.token, c));
+    let proxy = network::proxy_of(keys.proxy, url.as_ref(), c);
+    let tls = network::tls_of(keys.tls, proxy.as_ref().ok().and_then(Option::as_ref), c);
+    let interval = c.duration("poll_interval", keys.poll_interval, "60s", POLL_MIN);
+    let devices_interval = c.duration("devices_interval", keys.devices_interval, "60m", DEVICES_MIN);
+    let sensor = keys.sensor.map(|field| (field.is_present(), c.line("sensor", field, 200)));
+    let severity_map = severities(keys.severity_map, c);
+    let engine_map = parts::engines(keys.engine_map, c);
+    let (name, agent) = (common.name?, common.agent?);
+    let sensor = match sensor {
+        Some((true, said)) => said?,
+        _ => name.as_str().to_owned(),
+    };
+    let format = format::Defender::new(format::Settings {
+        agent: agent.id.clone(),
+        source: name.clone(),
+        console: keys.console,
+        sensor,
+        site: agent.site.clone(),
+        zone: agent.zone.clone(),
+        severity_map: severity_map?,
+        engine_map: engine_map?,
+    });
+    let api = api::Settings {
+        http: http::Settings { url: url?, token: token?, tls: tls?, proxy: proxy.ok()? },
+        console: keys.console,
+        devices_interval: devices_interval?,
+        format: format.clone(),
+    };
+    let input = Input::Defender { interval: interval?, api: Box::new(api) };
+    Some(Settings { name, kind: keys.kind, input, format: Reads::new(format) })
+}
+
+/// The base address; it may have a path, for a gateway. Found text is repeated only when it cannot hold a password.
+fn address(text: &str, at: &At, c: &mut Check<'_>) -> Option<Url> {
+    let Some(url) = Url::parse(text.trim()).ok().filter(|url| !url.cannot_be_a_base()) else {
+        let shown = (!text.contains('@')).then(|| format!("\"{text}\""));
+        c.problems.error(at, "this is not an address", |p| {
+            let p = p.expected(URL);
+            let p = if text.contains("://") { p } else { p.hint("begin with https://") };
+            shown.map_or(p.clone(), |shown| p.found(shown))
+        });
+        return None;
+    };
+    if let Err(wrong) = net::check_url(&url) {
+        c.problems.error(at, wrong, |p| {
+            let p = p.expected(URL);
+            if url.scheme() == "http" { p.hint("the token is never sent unencrypted") } else { p }
+        });
+        return None;
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        c.problems.error(at, "only the base address belongs here", |p| p.expected(URL));
+        return None;
+    }
+    Some(url)
+}
+
+/// `severity_map` by the source's words.
+fn severities(map: &Field<Named<SeverityWord>>, c: &mut Check<'_>) -> Option<BTreeMap<String, Severity>> {
+    let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
+    let mut checked = BTreeMap::new();
+    let mut shown = serde_json::Map::new();
+    let mut wrong = false;
+    for (word, SeverityWord(severity), at) in &named.0 {
+        if checked.insert(word.trim().to_lowercase(), *severity).is_some() {
+            wrong = true;
+            c.problems.error(at, "the same word twice (case does not matter)", |p| p.hint("remove one"));
+        }
+        shown.insert(word.clone(), severity.as_str().into());
+    }
+    c.effective.note_field("severity_map", Value::Object(shown), map);
+    (!wrong).then_some(checked)
+}

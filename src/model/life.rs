@@ -1,0 +1,99 @@
+//! The life of a ticket after it was opened: what a rule's action wants done when its finding ends or is seen again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{DestinationName, RuleName, TableName};
+
+/// What is done when the source says that a finding has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnCleared {
+    /// The ticket is resolved there.
+    Resolve,
+    /// It gets a work note.
+    #[default]
+    Note,
+    /// Nothing.
+    None,
+}
+
+/// What is done when a finding is seen whose ticket was closed there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnSeenAgain {
+    /// It gets a new ticket.
+    #[default]
+    New,
+    /// The old one is opened again; a new one where the other side refuses that.
+    Reopen,
+}
+
+/// `update_interval` where nothing is said.
+pub const UPDATE_INTERVAL: Duration = Duration::from_hours(24);
+
+/// What an action wants of its tickets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// `on_cleared`.
+    pub on_cleared: OnCleared,
+    /// `on_seen_again`.
+    pub on_seen_again: OnSeenAgain,
+    /// `update_interval`: at most one note for more sightings in this time; zero: none at all.
+    pub update_interval: Duration,
+    /// `max_tickets_per_hour` of the rule; `None`: any number.
+    pub max_tickets_per_hour: Option<u32>,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self {
+            on_cleared: OnCleared::default(),
+            on_seen_again: OnSeenAgain::default(),
+            update_interval: UPDATE_INTERVAL,
+            max_tickets_per_hour: None,
+        }
+    }
+}
+
+/// What each action wants, by rule, destination and table; the defaults for one that is no longer in the config.
+#[derive(Clone, Debug, Default)]
+pub struct Lives(HashMap<String, Life>);
+
+impl Lives {
+    /// What an action wants. The first that is said of an action stays.
+    pub fn set(&mut self, rule: &RuleName, destination: &DestinationName, table: &TableName, life: Life) {
+        self.0.entry(key(rule.as_str(), destination.as_str(), table.as_str())).or_insert(life);
+    }
+
+    /// What the action of this rule for this table wants.
+    pub fn of(&self, rule: &str, destination: &str, table: &str) -> Life {
+        self.0.get(&key(rule, destination, table)).copied().unwrap_or_default()
+    }
+
+    /// Whether any rule holds storms back.
+    pub fn any_limit(&self) -> bool {
+        self.0.values().any(|life| life.max_tickets_per_hour.is_some())
+    }
+}
+
+/// No name has a control character.
+fn key(rule: &str, destination: &str, table: &str) -> String {
+    [rule, destination, table].join("\u{1}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_of_an_action_counts_and_the_rest_is_default() {
+        let rule = RuleName::new("OT").unwrap();
+        let (prod, incident) = (DestinationName::new("prod").unwrap(), TableName::new("incident").unwrap());
+        let mut lives = Lives::default();
+        let first = Life { on_cleared: OnCleared::Resolve, ..Life::default() };
+        lives.set(&rule, &prod, &incident, first);
+        lives.set(&rule, &prod, &incident, Life { max_tickets_per_hour: Some(1), ..Life::default() });
+        assert_eq!(lives.of("OT", "prod", "incident"), first);
+        assert_eq!(lives.of("OT", "prod", "problem"), Life::default());
+        assert!(!lives.any_limit());
+    }
+}

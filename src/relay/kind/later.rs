@@ -1,0 +1,239 @@
+//! What comes later of a ticket: notes, resolving it, opening it again.
+//!
+//! All three change a record that is there. A note appends, so it carries a mark: after a lost answer the mark is looked
+//! for, and only a note that is not there is sent again. The other two are looked up before each send: what a person
+//! did there meanwhile stands.
+
+use super::{Repeat, Work};
+use crate::destination::{Compose, Fields, Found, Order, Remote, Sent};
+use crate::model::ticket::TicketKeys;
+use crate::model::{DestinationName, TicketState};
+use crate::store::op::claim::Claimed;
+use crate::store::op::life::Seen;
+use crate::store::op::settle::Outcome;
+
+/// The ticket gets a work note.
+pub(super) struct Note;
+/// The ticket is resolved.
+pub(super) struct Resolve;
+/// The ticket is opened again.
+pub(super) struct Reopen;
+
+const NO_RECORD: &str = "its ticket was never made there";
+
+/// The keys of a record that is there: its `sys_id` is the one that it has.
+fn keys(claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
+    let derived = TicketKeys::derive(&claimed.fingerprint, destination, &claimed.table, claimed.generation);
+    match &claimed.ticket.sys_id {
+        Some(sys_id) => TicketKeys { sys_id: sys_id.clone(), ..derived },
+        None => derived,
+    }
+}
+
+/// Eight hex digits that stand for one delivery of one ticket, whatever its text.
+fn mark(claimed: &Claimed, destination: &DestinationName) -> String {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    hash.update(b"otrelay note\n");
+    hash.update(keys(claimed, destination).correlation_id.as_str().as_bytes());
+    hash.update(&claimed.ticket.seq.to_be_bytes());
+    let digest = hash.finish();
+    digest.as_ref()[..4].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+fn order(
+    claimed: &Claimed,
+    destination: &DestinationName,
+    fields: Fields,
+    mark: String,
+) -> Result<Order, String> {
+    if claimed.ticket.sys_id.is_none() {
+        return Err(NO_RECORD.to_owned());
+    }
+    Ok(Order { mark, ..super::order(keys(claimed, destination), claimed, fields) })
+}
+
+fn as_seen(remote: &Remote) -> Seen {
+    Seen {
+        state: remote.ticket_state(),
+        remote_state: remote.state.clone(),
+        mod_count: remote.detail.mod_count,
+        assigned_to: None,
+        close_notes: None,
+    }
+}
+
+/// What the answer shows; a record that it does not name is gone.
+fn seen(sent: &Sent) -> Seen {
+    sent.remote.as_ref().map_or_else(Seen::deleted, as_seen)
+}
+
+/// What the parent of a storm stands for, in words.
+pub(super) fn storm(claimed: &Claimed) -> String {
+    let folded = &claimed.ticket.folded;
+    let mut text = format!(
+        "This ticket stands for {} findings of the rule `{}` that came at once; they have no tickets of their own.",
+        folded.findings, claimed.rule
+    );
+    if !folded.talkers.is_empty() {
+        text.push_str(&format!("\nTop talkers: {}", folded.talkers.join(", ")));
+    }
+    text
+}
+
+/// What a note says.
+fn text(claimed: &Claimed, mark: &str) -> Result<String, String> {
+    let alert = claimed.alert.as_ref().ok_or("the stored alert is damaged (its checksum does not match)")?;
+    let last = claimed.last_seen_at.servicenow();
+    let mut lines = Vec::new();
+    if claimed.ticket.folded.findings > 0 {
+        lines.push(storm(claimed));
+    }
+    lines.push(match claimed.ticket.cleared_at {
+        Some(at) => format!(
+            "The source says since {} UTC that this has ended. Seen {} times, the last at {last} UTC.",
+            at.servicenow(),
+            claimed.occurrences
+        ),
+        None => format!("Seen again: {} times by now, the last at {last} UTC.", claimed.occurrences),
+    });
+    if let Some(worst) = claimed.ticket.worst.filter(|worst| *worst > alert.severity) {
+        lines.push(format!("Severity rose from {} to {}.", alert.severity.as_str(), worst.as_str()));
+    }
+    lines.push(format!("[otrelay {mark}]"));
+    Ok(lines.join("\n"))
+}
+
+fn note(claimed: &Claimed, destination: &DestinationName) -> Result<Order, String> {
+    let mark = mark(claimed, destination);
+    let fields = Fields::from([("work_notes".to_owned(), text(claimed, &mark)?)]);
+    order(claimed, destination, fields, mark)
+}
+
+impl Work for Note {
+    fn repeat(&self) -> Repeat {
+        Repeat::Marked
+    }
+
+    fn keys(&self, claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
+        keys(claimed, destination)
+    }
+
+    fn mark(&self, claimed: &Claimed, destination: &DestinationName) -> String {
+        mark(claimed, destination)
+    }
+
+    fn compose(
+        &self,
+        claimed: &Claimed,
+        _: &dyn Compose,
+        destination: &DestinationName,
+    ) -> Result<Order, String> {
+        note(claimed, destination)
+    }
+
+    fn sent(&self, claimed: &Claimed, sent: &Sent) -> Outcome {
+        let noted = sent.created.then_some(claimed.occurrences);
+        Outcome::Later { created: sent.created, seen: seen(sent), noted, renews: false }
+    }
+
+    /// The note that was found may have told of fewer sightings: what came since is for the next one.
+    fn found(&self, _: &Claimed, found: &Found) -> Option<Outcome> {
+        Some(Outcome::Later { created: false, seen: as_seen(&found.remote), noted: None, renews: false })
+    }
+}
+
+impl Work for Resolve {
+    fn repeat(&self) -> Repeat {
+        Repeat::ByKey
+    }
+
+    fn keys(&self, claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
+        keys(claimed, destination)
+    }
+
+    fn compose(
+        &self,
+        claimed: &Claimed,
+        composer: &dyn Compose,
+        destination: &DestinationName,
+    ) -> Result<Order, String> {
+        let mut fields = composer.closing(&super::facts(claimed, destination)?)?;
+        fields.entry("close_notes".to_owned()).or_insert_with(|| {
+            let since = claimed.ticket.cleared_at.map_or_else(String::new, |at| {
+                format!(" since {} UTC", at.servicenow())
+            });
+            format!(
+                "The source says{since} that this has ended. Seen {} times, the last at {} UTC. Resolved by otrelay.",
+                claimed.occurrences,
+                claimed.last_seen_at.servicenow()
+            )
+        });
+        order(claimed, destination, fields, String::new())
+    }
+
+    fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
+        Outcome::Later { created: sent.created, seen: seen(sent), noted: None, renews: false }
+    }
+
+    fn found(&self, _: &Claimed, found: &Found) -> Option<Outcome> {
+        let seen = as_seen(&found.remote);
+        (seen.state != TicketState::Open).then_some(Outcome::Later {
+            created: false,
+            seen,
+            noted: None,
+            renews: false,
+        })
+    }
+
+    fn missing(&self, claimed: &Claimed) -> Option<Outcome> {
+        gone(claimed, false)
+    }
+}
+
+impl Work for Reopen {
+    fn repeat(&self) -> Repeat {
+        Repeat::ByKey
+    }
+
+    fn keys(&self, claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
+        keys(claimed, destination)
+    }
+
+    fn compose(
+        &self,
+        claimed: &Claimed,
+        _: &dyn Compose,
+        destination: &DestinationName,
+    ) -> Result<Order, String> {
+        note(claimed, destination)
+    }
+
+    /// One that is not open after all, whoever refused it, gets a successor.
+    fn sent(&self, claimed: &Claimed, sent: &Sent) -> Outcome {
+        let seen = seen(sent);
+        let renews = seen.state != TicketState::Open;
+        let noted = (!renews).then_some(claimed.occurrences);
+        Outcome::Later { created: sent.created, seen, noted, renews }
+    }
+
+    fn found(&self, claimed: &Claimed, found: &Found) -> Option<Outcome> {
+        let seen = as_seen(&found.remote);
+        let noted = Some(claimed.occurrences);
+        (seen.state == TicketState::Open).then_some(Outcome::Later {
+            created: false,
+            seen,
+            noted,
+            renews: false,
+        })
+    }
+
+    fn missing(&self, claimed: &Claimed) -> Option<Outcome> {
+        gone(claimed, true)
+    }
+}
+
+/// The record is no longer there. One that was never known to be there is none of this.
+fn gone(claimed: &Claimed, renews: bool) -> Option<Outcome> {
+    claimed.ticket.sys_id.as_ref()?;
+    Some(Outcome::Later { created: false, seen: Seen::deleted(), noted: None, renews })
+}

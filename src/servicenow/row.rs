@@ -1,0 +1,181 @@
+//! Rows: `POST /api/now/import/{staging table}`, the whole alert, one row a request.
+//!
+//! The transform map of the staging table makes a record of it, and coalesces on our key, so a row that is sent again
+//! after a lost answer is the same record and nothing has to be looked up. How the transform ended stands in the answer,
+//! an element for each map, also under a status that says success.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::call::{Call, Path, ServiceNow};
+use super::classify::{Attempt, What};
+use super::{fields, wire};
+use crate::destination::{Detail, Order, Remote, SendError, Sent};
+use crate::model::{SysId, text};
+use crate::net::Method;
+
+/// Our names of a row's columns and their templates: what Defender for IoT hands to its own app, and the key.
+pub const ROW_COLUMNS: [(&str, &str); 13] = [
+    ("correlation_id", "{{ correlation_id }}"),
+    ("created", "{{ time }}"),
+    ("title", "{{ title }}"),
+    ("description", "{{ message or title }}"),
+    ("engine", "{{ engine }}"),
+    ("severity", "{{ severity }}"),
+    ("protocol", "{{ protocols | join(', ') }}"),
+    ("appliance", "{{ sensor }}"),
+    ("source_name", "{{ source.name or source.mac }}"),
+    ("source_ip", "{{ source.ip }}"),
+    ("destination_name", "{{ destination.name or destination.mac }}"),
+    ("destination_ip", "{{ destination.ip }}"),
+    // Nobody, unless the operator says who.
+    ("assignee", ""),
+];
+
+/// Longest words of a transform that are quoted, in bytes.
+const WORDS_MAX: usize = 300;
+/// Longest name of a record that is kept, in bytes.
+const NAME_MAX: usize = 100;
+
+/// The templates of a row by the names that the staging table has for our columns.
+pub fn row_fields(columns: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let name = |ours: &str| columns.get(ours).cloned().unwrap_or_else(|| ours.to_owned());
+    ROW_COLUMNS.iter().map(|(ours, template)| (name(ours), (*template).to_owned())).collect()
+}
+
+impl ServiceNow {
+    /// Puts a row into a staging table and reads what its transform made of it.
+    pub(super) async fn put_row(&self, order: &Order) -> Result<Sent, SendError> {
+        let attempt = self.attempt(What::Row, &order.table);
+        let remedy = "correct [rule.action.fields], then `otrelay queue retry`";
+        let row = fields::outgoing(&order.fields).map_err(|e| attempt.reject(&e.to_string(), remedy))?;
+        let row = self.fitting(&order.table, row);
+        let body = serde_json::to_vec(&row)
+            .map_err(|_| attempt.reject("the row cannot be written as JSON", "report it"))?;
+        let (value, answer) = self
+            .call(&Call {
+                what: What::Row,
+                table: &order.table,
+                method: Method::Post,
+                path: Path::Import(&order.table),
+                query: String::new(),
+                body: Some(body),
+            })
+            .await?;
+        transformed(&value, &attempt, answer.status).map_err(|e| e.answered(answer.status))
+    }
+}
+
+/// What the maps made of the row. One that failed condemns it, whatever others did: the record is not what was wanted.
+fn transformed(value: &Value, attempt: &Attempt<'_>, status: u16) -> Result<Sent, SendError> {
+    let results = match value.get("result") {
+        Some(Value::Array(results)) => results.as_slice(),
+        Some(one @ Value::Object(_)) => std::slice::from_ref(one),
+        _ => return Err(attempt.retry("the answer does not say what the transform made of the row")),
+    };
+    let word = |result: &Value| wire::field(result, "status").to_ascii_lowercase();
+    if let Some(failed) = results.iter().find(|result| word(result) == "error") {
+        return Err(refused(failed, attempt));
+    }
+    let done =
+        |result: &&Value| matches!(word(result).as_str(), "inserted" | "updated" | "ignored" | "skipped");
+    let Some(first) = results.iter().find(done) else {
+        let remedy = "activate a transform map for this staging table, with correlation_id as coalesce field";
+        return Err(if results.is_empty() {
+            attempt.hold_table("the row was taken, but no transform map made a record of it", remedy)
+        } else {
+            let said = text::clip(&text::one_line(&word(&results[0])), 40).into_owned();
+            attempt.retry(&format!("the transform says `{said}`, which is no outcome"))
+        });
+    };
+    let created = results.iter().any(|result| word(result) == "inserted");
+    let remote = SysId::new(&wire::field(first, "sys_id")).ok().map(|sys_id| Remote {
+        sys_id,
+        number: text::clip(&text::one_line(&wire::field(first, "display_value")), NAME_MAX).into_owned(),
+        active: true,
+        state: String::new(),
+        detail: Detail::default(),
+    });
+    Ok(Sent { created, remote, dropped: Vec::new(), kept: None, status })
+}
+
+/// A map that cannot work at all holds the table; one that failed on this row condemns the row.
+fn refused(result: &Value, attempt: &Attempt<'_>) -> SendError {
+    let words = [wire::field(result, "error_message"), wire::field(result, "status_message")];
+    let words =
+        words.into_iter().find(|w| !w.trim().is_empty()).unwrap_or_else(|| "it gave no reason".to_owned());
+    let words = text::clip(&text::one_line(&words), WORDS_MAX).into_owned();
+    let map = wire::field(result, "transform_map");
+    let map = text::clip(&text::one_line(&map), NAME_MAX).into_owned();
+    let cause = format!("the transform map `{map}` failed: {words}");
+    let plain = words.to_ascii_lowercase();
+    if plain.contains("invalid table") || plain.contains("invalid staging table") {
+        attempt.hold_table(&cause, "correct the target table of the transform map; deliveries wait meanwhile")
+    } else {
+        attempt.reject(
+            &cause,
+            "correct the transform map, or the columns in [rule.action.columns] and [rule.action.fields], then \
+             `otrelay queue retry`",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Class, HoldScope, TableName, Timestamp};
+
+    #[test]
+    fn what_the_transform_did_is_read_and_not_the_status() {
+        let table = TableName::new("u_alerts").unwrap();
+        let attempt = Attempt { what: What::Row, table: &table, place: "https://x", now: Timestamp::EPOCH };
+        let id = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        let check = |result: Value, expected: Result<bool, (Class, &str)>| {
+            let got = transformed(&json!({ "result": result }), &attempt, 201);
+            match (&got, expected) {
+                (Ok(sent), Ok(created)) => assert_eq!(sent.created, created, "{result}"),
+                (Err(e), Err((class, words))) => {
+                    assert!(e.class == class && e.message.contains(words), "{result} {e}");
+                }
+                _ => panic!("{result}: {got:?}"),
+            }
+        };
+        let ok = |status: &str| json!({"status": status, "sys_id": id, "display_value": "INC1"});
+        check(json!([ok("inserted")]), Ok(true));
+        check(json!([ok("updated")]), Ok(false));
+        check(json!([ok("ignored")]), Ok(false));
+        check(json!(ok("INSERTED")), Ok(true));
+        check(json!([ok("updated"), ok("inserted")]), Ok(true));
+        check(json!([{"status": "ignored"}]), Ok(false));
+        let lost =
+            json!({"transform_map": "m", "status": "error", "error_message": "Target record not found"});
+        check(json!([lost]), Err((Class::Reject, "`m` failed: Target record not found")));
+        check(json!([ok("inserted"), lost]), Err((Class::Reject, "Target record not found")));
+        check(json!([{"status": "error"}]), Err((Class::Reject, "no reason")));
+        check(
+            json!([{"status": "error", "error_message": "Invalid table"}]),
+            Err((Class::Hold, "Invalid table")),
+        );
+        check(json!([]), Err((Class::Hold, "no transform map")));
+        check(json!([{"status": "pending"}]), Err((Class::Retry, "`pending`")));
+        check(json!("x"), Err((Class::Retry, "does not say")));
+        let held = transformed(&json!({"result": []}), &attempt, 201).unwrap_err();
+        assert_eq!(held.hold, HoldScope::Table);
+        let sent = transformed(&json!({"result": [ok("inserted")]}), &attempt, 201).unwrap();
+        assert_eq!(sent.remote.unwrap().number, "INC1");
+    }
+
+    #[test]
+    fn columns_have_the_names_of_the_staging_table() {
+        let mapped = BTreeMap::from([("title".to_owned(), "u_title".to_owned())]);
+        let fields = row_fields(&mapped);
+        assert_eq!(fields.len(), ROW_COLUMNS.len());
+        assert_eq!(
+            (fields.get("u_title").map(String::as_str), fields.get("title")),
+            (Some("{{ title }}"), None)
+        );
+    }
+}

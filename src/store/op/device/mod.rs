@@ -1,0 +1,7 @@
+//! Devices: what sources say of them (`take`), what is to be told of them and what became of it (`outbox`).
+//!
+//! A device is one row with the merged view of all its sources, a digest of each part of it, and the digest that was
+//! last told. It is changed while the two differ; a sync makes deliveries of what is changed, and of nothing else.
+
+pub mod outbox;
+pub(super) mod take;

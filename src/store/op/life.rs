@@ -1,0 +1,409 @@
+//! The later life of tickets: what a sighting, an ending or a look at the other side makes of them.
+//!
+//! Nothing here is timed: a sighting leaves a mark in the ticket's row (`seen_at`, `note_due_at`), and the next sync
+//! compares what is with what should be. So a restart, an interval and an order run the same way, and a repeat costs a
+//! ticket at most one more row a minute.
+
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::row::{KEPT, NewDelivery, NewTicket, Subject, insert_delivery, insert_ticket, ticket_crc};
+use super::settle::{Current, Next, current, move_delivery};
+use crate::model::life::{Life, Lives, OnCleared, OnSeenAgain};
+use crate::model::text::clip;
+use crate::model::{
+    DeliveryId, DeliveryKind, DeliveryState, Generation, SysId, TableName, TicketState, Timestamp,
+};
+use crate::store::StoreError;
+use crate::store::session::Tx;
+
+/// How exactly it is kept when a finding was seen: a repeat within it writes nothing.
+pub(super) const SEEN_WITHIN: Duration = Duration::from_mins(1);
+/// Longest close notes that are kept, in bytes.
+const CLOSE_NOTES_MAX: usize = 1_000;
+/// Longest display name that is kept, in bytes.
+const NAME_MAX: usize = 100;
+
+/// What is known of the newest ticket of an alert on a route.
+pub(super) struct Newest {
+    pub(super) id: i64,
+    pub(super) generation: u32,
+    pub(super) state: Option<TicketState>,
+    sys_id: Option<String>,
+    noted_at: Option<i64>,
+    note_due_at: Option<i64>,
+    seen_at: Option<i64>,
+    worst: i64,
+}
+
+pub(super) fn newest(tx: &Tx<'_>, alert_id: i64, route_id: i64) -> Result<Option<Newest>, StoreError> {
+    Ok(tx
+        .conn
+        .prepare_cached(
+            "SELECT t.id, t.generation, t.state, t.sys_id, t.noted_at, t.note_due_at, t.seen_at,
+                    coalesce(t.worst, (SELECT severity FROM alert WHERE id = t.alert_id))
+             FROM ticket t WHERE t.alert_id = ?1 AND t.route_id = ?2 ORDER BY t.generation DESC LIMIT 1",
+        )?
+        .query_row(params![alert_id, route_id], |r| {
+            Ok(Newest {
+                id: r.get(0)?,
+                generation: r.get(1)?,
+                state: TicketState::parse(&r.get::<_, String>(2)?),
+                sys_id: r.get(3)?,
+                noted_at: r.get(4)?,
+                note_due_at: r.get(5)?,
+                seen_at: r.get(6)?,
+                worst: r.get(7)?,
+            })
+        })
+        .optional()?)
+}
+
+/// The finding of an open ticket was seen again: the next sync looks whether it is still open, and notes it when it is
+/// time for that.
+pub(super) fn seen_again(
+    tx: &Tx<'_>,
+    ticket: &Newest,
+    life: Life,
+    severity: i64,
+    now: i64,
+) -> Result<(), StoreError> {
+    let is_worse = severity > ticket.worst;
+    let stale =
+        ticket.seen_at.is_none_or(|at| now.saturating_sub(at) >= SEEN_WITHIN.as_micros() as i64 || at > now);
+    let notes = !life.update_interval.is_zero() && ticket.note_due_at.is_none();
+    if !stale && !notes && !is_worse {
+        return Ok(());
+    }
+    let due = Timestamp::from_micros(ticket.noted_at.unwrap_or(now)).after(life.update_interval).as_micros();
+    tx.conn
+        .prepare_cached(
+            "UPDATE ticket SET seen_at = max(?2, coalesce(seen_at, 0)), note_due_at = coalesce(note_due_at, ?3),
+             worst = coalesce(?4, worst) WHERE id = ?1",
+        )?
+        .execute(params![ticket.id, now, notes.then_some(due), is_worse.then_some(severity)])?;
+    Ok(())
+}
+
+/// Puts one more delivery of a ticket into the outbox, behind what it waits for already.
+pub(super) fn add(
+    tx: &mut Tx<'_>,
+    ticket: i64,
+    kind: DeliveryKind,
+    severity: i64,
+    now: i64,
+) -> Result<(), StoreError> {
+    let (seq, route_id, destination_id, destination): (i64, i64, i64, String) = tx
+        .conn
+        .prepare_cached(
+            "SELECT coalesce((SELECT max(seq) FROM delivery WHERE ticket_id = t.id), 0) + 1, t.route_id,
+                    r.destination_id, k.name
+             FROM ticket t JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
+             WHERE t.id = ?1",
+        )?
+        .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?;
+    let opens = NewDelivery::opens(ticket, now);
+    let new = NewDelivery { kind, seq, route_id, destination_id, severity, ..opens };
+    insert_delivery(tx, &new, &destination)
+}
+
+/// Deliveries of a ticket of this kind that were not begun.
+fn waiting(tx: &Tx<'_>, ticket: i64, kind: DeliveryKind) -> Result<Vec<DeliveryId>, StoreError> {
+    let mut select = tx
+        .conn
+        .prepare_cached("SELECT id FROM delivery WHERE ticket_id = ?1 AND kind = ?2 AND state = 'pending'")?;
+    let ids = select.query_map(params![ticket, kind.as_str()], |r| r.get(0).map(DeliveryId))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// The source says that a finding has ended: its live tickets are told as their actions want it.
+pub(super) fn cleared(tx: &mut Tx<'_>, alert_id: i64, lives: &Lives, now: i64) -> Result<u64, StoreError> {
+    let live: Vec<(i64, String, String, String, i64)> = tx
+        .conn
+        .prepare_cached(
+            "SELECT t.id, t.rule, k.name, r.table_name, a.severity
+             FROM ticket t JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
+             JOIN alert a ON a.id = t.alert_id WHERE t.alert_id = ?1 AND t.state IN ('opening', 'open')",
+        )?
+        .query_map([alert_id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut added = 0;
+    for (ticket, rule, destination, table, severity) in live {
+        let kind = match lives.of(&rule, &destination, &table).on_cleared {
+            OnCleared::Resolve => DeliveryKind::ResolveTicket,
+            OnCleared::Note => DeliveryKind::NoteTicket,
+            OnCleared::None => continue,
+        };
+        if waiting(tx, ticket, kind)?.is_empty() {
+            add(tx, ticket, kind, severity, now)?;
+            added += 1;
+        }
+    }
+    Ok(added)
+}
+
+/// A finding that had ended is there again: what was still to be resolved for it is not.
+pub(super) fn raised_again(tx: &mut Tx<'_>, alert_id: i64, now: i64) -> Result<(), StoreError> {
+    let tickets: Vec<i64> = tx
+        .conn
+        .prepare_cached("SELECT id FROM ticket WHERE alert_id = ?1 AND state IN ('opening', 'open')")?
+        .query_map([alert_id], |r| r.get(0))?
+        .collect::<Result<_, _>>()?;
+    for ticket in tickets {
+        for id in waiting(tx, ticket, DeliveryKind::ResolveTicket)? {
+            let Some(was) = current(tx, id)? else { continue };
+            // One that may have been done is looked up all the same.
+            if was.attempts > 0 {
+                continue;
+            }
+            let next = Next {
+                subject: was.subject,
+                state: DeliveryState::Withdrawn,
+                due_at: None,
+                attempts: was.attempts,
+                doubtful: false,
+                reason: Some("it was seen again"),
+                now: Timestamp::from_micros(now),
+            };
+            move_delivery(tx, id, &was, &next)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a ticket that was closed is opened again instead of a new one being made; if so, that is under way then.
+pub(super) fn reopens(
+    tx: &mut Tx<'_>,
+    ticket: &Newest,
+    rule: &str,
+    life: Life,
+    severity: i64,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let closed = matches!(ticket.state, Some(TicketState::Closed | TicketState::Resolved));
+    if life.on_seen_again != OnSeenAgain::Reopen || !closed {
+        return Ok(false);
+    }
+    let Some(sys_id) = ticket.sys_id.as_deref() else { return Ok(false) };
+    set_state(tx, ticket.id, TicketState::Opening, sys_id)?;
+    tx.conn.prepare_cached("UPDATE ticket SET rule = ?2 WHERE id = ?1")?.execute(params![ticket.id, rule])?;
+    add(tx, ticket.id, DeliveryKind::ReopenTicket, severity, now)?;
+    Ok(true)
+}
+
+/// Moves a ticket to another state, and nothing else of it.
+pub(super) fn set_state(
+    tx: &Tx<'_>,
+    ticket: i64,
+    state: TicketState,
+    sys_id: &str,
+) -> Result<(), StoreError> {
+    let (alert, route, generation): (i64, i64, u32) = tx
+        .conn
+        .prepare_cached("SELECT alert_id, route_id, generation FROM ticket WHERE id = ?1")?
+        .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    let crc = ticket_crc(alert, route, Generation(generation), state, sys_id);
+    tx.conn.prepare_cached("UPDATE ticket SET state = ?2, crc = ?3 WHERE id = ?1")?.execute(params![
+        ticket,
+        state.as_str(),
+        crc
+    ])?;
+    Ok(())
+}
+
+/// A finding whose ticket was closed there was seen again: that one is opened again, or the next is made.
+pub(super) fn again(tx: &mut Tx<'_>, ticket: i64, lives: &Lives, now: i64) -> Result<(), StoreError> {
+    let (alert_id, route_id, rule, severity, destination, table): (i64, i64, String, i64, String, String) =
+        tx.conn
+            .prepare_cached(
+                "SELECT t.alert_id, t.route_id, t.rule, a.severity, k.name, r.table_name
+             FROM ticket t JOIN alert a ON a.id = t.alert_id JOIN route r ON r.id = t.route_id
+             JOIN destination k ON k.id = r.destination_id WHERE t.id = ?1",
+            )?
+            .query_row([ticket], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
+            })?;
+    let Some(newest) = newest(tx, alert_id, route_id)?.filter(|newest| newest.id == ticket) else {
+        return Ok(());
+    };
+    if !reopens(tx, &newest, &rule, lives.of(&rule, &destination, &table), severity, now)? {
+        renew(tx, ticket, now)?;
+    }
+    Ok(())
+}
+
+/// Puts the next ticket of the same finding into the outbox, unless there is a live one already.
+pub(super) fn renew(tx: &mut Tx<'_>, ticket: i64, now: i64) -> Result<bool, StoreError> {
+    let (alert_id, route_id, rule, severity, destination_id, destination): (
+        i64,
+        i64,
+        String,
+        i64,
+        i64,
+        String,
+    ) = tx
+        .conn
+        .prepare_cached(
+            "SELECT t.alert_id, t.route_id, t.rule, a.severity, r.destination_id, k.name
+                 FROM ticket t JOIN alert a ON a.id = t.alert_id JOIN route r ON r.id = t.route_id
+                 JOIN destination k ON k.id = r.destination_id WHERE t.id = ?1",
+        )?
+        .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)))?;
+    let Some(newest) = newest(tx, alert_id, route_id)? else { return Ok(false) };
+    if newest.id != ticket {
+        return Ok(false);
+    }
+    let generation = Generation(newest.generation).next();
+    let new = NewTicket { alert_id, route_id, generation, rule: &rule };
+    let made = insert_ticket(tx, &new)?;
+    let new = NewDelivery { destination_id, route_id, severity, ..NewDelivery::opens(made, now) };
+    insert_delivery(tx, &new, &destination)?;
+    Ok(true)
+}
+
+/// What the other side shows of a ticket, as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Where it is there: open, resolved, closed or deleted.
+    pub state: TicketState,
+    /// The state's own words; empty: not known.
+    pub remote_state: String,
+    /// `sys_mod_count`, where it is shown.
+    pub mod_count: Option<i64>,
+    /// Display name of who works on it; `None`: not looked at.
+    pub assigned_to: Option<String>,
+    /// What was written when it was closed; `None`: not looked at.
+    pub close_notes: Option<String>,
+}
+
+impl Seen {
+    /// That it is no longer there.
+    pub fn deleted() -> Self {
+        Self {
+            state: TicketState::Deleted,
+            remote_state: String::new(),
+            mod_count: None,
+            assigned_to: None,
+            close_notes: None,
+        }
+    }
+}
+
+/// Writes what the other side shows into the ticket's row. A newer ticket of the same finding stays the live one.
+pub(super) fn take_home(tx: &Tx<'_>, ticket: i64, seen: &Seen) -> Result<(), StoreError> {
+    let known: Option<(String, String, bool)> = tx
+        .conn
+        .prepare_cached(
+            "SELECT t.state, coalesce(t.sys_id, ''), EXISTS (SELECT 1 FROM ticket n WHERE n.alert_id = t.alert_id
+               AND n.route_id = t.route_id AND n.generation > t.generation AND n.state IN ('opening', 'open'))
+             FROM ticket t WHERE t.id = ?1",
+        )?
+        .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .optional()?;
+    let Some((state, sys_id, replaced)) = known else { return Ok(()) };
+    if sys_id.is_empty() {
+        return Ok(());
+    }
+    if state != seen.state.as_str() && !(replaced && seen.state == TicketState::Open) {
+        set_state(tx, ticket, seen.state, &sys_id)?;
+    }
+    tx.conn
+        .prepare_cached(
+            "UPDATE ticket SET remote_state = coalesce(nullif(?2, ''), remote_state), mod_count = coalesce(?3, mod_count),
+             assigned_to = coalesce(?4, assigned_to), close_notes = coalesce(?5, close_notes) WHERE id = ?1",
+        )?
+        .execute(params![
+            ticket,
+            clip(&seen.remote_state, NAME_MAX),
+            seen.mod_count,
+            seen.assigned_to.as_deref().map(|name| clip(name, NAME_MAX)),
+            seen.close_notes.as_deref().map(|notes| clip(notes, CLOSE_NOTES_MAX)),
+        ])?;
+    if seen.state != TicketState::Open {
+        tx.conn
+            .prepare_cached("UPDATE ticket SET note_due_at = NULL WHERE id = ?1 AND note_due_at IS NOT NULL")?
+            .execute([ticket])?;
+    }
+    Ok(())
+}
+
+/// What a delivery of a later kind came to, in its ticket's row.
+pub(super) fn later(
+    tx: &mut Tx<'_>,
+    was: &Current,
+    seen: &Seen,
+    noted: Option<u64>,
+    renews: bool,
+    now: i64,
+) -> Result<(), StoreError> {
+    let Subject::Ticket(ticket) = was.subject else { return Ok(()) };
+    take_home(tx, ticket, seen)?;
+    if let Some(told) = noted {
+        tx.conn
+            .prepare_cached("UPDATE ticket SET noted_at = ?2, told = ?3 WHERE id = ?1")?
+            .execute(params![ticket, now, told as i64])?;
+    }
+    // Between our resolving it and the answer it was seen again.
+    let is_back = was.is(DeliveryKind::ResolveTicket)
+        && seen.state != TicketState::Open
+        && tx
+            .conn
+            .prepare_cached("SELECT cleared_at IS NULL FROM alert WHERE id = ?1")?
+            .query_row([was.alert_id], |r| r.get(0))?;
+    if renews || is_back {
+        renew(tx, ticket, now)?;
+    }
+    Ok(())
+}
+
+/// A ticket that was opened: from here on its notes count.
+pub(super) fn opened(tx: &Tx<'_>, was: &Current, mod_count: Option<i64>, now: i64) -> Result<(), StoreError> {
+    let Subject::Ticket(ticket) = was.subject else { return Ok(()) };
+    tx.conn
+        .prepare_cached(
+            "UPDATE ticket SET noted_at = ?2, mod_count = ?3,
+             told = (SELECT occurrences FROM alert WHERE id = ticket.alert_id) WHERE id = ?1",
+        )?
+        .execute(params![ticket, now, mod_count])?;
+    Ok(())
+}
+
+/// A folded finding: told with its kind's parent.
+pub(super) fn fold(tx: &mut Tx<'_>, new: &NewTicket<'_>, parent: i64) -> Result<(), StoreError> {
+    let state = TicketState::Folded;
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO ticket (alert_id, route_id, generation, state, rule, parent_id, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            new.alert_id,
+            new.route_id,
+            new.generation.0,
+            state.as_str(),
+            new.rule,
+            parent,
+            ticket_crc(new.alert_id, new.route_id, new.generation, state, "")
+        ])?;
+    tx.count(KEPT, "tickets", 1);
+    tx.count(KEPT, "folded", 1);
+    Ok(())
+}
+
+/// What is to be looked at there: a ticket whose finding was seen again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenTicket {
+    /// Its row.
+    pub ticket: i64,
+    /// Its table.
+    pub table: TableName,
+    /// The record.
+    pub sys_id: SysId,
+    /// Its finding, and which ticket of it this is: what its key is derived from.
+    pub fingerprint: [u8; 32],
+    /// See there.
+    pub generation: Generation,
+    /// When it was seen, by this machine's clock.
+    pub seen_at: Timestamp,
+}

@@ -1,0 +1,265 @@
+//! What the read-back asks of the store: which tickets were seen again, which notes are due, and what the other side
+//! shows of them.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+
+use super::life::{self, Seen, SeenTicket};
+use crate::model::life::Lives;
+use crate::model::{DeliveryKind, DestinationName, Fingerprint, Generation, SysId, TableName, Timestamp};
+use crate::store::handle::Operation;
+use crate::store::session::Tx;
+use crate::store::{Store, StoreError};
+
+/// Tickets in one step.
+const PAGE: i64 = 400;
+
+/// A table of a destination whose tickets are read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Its row.
+    pub route: i64,
+    /// The table.
+    pub table: TableName,
+    /// How far it was read, by the server's clock; at first, when its oldest ticket was opened.
+    pub until: Timestamp,
+    /// When that was, by this machine's.
+    pub read_at: Option<Timestamp>,
+}
+
+/// A ticket that is there as far as we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its row: the key of the next page.
+    pub ticket: i64,
+    /// The record.
+    pub sys_id: SysId,
+    /// `sys_mod_count` after our last look.
+    pub mod_count: Option<i64>,
+}
+
+/// What a look at one ticket came to.
+#[derive(Clone, Debug)]
+pub struct LookedAt {
+    /// Its row.
+    pub ticket: i64,
+    /// What it is there.
+    pub seen: Seen,
+    /// Its finding was seen after it was closed there: it gets a new ticket.
+    pub renews: bool,
+    /// This sighting is dealt with; a later one is not.
+    pub until: Option<Timestamp>,
+}
+
+struct Watches(DestinationName);
+struct SeenAgain(DestinationName, i64);
+struct Page(i64, i64);
+struct TakeHome(Vec<LookedAt>, Arc<Lives>, Timestamp);
+struct ReadUntil(i64, Timestamp, Timestamp);
+struct DueNotes(DestinationName, Timestamp);
+
+impl Store {
+    /// The tables of a destination that have tickets.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn watches(&self, destination: &DestinationName) -> Result<Vec<Watch>, StoreError> {
+        self.call(Watches(destination.clone())).await
+    }
+
+    /// Open tickets whose finding was seen again, by row, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn seen_again(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+    ) -> Result<Vec<SeenTicket>, StoreError> {
+        self.call(SeenAgain(destination.clone(), after)).await
+    }
+
+    /// Tickets of a table that are there as far as we know, by row, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn known_tickets(&self, route: i64, after: i64) -> Result<Vec<Known>, StoreError> {
+        self.call(Page(route, after)).await
+    }
+
+    /// Keeps what the other side shows, and does what that means for findings that were seen again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of it is kept then.
+    pub async fn take_home(&self, all: Vec<LookedAt>, lives: Arc<Lives>) -> Result<(), StoreError> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        let now = self.shared.clock.now();
+        self.call(TakeHome(all, lives, now)).await
+    }
+
+    /// Remembers how far a table was read back, by the server's clock.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read_until(&self, route: i64, until: Timestamp) -> Result<(), StoreError> {
+        let now = self.shared.clock.now();
+        self.call(ReadUntil(route, until, now)).await
+    }
+
+    /// Puts the notes that are due into the outbox. Gives their number.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn due_notes(&self, destination: &DestinationName, now: Timestamp) -> Result<u64, StoreError> {
+        self.call(DueNotes(destination.clone(), now)).await
+    }
+}
+
+impl Operation for Watches {
+    type Output = Vec<Watch>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Watch>, StoreError> {
+        let id = tx.destination_id(self.0.as_str())?;
+        let mut select = tx.conn.prepare_cached(
+            "SELECT r.id, r.table_name, coalesce(r.read_until,
+                    (SELECT min(opened_at) FROM ticket t WHERE t.route_id = r.id AND t.opened_at > 0)), r.read_at
+             FROM route r WHERE r.destination_id = ?1",
+        )?;
+        let mut rows = select.query([id])?;
+        let mut all = Vec::new();
+        while let Some(r) = rows.next()? {
+            let (Some(until), Ok(table)) =
+                (r.get::<_, Option<i64>>(2)?, TableName::new(&r.get::<_, String>(1)?))
+            else {
+                continue;
+            };
+            let read_at = r.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros);
+            all.push(Watch { route: r.get(0)?, table, until: Timestamp::from_micros(until), read_at });
+        }
+        Ok(all)
+    }
+}
+
+impl Operation for SeenAgain {
+    type Output = Vec<SeenTicket>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Vec<SeenTicket>, StoreError> {
+        let id = tx.destination_id(self.0.as_str())?;
+        let mut select = tx.conn.prepare_cached(
+            "SELECT t.id, r.table_name, t.sys_id, a.fingerprint, t.generation, t.seen_at
+             FROM ticket t INDEXED BY ticket_seen JOIN route r ON r.id = t.route_id JOIN alert a ON a.id = t.alert_id
+             WHERE t.seen_at IS NOT NULL AND t.route_id IN (SELECT id FROM route WHERE destination_id = ?1)
+               AND t.id > ?2 AND t.state = 'open' ORDER BY t.id LIMIT ?3",
+        )?;
+        let mut rows = select.query([id, self.1, PAGE])?;
+        let mut all = Vec::new();
+        while let Some(r) = rows.next()? {
+            let (Ok(table), Ok(sys_id)) =
+                (TableName::new(&r.get::<_, String>(1)?), SysId::new(&r.get::<_, String>(2)?))
+            else {
+                continue;
+            };
+            all.push(SeenTicket {
+                ticket: r.get(0)?,
+                table,
+                sys_id,
+                fingerprint: r.get(3)?,
+                generation: Generation(r.get(4)?),
+                seen_at: Timestamp::from_micros(r.get(5)?),
+            });
+        }
+        Ok(all)
+    }
+}
+
+impl SeenTicket {
+    /// Its finding.
+    pub fn finding(&self) -> Fingerprint {
+        Fingerprint::from_bytes(self.fingerprint)
+    }
+}
+
+impl Operation for Page {
+    type Output = Vec<Known>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Known>, StoreError> {
+        let mut select = tx.conn.prepare_cached(
+            "SELECT id, sys_id, mod_count FROM ticket
+             WHERE id > ?2 AND route_id = ?1 AND state IN ('open', 'resolved', 'closed') ORDER BY id LIMIT ?3",
+        )?;
+        let mut rows = select.query([self.0, self.1, 10 * PAGE])?;
+        let mut all = Vec::new();
+        while let Some(r) = rows.next()? {
+            if let Ok(sys_id) = SysId::new(&r.get::<_, String>(1)?) {
+                all.push(Known { ticket: r.get(0)?, sys_id, mod_count: r.get(2)? });
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Operation for TakeHome {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        for one in &self.0 {
+            life::take_home(tx, one.ticket, &one.seen)?;
+            if let Some(until) = one.until {
+                tx.conn
+                    .prepare_cached("UPDATE ticket SET seen_at = NULL WHERE id = ?1 AND seen_at <= ?2")?
+                    .execute([one.ticket, until.as_micros()])?;
+            }
+            if one.renews {
+                life::again(tx, one.ticket, &self.1, self.2.as_micros())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operation for ReadUntil {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        tx.conn.prepare_cached("UPDATE route SET read_until = ?2, read_at = ?3 WHERE id = ?1")?.execute([
+            self.0,
+            self.1.as_micros(),
+            self.2.as_micros(),
+        ])?;
+        Ok(())
+    }
+}
+
+impl Operation for DueNotes {
+    type Output = u64;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        let id = tx.destination_id(self.0.as_str())?;
+        let now = self.1.as_micros();
+        let due: Vec<(i64, bool, i64)> = tx
+            .conn
+            .prepare_cached(
+                "SELECT t.id, a.occurrences > coalesce(t.told, 0),
+                        max(a.severity, coalesce(t.worst, 0))
+                 FROM ticket t INDEXED BY ticket_noted JOIN alert a ON a.id = t.alert_id
+                 WHERE t.note_due_at <= ?2 AND t.route_id IN (SELECT id FROM route WHERE destination_id = ?1)
+                   AND t.state = 'open' LIMIT ?3",
+            )?
+            .query_map(params![id, now, PAGE], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+            .collect::<Result<_, _>>()?;
+        let number = due.len() as u64;
+        for (ticket, is_news, severity) in due {
+            // What comes from here on is for the next one.
+            tx.conn
+                .prepare_cached("UPDATE ticket SET note_due_at = NULL, noted_at = ?2 WHERE id = ?1")?
+                .execute([ticket, now])?;
+            if is_news {
+                life::add(tx, ticket, DeliveryKind::NoteTicket, severity, now)?;
+            }
+        }
+        Ok(number)
+    }
+}

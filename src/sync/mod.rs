@@ -1,0 +1,232 @@
+//! 7 — what changed there comes home, before a sync pushes: one run over one destination.
+//!
+//! Two questions. What was changed lately is polled by the server's clock, at its own interval or when a person orders
+//! it; the watermark overlaps, and what is not news is known by its count of changes, our own echoes too. And every
+//! ticket whose finding was seen again is looked at, so that one that was closed, deleted, or lost by a clone there is
+//! known within one sync of that sighting. Then the notes that are due go into the outbox.
+//!
+//! Nothing is written there, nothing is retried here: the next run asks again. A failure is told and keeps nothing from
+//! being pushed. `reconcile` decides; this file carries it out.
+
+mod reconcile;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::destination::{Asked, Destination, FIND_MAX, Remote, SendError};
+use crate::model::life::Lives;
+use crate::model::ticket::TicketKeys;
+use crate::model::{SysId, TableName, Timestamp};
+use crate::store::op::life::SeenTicket;
+use crate::store::op::sync_back::{LookedAt, Watch};
+use crate::store::{Store, StoreError};
+
+/// How far each poll reaches back behind the last: long transactions are committed late.
+const OVERLAP: Duration = Duration::from_mins(2);
+/// The same for the first, whose beginning is by our own clock.
+const FIRST_OVERLAP: Duration = Duration::from_hours(1);
+/// Pages of one poll; the next goes on from there.
+const PAGES_MAX: usize = 25;
+/// Keys in one look: the fields that are asked for make the address longer.
+const LOOK_MAX: usize = if FIND_MAX < 30 { FIND_MAX } else { 30 };
+
+/// What the read-back needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[sync] tickets_interval`, at least 5 min.
+    pub interval: Duration,
+    /// What the rules want of tickets that are there.
+    pub lives: Arc<Lives>,
+}
+
+/// `[sync] tickets_interval` where nothing is said.
+pub const INTERVAL: Duration = Duration::from_hours(24);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { interval: INTERVAL, lives: Arc::default() }
+    }
+}
+
+/// What a run may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed<'a> {
+    /// A person wants it now, whatever the interval says.
+    pub is_order: bool,
+    /// Requests.
+    pub requests: u32,
+    /// Tables that wait: theirs are left.
+    pub except: &'a [TableName],
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Tickets that were found to have changed.
+    pub changed: u64,
+    /// Notes that were put into the outbox.
+    pub notes: u64,
+    /// The first failure, and of which table.
+    pub failure: Option<(TableName, SendError)>,
+}
+
+/// One run: reads back, then puts the notes that are due into the outbox.
+///
+/// # Errors
+/// [`StoreError`]; what the other side answers is in the report.
+pub async fn run<D: Destination>(
+    store: &Store,
+    destination: &D,
+    settings: &Settings,
+    allowed: Allowed<'_>,
+) -> Result<Report, StoreError> {
+    let name = destination.name();
+    let mut run = Run {
+        store,
+        destination,
+        settings,
+        allowed,
+        before: destination.requests(),
+        report: Report::default(),
+    };
+    for watch in store.watches(name).await? {
+        if !run.may(&watch.table) || !reconcile::is_due(&watch, settings.interval, &allowed) {
+            continue;
+        }
+        if let Err(e) = run.poll(&watch).await? {
+            run.fail(watch.table, e);
+            break;
+        }
+    }
+    run.look_at_seen().await?;
+    loop {
+        let notes = store.due_notes(name, allowed.now).await?;
+        run.report.notes += notes;
+        if notes == 0 {
+            return Ok(run.report);
+        }
+    }
+}
+
+struct Run<'a, D> {
+    store: &'a Store,
+    destination: &'a D,
+    settings: &'a Settings,
+    allowed: Allowed<'a>,
+    /// The destination's own count when it began.
+    before: u64,
+    report: Report,
+}
+
+impl<D: Destination> Run<'_, D> {
+    fn may(&self, table: &TableName) -> bool {
+        let made = self.destination.requests().saturating_sub(self.before);
+        made < u64::from(self.allowed.requests)
+            && !self.allowed.except.contains(table)
+            && table.as_str() != "em_event"
+            && self.report.failure.is_none()
+    }
+
+    fn fail(&mut self, table: TableName, e: SendError) {
+        tracing::warn!(destination = %self.destination.name(), table = %table, "could not read tickets back: {e}");
+        self.report.failure.get_or_insert((table, e));
+    }
+
+    /// Takes home what was changed in a table.
+    async fn poll(&mut self, watch: &Watch) -> Result<Result<(), SendError>, StoreError> {
+        let overlap = if watch.read_at.is_some() { OVERLAP } else { FIRST_OVERLAP };
+        let mut news: BTreeMap<SysId, Remote> = BTreeMap::new();
+        let (mut until, mut page) = (watch.until, 0);
+        loop {
+            let changed =
+                match self.destination.changed(&watch.table, watch.until.before(overlap), page).await {
+                    Ok(changed) => changed,
+                    Err(e) => return Ok(Err(e)),
+                };
+            let last = changed.records.iter().filter_map(|r| r.detail.updated_at).max();
+            let more = changed.more;
+            until = if more { last.unwrap_or(until) } else { changed.server_now.unwrap_or(self.allowed.now) };
+            news.extend(changed.records.into_iter().map(|remote| (remote.sys_id.clone(), remote)));
+            page += 1;
+            if !more || page == PAGES_MAX || !self.may(&watch.table) {
+                break;
+            }
+        }
+        let mut after = 0;
+        while !news.is_empty() {
+            let known = self.store.known_tickets(watch.route, after).await?;
+            let Some(last) = known.last() else { break };
+            after = last.ticket;
+            let looked_at = reconcile::news(&known, &news);
+            self.report.changed += looked_at.len() as u64;
+            self.store.take_home(looked_at, Arc::clone(&self.settings.lives)).await?;
+        }
+        self.store.read_until(watch.route, until.max(watch.until)).await?;
+        Ok(Ok(()))
+    }
+
+    /// Looks at each ticket whose finding was seen again.
+    async fn look_at_seen(&mut self) -> Result<(), StoreError> {
+        let mut after = 0;
+        loop {
+            let seen = self.store.seen_again(self.destination.name(), after).await?;
+            let Some(last) = seen.last() else { return Ok(()) };
+            after = last.ticket;
+            let mut tables: BTreeMap<TableName, Vec<SeenTicket>> = BTreeMap::new();
+            for ticket in seen {
+                tables.entry(ticket.table.clone()).or_default().push(ticket);
+            }
+            for (table, tickets) in tables {
+                for some in tickets.chunks(LOOK_MAX) {
+                    if !self.may(&table) {
+                        break;
+                    }
+                    if let Err(e) = self.look_at(&table, some).await? {
+                        self.fail(table, e);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look_at(
+        &mut self,
+        table: &TableName,
+        tickets: &[SeenTicket],
+    ) -> Result<Result<(), SendError>, StoreError> {
+        let name = self.destination.name();
+        let asked: Vec<Asked> = tickets
+            .iter()
+            .map(|t| Asked {
+                keys: TicketKeys {
+                    sys_id: t.sys_id.clone(),
+                    ..TicketKeys::derive(&t.finding(), name, table, t.generation)
+                },
+                doubtful: true,
+                mark: String::new(),
+                mod_count: None,
+            })
+            .collect();
+        let looked_up = match self.destination.read_back(table, &asked).await {
+            Ok(looked_up) => looked_up,
+            Err(e) => return Ok(Err(e)),
+        };
+        let ahead = reconcile::Ahead::of(looked_up.server_now, self.allowed.now);
+        let looked_at: Vec<LookedAt> = tickets
+            .iter()
+            .zip(&asked)
+            .map(|(ticket, asked)| {
+                let key = &asked.keys.correlation_id;
+                let found = looked_up.found.iter().find(|found| found.correlation_id == *key);
+                reconcile::look(ticket, found.map(|found| &found.remote), ahead)
+            })
+            .collect();
+        self.report.changed += looked_at.iter().filter(|one| one.renews).count() as u64;
+        self.store.take_home(looked_at, Arc::clone(&self.settings.lives)).await?;
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,332 @@
+//! The later life of a ticket: notes for what is seen again, exactly one each; what was closed, deleted or lost by a clone
+//! there; opening again; storms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use otrelay::clock::{Clock as _, ManualClock, SystemClock};
+use otrelay::model::Timestamp;
+use otrelay::relay::Report;
+use otrelay::simulator::{Fault, FaultKind, Options, Running};
+use serde_json::Value;
+
+use crate::support::agent::Agent;
+use crate::support::eve;
+use crate::support::{simulator, simulator_with};
+
+const SOON: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// An agent and an instance whose clock is set by hand, the same for both.
+struct Plant {
+    clock: Arc<ManualClock>,
+    simulator: Running,
+    agent: Agent,
+}
+
+impl Plant {
+    fn new(action: &str) -> Self {
+        Self::with(action, "")
+    }
+
+    fn with(action: &str, rule: &str) -> Self {
+        let clock = ManualClock::at(SystemClock.now());
+        let simulator = simulator_with(Options { clock: clock.clone(), ..Options::default() });
+        let rules = format!(
+            "[[rule]]\nname = \"OT\"\n{rule}\n[[rule.action]]\nservicenow = \"prod\"\n{action}\n\
+             [rule.action.fields]\nshort_description = \"{{{{ title }}}}\"\ndescription = \"-\"\n"
+        );
+        let agent = Agent::new(&simulator).rules(&rules);
+        Self { clock, simulator, agent }
+    }
+
+    fn once(&self) -> Report {
+        self.agent.once_by(self.clock.clone(), SOON)
+    }
+
+    fn after(&self, time: Duration) -> &Self {
+        self.clock.set(self.clock.now().after(time));
+        self
+    }
+
+    /// These are seen (again), and a sync runs.
+    fn see(&self, numbers: std::ops::Range<u32>) -> Report {
+        self.agent.feed(eve::alerts(numbers));
+        self.once()
+    }
+
+    fn records(&self) -> Vec<otrelay::simulator::Record> {
+        self.simulator.records("incident")
+    }
+
+    fn sys_id(&self, at: usize) -> String {
+        self.records()[at].get("sys_id").to_owned()
+    }
+
+    fn notes(&self, at: usize) -> Vec<String> {
+        self.simulator.journal(&self.sys_id(at))
+    }
+
+    fn edit(&self, at: usize, fields: &[(&str, &str)]) {
+        assert!(self.simulator.edit("incident", &self.sys_id(at), fields));
+    }
+
+    fn close(&self, at: usize) {
+        self.edit(at, &[("state", "7"), ("close_code", "User error"), ("close_notes", "a test of ours")]);
+    }
+
+    fn tickets(&self) -> Vec<Value> {
+        self.agent.json(&["tickets", "--json", "-n", "0"]).as_array().unwrap().clone()
+    }
+
+    /// State and generation of each ticket, oldest first.
+    fn states(&self) -> Vec<(String, u64)> {
+        let state = |t: &Value| (t["state"].as_str().unwrap().to_owned(), t["generation"].as_u64().unwrap());
+        self.tickets().iter().rev().map(state).collect()
+    }
+
+    #[track_caller]
+    fn has(&self, expected: &[(&str, u64)]) {
+        let expected: Vec<_> = expected.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect();
+        assert_eq!(self.states(), expected);
+    }
+}
+
+#[test]
+fn what_is_seen_again_is_noted_once_in_an_interval() {
+    let plant = Plant::new("update_interval = \"2h\"");
+    assert_eq!(plant.see(0..1).created, 1);
+    // Within the interval nothing is noted, however often it is seen.
+    for _ in 0..3 {
+        assert_eq!(plant.after(HOUR / 4).see(0..1).updated, 0);
+    }
+    assert_eq!(plant.notes(0), Vec::<String>::new());
+    // When it is over, what was seen meanwhile is noted without another sighting.
+    assert_eq!(plant.after(2 * HOUR).once().updated, 1);
+    assert_eq!(plant.notes(0).len(), 1);
+    assert!(plant.notes(0)[0].contains("4 times"), "{:?}", plant.notes(0));
+    assert_eq!(plant.after(3 * HOUR).once().updated, 0);
+    assert_eq!(plant.see(0..1).updated, 1);
+    assert_eq!((plant.notes(0).len(), plant.records().len()), (2, 1));
+    plant.has(&[("open", 0)]);
+}
+
+#[test]
+fn no_interval_no_notes() {
+    let plant = Plant::new("update_interval = \"0s\"");
+    plant.see(0..1);
+    assert_eq!(plant.after(100 * HOUR).see(0..1).updated, 0);
+    assert_eq!(plant.notes(0), Vec::<String>::new());
+}
+
+#[test]
+fn a_severity_that_rose_is_in_the_note() {
+    let plant = Plant::new("update_interval = \"1h\"");
+    plant.agent.feed(eve::alert(0).severity(3).line());
+    plant.once();
+    plant.after(2 * HOUR).agent.feed(eve::alert(0).severity(1).line());
+    assert_eq!(plant.once().updated, 1);
+    assert!(plant.notes(0)[0].contains("Severity rose from minor to critical."), "{:?}", plant.notes(0));
+}
+
+#[test]
+fn the_answer_to_a_note_is_lost_at_each_byte_and_there_is_one_note() {
+    let plant = Plant::new("update_interval = \"1s\"");
+    let note =
+        |bytes: u64| Fault::new(FaultKind::CommitCut(bytes)).on("PATCH", "/api/now/table/incident").times(1);
+    plant.see(0..1);
+    // How long the answer is, and whether a cut there loses it.
+    let is_cut = |bytes: u64| {
+        plant.simulator.add_fault(note(bytes));
+        let before = plant.notes(0).len();
+        let requests = plant.simulator.requests();
+        let report = plant.after(HOUR).see(0..1);
+        assert_eq!((report.updated, report.dead), (1, 0), "{bytes}: {report:?}");
+        assert_eq!(plant.notes(0).len(), before + 1, "cut after {bytes} bytes");
+        // The look for the note comes on top of the poll, the look at what was seen again, the token and the note.
+        plant.simulator.requests() - requests > 4
+    };
+    let (mut length, mut step) = (0, 2048);
+    while step > 0 {
+        if is_cut(length + step - 1) {
+            length += step;
+        }
+        step /= 2;
+    }
+    assert!((300..3000).contains(&length), "an answer of {length} bytes");
+    for bytes in (0..length).step_by(7).chain([length - 1]) {
+        assert!(is_cut(bytes), "{bytes}");
+    }
+}
+
+#[test]
+fn a_note_that_was_not_written_is_sent_again() {
+    let plant = Plant::new("update_interval = \"1s\"");
+    plant.see(0..1);
+    for (number, fault) in ["drop-before", "202", "status=503", "status=500"].into_iter().enumerate() {
+        let fault: Fault = fault.parse().unwrap();
+        plant.simulator.add_fault(fault.times(1).on("PATCH", "/api/now/table/incident"));
+        let report = plant.after(HOUR).see(0..1);
+        let report = if report.updated == 0 { plant.after(HOUR).once() } else { report };
+        assert_eq!(report.dead, 0, "{report:?}");
+        assert_eq!(plant.notes(0).len(), number + 1, "{report:?}");
+    }
+}
+
+#[test]
+fn closed_by_hand_and_seen_again_there_is_a_new_ticket() {
+    let plant = Plant::new("");
+    plant.see(0..2);
+    plant.after(HOUR).close(0);
+    // Nobody sees it: nothing happens to it, but it is known.
+    plant.after(HOUR).once();
+    plant.has(&[("closed", 0), ("open", 0)]);
+    assert_eq!(plant.tickets()[1]["close_notes"], "a test of ours");
+    assert_eq!(plant.after(HOUR).see(0..1).created, 1);
+    plant.has(&[("closed", 0), ("open", 0), ("open", 1)]);
+    assert_eq!(plant.records().len(), 3);
+    assert!(plant.simulator.twins().is_empty());
+}
+
+#[test]
+fn resolved_or_cancelled_counts_as_closed() {
+    for state in ["6", "8"] {
+        let plant = Plant::new("");
+        plant.see(0..1);
+        plant.edit(0, &[("state", state), ("close_code", "User error"), ("close_notes", "-")]);
+        // The sync that takes the sighting in is the one that finds it out.
+        assert_eq!(plant.after(HOUR).see(0..1).created, 1, "{state}");
+        plant.has(&[(if state == "6" { "resolved" } else { "closed" }, 0), ("open", 1)]);
+    }
+}
+
+#[test]
+fn who_closed_it_after_the_sighting_is_not_fought() {
+    let plant = Plant::new("");
+    plant.see(0..1);
+    // The instance is away while it is seen again, and a person closes the ticket then.
+    plant.simulator.add_fault("status=503".parse::<Fault>().unwrap());
+    plant.after(HOUR).see(0..1);
+    plant.simulator.clear_faults();
+    plant.after(HOUR).close(0);
+    for _ in 0..2 {
+        assert_eq!(plant.after(HOUR).once().created, 0);
+        plant.has(&[("closed", 0)]);
+    }
+    assert_eq!(plant.after(HOUR).see(0..1).created, 1);
+}
+
+#[test]
+fn deleted_or_lost_by_a_clone_there_is_a_new_ticket() {
+    let plant = Plant::new("");
+    plant.see(0..3);
+    assert!(plant.simulator.delete("incident", &plant.sys_id(0)));
+    assert_eq!(plant.after(HOUR).see(0..1).created, 1);
+    plant.has(&[("deleted", 0), ("open", 0), ("open", 0), ("open", 1)]);
+    plant.simulator.clone_over();
+    assert_eq!(plant.after(HOUR).see(0..3).created, 3);
+    assert_eq!(plant.records().len(), 3);
+    let open = plant.states().iter().filter(|(state, _)| state == "open").count();
+    assert_eq!(open, 3);
+}
+
+#[test]
+fn a_ticket_is_opened_again_where_that_is_wanted() {
+    let plant = Plant::new("on_seen_again = \"reopen\"");
+    plant.see(0..1);
+    plant.edit(0, &[("state", "6"), ("close_code", "User error"), ("close_notes", "-")]);
+    let report = plant.after(HOUR).see(0..1);
+    assert_eq!((report.created, report.updated), (0, 1), "{report:?}");
+    let record = &plant.records()[0];
+    assert_eq!((record.get("state"), record.get("reopen_count")), ("2", "1"));
+    assert_eq!(plant.notes(0).len(), 1);
+    plant.has(&[("open", 0)]);
+}
+
+#[test]
+fn opening_again_that_is_refused_makes_a_new_ticket() {
+    let plant = Plant::new("on_seen_again = \"reopen\"");
+    plant.see(0..1);
+    plant.close(0);
+    let report = plant.after(HOUR).see(0..1);
+    assert_eq!((report.created, report.dead), (1, 0), "{report:?}");
+    plant.has(&[("closed", 0), ("open", 1)]);
+    assert_eq!(plant.records()[0].get("state"), "7");
+}
+
+#[test]
+fn who_works_on_it_comes_home() {
+    let plant = Plant::new("");
+    plant.see(0..2);
+    plant.edit(1, &[("assigned_to", "abel.tuter"), ("state", "2")]);
+    plant.after(HOUR).once();
+    let tickets = plant.tickets();
+    assert_eq!(tickets[0]["assigned_to"], "Abel Tuter");
+    assert_eq!((tickets[1]["assigned_to"].as_str(), tickets[0]["state"].as_str()), (Some(""), Some("open")));
+    let id = plant.records()[1].get("correlation_id").to_owned();
+    assert_eq!(tickets[0]["correlation_id"], id);
+    plant.agent.run(&["tickets"]).ends(0).says("Abel Tuter");
+}
+
+#[test]
+fn a_storm_folds_into_one_parent() {
+    let plant = Plant::with("", "max_tickets_per_hour = 5");
+    let storm = |numbers: std::ops::Range<u32>| -> String {
+        numbers.map(|n| eve::alert(n).signature("Flood", 9).line()).collect()
+    };
+    plant.agent.feed(storm(0..40));
+    plant.agent.feed(eve::alert(100).signature("Another", 10).line());
+    let report = plant.once();
+    // Five, the parent, and the first of another kind.
+    assert_eq!((report.created, report.dead), (7, 0), "{report:?}");
+    assert_eq!(plant.agent.status()["folded"], 35);
+    let parent = plant.records().into_iter().find(|r| r.get("short_description").contains("storm")).unwrap();
+    assert!(parent.get("description").contains("stands for 35 findings"), "{parent:?}");
+    assert!(parent.get("description").contains("Top talkers: 10.64."), "{parent:?}");
+    let tickets = plant.tickets();
+    let folded: Vec<_> = tickets.iter().filter(|t| t["state"] == "folded").collect();
+    assert_eq!(folded.len(), 35);
+    assert!(folded.iter().all(|t| t["number"] == parent.get("number")));
+    // A process that begins anew remembers; the parent is told.
+    plant.agent.feed(storm(40..50));
+    let report = plant.after(HOUR / 2).once();
+    assert_eq!((report.created, report.updated), (0, 1), "{report:?}");
+    assert_eq!(plant.agent.status()["folded"], 45);
+    // What folded stays folded; after the storm there are tickets again.
+    plant.agent.feed(storm(10..12) + &storm(50..52));
+    assert_eq!(plant.after(2 * HOUR).once().created, 2);
+    assert!(plant.simulator.twins().is_empty());
+}
+
+#[test]
+fn ten_thousand_alerts_of_five_hundred_findings_take_few_requests() {
+    let plant = Plant::new("");
+    for _ in 0..4 {
+        let lines: String = (0..5).map(|_| eve::alerts(0..500)).collect();
+        plant.agent.feed(lines);
+        plant.after(HOUR).once();
+    }
+    assert_eq!(plant.records().len(), 500);
+    let requests = plant.simulator.requests();
+    assert!(requests <= 600, "{requests} requests");
+}
+
+#[test]
+fn wrong_keys_are_said() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator).rules(
+        "[[rule]]\nname = \"OT\"\nmax_tickets_per_hour = 0\n[[rule.action]]\ntable = \"u_own\"\n\
+         on_cleared = \"resolve\"\nupdate_interval = \"10ms\"\n",
+    );
+    let said = agent.run(&["check"]).ends(78);
+    said.says("not a number of tickets").says("how a record of u_own is resolved");
+}
+
+/// The clock of the plant is no other than the instance's.
+#[test]
+fn times_of_the_plant_are_times_of_the_instance() {
+    let plant = Plant::new("");
+    plant.see(0..1);
+    let made = Timestamp::from_servicenow(plant.records()[0].get("sys_created_on")).unwrap();
+    assert!(plant.clock.now().since(made) < HOUR);
+}

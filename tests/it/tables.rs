@@ -1,0 +1,306 @@
+//! Tables that are no incidents: rows of a staging table, changes, the other kinds of ticket; and what a table's schema
+//! says before the first alert goes there.
+
+use otrelay::destination::{Destination, Order};
+use otrelay::model::ticket::TicketKeys;
+use otrelay::model::{Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, TableName};
+use otrelay::simulator::{Fault, FaultKind, Options};
+
+use crate::servicenow::{deliver, destination, order, start};
+use crate::support::agent::Agent;
+use crate::support::{eve, simulator, simulator_with};
+
+fn staging(coalesce: bool) -> Options {
+    let map = if coalesce { "u_stage=u_findings:u_key" } else { "u_stage=u_findings" };
+    Options {
+        tables: vec!["u_findings".to_owned()],
+        imports: vec![map.parse().unwrap()],
+        ..Options::default()
+    }
+}
+
+/// An action with the whole alert, some columns under other names.
+const APPLICATION: &str = r#"
+[[rule]]
+name = "App"
+[[rule.action]]
+servicenow = "prod"
+report_type = "application"
+table = "u_stage"
+[rule.action.columns]
+correlation_id = "u_key"
+title = "u_title"
+[rule.action.fields]
+assignee = "OT SOC"
+"#;
+
+#[test]
+fn the_whole_alert_goes_through_a_staging_table_once() {
+    let simulator = simulator_with(staging(true));
+    simulator.add_fault("commit-drop:count=1,path=/api/now/import".parse().unwrap());
+    let agent = Agent::new(&simulator).rules(APPLICATION);
+    agent.feed(eve::alerts(0..5));
+    agent.once().ends(0);
+    agent.feed(eve::alerts(0..5));
+    agent.once().ends(0);
+    let rows = simulator.records("u_findings");
+    assert_eq!(rows.len(), 5);
+    for row in &rows {
+        assert!(row.get("u_key").starts_with("otrelay-"), "{row:?}");
+        assert_eq!(row.get("assignee"), "OT SOC");
+        for column in [
+            "created",
+            "u_title",
+            "description",
+            "engine",
+            "severity",
+            "appliance",
+            "source_ip",
+            "destination_ip",
+        ] {
+            assert!(!row.get(column).is_empty(), "{column}: {row:?}");
+        }
+        assert!(row.get("title").is_empty() && row.get("correlation_id").is_empty(), "{row:?}");
+    }
+    assert!(simulator.records("incident").is_empty());
+}
+
+#[test]
+fn one_rule_may_have_several_actions() {
+    let simulator = simulator_with(staging(true));
+    let also = "[[rule.action]]\nservicenow = \"prod\"\n\
+                [[rule.action]]\nservicenow = \"prod\"\ntable = \"em_event\"\n";
+    let agent = Agent::new(&simulator).rules(&format!("{APPLICATION}{also}"));
+    agent.feed(eve::alerts(0..3));
+    agent.once().ends(0);
+    for table in ["u_findings", "incident", "em_alert"] {
+        assert_eq!(simulator.records(table).len(), 3, "{table}");
+    }
+}
+
+fn row(number: u8) -> Order {
+    let table = TableName::new("u_stage").unwrap();
+    let of = Fingerprint::from_bytes([number; 32]);
+    let keys = TicketKeys::derive(&of, &DestinationName::new("prod").unwrap(), &table, Generation(0));
+    let fields = [("u_key", keys.correlation_id.as_str()), ("u_title", "Stop command")];
+    let fields = fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect();
+    Order { kind: DeliveryKind::PutRow, table, keys, fields, mark: String::new() }
+}
+
+fn change(number: u8) -> Order {
+    let table = TableName::new("change_request").unwrap();
+    let of = Fingerprint::from_bytes([number; 32]);
+    let keys = TicketKeys::derive(&of, &DestinationName::new("prod").unwrap(), &table, Generation(0));
+    Order { table, keys, ..order(number) }
+}
+
+#[tokio::test]
+async fn a_rows_answer_cut_at_any_byte_makes_no_twin() {
+    let simulator = start(staging(true)).await;
+    let destination = destination(&simulator);
+    for (number, cut) in (0..60).zip((0..).step_by(9)) {
+        simulator.add_fault(Fault::new(FaultKind::CommitCut(cut)).on("POST", "/api/now/import").times(1));
+        let order = row(number);
+        let error = destination.send(&order).await.unwrap_err();
+        assert!(error.class == Class::Retry && error.doubtful, "{error}");
+        assert!(!destination.send(&order).await.unwrap().created);
+    }
+    assert_eq!(simulator.records("u_findings").len(), 60);
+}
+
+#[tokio::test]
+async fn a_changes_answer_cut_at_any_byte_makes_no_twin() {
+    let simulator = start(Options::default()).await;
+    let destination = destination(&simulator);
+    for (number, cut) in (0..60).zip((0..).step_by(9)) {
+        simulator.add_fault(Fault::new(FaultKind::CommitCut(cut)).on("POST", "/api/sn_chg_rest").times(1));
+        deliver(&destination, &change(number)).await.unwrap();
+    }
+    assert_eq!(simulator.records("change_request").len(), 60);
+    assert!(simulator.twins().is_empty());
+}
+
+#[tokio::test]
+async fn a_change_is_made_by_its_own_api_or_by_the_table_api() {
+    for change_api in [true, false] {
+        let simulator = start(Options { change_api, ..Options::default() }).await;
+        let destination = destination(&simulator);
+        let sent = destination.send(&change(1)).await.unwrap();
+        assert!(sent.created && sent.dropped.is_empty(), "{sent:?}");
+        assert!(sent.remote.unwrap().number.starts_with("CHG"));
+        let again = destination.send(&change(1)).await.unwrap();
+        assert!(!again.created);
+        let by = |part: &str| {
+            simulator
+                .ledger()
+                .iter()
+                .filter(|e| e.path.contains(part) && e.status.is_some_and(|s| s < 300))
+                .count()
+        };
+        assert_eq!(by("sn_chg_rest/change/normal"), usize::from(change_api));
+        let records = simulator.records("change_request");
+        assert_eq!((records.len(), records[0].get("state")), (1, "-5"));
+    }
+}
+
+#[tokio::test]
+async fn a_transform_that_fails_condemns_the_row_with_its_words_and_one_that_is_broken_holds_the_table() {
+    let imports = vec!["u_stage=incident:correlation_id".parse().unwrap()];
+    let simulator = start(Options { imports, ..Options::default() }).await;
+    let destination = destination(&simulator);
+    let mut closing = row(1);
+    closing.fields.insert("state".to_owned(), "6".to_owned());
+    let error = destination.send(&closing).await.unwrap_err();
+    assert!(error.class == Class::Reject && error.message.contains("Data Policy Exception"), "{error}");
+
+    let imports = vec!["u_stage=u_nowhere".parse().unwrap()];
+    let simulator = start(Options { imports, ..Options::default() }).await;
+    let error = self::destination(&simulator).send(&row(1)).await.unwrap_err();
+    assert_eq!((error.class, error.hold), (Class::Hold, HoldScope::Table), "{error}");
+}
+
+/// Each kind of ticket starts in the state of its table, and its text says how it is looked up here.
+#[test]
+fn tickets_of_every_table() {
+    let tables = ["incident", "sn_si_incident", "sn_ot_incident", "problem", "change_request"];
+    let simulator = simulator();
+    let action = |table: &&str| format!("[[rule.action]]\nservicenow = \"prod\"\ntable = \"{table}\"\n");
+    let actions: String = tables.iter().map(action).collect();
+    let agent = Agent::new(&simulator).rules(&format!("[[rule]]\nname = \"All\"\n{actions}"));
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(0);
+    for (table, state) in tables.iter().zip(["1", "10", "1", "101", "-5"]) {
+        let records = simulator.records(table);
+        assert_eq!(records.len(), 2, "{table}");
+        for record in &records {
+            assert_eq!(record.get("state"), state, "{table}");
+            let hint = format!("otrelay explain {}", record.get("correlation_id"));
+            assert!(record.get("description").ends_with(&hint), "{}", record.get("description"));
+        }
+    }
+    let health = agent.status()["health"].to_string();
+    assert!(!health.contains("dropped-field"), "{health}");
+}
+
+/// A rule with one action for incidents and these fields.
+fn incidents(fields: &str) -> String {
+    format!(
+        "[[rule]]\nname = \"R\"\n[[rule.action]]\nservicenow = \"prod\"\n[rule.action.fields]\n{fields}\n"
+    )
+}
+
+fn issue(status: &serde_json::Value, code: &str) -> Vec<String> {
+    let issues = status["health"].as_array().unwrap().iter().filter(|issue| issue["code"] == code);
+    issues.map(|issue| format!("{} | {}", issue["text"], issue["remedy"])).collect()
+}
+
+/// The `sys_id` of the record of a table with that value.
+fn id_of(simulator: &otrelay::simulator::Running, table: &str, field: &str, value: &str) -> String {
+    let records = simulator.records(table);
+    records.iter().find(|record| record.get(field) == value).unwrap().get("sys_id").to_owned()
+}
+
+#[test]
+fn what_a_table_does_not_take_is_left_out_and_said() {
+    let simulator = simulator();
+    let fields = "u_nosuch = \"x\"\ncategory = \"rubbish\"\nimpact = \"2 - Medium\"\nclose_notes = \"kept\"";
+    let agent = Agent::new(&simulator).rules(&incidents(fields));
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(0);
+    let records = simulator.records("incident");
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        let got = ["impact", "category", "close_notes", "u_nosuch"].map(|field| record.get(field));
+        assert_eq!(got, ["2", "inquiry", "kept", ""], "a label is as good as its value");
+    }
+    let status = agent.status();
+    let unknown = issue(&status, "unknown-column");
+    assert!(unknown.len() == 1 && unknown[0].contains("`u_nosuch`"), "{unknown:?}");
+    let choice = issue(&status, "not-a-choice");
+    assert!(
+        choice.len() == 1 && choice[0].contains("`rubbish`") && choice[0].contains("network"),
+        "{choice:?}"
+    );
+    assert!(issue(&status, "dropped-field").is_empty() && issue(&status, "schema-unread").is_empty());
+}
+
+#[test]
+fn a_reference_by_name_is_looked_up_once() {
+    let simulator = simulator();
+    let fields = "assignment_group = \"OT SOC\"\ncaller_id = \"abel.tuter\"";
+    let agent = Agent::new(&simulator).rules(&incidents(fields));
+    agent.feed(eve::alerts(0..5));
+    agent.once().ends(0);
+    let group = id_of(&simulator, "sys_user_group", "name", "OT SOC");
+    let records = simulator.records("incident");
+    assert_eq!(records.len(), 5);
+    assert!(records.iter().all(|record| record.get("assignment_group") == group));
+    for table in ["sys_user_group", "sys_user", "sys_dictionary", "sys_choice"] {
+        let path = format!("/api/now/table/{table}");
+        let asked = simulator.ledger().iter().filter(|entry| entry.path.starts_with(&path)).count();
+        let reads_users = usize::from(table == "sys_user_group");
+        assert!(asked >= 1 && asked <= 2 + reads_users, "{table}: {asked}");
+    }
+}
+
+#[test]
+fn an_unknown_group_holds_its_action_alone_until_it_is_there() {
+    let simulator = simulator();
+    let also = "[[rule.action]]\nservicenow = \"prod\"\ntable = \"problem\"\n";
+    let rules = format!("{}{also}", incidents("assignment_group = \"Nobody\""));
+    let agent = Agent::new(&simulator).rules(&rules);
+    agent.feed(eve::alerts(0..3));
+    agent.once().ends(75);
+    assert_eq!((simulator.records("incident").len(), simulator.records("problem").len()), (0, 3));
+    let status = agent.status();
+    assert_eq!((&status["backlog"], &status["dead"]), (&3.into(), &0.into()));
+    let held = issue(&status, "held");
+    assert_eq!(held.len(), 1);
+    for word in ["rule `R` waits", "`assignment_group`", "`Nobody`", "sys_user_group", "[rule.action.fields]"]
+    {
+        assert!(held[0].contains(word), "{word}: {held:?}");
+    }
+    let group = id_of(&simulator, "sys_user_group", "name", "Network");
+    assert!(simulator.edit("sys_user_group", &group, &[("name", "Nobody")]));
+    agent.once().ends(0);
+    let records = simulator.records("incident");
+    assert!(records.len() == 3 && records.iter().all(|record| record.get("assignment_group") == group));
+    assert!(issue(&agent.status(), "held").is_empty());
+}
+
+#[test]
+fn a_mandatory_field_without_a_value_holds_its_action() {
+    let simulator = simulator();
+    let location = simulator.records("sys_dictionary");
+    let location =
+        location.iter().find(|c| c.get("element") == "location" && c.get("name") == "task").unwrap();
+    assert!(simulator.edit("sys_dictionary", location.get("sys_id"), &[("mandatory", "true")]));
+    let mut agent = Agent::new(&simulator).rules(&incidents("category = \"network\""));
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(75);
+    let held = issue(&agent.status(), "held");
+    assert!(held.len() == 1 && held[0].contains("`location` is mandatory in incident"), "{held:?}");
+    assert!(simulator.records("incident").is_empty());
+    agent.set_rules(&incidents("location = \"Line 4\""));
+    agent.once().ends(0);
+    assert_eq!(simulator.records("incident").len(), 2);
+}
+
+#[test]
+fn what_may_not_be_read_is_said_and_holds_nothing() {
+    let simulator = simulator();
+    let hide = "sys_dictionary,sys_choice,sys_db_object,sys_data_policy_rule,sys_user_group";
+    for table in hide.split(',') {
+        simulator.add_fault(format!("status=403:path=/api/now/table/{table}").parse().unwrap());
+    }
+    let agent =
+        Agent::new(&simulator).rules(&incidents("assignment_group = \"OT SOC\"\ncategory = \"network\""));
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(0);
+    assert_eq!(simulator.records("incident").len(), 2);
+    let unread = issue(&agent.status(), "schema-unread");
+    assert!(
+        unread.len() == 1 && unread[0].contains("sys_choice") && unread[0].contains("sys_dictionary"),
+        "{unread:?}"
+    );
+}

@@ -96,12 +96,16 @@ impl Intake {
     pub async fn run(self, mut batches: Lanes, stop: CancellationToken) -> Result<(), StoreError> {
         self.tell_repairs(&stop).await?;
         self.heartbeat.idle();
+        let mut troubles = Troubles::default();
         loop {
             let waiting = batches.next(TOGETHER).await;
             if waiting.is_empty() {
                 return Ok(());
             }
             self.heartbeat.busy();
+            for batch in &waiting {
+                troubles.tell(batch);
+            }
             let (records, told): (Vec<Record>, Vec<Option<Waits>>) =
                 waiting.into_iter().map(|batch| self.decide(batch)).unzip();
             let kept = records.iter().any(|record| !record.entries.is_empty());
@@ -333,6 +337,44 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
         rule: RuleName::clone(r.rule_name),
     };
     decision.routes.iter().map(route).collect()
+}
+
+/// What is new about a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News<'a> {
+    /// Something is wrong, or something else than before.
+    Trouble(&'a str),
+    /// Nothing is wrong any more.
+    Over,
+    /// As before.
+    None,
+}
+
+/// What is wrong with each source: said when it begins, changes and ends.
+#[derive(Debug, Default)]
+struct Troubles(HashMap<SourceName, String>);
+
+impl Troubles {
+    fn tell(&mut self, batch: &Batch) {
+        let source = &batch.source;
+        match self.change(source, batch.trouble.as_ref()) {
+            News::Trouble(now) => tracing::warn!(%source, "source {source}: {now}"),
+            News::Over => tracing::info!(%source, "source {source} is read again without trouble"),
+            News::None => {}
+        }
+    }
+
+    fn change<'a>(&mut self, source: &SourceName, now: Option<&'a String>) -> News<'a> {
+        if self.0.get(source) == now {
+            return News::None;
+        }
+        let Some(now) = now else {
+            self.0.remove(source);
+            return News::Over;
+        };
+        self.0.insert(source.clone(), now.clone());
+        News::Trouble(now)
+    }
 }
 
 /// What can be done later: at the next start.

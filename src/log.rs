@@ -13,6 +13,7 @@ use std::sync::{Arc, LazyLock};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -65,6 +66,7 @@ pub fn init(volume: Volume, journal_stream: Option<&str>, no_color: bool) {
         }
         None => {
             let layer = tracing_subscriber::fmt::layer()
+                .fmt_fields(clean_fields())
                 .with_writer(std::io::stderr)
                 .with_ansi(terminal && !no_color)
                 .with_target(false);
@@ -115,6 +117,16 @@ fn tell(summaries: Vec<Summary>) {
             _ => tracing::debug!("{text}"),
         }
     }
+}
+
+/// Fields of a line for people: each one line that is safe to show.
+fn clean_fields() -> impl for<'w> FormatFields<'w> {
+    tracing_subscriber::fmt::format::debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        let text = one_line(&text);
+        if field.name() == "message" { write!(writer, "{text}") } else { write!(writer, "{field}={text}") }
+    })
+    .delimited(" ")
 }
 
 /// Of syslog(3).

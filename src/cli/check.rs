@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::app;
 use crate::config::{self, Config, ConfigError, Environment, Level, Problem, Purpose, TemplateCheck};
+use crate::model::text::one_line;
 
 /// The exit code for a config that cannot be used; the unit does not restart on it.
 pub const EX_CONFIG: u8 = 78;
@@ -70,7 +71,7 @@ pub fn check(
         writeln!(out, "{report:#}")?;
     } else {
         for problem in problems {
-            writeln!(err, "{problem}")?;
+            writeln!(err, "{}", one_line(&problem.to_string()))?;
         }
         match fine {
             Some(config) => writeln!(out, "config OK: {}", counts(config))?,
@@ -86,7 +87,7 @@ pub fn check(
 /// Only when `err` cannot be written to.
 pub fn refuse(error: &ConfigError, err: &mut dyn Write) -> io::Result<u8> {
     for problem in &error.problems {
-        writeln!(err, "{problem}")?;
+        writeln!(err, "{}", one_line(&problem.to_string()))?;
     }
     writeln!(err, "{}", verdict(&error.problems))?;
     Ok(EX_CONFIG)

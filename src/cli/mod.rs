@@ -37,6 +37,7 @@ use crate::app::AppError;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError, Environment, Loaded, Purpose};
 use crate::log::{self, Volume};
+use crate::model::text::one_line;
 use crate::rules::template::check_template;
 use crate::store::backup::CopyError;
 use crate::store::{OpenError, StoreError};
@@ -122,6 +123,13 @@ pub(crate) enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// This, or a failure where all would be well but for that.
+    pub(crate) fn or_failed(self, failed: bool) -> Self {
+        if failed && self == Self::Fine { Self::Failure } else { self }
+    }
+}
+
 /// Where a command writes, and what it knows of the process.
 pub(crate) struct Terminal<'a> {
     pub(crate) out: &'a mut dyn Write,
@@ -204,7 +212,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Err(e) => {
-            let _ = writeln!(terminal.err, "otrelay: {}", chain(&e));
+            let _ = writeln!(terminal.err, "otrelay: {}", one_line(&chain(&e)));
             ExitCode::from(e.exit() as u8)
         }
     }

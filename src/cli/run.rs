@@ -16,8 +16,10 @@ use super::human::relative;
 use super::{Exit, Outcome, Terminal, clock, load, runtime, with_signals};
 use crate::app::{self, Reread, Surroundings};
 use crate::config::{Environment, Purpose};
+use crate::model::text::one_line;
 use crate::relay::{Progress, Report};
 use crate::rules::template::check_template;
+use crate::source::NOTHING_READ;
 use crate::status::Notifier;
 use crate::store::Overview;
 
@@ -25,7 +27,7 @@ use crate::store::Overview;
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Take in what the file sources hold, sync once, and end: 0 when all is delivered, 75 when something still waits,
-    /// 1 when there are dead letters
+    /// 1 when there are dead letters or no source could be read
     #[arg(long)]
     pub once: bool,
 }
@@ -34,13 +36,15 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load(terminal)?;
     let stop = CancellationToken::new();
     if args.once {
+        let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
         let bar = progress_bar();
         let (report, overview) = runtime()?.block_on(async {
             let watch = |progress| follow(&bar, progress);
             with_signals(stop.clone(), app::once(config, clock(), watch, stop)).await
         })?;
         bar.finish_and_clear();
-        return account(&report, &overview, terminal);
+        let unread = unread(&names, &overview, terminal)?;
+        return account(&report, &overview, terminal).map(|exit| exit.or_failed(unread));
     }
     let runtime = runtime()?;
     let socket = app::socket(&config.store.dir, runtime_dir(terminal).as_deref());
@@ -106,6 +110,18 @@ fn watchdog(environment: &Environment) -> Option<Duration> {
         return None;
     }
     number("WATCHDOG_USEC").filter(|limit| *limit > 0).map(Duration::from_micros)
+}
+
+/// Says what is wrong with sources; whether nothing could be read of any.
+fn unread(names: &[String], overview: &Overview, terminal: &mut Terminal<'_>) -> std::io::Result<bool> {
+    let mut troubled = 0;
+    for source in overview.sources.iter().filter(|source| names.contains(&source.name)) {
+        if let Some(trouble) = &source.trouble {
+            troubled += usize::from(trouble.ends_with(NOTHING_READ));
+            writeln!(terminal.err, "source {}: {}", source.name, one_line(trouble))?;
+        }
+    }
+    Ok(troubled > 0 && troubled == names.len())
 }
 
 /// What is left decides the exit code.

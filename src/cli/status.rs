@@ -9,6 +9,7 @@ use super::human::{json, relative, span, time};
 use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::control::client::{AskError, ask};
+use crate::model::text::{lines, one_line};
 use crate::servicenow;
 use crate::status::Status;
 use crate::store::{DestinationRow, OpenError, Overview, Reader, SourceRow};
@@ -27,7 +28,10 @@ pub(super) fn run(args: &StatusArgs, terminal: &mut Terminal<'_>) -> Outcome {
     if args.json {
         json(terminal.out, &status)?;
     } else {
-        print(&status, terminal.out)?;
+        // What a socket says that is not the service's must not talk to the terminal either.
+        let mut text = Vec::new();
+        print(&status, &mut text)?;
+        terminal.out.write_all(lines(&String::from_utf8_lossy(&text)).as_bytes())?;
     }
     Ok(Exit::Fine)
 }
@@ -61,9 +65,9 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "identity     {id}")?;
     }
     for a in &s.health {
-        writeln!(out, "  ! {}", a.text)?;
+        writeln!(out, "  ! {}", one_line(&a.text))?;
         if !a.remedy.is_empty() {
-            writeln!(out, "    {}", a.remedy)?;
+            writeln!(out, "    {}", one_line(&a.remedy))?;
         }
     }
     match &o.last_sync {

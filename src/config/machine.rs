@@ -7,7 +7,9 @@ use rustix::fs::Access;
 
 use super::Config;
 use super::problem::{Level, Problem};
+use crate::model::text::one_line;
 use crate::source::Input;
+use crate::source::transport::tail::Pattern;
 
 /// Most files of a pattern that are looked at.
 const FILES_MAX: usize = 1000;
@@ -61,22 +63,29 @@ fn state_dir(dir: &Path, problems: &mut Vec<Problem>) {
 
 fn files(name: &str, pattern: &str, problems: &mut Vec<Problem>) {
     let key = format!("source {name}: path");
-    let Ok(paths) = glob::glob(pattern) else { return };
-    let mut any = false;
-    for path in paths.take(FILES_MAX) {
-        any = true;
-        let unreadable = match path {
-            Ok(path) => {
-                rustix::fs::access(&path, Access::READ_OK).err().map(|error| (path, error.to_string()))
+    let Ok(paths) = Pattern::new(pattern) else { return };
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    paths.each(
+        |path| {
+            if found.len() < FILES_MAX {
+                found.push(path);
             }
-            Err(error) => Some((error.path().to_owned(), error.error().to_string())),
+        },
+        |path, error| unreadable.push((path.to_owned(), error.to_string())),
+    );
+    let any = !found.is_empty();
+    let judged = found.into_iter().filter_map(|path| {
+        let why = match path.metadata() {
+            Ok(meta) if !meta.is_file() => "it is not a file".to_owned(),
+            _ => rustix::fs::access(&path, Access::READ_OK).err()?.to_string(),
         };
-        if let Some((path, why)) = unreadable {
-            let message = format!("{} cannot be read: {why}", path.display());
-            let hint = "the user that otrelay runs as has to be in the group of the files";
-            problems.push(problem(Level::Warning, &key, message, hint));
-            return;
-        }
+        Some((path, why))
+    });
+    if let Some((path, why)) = unreadable.into_iter().chain(judged).next() {
+        let message = one_line(&format!("{} cannot be read: {why}", path.display())).into_owned();
+        let hint = "the user that otrelay runs as has to be in the group of the files";
+        problems.push(problem(Level::Warning, &key, message, hint));
+        return;
     }
     if !any {
         let message = format!("no file matches {pattern} now");

@@ -101,6 +101,7 @@ fn cursor(offset: u64) -> FileCursor {
         backlog_end: 0,
         path: "/x/eve.json".to_owned(),
         state: None,
+        proofs: Vec::new(),
     }
 }
 
@@ -221,6 +222,18 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
     let (dir, _store) = bench.drain().await;
     let row = Reader::open(dir.path()).unwrap().overview().unwrap().sources.remove(0);
     assert_eq!((row.alerts, row.new, row.repeats), (sent as i64 * 40, sent as i64 * 40, 0));
+}
+
+#[test]
+fn a_trouble_of_a_source_is_said_when_it_begins_changes_and_ends() {
+    let source = SourceName::new("eve").unwrap();
+    let mut troubles = Troubles::default();
+    let (one, other) = ("cannot read it".to_owned(), "it is a directory".to_owned());
+    let steps = [None, Some(&one), Some(&one), Some(&other), None, None];
+    let said = steps.map(|now| troubles.change(&source, now));
+    let expected =
+        [News::None, News::Trouble(&one), News::None, News::Trouble(&other), News::Over, News::None];
+    assert_eq!(said, expected);
 }
 
 #[tokio::test]

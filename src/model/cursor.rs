@@ -27,6 +27,58 @@ pub struct Mark {
     pub value: String,
 }
 
+/// Most proofs of one cursor.
+pub const PROOFS_MAX: usize = 8;
+/// How many bytes before a place prove it, at most.
+pub const PROOF_LEN: usize = 256;
+
+/// What stood before a place in a file when it was read: without it, a log that a power cut made shorter and that was
+/// written on since looks like one that only grew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Where: the start of a line.
+    pub offset: u64,
+    /// How many bytes before it are covered, at most [`PROOF_LEN`].
+    pub len: u32,
+    /// Their hash.
+    pub hash: u64,
+}
+
+impl Proof {
+    /// As it is stored: `offset:len:hash` in hex, separated by blanks.
+    pub fn encode(proofs: &[Self]) -> String {
+        let one = |p: &Self| format!("{:x}:{:x}:{:x}", p.offset, p.len, p.hash);
+        proofs.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote; what is none is left out.
+    pub fn decode(text: &str) -> Vec<Self> {
+        let one = |word: &str| {
+            let mut parts = word.split(':').map(|part| u64::from_str_radix(part, 16).ok());
+            let (offset, len, hash) = (parts.next()??, parts.next()??, parts.next()??);
+            let len = u32::try_from(len).ok().filter(|len| *len as usize <= PROOF_LEN)?;
+            (u64::from(len) <= offset).then_some(Self { offset, len, hash })
+        };
+        text.split(' ').take(PROOFS_MAX).filter_map(one).collect()
+    }
+
+    /// Adds the newest. Of many, those stay that lie closer together the nearer they are to it, so that going back to
+    /// the last good one reads little again.
+    pub fn add(proofs: &mut Vec<Self>, newest: Self) {
+        proofs.retain(|proof| proof.offset < newest.offset);
+        proofs.push(newest);
+        while proofs.len() > PROOFS_MAX {
+            let spare = |at: usize| {
+                let room = proofs[at + 1].offset - proofs[at - 1].offset;
+                let back = (newest.offset - proofs[at].offset).max(1);
+                room as f64 / back as f64
+            };
+            let least = (1..proofs.len() - 1).min_by(|a, b| spare(*a).total_cmp(&spare(*b)));
+            proofs.remove(least.unwrap_or(0));
+        }
+    }
+}
+
 /// How far one file was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCursor {
@@ -47,6 +99,9 @@ pub struct FileCursor {
     /// What the decoder has learnt from the file up to `offset` (the header of a Zeek log).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// What proves that the file is as it was read, oldest first; the last one is at `offset`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proofs: Vec<Proof>,
 }
 
 /// What is remembered of a source.
@@ -65,5 +120,29 @@ impl Remembered {
             Cursor::Mark(mark) if mark.name == name => Some(mark.value.as_str()),
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proofs_are_few_reach_far_back_and_are_read_as_they_were_written() {
+        let mut proofs = Vec::new();
+        for n in 1..=10_000_u64 {
+            Proof::add(&mut proofs, Proof { offset: n * 300, len: 256, hash: n });
+        }
+        assert_eq!(proofs.len(), PROOFS_MAX);
+        let back: Vec<u64> = proofs.iter().map(|proof| 10_000 - proof.hash).collect();
+        assert!(back[7] == 0 && back[6] <= 2 && back[5] <= 20 && back[0] == 9_999, "{back:?}");
+        assert_eq!(Proof::decode(&Proof::encode(&proofs)), proofs);
+    }
+
+    #[test]
+    fn what_is_no_proof_is_left_out() {
+        for bad in ["", "x", "1:2", "10:ffff:1", "1:5:1", "1:1:g", "::"] {
+            assert_eq!(Proof::decode(bad), [], "{bad}");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub fn clip(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", &text[..end]))
 }
 
-/// One line, without control characters and without marks that reorder text (bidi); runs of blanks stay.
+/// One line, without control characters and without marks that reorder text (bidi) or take no room; runs of blanks stay.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     clean(text, false)
 }
@@ -31,14 +31,22 @@ pub fn lines(text: &str) -> Cow<'_, str> {
 fn clean(text: &str, keep_newline: bool) -> Cow<'_, str> {
     let bad = |c: char| match c {
         '\n' | '\t' => !keep_newline,
-        c if c.is_control() => true,
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => true,
-        _ => false,
+        // Marks that reorder text, take no room, end a line, or are ignored: with them one text looks like another.
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}' => true,
+        c => c.is_control(),
     };
     if !text.chars().any(bad) {
         return Cow::Borrowed(text);
     }
-    let space = |c: char| matches!(c, '\n' | '\r' | '\t');
+    let space = |c: char| matches!(c, '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}');
     Cow::Owned(
         text.chars()
             .filter_map(|c| match c {
@@ -66,6 +74,7 @@ mod tests {
     fn takes_out_what_terminals_act_on() {
         assert_eq!(one_line("a\u{1b}[31mb\r\nc\u{202e}d\0"), "a[31mb  cd");
         assert_eq!(lines("a\n\u{0}b\tc"), "a\nb\tc");
+        assert_eq!(one_line("a\u{61c}b\u{2028}c\u{200b}\u{9b}2Jd\u{2069}\u{ad}e"), "ab c2Jde");
         assert!(matches!(one_line("plain"), Cow::Borrowed(_)));
     }
 }

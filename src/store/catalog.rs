@@ -177,7 +177,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         checksum: Some(over(
             &["source_id", "device", "inode", "head_hash", "head_len", "offset", "backlog_end"],
-            &["path", "state"],
+            &["path", "state", "proofs"],
         )),
         is_read_again: true,
         in_fallback: true,

@@ -175,6 +175,7 @@ fn a_directory_a_pipe_and_a_file_that_is_not_ours_beside_the_real_file() {
     agent.feed(eve::alerts(0..3));
     agent.once().ends(0).says("3 tickets created");
     assert_one_each(&simulator, (0..3).map(eve::short));
+    agent.once().ends(0).says("eve-old.json is a directory");
     agent.run(&["status"]).ends(0).says("eve-old.json").says("eve-pipe.json");
 }
 
@@ -182,7 +183,8 @@ fn a_directory_a_pipe_and_a_file_that_is_not_ours_beside_the_real_file() {
 fn a_file_that_is_not_there_yet_or_not_any_more() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);
-    agent.once().ends(0).says("0 tickets created");
+    // Where nothing could be read, nothing was done well.
+    agent.once().ends(1).says("0 tickets created").says("source eve: no file matches");
     agent.run(&["status"]).ends(0).says("source eve: ");
     let _service = agent.start();
     agent.feed(eve::alerts(0..3));
@@ -210,7 +212,7 @@ fn a_line_without_end_takes_no_memory() {
     }
     agent.until_status("the first is read", |status| status["sources"][0]["alerts"] == 1);
     file.write_all(b"\"}\n").unwrap();
-    // As long as a line may be at most: read whole.
+    // Longer than is kept of a line: what the alert is stands near its front.
     let long = alert(2).set("payload", "B".repeat((15 << 20) + (1 << 19))).line();
     file.write_all(long.as_bytes()).unwrap();
     file.write_all(alert(3).line().as_bytes()).unwrap();

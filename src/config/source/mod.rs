@@ -226,6 +226,13 @@ pub(in crate::config) fn check(
                 let message = format!("two sources read the same files, the first at {}", first.line());
                 c.problems
                     .warn(place, message, |p| p.hint("each alert becomes two tickets; remove one of them"));
+            } else if let Some((other, first)) = paths.iter().find(|(other, _)| may_meet(path, other)) {
+                let message = format!("this and \"{other}\" at {} can lead to the same file", first.line());
+                c.problems.warn(place, message, |p| {
+                    p.found(format!("\"{path}\""))
+                        .hint("each alert of it becomes two tickets; let only one lead to it")
+                });
+                paths.insert(path, place);
             } else {
                 paths.insert(path, place);
             }
@@ -235,6 +242,15 @@ pub(in crate::config) fn check(
         checked.extend(source.check(Common { name, agent, at }, c));
     }
     checked
+}
+
+/// Whether one pattern leads to the other, taken as a path: `eve*.json` and `eve.json`.
+fn may_meet(one: &str, other: &str) -> bool {
+    let leads = |pattern: &str, path: &str| {
+        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
+    };
+    leads(one, other) || leads(other, one)
 }
 
 fn name(field: &Field<String>, at: &At, c: &mut Check<'_>) -> Option<SourceName> {
@@ -275,6 +291,18 @@ pub fn default_source(kind: &str, agent: &Agent) -> Result<Settings, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_patterns_that_can_lead_to_one_file_are_known() {
+        for (one, other, meet) in [
+            ("/l/eve.json", "/l/eve*.json", true),
+            ("/l/*.json", "/l/eve*.json", true),
+            ("/l/eve-a.json", "/l/eve-b.json", false),
+            ("/l/*.json", "/l/x/eve.json", false),
+        ] {
+            assert_eq!((may_meet(one, other), may_meet(other, one)), (meet, meet), "{one} {other}");
+        }
+    }
 
     #[test]
     fn every_kind_works_with_its_defaults() {

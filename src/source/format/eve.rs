@@ -9,6 +9,8 @@ mod devices;
 
 mod ends;
 
+mod mend;
+
 mod message;
 
 pub(super) mod tables;
@@ -100,6 +102,15 @@ impl Decoder for Lines {
         };
         Decoded { outcome, devices }
     }
+
+    fn torn(&self, record: &[u8]) -> Option<usize> {
+        let first = memchr::memchr(b'{', record)? + 1;
+        self.reader.begin.find(&record[first..]).map(|at| first + at)
+    }
+
+    fn decode_start(&mut self, start: &[u8], received_at: Timestamp) -> Decoded {
+        self.reader.start(start, received_at).into()
+    }
 }
 
 /// Reads lines. Built once per source: it holds the search tables.
@@ -109,6 +120,10 @@ pub struct Reader {
     alert: memmem::Finder<'static>,
     event_type: memmem::Finder<'static>,
     escape: memmem::Finder<'static>,
+    /// The key as it stands in a text inside of another record.
+    wrapped: memmem::Finder<'static>,
+    /// How Suricata begins each record.
+    begin: memmem::Finder<'static>,
     protocols: HashMap<&'static str, Protocol>,
 }
 
@@ -120,6 +135,8 @@ impl Reader {
             alert: memmem::Finder::new(b"\"alert\""),
             event_type: memmem::Finder::new(b"\"event_type\""),
             escape: memmem::Finder::new(b"\\u00"),
+            wrapped: memmem::Finder::new(b"\\\"event_type\\\""),
+            begin: memmem::Finder::new(b"{\"timestamp\":"),
             protocols: tables::APP_PROTOS.iter().map(|name| (*name, Protocol::named(name))).collect(),
         }
     }
@@ -142,11 +159,35 @@ impl Reader {
             return Outcome::Reject(RejectReason::Malformed, detail.into());
         }
         if !self.may_be_alert(json) {
+            if self.event_type.find(json).is_none() && self.wrapped.find(json).is_some() {
+                let detail = "a record of EVE as text inside of another one: a log shipper wrapped it; read the file \
+                              that Suricata writes, or have the shipper pass its lines on as they are";
+                return Outcome::Reject(RejectReason::Malformed, detail.into());
+            }
             return Outcome::Ignored(self.kind(json));
         }
         match serde_json::from_slice::<wire::Record<'_>>(json) {
             Ok(record) => self.record(&record, json, received_at),
             Err(error) => self.mended(json, received_at, &error),
+        }
+    }
+
+    /// Reads a line by its beginning: what is long in an alert (payload, packet, what the parser saw) stands behind the
+    /// alert itself.
+    fn start(&self, start: &[u8], received_at: Timestamp) -> Outcome {
+        let long = || Outcome::Reject(RejectReason::TooLong, "the line is longer than is read".into());
+        let Some(begin) = memchr::memchr(b'{', start) else { return long() };
+        let start = &start[begin..];
+        if !self.may_be_alert(start) {
+            let known = self.event_type.find(start).is_some();
+            return if known { Outcome::Ignored(self.kind(start)) } else { long() };
+        }
+        let text = String::from_utf8_lossy(start);
+        let json = mend::closed(text.as_bytes());
+        let read = json.as_deref().map(|json| self.line(json, received_at));
+        match read {
+            Some(Outcome::Reject(..)) | None => long(),
+            Some(outcome) => outcome,
         }
     }
 
@@ -169,12 +210,11 @@ impl Reader {
         tables::event_type(word().unwrap_or_default())
     }
 
-    /// The line was no JSON as it stands; without its invalid UTF-8 it may be.
+    /// The line was no JSON as it stands; without its invalid UTF-8, or numbers that are none, it may be.
     fn mended(&self, json: &[u8], received_at: Timestamp, error: &serde_json::Error) -> Outcome {
-        if let Cow::Owned(text) = String::from_utf8_lossy(json)
-            && let Ok(record) = serde_json::from_str::<wire::Record<'_>>(&text)
-        {
-            return self.record(&record, text.as_bytes(), received_at);
+        let text = mend::cleaned(&String::from_utf8_lossy(json));
+        if let Ok(record) = serde_json::from_str::<wire::Record<'_>>(&text) {
+            return self.record(&record, json, received_at);
         }
         Outcome::Reject(RejectReason::Malformed, format!("not JSON: {error}").into())
     }
@@ -197,11 +237,12 @@ impl Reader {
         let category = record.alert.category.get().map(str::trim).filter(|text| !text.is_empty());
         let folded = category.map(str::to_lowercase).unwrap_or_default();
         let time = record.timestamp.get().and_then(|text| time::read(text, &self.settings.time_zone));
+        let undated = record.timestamp.get().filter(|_| time.is_none());
         let sensor = record.host.get().map(word).filter(|name| !name.is_empty());
         let protocols = self.protocols(record);
         let fingerprint = self.fingerprint(record, &signature, &ends, protocols.first());
         let title = title(record, &signature);
-        let message = message::compose(record, &signature, &title, &protocols);
+        let message = message::compose(record, &signature, &title, &protocols, undated);
         let alert = Alert {
             id: None,
             time: time.unwrap_or(received_at),

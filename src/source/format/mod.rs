@@ -106,6 +106,17 @@ pub trait Decoder: Send {
     /// unreadable. Never panics, whatever the bytes are.
     fn decode(&mut self, record: &[u8], received_at: Timestamp) -> Decoded;
 
+    /// Where in a record that was refused another one begins: a power cut leaves half a record, and the next one goes on
+    /// in the same line. `None`: nowhere.
+    fn torn(&self, _record: &[u8]) -> Option<usize> {
+        None
+    }
+
+    /// Reads a record of which only the beginning is at hand. Never panics, whatever the bytes are.
+    fn decode_start(&mut self, _start: &[u8], _received_at: Timestamp) -> Decoded {
+        Outcome::Reject(RejectReason::TooLong, "longer than a record may be".into()).into()
+    }
+
     /// What is needed to read on from here, at most [`STATE_MAX`] bytes; `None`: nothing.
     fn state(&self) -> Option<String> {
         None

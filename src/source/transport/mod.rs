@@ -58,12 +58,47 @@ impl Decoding {
         })
     }
 
+    /// Reads one line, which may hold more than one record where a power cut tore one: gives each with its bytes.
+    pub fn each<'a>(
+        &mut self,
+        line: &'a [u8],
+        received_at: Timestamp,
+        mut take: impl FnMut(Decoded, &'a [u8]),
+    ) {
+        let mut rest = line;
+        for _ in 0..TORN_MAX {
+            let decoded = self.decode(rest, received_at);
+            let torn = match decoded.outcome {
+                Outcome::Reject(RejectReason::Malformed, _) => self.torn(rest),
+                _ => None,
+            };
+            let Some(at) = torn else { return take(decoded, rest) };
+            let (piece, more) = rest.split_at(at);
+            take(self.decode(piece, received_at), piece);
+            rest = more;
+        }
+        take(self.decode(rest, received_at), rest);
+    }
+
+    fn torn(&self, record: &[u8]) -> Option<usize> {
+        let at = catch_unwind(AssertUnwindSafe(|| self.decoder.torn(record))).ok()??;
+        (1..record.len()).contains(&at).then_some(at)
+    }
+
+    /// Reads a record of which only the beginning is at hand, as it is longer than a record may be; never panics.
+    pub fn decode_start(&mut self, start: &[u8], received_at: Timestamp) -> Decoded {
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode_start(start, received_at)));
+        decoded.unwrap_or_else(|_| Outcome::Reject(RejectReason::TooLong, "too long".into()).into())
+    }
+
     /// What is to be stored with the stream's cursor.
     pub fn state(&self) -> Option<String> {
         self.decoder.state().filter(|state| state.len() <= STATE_MAX)
     }
 }
 
+/// Most pieces of one line.
+const TORN_MAX: usize = 64;
 /// How long the last batch may wait for room after the order to stop; undelivered, it is read again at the next start.
 const LAST_BATCH: Duration = Duration::from_secs(2);
 

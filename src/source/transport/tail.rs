@@ -14,6 +14,8 @@ mod file;
 
 mod packed;
 
+mod pattern;
+
 mod search;
 
 mod watch;
@@ -32,11 +34,13 @@ use crate::model::cursor::Mark;
 use crate::model::{Cursor, FileCursor, SourceName, Timestamp};
 use crate::source::{Batch, Reading, Reads, RejectReason, Source, SourceError};
 
-use self::file::{CHUNK, Piece};
+use self::file::{CHUNK, Followed, Piece};
 pub use self::packed::MARK as PACKED;
 use self::packed::Packed;
 use self::watch::{Events, Watch};
 use super::{Decoding, send};
+
+pub use self::pattern::Pattern;
 
 /// What a file source needs to know, checked.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ pub struct Settings {
 
 /// Most bytes read for a batch, give or take one line.
 const READ_MAX: u64 = 8 * 1024 * 1024;
+/// Most bytes of one file before the next has its turn.
+const SHARE: u64 = 1024 * 1024;
 /// Most bytes of packed files that are read for a batch: files that are written to have their share of each turn.
 const UNPACK_MAX: u64 = READ_MAX / 2;
 /// How long cursors may wait when only lines without alerts come: flash is written once for all of them.
@@ -99,6 +105,9 @@ pub struct Tail {
     /// When a batch was last handed out, and with which trouble.
     told: Option<(Instant, Option<String>)>,
     busy_at: Option<Instant>,
+    /// Which file had the last turn, and whether the reading ended with it before all had theirs.
+    next: usize,
+    full: bool,
     heartbeat: Heartbeat,
 }
 
@@ -120,6 +129,8 @@ impl Tail {
             buffer: vec![0; CHUNK],
             told: None,
             busy_at: None,
+            next: 0,
+            full: false,
             heartbeat: Heartbeat::default(),
         }
     }
@@ -153,7 +164,10 @@ impl Tail {
         self.watch.look(now, &mut events);
         self.note(events);
         let before = self.pending.lines();
-        let more = self.unpack() | self.read();
+        let more = self.unpack() | self.read() || self.watch.is_waiting();
+        if !more && self.reading == Reading::Once {
+            self.take_rests();
+        }
         self.watch.close_idle();
         if self.pending.lines() > before {
             self.busy_at = Some(now);
@@ -176,11 +190,45 @@ impl Tail {
         for gap in events.gaps {
             self.pending.refuse(RejectReason::Lost, || gap, &[]);
         }
-        for (place, start) in events.cut {
-            let detail = || format!("{place}: the last line has no end");
-            self.pending.refuse(RejectReason::Malformed, detail, &start);
+        for (mut file, rest) in events.cut {
+            if is_whole(&rest) {
+                self.take_rest(&mut file, &rest);
+            } else {
+                let detail =
+                    || format!("{}: the last line has no end", watch::place(&file.path, file.begin()));
+                self.pending.refuse(RejectReason::Malformed, detail, &rest);
+            }
         }
         self.pending.finished.extend(events.finished.into_iter().map(Cursor::File));
+    }
+
+    /// Takes a last line without its end: nothing will be written to its file any more.
+    fn take_rest(&mut self, file: &mut Followed, rest: &[u8]) {
+        let mut take = Take {
+            received_at: self.clock.now(),
+            decoding: file.decoding(&self.format),
+            batch: &mut self.pending,
+            path: file.path.clone(),
+            backlog_end: file.backlog_end,
+        };
+        take.piece(file.begin(), &Piece::Line(rest));
+        file.decoding = Some(take.decoding);
+        file.took_rest(rest);
+    }
+
+    /// At the end of a reading: takes last lines that are whole without their end, and says which are not.
+    fn take_rests(&mut self) {
+        let mut files = std::mem::take(&mut self.watch.files);
+        for file in files.iter_mut().filter(|file| file.look.size > file.begin() && file.trouble.is_none()) {
+            let Ok(rest) = file.rest(file::LINE_MAX) else { continue };
+            if is_whole(&rest) {
+                self.take_rest(file, &rest);
+            } else {
+                let place = watch::place(&file.path, file.begin());
+                tracing::info!(source = %self.name, "{place}: the last line has no end; it is read when it has one");
+            }
+        }
+        self.watch.files = files;
     }
 
     /// Reads packed files for a part of the turn; whether there is more of them.
@@ -202,30 +250,46 @@ impl Tail {
         more
     }
 
-    /// Reads until the batch is full or the files end; whether there is more.
+    /// Reads until the batch is full or the files end, a share of each file in turn; whether there is more.
     fn read(&mut self) -> bool {
         let mut budget = READ_MAX;
-        for file in &mut self.watch.files {
-            if !file.has_more() {
-                continue;
-            }
-            let mut take = Take {
-                received_at: self.clock.now(),
-                decoding: file.decoding(&self.format),
-                batch: &mut self.pending,
-                path: file.path.clone(),
-                backlog_end: file.backlog_end,
-            };
-            let result = file.read(&mut self.buffer, &mut budget, |at, piece| take.piece(at, &piece));
-            let decoding = take.decoding;
-            file.decoding = Some(decoding);
-            file.trouble = result.err().map(|error| watch::unreadable(&file.path, &error));
+        let count = self.watch.files.len();
+        let mut silent = 0;
+        if !self.full {
+            // Nobody was left out: oldest first.
+            self.next = count.saturating_sub(1);
+        }
+        // A file that has a share left lets the next one have its turn, so that none starves another.
+        while silent < count {
+            self.next = (self.next + 1) % count;
+            let got = self.read_share(self.next, &mut budget);
+            silent = if got { 0 } else { silent + 1 };
             if budget == 0 || self.pending.is_full() {
                 break;
             }
         }
-        (budget == 0 || self.pending.is_full())
-            && self.watch.files.iter().any(|file| file.has_more() && file.trouble.is_none())
+        self.full = budget == 0 || self.pending.is_full();
+        self.full && self.watch.files.iter().any(|file| file.has_more() && file.trouble.is_none())
+    }
+
+    /// Reads a share of one file; whether it may have more.
+    fn read_share(&mut self, at: usize, budget: &mut u64) -> bool {
+        let Some(file) = self.watch.files.get_mut(at).filter(|file| file.has_more()) else { return false };
+        let mut share = SHARE.min(*budget);
+        let before = share;
+        let mut take = Take {
+            received_at: self.clock.now(),
+            decoding: file.decoding(&self.format),
+            batch: &mut self.pending,
+            path: file.path.clone(),
+            backlog_end: file.backlog_end,
+        };
+        let result = file.read(&mut self.buffer, &mut share, |at, piece| take.piece(at, &piece));
+        let decoding = take.decoding;
+        file.decoding = Some(decoding);
+        *budget -= before - share;
+        file.trouble = result.err().map(|error| watch::unreadable(&file.path, &error));
+        file.trouble.is_none() && file.has_more()
     }
 
     /// The batch, when it is worth a commit: alerts and rejects at once, cursors alone now and then.
@@ -249,8 +313,7 @@ impl Tail {
         }
         let mut batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone(), self.kind));
         for file in self.watch.files.iter_mut().filter(|file| file.moved) {
-            batch.cursors.push(Cursor::File(file.cursor()));
-            file.moved = false;
+            batch.cursors.push(Cursor::File(file.tell()));
         }
         batch.trouble.clone_from(&trouble);
         self.told = Some((now, trouble));
@@ -313,6 +376,12 @@ impl Source for Tail {
     }
 }
 
+/// Whether this is a whole JSON object: then its line wants nothing but its end.
+fn is_whole(rest: &[u8]) -> bool {
+    let rest = rest.trim_ascii();
+    rest.starts_with(b"{") && serde_json::from_slice::<serde::de::IgnoredAny>(rest).is_ok()
+}
+
 /// Turns pieces of one file into what a batch holds.
 struct Take<'a> {
     received_at: Timestamp,
@@ -328,14 +397,21 @@ impl Take<'_> {
         let path = &self.path;
         match piece {
             Piece::Line(line) => {
-                let decoded = self.decoding.decode(line, self.received_at);
-                self.batch.take(decoded, line, at < self.backlog_end, || watch::place(path, at));
+                let (batch, backlog) = (&mut *self.batch, at < self.backlog_end);
+                self.decoding.each(line, self.received_at, |decoded, record| {
+                    batch.take(decoded, record, backlog, || watch::place(path, at));
+                });
             }
             Piece::TooLong(length, start) => {
-                let max = file::LINE_MAX;
-                let detail =
-                    || format!("{}: a line of {length} bytes; {max} are read", watch::place(path, at));
-                self.batch.refuse(RejectReason::TooLong, detail, start);
+                let decoded = self.decoding.decode_start(start, self.received_at);
+                let place = || {
+                    format!(
+                        "{}: a line of {length} bytes, of which {} are read",
+                        watch::place(path, at),
+                        start.len()
+                    )
+                };
+                self.batch.take(decoded, start, at < self.backlog_end, place);
             }
         }
         !self.batch.is_full()

@@ -37,6 +37,7 @@ CREATE TABLE cursor (
     backlog_end INTEGER NOT NULL CHECK (backlog_end >= 0),
     path        TEXT    NOT NULL,
     state       TEXT,                           -- what the decoder has learnt up to offset; NULL: nothing
+    proofs      TEXT    NOT NULL,               -- what stood before offset and before earlier places, as hashes
     crc         INTEGER NOT NULL,               -- CRC-32C over the row, as in every table that has one
     PRIMARY KEY (source_id, device, inode)
 ) STRICT, WITHOUT ROWID;

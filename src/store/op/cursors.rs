@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::row::{cursor_crc, mark_crc};
-use crate::model::cursor::Remembered;
+use crate::model::cursor::{Proof, Remembered};
 use crate::model::{Cursor, FileCursor, Mark, SourceName};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
@@ -65,7 +65,7 @@ fn marks(conn: &Connection, id: i64, source: &str) -> Result<Vec<Mark>, StoreErr
 
 fn files(conn: &Connection, id: i64, source: &str) -> Result<Vec<FileCursor>, StoreError> {
     let mut statement = conn.prepare(
-        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc, state FROM cursor
+        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc, state, proofs FROM cursor
              WHERE source_id = ?1",
     )?;
     let mut cursors = Vec::new();
@@ -95,5 +95,6 @@ fn cursor(row: &Row<'_>) -> rusqlite::Result<FileCursor> {
         backlog_end: row.get::<_, i64>(5)? as u64,
         path: row.get(6)?,
         state: row.get(8)?,
+        proofs: Proof::decode(&row.get::<_, String>(9)?),
     })
 }

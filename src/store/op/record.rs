@@ -18,7 +18,7 @@ use super::row::{
 };
 use super::settle;
 use super::storm::{self, Verdict};
-use crate::model::cursor::MARK_MAX;
+use crate::model::cursor::{MARK_MAX, Proof};
 use crate::model::life::{Life, Lives};
 use crate::model::text::clip;
 use crate::model::ticket::TicketKeys;
@@ -636,11 +636,11 @@ fn move_cursors(tx: &Tx<'_>, source_id: i64, record: &Record) -> Result<(), Stor
 fn put_file(tx: &Tx<'_>, source_id: i64, c: &FileCursor) -> Result<(), StoreError> {
     tx.conn
         .prepare_cached(
-            "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path, state, crc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path, state,
+             proofs, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT DO UPDATE SET head_hash = excluded.head_hash, head_len = excluded.head_len,
              offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path,
-             state = excluded.state, crc = excluded.crc",
+             state = excluded.state, proofs = excluded.proofs, crc = excluded.crc",
         )?
         .execute(params![
             source_id,
@@ -652,6 +652,7 @@ fn put_file(tx: &Tx<'_>, source_id: i64, c: &FileCursor) -> Result<(), StoreErro
             c.backlog_end as i64,
             c.path,
             c.state,
+            Proof::encode(&c.proofs),
             cursor_crc(source_id, c)
         ])?;
     Ok(())

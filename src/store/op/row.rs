@@ -3,6 +3,7 @@
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, params};
 
+use crate::model::cursor::Proof;
 use crate::model::{DeliveryKind, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
 use crate::store::catalog::crc;
@@ -277,7 +278,8 @@ pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
         c.offset as i64,
         c.backlog_end as i64,
     ];
-    crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes()])
+    let proofs = Proof::encode(&c.proofs);
+    crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes(), proofs.as_bytes()])
 }
 
 /// The checksum of a mark's row.

@@ -20,6 +20,7 @@ use super::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sam
 use super::op::settle::{Outcome, Settled};
 use super::*;
 use crate::clock::ManualClock;
+use crate::model::cursor::Proof;
 use crate::model::{
     Alert, Cursor, DeliveryId, DeliveryState, DestinationName, Engine, FileCursor, Fingerprint, Identity,
     Mark, RuleName, Severity, SourceName, SysId, TableName, Timestamp,
@@ -320,6 +321,7 @@ async fn cursors_and_samples_come_with_their_alerts() {
         backlog_end: 5,
         path: "/x/eve.json".to_owned(),
         state: Some("#fields\tts".to_owned()),
+        proofs: vec![Proof { offset: 1 << 40, len: 256, hash: u64::MAX }],
     };
     let mark = |value: &str| Cursor::Mark(Mark { name: "alerts".to_owned(), value: value.to_owned() });
     let mut batch = record(Vec::new());

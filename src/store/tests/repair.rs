@@ -22,6 +22,7 @@ pub(super) async fn filled(n: u32) -> Bench {
         backlog_end: 6,
         path: "/var/log/eve.json".to_owned(),
         state: None,
+        proofs: Vec::new(),
     };
     for from in (1..=n).step_by(10) {
         let mut record = record((from..(from + 10).min(n + 1)).map(|n| entry(n, Severity::Major)).collect());

@@ -157,6 +157,7 @@ fn read_to(offset: u64) -> Cursor {
         backlog_end: 0,
         path: "/x/eve.json".to_owned(),
         state: None,
+        proofs: Vec::new(),
     })
 }
 

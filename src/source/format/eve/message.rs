@@ -8,16 +8,20 @@ use crate::model::Protocol;
 use crate::model::alert::MESSAGE_MAX;
 use crate::model::text::clip;
 
-/// Several lines, cleaned, at most `MESSAGE_MAX` bytes.
+/// Several lines, cleaned, at most `MESSAGE_MAX` bytes. `undated`: the timestamp that cannot be read.
 pub(super) fn compose(
     record: &wire::Record<'_>,
     signature: &Signature,
     title: &str,
     protocols: &[Protocol],
+    undated: Option<&str>,
 ) -> String {
     let mut text = String::with_capacity(512);
     // Writing to a String cannot fail.
     let _ = write(&mut text, record, signature, title, protocols);
+    if let Some(written) = undated {
+        let _ = writeln!(text, "Time: that of reading; the sensor's own, {}, cannot be read", word(written));
+    }
     if text.ends_with('\n') {
         text.pop();
     }

@@ -120,10 +120,6 @@ fn what_is_no_alert_and_what_is_rejected() {
     check(r#"{"event_type":"alert","alert":[]}"#, Some(RejectReason::MissingField));
     check(r#"{"event_type":"alert","alert":{"signature_id":-4}}"#, Some(RejectReason::MissingField));
     check(r#"{"event_type":"alert","alert":{"signature_id":"x"}}"#, Some(RejectReason::MissingField));
-    check(
-        r#"{"event_type":"alert","alert":{"signature":"\ud800","signature_id":1}}"#,
-        Some(RejectReason::Malformed),
-    );
     let deep = format!(r#"{{"event_type":"alert","alert":{}"#, "[".repeat(5_000_000));
     check(&deep, Some(RejectReason::Malformed));
     let deep = format!(r#"{{"event_type":"alert","alert":{}}}"#, "{\"source\":".repeat(300));
@@ -414,4 +410,31 @@ fn a_finding_is_one_with_and_without_a_recognised_protocol() {
     assert_eq!(known, fingerprint(ends));
     assert_eq!(known, fingerprint(&format!(r#"{ends},"app_proto":"failed""#)));
     assert_ne!(known, fingerprint(&format!(r#"{ends},"app_proto":"http""#)));
+}
+
+#[test]
+fn numbers_that_are_none_and_broken_text_cost_no_alert() {
+    let alert = |extra: &str| {
+        format!(
+            r#"{{"event_type":"alert","timestamp":"ts-error","alert":{{"signature":"s","signature_id":1{extra}}}}}"#
+        )
+    };
+    for extra in
+        [r#","score":NaN"#, r#","score":-inf"#, r#","x":"\ud800""#, ",\"x\":\"a\u{1}b\"", r#","x":"\q""#]
+    {
+        let Outcome::Alert(finding) = Reader::new(settings()).line(alert(extra).as_bytes(), NOW) else {
+            panic!("{extra}")
+        };
+        assert_eq!(finding.alert.time, NOW);
+        let said = "Time: that of reading; the sensor's own, ts-error, cannot be read";
+        assert!(finding.alert.message.contains(said), "{}", finding.alert.message);
+    }
+}
+
+#[test]
+fn a_line_that_another_shipper_wrapped_is_counted_with_a_hint() {
+    let line =
+        r#"{"@timestamp":"x","message":"{\"timestamp\":\"t\",\"event_type\":\"alert\",\"alert\":{}}"}"#;
+    let Outcome::Reject(reason, why) = Reader::new(settings()).line(line.as_bytes(), NOW) else { panic!() };
+    assert!(reason == RejectReason::Malformed && why.contains("a log shipper wrapped it"), "{why}");
 }

@@ -6,15 +6,30 @@ use jiff::tz::{Offset, TimeZone};
 
 use crate::model::Timestamp;
 
-/// Reads a timestamp; one without an offset is in `zone`. `None` when it is unreadable (`ts-error`).
+/// Reads a timestamp; one without an offset is in `zone`. `None` when it is unreadable (`ts-error`). Beside Suricata's
+/// own form: seconds or milliseconds since 1970, `UTC` or a blank before the offset, and the form of `fast.log`
+/// (`11/26/2026-10:00:00.000000`, month first).
 pub(in crate::source::format) fn read(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let mut rest = Digits(text.trim_ascii().as_bytes());
-    let year = rest.number(4)?;
-    rest.skip(b"-")?;
-    let month = rest.number(2)?;
-    rest.skip(b"-")?;
-    let day = rest.number(2)?;
-    rest.skip(b"T ")?;
+    if let Some(time) = epoch(rest.0) {
+        return Some(time);
+    }
+    let (year, month, day);
+    if rest.0.get(2) == Some(&b'/') {
+        month = rest.number(2)?;
+        rest.skip(b"/")?;
+        day = rest.number(2)?;
+        rest.skip(b"/")?;
+        year = rest.number(4)?;
+        rest.skip(b"- ")?;
+    } else {
+        year = rest.number(4)?;
+        rest.skip(b"-")?;
+        month = rest.number(2)?;
+        rest.skip(b"-")?;
+        day = rest.number(2)?;
+        rest.skip(b"T ")?;
+    }
     let hour = rest.number(2)?;
     rest.skip(b":")?;
     let minute = rest.number(2)?;
@@ -32,12 +47,31 @@ pub(in crate::source::format) fn read(text: &str, zone: &TimeZone) -> Option<Tim
         micros * 1_000,
     )
     .ok()?;
+    rest.0 = rest.0.trim_ascii_start();
     let instant = if rest.0.is_empty() {
         zone.to_ambiguous_timestamp(civil).compatible().ok()?
     } else {
         rest.offset()?.to_timestamp(civil).ok()?
     };
     Some(Timestamp::from_micros(instant.as_microsecond()))
+}
+
+/// Seconds since 1970 with or without a fraction; milliseconds, where as seconds it would be beyond the year 5138.
+fn epoch(text: &[u8]) -> Option<Timestamp> {
+    const MILLIS_FROM: i64 = 100_000_000_000;
+    let dot = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
+    let (whole, fraction) = text.split_at(dot);
+    let numeric = |digits: &[u8]| digits.iter().all(u8::is_ascii_digit);
+    if !(9..=13).contains(&whole.len()) || !numeric(whole) || !numeric(fraction.get(1..).unwrap_or_default())
+    {
+        return None;
+    }
+    let whole: i64 = std::str::from_utf8(whole).ok()?.parse().ok()?;
+    if whole >= MILLIS_FROM {
+        return Some(Timestamp::from_micros(whole * 1_000));
+    }
+    let micros = Digits(fraction.get(1..).unwrap_or_default()).fraction();
+    Some(Timestamp::from_micros(whole * 1_000_000 + i64::from(micros)))
 }
 
 /// What is left of the text.
@@ -72,7 +106,7 @@ impl Digits<'_> {
 
     /// `Z`, `+hhmm`, `+hh:mm` or `+hh`, and nothing after it.
     fn offset(&mut self) -> Option<Offset> {
-        if matches!(self.0, b"Z" | b"z") {
+        if matches!(self.0, b"Z" | b"z" | b"UTC" | b"GMT") {
             return Some(Offset::UTC);
         }
         let sign = match self.0.first()? {
@@ -107,6 +141,12 @@ mod tests {
         check("2018-03-24 14:37:19.123456789+00", Some("2018-03-24T14:37:19.123456Z"));
         check("2019-01-02T03:50:11.315110", Some("2019-01-02T03:50:11.31511Z"));
         check("2016-12-31T23:59:60+0000", Some("2016-12-31T23:59:59Z"));
+        check("1795687200", Some("2026-11-26T10:00:00Z"));
+        check("1795687200.5", Some("2026-11-26T10:00:00.5Z"));
+        check("1795687200500", Some("2026-11-26T10:00:00.5Z"));
+        check("2026-11-26 10:00:00 UTC", Some("2026-11-26T10:00:00Z"));
+        check("2026-11-26T10:00:00.000000 +0100", Some("2026-11-26T09:00:00Z"));
+        check("11/26/2026-10:00:00.250000", Some("2026-11-26T10:00:00.25Z"));
         check("1970-01-01T00:00:00.000000+0000", Some("1970-01-01T00:00:00Z"));
         check("0001-01-01T00:00:00.000000+0100", Some("0001-01-01T00:00:00Z"));
     }
@@ -123,7 +163,10 @@ mod tests {
             "2023-09-18T06:13:41+00:00x",
             "2023-09-18T06:13:41+0",
             "2023-09-18T06:13:41+9900",
-            "2023-09-18T06:13:41 UTC",
+            "2023-09-18T06:13:41 CET",
+            "12345678",
+            "1795687200.5.5",
+            "26/11/2026-10:00:00",
             "２023-09-18T06:13:41Z",
             "-023-09-18T06:13:41Z",
         ] {

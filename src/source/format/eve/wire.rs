@@ -21,6 +21,9 @@ trait Lenient<'de>: Sized + Default {
     fn number(_: u64) -> Self {
         Self::default()
     }
+    fn float(_: f64) -> Self {
+        Self::default()
+    }
     fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Self::default())
@@ -53,9 +56,9 @@ impl<'de, T: Lenient<'de>> Visitor<'de> for Any<T> {
         Ok(u64::try_from(number).map(T::number).unwrap_or_default())
     }
     fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
-        // `2.0` is a two for those who keep all numbers as floats; anything else is no count and no port.
+        // `2.0` is a two for those who keep all numbers as floats; anything else is no count and no port, but may be a time.
         let whole = number.fract() == 0.0 && (0.0..9.0e15).contains(&number);
-        Ok(if whole { T::number(number as u64) } else { T::default() })
+        Ok(if whole { T::number(number as u64) } else { T::float(number) })
     }
     fn visit_bool<E: Error>(self, _: bool) -> Result<T, E> {
         Ok(T::default())
@@ -97,6 +100,9 @@ impl<'de> Lenient<'de> for Text<'de> {
         Self(Some(text))
     }
     fn number(number: u64) -> Self {
+        Self(Some(Cow::Owned(number.to_string())))
+    }
+    fn float(number: f64) -> Self {
         Self(Some(Cow::Owned(number.to_string())))
     }
 }

@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use tokio::time::Instant;
 
 use crate::model::FileCursor;
-use crate::model::cursor::HEAD_LEN;
+use crate::model::cursor::{HEAD_LEN, PROOF_LEN, Proof};
 use crate::source::Reads;
 use crate::source::transport::Decoding;
 
 /// How much is read at once, in bytes.
 pub(super) const CHUNK: usize = 256 * 1024;
-/// Longest line that is read, in bytes, without its end.
-pub(super) const LINE_MAX: usize = 16 * 1024 * 1024;
+/// Longest line that is read whole, in bytes, without its end; of a longer one only so much is read and kept.
+pub(super) const LINE_MAX: usize = 1024 * 1024;
 
 /// Which file, as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,16 +47,45 @@ impl Head {
     pub(super) fn read(file: &File, len: usize) -> io::Result<Self> {
         let mut bytes = [0; HEAD_LEN];
         let len = read_full(file, &mut bytes[..len.min(HEAD_LEN)], 0)?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, &bytes[..len]);
-        let mut first = [0; 8];
-        first.copy_from_slice(&digest.as_ref()[..8]);
-        Ok(Self { hash: u64::from_be_bytes(first), len: len as u32 })
+        Ok(Self { hash: hash(&bytes[..len]), len: len as u32 })
     }
 
     /// Whether the file begins like this.
     pub(super) fn is_of(self, file: &File) -> io::Result<bool> {
         Ok(Self::read(file, self.len as usize)? == self)
     }
+}
+
+/// The first 64 bits of SHA-256.
+fn hash(bytes: &[u8]) -> u64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest.as_ref()[..8]);
+    u64::from_be_bytes(first)
+}
+
+/// Proves a place by what was read before it; `before` ends there.
+fn proof(offset: u64, before: &[u8]) -> Proof {
+    let before = &before[before.len().saturating_sub(PROOF_LEN)..];
+    Proof { offset, len: before.len() as u32, hash: hash(before) }
+}
+
+/// Whether a file still has before this place what was read there.
+fn proves(file: &File, proof: Proof) -> io::Result<bool> {
+    let mut bytes = [0; PROOF_LEN];
+    let bytes = &mut bytes[..(proof.len as usize).min(PROOF_LEN)];
+    let len = read_full(file, bytes, proof.offset - u64::from(proof.len))?;
+    Ok(len == bytes.len() && hash(bytes) == proof.hash)
+}
+
+/// The last place at which a file is as it was read.
+pub(super) fn last_proven(file: &File, proofs: &[Proof]) -> io::Result<Option<u64>> {
+    for known in proofs.iter().rev() {
+        if proves(file, *known)? {
+            return Ok(Some(known.offset));
+        }
+    }
+    Ok(None)
 }
 
 /// Size and time of change: when neither moves, nobody wrote.
@@ -79,6 +108,8 @@ pub(super) enum Change {
     None,
     /// It begins anew: what was read of it is no longer in it.
     Truncated,
+    /// It is as it was read only up to here: a power cut took the rest back, or it was written over.
+    Rewound(u64),
 }
 
 /// A piece of a file, as it is handed out.
@@ -100,6 +131,8 @@ pub(super) struct Followed {
     pub(super) head: Head,
     /// Start of the first line that was not handed out.
     pub(super) offset: u64,
+    /// How many zeros follow `offset`: a hole that a power cut or a truncation left is no part of the line after it.
+    hole: u64,
     /// No line ends in `offset..scanned`.
     scanned: u64,
     pub(super) backlog_end: u64,
@@ -118,6 +151,10 @@ pub(super) struct Followed {
     pub(super) decoding: Option<Decoding>,
     /// What the decoder knew at `offset`, while there is none.
     pub(super) state: Option<String>,
+    /// What was read before earlier places.
+    pub(super) proofs: Vec<Proof>,
+    /// What was read before `offset`; none where it was not read since.
+    trail: Option<Proof>,
 }
 
 impl Followed {
@@ -131,6 +168,7 @@ impl Followed {
             handle: Some(file),
             head,
             offset,
+            hole: 0,
             scanned: offset,
             backlog_end: 0,
             look: Look::of(&meta),
@@ -141,12 +179,19 @@ impl Followed {
             trouble: None,
             decoding: None,
             state: None,
+            proofs: Vec::new(),
+            trail: None,
         })
     }
 
     /// The cursor as it is stored.
     pub(super) fn cursor(&self) -> FileCursor {
+        let mut proofs = self.proofs.clone();
+        if let Some(trail) = self.trail {
+            Proof::add(&mut proofs, trail);
+        }
         FileCursor {
+            proofs,
             device: self.id.device,
             inode: self.id.inode,
             head_hash: self.head.hash,
@@ -156,6 +201,14 @@ impl Followed {
             path: self.path.to_string_lossy().into_owned(),
             state: self.decoding.as_ref().map_or_else(|| self.state.clone(), Decoding::state),
         }
+    }
+
+    /// The cursor that is to be stored now.
+    pub(super) fn tell(&mut self) -> FileCursor {
+        let cursor = self.cursor();
+        self.proofs.clone_from(&cursor.proofs);
+        self.moved = false;
+        cursor
     }
 
     /// Its decoder, to be put back after the reading.
@@ -175,8 +228,10 @@ impl Followed {
 
     /// Reads on from a place, with what the decoder knew there.
     pub(super) fn begin_at(&mut self, offset: u64, state: Option<String>) {
-        (self.offset, self.scanned) = (offset, offset);
+        (self.offset, self.hole, self.scanned) = (offset, 0, offset);
         (self.decoding, self.state) = (None, state);
+        self.proofs.retain(|proof| proof.offset <= offset);
+        self.trail = None;
     }
 
     /// Whether there are bytes that were not even searched for a line's end.
@@ -203,8 +258,13 @@ impl Followed {
         if look == self.look {
             return Ok(Change::None);
         }
-        if look.size < self.scanned.max(u64::from(self.head.len)) || !self.head.is_of(file)? {
+        if look.size < u64::from(self.head.len) || !self.head.is_of(file)? {
             return Ok(Change::Truncated);
+        }
+        let is_as_read = self.proved_at().is_none_or(|proof| proves(file, proof).unwrap_or(false));
+        if look.size < self.scanned || !is_as_read {
+            let proofs = self.cursor().proofs;
+            return Ok(last_proven(file, &proofs)?.map_or(Change::Truncated, Change::Rewound));
         }
         if (self.head.len as usize) < HEAD_LEN && look.size > u64::from(self.head.len) {
             self.head = Head::read(file, HEAD_LEN)?;
@@ -212,6 +272,23 @@ impl Followed {
         }
         (self.look, self.short, self.grew_at) = (look, false, now);
         Ok(Change::None)
+    }
+
+    /// What proves `offset`.
+    fn proved_at(&self) -> Option<Proof> {
+        self.trail.or_else(|| self.proofs.last().filter(|proof| proof.offset == self.offset).copied())
+    }
+
+    /// Goes back to a place that is proven.
+    pub(super) fn rewind(&mut self, to: u64, now: Instant) -> io::Result<()> {
+        let file = self.open()?;
+        let look = Look::of(&file.metadata()?);
+        let head = Head::read(file, HEAD_LEN)?;
+        let state = self.cursor().state;
+        (self.head, self.look, self.short) = (head, look, false);
+        self.begin_at(to, state);
+        (self.grew_at, self.moved) = (now, true);
+        Ok(())
     }
 
     /// Goes to the beginning after [`Change::Truncated`].
@@ -226,8 +303,8 @@ impl Followed {
         Ok(())
     }
 
-    /// Makes sure that `offset` is the start of a line. It always was; but a power cut may have put other bytes
-    /// before it. Then the line around it is read again.
+    /// Makes sure that `offset` is the start of a line where nothing proves it: a copy may end within one. Then the
+    /// line around it is read again.
     pub(super) fn align(&mut self) -> io::Result<()> {
         const BACK: u64 = 64 * 1024;
         let (offset, from) = (self.offset, self.offset.saturating_sub(BACK));
@@ -238,7 +315,7 @@ impl Followed {
             None if from == 0 => self.offset = 0,
             None => {}
         }
-        self.scanned = self.offset;
+        (self.hole, self.scanned) = (0, self.offset);
         Ok(())
     }
 
@@ -251,7 +328,7 @@ impl Followed {
         mut take: impl FnMut(u64, Piece<'_>) -> bool,
     ) -> io::Result<()> {
         while self.has_more() && *budget > 0 {
-            let goes_on = if self.scanned - self.offset < CHUNK as u64 {
+            let goes_on = if self.scanned - self.begin() < CHUNK as u64 {
                 self.read_chunk(buffer, budget, &mut take)?
             } else {
                 self.search_end(buffer, budget, &mut take)?
@@ -270,21 +347,72 @@ impl Followed {
         budget: &mut u64,
         take: &mut impl FnMut(u64, Piece<'_>) -> bool,
     ) -> io::Result<bool> {
-        let start = self.offset;
+        let start = self.begin();
         let len = read_full(self.open()?, buffer, start)?;
         *budget = budget.saturating_sub(len as u64);
+        if buffer[..len].first() == Some(&0) {
+            return self.skip(&buffer[..len], len == buffer.len());
+        }
         let mut line = 0;
         for end in memchr::memchr_iter(b'\n', &buffer[..len]) {
             let more = take(start + line as u64, Piece::Line(&buffer[line..end]));
             line = end + 1;
-            self.move_to(start + line as u64);
             if !more {
+                self.move_to(proof(start + line as u64, &buffer[..line]));
                 return Ok(false);
             }
+        }
+        if line > 0 {
+            self.move_to(proof(start + line as u64, &buffer[..line]));
         }
         let full = len == buffer.len();
         self.searched(start + len as u64, full);
         Ok(full)
+    }
+
+    /// Steps over zeros before a line.
+    fn skip(&mut self, read: &[u8], full: bool) -> io::Result<bool> {
+        let start = self.begin();
+        let zeros = read.iter().position(|byte| *byte != 0);
+        let end = match zeros {
+            Some(zeros) => start + zeros as u64,
+            None => self.data_from(start + read.len() as u64)?,
+        };
+        self.hole = end - self.offset;
+        self.searched(self.scanned.max(end), full || zeros.is_some());
+        Ok(full || zeros.is_some())
+    }
+
+    /// Where from a place on there are bytes on the disk: holes have none.
+    fn data_from(&mut self, place: u64) -> io::Result<u64> {
+        let size = self.look.size;
+        match rustix::fs::seek(self.open()?, rustix::fs::SeekFrom::Data(place)) {
+            Ok(data) => Ok(data.clamp(place, size.max(place))),
+            Err(rustix::io::Errno::NXIO) => Ok(size.max(place)),
+            // Not every file system knows.
+            Err(_) => Ok(place),
+        }
+    }
+
+    /// Where the line begins that was not handed out.
+    pub(super) fn begin(&self) -> u64 {
+        self.offset + self.hole
+    }
+
+    /// What stands behind the last line's end, if it is not longer than this; empty otherwise.
+    pub(super) fn rest(&mut self, max: usize) -> io::Result<Vec<u8>> {
+        let begin = self.begin();
+        let size = self.open()?.metadata()?.len();
+        let len = usize::try_from(size.saturating_sub(begin)).unwrap_or(usize::MAX);
+        let mut rest = vec![0; if len <= max { len } else { 0 }];
+        let len = read_full(self.open()?, &mut rest, begin)?;
+        rest.truncate(len);
+        Ok(rest)
+    }
+
+    /// Goes behind a last line that was taken without its end.
+    pub(super) fn took_rest(&mut self, rest: &[u8]) {
+        self.move_to(proof(self.begin() + rest.len() as u64, rest));
     }
 
     /// The end of a line that is longer than a chunk.
@@ -298,30 +426,35 @@ impl Followed {
         let len = read_full(self.open()?, buffer, from)?;
         *budget = budget.saturating_sub(len as u64);
         let Some(end) = memchr::memchr(b'\n', &buffer[..len]) else {
+            if len > 0 && buffer[..len].iter().all(|byte| *byte == 0) {
+                self.scanned = self.data_from(from + len as u64)?;
+                return Ok(self.has_more());
+            }
             let full = len == buffer.len();
             self.searched(from + len as u64, full);
             return Ok(full);
         };
-        let (start, end) = (self.offset, from + end as u64);
+        let proof = proof(from + end as u64 + 1, &buffer[..=end]);
+        let (start, end) = (self.begin(), from + end as u64);
         let length = end - start;
-        let more = if length <= LINE_MAX as u64 {
-            buffer.resize(length as usize, 0);
-            let read = read_full(self.open()?, buffer, start);
-            let more = read.map(|len| take(start, Piece::Line(&buffer[..len])));
-            buffer.resize(CHUNK, 0);
-            buffer.shrink_to(CHUNK);
-            *budget = budget.saturating_sub(length);
-            more?
-        } else {
-            let len = read_full(self.open()?, buffer, start)?;
-            take(start, Piece::TooLong(length, &buffer[..len]))
-        };
-        self.move_to(end + 1);
+        let kept = length.min(LINE_MAX as u64);
+        buffer.resize(kept as usize, 0);
+        let read = read_full(self.open()?, buffer, start);
+        let more = read.map(|len| {
+            let line = &buffer[..len];
+            take(start, if length == kept { Piece::Line(line) } else { Piece::TooLong(length, line) })
+        });
+        buffer.resize(CHUNK, 0);
+        buffer.shrink_to(CHUNK);
+        *budget = budget.saturating_sub(kept);
+        let more = more?;
+        self.move_to(proof);
         Ok(more)
     }
 
-    fn move_to(&mut self, offset: u64) {
-        (self.offset, self.scanned, self.moved) = (offset, offset, true);
+    fn move_to(&mut self, proof: Proof) {
+        (self.offset, self.hole, self.scanned, self.moved) = (proof.offset, 0, proof.offset, true);
+        self.trail = Some(proof);
     }
 
     /// Remembers up to where no line ends.
@@ -338,11 +471,26 @@ pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
         if meta.is_file() { Ok(()) } else { Err(io::Error::other(format!("is {}, not a file", kind(meta)))) }
     };
     // Opening a device can act on it, so look before as well as after.
+    let named = path.symlink_metadata()?;
     regular(&path.metadata()?)?;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     let meta = file.metadata()?;
     regular(&meta)?;
+    if named.is_symlink() && !may_follow(named.uid(), meta.uid(), rustix::process::geteuid().as_raw()) {
+        let text = format!(
+            "is a link that user {} made to a file of user {}; it is not followed",
+            named.uid(),
+            meta.uid()
+        );
+        return Err(io::Error::other(text));
+    }
     Ok((file, meta))
+}
+
+/// Whether a link with this owner is followed to a file with that one: whoever may write where the sensor does could
+/// else have any file read that the agent can read, such as its own password.
+pub(super) fn may_follow(link: u32, target: u32, me: u32) -> bool {
+    link == 0 || link == me || link == target
 }
 
 /// What stands in the place of a file, in words.

@@ -15,6 +15,7 @@ use super::file::{self, Followed, Head, Id};
 use super::watch::unreadable;
 use crate::model::FileCursor;
 use crate::model::cursor::HEAD_LEN;
+use crate::model::text::one_line;
 
 /// Most entries of a directory that are looked at to find a file that was moved.
 const ENTRIES_MAX: usize = 10_000;
@@ -107,14 +108,77 @@ pub(super) fn moved(near: &[(u64, PathBuf)], cursor: &FileCursor, now: Instant) 
     if meta.dev() != cursor.device || !continues(&file, cursor).ok()? {
         return None;
     }
-    go_on(&mut file, cursor);
+    resume(&mut file, cursor).ok()?;
     file.named = false;
     Some(file)
 }
 
 /// Whether the file still holds what was read of it.
 pub(super) fn continues(file: &Followed, cursor: &FileCursor) -> io::Result<bool> {
-    Ok(file.look.size >= cursor.offset && begins_as(file, cursor)?)
+    if !begins_as(file, cursor)? {
+        return Ok(false);
+    }
+    if cursor.proofs.is_empty() {
+        return Ok(file.look.size >= cursor.offset);
+    }
+    Ok(file::last_proven(&*with_handle(file)?, &cursor.proofs)?.is_some())
+}
+
+/// The open file, or the file opened for a moment.
+fn with_handle(file: &Followed) -> io::Result<Opened<'_>> {
+    match &file.handle {
+        Some(handle) => Ok(Opened::Held(handle)),
+        None => file::open_regular(&file.path).map(|(handle, _)| Opened::Own(handle)),
+    }
+}
+
+/// An open file, whoever holds it.
+enum Opened<'a> {
+    Held(&'a fs::File),
+    Own(fs::File),
+}
+
+impl std::ops::Deref for Opened<'_> {
+    type Target = fs::File;
+
+    fn deref(&self) -> &fs::File {
+        match self {
+            Self::Held(file) => file,
+            Self::Own(file) => file,
+        }
+    }
+}
+
+/// Reads on in the file of a cursor that [`continues`]: where it was read up to, or else from the last place at which it
+/// is as it was read.
+pub(super) fn resume(file: &mut Followed, cursor: &FileCursor) -> io::Result<()> {
+    let proven = file::last_proven(&*with_handle(file)?, &cursor.proofs)?;
+    let Some(place) = proven.filter(|place| Some(*place) != cursor.proofs.last().map(|last| last.offset))
+    else {
+        file.proofs.clone_from(&cursor.proofs);
+        if proven != Some(cursor.offset) {
+            go_on(file, cursor);
+            return Ok(());
+        }
+        file.begin_at(cursor.offset, cursor.state.clone());
+        (file.backlog_end, file.moved) = (cursor.backlog_end, true);
+        return Ok(());
+    };
+    told_back(&file.path, cursor.offset, place);
+    file.proofs.clone_from(&cursor.proofs);
+    file.begin_at(place, cursor.state.clone());
+    (file.backlog_end, file.moved) = (cursor.backlog_end, true);
+    Ok(())
+}
+
+/// Says that a file is not what it was.
+pub(super) fn told_back(path: &Path, read: u64, place: u64) {
+    let path = path.display().to_string();
+    let path = one_line(&path);
+    tracing::warn!(
+        "{path} was read up to byte {read}, but is as it was then only up to byte {place} (after a power cut, or \
+         written over); it is read again from there"
+    );
 }
 
 /// Whether the file begins as the cursor's file did.
@@ -123,15 +187,18 @@ fn begins_as(file: &Followed, cursor: &FileCursor) -> io::Result<bool> {
         return Ok(false);
     }
     let head = Head { hash: cursor.head_hash, len: cursor.head_len };
-    match &file.handle {
-        Some(handle) => head.is_of(handle),
-        None => head.is_of(&file::open_regular(&file.path)?.0),
-    }
+    head.is_of(&*with_handle(file)?)
 }
 
 /// Whether the file is a copy of what the cursor's file was; it may be an older and shorter one.
 pub(super) fn is_copy_of(file: &Followed, cursor: &FileCursor) -> bool {
-    cursor.head_len >= COPY_HEAD_MIN && begins_as(file, cursor).unwrap_or(false)
+    cursor.head_len >= COPY_HEAD_MIN && begins_as(file, cursor).unwrap_or(false) && is_proven(file, cursor)
+}
+
+/// Whether what was read of the cursor's file is in this one, as far as this one is long enough to tell.
+fn is_proven(file: &Followed, cursor: &FileCursor) -> bool {
+    let Some(last) = cursor.proofs.last().filter(|last| last.offset <= file.look.size) else { return true };
+    with_handle(file).and_then(|open| file::last_proven(&open, &[*last])).is_ok_and(|place| place.is_some())
 }
 
 /// Reads on where the cursor is, or from the end of an older copy.

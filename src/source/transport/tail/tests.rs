@@ -166,6 +166,17 @@ impl Bench {
         self.tail = Tail::new(settings, ManualClock::at(NOW));
     }
 
+    /// As `run --once` reads.
+    fn once(&mut self) {
+        let mut settings = settings(self.dir.path(), &self.pattern, self.cursors.clone(), true);
+        settings.reading = Reading::Once;
+        self.tail = Tail::new(settings, ManualClock::at(NOW));
+        self.poll();
+        if let Some(batch) = self.tail.last(self.now) {
+            self.keep(batch);
+        }
+    }
+
     fn check(&self, expected: impl IntoIterator<Item = u64>) {
         assert_eq!(self.got, expected.into_iter().collect::<Vec<_>>(), "{:?}", self.details);
     }
@@ -250,6 +261,131 @@ fn a_rotated_file_that_ends_in_half_a_line_is_told() {
     assert_eq!(bench.counts[RejectReason::Malformed as usize], 1);
     bench.poll_after(20);
     assert_eq!(bench.counts.iter().sum::<u64>(), 1);
+}
+
+#[test]
+fn a_whole_last_line_without_its_end_is_taken_when_nothing_more_can_come() {
+    let whole = line(1).trim_end().to_owned();
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &(line(0) + &whole));
+    bench.poll();
+    fs::rename(bench.path("eve.json"), bench.path("eve.json.1")).unwrap();
+    bench.append("eve.json", &line(2));
+    bench.poll();
+    bench.poll_after(6);
+    bench.check([0, 2, 1]);
+    // A reading that ends takes it as well, once; what is not whole waits for its end.
+    bench.append("eve.json", line(3).trim_end());
+    bench.once();
+    bench.check([0, 2, 1, 3]);
+    bench.once();
+    bench.append("eve.json", "\n{\"half");
+    bench.once();
+    bench.check([0, 2, 1, 3]);
+    assert_eq!(bench.counts, [0; 6], "{:?}", bench.details);
+}
+
+#[test]
+fn a_hole_of_zeros_before_a_record_is_no_part_of_it_whatever_its_size() {
+    let mut bench = Bench::new("eve*.json");
+    for (name, size) in [("eve-1.json", 100), ("eve-2.json", 20_000_000), ("eve-3.json", 1 << 40)] {
+        let file = File::create(bench.path(name)).unwrap();
+        file.write_all_at(&[0; 100], 0).unwrap();
+        file.write_all_at(lines([size, size + 1]).as_bytes(), size).unwrap();
+    }
+    let file = File::create(bench.path("eve-4.json")).unwrap();
+    file.set_len(1 << 43).unwrap();
+    bench.poll();
+    bench.got.sort_unstable();
+    bench.check([100, 101, 20_000_000, 20_000_001, 1 << 40, (1 << 40) + 1]);
+    assert_eq!(bench.counts, [0; 6]);
+}
+
+#[test]
+fn a_line_torn_by_a_power_cut_costs_only_the_torn_piece() {
+    let mut bench = Bench::new("eve.json");
+    let torn = &line(9)[..60];
+    bench.append("eve.json", &(torn.to_owned() + &line(0)));
+    bench.append("eve.json", &(torn.to_owned() + &"\0".repeat(64) + &line(1)));
+    bench.append("eve.json", &(line(2).trim_end().to_owned() + &line(3)));
+    bench.append("eve.json", &(torn.to_owned() + torn + line(4).trim_end() + torn + "\n"));
+    bench.poll();
+    bench.check(0..5);
+    assert_eq!(bench.counts, [5, 0, 0, 0, 0, 0], "{:?}", bench.details);
+}
+
+#[test]
+fn a_file_with_much_to_read_does_not_starve_another() {
+    let mut bench = Bench::new("eve*.json");
+    let noise = "{\"event_type\":\"flow\"}\n".repeat(1_500_000);
+    bench.append("eve-1.json", &noise);
+    bench.append("eve-2.json", &line(1));
+    let turn = bench.tail.turn(bench.now);
+    assert!(turn.more);
+    bench.keep(turn.batch.unwrap());
+    bench.check([1]);
+}
+
+#[test]
+fn generations_that_nobody_saw_are_read_after_two_rotations() {
+    let mut bench = Bench::new("eve*.json");
+    let modified = |bench: &Bench, name: &str, secs: u64| {
+        let file = OpenOptions::new().append(true).open(bench.path(name)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(secs)).unwrap();
+    };
+    bench.append("eve.json.7", &line(99));
+    modified(&bench, "eve.json.7", 1_000);
+    bench.append("eve.json", &line(0));
+    bench.poll();
+    bench.append("eve.json", &line(1));
+    modified(&bench, "eve.json", 2_000);
+    fs::rename(bench.path("eve.json"), bench.path("eve.json.2")).unwrap();
+    bench.append("eve.json.1", &line(2));
+    bench.append("eve.json", &line(3));
+    bench.restart();
+    bench.poll();
+    bench.got.sort_unstable();
+    bench.check(0..4);
+    bench.restart();
+    bench.poll_after(700);
+    bench.check(0..4);
+    assert_eq!(bench.counts, [0; 6], "{:?}", bench.details);
+}
+
+#[test]
+fn of_too_many_files_the_newest_are_read_first_and_the_others_after_them() {
+    let mut bench = Bench::with("eve*.json", |dir| {
+        for number in 0..70 {
+            fs::write(dir.join(format!("eve-{number}.json")), "x".repeat(1 + number % 3)).unwrap();
+        }
+        fs::write(dir.join("eve.json"), line(1)).unwrap();
+        fs::write(dir.join("eve-old.json"), line(0)).unwrap();
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let secs = ["eve-old.json", "", "eve.json"]
+                .iter()
+                .position(|name| entry.file_name() == *name)
+                .unwrap_or(1);
+            let file = OpenOptions::new().append(true).open(entry.path()).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(secs as u64)).unwrap();
+        }
+    });
+    bench.tail.watch.max = 20;
+    let turn = bench.tail.turn(bench.now);
+    bench.keep(turn.batch.unwrap());
+    bench.check([1]);
+    assert!(bench.trouble.as_ref().unwrap().contains("are not read yet"), "{:?}", bench.trouble);
+    bench.poll();
+    bench.poll();
+    bench.check([1, 0]);
+    assert_eq!(bench.backlog.len(), 2);
+    // Rotated, the sensor's own file is not left out, and a settled one is read on.
+    fs::rename(bench.path("eve.json"), bench.path("eve.json.1")).unwrap();
+    bench.append("eve.json", &line(2));
+    bench.append("eve-old.json", &line(3));
+    bench.poll();
+    bench.poll();
+    bench.got.sort_unstable();
+    bench.check(0..4);
 }
 
 #[test]
@@ -407,6 +543,54 @@ fn truncated_while_nobody_read() {
 }
 
 #[test]
+fn a_log_that_came_back_shorter_and_was_written_on_is_read_from_the_last_line_that_is_as_it_was() {
+    let mut bench = Bench::new("eve.json");
+    for number in 0..6 {
+        bench.append("eve.json", &line(number));
+        bench.poll();
+    }
+    // The cut takes back the last two lines; the sensor starts first, and writes past the old place.
+    let file = OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap();
+    file.set_len(lines(0..4).len() as u64).unwrap();
+    bench.append("eve.json", &lines(10..15));
+    bench.crash();
+    bench.poll();
+    bench.check((0..6).chain(10..15));
+    // The same while it is followed, to a length above and below what was read.
+    for (to, more) in [(12, 20..23), (11, 30..31)] {
+        file.set_len((lines(0..4) + &lines(10..to)).len() as u64).unwrap();
+        bench.append("eve.json", &lines(more.clone()));
+        bench.got.clear();
+        bench.poll();
+        for number in more {
+            assert!(bench.got.contains(&number), "{number} of {:?}", bench.got);
+        }
+    }
+    assert_eq!(bench.counts, [0; 6], "{:?}", bench.details);
+}
+
+#[test]
+fn a_second_hole_at_the_beginning_is_not_taken_for_the_first_one() {
+    let mut bench = Bench::new("eve.json");
+    let hole = |from: u64, number: u64| {
+        let file = OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap();
+        file.set_len(0).unwrap();
+        file.write_all_at(line(number).as_bytes(), from).unwrap();
+    };
+    bench.append("eve.json", &lines(0..4));
+    hole(10_000, 7);
+    bench.restart();
+    bench.poll();
+    bench.check([7]);
+    let file = OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap();
+    file.set_len(0).unwrap();
+    file.write_all_at((line(8) + &line(9)).as_bytes(), 10_000).unwrap();
+    bench.restart();
+    bench.poll();
+    bench.check([7, 8, 9]);
+}
+
+#[test]
 fn vanished_while_nobody_read() {
     let mut bench = Bench::new("eve.json");
     bench.append("eve.json", &lines(0..3));
@@ -513,6 +697,36 @@ fn other_things_in_the_place_of_a_file() {
 }
 
 #[test]
+fn a_link_that_somebody_else_made_to_a_file_that_is_not_theirs_is_not_followed() {
+    // Owners: of the link, of the file, of this process.
+    for (link, target, me, followed) in [
+        (0, 5, 7, true),
+        (5, 5, 7, true),
+        (7, 5, 7, true),
+        (9, 5, 7, false),
+        (9, 0, 7, false),
+        (9, 7, 7, false),
+    ] {
+        assert_eq!(file::may_follow(link, target, me), followed, "{link} {target} {me}");
+    }
+    let mut bench = Bench::new("eve.json");
+    bench.append("real.json", &line(0));
+    std::os::unix::fs::symlink(bench.path("real.json"), bench.path("eve.json")).unwrap();
+    bench.poll();
+    bench.check([0]);
+}
+
+#[test]
+fn names_with_escapes_are_told_in_one_clean_line() {
+    let mut bench = Bench::with("eve*.json", |dir| {
+        fs::create_dir(dir.join("eve-\u{1b}[31mred\n\u{202e}new.json")).unwrap();
+    });
+    bench.poll();
+    let trouble = bench.trouble.clone().unwrap();
+    assert!(trouble.contains("eve-[31mred new.json is a directory"), "{trouble:?}");
+}
+
+#[test]
 fn a_pattern_that_is_none_is_told() {
     let mut bench = Bench::new("eve***.json");
     bench.poll();
@@ -554,13 +768,16 @@ fn lines_of_any_length_in_bounded_memory() {
         bench.append("eve.json", &padded(number as u64, pad));
         bench.append("eve.json", &line(100 + number as u64));
     }
+    // Of a longer one the alert is read all the same, as it stands near the front.
+    bench.append("eve.json", &padded(5, 3 * file::LINE_MAX));
     bench.poll();
-    bench.check([0, 100, 1, 101, 2, 102, 3, 103, 4, 104]);
+    bench.check([0, 100, 1, 101, 2, 102, 3, 103, 4, 104, 5]);
     assert_eq!(bench.tail.buffer.capacity(), CHUNK);
 
     // A hundred megabytes without a line end (holes, so that it costs no disk), in two parts.
     let from = bench.path("eve.json").metadata().unwrap().len();
     let file = OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap();
+    file.write_all_at(b"x", from).unwrap();
     file.set_len(from + 60_000_000).unwrap();
     bench.poll();
     assert_eq!(bench.cursors[0].offset, from);

@@ -14,12 +14,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::file::{self, Change, Followed, Id, Look};
-use super::search::{self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, moved};
+use super::pattern::Pattern;
+use super::search::{self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, moved, resume};
 use crate::model::FileCursor;
-use crate::model::cursor::HEAD_LEN;
+use crate::model::text::one_line;
+use crate::source::NOTHING_READ;
 
 /// Most files that are followed at once.
 pub(super) const FILES_MAX: usize = 4096;
+/// Most files that were followed and are quiet, of which only the place is kept. What comes above both is not read,
+/// the newest before older ones.
+const SETTLED_MAX: usize = 16 * 1024;
+/// Most files whose last line is looked at in one scan.
+const CUT_MAX: usize = 8;
+/// Most files in a directory that are looked at for generations that nobody has read.
+const GENERATIONS_MAX: usize = 64;
 /// Most files that are kept open; idle ones above it are closed and opened again when they grow.
 const OPEN_MAX: usize = 64;
 /// How long a rotated file must be quiet once its successor is written to: Suricata writes on until the HUP reaches it.
@@ -34,12 +43,12 @@ const SCAN_AT_LEAST: Duration = Duration::from_secs(10);
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 
 /// What happened to files since it was last asked.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Events {
     /// Input that is gone, in words: one for each file, whatever its size.
     pub(super) gaps: Vec<String>,
-    /// Files whose last line has no end and never will: where it starts, and its beginning.
-    pub(super) cut: Vec<(String, Vec<u8>)>,
+    /// Files whose last line has no end and never will, and that line; empty where it is too long.
+    pub(super) cut: Vec<(Followed, Vec<u8>)>,
     /// Files that are gone.
     pub(super) finished: Vec<FileCursor>,
 }
@@ -63,6 +72,14 @@ pub(super) struct Watch {
     /// Cursors whose files were not found yet.
     remembered: Vec<FileCursor>,
     orphans: Vec<Orphan>,
+    /// Files that gave their place up to newer ones, as they were then.
+    settled: HashMap<Id, (FileCursor, Look)>,
+    /// Whether files wait for a place and some got one at the last scan.
+    waiting: bool,
+    /// Files that were left alone as copies of others, as they were then: they have their turn after all others.
+    copies: HashMap<Id, Look>,
+    /// Most files that are followed at once.
+    pub(super) max: usize,
     /// Whether the source was never read: what is there now was there before us. Stays while nothing can be opened.
     first: bool,
     /// Files that were there at the first scan and could not be opened then.
@@ -85,11 +102,20 @@ impl Watch {
             first: !read_before && remembered.is_empty(),
             remembered,
             orphans: Vec::new(),
+            settled: HashMap::new(),
+            waiting: false,
+            copies: HashMap::new(),
+            max: FILES_MAX,
             early: HashSet::new(),
             refused: false,
             scanned_at: None,
             troubles: Vec::new(),
         }
+    }
+
+    /// Whether a scan would find more to read at once.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     /// What is wrong at the moment, in words.
@@ -102,6 +128,10 @@ impl Watch {
             1..=SHOWN => Some(all.join("; ")),
             more => Some(format!("{}; and {} more", all[..SHOWN].join("; "), more - SHOWN)),
         }
+        .map(|trouble| {
+            let nothing = self.files.iter().all(|file| file.trouble.is_some());
+            format!("{}{}", one_line(&trouble), if nothing { NOTHING_READ } else { "" })
+        })
     }
 
     /// Whether anything may have happened. A few cheap calls; a no is right but for what a scan finds later.
@@ -130,7 +160,8 @@ impl Watch {
             self.look_at(at, now);
         }
         let due = self.scanned_at.is_none_or(|at| now.duration_since(at) >= SCAN_EVERY);
-        if due || !self.orphans.is_empty() {
+        let next = self.waiting && !self.files.iter().any(|file| file.has_more() && file.trouble.is_none());
+        if due || next || !self.orphans.is_empty() {
             self.scan(now, events);
         }
     }
@@ -140,11 +171,19 @@ impl Watch {
         let before = file.cursor();
         let size = file.look.size;
         let result = file.look(now).and_then(|change| {
-            if change == Change::Truncated {
-                file.restart(now)?;
-                let fate = (size > before.offset).then_some("was truncated");
-                self.orphans.push(Orphan { cursor: before, size: Some(size), fate, gone: false });
+            let fate = (size > before.offset).then_some("was truncated");
+            match change {
+                Change::None => return Ok(()),
+                Change::Rewound(place) => {
+                    search::told_back(&file.path, before.offset, place);
+                    file.rewind(place, now)?;
+                    if fate.is_none() {
+                        return Ok(());
+                    }
+                }
+                Change::Truncated => file.restart(now)?,
             }
+            self.orphans.push(Orphan { cursor: before, size: Some(size), fate, gone: false });
             Ok(())
         });
         file.trouble = result.err().map(|error| unreadable(&file.path, &error));
@@ -158,7 +197,9 @@ impl Watch {
         let seen = self.list();
         let successors: HashMap<PathBuf, Id> =
             seen.iter().filter(|seen| seen.look.size > 0).map(|seen| (seen.path.clone(), seen.id)).collect();
-        let ids: Vec<Id> = seen.iter().map(|seen| seen.id).collect();
+        let ids: HashSet<Id> = seen.iter().map(|seen| seen.id).collect();
+        self.forget_settled(&ids, events);
+        self.copies.retain(|id, _| ids.contains(id));
         let mut fresh = self.recognise(seen, now);
         let mut entries = Entries::default();
         let kept = self.recall(&mut fresh, &ids, &mut entries, now);
@@ -170,13 +211,8 @@ impl Watch {
 
     /// What the pattern leads to, each file once.
     fn list(&mut self) -> Vec<Seen> {
-        let options = glob::MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: true,
-        };
-        let paths = match glob::glob_with(&self.pattern, options) {
-            Ok(paths) => paths,
+        let pattern = match Pattern::new(&self.pattern) {
+            Ok(pattern) => pattern,
             Err(error) => {
                 self.troubles.push(format!("`{}` is not a path pattern: {error}", self.pattern));
                 return Vec::new();
@@ -184,15 +220,19 @@ impl Watch {
         };
         let mut seen: Vec<Seen> = Vec::new();
         let mut ids = HashSet::new();
-        for path in paths {
-            let path = match path {
-                Ok(path) if is_packed(&path) => continue,
-                Ok(path) => path,
-                Err(error) => {
-                    self.refuse(error.path(), error.error());
-                    continue;
+        let (mut paths, mut refused) = (Vec::new(), Vec::new());
+        pattern.each(
+            |path| {
+                if !is_packed(&path) {
+                    paths.push(path);
                 }
-            };
+            },
+            |path, error| refused.push(unreadable(path, error)),
+        );
+        paths.sort_unstable();
+        self.refused |= !refused.is_empty();
+        self.troubles.append(&mut refused);
+        for path in paths {
             match path.metadata() {
                 Ok(meta) if meta.is_file() => {
                     if ids.insert(Id::of(&meta)) {
@@ -225,7 +265,7 @@ impl Watch {
             file.named = false;
         }
         let mut open = self.files.iter().filter(|file| file.handle.is_some()).count();
-        let mut fresh = Vec::new();
+        let mut unknown = Vec::new();
         for seen in seen {
             if let Some(&at) = known.get(&seen.id) {
                 let file = &mut self.files[at];
@@ -236,34 +276,134 @@ impl Watch {
                 if file.handle.is_none() && file.look != seen.look && file.open().is_ok() {
                     self.look_at(at, now);
                 }
-            } else if self.files.len() + fresh.len() < FILES_MAX {
-                let opened = file::open_regular(&seen.path);
-                match opened.and_then(|(handle, _)| Followed::new(seen.path.clone(), handle, 0, now)) {
-                    Ok(mut file) => {
-                        open += 1;
-                        if open > OPEN_MAX {
-                            file.handle = None;
-                        }
-                        fresh.push(file);
+            } else if self.settled.get(&seen.id).is_none_or(|(_, look)| *look != seen.look) {
+                unknown.push(seen);
+            }
+        }
+        let mut fresh = Vec::new();
+        for seen in self.admit(unknown) {
+            let opened = file::open_regular(&seen.path);
+            match opened.and_then(|(handle, _)| Followed::new(seen.path.clone(), handle, 0, now)) {
+                Ok(mut file) => {
+                    open += 1;
+                    if open > OPEN_MAX {
+                        file.handle = None;
                     }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => {
-                        self.refuse(&seen.path, &error);
-                        if self.first {
-                            self.early.insert(seen.id);
-                        }
+                    if let Some((cursor, _)) = self.settled.remove(&seen.id) {
+                        self.remembered.push(cursor);
+                    }
+                    fresh.push(file);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.refuse(&seen.path, &error);
+                    if self.first {
+                        self.early.insert(seen.id);
                     }
                 }
-            } else {
-                self.troubles.push(format!(
-                    "`{}` matches more than {FILES_MAX} files; {} is not read",
-                    self.pattern,
-                    seen.path.display()
-                ));
             }
         }
         fresh.sort_by_key(|file| file.look.modified);
         fresh
+    }
+
+    /// Those files that can be followed now, the newest before older ones. Files that are read to their end and quiet
+    /// give their places up; the others wait for the next scan.
+    fn admit(&mut self, mut unknown: Vec<Seen>) -> Vec<Seen> {
+        let room = self.max.saturating_sub(self.files.len());
+        self.waiting = false;
+        if unknown.len() <= room {
+            return unknown;
+        }
+        let is_copy = |seen: &Seen| self.copies.get(&seen.id) == Some(&seen.look);
+        unknown.sort_by_key(|seen| (is_copy(seen), std::cmp::Reverse(seen.look.modified)));
+        let new = unknown.iter().filter(|seen| !is_copy(seen)).count();
+        let room = room + self.settle(unknown.len() - room);
+        let left: Vec<Seen> = unknown.split_off(room.min(unknown.len()));
+        if self.first {
+            self.early.extend(left.iter().map(|seen| seen.id));
+        }
+        if let Some(one) = left.first() {
+            let (pattern, number, max) = (&self.pattern, left.len(), self.max);
+            self.troubles.push(format!(
+                "`{pattern}` matches more files than can be followed ({max}, the newest first); {number} are not \
+                 read yet, one is {}",
+                one.path.display()
+            ));
+        }
+        self.waiting = new > room && !unknown.is_empty();
+        unknown
+    }
+
+    /// Takes up to so many places from files that are read to their end, the oldest first; how many.
+    fn settle(&mut self, wanted: usize) -> usize {
+        let wanted = wanted.min(SETTLED_MAX.saturating_sub(self.settled.len()));
+        let mut quiet: Vec<_> = self
+            .files
+            .iter()
+            .filter(|file| file.named && !file.has_more() && !file.moved && file.trouble.is_none())
+            .map(|file| (file.look.modified, file.id))
+            .collect();
+        quiet.sort_unstable();
+        let gone: HashSet<Id> = quiet.into_iter().take(wanted).map(|(_, id)| id).collect();
+        let (settled, files) =
+            std::mem::take(&mut self.files).into_iter().partition(|file| gone.contains(&file.id));
+        self.files = files;
+        let settled: Vec<Followed> = settled;
+        self.settled.extend(settled.iter().map(|file| (file.id, (file.cursor(), file.look))));
+        gone.len()
+    }
+
+    /// Lets go of settled files that no name leads to any more.
+    fn forget_settled(&mut self, seen: &HashSet<Id>, events: &mut Events) {
+        let gone = |id: &Id, _: &mut (FileCursor, Look)| !seen.contains(id);
+        events.finished.extend(self.settled.extract_if(gone).map(|(_, (cursor, _))| cursor));
+    }
+
+    /// Generations that were begun and renamed while nobody read: they lie beside a file that was moved, have its old
+    /// name with something behind it, and were written after it.
+    fn generations(
+        &self,
+        moved: &Followed,
+        cursor: &FileCursor,
+        seen: &HashSet<Id>,
+        entries: &mut Entries,
+        now: Instant,
+    ) -> Vec<Followed> {
+        let path = Path::new(&cursor.path);
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let Ok(near) = entries.of(path) else { return Vec::new() };
+        let same = |known: &FileCursor| known.device == cursor.device && known.path == cursor.path;
+        let of_name: HashSet<u64> = self.remembered.iter().filter(|c| same(c)).map(|c| c.inode).collect();
+        if of_name.iter().any(|inode| seen.contains(&Id { device: cursor.device, inode: *inode })) {
+            // The file of that name is the one that was read last: nothing was rotated meanwhile.
+            return Vec::new();
+        }
+        let last = near.iter().filter(|(inode, _)| of_name.contains(inode));
+        let last = last.filter_map(|(_, path)| Some(Look::of(&path.metadata().ok()?).modified));
+        let last = last.max().unwrap_or_default().max(moved.look.modified);
+        let behind = |path: &Path| {
+            let other = path.file_name().unwrap_or_default().as_encoded_bytes();
+            other.strip_prefix(name).is_some_and(|rest| rest.starts_with(b".") || rest.starts_with(b"-"))
+        };
+        let known = |id: &Id| {
+            let of = |cursor: &FileCursor| (cursor.device, cursor.inode) == (id.device, id.inode);
+            seen.contains(id)
+                || self.files.iter().any(|file| file.id == *id)
+                || self.remembered.iter().any(of)
+        };
+        let candidates =
+            near.iter().filter(|(_, path)| behind(path) && !is_packed(path)).take(GENERATIONS_MAX);
+        let read = |path: &PathBuf| {
+            let (handle, meta) = file::open_regular(path).ok()?;
+            let newer = Id::of(&meta) != moved.id && Look::of(&meta).modified > last;
+            let mut file = Followed::new(path.clone(), handle, 0, now)
+                .ok()
+                .filter(|_| newer && !known(&Id::of(&meta)))?;
+            file.named = false;
+            Some(file)
+        };
+        candidates.filter_map(|(_, path)| read(path)).collect()
     }
 
     /// Finds the files of remembered cursors: under a name of the pattern, or moved within their directory. Gives
@@ -271,18 +411,26 @@ impl Watch {
     fn recall(
         &mut self,
         fresh: &mut Vec<Followed>,
-        seen: &[Id],
+        seen: &HashSet<Id>,
         entries: &mut Entries,
         now: Instant,
     ) -> Vec<Id> {
         let mut taken = Vec::new();
-        for cursor in std::mem::take(&mut self.remembered) {
+        // Where each is looked for, the others are still known.
+        let mut cursors = std::mem::take(&mut self.remembered);
+        self.remembered.clone_from(&cursors);
+        let left = self.remembered.len();
+        for cursor in cursors.drain(..) {
             let id = Id { device: cursor.device, inode: cursor.inode };
             let fate = Some("was replaced while nobody read it");
             if let Some(at) = fresh.iter().position(|file| file.id == id) {
                 if continues(&fresh[at], &cursor).unwrap_or(false) {
                     let mut file = fresh.remove(at);
-                    go_on(&mut file, &cursor);
+                    if let Err(error) = resume(&mut file, &cursor) {
+                        file.trouble = Some(unreadable(&file.path, &error));
+                        self.remembered.push(cursor);
+                        continue;
+                    }
                     self.files.push(file);
                 } else {
                     taken.push(id);
@@ -297,7 +445,11 @@ impl Watch {
             }
             match entries.of(Path::new(&cursor.path)) {
                 Ok(near) => match moved(near, &cursor, now) {
-                    Some(file) => self.files.push(file),
+                    Some(file) => {
+                        let between = self.generations(&file, &cursor, seen, entries, now);
+                        fresh.extend(between);
+                        self.files.push(file);
+                    }
                     None => self.orphans.push(Orphan {
                         cursor,
                         size: None,
@@ -313,6 +465,7 @@ impl Watch {
                 }
             }
         }
+        self.remembered.drain(..left);
         taken
     }
 
@@ -331,17 +484,21 @@ impl Watch {
                 at += 1;
                 continue;
             }
-            let file = self.files.remove(at);
-            let cursor = file.cursor();
-            let rest = file.look.size > file.offset;
-            if let Some(handle) = file.handle.as_ref().filter(|_| rest) {
-                let mut start = vec![0; HEAD_LEN * 2];
-                let len = file::read_full(handle, &mut start, file.offset).unwrap_or(0);
-                start.truncate(len);
-                events.cut.push((place(&file.path, file.offset), start));
+            let rest = file.look.size > file.begin();
+            let open = file.handle.is_some();
+            if rest && open && events.cut.len() >= CUT_MAX {
+                // In the next scan: each keeps its last line until then.
+                at += 1;
+                continue;
             }
-            let fate = (rest && file.handle.is_none()).then_some("was removed");
-            self.orphans.push(Orphan { cursor, size: Some(file.look.size), fate, gone: true });
+            let mut file = self.files.remove(at);
+            let (cursor, size) = (file.cursor(), file.look.size);
+            if rest && open {
+                let line = file.rest(file::CHUNK).unwrap_or_default();
+                events.cut.push((file, line));
+            }
+            let fate = (rest && !open).then_some("was removed");
+            self.orphans.push(Orphan { cursor, size: Some(size), fate, gone: true });
         }
     }
 
@@ -375,6 +532,7 @@ impl Watch {
     /// is read on from there.
     fn register(&mut self, fresh: Vec<Followed>, taken: &[Id]) {
         let mut fresh = VecDeque::from(fresh);
+        let mut copies = Vec::new();
         while let Some(mut file) = fresh.pop_front() {
             let recycled = taken.contains(&file.id);
             if file.look.size == 0 && !recycled {
@@ -382,12 +540,14 @@ impl Watch {
             }
             let mut others = self.files.iter_mut().chain(&mut fresh);
             if others.any(|other| begins(other, &mut file).unwrap_or(false)) {
+                copies.push((file.id, file.look));
                 continue;
             }
             let early = self.early.remove(&file.id);
             file.backlog_end = if self.first || early { file.look.size } else { 0 };
             self.files.push(file);
         }
+        self.copies.extend(copies);
     }
 
     /// Closes idle files above the number that may be open.

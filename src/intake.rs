@@ -244,6 +244,10 @@ impl Intake {
             let alerts = batch.sightings.iter().map(|sighting| sighting.fingerprint).collect();
             (acknowledge, Taken { alerts, devices: batch.devices.len() as u64 })
         };
+        let mut by_severity = [0; 4];
+        for sighting in &batch.sightings {
+            by_severity[sighting.alert.severity as usize] += 1;
+        }
         let waits = batch.acknowledge.map(taken);
         for sighting in batch.sightings {
             folded.add(sighting, |s| self.verdict(s, now));
@@ -254,6 +258,7 @@ impl Intake {
             gather: !batch.more && waits.is_none(),
             lines,
             alerts,
+            by_severity,
             entries: folded.entries,
             devices: batch.devices,
             filtered: folded.filtered.into_values().collect(),
@@ -360,6 +365,8 @@ fn halves(records: &[Record]) -> Option<Halves> {
         let first = Record {
             entries,
             alerts,
+            // The second half counts all of them.
+            by_severity: [0; 4],
             lines: 0,
             devices: Vec::new(),
             filtered: Vec::new(),

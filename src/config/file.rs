@@ -30,8 +30,8 @@ table! {
         rule: List<Rule>,
         /// Device attributes.
         devices: Devices,
-        /// Status page and metrics. Not supported yet.
-        (later) status: Status,
+        /// Status page and metrics.
+        status: Status,
         /// Cases for `otrelay test`. Not supported yet.
         (later) test: List<Case>,
     }
@@ -192,8 +192,11 @@ table! {
 
     /// Status page and metrics.
     Status {
-        /// Where it listens.
+        /// Where the status page and `/metrics` are, an address of this machine alone. Default: nowhere.
         listen: String,
+        /// File that the metrics are written to, for the textfile collector of node_exporter; its name ends in `.prom`.
+        /// Default: none.
+        textfile: String,
     }
 }
 
@@ -256,7 +259,7 @@ impl Merge for Named<Destination> {
 
 /// In which table a key is at home, for keys that stand in the wrong one.
 pub(super) fn home_of(key: &str) -> Option<String> {
-    let homes: [(&str, &[&str]); 8] = [
+    let homes: [(&str, &[&str]); 9] = [
         ("[agent]", Agent::KEYS),
         ("[sync]", Sync::KEYS),
         ("[buffer]", Buffer::KEYS),
@@ -264,6 +267,7 @@ pub(super) fn home_of(key: &str) -> Option<String> {
         ("[[rule]]", Rule::KEYS),
         ("[[rule.action]]", Action::KEYS),
         ("[devices]", Devices::KEYS),
+        ("[status]", Status::KEYS),
         ("the main level of the file", File::KEYS),
     ];
     let home = homes.iter().find(|(_, keys)| keys.contains(&key)).map(|(home, _)| (*home).to_owned());

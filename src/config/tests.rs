@@ -294,7 +294,7 @@ fn every_commented_line_of_the_shipped_file_works_when_it_is_taken() {
 }
 
 fn loaded_keys() -> Vec<&'static str> {
-    let tables: [&[&str]; 7] = [
+    let tables: [&[&str]; 8] = [
         file::Agent::KEYS,
         file::Sync::KEYS,
         file::Buffer::KEYS,
@@ -302,6 +302,7 @@ fn loaded_keys() -> Vec<&'static str> {
         source::SuricataEve::KEYS,
         file::Rule::KEYS,
         file::Action::KEYS,
+        file::Status::KEYS,
     ];
     tables.concat()
 }
@@ -323,6 +324,7 @@ fn a_commented_default_is_the_default() {
         "state_dir",
         "assignment_group",
         "short_description",
+        "textfile",
     ];
     for n in commented(text) {
         let line = text.lines().nth(n).unwrap();

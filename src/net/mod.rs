@@ -19,6 +19,8 @@ mod client;
 
 mod error;
 
+pub mod listen;
+
 mod packed;
 
 pub mod pem;
@@ -26,6 +28,8 @@ pub mod pem;
 mod proxy;
 
 mod tls;
+
+pub mod web;
 
 #[cfg(test)]
 #[cfg(feature = "simulator")]

@@ -140,27 +140,27 @@ fn identity(
         path: path.display().to_string(),
         cause,
     };
-    let blocks =
-        read_blocks(&files.cert_file).map_err(|e| wrong("tls.client_cert_file", &files.cert_file, e))?;
-    // A file with both is common; the key in it is not used.
-    let chain: Vec<_> = blocks
-        .into_iter()
-        .filter(|b| b.label == "CERTIFICATE")
-        .map(|b| CertificateDer::from(b.der))
-        .collect();
-    if chain.is_empty() {
-        return Err(wrong("tls.client_cert_file", &files.cert_file, "it holds no certificate".to_owned()));
-    }
-    let blocks =
-        read_blocks(&files.key_file).map_err(|e| wrong("tls.client_key_file", &files.key_file, e))?;
-    let key = blocks.into_iter().find_map(|block| match block.label.as_str() {
+    let chain = chain(&files.cert_file).map_err(|e| wrong("tls.client_cert_file", &files.cert_file, e))?;
+    let key = private_key(&files.key_file).map_err(|e| wrong("tls.client_key_file", &files.key_file, e))?;
+    Ok((chain, key))
+}
+
+/// The certificates of a file, at least one. A file with certificate and key is common; the key in it is not used.
+pub(super) fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let blocks = read_blocks(file)?.into_iter().filter(|block| block.label == "CERTIFICATE");
+    let chain: Vec<_> = blocks.map(|block| CertificateDer::from(block.der)).collect();
+    if chain.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(chain) }
+}
+
+/// The first private key of a file.
+pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let key = read_blocks(file)?.into_iter().find_map(|block| match block.label.as_str() {
         "PRIVATE KEY" => Some(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(block.der))),
         "RSA PRIVATE KEY" => Some(PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(block.der))),
         "EC PRIVATE KEY" => Some(PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(block.der))),
         _ => None,
     });
-    let none = || wrong("tls.client_key_file", &files.key_file, "it holds no private key".to_owned());
-    Ok((chain, key.ok_or_else(none)?))
+    key.ok_or_else(|| "it holds no private key".to_owned())
 }
 
 /// What stands behind a refusal, where the library does not say.

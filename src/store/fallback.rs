@@ -115,7 +115,7 @@ fn copy_whole(file: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
 fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     conn.execute("ATTACH ?1 AS file", [file])?;
     let chosen = TABLES.iter().filter(|table| table.in_fallback);
-    let copies = copies
+    let statements = chosen
         .map(|table| ["INSERT OR REPLACE INTO main.", table.name, " SELECT * FROM file.", table.name, ";"]);
     let mut script: String = ["BEGIN;"].into_iter().chain(statements.flatten()).collect();
     script.push_str(

@@ -41,6 +41,8 @@ pub(super) struct Memory {
     destinations: HashMap<String, i64>,
     routes: HashMap<(String, String), (i64, i64)>,
     counters: HashMap<(String, &'static str), i64>,
+    /// The half hour and the day that `history` has a row of.
+    pub(super) noted: Option<[i64; 2]>,
 }
 
 impl Memory {

@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("intake", &["source", "rules", "store", "clock", "heartbeat"]),
     ("relay", &["store", "destination", "clock", "heartbeat"]),
     ("servicenow", &["destination", "net", "clock"]),
-    ("status", &["store", "clock", "heartbeat"]),
+    ("status", &["store", "clock", "heartbeat", "net"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
     ("control", &["status", "store", "relay", "clock"]),
     // The other side of the wire: it may know how to listen, and nothing of the agent.
@@ -62,10 +62,10 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["net"]),
     ("tokio_rustls", &["net", "simulator"]),
     ("rcgen", &["simulator"]),
-    ("axum", &["simulator"]),
-    ("hyper", &["simulator"]),
-    ("hyper_util", &["simulator"]),
-    ("http_body_util", &["simulator"]),
+    ("axum", &["net", "status"]),
+    ("hyper", &["net", "simulator"]),
+    ("hyper_util", &["net", "simulator"]),
+    ("http_body_util", &["net", "simulator"]),
     // What is on disk has one owner.
     ("rusqlite", &["store"]),
     ("rusqlite_migration", &["store"]),
@@ -80,14 +80,15 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("comfy_table", &["cli"]),
     ("tracing_subscriber", &["log"]),
-    ("minijinja", &["rules"]),
+    ("minijinja", &["rules", "status"]),
+    ("prometheus_client", &["status"]),
     ("strsim", &["rules", "config"]),
     // The machine's side.
     ("sysinfo", &["source"]),
     ("glob", &["source", "config"]),
     ("secrecy", &["model"]),
     // Who spawns: `app` the rooms, each of the others its own bounded sends or connections.
-    ("JoinSet", &["app", "relay", "control", "simulator"]),
+    ("JoinSet", &["app", "relay", "control", "net", "simulator"]),
 ];
 
 /// Pure code: values in, values out. So is every file whose header says `Pure`.

@@ -16,6 +16,7 @@ pub mod reroute;
 pub mod settle;
 
 mod fresh;
+mod history;
 mod row;
 
 /// Bytes of a text in a row that came from outside.

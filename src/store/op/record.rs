@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::attempt;
 use super::fresh::Fresh;
+use super::history;
 use super::prune::{Room, room};
 use super::row::{
     AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, cursor_crc, destination_scope,
@@ -115,6 +116,8 @@ pub struct Record {
     pub lines: u64,
     /// Alerts among them.
     pub alerts: u64,
+    /// The same by severity, the lowest first.
+    pub by_severity: [u64; 4],
     /// To be forwarded, or cleared.
     pub entries: Vec<Entry>,
     /// What was told of devices. So far they are only counted.
@@ -178,6 +181,9 @@ impl Operation for Records {
 
 /// Writes records into a transaction.
 pub(in crate::store) fn write_all(tx: &mut Tx<'_>, records: &[Record]) -> Result<Recorded, StoreError> {
+    if let Some(record) = records.first() {
+        history::note(tx, record.now)?;
+    }
     let mut sums = Recorded::default();
     let mut packer = Packer::of(records.iter().map(|record| record.entries.len()).sum());
     for record in records {
@@ -198,6 +204,7 @@ impl Record {
             gather: false,
             lines: 0,
             alerts: 0,
+            by_severity: [0; 4],
             entries: Vec::new(),
             devices: Vec::new(),
             filtered: Vec::new(),
@@ -221,6 +228,9 @@ impl Record {
         tx.count(&scope, "repeats", sums.repeats as i64);
         tx.count(&scope, "cleared", sums.cleared as i64);
         tx.count(&scope, "devices", self.devices.len() as i64);
+        for (severity, count) in Severity::ALL.into_iter().zip(self.by_severity) {
+            tx.count("severity", severity.as_str(), count as i64);
+        }
         for (kind, count) in &self.ignored {
             tx.count(&format!("ignored:{}", self.source), kind, *count as i64);
         }

@@ -44,7 +44,7 @@ bench NAME="":
     cargo bench --locked {{ if NAME == "" { "--benches" } else { "--bench " + NAME } }}
 
 # Fuzz every target, or one, for some seconds each (needs nightly and cargo-fuzz)
-fuzz TARGET="config eve query" SECONDS="60":
+fuzz TARGET="alert_json cef config defender_text eve leef query syslog zeek" SECONDS="60":
     for target in {{ TARGET }}; do \
         mkdir -p fuzz/corpus/$target && \
         cargo +nightly fuzz run $target fuzz/corpus/$target fuzz/seeds/$target -- \

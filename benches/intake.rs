@@ -19,6 +19,7 @@ use machine::{Cost, Reading, wanted};
 use otrelay::clock::SystemClock;
 use otrelay::intake::{self, Backfill, Intake};
 use otrelay::model::{DestinationName, RuleName, Severity, SourceName, TableName};
+use otrelay::rules::exclude::Exclusions;
 use otrelay::rules::{ActionSettings, RuleSettings, Rules};
 use otrelay::source::format::Apart;
 use otrelay::source::format::eve::{self, Eve};
@@ -106,7 +107,11 @@ fn take_in(eve: &Path, state: &Path, alerts: u64) -> Cost {
             store.clone(),
             rules,
             Arc::clone(&clock),
-            intake::Settings { backfill: Backfill::All, agent: "bench".to_owned() },
+            intake::Settings {
+                backfill: Backfill::All,
+                agent: "bench".to_owned(),
+                exclusions: Exclusions::default(),
+            },
         );
         let tail = Tail::new(tail_settings(eve), clock);
         let (mut send, receive) = intake::lanes(1);

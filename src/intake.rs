@@ -7,7 +7,7 @@
 
 mod lanes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use crate::model::alert::{AlertKind, AlertState};
 use crate::model::{
     Alert, DeliveryKind, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
 };
+use crate::rules::exclude::Exclusions;
 use crate::rules::{Decision, Reason, Rules};
-use crate::source::{Acknowledge, Batch, RejectReason, Sighting, Taken};
+use crate::source::{Acknowledge, Batch, RejectCounts, RejectReason, Sighting, Taken};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub backfill: Backfill,
     /// `[agent] name`: the sensor of otrelay's own alerts.
     pub agent: String,
+    /// `[[exclude]]`: alerts that no rule is asked about.
+    pub exclusions: Exclusions,
 }
 
 /// The source of otrelay's own alerts.
@@ -250,7 +253,11 @@ impl Intake {
         }
         let waits = batch.acknowledge.map(taken);
         for sighting in batch.sightings {
-            folded.add(sighting, |s| self.verdict(s, now));
+            // Each sighting by itself: two of one finding may be on both sides of a window's edge.
+            match self.exclusion(&batch.source, &sighting) {
+                Some(name) => folded.exclude(name, &sighting.alert),
+                None => folded.add(sighting, |s| self.verdict(s, now)),
+            }
         }
         let record = Record {
             now,
@@ -261,7 +268,9 @@ impl Intake {
             by_severity,
             entries: folded.entries,
             devices: batch.devices,
+            unauthenticated: batch.unauthenticated,
             filtered: folded.filtered.into_values().collect(),
+            excluded: folded.excluded.into_values().collect(),
             rejected: rejected(&batch.source, &batch.rejects, &batch.reject_counts),
             ignored: batch.ignored,
             cursors: batch.cursors,
@@ -270,6 +279,12 @@ impl Intake {
             source: batch.source,
         };
         (record, waits)
+    }
+
+    /// The exclusion that takes a sighting, by its name. What is cleared was raised before, and is not kept from it.
+    fn exclusion(&self, source: &SourceName, sighting: &Sighting) -> Option<&str> {
+        let is_raised = sighting.alert.state == AlertState::Raised;
+        self.settings.exclusions.taking(source, &sighting.alert).filter(|_| is_raised)
     }
 
     fn verdict(&self, sighting: &Sighting, now: Timestamp) -> Result<Vec<Routed>, Reason> {
@@ -369,7 +384,9 @@ fn halves(records: &[Record]) -> Option<Halves> {
             by_severity: [0; 4],
             lines: 0,
             devices: Vec::new(),
+            unauthenticated: 0,
             filtered: Vec::new(),
+            excluded: Vec::new(),
             rejected: Vec::new(),
             ignored: Vec::new(),
             cursors: Vec::new(),
@@ -397,6 +414,7 @@ struct Folded {
     seen: HashMap<Key, Place>,
     entries: Vec<Entry>,
     filtered: HashMap<Reason, Filtered>,
+    excluded: BTreeMap<String, Filtered>,
 }
 
 #[derive(Clone, Copy)]
@@ -471,26 +489,36 @@ impl Folded {
     }
 
     fn filter(&mut self, reason: Reason, alert: &Alert) {
-        let filtered = self.filtered.entry(reason).or_insert_with(|| Filtered {
-            reason: reason.as_str(),
-            count: 0,
-            samples: Vec::new(),
-        });
-        filtered.count += 1;
-        if filtered.samples.len() < SAMPLES {
-            filtered.samples.push(Sample {
-                at: alert.time,
-                severity: alert.severity,
-                engine: alert.engine,
-                protocol: alert.protocols.first().cloned(),
-                title: alert.title.clone(),
-                parties: alert.parties(),
-            });
+        let filtered = self.filtered.entry(reason).or_insert_with(|| Filtered::new(reason.as_str()));
+        note(filtered, alert);
+    }
+
+    fn exclude(&mut self, name: &str, alert: &Alert) {
+        if !self.excluded.contains_key(name) {
+            self.excluded.insert(name.to_owned(), Filtered::new(name.to_owned()));
+        }
+        if let Some(excluded) = self.excluded.get_mut(name) {
+            note(excluded, alert);
         }
     }
 }
 
-fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &[u64; 4]) -> Vec<Rejected> {
+/// Counts an alert, and keeps a sample of it while there is room.
+fn note(filtered: &mut Filtered, alert: &Alert) {
+    filtered.count += 1;
+    if filtered.samples.len() < SAMPLES {
+        filtered.samples.push(Sample {
+            at: alert.time,
+            severity: alert.severity,
+            engine: alert.engine,
+            protocol: alert.protocols.first().cloned(),
+            title: alert.title.clone(),
+            parties: alert.parties(),
+        });
+    }
+}
+
+fn rejected(source: &SourceName, rejects: &[crate::source::Reject], counts: &RejectCounts) -> Vec<Rejected> {
     let mut all = Vec::new();
     for (reason, count) in RejectReason::ALL.into_iter().zip(counts).filter(|(_, count)| **count > 0) {
         let samples: Vec<(String, String)> = rejects

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::check::refuse;
 use crate::config::{self, Environment, Purpose, TemplateCheck};
+use crate::source::format::alert_json;
 
 /// Arguments of `otrelay config`.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,7 +26,11 @@ pub enum ConfigCommand {
         json: bool,
     },
     /// The JSON Schema of the config file, for editors.
-    Schema,
+    Schema {
+        /// That of an alert instead, for those who push them or write them to files.
+        #[arg(long)]
+        alert: bool,
+    },
     /// The shipped config with every key and its default.
     Example,
 }
@@ -42,7 +47,8 @@ pub fn config(
     err: &mut dyn Write,
 ) -> io::Result<u8> {
     match args.command {
-        ConfigCommand::Schema => writeln!(out, "{:#}", config::schema())?,
+        ConfigCommand::Schema { alert: false } => writeln!(out, "{:#}", config::schema())?,
+        ConfigCommand::Schema { alert: true } => writeln!(out, "{:#}", alert_json::schema())?,
         ConfigCommand::Example => out.write_all(config::example().as_bytes())?,
         ConfigCommand::Show { json } => {
             let loaded = match config::load(environment, Purpose::Show, templates) {

@@ -14,11 +14,14 @@ mod input;
 pub mod lists;
 pub mod login;
 pub mod man;
+pub mod replay;
 pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulate;
 pub mod status;
 pub mod sync;
+pub mod test;
+mod verdict;
 
 use std::error::Error;
 use std::io::Write;
@@ -73,6 +76,10 @@ enum Command {
     Sync(sync::SyncArgs),
     /// For one alert: how it is normalised, which rules match or why not, the request that would be sent
     Explain(explain::ExplainArgs),
+    /// The [[test]] cases of the config: what is expected of a record, and what becomes of it
+    Test(test::TestArgs),
+    /// Which recorded alerts would go elsewhere with another config
+    Replay(replay::ReplayArgs),
     /// Findings, newest first
     Alerts(lists::AlertsArgs),
     /// Tickets, newest first
@@ -223,6 +230,8 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Status(args) => status::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
+        Command::Test(args) => test::run(&args, terminal),
+        Command::Replay(args) => replay::run(&args, terminal),
         Command::Alerts(args) => lists::alerts(&args, terminal),
         Command::Tickets(args) => lists::tickets(&args, terminal),
         Command::Queue(command) => lists::queue(command, terminal),

@@ -120,6 +120,9 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
     for (reason, count) in &r.rejected {
         writeln!(out, "             {count} rejected: {reason}")?;
     }
+    if r.unauthenticated > 0 {
+        writeln!(out, "             {} alerts from senders that are not authenticated", r.unauthenticated)?;
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
 use crate::relay;
+use crate::rules::exclude::Exclusions;
 use crate::source::host;
 use crate::status;
 use crate::store::{self, WhenFull};
@@ -48,6 +49,8 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     });
     let rules = super::rule::check(&file.rule, &names, c);
     let status = status(&file.status.get_or_default(), c);
+    let exclusions = super::exclude::check(&file.exclude, c);
+    let tests = super::case::check(&file.test, c);
     later(file, c);
     if c.complete {
         whole(file, root, enabled, c);
@@ -65,12 +68,17 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
             doubt_wait: relay::DOUBT_WAIT,
             destinations: limits,
         },
-        intake: intake::Settings { backfill: backfill?, agent: agent.name.clone() },
+        intake: intake::Settings {
+            backfill: backfill?,
+            agent: agent.name.clone(),
+            exclusions: Exclusions::new(exclusions?),
+        },
         agent,
         destinations: destinations.into_iter().map(|(settings, _)| settings).collect(),
         sources,
         rules,
         status,
+        tests: tests?,
     })
 }
 
@@ -285,11 +293,6 @@ fn later(file: &File, c: &mut Check<'_>) {
         };
         if let Some(at) = at {
             c.not_yet(at, "pushing devices", "remove [devices], or set enabled = false in it");
-        }
-    }
-    if let Some((tests, _)) = file.test.get() {
-        for (_, at) in &tests.items {
-            c.not_yet(at, "a [[test]] case", "remove it");
         }
     }
 }

@@ -169,8 +169,8 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The secret, wherever it is.
-fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
+/// The secret, wherever it is; notes where.
+pub(super) fn fetch(name: &str, field: &Field<SecretRef>, c: &mut Check<'_>) -> Option<Secret> {
     let (reference, at) = field.get()?;
     c.effective.note_field(name, format!("({})", secret::origin(reference)), field);
     secret::fetch(reference, at, c.environment, c.purpose, c.problems)

@@ -9,8 +9,8 @@ use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, Case, DeviceMethod, EngineWord, OnUnprotected, Period, ReportType, Role,
-    SecretRef, SeverityWord, Size, WhenFull,
+    AnyOr, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnUnprotected, OneOrMore, Period,
+    ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
 };
 
 table! {
@@ -32,8 +32,10 @@ table! {
         devices: Devices,
         /// Status page and metrics.
         status: Status,
-        /// Cases for `otrelay test`. Not supported yet.
-        (later) test: List<Case>,
+        /// Alerts that nobody wants, before the rules.
+        exclude: List<Exclude>,
+        /// Cases for `otrelay test`.
+        test: List<Case>,
     }
 
     /// This sensor.
@@ -178,6 +180,70 @@ table! {
         fields: Named<String>,
     }
 
+    /// Alerts that nobody wants, before the rules. All keys that are given have to hold.
+    #[schemars(extend("required" = ["name"]))]
+    Exclude {
+        /// Its name, one line: what it takes is counted by it.
+        name: String,
+        /// Not before this time: `2026-12-01T22:00` in the machine's local time, or with an offset.
+        from: Moment,
+        /// Before this time.
+        until: Moment,
+        /// Days and hours of each week in the machine's local time: `Sun 02:00-04:00`, `Mon-Fri 18:00-06:00`, `daily
+        /// 12:00-12:30`.
+        weekly: OneOrMore<String>,
+        /// Names of sources; `*` is anything.
+        sources: OneOrMore<String>,
+        /// Sensors; `*` is anything.
+        sensors: OneOrMore<String>,
+        /// Addresses and networks (`10.20.0.0/16`); source or destination is in one of them.
+        addresses: OneOrMore<String>,
+        /// Titles, the whole text; `*` is anything.
+        titles: OneOrMore<String>,
+        /// Engines.
+        engines: OneOrMore<EngineWord>,
+        /// Protocol names.
+        protocols: OneOrMore<String>,
+    }
+
+    /// A case for `otrelay test`.
+    #[schemars(extend("required" = ["name", "input", "expect"]))]
+    Case {
+        /// Its name, one line.
+        name: String,
+        /// What a sensor writes.
+        input: CaseInput,
+        /// What is to become of it.
+        expect: CaseExpect,
+    }
+
+    /// What a sensor writes.
+    #[schemars(extend("required" = ["kind", "line"]))]
+    CaseInput {
+        /// Kind of source, as in `[[source]]`.
+        kind: String,
+        /// Name of the source whose settings are used. Default: the first one of the kind.
+        source: String,
+        /// Name of the file it is of, for formats that are told apart by it (`notice.log`).
+        file: String,
+        /// The record; several lines where it needs a header.
+        line: String,
+    }
+
+    /// What is to become of it. What is left out is not looked at.
+    CaseExpect {
+        /// Exactly these rules match; `[]`: none.
+        rules: List<String>,
+        /// Its severity.
+        severity: SeverityWord,
+        /// Its engine.
+        engine: EngineWord,
+        /// Exactly these protocols, in any order.
+        protocols: List<String>,
+        /// Fields of the first ticket and their values; an empty text: the field is left out.
+        fields: Named<String>,
+    }
+
     /// Device attributes.
     Devices {
         /// Whether devices are pushed.
@@ -206,6 +272,12 @@ once!(
     Tls,
     Rule,
     Action,
+    CaseInput,
+    CaseExpect,
+    EngineWord,
+    Moment,
+    OneOrMore<String>,
+    OneOrMore<EngineWord>,
     Named<String>,
     Named<SecretRef>,
     Named<SeverityWord>,
@@ -234,7 +306,7 @@ macro_rules! appended {
         }
     )*};
 }
-appended!(Source, Rule, Case);
+appended!(Source, Rule, Exclude, Case);
 
 impl Merge for Named<Destination> {
     fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems) {
@@ -259,13 +331,14 @@ impl Merge for Named<Destination> {
 
 /// In which table a key is at home, for keys that stand in the wrong one.
 pub(super) fn home_of(key: &str) -> Option<String> {
-    let homes: [(&str, &[&str]); 9] = [
+    let homes: [(&str, &[&str]); 10] = [
         ("[agent]", Agent::KEYS),
         ("[sync]", Sync::KEYS),
         ("[buffer]", Buffer::KEYS),
         ("[servicenow.NAME]", Destination::KEYS),
         ("[[rule]]", Rule::KEYS),
         ("[[rule.action]]", Action::KEYS),
+        ("[[exclude]]", Exclude::KEYS),
         ("[devices]", Devices::KEYS),
         ("[status]", Status::KEYS),
         ("the main level of the file", File::KEYS),

@@ -17,8 +17,9 @@ pub fn look_around(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     state_dir(&config.store.dir, &mut problems);
     for source in &config.sources {
-        let Input::Files { pattern } = &source.input;
-        files(source.name.as_str(), pattern, &mut problems);
+        if let Input::Files { pattern } = &source.input {
+            files(source.name.as_str(), pattern, &mut problems);
+        }
     }
     problems
 }

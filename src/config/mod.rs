@@ -8,10 +8,12 @@
 //! Invariants: nothing starts half-configured ([`Config`] exists only when there was no error); an unknown key is an
 //! error; no [`Problem`] holds the text of a secret. Not here: anything that needs the network (`otrelay doctor`).
 
+mod case;
 mod check;
 mod destination;
 mod duration;
 mod example;
+mod exclude;
 mod file;
 mod load;
 mod machine;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 
 use crate::{intake, relay, rules, servicenow, status, store};
 
+pub use case::{Case, Expect};
 pub use example::example;
 
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
@@ -130,6 +133,8 @@ pub struct Config {
     pub rules: Vec<rules::RuleSettings>,
     /// For the status page.
     pub status: status::Settings,
+    /// Cases of `otrelay test`, in the order of the files.
+    pub tests: Vec<Case>,
 }
 
 /// This sensor.

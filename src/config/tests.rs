@@ -86,7 +86,7 @@ fn what_is_left_out_has_the_documented_default() {
     };
     assert_eq!((username.as_str(), password.expose()), ("otrelay", "canary-7731"));
     let source = &config.sources[0];
-    let Input::Files { pattern } = &source.input;
+    let Input::Files { pattern } = &source.input else { panic!("{source:?}") };
     assert_eq!((source.kind, pattern.as_str()), ("suricata-eve", "/var/log/suricata/eve*.json"));
     let alert = eve(source, r#""severity":1,"metadata":{"signature_severity":["Minor"]}"#);
     assert_eq!((alert.sensor.as_str(), alert.severity), ("line4", Severity::Minor));
@@ -355,7 +355,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         }
         properties.keys().cloned().collect()
     };
-    let tables: [(&str, &[&str]); 12] = [
+    let tables: [(&str, &[&str]); 21] = [
         ("File", File::KEYS),
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
@@ -364,8 +364,17 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Proxy", file::Proxy::KEYS),
         ("Tls", file::Tls::KEYS),
         ("SuricataEve", source::SuricataEve::KEYS),
+        ("Zeek", source::Zeek::KEYS),
+        ("JsonLines", source::JsonLines::KEYS),
+        ("Http", source::Http::KEYS),
+        ("Syslog", source::Syslog::KEYS),
+        ("SyslogTls", source::SyslogTls::KEYS),
         ("Rule", file::Rule::KEYS),
         ("Action", file::Action::KEYS),
+        ("Exclude", file::Exclude::KEYS),
+        ("Case", file::Case::KEYS),
+        ("CaseInput", file::CaseInput::KEYS),
+        ("CaseExpect", file::CaseExpect::KEYS),
         ("Devices", file::Devices::KEYS),
         ("Status", file::Status::KEYS),
     ];

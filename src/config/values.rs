@@ -249,27 +249,59 @@ impl<T: JsonSchema> JsonSchema for AnyOr<T> {
     }
 }
 
-/// A `[[test]]` case. Its keys are not laid down yet; any table stands.
+/// One value, or a list of them.
 #[derive(Clone, Debug)]
-pub(super) struct Case;
+pub(super) struct OneOrMore<T>(pub(super) List<T>);
 
-impl Read for Case {
+impl<T: Read> Read for OneOrMore<T> {
     fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
-        if node.get_ref().is_table() {
-            return Some(Self);
+        if node.get_ref().is_array() {
+            return List::read(node, at, reader).map(Self);
         }
-        reader.wrong_type(at, node, "a table");
-        None
+        let one = T::read(node, at, reader)?;
+        Some(Self(List { items: vec![(one, at.clone())], written: 1 }))
     }
 }
 
-impl JsonSchema for Case {
+impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
     fn schema_name() -> Cow<'static, str> {
-        "Case".into()
+        format!("One_or_more_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let item = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [item, { "type": "array", "items": item }] })
+    }
+}
+
+/// A time as text, or as TOML writes one.
+#[derive(Clone, Debug)]
+pub(super) struct Moment(pub(super) String);
+
+impl Read for Moment {
+    fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
+        if let Some(time) = node.get_ref().as_datetime() {
+            return Some(Self(time.to_string()));
+        }
+        String::read(node, at, reader).map(Self)
+    }
+}
+
+impl JsonSchema for Moment {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "object", "description": "A case for `otrelay test`." })
+        json_schema!({ "type": "string" })
     }
 }
 

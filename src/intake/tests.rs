@@ -3,6 +3,8 @@
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{Cursor, DestinationName, FileCursor, Identity, TableName};
+use crate::rules::exclude::ExcludeSettings;
+use crate::rules::pattern::Pattern;
 use crate::rules::{ActionSettings, RuleSettings};
 use crate::store::{ListFilter, Reader, Settings as Buffer, WhenFull};
 
@@ -26,7 +28,7 @@ fn rules() -> Arc<Rules> {
     let action = ActionSettings {
         destination: DestinationName::new("prod").unwrap(),
         table: TableName::new("incident").unwrap(),
-        fields: std::collections::BTreeMap::new(),
+        fields: BTreeMap::new(),
     };
     let rule = RuleSettings {
         name: RuleName::new("r").unwrap(),
@@ -41,6 +43,15 @@ fn rules() -> Arc<Rules> {
     Arc::new(Rules::compile(&[rule]).unwrap())
 }
 
+/// Until now, whatever is called so.
+fn exclusions() -> Exclusions {
+    Exclusions::new(vec![ExcludeSettings {
+        titles: Some(vec![Pattern::new("maintenance*")]),
+        until: Some(NOW),
+        ..ExcludeSettings::named("window")
+    }])
+}
+
 impl Bench {
     fn new(max_size: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -49,7 +60,8 @@ impl Bench {
             Buffer { dir: dir.path().to_owned(), max_size, keep_delivered: DAY, when_full: WhenFull::Refuse };
         let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
         spawn(writer.run());
-        let settings = Settings { backfill: Backfill::Within(DAY * 7), agent: "a".to_owned() };
+        let settings =
+            Settings { backfill: Backfill::Within(DAY * 7), agent: "a".to_owned(), exclusions: exclusions() };
         let intake = Intake::new(store.clone(), rules(), clock, settings);
         let (mut send, receive) = lanes(1);
         let batches = send.remove(0);
@@ -204,4 +216,40 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
     let (dir, _store) = bench.drain().await;
     let row = Reader::open(dir.path()).unwrap().overview().unwrap().sources.remove(0);
     assert_eq!((row.alerts, row.new, row.repeats), (sent as i64 * 40, sent as i64 * 40, 0));
+}
+
+#[tokio::test]
+async fn exclusions_come_before_the_rules_and_are_counted_by_name() {
+    let before = NOW.before(Duration::from_secs(1));
+    let bench = Bench::new(64 << 20);
+    let sightings = vec![
+        sighting("maintenance work", Severity::Major, before, false),
+        // The same finding on the other side of the window's edge.
+        sighting("maintenance work", Severity::Major, NOW, false),
+        sighting("maintenance work", Severity::Major, before, false),
+        sighting("another", Severity::Major, before, false),
+    ];
+    bench.batches.send(batch(sightings, 1)).await.unwrap();
+    let (dir, _store) = bench.drain().await;
+    let reader = Reader::open(dir.path()).unwrap();
+    let row = reader.overview().unwrap().sources.remove(0);
+    assert_eq!((row.alerts, row.new, row.repeats), (4, 2, 0));
+    assert_eq!(row.excluded, BTreeMap::from([("window".to_owned(), 2)]));
+    let samples = reader.filtered(&ListFilter::default()).unwrap();
+    assert_eq!(samples.len(), 2);
+    assert_eq!(
+        (samples[0].reason.as_str(), samples[0].title.as_str()),
+        ("excluded: window", "maintenance work")
+    );
+}
+
+#[tokio::test]
+async fn what_is_cleared_is_not_kept_from_it() {
+    let bench = Bench::new(64 << 20);
+    let mut cleared = sighting("maintenance work", Severity::Major, NOW.before(DAY), false);
+    cleared.alert.state = AlertState::Cleared;
+    bench.batches.send(batch(vec![cleared], 1)).await.unwrap();
+    let (dir, _store) = bench.drain().await;
+    let row = Reader::open(dir.path()).unwrap().overview().unwrap().sources.remove(0);
+    assert_eq!((row.cleared, row.excluded.len()), (1, 0));
 }

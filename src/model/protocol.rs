@@ -21,11 +21,14 @@ pub struct Protocol(Cow<'static, str>);
 const TABLE: &[(&str, &[&str])] = &[
     ("Modbus", &["modbustcp", "modbusrtu", "mbtcp", "modbustcpip"]),
     ("DNP3", &["dnp", "dnp30", "ieee1815"]),
-    ("Siemens S7", &["s7", "s7comm", "s7communication", "siemenss7comm", "s7commplus", "siemenss7plus"]),
+    (
+        "Siemens S7",
+        &["s7", "s7comm", "s7communication", "siemenss7comm", "s7commplus", "s7plus", "siemenss7plus"],
+    ),
     ("EtherNet/IP", &["enip", "cip", "ethernetipcip", "etherneti", "enipcip", "eip"]),
     ("BACnet", &["bacnetip", "bacnetapdu", "bacnetbvlc"]),
     ("IEC 60870-5-104", &["iec104", "iec60870", "iec608705104", "iec60870104"]),
-    ("IEC 61850 MMS", &["mms", "iec61850", "iec61850mms"]),
+    ("IEC 61850 MMS", &["mms", "iec61850", "iec61850mms", "61850mms"]),
     ("GOOSE", &["iec61850goose"]),
     ("OPC UA", &["opcua", "opcuabinary"]),
     ("OPC DA", &["opcda", "opc"]),

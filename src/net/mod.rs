@@ -27,6 +27,8 @@ pub mod pem;
 
 mod proxy;
 
+pub mod serve;
+
 mod tls;
 
 pub mod web;

@@ -6,9 +6,13 @@
 
 mod digest;
 
+pub mod exclude;
+
 mod explain;
 
 mod matcher;
+
+pub mod pattern;
 
 mod reason;
 

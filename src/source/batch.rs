@@ -29,19 +29,28 @@ pub enum RejectReason {
     TooLong,
     /// An alert without what every alert needs.
     MissingField,
-    /// Input that vanished before it was read (truncated or removed file); counted once per gap.
+    /// Input that vanished before it was read: a truncated or removed file, counted once per gap; a datagram that the
+    /// kernel had no room for.
     Lost,
+    /// Its sender may not send here: not in `allow`, or no TLS handshake. Counted per datagram or connection.
+    Foreign,
+    /// Beyond a limit of rate or connections. Counted per datagram or connection.
+    OverLimit,
 }
 
 impl RejectReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Malformed, Self::TooLong, Self::MissingField, Self::Lost];
+    pub const ALL: [Self; 6] =
+        [Self::Malformed, Self::TooLong, Self::MissingField, Self::Lost, Self::Foreign, Self::OverLimit];
 
     /// As counted and shown.
     pub fn as_str(self) -> &'static str {
-        ["malformed", "too long", "missing field", "lost"][self as usize]
+        ["malformed", "too long", "missing field", "lost", "foreign sender", "over the limit"][self as usize]
     }
 }
+
+/// How many pieces were rejected, by [`RejectReason`] as index.
+pub type RejectCounts = [u64; RejectReason::ALL.len()];
 
 /// Most sightings in a batch. With the batches that wait and those in a commit it decides the peak of memory.
 pub const SIGHTINGS_MAX: usize = 512;
@@ -106,7 +115,7 @@ pub struct Batch {
     /// The first few rejects in full; `reject_counts` has all.
     pub rejects: Vec<Reject>,
     /// How many pieces were rejected, by [`RejectReason`] as index.
-    pub reject_counts: [u64; 4],
+    pub reject_counts: RejectCounts,
     /// How many records were no alerts, by their kind.
     pub ignored: Vec<(&'static str, u64)>,
     /// How far the source was read; stored with the sightings.
@@ -121,6 +130,8 @@ pub struct Batch {
     pub acknowledge: Option<Acknowledge>,
     /// How much text it keeps, in bytes.
     pub kept: usize,
+    /// How many of the sightings came from senders that nobody has authenticated: shown beside the source.
+    pub unauthenticated: u64,
 }
 
 impl Batch {
@@ -132,7 +143,7 @@ impl Batch {
             sightings: Vec::new(),
             devices: Vec::new(),
             rejects: Vec::new(),
-            reject_counts: [0; 4],
+            reject_counts: RejectCounts::default(),
             ignored: Vec::new(),
             cursors: Vec::new(),
             finished: Vec::new(),
@@ -140,6 +151,7 @@ impl Batch {
             trouble: None,
             acknowledge: None,
             kept: 0,
+            unauthenticated: 0,
         }
     }
 
@@ -177,6 +189,14 @@ impl Batch {
         match self.ignored.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, count)) => *count += 1,
             None => self.ignored.push((kind, 1)),
+        }
+    }
+
+    /// Counts rejects that have one cause and no text of their own.
+    pub fn refuse_many(&mut self, reason: RejectReason, count: u64, detail: impl FnOnce() -> String) {
+        if count > 0 {
+            self.refuse(reason, detail, b"");
+            self.reject_counts[reason as usize] += count - 1;
         }
     }
 
@@ -221,7 +241,7 @@ mod tests {
             batch.take(outcome.into(), b"a\x07b", false, || "x.log, byte 7".to_owned());
         }
         assert_eq!(batch.ignored, [("conn", 2), ("weird", 1)]);
-        assert_eq!((batch.sightings.len(), batch.reject_counts, batch.lines()), (1, [1, 0, 0, 0], 5));
+        assert_eq!((batch.sightings.len(), batch.reject_counts, batch.lines()), (1, [1, 0, 0, 0, 0, 0], 5));
         let reject = &batch.rejects[0];
         assert_eq!((reject.detail.as_str(), reject.sample.len()), ("x.log, byte 7: no number", 2));
     }

@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::SourceName;
 
-pub use batch::{Acknowledge, Batch, Reject, RejectReason, SAMPLE_MAX, SIGHTINGS_MAX, Sighting, Taken};
+pub use batch::{
+    Acknowledge, Batch, Reject, RejectCounts, RejectReason, SAMPLE_MAX, SIGHTINGS_MAX, Sighting, Taken,
+};
 pub use run::{Answer, Context, Input, Reads, Remember, Settings, heartbeat, run};
 
 /// Whether a source ends when it has read what is there.

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,14 +16,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
+use super::transport::http::{self, Push};
 use super::transport::send;
+use super::transport::syslog::{Listeners, Syslog};
 use super::transport::tail::{self, Tail};
 use super::{Acknowledge, Batch, Reading, Source as _, SourceError};
 use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::cursor::Remembered;
 use crate::model::text::{clip, one_line};
-use crate::model::{Cursor, SourceName};
+use crate::model::{Cursor, Secret, SourceName};
+use crate::net::listen::ListenTls;
 
 /// A source, checked.
 #[derive(Clone, Debug)]
@@ -45,6 +49,17 @@ pub enum Input {
         /// Glob, absolute.
         pattern: String,
     },
+    /// A listener that alerts are pushed to.
+    Http {
+        /// Where it listens.
+        listen: SocketAddr,
+        /// What a sender has to show.
+        token: Option<Secret>,
+        /// Its certificate.
+        tls: Option<ListenTls>,
+    },
+    /// Listeners for syslog.
+    Syslog(Listeners),
 }
 
 /// A format, as a value of the settings.
@@ -143,6 +158,7 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
                 Cursor::File(file) => Some(file),
                 Cursor::Mark(_) => None,
             };
+            let mark = remembered.mark(tail::PACKED).map(ToOwned::to_owned);
             let settings = tail::Settings {
                 name: settings.name.clone(),
                 kind: settings.kind,
@@ -152,8 +168,29 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
                 cursors: remembered.cursors.into_iter().filter_map(file).collect(),
                 read_before: remembered.read_before,
             };
-            let tail = Tail::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
+            let tail = Tail::new(settings, Arc::clone(&context.clock))
+                .beating(context.heartbeat.clone())
+                .unpacking(mark.as_deref());
             tail.run(out, stop).await
+        }
+        // Nothing is there already: a listener has no end to read to.
+        Input::Http { .. } | Input::Syslog(_) if context.reading == Reading::Once => Ok(()),
+        Input::Http { listen, token, tls } => {
+            let settings = http::Settings {
+                name: settings.name.clone(),
+                kind: settings.kind,
+                listen: *listen,
+                token: token.clone(),
+                tls: tls.clone(),
+                format: settings.format.clone(),
+            };
+            let push = Push::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
+            push.run(out, stop).await
+        }
+        Input::Syslog(listeners) => {
+            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
+            let (name, format) = (settings.name.clone(), settings.format.clone());
+            Syslog::new(name, settings.kind, listeners.clone(), format, clock, heartbeat).run(out, stop).await
         }
     }
 }

@@ -82,11 +82,13 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
     let (records, alerts, decided) = (Counters::default(), Counters::default(), Counters::default());
     let (filtered, excluded) = (Counters::default(), Counters::default());
     let (ignored, rejected) = (Counters::default(), Counters::default());
+    let unauthenticated = Counters::default();
     let (up, last_read, last_alert) = (Gauges::default(), Seconds::default(), Seconds::default());
     for row in rows {
         let source = || label("source", &row.name);
         add(&records, vec![source()], row.lines);
         add(&alerts, vec![source()], row.alerts);
+        add(&unauthenticated, vec![source()], row.unauthenticated);
         let filtered_sum = row.filtered.values().sum();
         let excluded_sum = row.excluded.values().sum();
         for (decision, n) in [
@@ -119,6 +121,7 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
     registry.register("alert_decisions", "What was decided about alerts", decided);
     registry.register("alerts_filtered", "Alerts that no rule forwarded, by reason", filtered);
     registry.register("alerts_excluded", "Alerts that an exclusion kept from the rules", excluded);
+    registry.register("alerts_unauthenticated", "Alerts whose sender nobody vouches for", unauthenticated);
     registry.register("records_ignored", "Records that are no alerts, by kind", ignored);
     registry.register("records_rejected", "Records that were not understood, by reason", rejected);
     registry.register("source_up", "Whether the source can be read (1) or not (0)", up);
@@ -272,6 +275,7 @@ mod tests {
             repeats: 2,
             cleared: 0,
             devices: 0,
+            unauthenticated: 0,
             filtered: [("severity".to_owned(), 2)].into(),
             excluded: [].into(),
             ignored: [("flow".to_owned(), 2)].into(),

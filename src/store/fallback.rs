@@ -265,9 +265,9 @@ fn counts(memory: &Connection) -> Result<Vec<(String, String, i64)>, StoreError>
         "SELECT t.scope, t.name, t.value - coalesce(b.value, 0) AS more
          FROM main.counter t LEFT JOIN temp.base_counter b ON b.scope = t.scope AND b.name = t.name
          WHERE more <> 0 AND (t.scope GLOB 'filtered:*' OR t.scope GLOB 'rejected:*'
-           OR t.scope GLOB 'ignored:*' OR t.scope = 'shed'
+           OR t.scope GLOB 'ignored:*' OR t.scope GLOB 'excluded:*' OR t.scope = 'shed'
            OR (t.scope = 'store' AND t.name = 'shed')
-           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices')))",
+           OR (t.scope GLOB 'source:*' AND t.name IN ('lines', 'alerts', 'cleared', 'devices', 'unauthenticated')))",
     )?;
     let counts = select.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     Ok(counts.collect::<Result<_, _>>()?)

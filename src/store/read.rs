@@ -118,6 +118,7 @@ impl Reader {
                 repeats: get("repeats"),
                 cleared: get("cleared"),
                 devices: get("devices"),
+                unauthenticated: get("unauthenticated"),
                 filtered: of(&format!("filtered:{name}")),
                 excluded: of(&format!("excluded:{name}")),
                 ignored: of(&format!("ignored:{name}")),

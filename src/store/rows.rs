@@ -163,6 +163,9 @@ pub struct SourceRow {
     pub cleared: i64,
     /// What was told of devices.
     pub devices: i64,
+    /// Alerts from senders that nobody has authenticated (plain syslog).
+    #[serde(default)]
+    pub unauthenticated: i64,
     /// Alerts that were not forwarded, by reason.
     pub filtered: BTreeMap<String, i64>,
     /// Alerts that an exclusion kept from the rules, by its name.

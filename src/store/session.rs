@@ -1,6 +1,7 @@
 //! The writer's connection and what it keeps in memory beside it. Lives on one thread at a time: inside
 //! `spawn_blocking` while a batch runs, with the writer between batches.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -40,9 +41,9 @@ pub(super) struct Memory {
     sources: HashMap<String, i64>,
     destinations: HashMap<String, i64>,
     routes: HashMap<(String, String), (i64, i64)>,
-    counters: HashMap<(String, &'static str), i64>,
     /// The half hour and the day that `history` has a row of.
     pub(super) noted: Option<[i64; 2]>,
+    counters: HashMap<(String, Cow<'static, str>), i64>,
 }
 
 impl Memory {
@@ -161,9 +162,9 @@ impl Tx<'_> {
     }
 
     /// Adds to a counter; written once per transaction.
-    pub(super) fn count(&mut self, scope: &str, name: &'static str, by: i64) {
+    pub(super) fn count(&mut self, scope: &str, name: impl Into<Cow<'static, str>>, by: i64) {
         if by != 0 {
-            *self.memory.counters.entry((scope.to_owned(), name)).or_default() += by;
+            *self.memory.counters.entry((scope.to_owned(), name.into())).or_default() += by;
         }
     }
 
@@ -172,7 +173,7 @@ impl Tx<'_> {
             return Ok(());
         }
         for ((scope, name), by) in self.memory.counters.drain() {
-            add_to_counter(self.conn, &scope, name, by)?;
+            add_to_counter(self.conn, &scope, &name, by)?;
         }
         Ok(())
     }

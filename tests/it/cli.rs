@@ -198,7 +198,10 @@ fn explain_and_demo_take_a_packed_file_as_it_is() {
     let rows = agent.json(&["explain", file]);
     assert_eq!((&rows[0]["line"], &rows[0]["alert"]["title"]), (&json!(2), &json!(eve::title(7))));
     let wrong = agent.run(&["explain", file, "--kind", "snort"]).ends(1);
-    assert!(wrong.err.contains("kind = \"snort\" is unknown; expected \"suricata-eve\""), "{wrong:?}");
+    assert!(
+        wrong.err.contains("kind = \"snort\" is unknown; expected one of \"suricata-eve\", "),
+        "{wrong:?}"
+    );
     let said = agent.run(&["demo", "--input", file]).ends(0);
     assert!(said.out.contains("1 incidents: 1 critical"), "{said:?}");
 }

@@ -195,7 +195,7 @@ fn the_example_is_a_config_that_lacks_only_its_secrets() {
 #[test]
 fn the_schema_is_json_with_the_tables() {
     let dir = tempfile::tempdir().unwrap();
-    let answer = config_in(dir.path(), ConfigCommand::Schema);
+    let answer = config_in(dir.path(), ConfigCommand::Schema { alert: false });
     let schema: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
     assert_eq!(schema["additionalProperties"], false);
     assert!(schema["properties"]["servicenow"].is_object(), "{schema:#}");

@@ -36,6 +36,12 @@ mod lost_answer;
 mod outage;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod pushed;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod rehearsal;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod reload;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -57,9 +63,15 @@ mod simulator;
 mod support;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod syslog;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod tidy;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tls;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod zeek;

@@ -85,6 +85,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("strsim", &["rules", "config"]),
     // The machine's side.
     ("sysinfo", &["source"]),
+    ("flate2", &["source", "cli"]),
+    ("ruzstd", &["source"]),
     ("glob", &["source", "config"]),
     ("secrecy", &["model"]),
     // Who spawns: `app` the rooms, each of the others its own bounded sends or connections.

@@ -14,7 +14,7 @@ const DEPTH_MAX: usize = 8;
 const INTRO: [&str; 5] = [
     "`/etc/otrelay/otrelay.toml` is read first, then every `*.toml` of the directory `conf.d` beside it, in the order of their names. Lists of tables are appended to each other, other tables are merged key by key. A name that is used twice and a key that is not known are errors.",
     "`--config FILE` and the environment variable `OTRELAY_CONFIG` name another file.",
-    "`otrelay check` says everything that is wrong, with file, line and key, and ends with 78. `otrelay config show` prints every value in effect and where it came from, `otrelay config example` this file with all keys and their defaults, `otrelay config schema` a JSON Schema for editors.",
+    "`otrelay check` says everything that is wrong, with file, line and key, and ends with 78. `otrelay config show` prints every value in effect and where it came from, `otrelay config example` this file with all keys and their defaults, `otrelay config schema` a JSON Schema for editors, with `--alert` that of an alert as JSON.",
     "A running service reads the files again on SIGHUP (`systemctl reload otrelay`) and keeps what it had when they are wrong.",
     "Keys that are marked as not supported yet are known, and refused with that reason.",
 ];
@@ -149,6 +149,7 @@ impl<'a> Page<'a> {
                     self.section(&format!("[[{path}]] of kind {kind}"));
                     self.roff.text(marked(description(item).unwrap_or_default()));
                     self.keys(item);
+                    self.tables(item, &path, depth + 1);
                 }
                 continue;
             } else if let Some(item) =
@@ -315,6 +316,15 @@ mod tests {
             ("[servicenow.NAME.proxy]", "Proxy"),
             ("[servicenow.NAME.tls]", "Tls"),
             ("\"[[source]] of kind suricata-eve\"", "SuricataEve"),
+            ("\"[[source]] of kind zeek\"", "Zeek"),
+            ("\"[[source]] of kind json-lines\"", "JsonLines"),
+            ("\"[[source]] of kind http\"", "Http"),
+            ("[[exclude]]", "Exclude"),
+            ("[[test]]", "Case"),
+            ("[test.input]", "CaseInput"),
+            ("[test.expect]", "CaseExpect"),
+            ("\"[[source]] of kind syslog\"", "Syslog"),
+            ("[source.tls]", "SyslogTls"),
             ("[status]", "Status"),
             ("[sync]", "Sync"),
         ];

@@ -122,11 +122,17 @@ macro_rules! kinds {
 
 kinds! {
     suricata_eve::SuricataEve,
+    zeek::Zeek,
+    json_lines::JsonLines,
+    http::Http,
+    syslog::Syslog,
 }
 
+#[cfg(test)]
+pub(in crate::config) use syslog::SyslogTls;
+
 /// Kinds that are known and not built yet.
-const LATER: [&str; 7] =
-    ["zeek", "syslog", "defender-sensor", "defender-console", "json-lines", "http", "host"];
+const LATER: [&str; 3] = ["defender-sensor", "defender-console", "host"];
 
 once!(Source);
 
@@ -182,8 +188,13 @@ impl Other {
     }
 }
 
+/// Whether a kind is built.
+pub(in crate::config) fn is_built(kind: &str) -> bool {
+    WORDS.contains(&kind)
+}
+
 /// The kinds that are built, for people.
-fn words() -> String {
+pub(in crate::config) fn words() -> String {
     if let [only] = WORDS { quoted(&[only]) } else { format!("one of {}", quoted(WORDS)) }
 }
 

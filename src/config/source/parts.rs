@@ -11,7 +11,7 @@ use crate::config::problem::At;
 use crate::config::read::{Field, List, Named, once, word};
 use crate::config::values::{EngineWord, SeverityWord};
 use crate::model::{Engine, Severity};
-use crate::source::format::Apart;
+use crate::source::format::{Apart, alert_json};
 
 /// Longest category text that can be mapped, in bytes.
 const CATEGORY_MAX: usize = 512;
@@ -59,6 +59,24 @@ pub(super) fn files(field: &Field<String>, table: &At, c: &mut Check<'_>) -> Opt
     let (text, place) = c.required("path", field, table, PATH)?;
     c.effective.note_field("path", text.clone(), field);
     glob(text, place, c)
+}
+
+/// How alerts as JSON are read, with these maps of severities and engines.
+pub(super) fn alert_json(
+    common: &super::Common<'_>,
+    severity_map: Option<BTreeMap<String, Severity>>,
+    engine_map: Option<BTreeMap<String, Engine>>,
+) -> Option<alert_json::Settings> {
+    let agent = common.agent?;
+    Some(alert_json::Settings {
+        agent: agent.id.clone(),
+        source: common.name.clone()?,
+        sensor: agent.name.clone(),
+        site: agent.site.clone(),
+        zone: agent.zone.clone(),
+        severity_map: severity_map?,
+        engine_map: engine_map?,
+    })
 }
 
 /// `time_zone`.
@@ -109,6 +127,30 @@ pub(super) fn priorities(
                 p.found(format!("\"{key}\"")).expected("1 to 255, e.g. 1 = \"critical\"")
             });
         }
+    }
+    c.effective.note_field("severity_map", Value::Object(shown), map);
+    (!wrong).then_some(checked)
+}
+
+/// `severity_map` by words or names; case does not matter.
+pub(super) fn severities(
+    map: &Field<Named<SeverityWord>>,
+    c: &mut Check<'_>,
+) -> Option<BTreeMap<String, Severity>> {
+    let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
+    let mut checked = BTreeMap::new();
+    let mut shown = serde_json::Map::new();
+    let mut wrong = false;
+    for (name, SeverityWord(severity), at) in &named.0 {
+        if name.len() > CATEGORY_MAX {
+            wrong = true;
+            c.problems
+                .error(at, "the name is too long", |p| p.expected(format!("at most {CATEGORY_MAX} bytes")));
+        } else if checked.insert(name.trim().to_lowercase(), *severity).is_some() {
+            wrong = true;
+            c.problems.error(at, "the same name twice (case does not matter)", |p| p.hint("remove one"));
+        }
+        shown.insert(name.clone(), severity.as_str().into());
     }
     c.effective.note_field("severity_map", Value::Object(shown), map);
     (!wrong).then_some(checked)

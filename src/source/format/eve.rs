@@ -9,9 +9,9 @@ mod ends;
 
 mod message;
 
-mod tables;
+pub(super) mod tables;
 
-mod time;
+pub(super) mod time;
 
 mod wire;
 
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use self::ends::Ends;
+pub(super) use self::tables::ot_port;
 use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream};
 use crate::model::alert::{RAW_MAX, TITLE_MAX};
 use crate::model::text::{self, clip, one_line};
@@ -277,7 +278,7 @@ impl Reader {
         if let Some(name) = app_proto(record) {
             return vec![self.protocols.get(name).cloned().unwrap_or_else(|| Protocol::named(name))];
         }
-        let of = |port: wire::Number| port.port().and_then(tables::ot_port);
+        let of = |port: wire::Number| port.port().and_then(ot_port);
         match (of(record.src_port), of(record.dest_port)) {
             (Some(name), None) | (None, Some(name)) => return vec![Protocol::named(name)],
             // BACnet stations talk from port 47808 to port 47808.

@@ -6,7 +6,19 @@
 //! decoder has learnt from a stream (the header of a Zeek log) it gives back as a state that the transport stores with
 //! the cursor.
 
+pub mod alert_json;
+
 pub mod eve;
+
+mod json;
+
+mod ocsf;
+
+mod parts;
+
+pub mod syslog;
+
+pub mod zeek;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

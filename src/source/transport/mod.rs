@@ -5,6 +5,12 @@
 //! `super::run`. It keeps a [`Decoding`] for each stream, fills a [`Batch`](super::Batch) by `take`, and hands it over by
 //! [`send`]. A sender that wants an answer gets it when the batch's [`Acknowledge`](super::Acknowledge) was told.
 
+pub mod http;
+
+mod packed;
+
+pub mod syslog;
+
 pub mod tail;
 
 use std::net::IpAddr;

@@ -7,9 +7,12 @@
 //!
 //! Invariants: a cursor is the start of a line; it moves in the same batch that carries the line's alert; what a file's
 //! decoder has learnt goes with the cursor; memory does not depend on the size of a line, a file or the number of files.
-//! What this does not do: store cursors, decide what is forwarded, read packed files.
+//! What this does not do: store cursors, decide what is forwarded, read files that are packed
+//! while it follows them: only those that it finds packed when it is first met (`packed`).
 
 mod file;
+
+mod packed;
 
 mod search;
 
@@ -25,10 +28,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
+use crate::model::cursor::Mark;
 use crate::model::{Cursor, FileCursor, SourceName, Timestamp};
 use crate::source::{Batch, Reading, Reads, RejectReason, Source, SourceError};
 
 use self::file::{CHUNK, Piece};
+pub use self::packed::MARK as PACKED;
+use self::packed::Packed;
 use self::watch::{Events, Watch};
 use super::{Decoding, send};
 
@@ -39,7 +45,7 @@ pub struct Settings {
     pub name: SourceName,
     /// Its kind, as in the config.
     pub kind: &'static str,
-    /// Glob over files; `.gz` and other packed files are never read.
+    /// Glob over files; those that end in `.gz` are read only by [`Tail::unpacking`].
     pub pattern: String,
     /// How a line is read. Each file has a decoder of its own.
     pub format: Reads,
@@ -53,6 +59,8 @@ pub struct Settings {
 
 /// Most bytes read for a batch, give or take one line.
 const READ_MAX: u64 = 8 * 1024 * 1024;
+/// Most bytes of packed files that are read for a batch: files that are written to have their share of each turn.
+const UNPACK_MAX: u64 = READ_MAX / 2;
 /// How long cursors may wait when only lines without alerts come: flash is written once for all of them.
 const CURSORS_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait before looking again when something was written a moment ago.
@@ -78,7 +86,13 @@ pub struct Tail {
     reading: Reading,
     clock: SharedClock,
     format: Reads,
+    pattern: String,
+    /// Whether nothing is remembered of the source.
+    is_first: bool,
     watch: Watch,
+    packed: Option<Packed>,
+    /// Whether a mark was ever committed, and is to be forgotten at the end.
+    marked: bool,
     /// One chunk; as long as the longest line only while that is read.
     buffer: Vec<u8>,
     pending: Batch,
@@ -98,12 +112,32 @@ impl Tail {
             reading: settings.reading,
             clock,
             format: settings.format,
+            is_first: !settings.read_before && settings.cursors.is_empty(),
             watch: Watch::new(&settings.pattern, settings.cursors, settings.read_before),
+            pattern: settings.pattern,
+            packed: None,
+            marked: false,
             buffer: vec![0; CHUNK],
             told: None,
             busy_at: None,
             heartbeat: Heartbeat::default(),
         }
+    }
+
+    /// The same, reading what a rotation packed before the source was first met. `mark` is how far an earlier process
+    /// came with that.
+    #[must_use]
+    pub fn unpacking(mut self, mark: Option<&str>) -> Self {
+        self.marked = mark.is_some();
+        if self.is_first || self.marked {
+            self.packed = Packed::find(&self.pattern, mark, self.clock.now());
+        }
+        if let (None, Some(value)) = (&self.packed, mark) {
+            // What was still to be read is gone.
+            let mark = Mark { name: PACKED.to_owned(), value: value.to_owned() };
+            self.pending.finished.push(Cursor::Mark(mark));
+        }
+        self
     }
 
     /// The same, giving these signs of life.
@@ -119,7 +153,7 @@ impl Tail {
         self.watch.look(now, &mut events);
         self.note(events);
         let before = self.pending.lines();
-        let more = self.read();
+        let more = self.unpack() | self.read();
         self.watch.close_idle();
         if self.pending.lines() > before {
             self.busy_at = Some(now);
@@ -147,6 +181,25 @@ impl Tail {
             self.pending.refuse(RejectReason::Malformed, detail, &start);
         }
         self.pending.finished.extend(events.finished.into_iter().map(Cursor::File));
+    }
+
+    /// Reads packed files for a part of the turn; whether there is more of them.
+    fn unpack(&mut self) -> bool {
+        let Some(packed) = &mut self.packed else { return false };
+        let more = packed.read(&self.format, UNPACK_MAX, self.clock.now(), &mut self.pending);
+        let mark = Cursor::Mark(packed.mark());
+        if more {
+            self.pending.cursors.retain(|cursor| !matches!(cursor, Cursor::Mark(_)));
+            self.pending.cursors.push(mark);
+            self.marked = true;
+        } else {
+            self.packed = None;
+            self.pending.cursors.retain(|cursor| !matches!(cursor, Cursor::Mark(_)));
+            if std::mem::take(&mut self.marked) {
+                self.pending.finished.push(mark);
+            }
+        }
+        more
     }
 
     /// Reads until the batch is full or the files end; whether there is more.

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn times_as_people_say_them() {
         let at = Timestamp::from_secs(1_795_248_900);
-        let later = |s| Timestamp::from_secs(1_795_248_900 + s);
+        let later = |s: i64| Timestamp::from_secs(1_795_248_900 + s);
         assert_eq!(clock(at, later(60)), "08:15");
         assert_eq!(clock(at, later(86_400)), "2026-11-21 08:15");
         assert_eq!(relative(at, later(480)), "8 min ago");

@@ -1,5 +1,6 @@
 //! What a source took in: alerts, occurrences, deliveries, counters, samples and cursors, in one transaction.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -65,12 +66,19 @@ pub struct Entry {
 /// Alerts of one batch that are not forwarded, by reason.
 #[derive(Clone, Debug)]
 pub struct Filtered {
-    /// Stable words of the reason.
-    pub reason: &'static str,
+    /// Stable words of the reason, or the name of the exclusion.
+    pub reason: Cow<'static, str>,
     /// How many.
     pub count: u64,
     /// A few of them.
     pub samples: Vec<Sample>,
+}
+
+impl Filtered {
+    /// None so far.
+    pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: reason.into(), count: 0, samples: Vec::new() }
+    }
 }
 
 /// What is kept of an alert that is not forwarded.
@@ -122,8 +130,12 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// What was told of devices. So far they are only counted.
     pub devices: Vec<Device>,
+    /// How many of the alerts came from senders that nobody has authenticated.
+    pub unauthenticated: u64,
     /// Not forwarded.
     pub filtered: Vec<Filtered>,
+    /// Kept from the rules by an exclusion.
+    pub excluded: Vec<Filtered>,
     /// Not understood.
     pub rejected: Vec<Rejected>,
     /// Records that are no alerts, by kind.
@@ -207,7 +219,9 @@ impl Record {
             by_severity: [0; 4],
             entries: Vec::new(),
             devices: Vec::new(),
+            unauthenticated: 0,
             filtered: Vec::new(),
+            excluded: Vec::new(),
             rejected: Vec::new(),
             ignored: Vec::new(),
             cursors: Vec::new(),
@@ -231,12 +245,17 @@ impl Record {
         for (severity, count) in Severity::ALL.into_iter().zip(self.by_severity) {
             tx.count("severity", severity.as_str(), count as i64);
         }
+        tx.count(&scope, "unauthenticated", self.unauthenticated as i64);
         for (kind, count) in &self.ignored {
-            tx.count(&format!("ignored:{}", self.source), kind, *count as i64);
+            tx.count(&format!("ignored:{}", self.source), *kind, *count as i64);
         }
         for filtered in &self.filtered {
-            tx.count(&format!("filtered:{}", self.source), filtered.reason, filtered.count as i64);
-            keep_filtered(tx, source_id, filtered)?;
+            tx.count(&format!("filtered:{}", self.source), filtered.reason.clone(), filtered.count as i64);
+            keep_filtered(tx, source_id, &filtered.reason, filtered)?;
+        }
+        for excluded in &self.excluded {
+            tx.count(&format!("excluded:{}", self.source), excluded.reason.clone(), excluded.count as i64);
+            keep_filtered(tx, source_id, &format!("excluded: {}", excluded.reason), excluded)?;
         }
         for rejected in &self.rejected {
             tx.count(&format!("rejected:{}", self.source), rejected.reason, rejected.count as i64);
@@ -484,7 +503,7 @@ fn next_generation(
     }
 }
 
-fn keep_filtered(tx: &Tx<'_>, source_id: i64, filtered: &Filtered) -> Result<(), StoreError> {
+fn keep_filtered(tx: &Tx<'_>, source_id: i64, reason: &str, filtered: &Filtered) -> Result<(), StoreError> {
     for s in &filtered.samples {
         tx.conn
             .prepare_cached(
@@ -494,7 +513,7 @@ fn keep_filtered(tx: &Tx<'_>, source_id: i64, filtered: &Filtered) -> Result<(),
             .execute(params![
                 source_id,
                 s.at.as_micros(),
-                filtered.reason,
+                reason,
                 s.severity as i64,
                 s.engine.as_str(),
                 s.protocol.as_ref().map_or("", Protocol::as_str),

@@ -328,7 +328,7 @@ async fn cursors_and_samples_come_with_their_alerts() {
     batch.ignored = vec![("conn", 40), ("weird", 2)];
     batch.trouble = Some("it is a directory".to_owned());
     batch.filtered = vec![Filtered {
-        reason: "below every rule's severity",
+        reason: "below every rule's severity".into(),
         count: 300,
         samples: (0..300)
             .map(|n| Sample {

@@ -179,7 +179,7 @@ async fn check_homecoming(bytes: usize, whole: bool) {
     let mut more = record((800..810).chain([3, 4]).map(|n| fat(n, 100)).collect());
     more.entries[0].occurrences = 2;
     (more.lines, more.alerts, more.cursors) = (40, 13, vec![read_to(840)]);
-    more.filtered = vec![Filtered { reason: "severity", count: 27, samples: Vec::new() }];
+    more.filtered = vec![Filtered { reason: "severity".into(), count: 27, samples: Vec::new() }];
     let sums = write(&mut session, &more);
     assert_eq!(sums.new, if whole { 10 } else { 12 });
     assert_eq!(reader.overview().unwrap().sources[0].lines, 840);

@@ -147,7 +147,7 @@ pub(super) fn engine_of_sid(sid: u64) -> Engine {
 }
 
 /// Protocol of an OT server port. 102 is S7 or MMS; S7 is by far the more common in plants.
-pub(super) fn ot_port(port: u16) -> Option<&'static str> {
+pub(in crate::source::format) fn ot_port(port: u16) -> Option<&'static str> {
     Some(match port {
         102 => "Siemens S7",
         502 => "Modbus",
@@ -250,7 +250,7 @@ pub(super) fn dnp3_function(code: u64) -> &'static str {
 }
 
 /// The name of an IP protocol that Suricata wrote as its number (`6`, in older builds `006`); a name stays as it is.
-pub(super) fn ip_protocol(written: &str) -> Cow<'_, str> {
+pub(in crate::source::format) fn ip_protocol(written: &str) -> Cow<'_, str> {
     if !written.bytes().all(|byte| byte.is_ascii_digit()) {
         return Cow::Borrowed(written);
     }

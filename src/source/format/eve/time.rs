@@ -7,7 +7,7 @@ use jiff::tz::{Offset, TimeZone};
 use crate::model::Timestamp;
 
 /// Reads a timestamp; one without an offset is in `zone`. `None` when it is unreadable (`ts-error`).
-pub(super) fn read(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+pub(in crate::source::format) fn read(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let mut rest = Digits(text.trim_ascii().as_bytes());
     let year = rest.number(4)?;
     rest.skip(b"-")?;

@@ -1,0 +1,487 @@
+//! Syslog over UDP, TCP and TLS: several listeners, one source.
+//!
+//! Everything runs in the source's own task: a future for each listener and each connection, all of which put what they
+//! read into one [`Gather`]. Nobody reads on while it is full, so the kernel's buffers, and behind them the senders, are
+//! the queue. Syslog has no answer: what a sender gave to its kernel, or ours, and what was not committed yet is lost
+//! when power fails; that is at most the socket buffers, one batch, and the messages of one read of each connection.
+//!
+//! Whatever is not taken is counted: foreign senders, limits, what the kernel dropped. Alerts of senders that have shown
+//! no certificate carry a reference that says so.
+
+mod framing;
+
+mod gather;
+
+mod limits;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use ipnet::IpNet;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::bytes::BufMut as _;
+use tokio_util::sync::CancellationToken;
+
+use self::framing::{Frame, Framer, MESSAGE_MAX};
+use self::gather::Gather;
+use self::limits::{Places, Rates};
+use super::super::format::{Decoded, Outcome};
+use super::super::{Batch, Reads, RejectReason, Source, SourceError};
+use super::Decoding;
+use crate::clock::SharedClock;
+use crate::heartbeat::Heartbeat;
+use crate::model::SourceName;
+use crate::net::listen::{self, Acceptor, Connection, Datagrams, ListenTls};
+
+/// How a listener is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// A datagram, a message.
+    Udp,
+    /// Counted or by lines.
+    Tcp,
+    /// The same, encrypted.
+    Tls,
+}
+
+impl Protocol {
+    /// As in the config: `udp://…`.
+    pub fn as_str(self) -> &'static str {
+        ["udp", "tcp", "tls"][self as usize]
+    }
+}
+
+/// A listener: `udp://0.0.0.0:5514`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// How.
+    pub protocol: Protocol,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.protocol.as_str(), self.address)
+    }
+}
+
+/// Where syslog comes in, checked.
+#[derive(Clone, Debug)]
+pub struct Listeners {
+    /// At least one.
+    pub listen: Vec<Listen>,
+    /// For `tls://`.
+    pub tls: Option<ListenTls>,
+    /// Networks that may send; empty: all.
+    pub allow: Vec<IpNet>,
+    /// Messages a second of one sender: a TCP sender is read no faster, datagrams beyond it are dropped.
+    pub rate: u32,
+}
+
+/// What is asked of the system for datagrams, in bytes: half a second at 20 000 messages a second.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Most datagrams that are read in one turn before others have theirs.
+const DATAGRAMS_A_TURN: usize = 256;
+/// Most bytes that are read of a connection in one turn.
+const READ: usize = 32 * 1024;
+/// How often the kernel is asked what it dropped.
+const DROPS_EVERY: Duration = Duration::from_secs(2);
+/// First and longest wait before an address is tried again.
+const BIND_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// Wait after a connection could not be accepted (no file descriptors).
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+
+/// A source at work.
+pub struct Syslog {
+    name: SourceName,
+    settings: Listeners,
+    format: Reads,
+    clock: SharedClock,
+    heartbeat: Heartbeat,
+    gather: Gather,
+    places: Places,
+    rates: Rates,
+}
+
+impl Syslog {
+    /// A source that is not listening yet.
+    pub fn new(
+        name: SourceName,
+        kind: &'static str,
+        settings: Listeners,
+        format: Reads,
+        clock: SharedClock,
+        heartbeat: Heartbeat,
+    ) -> Self {
+        let gather = Gather::new(name.clone(), kind, settings.listen.len());
+        let rates = Rates::new(settings.rate);
+        Self { name, settings, format, clock, heartbeat, gather, places: Places::default(), rates }
+    }
+
+    /// One listener, from its binding to the order to stop.
+    async fn listener(&self, at: usize, stop: &CancellationToken) {
+        let listen = self.settings.listen[at];
+        let mut wait = BIND_AGAIN.0;
+        while !stop.is_cancelled() {
+            match self.bind(listen) {
+                Ok(bound) => {
+                    self.gather.trouble(at, None);
+                    match bound {
+                        Bound::Datagrams(datagrams) => self.datagrams(&datagrams, stop).await,
+                        Bound::Stream(listener, tls) => self.accept(at, listener, tls, stop).await,
+                    }
+                    return;
+                }
+                Err(cause) => {
+                    if self.gather.trouble(at, Some(format!("cannot listen on {listen}: {cause}"))) {
+                        tracing::error!(source = %self.name, "source {}: cannot listen on {listen}: {cause}", self.name);
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(BIND_AGAIN.1);
+        }
+    }
+
+    fn bind(&self, listen: Listen) -> Result<Bound, String> {
+        let said = |error: io::Error| match error.kind() {
+            io::ErrorKind::AddrInUse => "the address is in use by another program".to_owned(),
+            io::ErrorKind::PermissionDenied => {
+                "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE, take another one".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        let bound = match listen.protocol {
+            Protocol::Udp => {
+                let datagrams = Datagrams::bind(listen.address, RECEIVE_BUFFER).map_err(said)?;
+                if datagrams.buffer() < RECEIVE_BUFFER {
+                    let (got, wanted) = (datagrams.buffer() / 1024, RECEIVE_BUFFER / 1024);
+                    tracing::warn!(
+                        source = %self.name,
+                        "source {}: the receive buffer of {listen} is {got} KiB; {wanted} KiB lose less in bursts: \
+                         sysctl net.core.rmem_max={RECEIVE_BUFFER}",
+                        self.name
+                    );
+                }
+                Bound::Datagrams(datagrams)
+            }
+            Protocol::Tcp => Bound::Stream(listen::tcp(listen.address).map_err(said)?, None),
+            Protocol::Tls => {
+                let settings = self.settings.tls.as_ref().ok_or("it has no certificate (tls.cert_file)")?;
+                let acceptor = Acceptor::new(settings).map_err(|error| error.to_string())?;
+                Bound::Stream(listen::tcp(listen.address).map_err(said)?, Some(acceptor))
+            }
+        };
+        let local = bound.local().unwrap_or(listen.address);
+        tracing::info!(
+            source = %self.name,
+            "source {} listens on {}",
+            self.name,
+            Listen { address: local, ..listen }
+        );
+        Ok(bound)
+    }
+
+    /// Puts what came of one message into the batch; whether there is room for more.
+    fn put(&self, mut decoded: Decoded, record: &[u8], peer: &Peer) -> bool {
+        let unauthenticated = match &mut decoded.outcome {
+            Outcome::Alert(finding) => {
+                let mark = peer.mark();
+                finding.alert.references.extend(mark.clone());
+                mark.is_some()
+            }
+            _ => false,
+        };
+        self.gather.put(|batch| {
+            batch.unauthenticated += u64::from(unauthenticated);
+            batch.take(decoded, record, false, || peer.name.clone());
+        })
+    }
+
+    fn refuse(&self, reason: RejectReason, peer: &Peer, why: &str, input: &[u8]) -> bool {
+        self.gather.put(|batch| batch.refuse(reason, || format!("{}: {why}", peer.name), input))
+    }
+
+    /// Reads datagrams until the order to stop, and then those that are there already.
+    async fn datagrams(&self, datagrams: &Datagrams, stop: &CancellationToken) {
+        let socket = datagrams.socket();
+        let mut buffer = vec![0; MESSAGE_MAX];
+        let mut last: Option<(Peer, Decoding)> = None;
+        let mut known = datagrams.dropped().unwrap_or(0);
+        let mut drops = tokio::time::interval(DROPS_EVERY);
+        loop {
+            self.gather.has_room().await;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = drops.tick() => self.count_drops(datagrams, &mut known),
+                _ = socket.readable() => {
+                    self.read_datagrams(datagrams, &mut buffer, &mut last);
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        // What came before the order is taken; senders that go on sending do not keep us.
+        let until = Instant::now() + DROPS_EVERY / 2;
+        while Instant::now() < until && self.read_datagrams(datagrams, &mut buffer, &mut last) {
+            self.gather.has_room().await;
+        }
+        self.count_drops(datagrams, &mut known);
+    }
+
+    /// Reads what is there, within one turn; whether there may be more.
+    fn read_datagrams(
+        &self,
+        datagrams: &Datagrams,
+        buffer: &mut [u8],
+        last: &mut Option<(Peer, Decoding)>,
+    ) -> bool {
+        for _ in 0..DATAGRAMS_A_TURN {
+            // An error here tells of an earlier answer of ours, and there is none: it is like nothing to read.
+            let Ok((len, from)) = datagrams.socket().try_recv_from(buffer) else { return false };
+            if !self.datagram(&buffer[..len], from.ip().to_canonical(), last) {
+                break;
+            }
+        }
+        true
+    }
+
+    fn datagram(&self, message: &[u8], sender: IpAddr, last: &mut Option<(Peer, Decoding)>) -> bool {
+        let (peer, decoding) = match last {
+            Some((peer, decoding)) if peer.ip == sender => (&*peer, decoding),
+            _ => {
+                let peer = Peer::new(sender, Protocol::Udp, false);
+                let decoding = Decoding::new(&self.format.0, &peer.name, Some(sender), None);
+                let (peer, decoding) = last.insert((peer, decoding));
+                (&*peer, decoding)
+            }
+        };
+        if !limits::is_allowed(&self.settings.allow, sender) {
+            return self.refuse(RejectReason::Foreign, peer, "its address is not in `allow`", message);
+        }
+        if !self.rates.admit(sender, Instant::now()) {
+            let why = format!("more than {} messages a second", self.settings.rate);
+            return self.refuse(RejectReason::OverLimit, peer, &why, message);
+        }
+        let decoded = decoding.decode(message, self.clock.now());
+        self.put(decoded, message, peer)
+    }
+
+    fn count_drops(&self, datagrams: &Datagrams, known: &mut u64) {
+        let Some(now) = datagrams.dropped() else { return };
+        // The kernel's number is of 32 bits on some systems, and goes round.
+        let more = now.checked_sub(*known).unwrap_or(now);
+        *known = now;
+        if more > 0 {
+            let why = || "udp: dropped by the kernel, the receive buffer was full".to_owned();
+            self.gather.put(|batch| batch.refuse_many(RejectReason::Lost, more, why));
+        }
+    }
+
+    /// Accepts connections until the order to stop; then every connection ends with what it has.
+    async fn accept(
+        &self,
+        at: usize,
+        listener: TcpListener,
+        tls: Option<Acceptor>,
+        stop: &CancellationToken,
+    ) {
+        let mut connections = FuturesUnordered::new();
+        let mut not_before = Instant::now();
+        loop {
+            let next = async {
+                tokio::time::sleep_until(not_before).await;
+                listener.accept().await
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(()) = connections.next(), if !connections.is_empty() => {}
+                accepted = next => match accepted {
+                    Ok((stream, from)) => {
+                        self.gather.trouble(at, None);
+                        connections.extend(self.connection(stream, from.ip().to_canonical(), tls.clone(), stop));
+                    }
+                    Err(error) => {
+                        let why = format!("{} accepts no connection: {error}", self.settings.listen[at]);
+                        self.gather.trouble(at, Some(why));
+                        not_before = Instant::now() + ACCEPT_AGAIN;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        while connections.next().await.is_some() {}
+    }
+
+    /// What serves a connection, if its sender may have one.
+    fn connection<'a>(
+        &'a self,
+        stream: TcpStream,
+        sender: IpAddr,
+        tls: Option<Acceptor>,
+        stop: &'a CancellationToken,
+    ) -> Option<impl Future<Output = ()> + 'a> {
+        let protocol = if tls.is_some() { Protocol::Tls } else { Protocol::Tcp };
+        let authenticated = tls.as_ref().is_some_and(Acceptor::authenticates);
+        let peer = Peer::new(sender, protocol, authenticated);
+        if !limits::is_allowed(&self.settings.allow, sender) {
+            self.refuse(RejectReason::Foreign, &peer, "its address is not in `allow`", b"");
+            return None;
+        }
+        let place = match self.places.take(sender) {
+            Ok(place) => place,
+            Err(why) => {
+                self.refuse(RejectReason::OverLimit, &peer, &why, b"");
+                return None;
+            }
+        };
+        listen::keep_alive(&stream);
+        Some(async move {
+            let _place = place;
+            let connection = match tls {
+                None => Connection::Plain(stream),
+                Some(tls) => {
+                    let shaken = tokio::select! {
+                        () = stop.cancelled() => return,
+                        shaken = tls.accept(stream) => shaken,
+                    };
+                    match shaken {
+                        Ok(connection) => connection,
+                        Err(error) => {
+                            let why = format!("the TLS handshake failed: {error}");
+                            self.refuse(RejectReason::Foreign, &peer, &why, b"");
+                            return;
+                        }
+                    }
+                }
+            };
+            self.serve(connection, &peer, stop).await;
+        })
+    }
+
+    /// Reads a connection to its end, or to the order to stop.
+    async fn serve(&self, mut connection: Connection, peer: &Peer, stop: &CancellationToken) {
+        let mut decoding = Decoding::new(&self.format.0, &peer.name, Some(peer.ip), None);
+        let mut framer = Framer::default();
+        loop {
+            self.gather.has_room().await;
+            let mut room = framer.room(READ).limit(READ);
+            let read = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                read = connection.read_buf(&mut room) => read,
+            };
+            let ended = !matches!(read, Ok(1..));
+            let mut messages = 0;
+            while let Some(frame) = framer.next() {
+                messages += 1;
+                if !self.frame(&frame, &mut decoding, peer) {
+                    self.gather.has_room().await;
+                }
+            }
+            if ended {
+                if let Some(frame) = framer.end() {
+                    self.frame(&frame, &mut decoding, peer);
+                }
+                return;
+            }
+            let wait = self.rates.charge(peer.ip, messages, Instant::now());
+            if !wait.is_zero() {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+        }
+        // Whole messages were given out as they came. What is begun will not be ended here: the sender knows no better
+        // than that it was sent.
+        if let Some(Frame::Message(rest) | Frame::Unfinished(rest) | Frame::TooLong(rest)) = framer.end() {
+            self.refuse(RejectReason::Lost, peer, "otrelay stopped in the middle of a message", rest);
+        }
+    }
+
+    fn frame(&self, frame: &Frame<'_>, decoding: &mut Decoding, peer: &Peer) -> bool {
+        match frame {
+            Frame::Message(message) => {
+                let decoded = decoding.decode(message, self.clock.now());
+                self.put(decoded, message, peer)
+            }
+            Frame::TooLong(start) => {
+                let why = format!("longer than {} KiB; it was skipped", MESSAGE_MAX / 1024);
+                self.refuse(RejectReason::TooLong, peer, &why, start)
+            }
+            Frame::Unfinished(start) => {
+                let why = "the connection ended in the middle of a counted message";
+                self.refuse(RejectReason::Malformed, peer, why, start)
+            }
+        }
+    }
+}
+
+impl Source for Syslog {
+    async fn run(self, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), SourceError> {
+        let listeners = (0..self.settings.listen.len()).map(|at| self.listener(at, &stop));
+        let mut listening = pin!(join_all(listeners));
+        let mut handing = pin!(self.gather.hand_over(&out, &stop, &self.heartbeat));
+        tokio::select! {
+            ended = &mut handing => return ended,
+            _ = &mut listening => self.gather.close(),
+        }
+        handing.await
+    }
+}
+
+/// A listener at work.
+enum Bound {
+    Datagrams(Datagrams),
+    Stream(TcpListener, Option<Acceptor>),
+}
+
+impl Bound {
+    fn local(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Datagrams(datagrams) => datagrams.socket().local_addr(),
+            Self::Stream(listener, _) => listener.local_addr(),
+        }
+    }
+}
+
+/// A sender.
+#[derive(Debug)]
+struct Peer {
+    ip: IpAddr,
+    /// For people: `tcp from 10.20.0.5`.
+    name: String,
+    protocol: Protocol,
+    authenticated: bool,
+}
+
+impl Peer {
+    fn new(ip: IpAddr, protocol: Protocol, authenticated: bool) -> Self {
+        Self { ip, name: format!("{} from {ip}", protocol.as_str()), protocol, authenticated }
+    }
+
+    /// What stands in the alert when nobody has proved who sent it.
+    fn mark(&self) -> Option<String> {
+        let how = match self.protocol {
+            Protocol::Udp => "UDP",
+            Protocol::Tcp => "TCP",
+            Protocol::Tls => "TLS without a client certificate",
+        };
+        (!self.authenticated).then(|| format!("unauthenticated sender {} ({how})", self.ip))
+    }
+}
+
+#[cfg(test)]
+mod tests;

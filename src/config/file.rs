@@ -260,7 +260,7 @@ table! {
     Status {
         /// Where the status page and `/metrics` are, an address of this machine alone. Default: nowhere.
         listen: String,
-        /// File that the metrics are written to, for the textfile collector of node_exporter; its name ends in `.prom`.
+        /// File that the metrics are written to, for the textfile collector of `node_exporter`; its name ends in `.prom`.
         /// Default: none.
         textfile: String,
     }

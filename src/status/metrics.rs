@@ -1,5 +1,5 @@
-//! The numbers of the status for Prometheus: OpenMetrics at `/metrics`, and the older text format for files that
-//! node_exporter collects. Names begin with `otrelay_`, counters end in `_total`, times are seconds.
+//! The numbers of the status for Prometheus: `OpenMetrics` at `/metrics`, and the older text format for files that
+//! `node_exporter` collects. Names begin with `otrelay_`, counters end in `_total`, times are seconds.
 //!
 //! Labels are names of the config and words of closed lists, so that their number is bounded.
 
@@ -22,14 +22,14 @@ use crate::store::{DestinationRow, SourceRow};
 /// How the numbers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// OpenMetrics 1.0.
+    /// `OpenMetrics` 1.0.
     Open,
-    /// What was before it, and what node_exporter reads from files.
+    /// What was before it, and what `node_exporter` reads from files.
     Text,
 }
 
 impl Format {
-    /// What a scraper asks for: OpenMetrics, unless it names only the older one.
+    /// What a scraper asks for: `OpenMetrics`, unless it names only the older one.
     pub(super) fn asked(accept: Option<&str>) -> Self {
         let accept = accept.unwrap_or_default();
         let only_text = accept.contains("text/plain") && !accept.contains("application/openmetrics-text");
@@ -60,18 +60,30 @@ pub(super) fn text(status: &Status, format: Format) -> String {
     let mut text = String::new();
     // Writing to a text does not fail.
     let _ = encode(&mut text, &registry);
+    let text = in_order(&text);
     match format {
         Format::Open => text,
         Format::Text => older(&text),
     }
 }
 
+/// The same with the samples of each family in order: the library has them as its hash map does.
+fn in_order(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    for family in lines.chunk_by_mut(|one, next| one.starts_with('#') == next.starts_with('#')) {
+        if !family.first().is_some_and(|line| line.starts_with('#')) {
+            family.sort_unstable();
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
 fn label(name: &'static str, value: &str) -> (&'static str, String) {
     (name, one_line(value).into_owned())
 }
 
-fn add(family: &Counters, labels: Labels, n: i64) {
-    family.get_or_create(&labels).inc_by(n.max(0) as u64);
+fn add(family: &Counters, labels: &Labels, n: i64) {
+    family.get_or_create(labels).inc_by(n.max(0) as u64);
 }
 
 fn seconds(at: Timestamp) -> f64 {
@@ -86,9 +98,9 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
     let (up, last_read, last_alert) = (Gauges::default(), Seconds::default(), Seconds::default());
     for row in rows {
         let source = || label("source", &row.name);
-        add(&records, vec![source()], row.lines);
-        add(&alerts, vec![source()], row.alerts);
-        add(&unauthenticated, vec![source()], row.unauthenticated);
+        add(&records, &vec![source()], row.lines);
+        add(&alerts, &vec![source()], row.alerts);
+        add(&unauthenticated, &vec![source()], row.unauthenticated);
         let filtered_sum = row.filtered.values().sum();
         let excluded_sum = row.excluded.values().sum();
         for (decision, n) in [
@@ -98,7 +110,7 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
             ("filtered", filtered_sum),
             ("excluded", excluded_sum),
         ] {
-            add(&decided, vec![source(), ("decision", decision.to_owned())], n);
+            add(&decided, &vec![source(), ("decision", decision.to_owned())], n);
         }
         for (family, name, counts) in [
             (&filtered, "reason", &row.filtered),
@@ -107,7 +119,7 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
             (&rejected, "reason", &row.rejected),
         ] {
             for (word, n) in counts {
-                add(family, vec![source(), label(name, word)], *n);
+                add(family, &vec![source(), label(name, word)], *n);
             }
         }
         up.get_or_create(&vec![source()]).set(i64::from(row.trouble.is_none()));
@@ -138,9 +150,9 @@ fn destinations(registry: &mut Registry, rows: &[DestinationRow]) {
     for row in rows {
         let labels = vec![label("destination", &row.name)];
         let count = |name: &str| row.counts.get(name).copied().unwrap_or(0);
-        add(&created, labels.clone(), count("created"));
-        add(&found, labels.clone(), count("found"));
-        add(&retries, labels.clone(), count("retries"));
+        add(&created, &labels, count("created"));
+        add(&found, &labels, count("found"));
+        add(&retries, &labels, count("retries"));
         backlog.get_or_create(&labels).set(count("pending") + count("claimed"));
         dead.get_or_create(&labels).set(count("dead"));
         holds.get_or_create(&labels).set(row.holds.len() as i64);
@@ -164,7 +176,7 @@ fn whole(registry: &mut Registry, status: &Status) {
     let overview = &status.overview;
     let (shed, issues) = (Counters::default(), Gauges::default());
     for (severity, n) in &overview.shed_by_severity {
-        add(&shed, vec![label("severity", severity)], *n);
+        add(&shed, &vec![label("severity", severity)], *n);
     }
     for issue in &status.health {
         issues.get_or_create(&vec![label("code", &issue.code)]).inc();
@@ -221,14 +233,15 @@ fn older(text: &str) -> String {
                 Some("info") => "_info",
                 _ => "",
             };
-            out.push_str(&format!("# HELP {name}{end} {help}\n"));
+            out.extend(["# HELP ", name, end, " ", help, "\n"]);
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
         {
-            out.push_str(&match kind {
-                "counter" => format!("# TYPE {name}_total counter\n"),
-                "info" => format!("# TYPE {name}_info gauge\n"),
-                kind => format!("# TYPE {name} {kind}\n"),
-            });
+            let (end, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                _ => ("", kind),
+            };
+            out.extend(["# TYPE ", name, end, " ", kind, "\n"]);
         } else if !line.starts_with('#') {
             out.push_str(line);
             out.push('\n');
@@ -237,7 +250,7 @@ fn older(text: &str) -> String {
     out
 }
 
-/// Writes the numbers to a file as node_exporter reads it, when they have changed; a reader never sees half of it.
+/// Writes the numbers to a file as `node_exporter` reads it, when they have changed; a reader never sees half of it.
 /// `before` is what was written last. Blocking.
 pub(super) fn textfile(path: &Path, status: &Status, before: &mut String) -> std::io::Result<()> {
     let text = text(status, Format::Text);

@@ -36,6 +36,9 @@ mod lost_answer;
 mod outage;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod page;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod pushed;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

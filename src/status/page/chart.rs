@@ -57,7 +57,7 @@ pub(super) struct Part {
 }
 
 /// The flow from sources through so many rules to what became of it; `None`: nothing came.
-pub(super) fn flow(mut sources: Vec<Part>, rules: usize, outcomes: Vec<Part>) -> Option<Flow> {
+pub(super) fn flow(mut sources: Vec<Part>, rules: usize, outcomes: &[Part]) -> Option<Flow> {
     let total: i64 = sources.iter().map(|part| part.count).sum();
     sources.retain(|part| part.count > 0);
     if total <= 0 {
@@ -77,21 +77,25 @@ pub(super) fn flow(mut sources: Vec<Part>, rules: usize, outcomes: Vec<Part>) ->
     let words = format!("{} alerts: {}", number(total), words.join(", "));
     let root = |parts: &[Part]| parts.iter().map(|part| (part.count.max(0) as f64).sqrt()).sum::<f64>();
     // Square roots, so that a few dead letters stay visible beside many alerts.
-    let scale = BANDS / root(&sources).max(root(&outcomes)).max(1.0);
+    let scale = BANDS / root(&sources).max(root(outcomes)).max(1.0);
     let (left, left_widths, left_height) = places(&sources, scale, 20);
-    let (right, right_widths, right_height) = places(&outcomes, scale, 44);
+    let (right, right_widths, right_height) = places(outcomes, scale, 44);
     let most = left_widths.iter().sum::<f64>().max(right_widths.iter().sum());
     let middle_height = (most + 16.0).max(62.0);
     let height = left_height.max(right_height).max(middle_height) + 20.0;
     let top = (height - middle_height) / 2.0;
     let mut left = left;
     let shift = (height - left_height) / 2.0;
-    left.iter_mut().for_each(|place| place.move_by(shift));
+    for place in &mut left {
+        place.move_by(shift);
+    }
     let mut right = right;
     let shift = (height - right_height) / 2.0;
-    right.iter_mut().for_each(|place| place.move_by(shift));
+    for place in &mut right {
+        place.move_by(shift);
+    }
     let bands_in = bands(&sources, &left, &left_widths, height / 2.0, true);
-    let bands_out = bands(&outcomes, &right, &right_widths, height / 2.0, false);
+    let bands_out = bands(outcomes, &right, &right_widths, height / 2.0, false);
     let middle = Place {
         class: "rules",
         y: round(top),
@@ -132,7 +136,9 @@ impl Place {
     fn move_by(&mut self, shift: f64) {
         self.y = round(self.y + shift);
         self.title_y = round(self.title_y + shift);
-        self.lines.iter_mut().for_each(|(y, _)| *y = round(*y + shift));
+        for (y, _) in &mut self.lines {
+            *y = round(*y + shift);
+        }
     }
 }
 
@@ -169,7 +175,7 @@ struct Bar {
 pub(super) struct Bars {
     width: f64,
     bar: f64,
-    bars: Vec<Bar>,
+    columns: Vec<Bar>,
     labels: Vec<(f64, String)>,
     most: String,
     words: String,
@@ -199,7 +205,7 @@ pub(super) fn bars(slots: &[[i64; 4]], label: impl Fn(usize) -> Option<String>) 
     let (total, most) = (sums.iter().sum(), sums.iter().copied().max().unwrap_or(0));
     let width = 1_120.0;
     let step = (width - 16.0) / slots.len().max(1) as f64;
-    let mut bars = Vec::new();
+    let mut columns = Vec::new();
     for (at, slot) in slots.iter().enumerate() {
         let mut y = BARS + 10.0;
         for severity in Severity::ALL {
@@ -211,7 +217,7 @@ pub(super) fn bars(slots: &[[i64; 4]], label: impl Fn(usize) -> Option<String>) 
             let height = (BARS * n as f64 / most as f64).max(1.5);
             y -= height;
             let x = round(8.0 + at as f64 * step);
-            bars.push(Bar { class: severity.as_str(), x, y: round(y), height: round(height) });
+            columns.push(Bar { class: severity.as_str(), x, y: round(y), height: round(height) });
         }
     }
     let labels =
@@ -233,7 +239,7 @@ pub(super) fn bars(slots: &[[i64; 4]], label: impl Fn(usize) -> Option<String>) 
             number(most)
         )
     };
-    Bars { width, bar: round(step * 0.78), bars, labels, most: number(most), words, total }
+    Bars { width, bar: round(step * 0.78), columns, labels, most: number(most), words, total }
 }
 
 #[cfg(test)]
@@ -250,14 +256,14 @@ mod tests {
 
     #[test]
     fn nothing_that_came_is_no_picture() {
-        assert!(flow(Vec::new(), 3, vec![part(0, "a")]).is_none());
-        assert!(flow(vec![part(0, "a")], 3, Vec::new()).is_none());
+        assert!(flow(Vec::new(), 3, &[part(0, "a")]).is_none());
+        assert!(flow(vec![part(0, "a")], 3, &[]).is_none());
     }
 
     #[test]
     fn boxes_do_not_overlap_and_lie_within_the_picture() {
         let sources = (1..=9).map(|n| part(n * n * 1_000, &format!("s{n}"))).collect();
-        let flow = flow(sources, 2, vec![part(280_000, "a"), part(1, "b"), part(0, "c")]).unwrap();
+        let flow = flow(sources, 2, &[part(280_000, "a"), part(1, "b"), part(0, "c")]).unwrap();
         assert_eq!(flow.left.len(), SOURCES);
         assert_eq!(flow.left[SOURCES - 1].title, "5 others");
         for places in [&flow.left, &flow.right] {
@@ -293,8 +299,8 @@ mod tests {
     #[test]
     fn bars_are_as_high_as_they_are_many() {
         let picture = bars(&[[0; 4], [3, 1, 0, 0], [0, 2, 0, 0]], |at| (at == 1).then(|| "10:00".to_owned()));
-        assert_eq!((picture.total, picture.bars.len(), picture.labels.len()), (6, 3, 1));
-        assert!((picture.bars[0].height + picture.bars[1].height - BARS).abs() < 0.2);
+        assert_eq!((picture.total, picture.columns.len(), picture.labels.len()), (6, 3, 1));
+        assert!((picture.columns[0].height + picture.columns[1].height - BARS).abs() < 0.2);
         assert_eq!(picture.words, "6 alerts: 3 minor, 3 warning; the most, 4, 1 bars before now");
         assert_eq!(bars(&[[0; 4]], |_| None).words, "no alerts");
     }

@@ -205,7 +205,7 @@ pub(super) fn queue(
 pub(super) fn health(status: &Status, facts: &Facts) -> Vec<Table> {
     let (now, overview) = (status.now, &status.overview);
     let issue = |issue: &crate::model::HealthIssue| {
-        vec![Cell { code: true, ..cell(&issue.code) }, wide(&issue.text, ""), wide(&issue.remedy, "")]
+        vec![Cell { code: true, ..cell(&issue.code) }, wide(&issue.text, &issue.remedy)]
     };
     let source = |row: &crate::store::SourceRow| {
         let state = row.trouble.as_deref().unwrap_or("well");
@@ -246,7 +246,7 @@ pub(super) fn health(status: &Status, facts: &Facts) -> Vec<Table> {
         ("Made anew after damage", number(overview.repairs.len() as i64)),
     ];
     vec![
-        Table::new("issues", "What needs a person", "Nothing.", &["Code", "What", "What to do"])
+        Table::new("issues", "What needs a person", "Nothing.", &["Code", "What, and what to do"])
             .rows(status.health.iter().map(issue)),
         Table::new(
             "sources",

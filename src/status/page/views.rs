@@ -207,7 +207,7 @@ fn flow(look: &Look, facts: &Facts) -> Value {
     if overview.dead > 0 {
         outcomes.push(part("person", overview.dead, "need a person", vec!["see Queue".to_owned()]));
     }
-    chart::flow(sources, facts.rules, outcomes).map_or(Value::UNDEFINED, |flow| Value::from(Serde(&flow)))
+    chart::flow(sources, facts.rules, &outcomes).map_or(Value::UNDEFINED, |flow| Value::from(Serde(&flow)))
 }
 
 /// Bars of the last day.
@@ -281,7 +281,7 @@ fn ends(look: &Look) -> Vec<Value> {
         let (state, class) = match (&row.trouble, row.first_read_at) {
             (Some(trouble), _) => (clean(trouble), "bad"),
             (None, None) => ("nothing could be read yet".to_owned(), ""),
-            (None, Some(_)) => (format!("something came {}", relative(row.last_read_at, now)), ""),
+            (None, Some(_)) => (format!("read {}", relative(row.last_read_at, now)), ""),
         };
         let today = number(today.of(&format!("source:{}", row.name), "alerts"));
         context! { name => row.name.as_str(), kind => row.kind.as_str(), state, class, today }

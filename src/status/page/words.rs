@@ -4,7 +4,7 @@ use crate::model::Timestamp;
 use crate::model::text::{clip, one_line};
 
 /// Longest text of one place on the page, in bytes.
-const TEXT_MAX: usize = 300;
+const TEXT_MAX: usize = 1_000;
 
 /// Between groups of digits: narrow, and no line ends there.
 const GROUP: char = '\u{202f}';

@@ -3,8 +3,6 @@
 //! A row is written with the first commit of its time that moves counters, so a quiet agent writes nothing, and a busy one
 //! two small rows at most in half an hour. What came in between two rows is the difference of their counters.
 
-use std::collections::BTreeMap;
-
 use rusqlite::params;
 
 use crate::model::Timestamp;
@@ -27,7 +25,7 @@ pub(in crate::store) fn note(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Stor
     let mut select = tx.conn.prepare_cached(NOTED)?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        counts.entry(row.get(0)?).or_insert_with(BTreeMap::new).insert(row.get(1)?, row.get(2)?);
+        counts.entry(row.get(0)?).or_default().insert(row.get(1)?, row.get(2)?);
     }
     let counts = serde_json::to_string(&counts).map_err(|e| StoreError::Refused(e.to_string()))?;
     for (ring, slot) in Ring::ALL.into_iter().zip(slots) {

@@ -331,7 +331,7 @@ impl Merge for Named<Destination> {
 
 /// In which table a key is at home, for keys that stand in the wrong one.
 pub(super) fn home_of(key: &str) -> Option<String> {
-    let homes: [(&str, &[&str]); 10] = [
+    let homes: [(&str, &[&str]); 9] = [
         ("[agent]", Agent::KEYS),
         ("[sync]", Sync::KEYS),
         ("[buffer]", Buffer::KEYS),
@@ -340,7 +340,6 @@ pub(super) fn home_of(key: &str) -> Option<String> {
         ("[[rule.action]]", Action::KEYS),
         ("[[exclude]]", Exclude::KEYS),
         ("[devices]", Devices::KEYS),
-        ("[status]", Status::KEYS),
         ("the main level of the file", File::KEYS),
     ];
     let home = homes.iter().find(|(_, keys)| keys.contains(&key)).map(|(home, _)| (*home).to_owned());

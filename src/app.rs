@@ -33,6 +33,7 @@ const GRACE: Duration = Duration::from_secs(20);
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 
 mod oneshot;
+mod page;
 mod service;
 
 pub use oneshot::{PATIENCE, once, plan, push_once, with_store};

@@ -251,6 +251,10 @@ impl Intake {
             let alerts = batch.sightings.iter().map(|sighting| sighting.fingerprint).collect();
             (acknowledge, Taken { alerts, devices: batch.devices.len() as u64 })
         };
+        let mut by_severity = [0; 4];
+        for sighting in &batch.sightings {
+            by_severity[sighting.alert.severity as usize] += 1;
+        }
         let waits = batch.acknowledge.map(taken);
         for sighting in batch.sightings {
             // Each sighting by itself: two of one finding may be on both sides of a window's edge.
@@ -265,6 +269,7 @@ impl Intake {
             gather: !batch.more && waits.is_none(),
             lines,
             alerts,
+            by_severity,
             entries: folded.entries,
             devices: batch.devices,
             unauthenticated: batch.unauthenticated,
@@ -418,6 +423,8 @@ fn halves(records: &[Record]) -> Option<Halves> {
         let first = Record {
             entries,
             alerts,
+            // The second half counts all of them.
+            by_severity: [0; 4],
             lines: 0,
             devices: Vec::new(),
             unauthenticated: 0,

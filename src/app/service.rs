@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Components, TaskGroups, housekeeping};
+use super::{AppError, Components, TaskGroups, housekeeping, page};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
@@ -24,6 +24,7 @@ use crate::model::HealthIssue;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
 use crate::source::Reading;
+use crate::status::page::{Facts, Page};
 use crate::status::{Keeper, Notifier};
 use crate::store::{Reader, Store, StoreError, Writer};
 
@@ -128,6 +129,10 @@ struct Service {
     concerns: watch::Sender<Vec<HealthIssue>>,
     /// Why the last reload was refused, until one is not.
     refusal: Option<HealthIssue>,
+    /// What the status page tells of the config.
+    facts: watch::Sender<Facts>,
+    /// Why the status page cannot be shown.
+    page: watch::Sender<Option<HealthIssue>>,
     heartbeats: Heartbeats,
 }
 
@@ -141,6 +146,7 @@ impl Service {
     ) -> Self {
         let asked = Arc::new(Mutex::new(asked));
         let (progress, concerns) = (watch::Sender::default(), watch::Sender::default());
+        let facts = watch::Sender::new(page::facts(&config));
         Self {
             config,
             blueprint,
@@ -150,6 +156,8 @@ impl Service {
             progress,
             concerns,
             refusal: None,
+            facts,
+            page: watch::Sender::default(),
             heartbeats: Heartbeats::default(),
         }
     }
@@ -200,6 +208,28 @@ impl Service {
             keeper.run(store, progress, |progress| live(progress, Vec::new()), token).await;
             ("keeper", Ok(()))
         });
+        self.show(stages);
+    }
+
+    /// Starts the status page and the metrics, where they are asked for.
+    fn show(&self, stages: &mut TaskGroups) {
+        let (progress, concerns) = (self.progress.subscribe(), self.concerns.subscribe());
+        let page = Page {
+            agent: self.config.agent.name.clone(),
+            store: self.store.clone(),
+            live: Arc::new(move || {
+                let concerns = concerns.borrow().clone();
+                live(&progress.borrow(), concerns)
+            }),
+            facts: self.facts.subscribe(),
+            clock: Arc::clone(&self.around.clock),
+        };
+        if let Some(path) = self.config.status.textfile.clone() {
+            stages.around.spawn(page::write(page.clone(), path, stages.stop_around.clone()));
+        }
+        if let Some(address) = self.config.status.listen {
+            stages.around.spawn(page::serve(page, address, self.page.clone(), stages.stop_around.clone()));
+        }
     }
 
     /// Starts a generation.
@@ -254,6 +284,7 @@ impl Service {
     ) -> Option<Result<super::Ended, tokio::task::JoinError>> {
         let mut told = false;
         let mut logins = tokio::time::interval(LOGINS);
+        let mut page = self.page.subscribe();
         loop {
             tokio::select! {
                 biased;
@@ -266,6 +297,7 @@ impl Service {
                     self.around.notifier.ready();
                 }
                 _ = logins.tick() => self.tell_concerns(),
+                Ok(()) = page.changed() => self.tell_concerns(),
                 () = self.around.hangup.notified() => match self.reload(stages).await {
                     Ok(Some(next)) => (ready, told) = (next, false),
                     // The old ones run on. A start that is not ready yet becomes so by itself.
@@ -299,6 +331,7 @@ impl Service {
         stages.pause().await?;
         self.tell_gone(&config).await;
         (self.config, self.blueprint) = (config, blueprint);
+        self.facts.send_replace(page::facts(&self.config));
         let ready = self.begin(stages).await?;
         self.refusal = None;
         self.tell_concerns();
@@ -309,7 +342,8 @@ impl Service {
     /// Says what is wrong with the service itself: a refused reload, a log-in that is about to end.
     fn tell_concerns(&self) {
         let logins = self.blueprint.destinations.iter().filter_map(|destination| destination.concern());
-        let all: Vec<HealthIssue> = self.refusal.clone().into_iter().chain(logins).collect();
+        let all: Vec<HealthIssue> =
+            self.refusal.clone().into_iter().chain(logins).chain(self.page.borrow().clone()).collect();
         self.concerns.send_if_modified(|told| {
             let changed = *told != all;
             *told = all;
@@ -398,6 +432,8 @@ fn fixed(old: &Config, new: &Config) -> Vec<Problem> {
         ("buffer.max_size", was.max_size != is.max_size),
         ("buffer.keep_delivered", was.keep_delivered != is.keep_delivered),
         ("buffer.when_full", was.when_full != is.when_full),
+        ("status.listen", old.status.listen != new.status.listen),
+        ("status.textfile", old.status.textfile != new.status.textfile),
     ];
     let problem = |key: &str| {
         Problem::new(Level::Error, key, "cannot change while the service runs")

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::{CliError, Exit, Outcome, Terminal, chain, clock, runtime, with_signa
 use crate::app;
 use crate::config::{Config, Environment, Purpose};
 use crate::model::Severity;
+use crate::net::listen;
 use crate::relay::Report;
 use crate::simulator::{Fault, FaultKind, Options, Running, Simulator};
 use crate::status::Notifier;
@@ -130,7 +132,10 @@ async fn demo(
     let exit = account.exit();
 
     if args.serve {
-        serving(&path, &simulator, &input.path, terminal.out)?;
+        let mut config = config;
+        let page = free_address();
+        config.status.listen = Some(page);
+        serving(&path, &simulator, &input.path, page, terminal.out)?;
         simulator.clear_faults();
         let socket = app::socket(&store_dir, None);
         let surroundings = app::Surroundings {
@@ -244,9 +249,24 @@ fn opening(args: &DemoArgs, simulator: &Running, out: &mut dyn Write) -> std::io
     writeln!(out)
 }
 
-fn serving(config: &Path, simulator: &Running, input: &Path, out: &mut dyn Write) -> std::io::Result<()> {
+/// Where the demo's status page is: the usual address, or another one where somebody has that.
+fn free_address() -> SocketAddr {
+    let usual = SocketAddr::from(([127, 0, 0, 1], 9_464));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let bound = |address| listen::tcp(address).and_then(|listener| listener.local_addr());
+    bound(usual).or_else(|_| bound(any)).unwrap_or(usual)
+}
+
+fn serving(
+    config: &Path,
+    simulator: &Running,
+    input: &Path,
+    page: SocketAddr,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     writeln!(out)?;
     writeln!(out, "Simulator and service keep running until Ctrl-C:")?;
+    writeln!(out, "  the status page: http://{page}/")?;
     writeln!(out, "  otrelay --config {} status", config.display())?;
     writeln!(out, "  otrelay --config {} tickets", config.display())?;
     writeln!(out, "  curl -u admin:admin '{}/api/now/table/incident?sysparm_limit=3'", simulator.url())?;

@@ -2,6 +2,7 @@
 //!
 //! A check never stops the next one. A part that could not be made is `None` and has its reason among the problems.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::intake::{self, Backfill};
 use crate::relay;
 use crate::rules::exclude::Exclusions;
 use crate::source::host;
+use crate::status;
 use crate::store::{self, WhenFull};
 
 pub(super) const MIN_INTERVAL: Duration = Duration::from_mins(5);
@@ -46,6 +48,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
         destinations.0.iter().map(|(name, ..)| name.as_str()).collect()
     });
     let rules = super::rule::check(&file.rule, &names, c);
+    let status = status(&file.status.get_or_default(), c);
     let exclusions = super::exclude::check(&file.exclude, c);
     let tests = super::case::check(&file.test, c);
     let devices = super::devices::check(&file.devices, agent.as_ref(), &names, c);
@@ -56,7 +59,6 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
         }
         relay
     });
-    later(file, c);
     if c.complete {
         whole(file, root, enabled, c);
     }
@@ -84,6 +86,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
         destinations: destinations.into_iter().map(|(settings, _)| settings).collect(),
         sources,
         rules,
+        status,
         tests: tests?,
     })
 }
@@ -256,11 +259,36 @@ fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Opt
     Some(store::Settings { dir: dir?, max_size: max_size?, keep_delivered: keep_delivered?, when_full })
 }
 
-/// What the schema knows and otrelay does not do yet is refused, never ignored.
-fn later(file: &File, c: &mut Check<'_>) {
-    if let Some(at) = file.status.get().and_then(|(status, _)| status.listen.at()) {
-        c.not_yet(at, "the status page", "remove it");
-    }
+fn status(status: &file::Status, c: &mut Check<'_>) -> status::Settings {
+    c.effective.begin("[status]", "status");
+    let listen = c.line("listen", &status.listen, 100).and_then(|text| {
+        let at = status.listen.at()?;
+        let address = text.parse::<SocketAddr>();
+        let (message, hint) = match &address {
+            Ok(address) if address.ip().is_loopback() => return Some(*address),
+            Ok(_) => (
+                "the status page can only be on an address of this machine alone",
+                "use 127.0.0.1, and from elsewhere an SSH tunnel: ssh -L 9464:127.0.0.1:9464 SENSOR",
+            ),
+            Err(_) => ("this is no address", "write address and port: \"127.0.0.1:9464\""),
+        };
+        c.problems.error(at, message, |p| p.found(format!("\"{text}\"")).hint(hint));
+        None
+    });
+    let textfile = c.line("textfile", &status.textfile, 4_096).and_then(|text| {
+        let path = PathBuf::from(&text);
+        if path.is_absolute()
+            && path.extension().is_some_and(|end| end == "prom")
+            && path.file_stem().is_some()
+        {
+            return Some(path);
+        }
+        c.problems.error(status.textfile.at()?, "this cannot be used", |p| {
+            p.found(format!("\"{text}\"")).expected("an absolute path whose name ends in .prom")
+        });
+        None
+    });
+    status::Settings { listen, textfile }
 }
 
 /// What stands across tables and files.

@@ -30,8 +30,8 @@ table! {
         rule: List<Rule>,
         /// Device attributes.
         devices: Devices,
-        /// Status page and metrics. Not supported yet.
-        (later) status: Status,
+        /// Status page and metrics.
+        status: Status,
         /// Alerts that nobody wants, before the rules.
         exclude: List<Exclude>,
         /// Cases for `otrelay test`.
@@ -278,8 +278,11 @@ table! {
 
     /// Status page and metrics.
     Status {
-        /// Where it listens.
+        /// Where the status page and `/metrics` are, an address of this machine alone. Default: nowhere.
         listen: String,
+        /// File that the metrics are written to, for the textfile collector of `node_exporter`; its name ends in `.prom`.
+        /// Default: none.
+        textfile: String,
     }
 }
 

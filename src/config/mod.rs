@@ -32,7 +32,7 @@ mod values;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{intake, relay, rules, servicenow, store};
+use crate::{intake, relay, rules, servicenow, status, store};
 
 pub use case::{Case, Expect};
 pub use example::example;
@@ -132,6 +132,8 @@ pub struct Config {
     pub sources: Vec<crate::source::Settings>,
     /// Rules, in the order of the files: the main file's first.
     pub rules: Vec<rules::RuleSettings>,
+    /// For the status page.
+    pub status: status::Settings,
     /// Cases of `otrelay test`, in the order of the files.
     pub tests: Vec<Case>,
 }

@@ -334,7 +334,7 @@ fn every_commented_line_of_the_shipped_file_works_when_it_is_taken() {
 }
 
 fn loaded_keys() -> Vec<&'static str> {
-    let tables: [&[&str]; 8] = [
+    let tables: [&[&str]; 9] = [
         file::Agent::KEYS,
         file::Sync::KEYS,
         file::Buffer::KEYS,
@@ -343,6 +343,7 @@ fn loaded_keys() -> Vec<&'static str> {
         file::Rule::KEYS,
         file::Action::KEYS,
         file::Devices::KEYS,
+        file::Status::KEYS,
     ];
     tables.concat()
 }
@@ -365,6 +366,7 @@ fn a_commented_default_is_the_default() {
         "state_dir",
         "assignment_group",
         "short_description",
+        "textfile",
     ];
     for n in commented(text) {
         let line = text.lines().nth(n).unwrap();

@@ -31,6 +31,8 @@ pub mod serve;
 
 mod tls;
 
+pub mod web;
+
 #[cfg(test)]
 #[cfg(feature = "simulator")]
 mod handshakes;

@@ -6,10 +6,14 @@
 //! exit code cannot disagree.
 
 mod keeper;
+mod metrics;
+pub mod page;
 mod sd_notify;
 mod watchdog;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +24,15 @@ use crate::store::op::identity::FROM_NAME;
 
 pub use keeper::Keeper;
 pub use sd_notify::Notifier;
+
+/// `[status]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the page listens, an address of this machine alone; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// File that the metrics are written to.
+    pub textfile: Option<PathBuf>,
+}
 
 /// How things are.
 #[derive(Clone, Debug, Serialize, Deserialize)]

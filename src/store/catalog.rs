@@ -195,6 +195,7 @@ pub(super) const TABLES: &[Table] = &[
     table("sync", Key::Row("id"), Repair::History),
     table("filtered_sample", Key::Row("id"), Repair::History),
     table("reject_sample", Key::Row("id"), Repair::History),
+    table("history", Key::None, Repair::History),
     table("repair", Key::Row("id"), Repair::History),
 ];
 

@@ -14,6 +14,7 @@ mod disk;
 mod fallback;
 mod handle;
 mod health;
+mod history;
 pub mod op;
 mod pack;
 mod read;
@@ -31,9 +32,9 @@ use std::time::Duration;
 pub use handle::Store;
 pub use read::Reader;
 pub use rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, DeviceCounts, DeviceFilter, DeviceRow, DeviceWord,
-    FilteredRow, HoldRow, IssueRow, ListFilter, Overview, RejectRow, RepairCount, RepairCounts, RepairRow,
-    SourceRow, SyncRow, TicketRow,
+    AlertRow, AttemptRow, COUNTED, Counts, DeliveryRow, DestinationRow, DeviceCounts, DeviceFilter,
+    DeviceRow, DeviceWord, FilteredRow, HistoryPoint, HoldRow, IssueRow, ListFilter, Overview, RejectRow,
+    RepairCount, RepairCounts, RepairRow, Ring, SourceRow, SyncRow, TicketRow, WaitingRow,
 };
 pub use writer::Writer;
 

@@ -19,8 +19,8 @@ use crate::model::{
 use crate::store::op::identity::meta;
 use crate::store::pack::body::Bodies;
 use crate::store::rows::{
-    AlertRow, AttemptRow, DeliveryRow, DestinationRow, FilteredRow, HoldRow, IssueRow, ListFilter, Overview,
-    REPAIR, RejectRow, RepairRow, SourceRow, SyncRow, TicketRow, repair,
+    AlertRow, AttemptRow, Counts, DeliveryRow, DestinationRow, FilteredRow, HoldRow, IssueRow, ListFilter,
+    Overview, REPAIR, RejectRow, RepairRow, SourceRow, SyncRow, TicketRow, repair,
 };
 use crate::store::schema;
 use crate::store::{DATABASE, OpenError, StoreError};
@@ -28,7 +28,7 @@ use crate::store::{DATABASE, OpenError, StoreError};
 /// A read-only view.
 #[derive(Debug)]
 pub struct Reader {
-    conn: Connection,
+    pub(super) conn: Connection,
     size: u64,
 }
 
@@ -89,8 +89,12 @@ impl Reader {
         })
     }
 
-    fn counters(&self) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
-        let mut map: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+    /// All counters.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn counters(&self) -> Result<Counts> {
+        let mut map = Counts::new();
         let mut select = self.conn.prepare("SELECT scope, name, value FROM counter")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {

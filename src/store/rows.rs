@@ -395,6 +395,75 @@ pub struct AttemptRow {
     pub message: Option<String>,
 }
 
+/// Counters by scope and name.
+pub type Counts = BTreeMap<String, BTreeMap<String, i64>>;
+
+/// How far apart the rows of a history are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Half an hour, over the last day.
+    HalfHour,
+    /// A day, over the last month.
+    Day,
+}
+
+impl Ring {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::HalfHour, Self::Day];
+
+    /// Its word in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HalfHour => "half-hour",
+            Self::Day => "day",
+        }
+    }
+
+    /// Seconds between two rows.
+    pub fn seconds(self) -> i64 {
+        match self {
+            Self::HalfHour => 1800,
+            Self::Day => 86_400,
+        }
+    }
+
+    /// Rows that are kept.
+    pub fn kept(self) -> i64 {
+        match self {
+            Self::HalfHour => 48,
+            Self::Day => 31,
+        }
+    }
+
+    /// To which row an instant belongs: half hours or days since 1970, UTC.
+    pub fn slot(self, at: Timestamp) -> i64 {
+        at.as_secs().div_euclid(self.seconds())
+    }
+}
+
+/// The counters at the beginning of a half hour or day in which something happened.
+#[derive(Clone, Debug)]
+pub struct HistoryPoint {
+    /// Which, counted as by [`Ring::slot`].
+    pub slot: i64,
+    /// The counters then.
+    pub counts: Counts,
+}
+
+/// What waits of one severity.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingRow {
+    /// Which.
+    pub severity: Severity,
+    /// How many; not counted beyond [`COUNTED`].
+    pub count: i64,
+    /// When the oldest was made.
+    pub oldest_at: Option<Timestamp>,
+}
+
+/// So far what waits is counted by severity: a page must not take longer the more waits.
+pub const COUNTED: i64 = 1_000;
+
 /// The columns that [`repair`] reads; the id is one more.
 pub(super) const REPAIR: &str = "SELECT at, kept_as, cause, counts, rewound, id FROM repair";
 

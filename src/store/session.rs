@@ -41,6 +41,8 @@ pub(super) struct Memory {
     sources: HashMap<String, i64>,
     destinations: HashMap<String, i64>,
     routes: HashMap<(String, String), (i64, i64)>,
+    /// The half hour and the day that `history` has a row of.
+    pub(super) noted: Option<[i64; 2]>,
     counters: HashMap<(String, Cow<'static, str>), i64>,
     /// Tickets opened lately, where a rule holds storms back.
     pub(super) storms: crate::store::storms::Storms,

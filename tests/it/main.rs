@@ -45,6 +45,9 @@ mod lost_answer;
 mod outage;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod page;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod pushed;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -32,7 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Reads back before a push: what it finds there, the push already knows.
     ("sync", &["store", "destination"]),
     ("servicenow", &["destination", "device", "net", "clock"]),
-    ("status", &["store", "clock", "heartbeat"]),
+    ("status", &["store", "clock", "heartbeat", "net"]),
     // Answers for the running service: what it knows, and a sync when one is asked for.
     ("control", &["status", "store", "relay", "clock"]),
     // The other side of the wire: it may know how to listen, and nothing of the agent.
@@ -67,7 +67,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["net"]),
     ("tokio_rustls", &["net", "simulator"]),
     ("rcgen", &["simulator"]),
-    ("axum", &["simulator"]),
+    ("axum", &["net", "status"]),
     ("hyper", &["net", "simulator"]),
     ("hyper_util", &["net", "simulator"]),
     ("http_body_util", &["net", "simulator"]),
@@ -85,7 +85,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("comfy_table", &["cli"]),
     ("tracing_subscriber", &["log"]),
-    ("minijinja", &["rules"]),
+    ("minijinja", &["rules", "status"]),
+    ("prometheus_client", &["status"]),
     ("strsim", &["rules", "config"]),
     // The machine's side.
     ("sysinfo", &["source"]),

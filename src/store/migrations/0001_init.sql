@@ -331,6 +331,14 @@ CREATE TABLE sync (
     dead       INTEGER NOT NULL
 ) STRICT;
 
+-- The counters at the beginning of half hours and days, for charts; two rings.
+CREATE TABLE history (
+    ring   TEXT    NOT NULL,                    -- `half-hour` or `day`
+    slot   INTEGER NOT NULL,                    -- half hours or days since 1970, UTC
+    counts TEXT    NOT NULL,                    -- JSON: {"severity": {"minor": 10}, …}
+    PRIMARY KEY (ring, slot)
+) STRICT, WITHOUT ROWID;
+
 -- Each time a database was found damaged and made anew.
 CREATE TABLE repair (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -19,6 +19,7 @@ pub mod settle;
 pub mod sync_back;
 
 mod fresh;
+mod history;
 mod row;
 mod storm;
 

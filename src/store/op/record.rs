@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension, params};
 use super::attempt;
 use super::device::take;
 use super::fresh::Fresh;
+use super::history;
 use super::life::{self, Newest};
 use super::prune::{Room, room};
 use super::row::{
@@ -127,6 +128,8 @@ pub struct Record {
     pub lines: u64,
     /// Alerts among them.
     pub alerts: u64,
+    /// The same by severity, the lowest first.
+    pub by_severity: [u64; 4],
     /// To be forwarded, or cleared.
     pub entries: Vec<Entry>,
     /// What was told of devices.
@@ -196,6 +199,9 @@ impl Operation for Records {
 
 /// Writes records into a transaction.
 pub(in crate::store) fn write_all(tx: &mut Tx<'_>, records: &[Record]) -> Result<Recorded, StoreError> {
+    if let Some(record) = records.first() {
+        history::note(tx, record.now)?;
+    }
     let mut sums = Recorded::default();
     let mut packer = Packer::of(records.iter().map(|record| record.entries.len()).sum());
     for record in records {
@@ -216,6 +222,7 @@ impl Record {
             gather: false,
             lines: 0,
             alerts: 0,
+            by_severity: [0; 4],
             entries: Vec::new(),
             devices: Vec::new(),
             unauthenticated: 0,
@@ -241,6 +248,9 @@ impl Record {
         tx.count(&scope, "new", sums.new as i64);
         tx.count(&scope, "repeats", sums.repeats as i64);
         tx.count(&scope, "cleared", sums.cleared as i64);
+        for (severity, count) in Severity::ALL.into_iter().zip(self.by_severity) {
+            tx.count("severity", severity.as_str(), count as i64);
+        }
         tx.count(&scope, "unauthenticated", self.unauthenticated as i64);
         self.write_devices(tx, source_id, &scope)?;
         for (kind, count) in &self.ignored {

@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::attempt::{self, Attempt};
 use super::destination_state::{Change, DestinationChange};
+use super::history;
 use super::life::{self, Seen};
 use super::row::{
     DeliveryCrc, NewTicket, Subject, counter, destination_scope, insert_ticket, record_crc, ticket_crc,
@@ -295,6 +296,7 @@ impl Operation for Settle {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        history::note(tx, self.now)?;
         // Answers come back in any order; rows that lie together are written together.
         let mut all: Vec<&Settled> = self.all.iter().collect();
         all.sort_by_key(|one| one.id);

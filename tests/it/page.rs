@@ -1,0 +1,315 @@
+//! The status page, `/metrics`, `/health` and `/ready` of the real binary, asked over sockets of the test's own making.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::support::agent::{Agent, Service};
+use crate::support::{eve, simulator, until};
+
+/// Where the page of a service is.
+struct Page(String);
+
+/// An answer.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Page {
+    /// Starts a service with a page at a free port.
+    fn start(agent: &Agent) -> (Self, Service) {
+        agent.append_config("\n[status]\nlisten = \"127.0.0.1:0\"\n");
+        let service = agent.start();
+        let at = until("the page is there", || {
+            let log = agent.logged();
+            let (_, rest) = log.split_once("the status page is at http://")?;
+            rest.split_once('/').map(|(at, _)| at.to_owned())
+        });
+        (Self(at), service)
+    }
+
+    /// Sends this, and reads until the other side closes or falls silent.
+    fn say(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(&self.0).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        // A connection that is cut has said what it had to say.
+        let _ = stream.read_to_end(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn ask(&self, request: &str) -> Answer {
+        let said = self.say(request);
+        let (head, body) = said.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {said:?}"));
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
+        Answer { status, headers, body: body.to_owned() }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    }
+}
+
+/// Every answer is locked down, whatever it is.
+#[track_caller]
+fn assert_locked(answer: &Answer) {
+    let policy = "default-src 'none'; style-src 'self'; img-src 'self'; connect-src 'self'; script-src 'self'; \
+                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    for (name, value) in [
+        ("content-security-policy", policy),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        assert_eq!(answer.headers.get(name).map(String::as_str), Some(value), "{name} of {answer:?}");
+    }
+}
+
+const PAGES: [&str; 5] = ["/", "/alerts", "/tickets", "/queue", "/issues"];
+
+#[test]
+fn the_page_tells_the_last_sync_the_backlog_and_the_tickets() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..5));
+    let (page, service) = Page::start(&agent);
+    agent.until_status("all is sent", |s| s["backlog"] == 0 && s["last_sync"]["created"] == 5);
+    let now = page.get("/");
+    assert_eq!(now.status, 200);
+    let words = text(&now.body);
+    assert!(words.contains("Backlog 0 nothing waits"), "{words}");
+    let (_, sync) = words.split_once("Last Sync ").unwrap();
+    assert_eq!(sync.as_bytes()[2], b':', "{sync}");
+    assert!(words.contains("All is well: nothing needs a person"), "{words}");
+    assert!(words.contains("5 reported 5 made, 0 found there"), "{words}");
+    let record = &simulator.records("incident")[0];
+    let link =
+        format!("{}/incident.do?sys_id={}", simulator.url().trim_end_matches('/'), record.get("sys_id"));
+    assert!(now.body.replace("&#x2f;", "/").contains(&link), "{link} in {}", now.body);
+    for path in PAGES {
+        let answer = page.get(path);
+        assert_eq!(answer.status, 200, "{path}");
+        assert_locked(&answer);
+        // Nothing that the policy would have to stop.
+        for inline in [" style=", "<style", "<script>", " onclick=", "javascript:"] {
+            assert!(!answer.body.contains(inline), "{inline} in {path}");
+        }
+    }
+    for (path, kind) in
+        [("/style.css", "text/css"), ("/live.js", "text/javascript"), ("/icon.svg", "image/svg+xml")]
+    {
+        let answer = page.get(path);
+        assert!(answer.status == 200 && answer.headers["content-type"].starts_with(kind), "{answer:?}");
+        assert_locked(&answer);
+    }
+    assert_eq!(service.stop(), 0);
+}
+
+/// What a reader sees.
+fn text(html: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for c in html.chars() {
+        match c {
+            '<' => inside = true,
+            '>' => {
+                inside = false;
+                out.push(' ');
+            }
+            c if !inside => out.push(c),
+            _ => {}
+        }
+    }
+    out.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn only_names_of_this_machine_are_answered_and_only_reading() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    let (page, _service) = Page::start(&agent);
+    let ask = |line: &str, headers: &str| {
+        page.ask(&format!("{line} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n"))
+    };
+    for (headers, status) in [
+        ("Host: 127.0.0.1:9464\r\n", 200),
+        ("Host: [::1]\r\n", 200),
+        ("Host: evil.example\r\n", 421),
+        ("Host: localhost.evil.example:9464\r\n", 421),
+        ("Host: 10.0.0.1\r\n", 421),
+        ("Host: localhost\r\nHost: evil.example\r\n", 421),
+        ("", 421),
+    ] {
+        for path in ["/", "/metrics", "/health", "/live/now", "/nothing"] {
+            // What lives would not end.
+            if (path, status) == ("/live/now", 200) {
+                continue;
+            }
+            let expected = if (path, status) == ("/nothing", 200) { 404 } else { status };
+            let answer = ask(&format!("GET {path}"), headers);
+            assert_eq!(answer.status, expected, "{path} with {headers:?}");
+            assert_locked(&answer);
+        }
+    }
+    let strange = ask("GET http://evil.example/", "Host: localhost\r\n");
+    assert_eq!(strange.status, 421);
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+        let answer = ask(&format!("{method} /"), "Host: localhost\r\n");
+        assert_eq!((answer.status, answer.headers["allow"].as_str()), (405, "GET, HEAD"), "{method}");
+        assert_locked(&answer);
+    }
+    let head = ask("HEAD /", "Host: localhost\r\n");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    let body = page.ask("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n");
+    assert_eq!(body.status, 413);
+    let long = ask("GET /", &format!("Host: localhost\r\nX: {}\r\n", "x".repeat(20_000)));
+    assert_eq!(long.status, 431);
+    assert_eq!(page.get("/").status, 200, "it goes on");
+}
+
+#[test]
+fn hostile_titles_are_text() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator);
+    agent.set_sync("enabled = false");
+    let evil =
+        "\"'><script src=//evil.example></script><img src=x onerror=alert(1)>\u{202e}\u{200b}\u{7}{{ 7*7 }}";
+    let line =
+        eve::alert(1).line().replace(&eve::title(1), &evil.replace('"', "\\\"").replace('\u{7}', "\\u0007"));
+    agent.feed(line);
+    let (page, _service) = Page::start(&agent);
+    agent.until_status("it waits", |s| s["backlog"] == 1);
+    for path in ["/alerts", "/queue"] {
+        let body = page.get(path).body;
+        assert!(body.contains("&lt;script src="), "{path}: {body}");
+        assert!(body.contains("{{ 7*7 }}"), "{path}: {body}");
+        for bad in ["<script src=//", "<img", "\u{202e}", "\u{200b}", "\u{7}"] {
+            assert!(!body.contains(bad), "{bad:?} in {path}: {body}");
+        }
+    }
+}
+
+#[test]
+fn metrics_health_and_ready_are_for_machines() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..3));
+    agent.feed(eve::flow(9));
+    let file = agent.dir().join("otrelay.prom");
+    agent
+        .append_config(&format!("\n[status]\nlisten = \"127.0.0.1:0\"\ntextfile = \"{}\"\n", file.display()));
+    let service = agent.start();
+    let at = until("the page is there", || {
+        let log = agent.logged();
+        log.split_once("the status page is at http://")?.1.split_once('/').map(|(at, _)| at.to_owned())
+    });
+    let page = Page(at);
+    agent.until_status("all is sent", |s| s["last_sync"]["created"] == 3);
+    let metrics = page.get("/metrics");
+    assert_eq!(metrics.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    for line in [
+        "otrelay_records_total{source=\"eve\"} 4",
+        "otrelay_alerts_total{source=\"eve\"} 3",
+        "otrelay_records_ignored_total{source=\"eve\",kind=\"flow\"} 1",
+        "otrelay_tickets_created_total{destination=\"prod\"} 3",
+        "otrelay_backlog_deliveries{destination=\"prod\"} 0",
+        "otrelay_source_up{source=\"eve\"} 1",
+    ] {
+        assert!(metrics.body.lines().any(|had| had == line), "{line} in {}", metrics.body);
+    }
+    assert!(metrics.body.lines().all(|line| line.starts_with("otrelay_") || line.starts_with("# ")));
+    let older = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\nConnection: close\r\n\r\n";
+    let older = page.ask(older);
+    assert!(older.headers["content-type"].starts_with("text/plain; version=0.0.4"), "{older:?}");
+    assert!(older.body.contains("# TYPE otrelay_alerts_total counter\n"), "{older:?}");
+    assert_eq!((page.get("/health").status, page.get("/ready").status), (200, 200));
+    // It is written at the start; what came later follows with the next look.
+    let written = until("the file is written", || std::fs::read_to_string(&file).ok());
+    assert!(written.contains("# TYPE otrelay_build_info gauge\n"), "{written}");
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn a_large_backlog_makes_no_large_page() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator);
+    agent.set_sync("enabled = false");
+    agent.feed(eve::alerts(0..3_000));
+    let (page, _service) = Page::start(&agent);
+    agent.until_status("all is taken in", |s| s["backlog"] == 3_000);
+    for path in PAGES {
+        let answer = page.get(path);
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.len() < 128 << 10, "{path}: {} bytes", answer.body.len());
+    }
+    let words = text(&page.get("/").body);
+    assert!(words.contains("Backlog 3 000 oldest"), "{words}");
+    assert!(words.contains("1 000 or more critical"), "what is more is not counted: {words}");
+}
+
+#[test]
+fn who_has_the_page_open_gets_its_parts_and_does_not_keep_the_service_from_ending() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    let (page, service) = Page::start(&agent);
+    let mut stream = TcpStream::connect(&page.0).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(b"GET /live/now HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut heard = String::new();
+    let mut buffer = [0; 64 * 1024];
+    while !heard.contains("id=\"verdict\"") {
+        let n = stream.read(&mut buffer).unwrap();
+        assert!(n > 0, "it ended: {heard}");
+        heard.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    assert!(heard.contains("content-type: text/event-stream") && heard.contains("event: parts\n"), "{heard}");
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn an_address_that_somebody_else_has_is_told_and_stops_nothing() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = other.local_addr().unwrap();
+    agent.append_config(&format!("\n[status]\nlisten = \"{at}\"\n"));
+    agent.feed(eve::alerts(0..1));
+    let service = agent.start();
+    let status = agent.until_status("it is told, and alerts are sent", |s| {
+        s["last_sync"]["created"] == 1 && s["health"][0]["code"] == "page"
+    });
+    let issue = &status["health"][0];
+    assert!(issue["text"].as_str().unwrap().contains(&at.to_string()), "{issue}");
+    assert!(issue["remedy"].as_str().unwrap().contains("[status] listen"), "{issue}");
+    drop(other);
+    agent.until_status("it goes on by itself", |s| s["health"] == serde_json::json!([]));
+    let page = Page(at.to_string());
+    assert_eq!(page.get("/health").status, 200);
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn other_machines_are_not_let_in() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    for (listen, words) in [
+        ("0.0.0.0:9464", "only be on an address of this machine alone"),
+        ("[::]:9464", "only be on an address of this machine alone"),
+        ("localhost:9464", "this is no address"),
+    ] {
+        agent.append_config(&format!("\n[status]\nlisten = \"{listen}\"\n"));
+        agent.run(&["check"]).says(words);
+        agent.restore_config();
+    }
+}

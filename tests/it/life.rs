@@ -146,7 +146,7 @@ fn the_answer_to_a_note_is_lost_at_each_byte_and_there_is_one_note() {
     let mut faults: Vec<u64> = Vec::new();
     for bytes in (0..CUTS).step_by(3) {
         faults.push(bytes);
-        if faults.len() % 8 == 0 {
+        if faults.len().is_multiple_of(8) {
             faults.push(1 << 20);
         }
     }

@@ -267,7 +267,7 @@ fn who_has_the_page_open_gets_its_parts_and_does_not_keep_the_service_from_endin
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(b"GET /live/now HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut heard = String::new();
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = vec![0; 64 * 1024];
     while !heard.contains("id=\"verdict\"") {
         let n = stream.read(&mut buffer).unwrap();
         assert!(n > 0, "it ended: {heard}");

@@ -20,7 +20,7 @@ titles = ["*"]
 "#;
     let agent = Agent::new(&simulator).rules(&format!("{CRITICAL}{exclude}"));
     agent.feed(alert(1).line() + &alert(2).line());
-    let (before, _) = (agent.run(&["check"]).ends(0), ());
+    let before = agent.run(&["check"]).ends(0);
     assert!(!before.err.contains("exclude"), "{before:#?}");
     agent.once().ends(0).says("0 tickets created");
     let source = &agent.status()["sources"][0];

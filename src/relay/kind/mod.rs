@@ -58,10 +58,7 @@ pub(super) trait Work: Sync {
         composer: &dyn Compose,
         destination: &DestinationName,
     ) -> Result<Order, String> {
-        let mut fields = fields(claimed, composer, destination)?;
-        if let Some(ci) = &claimed.ci {
-            fields.entry("cmdb_ci".to_owned()).or_insert_with(|| ci.clone());
-        }
+        let fields = fields(claimed, composer, destination)?;
         Ok(order(self.keys(claimed, destination), claimed, fields))
     }
 

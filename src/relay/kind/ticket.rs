@@ -22,6 +22,10 @@ impl Work for Open {
         destination: &DestinationName,
     ) -> Result<Order, String> {
         let mut fields = super::fields(claimed, composer, destination)?;
+        // The operator's own word for it stands.
+        if let Some(ci) = &claimed.ci {
+            fields.entry("cmdb_ci".to_owned()).or_insert_with(|| ci.clone());
+        }
         let folded = &claimed.ticket.folded;
         if folded.findings > 0 {
             let title = claimed.alert.as_ref().map_or("", |alert| &alert.title);

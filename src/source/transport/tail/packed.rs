@@ -161,10 +161,10 @@ impl Open {
         let place = || format!("{}, byte {offset} unpacked", path.display());
         if is_whole {
             let record = line.strip_suffix(b"\n").unwrap_or(&line);
-            batch.take(self.decoding.decode(record, at), record, true, place);
+            self.decoding.each(record, at, |decoded, record| batch.take(decoded, record, true, place));
         } else {
-            let detail = || format!("{}: a line of {length} bytes; {} are read", place(), file::LINE_MAX);
-            batch.refuse(RejectReason::TooLong, detail, &line);
+            let long = || format!("{}: a line of {length} bytes, of which {} are read", place(), line.len());
+            batch.take(self.decoding.decode_start(&line, at), &line, true, long);
         }
         self.offset += length;
         if self.offset > UNPACKED_MAX {
@@ -179,8 +179,6 @@ impl Open {
         let mut length = (&mut self.lines).take(MAX).read_until(b'\n', &mut start)? as u64;
         let is_whole = length < MAX || start.last() == Some(&b'\n');
         if !is_whole {
-            start.truncate(PIECE);
-            start.shrink_to_fit();
             length += self.skip_line()?;
         }
         Ok(Line { length, start, is_whole })

@@ -78,7 +78,7 @@ enum Command {
     Sync(sync::SyncArgs),
     /// For one alert: how it is normalised, which rules match or why not, the request that would be sent
     Explain(explain::ExplainArgs),
-    /// The [[test]] cases of the config: what is expected of a record, and what becomes of it
+    /// The test cases of the config: what is expected of a record, and what becomes of it
     Test(test::TestArgs),
     /// Which recorded alerts would go elsewhere with another config
     Replay(replay::ReplayArgs),

@@ -1,8 +1,8 @@
 //! Alerts as JSON, one object to one alert: what programs of the site write or push themselves.
 //!
-//! Three shapes are told apart by their keys: otrelay's own alert (the fields of `model::Alert`, [`schema`]), a
+//! Three shapes are told apart by their keys: otrelay's own alert (the fields of `model::Alert`, [`schema()`]), a
 //! detection finding of OCSF (`class_uid`), and what the console of Defender for IoT posted to webhooks. All become a
-//! [`draft::Draft`], and that an alert. Only `title` is needed. Unknown keys are tolerated; a word that is not one of
+//! `draft::Draft`, and that an alert. Only `title` is needed. Unknown keys are tolerated; a word that is not one of
 //! its list is an error, for a sender that misspells a severity wants to know. What this does not do: cut a body into
 //! its objects (`body`), listen, read files.
 

@@ -2,7 +2,7 @@
 //! and says how far it has got; what a record means is the decoder's.
 //!
 //! To add one: a file here that implements [`Source`](super::Source), a variant of [`Input`](super::Input), and an arm in
-//! `super::run`. It keeps a [`Decoding`] for each stream, fills a [`Batch`](super::Batch) by `take`, and hands it over by
+//! `super::run`. It keeps a [`Decoding`] for each stream, fills a [`Batch`] by `take`, and hands it over by
 //! [`send`]. A sender that wants an answer gets it when the batch's [`Acknowledge`](super::Acknowledge) was told.
 
 pub mod defender;

@@ -1,7 +1,7 @@
 //! Syslog over UDP, TCP and TLS: several listeners, one source.
 //!
 //! Everything runs in the source's own task: a future for each listener and each connection, all of which put what they
-//! read into one [`Gather`]. Nobody reads on while it is full, so the kernel's buffers, and behind them the senders, are
+//! read into one `Gather`. Nobody reads on while it is full, so the kernel's buffers, and behind them the senders, are
 //! the queue. Syslog has no answer: what a sender gave to its kernel, or ours, and what was not committed yet is lost
 //! when power fails; that is at most the socket buffers, one batch, and the messages of one read of each connection.
 //!

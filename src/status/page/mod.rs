@@ -2,7 +2,7 @@
 //!
 //! Each answer is made of one look at the store, beside the runtime's thread and two at a time, so that neither memory nor
 //! the rest of the service depends on how many look. `views` and `lists` decide what is shown, `chart` where; the
-//! templates escape by construction, and every text from outside passes [`words::clean`]. Hosts, methods and headers are
+//! templates escape by construction, and every text from outside passes `words::clean`. Hosts, methods and headers are
 //! `net::web`'s. Without a viewer nothing of this wakes.
 
 mod chart;

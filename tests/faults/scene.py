@@ -67,7 +67,8 @@ def source_ip(number):
 
 
 def fingerprint(agent, number):
-    identity = [agent, SOURCE, "derived", f"1:{SID}", source_ip(number), SERVER, "modbus"]
+    # No network is named in these lines; the protocol is the one that is shown.
+    identity = [agent, SOURCE, "derived", f"1:{SID}", "", source_ip(number), SERVER, "Modbus"]
     return hashlib.sha256(b"".join(part(p) for p in identity)).digest()
 
 

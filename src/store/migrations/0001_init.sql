@@ -284,7 +284,7 @@ CREATE TABLE counter (
 ) STRICT, WITHOUT ROWID;
 
 -- How many rows there are, so that a loss can be counted when the rows cannot be read any more.
-INSERT INTO counter (scope, name, value) VALUES ('store', 'alerts', 0), ('store', 'tickets', 0), ('store', 'deliveries', 0), ('store', 'devices', 0);
+INSERT INTO counter (scope, name, value) VALUES ('store', 'alerts', 0), ('store', 'tickets', 0), ('store', 'deliveries', 0), ('store', 'devices', 0), ('store', 'records', 0);
 
 -- Recent samples of what was not forwarded, and of what could not be read; rings, bounded by their writers.
 CREATE TABLE filtered_sample (

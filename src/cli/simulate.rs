@@ -75,6 +75,10 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N")]
     pub semaphore: Option<usize>,
 
+    /// Refuse the Batch API, as an instance does that has it not
+    #[arg(long)]
+    pub no_batch_api: bool,
+
     /// Milliseconds that each item of a batch is taken to run; a batch ends after 30 s of them
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub batch_item_ms: u64,
@@ -190,7 +194,7 @@ fn options(args: SimulateArgs, env: impl Fn(&str) -> Option<String>) -> Options 
         token_lifetime: Duration::from_secs(args.token_lifetime),
         tables: args.table,
         change_api: plain.change_api,
-        batch_api: plain.batch_api,
+        batch_api: plain.batch_api && !args.no_batch_api,
         imports: args.import,
         properties: args.property,
         rate_limit: args.rate_limit,

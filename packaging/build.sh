@@ -72,11 +72,11 @@ standard_library() {
         work=$TOOLS/std/build-$1
         rm -rf "$root" "$work"
         mkdir -p "$work/src" "$root/lib/rustlib/$1/lib"
-        printf '%s\n' '[package]' 'name = "none"' 'edition = "2024"' '[profile.release]' 'panic = "abort"' '[workspace]' \
+        printf '%s\n' '[package]' 'name = "none"' 'edition = "2024"' '[workspace]' \
             >"$work/Cargo.toml"
         printf '#![no_std]\n' >"$work/src/lib.rs"
         (cd "$work" && RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Cembed-bitcode=yes $(remap)" CARGO_TARGET_DIR=$work/target \
-            cargo build --quiet --release -Zbuild-std=std,panic_abort --target "$1") >&2
+            cargo build --quiet --release -Zbuild-std=std,panic_unwind --target "$1") >&2
         deps=$work/target/$1/release/deps
         rm -f "$deps"/libnone-*
         cp "$deps"/lib*.rlib "$deps"/lib*.rmeta "$root/lib/rustlib/$1/lib/"

@@ -125,24 +125,24 @@ impl Intake {
             return Ok(());
         }
         let source = SourceName::new(OWN).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let (ids, heals): (Vec<i64>, Vec<RepairRow>) = untold.into_iter().unzip();
+        let (ids, repairs): (Vec<i64>, Vec<RepairRow>) = untold.into_iter().unzip();
         let mut batch = Batch::new(source, OWN);
-        batch.sightings = heals.iter().map(|heal| self.own_alert(heal, &batch.source)).collect();
+        batch.sightings = repairs.iter().map(|repair| self.own_alert(repair, &batch.source)).collect();
         self.commit(Arc::from([self.decide(batch).0]), stop).await?;
         // Told twice, it is the same finding.
         self.store.repairs_told(ids).await.or_else(passing)
     }
 
-    fn own_alert(&self, heal: &RepairRow, source: &SourceName) -> Sighting {
+    fn own_alert(&self, repair: &RepairRow, source: &SourceName) -> Sighting {
         let agent = &self.settings.agent;
         let fingerprint =
-            Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", heal.kept_as)));
+            Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", repair.kept_as)));
         let alert = Alert {
-            id: Some(heal.kept_as.clone()),
-            time: heal.at,
+            id: Some(repair.kept_as.clone()),
+            time: repair.at,
             received_at: self.clock.now(),
             title: format!("The alert buffer of {agent} was damaged and made anew"),
-            message: format!("{}. The damaged file is kept as {}.", heal.text(), heal.kept_as),
+            message: format!("{}. The damaged file is kept as {}.", repair.text(), repair.kept_as),
             severity: Severity::Major,
             engine: Engine::Operational,
             protocols: Vec::new(),

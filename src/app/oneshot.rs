@@ -33,13 +33,13 @@ pub async fn once(
     watch: impl FnOnce(watch::Receiver<Progress>),
     stop: CancellationToken,
 ) -> Result<(Report, Overview), AppError> {
-    let blueprint = Components::of(&config, &clock)?;
+    let components = Components::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
     let mut stages = TaskGroups::begin(writer);
-    let relay = blueprint.relay(&config, store.clone(), Arc::clone(&clock));
+    let relay = components.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
     Components::identify(&config, &store).await?;
-    let intake = blueprint.intake(&config, &store, &clock);
+    let intake = components.intake(&config, &store, &clock);
     intake.apply_rules().await?;
     stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());
     let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
@@ -89,11 +89,11 @@ pub async fn push_once(
     clock: SharedClock,
     stop: CancellationToken,
 ) -> Result<Report, AppError> {
-    let blueprint = Components::of(&config, &clock)?;
+    let components = Components::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
     let mut stages = TaskGroups::begin(writer);
-    let intake = blueprint.intake(&config, &store, &clock);
-    let relay = blueprint.relay(&config, store, clock);
+    let intake = components.intake(&config, &store, &clock);
+    let relay = components.relay(&config, store, clock);
     intake.apply_rules().await?;
     let report = relay.run_once(PATIENCE, &stop).await?;
     drop((intake, relay));
@@ -106,10 +106,10 @@ pub async fn push_once(
 /// # Errors
 /// [`AppError`].
 pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Vec<Planned>, AppError> {
-    let blueprint = Components::of(&config, &clock)?;
+    let components = Components::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
     let mut stages = TaskGroups::begin(writer);
-    let relay = blueprint.relay(&config, store, clock);
+    let relay = components.relay(&config, store, clock);
     let plans = relay.plan(limit).await?;
     drop(relay);
     stages.close().await?;

@@ -69,7 +69,7 @@ pub struct Surroundings {
 /// # Errors
 /// [`AppError`].
 pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError> {
-    let blueprint = Components::of(&config, &around.clock)?;
+    let components = Components::of(&config, &around.clock)?;
     let (store, writer) = open(&config, &around).await?;
     let listener = match listen(&around.socket) {
         Err(e) if is_passing(&e) => {
@@ -81,7 +81,7 @@ pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError>
     };
     let mut stages = TaskGroups::begin(writer);
     let (ask, asked) = mpsc::channel(QUESTIONS);
-    let mut service = Service::new(config, blueprint, store, around, asked);
+    let mut service = Service::new(config, components, store, around, asked);
     service.surround(&mut stages, listener, ask);
     let begun = service.begin(&mut stages).await;
     let outcome = match begun {
@@ -120,7 +120,7 @@ type Ready = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct Service {
     config: Config,
     /// What the config was turned into.
-    blueprint: Components,
+    components: Components,
     store: Store,
     around: Surroundings,
     /// Questions for the relay: those asked during a reload are answered by the next one.
@@ -139,7 +139,7 @@ struct Service {
 impl Service {
     fn new(
         config: Config,
-        blueprint: Components,
+        components: Components,
         store: Store,
         around: Surroundings,
         asked: mpsc::Receiver<Ask>,
@@ -149,7 +149,7 @@ impl Service {
         let facts = watch::Sender::new(page::facts(&config));
         Self {
             config,
-            blueprint,
+            components,
             store,
             around,
             asked,
@@ -235,7 +235,7 @@ impl Service {
     /// Starts a generation.
     async fn begin(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let ready = self.take_in(stages).await?;
-        let relay = (self.blueprint)
+        let relay = (self.components)
             .relay(&self.config, self.store.clone(), Arc::clone(&self.around.clock))
             .watched(self.progress.clone(), &self.heartbeats);
         let (asked, stop) = (Arc::clone(&self.asked), stages.stop_relay.clone());
@@ -248,7 +248,7 @@ impl Service {
 
     /// Starts the sources of a generation and its intake.
     async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
-        let intake = self.blueprint.intake(&self.config, &self.store, &self.around.clock);
+        let intake = self.components.intake(&self.config, &self.store, &self.around.clock);
         self.apply_rules(&intake).await?;
         Components::identify(&self.config, &self.store).await?;
         let clock = &self.around.clock;
@@ -321,8 +321,8 @@ impl Service {
         if !fixed.is_empty() {
             return Ok(self.refuse(&fixed));
         }
-        let blueprint = match Components::of(&config, &clock) {
-            Ok(blueprint) => blueprint,
+        let components = match Components::of(&config, &clock) {
+            Ok(components) => components,
             Err(e) => return Ok(self.refuse(&[Problem::new(Level::Error, "", e.to_string())])),
         };
         for warning in &warnings {
@@ -330,7 +330,7 @@ impl Service {
         }
         stages.pause().await?;
         self.tell_gone(&config).await;
-        (self.config, self.blueprint) = (config, blueprint);
+        (self.config, self.components) = (config, components);
         self.facts.send_replace(page::facts(&self.config));
         let ready = self.begin(stages).await?;
         self.refusal = None;
@@ -341,7 +341,7 @@ impl Service {
 
     /// Says what is wrong with the service itself: a refused reload, a log-in that is about to end.
     fn tell_concerns(&self) {
-        let logins = self.blueprint.destinations.iter().filter_map(|destination| destination.concern());
+        let logins = self.components.destinations.iter().filter_map(|destination| destination.concern());
         let all: Vec<HealthIssue> =
             self.refusal.clone().into_iter().chain(logins).chain(self.page.borrow().clone()).collect();
         self.concerns.send_if_modified(|told| {

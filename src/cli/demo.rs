@@ -160,6 +160,8 @@ fn options(seed: u64) -> Options {
     let creates = "/api/now/table/incident";
     Options {
         seed,
+        // One record a request, so that an answer that is lost is one of one ticket.
+        batch_api: false,
         faults: vec![
             Fault::new(FaultKind::Commit500).times(2).after(5).on("POST", creates),
             Fault::new(FaultKind::CommitDrop).rate(0.25).on("POST", creates),

@@ -20,6 +20,7 @@ use crate::intake::{self, Intake};
 use crate::model::cursor::Remembered;
 use crate::model::{DeliveryKind, SourceName};
 use crate::relay::Relay;
+use crate::rules::redact::Redaction;
 use crate::rules::template::TicketContext;
 use crate::rules::{Rules, RulesError};
 use crate::servicenow::{ServiceNow, SetupError, default_fields, row_fields};
@@ -101,7 +102,7 @@ impl Components {
             ServiceNow::new(settings.clone(), Arc::clone(clock)).map(|to| Arc::new(to.checking()))
         };
         let destinations = config.destinations.iter().map(destination).collect::<Result<_, _>>()?;
-        let composer = Arc::new(Composer { rules: Arc::clone(&rules), agent: config.agent.name.clone() });
+        let composer = Arc::new(Composer::of(config, Arc::clone(&rules)));
         Ok(Self { rules, destinations, composer })
     }
 
@@ -158,9 +159,19 @@ pub struct Composer {
     pub rules: Arc<Rules>,
     /// `[agent] name`.
     pub agent: String,
+    /// What may not leave.
+    pub redaction: Redaction,
 }
 
 impl Compose for Composer {
+    fn redact(&self, alert: crate::model::Alert) -> crate::model::Alert {
+        self.redaction.apply(alert)
+    }
+
+    fn redact_sources(&self, text: &str) -> String {
+        self.redaction.sources(text)
+    }
+
     fn compose(&self, facts: &TicketFacts<'_>) -> Result<Fields, String> {
         self.rules.fields(&self.context(facts)).map_err(|e| e.to_string())
     }
@@ -171,6 +182,11 @@ impl Compose for Composer {
 }
 
 impl Composer {
+    /// The composer of a config, with its rules.
+    pub fn of(config: &Config, rules: Arc<Rules>) -> Self {
+        Self { rules, agent: config.agent.name.clone(), redaction: config.redaction.clone() }
+    }
+
     fn context<'a>(&'a self, facts: &'a TicketFacts<'_>) -> TicketContext<'a> {
         TicketContext {
             alert: facts.alert,

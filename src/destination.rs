@@ -409,6 +409,16 @@ pub trait Compose: Send + Sync + 'static {
     /// A template that fails on this alert: names template, field and cause.
     fn compose(&self, facts: &TicketFacts<'_>) -> Result<Fields, String>;
 
+    /// What may leave this machine of an alert. The relay asks for it once, as it takes the alert out of the buffer.
+    fn redact(&self, alert: Alert) -> Alert {
+        alert
+    }
+
+    /// As [`Self::redact`], of a text of ours that quotes addresses of sources.
+    fn redact_sources(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
     /// `close_code` and `close_notes` of the rule's action, as far as it has them.
     ///
     /// # Errors

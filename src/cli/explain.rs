@@ -55,6 +55,8 @@ struct Explained {
     forwarded: bool,
     reason: &'static str,
     rules: Vec<Said>,
+    /// What is redacted of it, and how: `source.ip: pseudonym`.
+    redacted: Vec<String>,
     requests: Vec<Asked>,
 }
 
@@ -81,7 +83,7 @@ struct Asked {
 pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load_to_look(terminal)?;
     let rules = std::sync::Arc::new(app::compile(&config).map_err(app::AppError::from)?);
-    let composer = app::Composer { rules: std::sync::Arc::clone(&rules), agent: config.agent.name.clone() };
+    let composer = app::Composer::of(&config, std::sync::Arc::clone(&rules));
     let mut input = Input::open(&args.file)?;
     let settings = source(&config, args, &input)?;
     let stream = Stream { name: &input.name, ..Stream::default() };
@@ -168,13 +170,14 @@ fn explain(
             because: v.failure.as_ref().map(ToString::to_string),
         })
         .collect();
+    let shown = composer.redact(alert.clone());
     let requests = decision
         .routes
         .iter()
         .map(|route| {
             let keys = TicketKeys::derive(fingerprint, route.destination, route.table, Generation::default());
             let facts = TicketFacts {
-                alert: &alert,
+                alert: &shown,
                 occurrences: 1,
                 last_seen_at: alert.time,
                 destination: route.destination,
@@ -220,6 +223,12 @@ fn explain(
         forwarded: decision.is_forwarded(),
         reason: decision.reason.as_str(),
         rules: said,
+        redacted: composer
+            .redaction
+            .fields()
+            .iter()
+            .map(|(field, how)| format!("{}: {how}", field.as_str()))
+            .collect(),
         requests,
         alert,
     }
@@ -254,6 +263,9 @@ fn print(e: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
             None => writeln!(out, "  rule \"{}\" matches", r.rule)?,
             Some(why) => writeln!(out, "  rule \"{}\" does not: {why}", r.rule)?,
         }
+    }
+    if !e.redacted.is_empty() {
+        writeln!(out, "redacted before it leaves: {}", e.redacted.join(", "))?;
     }
     for r in &e.requests {
         writeln!(out, "{} {} to {} (rule \"{}\")", r.method, r.path, r.destination, r.rule)?;

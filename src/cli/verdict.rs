@@ -47,7 +47,7 @@ pub(super) struct Verdict {
 impl Judge {
     pub(super) fn new(config: &Config) -> Result<Self, CliError> {
         let rules = Arc::new(app::compile(config).map_err(AppError::from)?);
-        let composer = Composer { rules: Arc::clone(&rules), agent: config.agent.name.clone() };
+        let composer = Composer::of(config, Arc::clone(&rules));
         Ok(Self { rules, composer, exclusions: config.intake.exclusions.clone() })
     }
 
@@ -89,7 +89,7 @@ impl Judge {
         key: &CorrelationId,
     ) -> Result<Fields, String> {
         self.composer.compose(&TicketFacts {
-            alert: &finding.alert,
+            alert: &self.composer.redact(finding.alert.clone()),
             occurrences: 1,
             last_seen_at: finding.alert.time,
             destination: route.destination,

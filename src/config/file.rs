@@ -10,7 +10,7 @@ use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, on
 use super::source::Source;
 use super::values::{
     AnyOr, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnCleared, OnDeleted, OnSeenAgain,
-    OnUnprotected, OneOrMore, Period, ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
+    OnUnprotected, OneOrMore, Period, RedactAs, ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
 };
 
 table! {
@@ -34,6 +34,8 @@ table! {
         status: Status,
         /// Alerts that nobody wants, before the rules.
         exclude: List<Exclude>,
+        /// What of an alert may not leave this machine.
+        redact: List<Redact>,
         /// Cases for `otrelay test`.
         test: List<Case>,
     }
@@ -220,6 +222,16 @@ table! {
         protocols: OneOrMore<String>,
     }
 
+    /// What of an alert may not leave this machine, whatever tells of it. The original record is then not told either.
+    #[schemars(extend("required" = ["fields"]))]
+    Redact {
+        /// `source.ip`, `source.mac`, `source.name`, `source.device_id`, the same of `destination`, `sensor`, `site`, `zone`,
+        /// `category`, `message`, `references`, `raw`. A value is also taken out of the texts that quote it.
+        fields: OneOrMore<String>,
+        /// What it becomes. Default `pseudonym`; `message`, `references` and `raw` can only be removed.
+        r#as: RedactAs,
+    }
+
     /// A case for `otrelay test`.
     #[schemars(extend("required" = ["name", "input", "expect"]))]
     Case {
@@ -326,7 +338,7 @@ macro_rules! appended {
         }
     )*};
 }
-appended!(Source, Rule, Exclude, Case);
+appended!(Source, Rule, Exclude, Redact, Case);
 
 impl Merge for Named<Destination> {
     fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems) {
@@ -351,7 +363,7 @@ impl Merge for Named<Destination> {
 
 /// In which table a key is at home, for keys that stand in the wrong one.
 pub(super) fn home_of(key: &str) -> Option<String> {
-    let homes: [(&str, &[&str]); 9] = [
+    let homes: [(&str, &[&str]); 10] = [
         ("[agent]", Agent::KEYS),
         ("[sync]", Sync::KEYS),
         ("[buffer]", Buffer::KEYS),
@@ -359,6 +371,7 @@ pub(super) fn home_of(key: &str) -> Option<String> {
         ("[[rule]]", Rule::KEYS),
         ("[[rule.action]]", Action::KEYS),
         ("[[exclude]]", Exclude::KEYS),
+        ("[[redact]]", Redact::KEYS),
         ("[devices]", Devices::KEYS),
         ("the main level of the file", File::KEYS),
     ];

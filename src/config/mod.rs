@@ -20,6 +20,7 @@ mod load;
 mod machine;
 mod problem;
 mod read;
+mod redact;
 mod rule;
 mod secret;
 mod show;
@@ -136,6 +137,8 @@ pub struct Config {
     pub status: status::Settings,
     /// Cases of `otrelay test`, in the order of the files.
     pub tests: Vec<Case>,
+    /// What of an alert may not leave this machine.
+    pub redaction: rules::redact::Redaction,
 }
 
 /// This sensor.

@@ -200,6 +200,14 @@ pub(super) fn entries(
     }
 }
 
+/// The key that a field is for: a word of Rust's own is written `r#as`.
+pub(in crate::config) const fn bare(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
 /// Declares a table of the config file: struct, keys, reader, merger and JSON Schema from one text.
 macro_rules! table {
     ($($(#[$meta:meta])* $name:ident { $($(#[$key_meta:meta])* $(($later:ident))? $key:ident: $type:ty,)* })*) => {$(
@@ -211,7 +219,7 @@ macro_rules! table {
         }
 
         impl $crate::config::read::Table for $name {
-            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+            const KEYS: &'static [&'static str] = &[$($crate::config::read::bare(stringify!($key))),*];
             const LATER: &'static [&'static str] = &[$($($crate::config::read::name_of!($later $key),)?)*];
 
             fn read_table(
@@ -221,7 +229,7 @@ macro_rules! table {
             ) -> Self {
                 let mut this = Self::default();
                 $crate::config::read::entries(table, at, Self::KEYS, Self::LATER, reader, |key, node, at, reader| match key {
-                    $(stringify!($key) => {
+                    $(_ if key == $crate::config::read::bare(stringify!($key)) => {
                         this.$key.fill(node, at, reader);
                         true
                     })*

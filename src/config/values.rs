@@ -46,6 +46,16 @@ word! {
         None = "none",
     }
 
+    /// What a redacted value becomes.
+    RedactAs {
+        /// Another value, always the same one for it.
+        Pseudonym = "pseudonym",
+        /// Nothing.
+        Remove = "remove",
+        /// What it shares with its neighbours.
+        Mask = "mask",
+    }
+
     /// What is done when a finding is seen whose ticket was closed there.
     OnSeenAgain {
         /// It gets a new ticket.
@@ -419,6 +429,7 @@ impl JsonSchema for SecretRef {
 
 once!(
     Role,
+    RedactAs,
     WhenFull,
     OnCleared,
     OnSeenAgain,

@@ -174,7 +174,7 @@ impl<D: Destination> Relay<D> {
                 break;
             };
             self.heartbeat.busy();
-            let claimed = self.store.claim(Claim { only_tried, ..claim }).await?;
+            let claimed = self.claim(Claim { only_tried, ..claim }).await?;
             if claimed.is_empty() {
                 report.cut = false;
                 unfinished = report.next_at.is_some();
@@ -378,8 +378,20 @@ impl<D: Destination> Relay<D> {
             peek: true,
             now: self.clock.now(),
         };
-        let claimed = self.store.claim(claim).await?;
+        let claimed = self.claim(claim).await?;
         Ok(claimed.iter().map(|c| self.planned(destination, c)).collect())
+    }
+
+    /// Claims from the buffer. From here on nothing is left of an alert that may not leave this machine.
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {
+        let mut claimed = self.store.claim(claim).await?;
+        for c in &mut claimed {
+            c.alert = c.alert.take().map(|alert| self.composer.redact(alert));
+            for talker in &mut c.ticket.folded.talkers {
+                *talker = self.composer.redact_sources(talker);
+            }
+        }
+        Ok(claimed)
     }
 
     fn planned(&self, destination: &Arc<D>, c: &Claimed) -> Planned {

@@ -16,6 +16,8 @@ pub mod pattern;
 
 mod reason;
 
+pub mod redact;
+
 pub mod template;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -51,6 +51,9 @@ mod page;
 mod pushed;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod redact;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod rehearsal;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -322,6 +322,7 @@ mod tests {
             ("\"[[source]] of kind json-lines\"", "JsonLines"),
             ("\"[[source]] of kind http\"", "Http"),
             ("[[exclude]]", "Exclude"),
+            ("[[redact]]", "Redact"),
             ("[[test]]", "Case"),
             ("[test.input]", "CaseInput"),
             ("[test.expect]", "CaseExpect"),

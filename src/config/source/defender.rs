@@ -1,9 +1,7 @@
 //! What the two kinds that poll Defender for IoT have in common: where, with which token, what is trusted, how often.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
 use url::Url;
 
 use super::{Common, parts};
@@ -13,7 +11,6 @@ use crate::config::file::{Proxy, Tls};
 use crate::config::problem::At;
 use crate::config::read::{Field, Named};
 use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord};
-use crate::model::Severity;
 use crate::net;
 use crate::source::format::defender as format;
 use crate::source::transport::defender as api;
@@ -54,7 +51,7 @@ pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> O
     let interval = c.duration("poll_interval", keys.poll_interval, "60s", POLL_MIN);
     let devices_interval = c.duration("devices_interval", keys.devices_interval, "60m", DEVICES_MIN);
     let sensor = keys.sensor.map(|field| (field.is_present(), c.line("sensor", field, 200)));
-    let severity_map = severities(keys.severity_map, c);
+    let severity_map = parts::severities(keys.severity_map, c);
     let engine_map = parts::engines(keys.engine_map, c);
     let (name, agent) = (common.name?, common.agent?);
     let sensor = match sensor {
@@ -104,21 +101,4 @@ fn address(text: &str, at: &At, c: &mut Check<'_>) -> Option<Url> {
         return None;
     }
     Some(url)
-}
-
-/// `severity_map` by the source's words.
-fn severities(map: &Field<Named<SeverityWord>>, c: &mut Check<'_>) -> Option<BTreeMap<String, Severity>> {
-    let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
-    let mut checked = BTreeMap::new();
-    let mut shown = serde_json::Map::new();
-    let mut wrong = false;
-    for (word, SeverityWord(severity), at) in &named.0 {
-        if checked.insert(word.trim().to_lowercase(), *severity).is_some() {
-            wrong = true;
-            c.problems.error(at, "the same word twice (case does not matter)", |p| p.hint("remove one"));
-        }
-        shown.insert(word.clone(), severity.as_str().into());
-    }
-    c.effective.note_field("severity_map", Value::Object(shown), map);
-    (!wrong).then_some(checked)
 }

@@ -132,49 +132,43 @@ pub(super) fn priorities(
     (!wrong).then_some(checked)
 }
 
-/// `severity_map` by words or names; case does not matter.
+/// `severity_map` by the source's words.
 pub(super) fn severities(
     map: &Field<Named<SeverityWord>>,
     c: &mut Check<'_>,
 ) -> Option<BTreeMap<String, Severity>> {
-    let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
-    let mut checked = BTreeMap::new();
-    let mut shown = serde_json::Map::new();
-    let mut wrong = false;
-    for (name, SeverityWord(severity), at) in &named.0 {
-        if name.len() > CATEGORY_MAX {
-            wrong = true;
-            c.problems
-                .error(at, "the name is too long", |p| p.expected(format!("at most {CATEGORY_MAX} bytes")));
-        } else if checked.insert(name.trim().to_lowercase(), *severity).is_some() {
-            wrong = true;
-            c.problems.error(at, "the same name twice (case does not matter)", |p| p.hint("remove one"));
-        }
-        shown.insert(name.clone(), severity.as_str().into());
-    }
-    c.effective.note_field("severity_map", Value::Object(shown), map);
-    (!wrong).then_some(checked)
+    words("severity_map", map, |SeverityWord(severity)| (*severity, severity.as_str()), c)
 }
 
 /// `engine_map`.
 pub(super) fn engines(map: &Field<Named<EngineWord>>, c: &mut Check<'_>) -> Option<BTreeMap<String, Engine>> {
+    words("engine_map", map, |EngineWord(engine)| (*engine, engine.as_str()), c)
+}
+
+/// The source's words to ours; their case and blanks around them do not matter.
+fn words<W, T>(
+    key: &str,
+    map: &Field<Named<W>>,
+    ours: impl Fn(&W) -> (T, &'static str),
+    c: &mut Check<'_>,
+) -> Option<BTreeMap<String, T>> {
     let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
     let mut checked = BTreeMap::new();
     let mut shown = serde_json::Map::new();
     let mut wrong = false;
-    for (category, EngineWord(engine), at) in &named.0 {
-        if category.len() > CATEGORY_MAX {
+    for (word, value, at) in &named.0 {
+        let (value, text) = ours(value);
+        if word.len() > CATEGORY_MAX {
             wrong = true;
-            c.problems.error(at, "the category is too long", |p| {
-                p.expected(format!("at most {CATEGORY_MAX} bytes"))
-            });
-        } else if checked.insert(category.trim().to_lowercase(), *engine).is_some() {
+            c.problems
+                .error(at, "the word is too long", |p| p.expected(format!("at most {CATEGORY_MAX} bytes")));
+        } else if checked.insert(word.trim().to_lowercase(), value).is_some() {
             wrong = true;
-            c.problems.error(at, "the same category twice (case does not matter)", |p| p.hint("remove one"));
+            c.problems.error(at, "the same word twice (case does not matter)", |p| p.hint("remove one"));
         }
-        shown.insert(category.clone(), engine.as_str().into());
+        shown.insert(word.clone(), text.into());
     }
-    c.effective.note_field("engine_map", Value::Object(shown), map);
+    c.effective.note_field(key, Value::Object(shown), map);
     (!wrong).then_some(checked)
 }
 

@@ -14,6 +14,8 @@ pub mod eve;
 
 mod json;
 
+mod lenient;
+
 mod ocsf;
 
 mod parts;

@@ -7,86 +7,12 @@
 //! anything.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 
+use super::super::lenient::{Any, Lenient, lenient};
 use crate::model::device::PARTS_MAX;
-
-/// A value that can be read from whatever JSON has in its place. Each method defaults to "not usable".
-trait Lenient<'de>: Sized + Default {
-    fn text(_: Cow<'de, str>) -> Self {
-        Self::default()
-    }
-    fn number(_: i64) -> Self {
-        Self::default()
-    }
-    fn float(_: f64) -> Self {
-        Self::default()
-    }
-    fn flag(_: bool) -> Self {
-        Self::default()
-    }
-    fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Self::default())
-    }
-    fn map<A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Self::default())
-    }
-}
-
-/// The visitor of every [`Lenient`] type.
-struct Any<T>(PhantomData<T>);
-
-impl<'de, T: Lenient<'de>> Visitor<'de> for Any<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<T, E> {
-        Ok(T::text(Cow::Borrowed(text)))
-    }
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        Ok(T::text(Cow::Owned(text.to_owned())))
-    }
-    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
-        Ok(i64::try_from(number).map_or_else(|_| T::text(Cow::Owned(number.to_string())), T::number))
-    }
-    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
-        Ok(T::number(number))
-    }
-    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
-        // `2.0` is a two for those who keep all numbers as floats.
-        let whole = number.fract() == 0.0 && number.abs() < 9.0e15;
-        Ok(if whole { T::number(number as i64) } else { T::float(number) })
-    }
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<T, E> {
-        Ok(T::flag(flag))
-    }
-    fn visit_unit<E: Error>(self) -> Result<T, E> {
-        Ok(T::default())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<T, A::Error> {
-        T::list(list)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-        T::map(map)
-    }
-}
-
-macro_rules! lenient {
-    ($type:ty, $life:lifetime) => {
-        impl<$life> Deserialize<$life> for $type {
-            fn deserialize<D: Deserializer<$life>>(from: D) -> Result<Self, D::Error> {
-                from.deserialize_any(Any::<Self>(PhantomData))
-            }
-        }
-    };
-}
 
 /// What the product writes where it knows nothing.
 fn says_nothing(text: &str) -> bool {
@@ -109,7 +35,7 @@ impl<'de> Lenient<'de> for Text<'de> {
     fn text(text: Cow<'de, str>) -> Self {
         Self(Some(text))
     }
-    fn number(number: i64) -> Self {
+    fn number(number: i128) -> Self {
         Self(Some(Cow::Owned(number.to_string())))
     }
     fn float(number: f64) -> Self {
@@ -148,8 +74,8 @@ impl<'de> Lenient<'de> for Number {
     fn text(text: Cow<'de, str>) -> Self {
         Self(text.trim().parse().ok())
     }
-    fn number(number: i64) -> Self {
-        Self(Some(number))
+    fn number(number: i128) -> Self {
+        Self(i64::try_from(number).ok())
     }
 }
 lenient!(Number, 'de);
@@ -166,7 +92,7 @@ impl<'de> Lenient<'de> for Flag {
             _ => None,
         })
     }
-    fn number(number: i64) -> Self {
+    fn number(number: i128) -> Self {
         Self(Some(number != 0))
     }
     fn flag(flag: bool) -> Self {
@@ -189,7 +115,7 @@ impl<'de, T: Lenient<'de> + Deserialize<'de> + PartialEq> Lenient<'de> for List<
     fn text(text: Cow<'de, str>) -> Self {
         Self::one(T::text(text))
     }
-    fn number(number: i64) -> Self {
+    fn number(number: i128) -> Self {
         Self::one(T::number(number))
     }
     fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
@@ -382,7 +308,7 @@ macro_rules! wrapped {
             fn text(text: Cow<'de, str>) -> Self {
                 Self(Text::text(text))
             }
-            fn number(number: i64) -> Self {
+            fn number(number: i128) -> Self {
                 Self(Text::number(number))
             }
             fn map<A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {

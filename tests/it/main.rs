@@ -31,6 +31,8 @@ mod defender;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod devices;
+#[cfg(test)]
+mod docs;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod life;

@@ -22,6 +22,7 @@ use super::transport::poll::{self, Poll};
 use super::transport::send;
 use super::transport::syslog::{Listeners, Syslog};
 use super::transport::tail::{self, Tail};
+use super::transport::unix::{self, Unix};
 use super::{Acknowledge, Batch, Reading, Source as _, SourceError};
 use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
@@ -69,6 +70,8 @@ pub enum Input {
     },
     /// Listeners for syslog.
     Syslog(Listeners),
+    /// A socket in the file system.
+    Unix(unix::Listen),
 }
 
 /// A format, as a value of the settings.
@@ -194,7 +197,7 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             Poll::new(timing, api, remembered, clock, heartbeat).run(out, stop).await
         }
         // Nothing is there already: a listener has no end to read to.
-        Input::Http { .. } | Input::Syslog(_) if context.reading == Reading::Once => Ok(()),
+        Input::Http { .. } | Input::Syslog(_) | Input::Unix(_) if context.reading == Reading::Once => Ok(()),
         Input::Http { listen, token, tls } => {
             let settings = http::Settings {
                 name: settings.name.clone(),
@@ -206,6 +209,11 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             };
             let push = Push::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
             push.run(out, stop).await
+        }
+        Input::Unix(listen) => {
+            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
+            let (name, format) = (settings.name.clone(), settings.format.clone());
+            Unix::new(name, settings.kind, listen.clone(), format, clock, heartbeat).run(out, stop).await
         }
         Input::Syslog(listeners) => {
             let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());

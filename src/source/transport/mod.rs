@@ -9,6 +9,8 @@ pub mod defender;
 
 pub mod http;
 
+mod gather;
+
 mod packed;
 
 pub mod poll;
@@ -16,6 +18,8 @@ pub mod poll;
 pub mod syslog;
 
 pub mod tail;
+
+pub mod unix;
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -10,8 +10,6 @@
 
 mod framing;
 
-mod gather;
-
 mod limits;
 
 use std::io;
@@ -31,11 +29,11 @@ use tokio_util::bytes::BufMut as _;
 use tokio_util::sync::CancellationToken;
 
 use self::framing::{Frame, Framer, MESSAGE_MAX};
-use self::gather::Gather;
 use self::limits::{Places, Rates};
 use super::super::format::{Decoded, Outcome};
 use super::super::{Batch, Reads, RejectReason, Source, SourceError};
 use super::Decoding;
+use super::gather::Gather;
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;

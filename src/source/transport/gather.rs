@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::super::super::{Batch, SourceError};
-use super::super::send;
+use super::super::{Batch, SourceError};
+use super::send;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
 

@@ -252,7 +252,7 @@ impl TaskGroups {
         heartbeats: &Heartbeats,
     ) -> Vec<Heartbeat> {
         let (send, receive) = intake::lanes(config.sources.len());
-        let mut all = Vec::new();
+        let (mut all, own) = (Vec::new(), Arc::new(config.own.clone()));
         for (settings, out) in config.sources.iter().zip(send) {
             let heartbeat = source::heartbeat(&settings.name, heartbeats);
             all.push(heartbeat.clone());
@@ -260,6 +260,7 @@ impl TaskGroups {
                 reading,
                 clock: Arc::clone(clock),
                 heartbeat,
+                own: Arc::clone(&own),
                 remember: remember(store),
                 out,
                 stop: self.stop_sources.clone(),

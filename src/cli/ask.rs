@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::owner::become_owner;
 use super::{CliError, Terminal, clock, runtime};
 use crate::app;
 use crate::config::{self, Config, ConfigError, Purpose};
@@ -35,6 +36,7 @@ impl Asker {
             // Somebody edits it: the service runs on with the old one, and knows what is wrong with the new.
             Err(_) => config::whereabouts(&terminal.environment),
         };
+        become_owner(&dir)?;
         let socket = find_socket(&dir, runtime_dir(terminal).as_deref(), SERVICE);
         // In a state directory that could never be written there is no lock, but maybe an ear.
         let running = Store::is_running(&dir) || is_there(&socket);

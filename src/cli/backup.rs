@@ -6,8 +6,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::human::json;
-use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
-use crate::store::backup::{Copy, backup, restore};
+use super::{Exit, Outcome, Terminal, clock, load_to_look, owner};
+use crate::model::text::one_line;
+use crate::store::backup::{self, Copy};
+use crate::store::restore::{Given, restore};
 
 /// Arguments of `otrelay backup`.
 #[derive(Args, Clone, Debug)]
@@ -59,7 +61,11 @@ impl<'a> Shown<'a> {
 
 pub(super) fn run_backup(args: &BackupArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load_to_look(terminal)?;
-    let copy = backup(&config.store.dir, &args.file, args.force)?;
+    let dir = &config.store.dir;
+    let copy = match owner::as_owner(dir, || backup::export(dir))? {
+        Some(export) => backup::keep(export?, dir, &args.file, args.force)?,
+        None => backup::backup(dir, &args.file, args.force)?,
+    };
     let shown = Shown::new(&args.file, &copy, None);
     if args.json {
         json(terminal.out, &shown)?;
@@ -71,13 +77,19 @@ pub(super) fn run_backup(args: &BackupArgs, terminal: &mut Terminal<'_>) -> Outc
 
 pub(super) fn run_restore(args: &RestoreArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load_to_look(terminal)?;
-    let restored = restore(&config.store, &args.file, clock().now()).map_err(CliError::from)?;
+    // The file may be for root alone.
+    let given = Given::open(&args.file)?;
+    owner::become_owner(&config.store.dir)?;
+    let restored = restore(&config.store, given, clock().now())?;
     let shown = Shown::new(&args.file, &restored.copy, restored.kept_as.as_ref());
     if args.json {
         json(terminal.out, &shown)?;
         return Ok(Exit::Fine);
     }
     writeln!(terminal.out, "{} is restored: {} bytes, SHA-256 {}", shown.file, shown.bytes, shown.sha256)?;
+    for part in &restored.left_out {
+        writeln!(terminal.err, "left out, as it is none of otrelay's: {}", one_line(part))?;
+    }
     if let Some(kept) = &shown.kept_as {
         writeln!(terminal.err, "what was there before is kept as {kept}")?;
     }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
-use super::{CliError, Exit, Outcome, Terminal, clock, load, runtime};
+use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, runtime};
+use crate::config::Purpose;
 use crate::model::{DestinationName, Secret, text};
 use crate::servicenow::{self, Auth, ServiceNow, Settings};
 
@@ -37,8 +38,10 @@ const AFTER_HELP: &str = "The destination has auth = \"refresh-token\", client_i
     default: otrelay status says so from day 80 on.";
 
 pub(super) fn run(args: &LoginArgs, terminal: &mut Terminal<'_>) -> Outcome {
-    let config = load(terminal)?;
-    let (settings, kept) = destination(&config.destinations, args.destination.as_deref())?;
+    // What is read from a descriptor of root's may be for root alone.
+    let loaded = load_as_caller(terminal, Purpose::Run)?;
+    let (settings, kept) = destination(&loaded.config.destinations, args.destination.as_deref())?;
+    let (settings, kept) = (settings.clone(), kept.clone());
     let words = |e: io::Error| CliError::Words(e.to_string());
     let username = match &args.username {
         Some(name) => name.clone(),
@@ -57,6 +60,7 @@ pub(super) fn run(args: &LoginArgs, terminal: &mut Terminal<'_>) -> Outcome {
     if username.is_empty() || password.is_empty() {
         return Err(CliError::Words("nothing was kept: no user, or no password".to_owned()));
     }
+    begin(loaded, terminal)?;
     let clock = clock();
     let destination = ServiceNow::new(settings.clone(), clock.clone()).map_err(crate::app::AppError::from)?;
     let password = Secret::new("terminal", password);
@@ -64,7 +68,7 @@ pub(super) fn run(args: &LoginArgs, terminal: &mut Terminal<'_>) -> Outcome {
         let remedy = if e.remedy.is_empty() { String::new() } else { format!("; {}", e.remedy) };
         CliError::Words(format!("{e}{remedy}"))
     })?;
-    servicenow::keep_login(settings, &token, clock.now()).map_err(|e| {
+    servicenow::keep_login(&settings, &token, clock.now()).map_err(|e| {
         CliError::Words(format!("the refresh token could not be kept in {}: {e}", kept.display()))
     })?;
     let name = &settings.name;

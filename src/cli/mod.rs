@@ -15,6 +15,7 @@ mod input;
 pub mod lists;
 pub mod login;
 pub mod man;
+mod owner;
 pub mod replay;
 pub mod run;
 #[cfg(feature = "simulator")]
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::AppError;
@@ -189,6 +191,8 @@ type Outcome = Result<Exit, CliError>;
 /// Runs the command line of the process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Secrets are in memory: no other process of this user may read it, and no core dump may hold it. Nothing depends on it.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let variable = |name: &str| std::env::var(name).ok();
     let environment = Environment::new(variable)
         .on_machine(crate::source::host::machine_id())
@@ -285,19 +289,29 @@ fn chain(e: &dyn Error) -> String {
     text
 }
 
-/// Loads the config for work; warnings go to stderr once.
+/// Loads the config for work, and becomes the owner of its state directory; warnings go to stderr once.
 fn load(terminal: &mut Terminal<'_>) -> Result<Config, CliError> {
-    let Loaded { config, warnings, .. } =
-        crate::config::load(&terminal.environment, Purpose::Run, check_template)?;
-    for warning in &warnings {
-        writeln!(terminal.err, "{warning}")?;
-    }
-    Ok(config)
+    begin(load_as_caller(terminal, Purpose::Run)?, terminal)
 }
 
-/// Loads the config to look at a store: no secret has to be there.
+/// Loads the config to look at it: no secret has to be there. The state directory may not be touched after it: `ask.rs`
+/// and [`load`] are for that.
 fn load_to_look(terminal: &Terminal<'_>) -> Result<Config, CliError> {
-    let loaded = crate::config::load(&terminal.environment, Purpose::Show, check_template)?;
+    Ok(load_as_caller(terminal, Purpose::Show)?.config)
+}
+
+/// Loads the config with the rights of who runs this. The state directory may not be touched with them: that is for the
+/// owner of it (`owner.rs`).
+fn load_as_caller(terminal: &Terminal<'_>, purpose: Purpose) -> Result<Loaded, ConfigError> {
+    crate::config::load(&terminal.environment, purpose, check_template)
+}
+
+/// Becomes the owner of the state directory of a config that is loaded, and tells what is odd about it.
+fn begin(loaded: Loaded, terminal: &mut Terminal<'_>) -> Result<Config, CliError> {
+    owner::become_owner(&loaded.config.store.dir)?;
+    for warning in &loaded.warnings {
+        writeln!(terminal.err, "{warning}")?;
+    }
     Ok(loaded.config)
 }
 

@@ -5,8 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::ask::Asker;
 use super::human::{json, relative};
-use super::{Exit, Outcome, Terminal, clock, load, runtime, with_signals};
+use super::{Exit, Outcome, Terminal, begin, clock, load_as_caller, runtime, with_signals};
 use crate::app;
+use crate::config::Purpose;
 use crate::control::Question;
 use crate::relay::{DeviceReport, Planned, Report};
 
@@ -25,12 +26,14 @@ pub struct SyncArgs {
 }
 
 pub(super) fn run(args: &SyncArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    // The secrets may be for root alone, and asking makes root the owner of the state directory.
+    let loaded = load_as_caller(terminal, Purpose::Run);
     let asker = Asker::new(terminal)?;
     if args.dry_run {
         let plans: Vec<Planned> = if asker.running {
             asker.ask(&Question::Plan { limit: args.limit })?
         } else {
-            let config = load(terminal)?;
+            let config = begin(loaded?, terminal)?;
             runtime()?.block_on(app::plan(config, clock(), args.limit))?
         };
         return show_plan(args, &plans, terminal);
@@ -38,7 +41,7 @@ pub(super) fn run(args: &SyncArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let report: Report = if asker.running {
         asker.ask(&Question::Sync)?
     } else {
-        let config = load(terminal)?;
+        let config = begin(loaded?, terminal)?;
         let stop = CancellationToken::new();
         runtime()?.block_on(with_signals(stop.clone(), app::push_once(config, clock(), stop)))?
     };

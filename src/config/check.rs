@@ -17,7 +17,7 @@ use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration
 use crate::intake::{self, Backfill};
 use crate::relay;
 use crate::rules::exclude::Exclusions;
-use crate::source::host;
+use crate::source::{Own, host};
 use crate::status;
 use crate::store::{self, WhenFull};
 
@@ -69,6 +69,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     let limits = destinations.iter().map(|(settings, limits)| (settings.name.clone(), *limits)).collect();
     let agent = agent?;
     Some(Config {
+        own: Own::default(),
         store: store?,
         relay: relay::Settings {
             enabled,

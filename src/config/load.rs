@@ -1,6 +1,6 @@
 //! Reads the config files, lays them together and has them checked.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::problem::{At, Level, Problem, Problems};
 use super::read::{Field, Reader, Table as _};
 use super::show::Effective;
 use super::values::SecretRef;
-use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file};
+use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file, own};
 
 /// The config file when none is named.
 pub const DEFAULT_PATH: &str = "/etc/otrelay/otrelay.toml";
@@ -39,16 +39,15 @@ pub fn load(
     for (order, path) in paths.iter().enumerate() {
         let at = At::file(path, order);
         match read(path, order == 0) {
-            Ok((text, mode)) => {
-                if mode & 0o022 != 0 {
-                    let message = format!("others may change this file (mode {:04o})", mode & 0o7777);
-                    problems.warn(&at, message, |p| p.hint(format!("chmod 0640 {}", path.display())));
-                }
+            Ok((text, meta)) => {
+                let mode = meta.mode();
+                strangers(path, &meta, &at, &mut problems);
                 texts.push((order, path.as_path(), text, mode));
             }
             Err(problem) => problems.push(problem.at(&at)),
         }
     }
+    directories(&main, paths.len(), &mut problems);
     let complete = texts.len() == paths.len();
     let inputs: Vec<Input<'_>> = texts
         .iter()
@@ -136,7 +135,9 @@ fn finish(
     let config = check(&merged, &root, &mut context);
     let effective = context.effective;
     match config {
-        Some(config) => {
+        Some(mut config) => {
+            let texts = inputs.iter().map(|input| (input.path, input.text));
+            config.own = own::own(texts, &config.store.dir, environment);
             let files = inputs.iter().map(|input| input.path.to_owned()).collect();
             Ok(Loaded { config, warnings: problems.sorted(), files, effective })
         }
@@ -205,8 +206,35 @@ fn beside(main: &Path, problems: &mut Problems) -> Option<Vec<PathBuf>> {
     Some(files)
 }
 
-/// The text of a file and its mode.
-fn read(path: &Path, is_main: bool) -> Result<(String, u32), Problem> {
+/// The directories of the config: who may write into one can put another file in the place of each that is in it.
+fn directories(main: &Path, order: usize, problems: &mut Problems) {
+    let dir = main.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for dir in [dir.to_owned(), dir.join("conf.d")] {
+        if let Ok(meta) = std::fs::metadata(&dir) {
+            strangers(&dir, &meta, &At::file(&dir, order), problems);
+        }
+    }
+}
+
+/// Warns of a part of the config that somebody else may change.
+fn strangers(path: &Path, meta: &Metadata, at: &At, problems: &mut Problems) {
+    let (shown, mode) = (path.display(), meta.mode() & 0o7777);
+    let (what, good) =
+        if meta.is_dir() { ("what is in this directory", 0o750) } else { ("this file", 0o640) };
+    // In a directory with the sticky bit each may change only what is their own.
+    if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        let message = format!("others may change {what} (mode {mode:04o})");
+        problems.warn(at, message, |p| p.hint(format!("chmod {good:04o} {shown}")));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if meta.uid() != 0 && meta.uid() != own {
+        let message = format!("user {} may change {what}: it belongs to that user", meta.uid());
+        problems.warn(at, message, |p| p.hint(format!("chown root {shown}")));
+    }
+}
+
+/// The text of a file, and whose it is.
+fn read(path: &Path, is_main: bool) -> Result<(String, Metadata), Problem> {
     let cannot = |error: &std::io::Error| {
         let problem = refuse(format!("cannot be read: {error}"));
         match error.kind() {
@@ -232,7 +260,7 @@ fn read(path: &Path, is_main: bool) -> Result<(String, u32), Problem> {
         return Err(too_large());
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok((text, metadata.mode())),
+        Ok(text) => Ok((text, metadata)),
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = memchr::memchr_iter(b'\n', good).count() + 1;
@@ -244,6 +272,52 @@ fn read(path: &Path, is_main: bool) -> Result<(String, u32), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_may_change_the_config_is_named() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let more = dir.path().join("conf.d");
+        std::fs::create_dir(&more).unwrap();
+        let (main, part) = (dir.path().join("otrelay.toml"), more.join("x.toml"));
+        for file in [&main, &part] {
+            std::fs::write(file, "").unwrap();
+        }
+        let said = |modes: [u32; 4]| -> Vec<String> {
+            [dir.path(), &more, &main, &part].into_iter().zip(modes).for_each(|(path, mode)| set(path, mode));
+            let mut problems = Problems::default();
+            directories(&main, 9, &mut problems);
+            for file in [&main, &part] {
+                let (_, meta) = read(file, true).unwrap();
+                strangers(file, &meta, &At::file(file, 0), &mut problems);
+            }
+            problems.sorted().into_iter().map(|p| p.message).collect()
+        };
+        assert_eq!(said([0o755, 0o750, 0o640, 0o600]), Vec::<String>::new());
+        assert_eq!(said([0o1777, 0o750, 0o640, 0o600]), Vec::<String>::new());
+        assert_eq!(
+            said([0o775, 0o750, 0o640, 0o600]),
+            ["others may change what is in this directory (mode 0775)"]
+        );
+        assert_eq!(
+            said([0o755, 0o777, 0o640, 0o600]),
+            ["others may change what is in this directory (mode 0777)"]
+        );
+        assert_eq!(said([0o755, 0o750, 0o640, 0o622]), ["others may change this file (mode 0622)"]);
+        set(dir.path(), 0o755);
+        set(&more, 0o755);
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&part, Some(54_321), None).is_ok() && rustix::process::geteuid().is_root()
+        {
+            assert_eq!(
+                said([0o755, 0o750, 0o640, 0o600]),
+                ["user 54321 may change this file: it belongs to that user"]
+            );
+        }
+    }
 
     #[test]
     fn the_state_directory_is_found_before_a_mistake() {

@@ -18,6 +18,7 @@ mod exclude;
 mod file;
 mod load;
 mod machine;
+mod own;
 mod problem;
 mod read;
 mod redact;
@@ -133,6 +134,8 @@ pub struct Config {
     pub sources: Vec<crate::source::Settings>,
     /// Rules, in the order of the files: the main file's first.
     pub rules: Vec<rules::RuleSettings>,
+    /// Files that no source reads.
+    pub own: crate::source::Own,
     /// For the status page.
     pub status: status::Settings,
     /// Cases of `otrelay test`, in the order of the files.

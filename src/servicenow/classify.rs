@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::tree::{self, NoTree};
 use super::wire::Words;
 use crate::destination::{RateLimit, SendError};
 use crate::model::{Class, HoldScope, TableName, Timestamp, text};
@@ -162,6 +163,8 @@ pub(super) enum Body {
     Json(Value),
     /// JSON by its type, but it does not parse, or is not an object.
     Damaged,
+    /// JSON of more values than an answer may have.
+    TooLarge,
     /// A web page; its title, cleaned.
     Page {
         title: String,
@@ -191,9 +194,10 @@ pub(super) fn body(answer: &Answer) -> Body {
     if !is_json {
         return Body::Other;
     }
-    match serde_json::from_slice::<Value>(&answer.body) {
+    match tree::parse(&answer.body) {
         Ok(value) if value.is_object() => Body::Json(value),
-        _ => Body::Damaged,
+        Ok(_) | Err(NoTree::Damaged) => Body::Damaged,
+        Err(NoTree::TooLarge) => Body::TooLarge,
     }
 }
 
@@ -247,6 +251,10 @@ fn not_json(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError 
         Body::Damaged => {
             attempt.retry(&format!("it answered {} with JSON that is cut or damaged", answer.status))
         }
+        Body::TooLarge => attempt.retry(&format!(
+            "it answered {} with more values than such an answer has; they were not read to their end",
+            answer.status
+        )),
         Body::Other | Body::Json(_) => {
             let kind = answer.content_type.as_deref().unwrap_or("no content type");
             attempt.retry(&format!("it answered {} with {} instead of JSON", answer.status, clean(kind, 80)))

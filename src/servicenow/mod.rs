@@ -44,6 +44,8 @@ mod states;
 
 mod ticket;
 
+mod tree;
+
 mod query;
 
 mod wire;

@@ -11,6 +11,8 @@ pub mod format;
 
 pub mod host;
 
+mod own;
+
 mod run;
 
 pub mod transport;
@@ -23,6 +25,7 @@ use crate::model::SourceName;
 pub use batch::{
     Acknowledge, Batch, Reject, RejectCounts, RejectReason, SAMPLE_MAX, SIGHTINGS_MAX, Sighting, Taken,
 };
+pub use own::{Own, OwnIds};
 pub use run::{Answer, Context, Input, Reads, Remember, Settings, heartbeat, run};
 
 /// How the trouble of a source ends in words when nothing of it can be read.

@@ -23,7 +23,7 @@ use super::transport::send;
 use super::transport::syslog::{Listeners, Syslog};
 use super::transport::tail::{self, Tail};
 use super::transport::unix::{self, Unix};
-use super::{Acknowledge, Batch, Reading, Source as _, SourceError};
+use super::{Acknowledge, Batch, Own, Reading, Source as _, SourceError};
 use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::cursor::Remembered;
@@ -106,6 +106,8 @@ pub struct Context {
     pub clock: SharedClock,
     /// Its signs of life: [`heartbeat`].
     pub heartbeat: Heartbeat,
+    /// What no file source reads.
+    pub own: Arc<Own>,
     /// How far it was read.
     pub remember: Remember,
     /// The way to the intake, this source's own.
@@ -182,6 +184,7 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             };
             let tail = Tail::new(settings, Arc::clone(&context.clock))
                 .beating(context.heartbeat.clone())
+                .sparing(Arc::clone(&context.own))
                 .unpacking(mark.as_deref());
             tail.run(out, stop).await
         }

@@ -256,7 +256,6 @@ fn session(shared: &Shared, before: &Before) -> Result<Opened, OpenError> {
     let settings = effective(shared);
     let opened = repair::open(&settings, shared.clock.now(), before)?;
     restrict(&settings.dir.join(DATABASE))?;
-    crate::store::disk::owner::hand_over(&settings.dir);
     Ok(Opened { session: opened.session.tell(&shared.conditions), ..opened })
 }
 

@@ -1,26 +1,17 @@
-//! Copies of the whole store: by order of a person (`otrelay backup`, `otrelay restore`), and by itself before an
-//! upgrade. A copy is one SQLite file without a WAL, written under a temporary name, synced, then renamed: a file with
-//! the final name is always whole. It is made beside a running agent, too.
+//! Copies of the whole store: by order of a person (`otrelay backup`), and by itself before an upgrade. A copy is one
+//! SQLite file without a WAL, written under a temporary name that nobody had, synced, then renamed: a file with the final
+//! name is always whole. It is made beside a running agent, too. `restore.rs` takes one in again.
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
-use tokio::time::Instant;
-
-use crate::model::Timestamp;
 use crate::model::alert::hex;
-use crate::store::catalog::{AnyRow, TABLES, read};
-use crate::store::disk::files::{self, Aside, failed, is_there, seal, sync_dir, with};
-use crate::store::disk::lock::StateLock;
-use crate::store::repair;
-use crate::store::repair::integrity;
-use crate::store::repair::swap::{self, Swap};
-use crate::store::schema::{self, Says};
-use crate::store::upgrade::copy;
-use crate::store::{DATABASE, OpenError, Settings};
+use crate::store::disk::files::{self, failed, is_there, sync_dir};
+use crate::store::schema;
+use crate::store::upgrade::vacuum;
+use crate::store::{DATABASE, OpenError};
 
 /// A copy that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,21 +24,15 @@ pub struct Copy {
     pub schema: i64,
 }
 
-/// A copy that was put in the store's place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restored {
-    /// What it is.
-    pub copy: Copy,
-    /// Where the database is kept that was there before.
-    pub kept_as: Option<PathBuf>,
-}
-
 /// Why a backup or a restore did not happen. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The target is there already.
     #[error("{} exists; nothing was written (--force replaces it)", .0.display())]
     Exists(PathBuf),
+    /// The target is a file of the store itself.
+    #[error("{} is a file of otrelay's own; nothing was written: name another place", .0.display())]
+    Ours(PathBuf),
     /// The file to restore is not a store, or a damaged one.
     #[error("{} cannot be restored: {why}", path.display())]
     Unfit {
@@ -72,26 +57,100 @@ impl From<rusqlite::Error> for CopyError {
 /// # Errors
 /// [`CopyError`]; an existing file is replaced only with `force`, and only by a whole copy.
 pub fn backup(dir: &Path, file: &Path, force: bool) -> Result<Copy, CopyError> {
+    may_be_written(dir, file, force)?;
+    let conn = schema::open_beside(&dir.join(DATABASE))?;
+    let schema = conn.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    put(file, force, schema, |temporary| vacuum(&conn, temporary))
+}
+
+/// A copy in the state directory that has no name any more, for somebody who may not read what is there.
+#[derive(Debug)]
+pub struct Export {
+    file: File,
+    schema: i64,
+}
+
+/// Makes one. Blocking.
+///
+/// # Errors
+/// [`CopyError`].
+pub fn export(dir: &Path) -> Result<Export, CopyError> {
+    let conn = schema::open_beside(&dir.join(DATABASE))?;
+    let schema = conn.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    let temporary = temporary(dir)?;
+    vacuum(&conn, temporary.path())?;
+    let file = files::open_ours(temporary.path()).map_err(failed(temporary.path()))?;
+    Ok(Export { file, schema })
+}
+
+/// Puts it where it is to be. Blocking.
+///
+/// # Errors
+/// [`CopyError`], as of [`backup`].
+pub fn keep(mut export: Export, dir: &Path, file: &Path, force: bool) -> Result<Copy, CopyError> {
+    may_be_written(dir, file, force)?;
+    put(file, force, export.schema, |temporary| {
+        let mut write =
+            || std::io::copy(&mut export.file, &mut OpenOptions::new().write(true).open(temporary)?);
+        write().map(drop).map_err(failed(temporary))
+    })
+}
+
+/// What is in the state directory under a name of ours is no place for a copy, and an existing file only with `force`.
+fn may_be_written(dir: &Path, file: &Path, force: bool) -> Result<(), CopyError> {
+    let place = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    if files::is_ours(&name) && place(parent(file)).is_some_and(|is| place(dir) == Some(is)) {
+        return Err(CopyError::Ours(file.to_owned()));
+    }
     if is_there(file) && !force {
         return Err(CopyError::Exists(file.to_owned()));
     }
-    let conn = schema::open_beside(&dir.join(DATABASE))?;
-    let schema = conn.pragma_query_value(None, "user_version", |r| r.get(0))?;
-    let temporary = with(file, ".tmp");
-    let written = copy(&conn, &temporary).and_then(|()| digest(&temporary));
-    let (bytes, sha256) = written.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
-    std::fs::rename(&temporary, file).map_err(failed(file))?;
-    sync_dir(parent(file))?;
+    Ok(())
+}
+
+/// A new file under a name that nobody has, for the owner only; gone again where nothing becomes of it.
+fn temporary(dir: &Path) -> Result<tempfile::NamedTempFile, OpenError> {
+    tempfile::Builder::new().prefix("otrelay-copy-").tempfile_in(dir).map_err(failed(dir))
+}
+
+/// Writes beside `file`, then renames. What is there is replaced as a whole, or not at all.
+fn put(
+    file: &Path,
+    force: bool,
+    schema: i64,
+    write: impl FnOnce(&Path) -> Result<(), OpenError>,
+) -> Result<Copy, CopyError> {
+    let dir = parent(file);
+    let mut temporary = temporary(dir).map_err(|e| about(file, e))?;
+    write(temporary.path())?;
+    temporary.as_file().sync_all().map_err(failed(file))?;
+    let (bytes, sha256) = digest(temporary.as_file_mut()).map_err(failed(file))?;
+    let kept = if force { temporary.persist(file) } else { temporary.persist_noclobber(file) };
+    kept.map_err(|e| match e.error.kind() {
+        std::io::ErrorKind::AlreadyExists => CopyError::Exists(file.to_owned()),
+        _ => failed(file)(e.error).into(),
+    })?;
+    sync_dir(dir)?;
     Ok(Copy { bytes, sha256, schema })
 }
 
-fn digest(path: &Path) -> Result<(u64, String), OpenError> {
-    let mut file = File::open(path).map_err(failed(path))?;
+/// The error about the file that was asked for, not about the one beside it.
+fn about(file: &Path, e: OpenError) -> OpenError {
+    match e {
+        OpenError::Io { source, .. } => OpenError::Io { path: file.to_owned(), source },
+        e => e,
+    }
+}
+
+/// Size and SHA-256 of all of a file.
+pub(super) fn digest(file: &mut File) -> std::io::Result<(u64, String)> {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     let mut buffer = vec![0; 64 << 10];
     let mut bytes = 0;
+    file.rewind()?;
     loop {
-        let n = file.read(&mut buffer).map_err(failed(path))?;
+        let n = file.read(&mut buffer)?;
         if n == 0 {
             return Ok((bytes, hex(hash.finish().as_ref())));
         }
@@ -102,87 +161,4 @@ fn digest(path: &Path) -> Result<(u64, String), OpenError> {
 
 fn parent(file: &Path) -> &Path {
     file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Puts a copy in the place of the store. What was there is kept beside. Nothing may run on the directory. What was
-/// waiting in the copy may have been sent since, so it is doubtful: looked up before it is sent. Blocking.
-///
-/// # Errors
-/// [`CopyError`], [`OpenError::Locked`] while an agent runs, [`OpenError::Newer`].
-pub fn restore(settings: &Settings, file: &Path, now: Timestamp) -> Result<Restored, CopyError> {
-    files::make_dir(&settings.dir)?;
-    let mut lock = StateLock::take(&settings.dir)?;
-    repair::go_on(settings, now)?;
-    let new = Swap::new_path(&settings.dir);
-    let version = fit(file)?;
-    let conn = schema::open_beside(file)?;
-    let made = copy(&conn, &new).map_err(CopyError::from).and_then(|()| doubt(&new)).and_then(|()| {
-        seal(&new)?;
-        Ok(digest(file)?)
-    });
-    drop(conn);
-    let (bytes, sha256) = made.inspect_err(|_| drop(swap::clear(&settings.dir)))?;
-    let path = settings.dir.join(DATABASE);
-    let had = files::SIDES.iter().any(|side| is_there(&with(&path, side)));
-    let mut kept_as = None;
-    if had {
-        let swap = Swap::begin(&settings.dir, Aside::BeforeRestore, "", now)?;
-        kept_as = Some(swap.kept());
-        repair::finish(swap, settings, now)?;
-    } else {
-        std::fs::rename(&new, &path).map_err(failed(&new))?;
-        sync_dir(&settings.dir)?;
-    }
-    lock.clean();
-    Ok(Restored { copy: Copy { bytes, sha256, schema: version }, kept_as })
-}
-
-/// Checks that a file is a whole store that this version knows. Gives its schema.
-fn fit(file: &Path) -> Result<i64, CopyError> {
-    let unfit = |why: String| CopyError::Unfit { path: file.to_owned(), why };
-    match std::fs::metadata(file) {
-        Ok(m) if m.is_file() && m.len() > 0 => {}
-        Ok(_) => return Err(unfit("it is not a file, or an empty one".to_owned())),
-        Err(e) => return Err(unfit(e.to_string())),
-    }
-    let version = match schema::probe(file) {
-        Ok(Says::Ours(0)) => return Err(unfit("there is nothing in it".to_owned())),
-        Ok(Says::Ours(version)) => version,
-        Ok(Says::Damaged(why)) => return Err(unfit(why)),
-        Err(OpenError::Sqlite(e)) => return Err(unfit(e.to_string())),
-        Err(e) => return Err(e.into()),
-    };
-    let conn = schema::open_beside(file)?;
-    // No deadline: a person waits, and wants to know.
-    if let Some(why) = integrity::complaint(&conn, Instant::now() + Duration::from_hours(24)) {
-        return Err(unfit(why));
-    }
-    for table in TABLES.iter().filter(|table| table.checksum.is_some()) {
-        let Ok(mut select) = conn
-            .prepare(&format!("SELECT rowid AS number, * FROM {}", table.name))
-            .or_else(|_| conn.prepare(&format!("SELECT 0 AS number, * FROM {}", table.name)))
-        else {
-            continue;
-        };
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            let (columns, values) = read(row)?;
-            let row = AnyRow { columns: &columns, values: &values };
-            if !table.is_sound(row) {
-                let id = row.int("number").unwrap_or_default();
-                return Err(unfit(format!("the checksum of {} {id} does not match", table.name)));
-            }
-        }
-    }
-    Ok(version)
-}
-
-/// All that waits in a copy may have been sent after it was made.
-fn doubt(path: &Path) -> Result<(), CopyError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags)?;
-    conn.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
-    conn.execute_batch("UPDATE delivery SET doubtful = 1 WHERE state IN ('pending', 'claimed')")?;
-    conn.close().map_err(|(_, e)| e)?;
-    Ok(())
 }

@@ -19,6 +19,7 @@ pub mod op;
 mod pack;
 mod read;
 mod repair;
+pub mod restore;
 mod rows;
 mod schema;
 mod session;

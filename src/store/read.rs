@@ -16,6 +16,8 @@ use crate::model::{
     Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, HealthIssue, Severity,
     TableName, TicketId, Timestamp,
 };
+use crate::store::disk::files::failed;
+use crate::store::disk::owner::may_read;
 use crate::store::op::identity::meta;
 use crate::store::pack::body::Bodies;
 use crate::store::rows::{
@@ -40,6 +42,7 @@ impl Reader {
     /// # Errors
     /// [`OpenError::Absent`] when otrelay has not run there yet.
     pub fn open(dir: &Path) -> std::result::Result<Self, OpenError> {
+        may_read(dir).map_err(failed(dir))?;
         let path = dir.join(DATABASE);
         let conn = schema::open_reader(&path)?;
         let size = std::fs::metadata(&path).map_or(0, |m| m.len());

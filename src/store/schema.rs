@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
 
 use crate::store::OpenError;
-use crate::store::disk::files::with;
+use crate::store::disk::files::{create_ours, failed, with};
 use crate::store::disk::space::Budget;
 
 /// Page cache in KiB (negative: KiB, not pages). The largest single block of memory of the agent.
@@ -93,18 +93,29 @@ pub(super) fn probe(path: &Path) -> Result<Says, OpenError> {
     )?;
     keep_wal(&conn)?;
     set(&conn, "busy_timeout", 5_000)?;
-    let get = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (found, application) = (get("user_version")?, get("application_id")?);
+    set(&conn, "trusted_schema", 0)?;
+    // Only who has read the header knows.
+    conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
     // SQLite only reads a file whose header says a format that is newer than it.
     if conn.is_readonly(rusqlite::MAIN_DB)? && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
     {
         return Ok(Says::Damaged("its header says that it may only be read".to_owned()));
     }
+    says(&conn, path)
+}
+
+/// What an open database says of itself.
+///
+/// # Errors
+/// As of [`probe`].
+pub(super) fn says(conn: &Connection, path: &Path) -> Result<Says, OpenError> {
+    let get = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (found, application) = (get("user_version")?, get("application_id")?);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
     if tables == 0 && found == 0 {
         return Ok(Says::Ours(0));
     }
-    let noted = noted_version(&conn)?;
+    let noted = noted_version(conn)?;
     // A newer version notes its own number, so one bit more in the header than in the note is a flipped bit.
     let is_flip = noted.is_some_and(|n| n <= version() && (n ^ found).count_ones() == 1);
     if found > version() && !is_flip && (noted.is_some() || application == APPLICATION) {
@@ -116,7 +127,7 @@ pub(super) fn probe(path: &Path) -> Result<Says, OpenError> {
     if noted != found {
         return Ok(Says::Damaged(format!("its header says schema {found}, but it is {noted}")));
     }
-    if !has_counters(&conn)? {
+    if !has_counters(conn)? {
         return Ok(Says::Damaged("its counters are gone".to_owned()));
     }
     Ok(Says::Ours(found))
@@ -240,9 +251,10 @@ pub(super) fn open_memory(name: &str) -> Result<Connection, OpenError> {
     Ok(conn)
 }
 
-/// A new database of this version's schema at `path`, to be filled and closed before anybody relies on it: nothing of
+/// A new database of this schema at `path`, where nothing is yet, to be filled and closed before anybody relies on it: nothing of
 /// it is synced.
-pub(super) fn create(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn create(path: &Path, version: i64) -> Result<Connection, OpenError> {
+    create_ours(path).map_err(failed(path))?;
     let mut conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -256,7 +268,8 @@ pub(super) fn create(path: &Path) -> Result<Connection, OpenError> {
     {
         set(&conn, name, value)?;
     }
-    to_latest(&mut conn)?;
+    let made = migrations().to_version(&mut conn, version as usize);
+    made.map_err(|e| OpenError::Migration(Box::new(e)))?;
     Ok(conn)
 }
 

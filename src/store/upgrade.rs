@@ -10,17 +10,22 @@ use crate::model::Timestamp;
 
 /// Writes a copy of an open database to `to`, and syncs it.
 pub(super) fn copy(from: &Connection, to: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::OpenOptionsExt;
     // SQLite writes into an empty file; so it is never readable to others, whatever the umask.
     if is_there(to) {
         std::fs::remove_file(to).map_err(failed(to))?;
     }
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed(to))?;
+    files::create_ours(to).map_err(failed(to))?;
+    vacuum(from, to)?;
+    seal(to)
+}
+
+/// Writes a copy of an open database into an empty file.
+pub(super) fn vacuum(from: &Connection, to: &Path) -> Result<(), OpenError> {
     let name = to.to_str().ok_or_else(|| {
         failed(to)(std::io::Error::new(std::io::ErrorKind::InvalidFilename, "the path is not UTF-8"))
     })?;
     from.execute("VACUUM INTO ?1", [name])?;
-    seal(to)
+    Ok(())
 }
 
 /// Before an upgrade the database of the older version is copied beside it, where there is room: a downgrade needs it.

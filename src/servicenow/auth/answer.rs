@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::super::classify::{self, Body};
+use super::super::tree;
 use super::super::wire::TokenAnswer;
 use crate::destination::SendError;
 use crate::model::{Class, HoldScope, Timestamp};
@@ -108,10 +109,7 @@ impl Endpoint<'_> {
 fn body(answer: &Answer) -> Body {
     let plain = answer.content_type.as_deref().is_none_or(|t| t.starts_with("text/plain"));
     if plain && answer.body.trim_ascii_start().starts_with(b"{") {
-        return match serde_json::from_slice::<Value>(&answer.body) {
-            Ok(value) => Body::Json(value),
-            Err(_) => Body::Damaged,
-        };
+        return tree::parse(&answer.body).map_or(Body::Damaged, Body::Json);
     }
     classify::body(answer)
 }

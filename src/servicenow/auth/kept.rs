@@ -1,12 +1,11 @@
 //! The refresh token on disk: one small file of the state directory, for the owner only, replaced as a whole.
 //!
-//! Root may run `otrelay login`, and the directory belongs to somebody with fewer rights, who may put anything there: the
-//! new file is made under a name that must not exist, given to the owner of the directory through its descriptor, synced,
-//! and renamed. Nothing that is there is written to or followed.
+//! The new file is made under a name that must not exist, synced, and renamed. Nothing that is there is written to or
+//! followed. Root that runs `otrelay login` is the owner of the directory by then (`cli/owner.rs`).
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,7 +103,6 @@ pub(crate) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("it has no directory"))?;
     // Before the first start of the service there is none yet.
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let owner = std::fs::metadata(dir)?;
     let mut random = [0; 8];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
         .map_err(|_| io::Error::other("this machine gives no random numbers"))?;
@@ -114,9 +112,6 @@ pub(crate) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
         OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(&fresh)?;
     let written = (|| {
         file.write_all(&text)?;
-        if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-        }
         file.sync_all()?;
         std::fs::rename(&fresh, path)?;
         File::open(dir)?.sync_all()

@@ -349,7 +349,11 @@ impl ServiceNow {
             .await;
         match called {
             Ok((mut value, _)) => match value.get_mut("result").map(Value::take) {
-                Some(Value::Array(rows)) => Ok(Some(rows)),
+                // It may answer with more than it was asked for.
+                Some(Value::Array(mut rows)) => {
+                    rows.truncate(limit);
+                    Ok(Some(rows))
+                }
                 _ => Ok(None),
             },
             // It is there or not, readable or not: the write will say what is wrong with everything.

@@ -75,6 +75,7 @@ impl Bench {
             reading,
             clock: ManualClock::at(NOW),
             heartbeat: Heartbeat::default(),
+            own: Arc::default(),
             remember: Arc::new(move |_| {
                 let now = stored.lock().unwrap().clone();
                 Box::pin(async move { Ok(now) })

@@ -21,6 +21,7 @@ mod search;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -32,7 +33,7 @@ use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::cursor::Mark;
 use crate::model::{Cursor, FileCursor, SourceName, Timestamp};
-use crate::source::{Batch, Reading, Reads, RejectReason, Source, SourceError};
+use crate::source::{Batch, Own, Reading, Reads, RejectReason, Source, SourceError};
 
 use self::file::{CHUNK, Followed, Piece};
 pub use self::packed::MARK as PACKED;
@@ -148,6 +149,13 @@ impl Tail {
             let mark = Mark { name: PACKED.to_owned(), value: value.to_owned() };
             self.pending.finished.push(Cursor::Mark(mark));
         }
+        self
+    }
+
+    /// The same, leaving otrelay's own files alone.
+    #[must_use]
+    pub fn sparing(mut self, own: Arc<Own>) -> Self {
+        self.watch.own = own;
         self
     }
 

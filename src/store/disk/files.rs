@@ -3,13 +3,16 @@
 //! `[buffer] max_size` and go, oldest first, when there are too many or when they take room that the buffer needs.
 //! Nothing here opens a database.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+
 use crate::model::Timestamp;
+use crate::store::disk::owner;
 use crate::store::{DATABASE, OpenError, Settings};
 
 /// What SQLite keeps beside a database.
@@ -52,6 +55,12 @@ pub(in crate::store) fn failed(path: &Path) -> impl FnOnce(io::Error) -> OpenErr
     move |source| OpenError::Io { path: path.to_owned(), source }
 }
 
+/// Whether a name in the state directory is one of otrelay's own.
+pub(in crate::store) fn is_ours(name: &str) -> bool {
+    ["lock", "probe", super::ballast::NAME].contains(&name)
+        || [DATABASE, "login-", "otrelay."].iter().any(|begin| name.starts_with(begin))
+}
+
 /// Whether something with this name is there, whatever it is.
 pub(in crate::store) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
@@ -62,10 +71,31 @@ pub(in crate::store) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(failed(dir))
 }
 
+/// How a file is opened whose name is ours: a link with that name is not followed, and a pipe is not waited for.
+pub(in crate::store) const OURS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
+
+/// Opens a file whose name is ours, to read.
+pub(in crate::store) fn open_ours(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OURS.bits().cast_signed()).open(path)
+}
+
+/// Makes a file that must not be there yet, for the owner only.
+pub(in crate::store) fn create_ours(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(OURS.bits().cast_signed())
+        .open(path)
+}
+
 /// Makes the content of a file durable, for the owner only.
 pub(in crate::store) fn seal(path: &Path) -> Result<(), OpenError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed(path))?;
-    File::open(path).and_then(|f| f.sync_all()).map_err(failed(path))
+    let sealed = |file: File| {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.sync_all()
+    };
+    open_ours(path).and_then(sealed).map_err(failed(path))
 }
 
 /// A name of its own for what is set aside: `queue.db.corrupt-20261121T115507Z`.
@@ -189,7 +219,7 @@ pub(in crate::store) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     if !fs::metadata(dir).map_err(io)?.is_dir() {
         return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
     }
-    Ok(())
+    owner::may_write(dir).map_err(io)
 }
 
 /// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.
@@ -198,9 +228,9 @@ pub(in crate::store) fn restrict(path: &Path) -> Result<(), OpenError> {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         let file = Path::new(&name);
-        if file.exists() {
-            fs::set_permissions(file, fs::Permissions::from_mode(0o600))
-                .map_err(|source| OpenError::Io { path: file.to_owned(), source })?;
+        if is_there(file) {
+            let closed = |file: File| file.set_permissions(fs::Permissions::from_mode(0o600));
+            open_ours(file).and_then(closed).map_err(failed(file))?;
         }
     }
     Ok(())

@@ -4,13 +4,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::model::text::clip;
 use crate::store::OpenError;
-use crate::store::disk::owner::hand_over;
+use crate::store::disk::files::{OURS, open_ours};
 
 /// How the last agent on this state directory ended, as far as the lock file says: a power cut may have taken that back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,6 @@ const CLOSED: &str = "closed";
 /// Held as long as the store is open.
 #[derive(Debug)]
 pub(in crate::store) struct StateLock {
-    dir: PathBuf,
     file: File,
     /// How the last one ended.
     pub(in crate::store) before: Before,
@@ -85,7 +84,7 @@ impl StateLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+            .custom_flags(OURS.bits().cast_signed())
             .open(&path)
             .map_err(io)?;
         match patiently(&file) {
@@ -104,7 +103,7 @@ impl StateLock {
         let _ = Read::by_ref(&mut file).take(2 * CAUSE_MAX as u64).read_to_string(&mut text);
         let before = Before::of(&text);
         let note = before.note();
-        let mut lock = Self { dir: dir.to_owned(), file, before, doubted: false };
+        let mut lock = Self { file, before, doubted: false };
         // The lock holds without it: on a full disk there may be no room for the number.
         let _ = lock.write(&note);
         Ok(lock)
@@ -112,11 +111,11 @@ impl StateLock {
 
     /// Takes the lock in a directory that cannot be written; `None` when there never was a lock file.
     pub(in crate::store) fn take_unwritten(dir: &Path) -> Result<Option<Self>, OpenError> {
-        let Ok(file) = File::open(dir.join("lock")) else { return Ok(None) };
+        let Ok(file) = open_ours(&dir.join("lock")) else { return Ok(None) };
         if patiently(&file) == Err(rustix::io::Errno::WOULDBLOCK) {
             return Err(OpenError::Locked { dir: dir.to_owned(), pid: String::new() });
         }
-        Ok(Some(Self { dir: dir.to_owned(), file, before: Before::Unknown, doubted: false }))
+        Ok(Some(Self { file, before: Before::Unknown, doubted: false }))
     }
 
     /// The store is open: from here on an empty database is a damaged one. `repaired`: on the way.
@@ -151,15 +150,8 @@ impl StateLock {
 
     /// Whether some agent holds it now.
     pub(in crate::store) fn is_held(dir: &Path) -> bool {
-        let Ok(file) = File::open(dir.join("lock")) else { return false };
+        let Ok(file) = open_ours(&dir.join("lock")) else { return false };
         flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
-    }
-}
-
-impl Drop for StateLock {
-    /// What root made meanwhile must not shut the service out.
-    fn drop(&mut self) {
-        hand_over(&self.dir);
     }
 }
 

@@ -1,96 +1,87 @@
-//! Whose the files of the state directory are. Root may work on the store of the service's user (`otrelay run --once`,
-//! `queue drop`, a restore), and what it makes there would shut the service out at its next start: an unreadable lock is
-//! the end of it. So what root made is handed to the owner of the directory, when it is opened and when it is let go.
-//!
-//! The directory belongs to somebody with fewer rights, who may put anything there: only plain files of root with a
-//! single name are handed over, looked at through the descriptor that is changed. SQLite gives its own side files the
-//! owner of the database.
+//! Whose the state directory is. It has to belong to the user that works in it: who owns it, or may write into it, can put
+//! another file under any name. A command of root's becomes its owner first (`cli/owner.rs`); that none forgets it is seen
+//! to here.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-
-use rustix::fs::OFlags;
 
 /// Root's user id.
 const ROOT: u32 = 0;
 
-/// Hands over what root made in `dir`. Nothing to do for anybody else, or where the directory is root's own. What cannot
-/// be handed over stays as it is: the service says so when it cannot use it.
-pub(in crate::store) fn hand_over(dir: &Path) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let Ok(owner) = std::fs::metadata(dir) else { return };
-    if owner.uid() == ROOT {
-        return;
-    }
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if let Ok(file) = open(&entry.path())
-            && file.metadata().is_ok_and(|m| m.is_file() && m.uid() == ROOT && m.nlink() == 1)
-        {
-            let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
-        }
+/// Refuses a directory that somebody else prepared, or may write into.
+pub(in crate::store) fn may_write(dir: &Path) -> io::Result<()> {
+    let meta = std::fs::metadata(dir)?;
+    judge(&meta, rustix::process::geteuid().as_raw())
+}
+
+/// Refuses root in a directory of somebody else: SQLite writes beside what it only reads.
+pub(in crate::store) fn may_read(dir: &Path) -> io::Result<()> {
+    match std::fs::metadata(dir) {
+        Ok(meta) if rustix::process::geteuid().is_root() => is_own(&meta, ROOT),
+        // Whether it can be read shows when it is.
+        _ => Ok(()),
     }
 }
 
-/// Without following a link, and without waiting for the other end of a pipe.
-fn open(path: &Path) -> std::io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+fn judge(meta: &Metadata, own: u32) -> io::Result<()> {
+    is_own(meta, own)?;
+    if meta.mode() & 0o002 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "everybody may write into it, and could exchange what is kept there; chmod 0700",
+        ));
+    }
+    Ok(())
+}
+
+fn is_own(meta: &Metadata, own: u32) -> io::Result<()> {
+    if meta.uid() == own {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "it belongs to user {}, and otrelay runs as user {own}: somebody else could exchange what is kept there; \
+             chown it, or run otrelay as its owner",
+            meta.uid()
+        ),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{chown, symlink};
-    use std::path::PathBuf;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
-    const SERVICE: u32 = 54_321;
-
-    fn uid(path: &Path) -> u32 {
-        std::fs::symlink_metadata(path).unwrap().uid()
-    }
-
-    fn file(path: PathBuf) -> PathBuf {
-        std::fs::write(&path, "x").unwrap();
-        path
-    }
-
-    /// Only root can give files away; anybody else sees that nothing changes.
     #[test]
-    fn what_root_made_goes_to_the_owner_of_the_directory_and_nothing_else_does() {
-        let elsewhere = tempfile::tempdir().unwrap();
-        let own = uid(elsewhere.path());
-        let heir =
-            if chown(elsewhere.path(), Some(own), None).is_ok() && own == ROOT { SERVICE } else { own };
-        let dir = elsewhere.path().join("state");
-        std::fs::create_dir(&dir).unwrap();
-        let made = file(dir.join("queue.db"));
-        let outside = file(elsewhere.path().join("shadow"));
-        let link = dir.join("link");
-        symlink(&outside, &link).unwrap();
-        let second = file(elsewhere.path().join("second"));
-        std::fs::hard_link(&second, dir.join("second")).unwrap();
-        if heir == SERVICE {
-            chown(&dir, Some(SERVICE), Some(SERVICE)).unwrap();
-        }
-        hand_over(&dir);
-        assert_eq!(uid(&made), heir);
-        assert_eq!([uid(&outside), uid(&link), uid(&second)], [own; 3]);
-    }
-
-    #[test]
-    fn a_store_that_root_opened_can_be_opened_by_the_service() {
+    fn a_directory_that_somebody_else_made_or_may_write_into_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state");
-        std::fs::create_dir(&path).unwrap();
-        let heir = if chown(&path, Some(SERVICE), Some(SERVICE)).is_ok() { SERVICE } else { uid(&path) };
-        let lock = crate::store::disk::lock::StateLock::take(&path).unwrap();
-        file(path.join("made later"));
-        drop(lock);
-        assert_eq!([uid(&path.join("lock")), uid(&path.join("made later"))], [heir; 2]);
+        let with = |mode| {
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            std::fs::metadata(dir.path()).unwrap()
+        };
+        let meta = with(0o750);
+        assert!(judge(&meta, meta.uid()).is_ok());
+        let refused = judge(&meta, meta.uid() + 1).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("belongs to user {}, and otrelay runs as", meta.uid())),
+            "{refused}"
+        );
+        assert!(judge(&with(0o1777), meta.uid()).unwrap_err().to_string().contains("everybody may write"));
+    }
+
+    #[test]
+    fn a_squatted_state_directory_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = crate::store::disk::files::make_dir(dir.path()).unwrap_err();
+        assert!(
+            matches!(&refused, crate::store::OpenError::Io { path, .. } if path == dir.path()),
+            "{refused}"
+        );
+        assert!(may_read(dir.path()).is_ok(), "it is this user's own");
     }
 }

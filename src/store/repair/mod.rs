@@ -6,7 +6,7 @@
 //! structure is checked only after an unclean stop, and only where that is quick: rows carry their own checksums.
 
 pub(super) mod integrity;
-mod rebuild;
+pub(super) mod rebuild;
 mod salvage;
 pub(super) mod swap;
 
@@ -149,7 +149,8 @@ fn try_open(settings: &Settings, now: Timestamp, before: &Before) -> Result<Sess
 
 /// What can be seen without opening it.
 fn by_sight(path: &Path, before: &Before) -> Option<String> {
-    let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|m| m.is_file());
+    // A link is none either: what it leads to may be anybody's.
+    let is_file = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file());
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
     for side in files::SIDES {
         let path = with(path, side);

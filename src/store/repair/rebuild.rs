@@ -38,7 +38,7 @@ pub(in crate::store) fn make_anew(
     damage: &Damage<'_>,
     until: Instant,
 ) -> Result<RepairRow, OpenError> {
-    let conn = schema::create(path)?;
+    let conn = schema::create(path, schema::version())?;
     conn.execute_batch("BEGIN")?;
     let mut salvage = Salvage::new(open_damaged(damage.kept, until), &conn, until);
     salvage.copy_all()?;
@@ -65,7 +65,7 @@ pub(in crate::store) fn make_anew(
 }
 
 /// All in order, so that each page is written once.
-fn index_fingerprints(conn: &Connection) -> Result<(), OpenError> {
+pub(in crate::store) fn index_fingerprints(conn: &Connection) -> Result<(), OpenError> {
     let mut select = conn.prepare("SELECT id, fingerprint FROM alert")?;
     let rows = select
         .query_map([], |r| Ok((Fingerprint::from_bytes(r.get(1)?).prefix(), r.get::<_, i64>(0)?)))?

@@ -9,6 +9,7 @@
 //! `rebuild.rs` makes the new database whole afterwards.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::store::OpenError;
 use crate::store::catalog::{AnyRow, Key, Repair, TABLES, Table, values};
-use crate::store::disk::files::with;
+use crate::store::disk::files::{OURS, with};
 use crate::store::repair::integrity;
 use crate::store::schema;
 
@@ -301,7 +302,11 @@ pub(in crate::store) fn open_damaged(path: &Path, until: Instant) -> Option<Conn
     let wal = std::fs::metadata(with(path, "-wal")).map_or(0, |m| m.len());
     if wal > 0 && std::fs::metadata(path).is_ok_and(|m| m.len() == 0) {
         // SQLite throws the WAL of an empty database away.
-        let grown = std::fs::OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(4096));
+        let grown = std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(OURS.bits().cast_signed())
+            .open(path)
+            .and_then(|f| f.set_len(4096));
         grown.ok()?;
     }
     // Without the schema nothing can be found in it. A read may fail once and work the next time.

@@ -13,17 +13,22 @@
 //! marker stands nobody opens `queue.db`; a `queue.db-wal` is therefore the old one's.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::model::Timestamp;
 use crate::model::text::one_line;
-use crate::store::disk::files::{Aside, SIDES, failed, is_there, name_aside, seal, sync_dir, with};
+use crate::store::disk::files::{
+    Aside, SIDES, create_ours, failed, is_there, name_aside, open_ours, seal, sync_dir, with,
+};
 use crate::store::{DATABASE, OpenError};
 
 /// The marker.
 const MARKER: &str = "queue.db.swap";
 /// The database that comes.
 const NEW: &str = "queue.db.new";
+/// Most bytes of a marker: two names and a cause in one line.
+const MARKER_MAX: u64 = 64 << 10;
 /// First line of a marker.
 const WORDS: [(&str, Aside); 2] = [("repair", Aside::Corrupt), ("restore", Aside::BeforeRestore)];
 
@@ -41,7 +46,8 @@ pub(in crate::store) struct Swap {
 impl Swap {
     /// The exchange that the last process could not finish.
     pub(in crate::store) fn pending(dir: &Path) -> Option<Self> {
-        let text = fs::read_to_string(dir.join(MARKER)).ok()?;
+        let mut text = String::new();
+        open_ours(&dir.join(MARKER)).ok()?.take(MARKER_MAX).read_to_string(&mut text).ok()?;
         let mut lines = text.lines();
         let word = lines.next()?;
         let (_, why) = WORDS.into_iter().find(|(w, _)| *w == word)?;
@@ -60,9 +66,12 @@ impl Swap {
         let swap = Self { dir: dir.to_owned(), why, kept_as: name_aside(dir, why, now), cause };
         let word = WORDS.iter().find(|(_, w)| *w == why).map_or("repair", |(word, _)| word);
         let temporary = dir.join(format!("{MARKER}.tmp"));
-        fs::write(&temporary, format!("{word}\n{}\n{}\n", swap.kept_as, swap.cause))
-            .map_err(failed(&temporary))?;
-        seal(&temporary)?;
+        remove(&temporary)?;
+        let write = |mut file: fs::File| {
+            file.write_all(format!("{word}\n{}\n{}\n", swap.kept_as, swap.cause).as_bytes())?;
+            file.sync_all()
+        };
+        create_ours(&temporary).and_then(write).map_err(failed(&temporary))?;
         fs::rename(&temporary, dir.join(MARKER)).map_err(failed(&temporary))?;
         sync_dir(dir)?;
         Ok(swap)
@@ -97,7 +106,7 @@ impl Swap {
         }
         if !is_there(&kept) {
             // Only a WAL was there. An empty file stands for its database, so that the step shows.
-            fs::File::create(&kept).map_err(failed(&kept))?;
+            create_ours(&kept).map_err(failed(&kept))?;
         }
         sync_dir(&self.dir)
     }

@@ -8,6 +8,7 @@ use crate::store::backup;
 use crate::store::disk::files::{self, with};
 use crate::store::repair;
 use crate::store::repair::swap::Swap;
+use crate::store::restore;
 use crate::store::schema;
 
 /// Alerts 1 to `n`, two in five of them delivered, one in five dead.
@@ -405,18 +406,141 @@ async fn a_backup_is_whole_beside_a_running_store_and_comes_back() {
     let refused = backup::backup(bench.dir.path(), &target, false).unwrap_err();
     assert!(matches!(refused, backup::CopyError::Exists(_)), "{refused}");
     backup::backup(bench.dir.path(), &target, true).unwrap();
-    let locked = backup::restore(&settings(bench.dir.path()), &target, NOW).unwrap_err();
+    let locked = restored(&settings(bench.dir.path()), &target).unwrap_err();
     assert!(matches!(locked, backup::CopyError::Open(OpenError::Locked { .. })), "{locked}");
 
     bench.record((41..=60).map(|n| entry(n, Severity::Major)).collect()).await;
     let (dir, _) = closed(bench).await;
-    let restored = backup::restore(&settings(dir.path()), &target, NOW).unwrap();
+    let restored = restored(&settings(dir.path()), &target).unwrap();
     assert!(restored.kept_as.as_ref().is_some_and(|kept| kept.is_file()), "{restored:?}");
     assert!(files::names(dir.path()).iter().all(|n| !n.contains("swap")));
     let bench = Bench::open(dir, |_| {});
     assert_eq!(count(&bench, "SELECT count(*) FROM alert"), 40);
     assert_eq!(count(&bench, "SELECT count(*) FROM delivery WHERE state = 'pending' AND doubtful = 0"), 0);
     assert!(healed(&bench).is_empty());
+}
+
+/// Restores a file.
+pub(super) fn restored(settings: &Settings, file: &Path) -> Result<restore::Restored, backup::CopyError> {
+    restore::restore(settings, restore::Given::open(file)?, NOW)
+}
+
+#[tokio::test]
+async fn nothing_of_the_schema_of_a_backup_lives_on_in_the_store() {
+    let bench = filled(40).await;
+    let (clean, hostile) = (bench.dir.path().join("clean.db"), bench.dir.path().join("hostile.db"));
+    backup::backup(bench.dir.path(), &clean, false).unwrap();
+    let (dir, _) = closed(bench).await;
+    let schema = || -> Vec<String> {
+        let conn = rusqlite::Connection::open(dir.path().join(DATABASE)).unwrap();
+        let sql = "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_schema
+                   WHERE name NOT LIKE 'sqlite%' ORDER BY 1";
+        conn.prepare(sql).unwrap().query_map([], |r| r.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let ours = schema();
+    std::fs::copy(&clean, &hostile).unwrap();
+    let conn = rusqlite::Connection::open(&hostile).unwrap();
+    conn.execute_batch(
+        "CREATE TRIGGER hide AFTER INSERT ON delivery BEGIN
+           UPDATE delivery SET state = 'withdrawn', settled_at = NEW.due_at WHERE id = NEW.id; END;
+         CREATE VIEW look AS SELECT * FROM alert;
+         CREATE INDEX more ON alert (first_seen_at);
+         CREATE TABLE kept (x, y AS (x + 1));
+         INSERT INTO kept VALUES ('a canary');
+         ALTER TABLE alert ADD COLUMN doubled INTEGER AS (id * 2);",
+    )
+    .unwrap();
+    drop(conn);
+    let said = restored(&settings(dir.path()), &hostile).unwrap();
+    assert_eq!(said.left_out, ["index more", "table kept", "trigger hide", "view look"]);
+    assert_eq!(schema(), ours);
+    assert!(!std::fs::read(dir.path().join(DATABASE)).unwrap().windows(8).any(|w| w == b"a canary"));
+    let bench = Bench::open(dir, |_| {});
+    assert_eq!(count(&bench, "SELECT count(*) FROM alert"), 40);
+    bench.record(vec![entry(41, Severity::Major)]).await;
+    let waiting = "SELECT count(*) FROM delivery WHERE state = 'withdrawn'";
+    assert_eq!(count(&bench, waiting), 0, "no new finding vanishes");
+    assert_eq!(bench.reader().integrity().unwrap(), "ok");
+    assert!(healed(&bench).is_empty());
+}
+
+#[tokio::test]
+async fn a_table_of_a_backup_that_is_none_is_not_read() {
+    let bench = filled(10).await;
+    let whole = bench.dir.path().join("whole.db");
+    backup::backup(bench.dir.path(), &whole, false).unwrap();
+    let (dir, _) = closed(bench).await;
+    let hostile = dir.path().join("hostile.db");
+    for (sql, words) in [
+        (
+            "ALTER TABLE hold RENAME TO other; CREATE VIEW hold AS SELECT * FROM other",
+            "table hold has no column",
+        ),
+        ("DROP TABLE reject_sample", "table reject_sample has no column"),
+        ("ALTER TABLE sync RENAME COLUMN dead TO alive", "table sync has no column dead"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'schema'", "another program"),
+    ] {
+        std::fs::copy(&whole, &hostile).unwrap();
+        rusqlite::Connection::open(&hostile).unwrap().execute_batch(sql).unwrap();
+        let refused = restored(&settings(dir.path()), &hostile).unwrap_err().to_string();
+        assert!(refused.contains(words), "{sql}: {refused}");
+    }
+    let small = Settings { max_size: 4096, ..settings(dir.path()) };
+    let refused = restored(&small, &whole).unwrap_err().to_string();
+    assert!(refused.contains("max_size is 4096: raise it first"), "{refused}");
+    let refused = restored(&settings(dir.path()), &dir.path().join(DATABASE)).unwrap_err().to_string();
+    assert!(refused.contains("it is the store itself"), "{refused}");
+    assert!(files::names(dir.path()).iter().all(|n| !n.contains("swap") && !n.contains("new")));
+}
+
+#[tokio::test]
+async fn a_backup_deletes_and_replaces_nothing_that_it_did_not_make() {
+    let bench = filled(10).await;
+    let dir = bench.dir.path();
+    let (target, beside) = (dir.join("out.db"), dir.join("out.db.tmp"));
+    std::fs::write(&beside, "somebody's").unwrap();
+    backup::backup(dir, &target, false).unwrap();
+    assert_eq!(std::fs::read(&beside).unwrap(), b"somebody's");
+    for name in [DATABASE, "queue.db-wal", "queue.db.v1", "lock", "ballast", "login-prod.json"] {
+        let refused = backup::backup(dir, &dir.join(name), true).unwrap_err();
+        assert!(matches!(refused, backup::CopyError::Ours(_)), "{name}: {refused}");
+    }
+    // A link is replaced; what it leads to is not written to.
+    let (link, victim) = (dir.join("link.db"), dir.join("victim"));
+    std::fs::write(&victim, "not ours").unwrap();
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    backup::backup(dir, &link, true).unwrap();
+    assert_eq!(std::fs::read(&victim).unwrap(), b"not ours");
+    let exported = backup::keep(backup::export(dir).unwrap(), dir, &dir.join("again.db"), false).unwrap();
+    assert_eq!(exported.bytes, std::fs::metadata(dir.join("again.db")).unwrap().len());
+    assert!(files::names(dir).iter().all(|name| !name.contains("copy-")), "{:?}", files::names(dir));
+}
+
+#[tokio::test]
+async fn a_link_with_a_name_of_ours_is_not_followed() {
+    let (dir, _) = closed(filled(10).await).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let victim = elsewhere.path().join("victim");
+    std::fs::write(&victim, "root's own").unwrap();
+    for name in ["queue.db.swap.tmp", "queue.db.new", "ballast", "probe", "queue.db-wal"] {
+        let _ = std::fs::remove_file(dir.path().join(name));
+        std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
+    }
+    // An exchange that was under way, for each way a start can take.
+    std::fs::write(dir.path().join("queue.db.swap"), "repair\nqueue.db.corrupt-x\nby hand\n").unwrap();
+    let bench = Bench::open(dir, |_| {});
+    assert_eq!(count(&bench, "SELECT count(*) FROM alert"), 10);
+    assert_eq!(std::fs::read(&victim).unwrap(), b"root's own");
+    let meta = std::fs::metadata(&victim).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&meta) & 0o777, 0o644 & !umask());
+}
+
+/// The umask of this process, as a file shows it that is made without any other mode.
+fn umask() -> u32 {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x"), "").unwrap();
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(dir.path().join("x")).unwrap());
+    0o666 & !mode
 }
 
 /// Spoils a file.
@@ -452,7 +576,7 @@ async fn what_is_no_sound_store_is_not_restored() {
     ];
     for (words, spoil) in spoils {
         spoil();
-        let refused = backup::restore(&settings(dir.path()), &bad, NOW).unwrap_err().to_string();
+        let refused = restored(&settings(dir.path()), &bad).unwrap_err().to_string();
         assert!(refused.contains(words), "{words}: {refused}");
     }
     let bench = Bench::open(dir, |_| {});

@@ -1,9 +1,8 @@
 //! A later version takes a store over: what was recorded goes the whole way, the old database is kept beside, and what
 //! fails on the way leaves it as it was. The later version is a step that only tests have (`schema::later`).
 
-use super::repair::closed;
+use super::repair::{closed, restored};
 use super::*;
-use crate::store::backup;
 use crate::store::schema;
 
 /// As long as it lives, this thread's program is the later version.
@@ -79,7 +78,7 @@ async fn the_old_store_is_kept_beside_the_new_one_and_the_way_back_is_open() {
     // The older program refuses it, and takes the copy.
     let refused = Store::open(&settings(dir.path()), ManualClock::at(NOW)).map(|_| ()).unwrap_err();
     assert!(matches!(refused, OpenError::Newer { found: 2, known: 1, .. }), "{refused}");
-    backup::restore(&settings(dir.path()), &dir.path().join(COPY), NOW).unwrap();
+    restored(&settings(dir.path()), &dir.path().join(COPY)).unwrap();
     let bench = Bench::open(dir, |_| {});
     let claimed = bench.claim(10).await;
     assert_eq!(claimed.iter().map(|c| c.doubtful).collect::<Vec<_>>(), [true; 3], "looked up first");

@@ -717,6 +717,37 @@ fn a_link_that_somebody_else_made_to_a_file_that_is_not_theirs_is_not_followed()
 }
 
 #[test]
+fn no_file_of_otrelays_own_is_read_under_any_name() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (secret, state) = (elsewhere.path().join("password"), elsewhere.path().join("state"));
+    fs::write(&secret, "pw-canary-1\n").unwrap();
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("login-prod.json"), "rt-canary-2\n").unwrap();
+    let mut bench = Bench::new("eve*.json");
+    let own = Own { files: vec![secret.clone()], dirs: vec![state.clone()] };
+    bench.tail = Tail::new(settings(bench.dir.path(), "eve*.json", Vec::new(), false), ManualClock::at(NOW))
+        .sparing(std::sync::Arc::new(own));
+    bench.append("eve.json", &line(0));
+    std::os::unix::fs::symlink(&secret, bench.path("eve-a.json")).unwrap();
+    fs::hard_link(state.join("login-prod.json"), bench.path("eve-b.json")).unwrap();
+    for _ in 0..2 {
+        bench.poll();
+        bench.append("eve.json", &line(1));
+        let trouble = bench.trouble.clone().unwrap();
+        for name in ["eve-a.json", "eve-b.json"] {
+            assert!(trouble.contains(&format!("{name}: it is one of otrelay's own files")), "{trouble}");
+        }
+    }
+    bench.poll();
+    assert_eq!((bench.lines, bench.details.len()), (3, 0), "{:?}", bench.details);
+    // What is no longer there is no trouble any more.
+    fs::remove_file(bench.path("eve-a.json")).unwrap();
+    fs::remove_file(bench.path("eve-b.json")).unwrap();
+    bench.poll();
+    assert_eq!(bench.trouble, None);
+}
+
+#[test]
 fn names_with_escapes_are_told_in_one_clean_line() {
     let mut bench = Bench::with("eve*.json", |dir| {
         fs::create_dir(dir.join("eve-\u{1b}[31mred\n\u{202e}new.json")).unwrap();

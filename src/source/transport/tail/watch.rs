@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use super::pattern::Pattern;
 use super::search::{self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, moved, resume};
 use crate::model::FileCursor;
 use crate::model::text::one_line;
-use crate::source::NOTHING_READ;
+use crate::source::{NOTHING_READ, Own};
 
 /// Most files that are followed at once.
 pub(super) const FILES_MAX: usize = 4096;
@@ -60,6 +61,10 @@ struct Seen {
     look: Look,
 }
 
+/// What is said of a file of otrelay's own.
+const OWN: &str = "it is one of otrelay's own files (its config, a secret, its state) under this name, and not read: see \
+     who may write into that directory";
+
 /// The set of files.
 pub(super) struct Watch {
     pattern: String,
@@ -78,6 +83,8 @@ pub(super) struct Watch {
     waiting: bool,
     /// Files that were left alone as copies of others, as they were then: they have their turn after all others.
     copies: HashMap<Id, Look>,
+    /// What is not read, whatever leads to it.
+    pub(super) own: Arc<Own>,
     /// Most files that are followed at once.
     pub(super) max: usize,
     /// Whether the source was never read: what is there now was there before us. Stays while nothing can be opened.
@@ -105,6 +112,7 @@ impl Watch {
             settled: HashMap::new(),
             waiting: false,
             copies: HashMap::new(),
+            own: Arc::default(),
             max: FILES_MAX,
             early: HashSet::new(),
             refused: false,
@@ -281,8 +289,14 @@ impl Watch {
             }
         }
         let mut fresh = Vec::new();
+        let own = (!unknown.is_empty()).then(|| self.own.ids());
         for seen in self.admit(unknown) {
-            let opened = file::open_regular(&seen.path);
+            let opened = file::open_regular(&seen.path).and_then(|(handle, meta)| {
+                if own.as_ref().is_some_and(|own| own.has(&meta)) {
+                    return Err(io::Error::other(OWN));
+                }
+                Ok((handle, meta))
+            });
             match opened.and_then(|(handle, _)| Followed::new(seen.path.clone(), handle, 0, now)) {
                 Ok(mut file) => {
                     open += 1;

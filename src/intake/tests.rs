@@ -99,6 +99,7 @@ fn cursor(offset: u64) -> FileCursor {
         head_len: 4,
         offset,
         backlog_end: 0,
+        complete: false,
         path: "/x/eve.json".to_owned(),
         state: None,
         proofs: Vec::new(),

@@ -37,7 +37,7 @@ use crate::source::{Batch, Reading, Reads, RejectReason, Source, SourceError};
 use self::file::{CHUNK, Followed, Piece};
 pub use self::packed::MARK as PACKED;
 use self::packed::Packed;
-use self::watch::{Events, Watch};
+use self::watch::{Cut, Events, Watch};
 use super::{Decoding, send};
 
 pub use self::pattern::Pattern;
@@ -190,20 +190,25 @@ impl Tail {
         for gap in events.gaps {
             self.pending.refuse(RejectReason::Lost, || gap, &[]);
         }
-        for (mut file, rest) in events.cut {
-            if is_whole(&rest) {
-                self.take_rest(&mut file, &rest);
+        for Cut { mut file, begin, line } in events.cut {
+            if is_whole(&line) {
+                self.take_rest(&mut file, begin, &line);
             } else {
-                let detail =
-                    || format!("{}: the last line has no end", watch::place(&file.path, file.begin()));
-                self.pending.refuse(RejectReason::Malformed, detail, &rest);
+                let detail = || format!("{}: the last line has no end", watch::place(&file.path, begin));
+                self.pending.refuse(RejectReason::Malformed, detail, &line);
             }
         }
+        let is_gone = |cursor: &Cursor| {
+            let same = |gone: &FileCursor| matches!(cursor, Cursor::File(file) if file.is_of(gone));
+            events.finished.iter().any(same)
+        };
+        self.pending.cursors.retain(|cursor| !is_gone(cursor));
+        self.pending.cursors.extend(events.complete.into_iter().map(Cursor::File));
         self.pending.finished.extend(events.finished.into_iter().map(Cursor::File));
     }
 
     /// Takes a last line without its end: nothing will be written to its file any more.
-    fn take_rest(&mut self, file: &mut Followed, rest: &[u8]) {
+    fn take_rest(&mut self, file: &mut Followed, begin: u64, rest: &[u8]) {
         let mut take = Take {
             received_at: self.clock.now(),
             decoding: file.decoding(&self.format),
@@ -211,9 +216,8 @@ impl Tail {
             path: file.path.clone(),
             backlog_end: file.backlog_end,
         };
-        take.piece(file.begin(), &Piece::Line(rest));
+        take.piece(begin, &Piece::Line(rest));
         file.decoding = Some(take.decoding);
-        file.took_rest(rest);
     }
 
     /// At the end of a reading: takes last lines that are whole without their end, and says which are not.
@@ -222,7 +226,8 @@ impl Tail {
         for file in files.iter_mut().filter(|file| file.look.size > file.begin() && file.trouble.is_none()) {
             let Ok(rest) = file.rest(file::LINE_MAX) else { continue };
             if is_whole(&rest) {
-                self.take_rest(file, &rest);
+                self.take_rest(file, file.begin(), &rest);
+                file.took_rest(&rest);
             } else {
                 let place = watch::place(&file.path, file.begin());
                 tracing::info!(source = %self.name, "{place}: the last line has no end; it is read when it has one");
@@ -321,7 +326,9 @@ impl Tail {
     }
 
     fn has_moved(&self) -> bool {
-        self.pending.lines() > 0 || self.watch.files.iter().any(|file| file.moved)
+        self.pending.lines() > 0
+            || !self.pending.cursors.is_empty()
+            || self.watch.files.iter().any(|file| file.moved)
     }
 
     /// Waits until something may have happened. Looks at the files itself: a few calls that do not wait for the disk.

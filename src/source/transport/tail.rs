@@ -102,6 +102,10 @@ pub struct Tail {
     /// One chunk; as long as the longest line only while that is read.
     buffer: Vec<u8>,
     pending: Batch,
+    /// Whether all of it has to be committed now: a file was rotated, and may not be there when the power comes back.
+    at_once: bool,
+    /// Whether something was handed out whose commit may wait.
+    waits: bool,
     /// When a batch was last handed out, and with which trouble.
     told: Option<(Instant, Option<String>)>,
     busy_at: Option<Instant>,
@@ -126,6 +130,8 @@ impl Tail {
             pattern: settings.pattern,
             packed: None,
             marked: false,
+            at_once: false,
+            waits: false,
             buffer: vec![0; CHUNK],
             told: None,
             busy_at: None,
@@ -176,6 +182,7 @@ impl Tail {
         if let Some(batch) = &mut batch {
             // Nobody gains by a wait when the reading is about to end.
             batch.more = more || self.reading == Reading::Once;
+            batch.can_wait &= !more;
         }
         Turn { batch, more }
     }
@@ -187,6 +194,7 @@ impl Tail {
 
     /// Counts what happened to files.
     fn note(&mut self, events: Events) {
+        self.at_once |= events.moved && self.waits;
         for gap in events.gaps {
             self.pending.refuse(RejectReason::Lost, || gap, &[]);
         }
@@ -307,6 +315,7 @@ impl Tail {
         let pending = &self.pending;
         let urgent = told_at.is_none()
             || told != trouble.as_ref()
+            || self.at_once
             || !pending.sightings.is_empty()
             || !pending.devices.is_empty()
             || !pending.finished.is_empty()
@@ -320,6 +329,10 @@ impl Tail {
         for file in self.watch.files.iter_mut().filter(|file| file.moved) {
             batch.cursors.push(Cursor::File(file.tell()));
         }
+        // What is lost in memory is in the file, as long as that is where it was.
+        let changed = told_at.is_none() || told != trouble.as_ref() || !batch.finished.is_empty();
+        batch.can_wait = !(changed || last || self.at_once || self.reading == Reading::Once);
+        (self.at_once, self.waits) = (false, batch.can_wait);
         batch.trouble.clone_from(&trouble);
         self.told = Some((now, trouble));
         Some(batch)

@@ -920,6 +920,37 @@ fn batches_are_bounded_and_cursors_alone_wait() {
 }
 
 #[test]
+fn a_commit_may_wait_while_the_file_is_there_and_not_when_it_is_rotated_truncated_or_gone() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &line(0));
+    let waits = |bench: &mut Bench| {
+        bench.now += Duration::from_secs(1);
+        let turn = bench.tail.turn(bench.now);
+        turn.batch.map(|batch| (batch.can_wait, batch.sightings.len()))
+    };
+    assert_eq!(waits(&mut bench), Some((false, 1)), "the first look is told at once");
+    bench.append("eve.json", &line(1));
+    assert_eq!(waits(&mut bench), Some((true, 1)));
+    fs::rename(bench.path("eve.json"), bench.path("eve.json.1")).unwrap();
+    bench.append("eve.json", "");
+    assert_eq!(waits(&mut bench), Some((false, 0)), "what was handed out is committed now");
+    assert_eq!(waits(&mut bench), None, "once");
+    bench.append("eve.json", &line(2));
+    assert_eq!(waits(&mut bench), Some((true, 1)));
+    OpenOptions::new().write(true).open(bench.path("eve.json")).unwrap().set_len(0).unwrap();
+    assert_eq!(waits(&mut bench), Some((false, 0)));
+    bench.append("eve.json", &line(3));
+    assert_eq!(waits(&mut bench), Some((true, 1)));
+    fs::remove_file(bench.path("eve.json")).unwrap();
+    let removed = waits(&mut bench);
+    assert!(removed.is_some_and(|(can_wait, _)| !can_wait), "{removed:?}");
+    // A reading that ends has nobody to wait for.
+    bench.append("eve.json", &line(4));
+    bench.tail.reading = Reading::Once;
+    assert!(waits(&mut bench).is_some_and(|(can_wait, _)| !can_wait));
+}
+
+#[test]
 fn many_files_with_few_handles() {
     let mut bench = Bench::new("eve*.json");
     for number in 0..200 {

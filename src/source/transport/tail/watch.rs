@@ -47,6 +47,8 @@ const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// What happened to files since it was last asked.
 #[derive(Default)]
 pub(super) struct Events {
+    /// Whether a file that is followed was rotated, truncated or removed.
+    pub(super) moved: bool,
     /// Input that is gone, in words: one for each file, whatever its size.
     pub(super) gaps: Vec<String>,
     /// Files whose last line has no end and never will.
@@ -102,6 +104,8 @@ pub(super) struct Watch {
     /// Whether the last scan met something that it was not allowed to read.
     refused: bool,
     scanned_at: Option<Instant>,
+    /// Whether a file that is followed was rotated, truncated or removed since the last look.
+    moved: bool,
     troubles: Vec<String>,
 }
 
@@ -124,6 +128,7 @@ impl Watch {
             early: HashSet::new(),
             refused: false,
             scanned_at: None,
+            moved: false,
             troubles: Vec::new(),
         }
     }
@@ -179,6 +184,7 @@ impl Watch {
         if due || next || !self.orphans.is_empty() {
             self.scan(now, events);
         }
+        events.moved = std::mem::take(&mut self.moved);
     }
 
     fn look_at(&mut self, at: usize, now: Instant) {
@@ -187,6 +193,7 @@ impl Watch {
         let size = file.look.size;
         let result = file.look(now).and_then(|change| {
             let fate = (size > before.offset).then_some("was truncated");
+            self.moved |= change != Change::None;
             match change {
                 Change::None => return Ok(()),
                 Change::Rewound(place) => {
@@ -281,6 +288,8 @@ impl Watch {
     fn recognise(&mut self, seen: Vec<Seen>, now: Instant) -> Vec<Followed> {
         let known: HashMap<Id, usize> =
             self.files.iter().enumerate().map(|(at, file)| (file.id, at)).collect();
+        let named = |files: &[Followed]| files.iter().filter(|file| file.name == Some(Name::Own)).count();
+        let before = named(&self.files);
         for file in &mut self.files {
             file.name = None;
         }
@@ -300,6 +309,7 @@ impl Watch {
                 unknown.push(seen);
             }
         }
+        self.moved |= named(&self.files) < before;
         let mut fresh = Vec::new();
         for seen in self.admit(unknown) {
             let opened = file::open_regular(&seen.path);

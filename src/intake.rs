@@ -3,7 +3,8 @@
 //! One batch after the other and never the next before the last is synced: a batch that failed is tried again as it is,
 //! because a later cursor would step over its alerts. When the store is full nothing more is taken; the bounded lanes
 //! then stop the sources, and their files are the buffer. Batches that came while the disk was busy go into one commit;
-//! sources are taken in turns. Who waits for a batch is told after its commit.
+//! sources are taken in turns. Who waits for a batch is told after its commit. What a source would give again (a file is
+//! its own log) is held for up to [`HOLD`], so that few alerts of a quiet sensor share the pages of one commit.
 
 mod lanes;
 
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
@@ -55,6 +57,12 @@ const OWN: &str = "otrelay";
 
 /// Batches that are committed together at most. More would save syncs that cost little, for memory that is dear.
 const TOGETHER: usize = 2;
+/// How long what can wait is held, and how much of it: flash is written in pages, whatever stands in them.
+const HOLD: Duration = Duration::from_secs(30);
+/// Most text that is held, in bytes.
+const HELD_MAX: u64 = 256 * 1024;
+/// Most batches that are held.
+const HELD_BATCHES_MAX: usize = 64;
 /// Samples of filtered alerts that one batch may add to the ring, by reason.
 const SAMPLES: usize = 4;
 /// Wait before a full store is tried again.
@@ -97,25 +105,59 @@ impl Intake {
         self.tell_repairs(&stop).await?;
         self.heartbeat.idle();
         let mut troubles = Troubles::default();
+        let mut held = Held::default();
         loop {
-            let waiting = batches.next(TOGETHER).await;
-            if waiting.is_empty() {
-                return Ok(());
-            }
+            let waiting = tokio::select! {
+                biased;
+                waiting = batches.next(TOGETHER) => Some(waiting),
+                () = held.is_due() => None,
+                () = self.store.gathered_is_wanted(), if held.since.is_some() => None,
+            };
+            let is_end = waiting.as_ref().is_some_and(Vec::is_empty);
+            let wanted = waiting.is_none() || is_end;
+            let waiting = waiting.unwrap_or_default();
             self.heartbeat.busy();
             for batch in &waiting {
                 troubles.tell(batch);
             }
+            let can_wait = !wanted && waiting.iter().all(|batch| batch.can_wait);
             let (records, told): (Vec<Record>, Vec<Option<Waits>>) =
                 waiting.into_iter().map(|batch| self.decide(batch)).unzip();
-            let kept = records.iter().any(|record| !record.entries.is_empty());
-            self.commit(Arc::from(records), &stop).await?;
-            told.into_iter().flatten().for_each(|(acknowledge, taken)| acknowledge.tell(taken));
-            if kept {
-                self.heartbeat.tells();
+            let lines = records.iter().map(|record| record.lines).sum();
+            held.records.extend(records);
+            if can_wait && held.wait() {
+                self.store.gather(lines);
+            } else {
+                let done = self.commit_held(&mut held, wanted, &stop).await;
+                self.store.gathered_is_done();
+                done?;
             }
+            told.into_iter().flatten().for_each(|(acknowledge, taken)| acknowledge.tell(taken));
             self.heartbeat.idle();
+            if is_end {
+                return Ok(());
+            }
         }
+    }
+
+    /// Commits what is held, at once where somebody waits for it.
+    async fn commit_held(
+        &self,
+        held: &mut Held,
+        wanted: bool,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut records = std::mem::take(held).records;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let kept = records.iter().any(|record| !record.entries.is_empty());
+        records.iter_mut().for_each(|record| record.gather &= !wanted);
+        self.commit(Arc::from(records), stop).await?;
+        if kept {
+            self.heartbeat.tells();
+        }
+        Ok(())
     }
 
     /// A database that was damaged is an alert like any other, once for each that is kept.
@@ -397,6 +439,30 @@ fn tell(made: Made) -> Made {
         );
     }
     made
+}
+
+/// What was decided and is not committed yet.
+#[derive(Default)]
+struct Held {
+    records: Vec<Record>,
+    /// Since when; `None`: nothing is held.
+    since: Option<Instant>,
+}
+
+impl Held {
+    /// Whether it can wait for more.
+    fn wait(&mut self) -> bool {
+        self.since.get_or_insert_with(Instant::now);
+        self.records.len() < HELD_BATCHES_MAX && weight(&self.records) < HELD_MAX
+    }
+
+    /// Ends when it has waited for long enough.
+    async fn is_due(&self) {
+        match self.since {
+            Some(since) => tokio::time::sleep_until(since + HOLD).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Who waits for a batch, and what to tell.

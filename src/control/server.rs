@@ -71,7 +71,13 @@ pub fn live(progress: &Progress, mut concerns: Vec<HealthIssue>) -> Live {
         remedy: "set the clock of this machine (timedatectl; a time server it can reach); sending then begins by itself"
             .to_owned(),
     }));
-    Live { syncing: progress.syncing, next_sync_at: progress.next_sync_at, concerns, ..Live::default() }
+    Live {
+        syncing: progress.syncing,
+        next_sync_at: progress.next_sync_at,
+        empty_sync: progress.empty_sync.clone(),
+        concerns,
+        ..Live::default()
+    }
 }
 
 /// Opens the socket when its directory can be written; `None` when it has to stop before.
@@ -191,11 +197,17 @@ impl Control {
             let devices = self.store.resync_devices().await.map_err(|e| e.to_string())?;
             return serde_json::to_value(devices).map_err(|e| e.to_string());
         }
+        // Who looks sees all that was taken in.
+        self.store.commit_gathered().await;
         let (agent, now) = (self.agent.clone(), self.clock.now());
         let live = {
             let progress = self.progress.borrow();
             let concerns = self.concerns.borrow().clone();
-            Live { conditions: self.store.conditions(), ..live(&progress, concerns) }
+            Live {
+                conditions: self.store.conditions(),
+                gathered: self.store.gathered(),
+                ..live(&progress, concerns)
+            }
         };
         let store = self.store.clone();
         let read = move || -> Result<serde_json::Value, String> {

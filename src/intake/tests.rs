@@ -99,6 +99,7 @@ fn cursor(offset: u64) -> FileCursor {
         head_len: 4,
         offset,
         backlog_end: 0,
+        complete: false,
         path: "/x/eve.json".to_owned(),
         state: None,
         proofs: Vec::new(),
@@ -112,6 +113,76 @@ fn batch(sightings: Vec<Sighting>, offset: u64) -> Batch {
         more: true,
         ..Batch::new(source(), "suricata-eve")
     }
+}
+
+/// What its file would give again.
+fn waiting(titles: std::ops::Range<u64>) -> Batch {
+    let time = NOW.before(Duration::from_secs(5));
+    let one = |n: u64| sighting(&n.to_string(), Severity::Minor, time, false);
+    let offset = titles.end;
+    Batch { can_wait: true, more: false, ..batch(titles.map(one).collect(), offset) }
+}
+
+fn known(bench: &Bench) -> usize {
+    Reader::open(bench.dir.path()).unwrap().alerts(&ListFilter::default()).unwrap().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_file_would_give_again_is_held_until_half_a_minute_is_over() {
+    let bench = Bench::new(64 << 20);
+    let began = Instant::now();
+    for n in 0..3 {
+        bench.batches.send(waiting(n..n + 1)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(9)).await;
+    }
+    assert_eq!((known(&bench), bench.store.gathered()), (0, 3));
+    while bench.store.gathered() > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!((known(&bench), began.elapsed().as_secs()), (3, 30));
+    bench.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_committed_for_who_asks_who_must_be_answered_and_at_the_end() {
+    let bench = Bench::new(64 << 20);
+    let began = Instant::now();
+    bench.batches.send(waiting(0..1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(known(&bench), 0);
+    bench.store.commit_gathered().await;
+    assert_eq!((known(&bench), bench.store.gathered()), (1, 0));
+    // A sender that waits takes it along.
+    bench.batches.send(waiting(1..2)).await.unwrap();
+    let (acknowledge, told) = Acknowledge::pair();
+    let pushed = Batch { can_wait: false, acknowledge: Some(acknowledge), ..waiting(2..3) };
+    bench.batches.send(pushed).await.unwrap();
+    told.await.unwrap();
+    assert_eq!((known(&bench), bench.store.gathered()), (3, 0));
+    bench.batches.send(waiting(3..4)).await.unwrap();
+    assert!(began.elapsed() < HOLD, "nothing of this was the half minute");
+    let (dir, _store) = bench.drain().await;
+    let reader = Reader::open(dir.path()).unwrap();
+    assert_eq!(reader.alerts(&ListFilter::default()).unwrap().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_held_than_its_bounds() {
+    let bench = Bench::new(64 << 20);
+    for n in 0..HELD_BATCHES_MAX as u64 - 1 {
+        bench.batches.send(waiting(n..n + 1)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((known(&bench), bench.store.gathered()), (0, HELD_BATCHES_MAX as u64 - 1));
+    bench.batches.send(waiting(900..901)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((known(&bench), bench.store.gathered()), (HELD_BATCHES_MAX, 0));
+    let mut large = waiting(1_000..1_001);
+    large.sightings[0].alert.raw = "x".repeat(HELD_MAX as usize);
+    bench.batches.send(large).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.store.gathered(), 0);
+    bench.drain().await;
 }
 
 /// Sightings in one batch, to alerts with their occurrences, and to what was left out by reason.

@@ -94,6 +94,10 @@ pub struct FileCursor {
     pub offset: u64,
     /// Where the file ended when the *source* was first read; alerts before it are subject to `backfill`. 0 otherwise.
     pub backlog_end: u64,
+    /// Whether it was rotated and read to its end: then it may go without a word. Kept as long as the file is there, so
+    /// that it is told from a generation that nobody has read.
+    #[serde(default)]
+    pub complete: bool,
     /// The path it had when last seen. For people only: identity is device, inode and head.
     pub path: String,
     /// What the decoder has learnt from the file up to `offset` (the header of a Zeek log).
@@ -102,6 +106,13 @@ pub struct FileCursor {
     /// What proves that the file is as it was read, oldest first; the last one is at `offset`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub proofs: Vec<Proof>,
+}
+
+impl FileCursor {
+    /// Whether both are places in the same file.
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.device, self.inode, self.head_hash) == (other.device, other.inode, other.head_hash)
+    }
 }
 
 /// What is remembered of a source.

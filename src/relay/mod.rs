@@ -35,7 +35,7 @@ use crate::destination::{Compose, Destination, Fields};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::{DeliveryId, DestinationName, Timestamp};
 use crate::store::op::health::SyncRun;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, SyncRow};
 
 /// What the relay needs to know, checked.
 #[derive(Clone, Debug)]
@@ -171,6 +171,11 @@ impl Report {
         self.devices_at = [self.devices_at, at.into()].into_iter().flatten().min();
     }
 
+    /// Whether nothing came of it at all.
+    fn is_empty(&self) -> bool {
+        self.delivered() + self.again + self.dead == 0 && self.devices == DeviceReport::default()
+    }
+
     /// Deliveries that got where they should.
     pub fn delivered(&self) -> u64 {
         self.created + self.found + self.updated
@@ -212,6 +217,8 @@ pub struct Progress {
     pub delivered: u64,
     /// When the next sync is due, by this machine's clock.
     pub next_sync_at: Option<Timestamp>,
+    /// The last sync, where it had nothing to do and is not in the store: not one page of flash for that.
+    pub empty_sync: Option<SyncRow>,
     /// What the clock says, while it cannot be right and sending is held for it.
     pub clock: Option<Timestamp>,
 }
@@ -271,6 +278,8 @@ struct Memory {
     alone: HashMap<DeliveryId, u32>,
     /// How many requests at once a destination was found to bear.
     at_once: HashMap<DestinationName, usize>,
+    /// Whether a sync of this process is in the store: the next start knows from it when the last one was, about.
+    synced: bool,
     /// Destination, table and rule whose records fit when they were last asked about.
     fitting: HashSet<String>,
 }
@@ -342,6 +351,7 @@ impl<D: Destination> Relay<D> {
                     Some(Ask::Again) => Cause::Retry,
                     Some(Ask::Plan(limit, answer)) => {
                         // Whoever asked may be gone.
+                        self.store.commit_gathered().await;
                         let _ = answer.send(self.plan(limit.min(PLAN_MAX)).await.or_else(passing)?);
                         continue;
                     }
@@ -520,6 +530,9 @@ impl<D: Destination> Relay<D> {
             return Ok(report);
         }
         self.progress.send_modify(|p| p.syncing = true);
+        if !cause.only_tried() {
+            self.store.commit_gathered().await;
+        }
         // All to their end, whatever one of them meets: what is claimed has to be settled.
         let pushes = self.destinations.iter().map(|destination| self.push(destination, cause, stop));
         let reports = futures_util::future::join_all(pushes).await;
@@ -545,7 +558,7 @@ impl<D: Destination> Relay<D> {
                 again: report.again,
                 dead: report.dead,
             };
-            self.store.synced(run).await?;
+            self.keep_sync(run, report.is_empty()).await?;
             tracing::info!(
                 cause = cause.as_str(),
                 created = report.created,
@@ -560,6 +573,22 @@ impl<D: Destination> Relay<D> {
             );
         }
         Ok(report)
+    }
+
+    /// Keeps the record of a sync, in the store unless nothing came of it.
+    async fn keep_sync(&self, run: SyncRun, is_empty: bool) -> Result<(), StoreError> {
+        let empty_sync = (is_empty && self.memory().synced).then(|| SyncRow {
+            started_at: run.started_at,
+            ended_at: run.ended_at,
+            cause: run.cause.clone(),
+            ..SyncRow::default()
+        });
+        if empty_sync.is_none() {
+            self.store.synced(run).await?;
+            self.memory().synced = true;
+        }
+        self.progress.send_modify(|p| p.empty_sync = empty_sync);
+        Ok(())
     }
 }
 

@@ -56,6 +56,7 @@ struct Running {
     stop: CancellationToken,
     ask: mpsc::Sender<Ask>,
     relay: JoinHandle<Result<(), StoreError>>,
+    progress: watch::Receiver<Progress>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test is the only spawner here")]
@@ -111,8 +112,9 @@ impl Site {
         let (ask, asked) = mpsc::channel(4);
         let stop = CancellationToken::new();
         let (relay, mut asked, token) = (self.relay(), asked, stop.clone());
+        let progress = relay.progress();
         let relay = spawn(async move { relay.run(&mut asked, token).await });
-        self.running = Some(Running { stop, ask, relay });
+        self.running = Some(Running { stop, ask, relay, progress });
     }
 
     /// As the process that ends: what is in flight gets no time.
@@ -203,6 +205,33 @@ async fn the_most_severe_go_first_then_the_oldest_and_few_at_once() {
     assert_eq!(sent, wanted);
     assert_eq!(ledger.most_in_flight, 3);
     assert_eq!(ledger.calls.len(), 103, "a look-up for forty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_with_nothing_to_do_writes_nothing_and_is_told() {
+    let mut site = Site::one();
+    site.record_many(2).await;
+    site.start();
+    // The tickets are made, then they are polled for the first time.
+    pass(HOUR * 3).await;
+    assert_eq!((site.destination().titles().len(), site.pending()), (2, 0));
+    let disk = |site: &Site| {
+        ["queue.db", "queue.db-wal"].map(|name| {
+            let meta = site.dir.path().join(name).metadata().unwrap();
+            (meta.len(), meta.modified().unwrap())
+        })
+    };
+    let before = (disk(&site), site.overview().last_sync.unwrap().started_at);
+    let told = |site: &Site| site.running.as_ref().unwrap().progress.borrow().empty_sync.clone();
+    let first = told(&site).map(|sync| sync.started_at);
+    pass(HOUR * 2).await;
+    assert_eq!((disk(&site), site.overview().last_sync.unwrap().started_at), before);
+    let last = told(&site).unwrap();
+    assert!(last.cause == "interval" && Some(last.started_at) > first && last.started_at > before.1);
+    // One that has something to do is kept again.
+    site.record_many(3).await;
+    pass(HOUR).await;
+    assert!(told(&site).is_none() && site.overview().last_sync.unwrap().created == 1);
 }
 
 /// However the answers of one ticket's creates go, there is one record in the end, looked up before it is created again.

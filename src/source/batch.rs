@@ -126,6 +126,8 @@ pub struct Batch {
     pub more: bool,
     /// What is wrong with the source at the moment, in words (`/var/log/suricata/eve.json is a directory`); `None`: nothing.
     pub trouble: Option<String>,
+    /// Whether its commit may wait for more: the source still has all of it, and would give it again.
+    pub can_wait: bool,
     /// Who waits for the commit.
     pub acknowledge: Option<Acknowledge>,
     /// How much text it keeps, in bytes.
@@ -149,6 +151,7 @@ impl Batch {
             finished: Vec::new(),
             more: false,
             trouble: None,
+            can_wait: false,
             acknowledge: None,
             kept: 0,
             unauthenticated: 0,

@@ -183,6 +183,9 @@ fn whole(registry: &mut Registry, status: &Status) {
     }
     let syncing: Gauge = Gauge::default();
     syncing.set(i64::from(status.syncing));
+    let gathered: Gauge = Gauge::default();
+    gathered.set(status.gathered as i64);
+    registry.register("records_gathered", "Taken in and in no other number before their commit", gathered);
     let repairs: Counter = Counter::default();
     repairs.inc_by(overview.repairs.len() as u64);
     let bytes: Gauge = Gauge::default();

@@ -19,8 +19,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{HealthIssue, Timestamp};
-use crate::store::Overview;
 use crate::store::op::identity::FROM_NAME;
+use crate::store::{Overview, SyncRow};
 
 pub use keeper::Keeper;
 pub use sd_notify::Notifier;
@@ -50,6 +50,9 @@ pub struct Status {
     /// When the next sync is due; absent when no service runs or sync is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_sync_at: Option<Timestamp>,
+    /// Records that were taken in and are committed within half a minute, in no other number yet.
+    #[serde(default)]
+    pub gathered: u64,
     /// What needs a person; empty when all is fine.
     pub health: Vec<HealthIssue>,
     /// The numbers.
@@ -64,6 +67,10 @@ pub struct Live {
     pub syncing: bool,
     /// When the next one is due.
     pub next_sync_at: Option<Timestamp>,
+    /// The last sync, where it had nothing to do and is not in the store.
+    pub empty_sync: Option<SyncRow>,
+    /// Records that wait for their commit.
+    pub gathered: u64,
     /// What is the case with the store now.
     pub conditions: Vec<HealthIssue>,
     /// What is wrong with the service itself and in no store: a refused reload, a wrong clock.
@@ -72,9 +79,10 @@ pub struct Live {
 
 impl Status {
     /// Puts it together; `live` is `None` when no service runs.
-    pub fn new(agent: &str, now: Timestamp, overview: Overview, live: Option<Live>) -> Self {
+    pub fn new(agent: &str, now: Timestamp, mut overview: Overview, live: Option<Live>) -> Self {
         let running = live.is_some();
         let live = live.unwrap_or_default();
+        overview.last_sync = live.empty_sync.or(overview.last_sync);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             agent: agent.to_owned(),
@@ -82,6 +90,7 @@ impl Status {
             syncing: live.syncing,
             now,
             next_sync_at: live.next_sync_at,
+            gathered: live.gathered,
             health: live.concerns.into_iter().chain(health(&overview, &live.conditions, now)).collect(),
             overview,
         }
@@ -225,9 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_that_is_not_in_the_store_is_told_all_the_same() {
+        let sync = |secs| SyncRow { started_at: Timestamp::from_secs(secs), ..Default::default() };
+        let overview = Overview { last_sync: Some(sync(1_000)), ..Overview::default() };
+        let live = Live { empty_sync: Some(sync(2_000)), ..Live::default() };
+        let status = Status::new("a", Timestamp::from_secs(2_100), overview, Some(live));
+        assert_eq!(status.overview.last_sync.unwrap().started_at, Timestamp::from_secs(2_000));
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_far_is_said() {
-        let sync =
-            crate::store::SyncRow { started_at: Timestamp::from_secs(1_000_000), ..Default::default() };
+        let sync = SyncRow { started_at: Timestamp::from_secs(1_000_000), ..Default::default() };
         let overview = Overview { last_sync: Some(sync), ..Overview::default() };
         let says = |now| health(&overview, &[], Timestamp::from_secs(now)).pop().map(|a| a.text);
         assert_eq!((says(1_000_000), says(1_000_000 - 86_400)), (None, None));
@@ -237,12 +254,8 @@ mod tests {
 
     #[test]
     fn the_line_for_systemd_has_what_is_wrong_first() {
-        let sync = crate::store::SyncRow {
-            started_at: Timestamp::from_secs(50_520),
-            created: 3,
-            again: 1,
-            ..Default::default()
-        };
+        let sync =
+            SyncRow { started_at: Timestamp::from_secs(50_520), created: 3, again: 1, ..Default::default() };
         let overview = Overview { last_sync: Some(sync), backlog: 12, dead: 2, ..Overview::default() };
         let next_sync_at = Some(Timestamp::from_secs(54_120));
         let live = Live { next_sync_at, ..Live::default() };

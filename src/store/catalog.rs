@@ -176,7 +176,7 @@ pub(super) const TABLES: &[Table] = &[
     },
     Table {
         checksum: Some(over(
-            &["source_id", "device", "inode", "head_hash", "head_len", "offset", "backlog_end"],
+            &["source_id", "device", "inode", "head_hash", "head_len", "offset", "backlog_end", "complete"],
             &["path", "state", "proofs"],
         )),
         is_read_again: true,

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::lock::StateLock;
 use super::disk::space::Budget;
+use super::gathered::Gathered;
 use super::health::{Conditions, Kind};
 use super::session::Tx;
 use super::{OpenError, Reader, Settings, StoreError};
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     /// Why the writer ended before its time.
     failed: OnceLock<StoreError>,
     pub(super) conditions: Arc<Conditions>,
+    pub(super) gathered: Gathered,
     /// The name of the database in memory while that is the store.
     memory: Mutex<Option<String>>,
 }
@@ -126,6 +128,7 @@ impl Shared {
             clock,
             failed: OnceLock::new(),
             conditions: Arc::default(),
+            gathered: Gathered::default(),
             memory: Mutex::default(),
         }
     }

@@ -12,6 +12,7 @@ pub mod backup;
 mod catalog;
 mod disk;
 mod fallback;
+mod gathered;
 mod handle;
 mod health;
 mod history;

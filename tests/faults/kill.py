@@ -59,9 +59,6 @@ def main():
     scene.binary()
     seed = int(os.environ.get("SEED") or random.randrange(1, 1_000_000))
     kills = int(os.environ.get("KILLS") or 100)
-    # A file that is renamed out of the glob before it was ever read is not otrelay's to find.
-    if kills < 20:
-        sys.exit("KILLS must be at least 20: each file has to be seen before it is rotated")
     rng = random.Random(seed)
     print(f"kill: seed {seed}, {kills} kills", flush=True)
     began = time.monotonic()

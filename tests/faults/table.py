@@ -71,6 +71,7 @@ TABLE = [
     Script("upgrade", "F12", "databases of a newer version"),
     Script("signals", "F31", "SIGTERM and SIGHUP at every stage", {}, {"LONG": "1"}),
     Script("agents", "F13 F32", "two agents, stale locks, too little memory"),
+    Script("wear", "wear", "bytes that reach the block device"),
     Script("outage", "F25", "rotation while it is down"),
 ]
 WHAT = {s.name: s.what for s in TABLE}

@@ -38,7 +38,7 @@ use crate::source::{Batch, Own, Reading, Reads, RejectReason, Source, SourceErro
 use self::file::{CHUNK, Followed, Piece};
 pub use self::packed::MARK as PACKED;
 use self::packed::Packed;
-use self::watch::{Events, Watch};
+use self::watch::{Cut, Events, Watch};
 use super::{Decoding, send};
 
 pub use self::pattern::Pattern;
@@ -103,6 +103,10 @@ pub struct Tail {
     /// One chunk; as long as the longest line only while that is read.
     buffer: Vec<u8>,
     pending: Batch,
+    /// Whether all of it has to be committed now: a file was rotated, and may not be there when the power comes back.
+    at_once: bool,
+    /// Whether something was handed out whose commit may wait.
+    waits: bool,
     /// When a batch was last handed out, and with which trouble.
     told: Option<(Instant, Option<String>)>,
     busy_at: Option<Instant>,
@@ -127,6 +131,8 @@ impl Tail {
             pattern: settings.pattern,
             packed: None,
             marked: false,
+            at_once: false,
+            waits: false,
             buffer: vec![0; CHUNK],
             told: None,
             busy_at: None,
@@ -184,6 +190,7 @@ impl Tail {
         if let Some(batch) = &mut batch {
             // Nobody gains by a wait when the reading is about to end.
             batch.more = more || self.reading == Reading::Once;
+            batch.can_wait &= !more;
         }
         Turn { batch, more }
     }
@@ -195,23 +202,29 @@ impl Tail {
 
     /// Counts what happened to files.
     fn note(&mut self, events: Events) {
+        self.at_once |= events.moved && self.waits;
         for gap in events.gaps {
             self.pending.refuse(RejectReason::Lost, || gap, &[]);
         }
-        for (mut file, rest) in events.cut {
-            if is_whole(&rest) {
-                self.take_rest(&mut file, &rest);
+        for Cut { mut file, begin, line } in events.cut {
+            if is_whole(&line) {
+                self.take_rest(&mut file, begin, &line);
             } else {
-                let detail =
-                    || format!("{}: the last line has no end", watch::place(&file.path, file.begin()));
-                self.pending.refuse(RejectReason::Malformed, detail, &rest);
+                let detail = || format!("{}: the last line has no end", watch::place(&file.path, begin));
+                self.pending.refuse(RejectReason::Malformed, detail, &line);
             }
         }
+        let is_gone = |cursor: &Cursor| {
+            let same = |gone: &FileCursor| matches!(cursor, Cursor::File(file) if file.is_of(gone));
+            events.finished.iter().any(same)
+        };
+        self.pending.cursors.retain(|cursor| !is_gone(cursor));
+        self.pending.cursors.extend(events.complete.into_iter().map(Cursor::File));
         self.pending.finished.extend(events.finished.into_iter().map(Cursor::File));
     }
 
     /// Takes a last line without its end: nothing will be written to its file any more.
-    fn take_rest(&mut self, file: &mut Followed, rest: &[u8]) {
+    fn take_rest(&mut self, file: &mut Followed, begin: u64, rest: &[u8]) {
         let mut take = Take {
             received_at: self.clock.now(),
             decoding: file.decoding(&self.format),
@@ -219,9 +232,8 @@ impl Tail {
             path: file.path.clone(),
             backlog_end: file.backlog_end,
         };
-        take.piece(file.begin(), &Piece::Line(rest));
+        take.piece(begin, &Piece::Line(rest));
         file.decoding = Some(take.decoding);
-        file.took_rest(rest);
     }
 
     /// At the end of a reading: takes last lines that are whole without their end, and says which are not.
@@ -230,7 +242,8 @@ impl Tail {
         for file in files.iter_mut().filter(|file| file.look.size > file.begin() && file.trouble.is_none()) {
             let Ok(rest) = file.rest(file::LINE_MAX) else { continue };
             if is_whole(&rest) {
-                self.take_rest(file, &rest);
+                self.take_rest(file, file.begin(), &rest);
+                file.took_rest(&rest);
             } else {
                 let place = watch::place(&file.path, file.begin());
                 tracing::info!(source = %self.name, "{place}: the last line has no end; it is read when it has one");
@@ -310,6 +323,7 @@ impl Tail {
         let pending = &self.pending;
         let urgent = told_at.is_none()
             || told != trouble.as_ref()
+            || self.at_once
             || !pending.sightings.is_empty()
             || !pending.devices.is_empty()
             || !pending.finished.is_empty()
@@ -323,13 +337,19 @@ impl Tail {
         for file in self.watch.files.iter_mut().filter(|file| file.moved) {
             batch.cursors.push(Cursor::File(file.tell()));
         }
+        // What is lost in memory is in the file, as long as that is where it was.
+        let changed = told_at.is_none() || told != trouble.as_ref() || !batch.finished.is_empty();
+        batch.can_wait = !(changed || last || self.at_once || self.reading == Reading::Once);
+        (self.at_once, self.waits) = (false, batch.can_wait);
         batch.trouble.clone_from(&trouble);
         self.told = Some((now, trouble));
         Some(batch)
     }
 
     fn has_moved(&self) -> bool {
-        self.pending.lines() > 0 || self.watch.files.iter().any(|file| file.moved)
+        self.pending.lines() > 0
+            || !self.pending.cursors.is_empty()
+            || self.watch.files.iter().any(|file| file.moved)
     }
 
     /// Waits until something may have happened. Looks at the files itself: a few calls that do not wait for the disk.

@@ -141,7 +141,8 @@ impl Page {
 
     /// How things are. Blocking.
     fn status(&self, reader: &Reader) -> Result<Status, StoreError> {
-        let live = Live { conditions: self.store.conditions(), ..(self.live)() };
+        let (conditions, gathered) = (self.store.conditions(), self.store.gathered());
+        let live = Live { conditions, gathered, ..(self.live)() };
         Ok(Status::new(&self.agent, self.clock.now(), reader.overview()?, Some(live)))
     }
 

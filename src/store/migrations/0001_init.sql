@@ -35,6 +35,7 @@ CREATE TABLE cursor (
     head_len    INTEGER NOT NULL CHECK (head_len BETWEEN 0 AND 256),
     offset      INTEGER NOT NULL CHECK (offset >= 0),
     backlog_end INTEGER NOT NULL CHECK (backlog_end >= 0),
+    complete    INTEGER NOT NULL CHECK (complete IN (0, 1)),
     path        TEXT    NOT NULL,
     state       TEXT,                           -- what the decoder has learnt up to offset; NULL: nothing
     proofs      TEXT    NOT NULL,               -- what stood before offset and before earlier places, as hashes

@@ -65,7 +65,7 @@ fn marks(conn: &Connection, id: i64, source: &str) -> Result<Vec<Mark>, StoreErr
 
 fn files(conn: &Connection, id: i64, source: &str) -> Result<Vec<FileCursor>, StoreError> {
     let mut statement = conn.prepare(
-        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc, state, proofs FROM cursor
+        "SELECT device, inode, head_hash, head_len, offset, backlog_end, path, crc, state, proofs, complete FROM cursor
              WHERE source_id = ?1",
     )?;
     let mut cursors = Vec::new();
@@ -96,5 +96,6 @@ fn cursor(row: &Row<'_>) -> rusqlite::Result<FileCursor> {
         path: row.get(6)?,
         state: row.get(8)?,
         proofs: Proof::decode(&row.get::<_, String>(9)?),
+        complete: row.get(10)?,
     })
 }

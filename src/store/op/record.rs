@@ -647,10 +647,10 @@ fn put_file(tx: &Tx<'_>, source_id: i64, c: &FileCursor) -> Result<(), StoreErro
     tx.conn
         .prepare_cached(
             "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path, state,
-             proofs, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             proofs, complete, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
              ON CONFLICT DO UPDATE SET head_hash = excluded.head_hash, head_len = excluded.head_len,
              offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path,
-             state = excluded.state, proofs = excluded.proofs, crc = excluded.crc",
+             state = excluded.state, proofs = excluded.proofs, complete = excluded.complete, crc = excluded.crc",
         )?
         .execute(params![
             source_id,
@@ -663,6 +663,7 @@ fn put_file(tx: &Tx<'_>, source_id: i64, c: &FileCursor) -> Result<(), StoreErro
             c.path,
             c.state,
             Proof::encode(&c.proofs),
+            c.complete,
             cursor_crc(source_id, c)
         ])?;
     Ok(())

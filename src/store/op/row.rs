@@ -277,6 +277,7 @@ pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
         i64::from(c.head_len),
         c.offset as i64,
         c.backlog_end as i64,
+        i64::from(c.complete),
     ];
     let proofs = Proof::encode(&c.proofs);
     crc(&numbers, &[c.path.as_bytes(), c.state.as_deref().unwrap_or_default().as_bytes(), proofs.as_bytes()])

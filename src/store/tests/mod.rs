@@ -319,6 +319,7 @@ async fn cursors_and_samples_come_with_their_alerts() {
         head_len: 256,
         offset: 1 << 40,
         backlog_end: 5,
+        complete: false,
         path: "/x/eve.json".to_owned(),
         state: Some("#fields\tts".to_owned()),
         proofs: vec![Proof { offset: 1 << 40, len: 256, hash: u64::MAX }],

@@ -21,6 +21,7 @@ pub(super) async fn filled(n: u32) -> Bench {
         head_len: 4,
         offset: 500,
         backlog_end: 6,
+        complete: false,
         path: "/var/log/eve.json".to_owned(),
         state: None,
         proofs: Vec::new(),

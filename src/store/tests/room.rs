@@ -155,6 +155,7 @@ fn read_to(offset: u64) -> Cursor {
         head_len: 4,
         offset,
         backlog_end: 0,
+        complete: false,
         path: "/x/eve.json".to_owned(),
         state: None,
         proofs: Vec::new(),

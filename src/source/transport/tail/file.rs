@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
 
+use super::pattern::Name;
 use crate::model::FileCursor;
 use crate::model::cursor::{HEAD_LEN, PROOF_LEN, Proof};
 use crate::source::Reads;
@@ -139,8 +140,8 @@ pub(super) struct Followed {
     pub(super) look: Look,
     /// The last reading ended before the size that was seen: somebody made the file shorter meanwhile.
     short: bool,
-    /// Whether the pattern still leads to it.
-    pub(super) named: bool,
+    /// How the pattern led to it at the last scan.
+    pub(super) name: Option<Name>,
     /// When something was last written, as far as we saw.
     pub(super) grew_at: Instant,
     /// Whether its cursor moved since it was last told.
@@ -173,7 +174,7 @@ impl Followed {
             backlog_end: 0,
             look: Look::of(&meta),
             short: false,
-            named: true,
+            name: Some(Name::Own),
             grew_at: now,
             moved: true,
             trouble: None,
@@ -198,6 +199,7 @@ impl Followed {
             head_len: self.head.len,
             offset: self.offset,
             backlog_end: self.backlog_end,
+            complete: false,
             path: self.path.to_string_lossy().into_owned(),
             state: self.decoding.as_ref().map_or_else(|| self.state.clone(), Decoding::state),
         }
@@ -413,6 +415,18 @@ impl Followed {
     /// Goes behind a last line that was taken without its end.
     pub(super) fn took_rest(&mut self, rest: &[u8]) {
         self.move_to(proof(self.begin() + rest.len() as u64, rest));
+    }
+
+    /// Goes behind a last line without its end, whatever it is.
+    pub(super) fn skip_rest(&mut self) -> io::Result<()> {
+        let end = self.look.size;
+        let mut before = [0; PROOF_LEN];
+        let before = &mut before[..PROOF_LEN.min(usize::try_from(end).unwrap_or(usize::MAX))];
+        let len = read_full(self.open()?, before, end - before.len() as u64)?;
+        if len == before.len() {
+            self.move_to(proof(end, before));
+        }
+        Ok(())
     }
 
     /// The end of a line that is longer than a chunk.

@@ -1,5 +1,6 @@
 //! Which paths a pattern of files leads to. Names are bytes that anybody may have written: one that is no UTF-8 is
-//! matched with `U+FFFD` for each bad byte, and opened as it is. What is looked at is bounded.
+//! matched with `U+FFFD` for each bad byte, and opened as it is. What is looked at is bounded. A rotated name
+//! (`eve.json.1`, `eve.json-20260518`) belongs to the pattern that its old name belongs to.
 
 use std::fs;
 use std::io;
@@ -36,9 +37,18 @@ enum Part {
 
 /// What comes of a look.
 struct Walk<'a> {
-    found: &'a mut dyn FnMut(PathBuf),
+    found: &'a mut dyn FnMut(PathBuf, Name),
     refused: &'a mut dyn FnMut(&Path, &io::Error),
     names: usize,
+}
+
+/// How a path belongs to a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// It matches.
+    Own,
+    /// It did before it was rotated.
+    Rotated,
 }
 
 impl Pattern {
@@ -60,7 +70,21 @@ impl Pattern {
     }
 
     /// Gives each path that is there, and what could not be looked at. Blocks on the disk.
-    pub fn each(&self, mut found: impl FnMut(PathBuf), mut refused: impl FnMut(&Path, &io::Error)) {
+    pub fn each(&self, mut found: impl FnMut(PathBuf), refused: impl FnMut(&Path, &io::Error)) {
+        let own = |path, name| {
+            if name == Name::Own {
+                found(path);
+            }
+        };
+        self.generations(own, refused);
+    }
+
+    /// The same, and the generations that a rotation left beside them.
+    pub(super) fn generations(
+        &self,
+        mut found: impl FnMut(PathBuf, Name),
+        mut refused: impl FnMut(&Path, &io::Error),
+    ) {
         let mut walk = Walk { found: &mut found, refused: &mut refused, names: NAMES_MAX };
         walk.down(&self.root, &self.parts, 0);
     }
@@ -69,7 +93,7 @@ impl Pattern {
 impl Walk<'_> {
     fn down(&mut self, at: &Path, parts: &[Part], depth: usize) {
         let Some((part, rest)) = parts.split_first() else {
-            (self.found)(at.to_owned());
+            (self.found)(at.to_owned(), Name::Own);
             return;
         };
         match part {
@@ -79,11 +103,18 @@ impl Walk<'_> {
                     Err(error) if rest.is_empty() => self.failed(&path, &error),
                     _ => self.down(&path, rest, depth),
                 }
+                if rest.is_empty() {
+                    self.rotated(at, name);
+                }
             }
             Part::Glob(pattern) => self.entries(at, |walk, entry| {
                 let name = entry.file_name();
-                if pattern.matches_with(&name.to_string_lossy(), OPTIONS) {
+                let name = name.to_string_lossy();
+                let matches = |name: &str| pattern.matches_with(name, OPTIONS);
+                if matches(&name) {
                     walk.down(&entry.path(), rest, depth);
+                } else if rest.is_empty() && before_rotation(&name).any(matches) {
+                    (walk.found)(entry.path(), Name::Rotated);
                 }
             }),
             Part::Deep => {
@@ -123,12 +154,34 @@ impl Walk<'_> {
         }
     }
 
+    /// The generations of a file. Whoever may open the file need not be allowed to list what lies beside it.
+    fn rotated(&mut self, at: &Path, name: &str) {
+        let at = if at.as_os_str().is_empty() { Path::new(".") } else { at };
+        let Ok(entries) = fs::read_dir(at) else { return };
+        for entry in entries.take(NAMES_MAX).flatten() {
+            if before_rotation(&entry.file_name().to_string_lossy()).any(|before| before == name) {
+                (self.found)(entry.path(), Name::Rotated);
+            }
+        }
+    }
+
     /// What is not there, or is no directory, just does not match.
     fn failed(&mut self, at: &Path, error: &io::Error) {
         if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
             (self.refused)(at, error);
         }
     }
+}
+
+/// The names that a rotated file may have had: without the number or the date that a rotation put behind them.
+pub(super) fn before_rotation(name: &str) -> impl Iterator<Item = &str> {
+    let rotated = |rest: &str| {
+        rest == ".old"
+            || rest.as_bytes().get(1).is_some_and(u8::is_ascii_digit)
+                && rest.bytes().all(|byte| byte.is_ascii_digit() || b".-_:+TZ".contains(&byte))
+    };
+    let ends = name.char_indices().skip(1).filter(|(_, sign)| matches!(sign, '.' | '-' | '_'));
+    ends.map(|(at, _)| name.split_at(at)).filter(move |(_, rest)| rotated(rest)).map(|(before, _)| before)
 }
 
 #[cfg(test)]
@@ -167,5 +220,53 @@ mod tests {
         check(root, "no*", &[]);
         check(root, "eve.json/x*", &[]);
         assert!(Pattern::new("/a/[").is_err() && Pattern::new("/a***").is_err());
+    }
+
+    #[test]
+    fn a_rotated_name_belongs_to_the_pattern_of_its_old_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "eve.json",
+            "eve.json.1",
+            "eve.json.12",
+            "eve.json-20260518",
+            "eve.json-2026-05-18T06:00:00Z",
+            "eve.json_1779084000",
+            "eve.json.old",
+            "eve-2.json.1",
+            // None of ours: another log, an editor's, a tool's, another source's.
+            "eve.json.bak",
+            "eve.json.1.tmp",
+            "eve.json.offset",
+            "eve-stats.log.1",
+            "other.json.1",
+            "eve.json.",
+        ] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let rotated = |pattern: &str| {
+            let mut found = Vec::new();
+            Pattern::new(&format!("{}/{pattern}", dir.path().display())).unwrap().generations(
+                |path, name| {
+                    if name == Name::Rotated {
+                        found.push(path.file_name().unwrap().to_str().unwrap().to_owned());
+                    }
+                },
+                |path, error| panic!("{}: {error}", path.display()),
+            );
+            found.sort();
+            found
+        };
+        let of_one = [
+            "eve.json-2026-05-18T06:00:00Z",
+            "eve.json-20260518",
+            "eve.json.1",
+            "eve.json.12",
+            "eve.json.old",
+            "eve.json_1779084000",
+        ];
+        assert_eq!(rotated("eve.json"), of_one);
+        assert_eq!(rotated("eve*.json"), [&["eve-2.json.1"], &of_one[..]].concat());
+        assert_eq!(rotated("eve*"), [""; 0], "they match themselves");
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn copy_nearby(
             return None;
         }
         let mut file = Followed::new(path.clone(), handle, 0, now).ok()?;
-        file.named = false;
+        file.name = None;
         is_copy_of(&file, &orphan.cursor).then_some(file)
     })
 }
@@ -109,7 +109,7 @@ pub(super) fn moved(near: &[(u64, PathBuf)], cursor: &FileCursor, now: Instant) 
         return None;
     }
     resume(&mut file, cursor).ok()?;
-    file.named = false;
+    file.name = None;
     Some(file)
 }
 
@@ -195,6 +195,15 @@ pub(super) fn is_copy_of(file: &Followed, cursor: &FileCursor) -> bool {
     cursor.head_len >= COPY_HEAD_MIN && begins_as(file, cursor).unwrap_or(false) && is_proven(file, cursor)
 }
 
+/// Whether the file is a copy of one that was read, and holds nothing beyond what was read.
+pub(super) fn is_read_copy(file: &Followed, cursor: &FileCursor) -> bool {
+    let head = Head { hash: cursor.head_hash, len: cursor.head_len };
+    head.len as usize == HEAD_LEN
+        && file.head == head
+        && file.look.size <= cursor.offset
+        && is_copy_of(file, cursor)
+}
+
 /// Whether what was read of the cursor's file is in this one, as far as this one is long enough to tell.
 fn is_proven(file: &Followed, cursor: &FileCursor) -> bool {
     let Some(last) = cursor.proofs.last().filter(|last| last.offset <= file.look.size) else { return true };
@@ -215,7 +224,7 @@ pub(super) fn begins(original: &mut Followed, copy: &mut Followed) -> io::Result
     const TAIL: u64 = 4096;
     let comparable = original.head.len >= copy.head.len && original.look.size >= copy.look.size;
     let long = copy.head.len as usize == HEAD_LEN;
-    if !comparable || copy.look.size == 0 || long && original.head.hash != copy.head.hash {
+    if !comparable || copy.head.len < COPY_HEAD_MIN || long && original.head.hash != copy.head.hash {
         return Ok(false);
     }
     if !long && original.handle.is_none() {

@@ -3,7 +3,9 @@
 //! A file is the same file when device, inode and first bytes are. A name that leads to another inode was rotated: the
 //! old handle is read on until the writer has surely let go of it. A file that begins anew was truncated: where a copy
 //! with the old beginning is found, that is read on from the old place (`copytruncate`); a copy of a file that is still
-//! followed is not read at all. Whatever cannot be found again becomes one gap. What this does not do: read lines.
+//! followed is not read at all. A rotated file that is read to its end keeps its cursor as long as it is there: what has a
+//! rotated name and no cursor is a generation that nobody has read. Whatever cannot be found again becomes one gap.
+//! What this does not do: read lines.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -15,8 +17,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::file::{self, Change, Followed, Id, Look};
-use super::pattern::Pattern;
-use super::search::{self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, moved, resume};
+use super::pattern::{Name, Pattern, before_rotation};
+use super::search::{
+    self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, is_read_copy, moved, resume,
+};
 use crate::model::FileCursor;
 use crate::model::text::one_line;
 use crate::source::{NOTHING_READ, Own};
@@ -28,8 +32,6 @@ pub(super) const FILES_MAX: usize = 4096;
 const SETTLED_MAX: usize = 16 * 1024;
 /// Most files whose last line is looked at in one scan.
 const CUT_MAX: usize = 8;
-/// Most files in a directory that are looked at for generations that nobody has read.
-const GENERATIONS_MAX: usize = 64;
 /// Most files that are kept open; idle ones above it are closed and opened again when they grow.
 const OPEN_MAX: usize = 64;
 /// How long a rotated file must be quiet once its successor is written to: Suricata writes on until the HUP reaches it.
@@ -46,17 +48,31 @@ const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// What happened to files since it was last asked.
 #[derive(Default)]
 pub(super) struct Events {
+    /// Whether a file that is followed was rotated, truncated or removed.
+    pub(super) moved: bool,
     /// Input that is gone, in words: one for each file, whatever its size.
     pub(super) gaps: Vec<String>,
-    /// Files whose last line has no end and never will, and that line; empty where it is too long.
-    pub(super) cut: Vec<(Followed, Vec<u8>)>,
+    /// Files whose last line has no end and never will.
+    pub(super) cut: Vec<Cut>,
+    /// Rotated files that are read to their end.
+    pub(super) complete: Vec<FileCursor>,
     /// Files that are gone.
     pub(super) finished: Vec<FileCursor>,
+}
+
+/// A last line without its end.
+pub(super) struct Cut {
+    pub(super) file: Followed,
+    /// Where it begins.
+    pub(super) begin: u64,
+    /// Empty where it is too long.
+    pub(super) line: Vec<u8>,
 }
 
 /// A file that the pattern leads to.
 struct Seen {
     path: PathBuf,
+    name: Name,
     id: Id,
     look: Look,
 }
@@ -77,7 +93,8 @@ pub(super) struct Watch {
     /// Cursors whose files were not found yet.
     remembered: Vec<FileCursor>,
     orphans: Vec<Orphan>,
-    /// Files that gave their place up to newer ones, as they were then.
+    /// Files that are read to their end and not followed now, as they were then: rotated ones, and those that gave their
+    /// place up to newer ones.
     settled: HashMap<Id, (FileCursor, Look)>,
     /// Whether files wait for a place and some got one at the last scan.
     waiting: bool,
@@ -94,6 +111,8 @@ pub(super) struct Watch {
     /// Whether the last scan met something that it was not allowed to read.
     refused: bool,
     scanned_at: Option<Instant>,
+    /// Whether a file that is followed was rotated, truncated or removed since the last look.
+    moved: bool,
     troubles: Vec<String>,
 }
 
@@ -117,6 +136,7 @@ impl Watch {
             early: HashSet::new(),
             refused: false,
             scanned_at: None,
+            moved: false,
             troubles: Vec::new(),
         }
     }
@@ -172,6 +192,7 @@ impl Watch {
         if due || next || !self.orphans.is_empty() {
             self.scan(now, events);
         }
+        events.moved = std::mem::take(&mut self.moved);
     }
 
     fn look_at(&mut self, at: usize, now: Instant) {
@@ -180,6 +201,7 @@ impl Watch {
         let size = file.look.size;
         let result = file.look(now).and_then(|change| {
             let fate = (size > before.offset).then_some("was truncated");
+            self.moved |= change != Change::None;
             match change {
                 Change::None => return Ok(()),
                 Change::Rewound(place) => {
@@ -203,17 +225,20 @@ impl Watch {
         self.troubles.clear();
         self.refused = false;
         let seen = self.list();
-        let successors: HashMap<PathBuf, Id> =
-            seen.iter().filter(|seen| seen.look.size > 0).map(|seen| (seen.path.clone(), seen.id)).collect();
+        let successors: HashMap<PathBuf, Id> = seen
+            .iter()
+            .filter(|seen| seen.name == Name::Own && seen.look.size > 0)
+            .map(|seen| (seen.path.clone(), seen.id))
+            .collect();
         let ids: HashSet<Id> = seen.iter().map(|seen| seen.id).collect();
-        self.forget_settled(&ids, events);
+        self.forget_settled(&ids);
         self.copies.retain(|id, _| ids.contains(id));
         let mut fresh = self.recognise(seen, now);
         let mut entries = Entries::default();
-        let kept = self.recall(&mut fresh, &ids, &mut entries, now);
+        let taken = self.recall(&mut fresh, &ids, &mut entries, now);
         self.finish(&successors, &mut entries, now, events);
         self.adopt(&mut fresh, &mut entries, now, events);
-        self.register(fresh, &kept);
+        self.register(fresh, taken, events);
         self.first = self.first && self.refused && self.files.is_empty();
     }
 
@@ -229,24 +254,26 @@ impl Watch {
         let mut seen: Vec<Seen> = Vec::new();
         let mut ids = HashSet::new();
         let (mut paths, mut refused) = (Vec::new(), Vec::new());
-        pattern.each(
-            |path| {
+        pattern.generations(
+            |path, name| {
                 if !is_packed(&path) {
-                    paths.push(path);
+                    paths.push((name == Name::Rotated, path, name));
                 }
             },
             |path, error| refused.push(unreadable(path, error)),
         );
-        paths.sort_unstable();
+        // A file that has both is called by its own name.
+        paths.sort_unstable_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
         self.refused |= !refused.is_empty();
         self.troubles.append(&mut refused);
-        for path in paths {
+        for (_, path, name) in paths {
             match path.metadata() {
                 Ok(meta) if meta.is_file() => {
                     if ids.insert(Id::of(&meta)) {
-                        seen.push(Seen { path, id: Id::of(&meta), look: Look::of(&meta) });
+                        seen.push(Seen { path, name, id: Id::of(&meta), look: Look::of(&meta) });
                     }
                 }
+                Ok(_) if name == Name::Rotated => {}
                 Ok(meta) => {
                     self.troubles.push(format!("{} is {}, not a file", path.display(), file::kind(&meta)));
                 }
@@ -254,7 +281,7 @@ impl Watch {
                 Err(error) => self.refuse(&path, &error),
             }
         }
-        if seen.is_empty() && self.troubles.is_empty() {
+        if seen.iter().all(|seen| seen.name == Name::Rotated) && self.troubles.is_empty() {
             self.troubles.push(format!("no file matches `{}`", self.pattern));
         }
         seen
@@ -269,15 +296,17 @@ impl Watch {
     fn recognise(&mut self, seen: Vec<Seen>, now: Instant) -> Vec<Followed> {
         let known: HashMap<Id, usize> =
             self.files.iter().enumerate().map(|(at, file)| (file.id, at)).collect();
+        let named = |files: &[Followed]| files.iter().filter(|file| file.name == Some(Name::Own)).count();
+        let before = named(&self.files);
         for file in &mut self.files {
-            file.named = false;
+            file.name = None;
         }
         let mut open = self.files.iter().filter(|file| file.handle.is_some()).count();
         let mut unknown = Vec::new();
         for seen in seen {
             if let Some(&at) = known.get(&seen.id) {
                 let file = &mut self.files[at];
-                file.named = true;
+                file.name = Some(seen.name);
                 if file.path != seen.path {
                     (file.path, file.moved) = (seen.path, true);
                 }
@@ -288,6 +317,7 @@ impl Watch {
                 unknown.push(seen);
             }
         }
+        self.moved |= named(&self.files) < before;
         let mut fresh = Vec::new();
         let own = (!unknown.is_empty()).then(|| self.own.ids());
         for seen in self.admit(unknown) {
@@ -303,9 +333,11 @@ impl Watch {
                     if open > OPEN_MAX {
                         file.handle = None;
                     }
-                    if let Some((cursor, _)) = self.settled.remove(&seen.id) {
+                    if let Some((mut cursor, look)) = self.settled.remove(&seen.id) {
+                        cursor.complete = look.size <= cursor.offset;
                         self.remembered.push(cursor);
                     }
+                    file.name = Some(seen.name);
                     fresh.push(file);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -355,7 +387,7 @@ impl Watch {
         let mut quiet: Vec<_> = self
             .files
             .iter()
-            .filter(|file| file.named && !file.has_more() && !file.moved && file.trouble.is_none())
+            .filter(|file| file.name.is_some() && !file.has_more() && !file.moved && file.trouble.is_none())
             .map(|file| (file.look.modified, file.id))
             .collect();
         quiet.sort_unstable();
@@ -369,55 +401,15 @@ impl Watch {
     }
 
     /// Lets go of settled files that no name leads to any more.
-    fn forget_settled(&mut self, seen: &HashSet<Id>, events: &mut Events) {
-        let gone = |id: &Id, _: &mut (FileCursor, Look)| !seen.contains(id);
-        events.finished.extend(self.settled.extract_if(gone).map(|(_, (cursor, _))| cursor));
-    }
-
-    /// Generations that were begun and renamed while nobody read: they lie beside a file that was moved, have its old
-    /// name with something behind it, and were written after it.
-    fn generations(
-        &self,
-        moved: &Followed,
-        cursor: &FileCursor,
-        seen: &HashSet<Id>,
-        entries: &mut Entries,
-        now: Instant,
-    ) -> Vec<Followed> {
-        let path = Path::new(&cursor.path);
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        let Ok(near) = entries.of(path) else { return Vec::new() };
-        let same = |known: &FileCursor| known.device == cursor.device && known.path == cursor.path;
-        let of_name: HashSet<u64> = self.remembered.iter().filter(|c| same(c)).map(|c| c.inode).collect();
-        if of_name.iter().any(|inode| seen.contains(&Id { device: cursor.device, inode: *inode })) {
-            // The file of that name is the one that was read last: nothing was rotated meanwhile.
-            return Vec::new();
-        }
-        let last = near.iter().filter(|(inode, _)| of_name.contains(inode));
-        let last = last.filter_map(|(_, path)| Some(Look::of(&path.metadata().ok()?).modified));
-        let last = last.max().unwrap_or_default().max(moved.look.modified);
-        let behind = |path: &Path| {
-            let other = path.file_name().unwrap_or_default().as_encoded_bytes();
-            other.strip_prefix(name).is_some_and(|rest| rest.starts_with(b".") || rest.starts_with(b"-"))
+    fn forget_settled(&mut self, seen: &HashSet<Id>) {
+        let gone = self.settled.extract_if(|id, _| !seen.contains(id));
+        let orphan = |(_, (cursor, look)): (Id, (FileCursor, Look))| Orphan {
+            cursor,
+            size: Some(look.size),
+            fate: None,
+            gone: true,
         };
-        let known = |id: &Id| {
-            let of = |cursor: &FileCursor| (cursor.device, cursor.inode) == (id.device, id.inode);
-            seen.contains(id)
-                || self.files.iter().any(|file| file.id == *id)
-                || self.remembered.iter().any(of)
-        };
-        let candidates =
-            near.iter().filter(|(_, path)| behind(path) && !is_packed(path)).take(GENERATIONS_MAX);
-        let read = |path: &PathBuf| {
-            let (handle, meta) = file::open_regular(path).ok()?;
-            let newer = Id::of(&meta) != moved.id && Look::of(&meta).modified > last;
-            let mut file = Followed::new(path.clone(), handle, 0, now)
-                .ok()
-                .filter(|_| newer && !known(&Id::of(&meta)))?;
-            file.named = false;
-            Some(file)
-        };
-        candidates.filter_map(|(_, path)| read(path)).collect()
+        self.orphans.extend(gone.map(orphan));
     }
 
     /// Finds the files of remembered cursors: under a name of the pattern, or moved within their directory. Gives
@@ -428,18 +420,18 @@ impl Watch {
         seen: &HashSet<Id>,
         entries: &mut Entries,
         now: Instant,
-    ) -> Vec<Id> {
-        let mut taken = Vec::new();
-        // Where each is looked for, the others are still known.
-        let mut cursors = std::mem::take(&mut self.remembered);
-        self.remembered.clone_from(&cursors);
-        let left = self.remembered.len();
-        for cursor in cursors.drain(..) {
+    ) -> HashMap<Id, FileCursor> {
+        let mut taken = HashMap::new();
+        for cursor in std::mem::take(&mut self.remembered) {
             let id = Id { device: cursor.device, inode: cursor.inode };
-            let fate = Some("was replaced while nobody read it");
+            let fate = |words| Some(words).filter(|_| !cursor.complete);
             if let Some(at) = fresh.iter().position(|file| file.id == id) {
                 if continues(&fresh[at], &cursor).unwrap_or(false) {
                     let mut file = fresh.remove(at);
+                    if cursor.complete && file.look.size == cursor.offset {
+                        self.settled.insert(id, (cursor, file.look));
+                        continue;
+                    }
                     if let Err(error) = resume(&mut file, &cursor) {
                         file.trouble = Some(unreadable(&file.path, &error));
                         self.remembered.push(cursor);
@@ -447,7 +439,8 @@ impl Watch {
                     }
                     self.files.push(file);
                 } else {
-                    taken.push(id);
+                    taken.insert(id, cursor.clone());
+                    let fate = fate("was replaced while nobody read it");
                     self.orphans.push(Orphan { cursor, size: None, fate, gone: false });
                 }
                 continue;
@@ -459,17 +452,11 @@ impl Watch {
             }
             match entries.of(Path::new(&cursor.path)) {
                 Ok(near) => match moved(near, &cursor, now) {
-                    Some(file) => {
-                        let between = self.generations(&file, &cursor, seen, entries, now);
-                        fresh.extend(between);
-                        self.files.push(file);
+                    Some(file) => self.files.push(file),
+                    None => {
+                        let fate = fate("was removed while nobody read it");
+                        self.orphans.push(Orphan { cursor, size: None, fate, gone: true });
                     }
-                    None => self.orphans.push(Orphan {
-                        cursor,
-                        size: None,
-                        fate: Some("was removed while nobody read it"),
-                        gone: true,
-                    }),
                 },
                 Err(error) => {
                     // The disk may not be mounted yet.
@@ -479,7 +466,6 @@ impl Watch {
                 }
             }
         }
-        self.remembered.drain(..left);
         taken
     }
 
@@ -494,25 +480,36 @@ impl Watch {
         let mut at = 0;
         while at < self.files.len() {
             let file = &mut self.files[at];
-            if file.named || !is_over(file, successors, entries, now) {
+            if file.name == Some(Name::Own) || !is_over(file, successors, entries, now) {
                 at += 1;
                 continue;
             }
             let rest = file.look.size > file.begin();
             let open = file.handle.is_some();
-            if rest && open && events.cut.len() >= CUT_MAX {
-                // In the next scan: each keeps its last line until then.
+            let stays = file.name.is_some();
+            if rest && open && events.cut.len() >= CUT_MAX || stays && self.settled.len() >= SETTLED_MAX {
+                // In a later scan: each keeps its last line until then.
                 at += 1;
                 continue;
             }
             let mut file = self.files.remove(at);
-            let (cursor, size) = (file.cursor(), file.look.size);
-            if rest && open {
+            let fate = (rest && !open && !stays).then_some("was removed");
+            let (begin, id, look, mut cursor) = (file.begin(), file.id, file.look, file.cursor());
+            if rest && fate.is_none() {
                 let line = file.rest(file::CHUNK).unwrap_or_default();
-                events.cut.push((file, line));
+                if stays && let Err(error) = file.skip_rest() {
+                    self.troubles.push(unreadable(&file.path, &error));
+                }
+                cursor = if stays { file.cursor() } else { cursor };
+                events.cut.push(Cut { file, begin, line });
             }
-            let fate = (rest && !open).then_some("was removed");
-            self.orphans.push(Orphan { cursor, size: Some(size), fate, gone: true });
+            if stays {
+                cursor.complete = true;
+                events.complete.push(cursor.clone());
+                self.settled.insert(id, (cursor, look));
+            } else {
+                self.orphans.push(Orphan { cursor, size: Some(look.size), fate, gone: true });
+            }
         }
     }
 
@@ -529,7 +526,7 @@ impl Watch {
             let found = copies.iter().any(|file| file.look.size >= orphan.end());
             for mut file in copies {
                 go_on(&mut file, &orphan.cursor);
-                if file.named || file.has_more() {
+                if file.name.is_some() || file.has_more() {
                     self.files.push(file);
                 }
             }
@@ -544,17 +541,19 @@ impl Watch {
 
     /// Follows what is new. A copy of a file that is followed waits: when the original is truncated or gone, the copy
     /// is read on from there.
-    fn register(&mut self, fresh: Vec<Followed>, taken: &[Id]) {
+    fn register(&mut self, fresh: Vec<Followed>, mut taken: HashMap<Id, FileCursor>, events: &mut Events) {
         let mut fresh = VecDeque::from(fresh);
         let mut copies = Vec::new();
         while let Some(mut file) = fresh.pop_front() {
-            let recycled = taken.contains(&file.id);
-            if file.look.size == 0 && !recycled {
+            let recycled = taken.remove(&file.id);
+            if file.look.size == 0 && recycled.is_none() {
                 continue;
             }
+            let was_read = self.settled.values().any(|(cursor, _)| is_read_copy(&file, cursor));
             let mut others = self.files.iter_mut().chain(&mut fresh);
-            if others.any(|other| begins(other, &mut file).unwrap_or(false)) {
+            if was_read || others.any(|other| begins(other, &mut file).unwrap_or(false)) {
                 copies.push((file.id, file.look));
+                events.finished.extend(recycled);
                 continue;
             }
             let early = self.early.remove(&file.id);
@@ -573,7 +572,7 @@ impl Watch {
         let mut idle: Vec<_> = self
             .files
             .iter_mut()
-            .filter(|file| file.handle.is_some() && file.named && !file.has_more())
+            .filter(|file| file.handle.is_some() && file.name.is_some() && !file.has_more())
             .collect();
         idle.sort_by_key(|file| file.grew_at);
         idle.into_iter().take(open - OPEN_MAX).for_each(Followed::close);
@@ -587,16 +586,17 @@ fn is_over(
     entries: &mut Entries,
     now: Instant,
 ) -> bool {
-    let Some(handle) = &file.handle else {
+    if file.handle.is_none() && file.name.is_none() {
         // Closed when it was idle, and rotated since: find its new name.
         let near = entries.of(&file.path).ok();
         let found = near.and_then(|near| moved(near, &file.cursor(), now));
         let Some(found) = found else { return true };
         *file = found;
         return false;
-    };
-    let deleted = handle.metadata().is_ok_and(|meta| meta.nlink() == 0);
-    let quiet = if successors.get(&file.path).is_some_and(|id| *id != file.id) {
+    }
+    let deleted =
+        file.handle.as_ref().and_then(|handle| handle.metadata().ok()).is_some_and(|meta| meta.nlink() == 0);
+    let quiet = if has_successor(file, successors) {
         QUIET
     } else if deleted {
         QUIET_DELETED
@@ -604,6 +604,13 @@ fn is_over(
         QUIET_MOVED
     };
     !file.has_more() && now.duration_since(file.grew_at) >= quiet
+}
+
+/// Whether another file has the name that this one had before it was rotated, and is written to.
+fn has_successor(file: &Followed, successors: &HashMap<PathBuf, Id>) -> bool {
+    let is_other = |path: &Path| successors.get(path).is_some_and(|id| *id != file.id);
+    let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+    is_other(&file.path) || before_rotation(&name).any(|before| is_other(&file.path.with_file_name(before)))
 }
 
 /// `eve.json, byte 8123`.

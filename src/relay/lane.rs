@@ -397,8 +397,8 @@ impl<D: Destination> Relay<D> {
                 Outcome::Retry { due_at, word: Class::RetryAt.as_str(), doubtful, message }
             }
             Class::Retry => {
-                // The first doubt is settled soon: most lost answers are only lost answers.
-                let wait = if e.doubtful && c.attempts == 0 && e.status.is_none() {
+                // The first doubt is settled soon: most lost answers are only lost answers, and so is many a 500.
+                let wait = if e.doubtful && c.attempts == 0 {
                     self.settings.doubt_wait
                 } else {
                     retry::backoff(attempts, jitter).max(self.settings.doubt_wait)

@@ -811,6 +811,38 @@ async fn once_waits_for_what_is_due_soon_and_says_when_the_rest_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn once_waits_for_lost_answers_however_slow_the_machine_is() {
+    // A sync takes longer than the patience: each answer needs five seconds, two at a time.
+    let site = Site::new(&["prod"], |_, destinations| destinations[0].takes = Duration::from_secs(5));
+    site.record_many(60).await;
+    site.destination().ledger().opens.extend([
+        Fault::Throws,
+        Fault::LostAfter,
+        Fault::LostBefore,
+        Fault::Throws,
+    ]);
+    let report = site.relay().run_once(MINUTE, &CancellationToken::new()).await.unwrap();
+    assert!(site.clock.now() > NOW.after(MINUTE * 2));
+    assert_eq!((report.created, report.found, report.next_at, site.pending()), (59, 1, None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_error_that_may_have_done_it_is_looked_up_as_soon_as_a_lost_answer() {
+    let mut site = Site::one();
+    site.destination().ledger().opens.extend([Fault::Throws, Fault::Throws]);
+    site.record_many(1).await;
+    site.start();
+    pass(FIRST_SYNC + Duration::from_secs(1)).await;
+    assert_eq!(site.destination().calls(), 2);
+    pass(DOUBT_WAIT).await;
+    assert_eq!(site.destination().calls(), 4, "looked up, and tried again");
+    pass(Duration::from_secs(40)).await;
+    assert_eq!(site.destination().calls(), 4, "then it is backed off");
+    pass(MINUTE).await;
+    assert_eq!(site.destination().titles(), ["a0"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plan_shows_what_would_go_and_changes_nothing() {
     let site = Site::one();
     site.record_many(5).await;

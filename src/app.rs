@@ -97,8 +97,10 @@ struct Components {
 impl Components {
     fn of(config: &Config, clock: &SharedClock) -> Result<Self, AppError> {
         let rules = Arc::new(compile(config)?);
+        let display = crate::servicenow::display(&config.agent.id, &config.agent.name);
         let destination = |settings: &crate::servicenow::Settings| {
-            ServiceNow::new(settings.clone(), Arc::clone(clock)).map(|to| Arc::new(to.checking()))
+            ServiceNow::new(settings.clone(), Arc::clone(clock))
+                .map(|to| Arc::new(to.checking().of_agent(display.clone())))
         };
         let destinations = config.destinations.iter().map(destination).collect::<Result<_, _>>()?;
         let composer = Arc::new(Composer { rules: Arc::clone(&rules), agent: config.agent.name.clone() });

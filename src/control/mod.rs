@@ -32,6 +32,11 @@ pub enum Question {
     Rejected(ListFilter),
     /// Tickets.
     Tickets(ListFilter),
+    /// One ticket with its finding.
+    Ticket {
+        /// Its number, `sys_id` or correlation id.
+        name: String,
+    },
     /// Deliveries in a state.
     Queue {
         /// Which state.
@@ -103,6 +108,7 @@ pub fn answer(reader: &Reader, question: &Question) -> Result<Option<serde_json:
         Question::Filtered(filter) => json(reader.filtered(filter)?),
         Question::Rejected(filter) => json(reader.rejected(filter)?),
         Question::Tickets(filter) => json(reader.tickets(filter)?),
+        Question::Ticket { name } => json(reader.ticket(name)?),
         Question::Queue { state, filter } => json(reader.deliveries(*state, filter)?),
         Question::Delivery { id } => json(reader.delivery(*id)?),
         Question::Devices(filter) => json(reader.devices(filter)?),

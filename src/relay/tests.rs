@@ -581,6 +581,33 @@ async fn never_more_requests_than_the_hourly_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn twenty_thousand_forged_sources_on_one_rule_delay_no_other_finding() {
+    let mut site = Site::limited(Limits::default());
+    let forged = |n: u32| {
+        let unique = entry(&format!("forged {n}"), Severity::Critical, "prod", "incident");
+        Entry { alert: Alert { title: "flood".to_owned(), ..unique.alert.clone() }, ..unique }
+    };
+    for from in (0..20_000).step_by(1_000) {
+        let source = SourceName::new("eve").unwrap();
+        let entries = (from..from + 1_000).map(forged).collect();
+        site.store.record(vec![Record { entries, ..Record::new(source, NOW) }]).await.unwrap();
+    }
+    site.record(&[("another rule", Severity::Critical, "prod", "incident")]).await;
+    site.start();
+    pass(FIRST_SYNC + Duration::from_secs(1)).await;
+    let at = site.destination().titles().iter().position(|title| title == "another rule");
+    assert!(at.is_some_and(|at| at <= 2), "{at:?}");
+    // In the middle of it, and when the hour's budget is used up to what is kept for the most severe.
+    pass(MINUTE * 10).await;
+    site.record(&[("in the middle", Severity::Critical, "prod", "incident")]).await;
+    site.sync().await;
+    pass(HOUR).await;
+    let titles = site.destination().titles();
+    let at = titles.iter().position(|title| title == "in the middle");
+    assert!(at.is_some_and(|at| at < 1_100), "{at:?} of {}", titles.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sync_that_is_cut_short_says_so() {
     let site = Site::one();
     site.record_many(3).await;
@@ -632,6 +659,7 @@ async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
         ),
         fields: Fields::from([("short_description".to_owned(), "a0".to_owned())]),
         mark: String::new(),
+        attachment: None,
     };
     site.destination().send(&order).await.unwrap();
     let before = site.destination().calls();

@@ -23,6 +23,7 @@ mod rows;
 mod schema;
 mod session;
 mod storms;
+mod turns;
 mod upgrade;
 mod writer;
 

@@ -22,6 +22,7 @@ mod fresh;
 mod history;
 mod row;
 mod storm;
+pub(super) mod turn;
 
 pub use storm::Folded;
 

@@ -110,8 +110,14 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
         let Some(was) = current(tx, id)? else { continue };
         let table: String = tx
             .conn
-            .prepare_cached("SELECT table_name FROM route WHERE id = ?1")?
-            .query_row([was.route_id], |row| row.get(0))?;
+            .prepare_cached(
+                // What is attached goes with its ticket.
+                "SELECT table_name FROM route WHERE id = coalesce((SELECT route_id FROM ticket WHERE id = ?2), ?1)",
+            )?
+            .query_row(
+                params![was.route_id, if let Subject::Ticket(id) = was.subject { Some(id) } else { None }],
+                |row| row.get(0),
+            )?;
         let wanted =
             routes.iter().find(|r| r.destination.as_str() == was.destination && r.table.as_str() == table);
         if let Some(route) = wanted {

@@ -145,12 +145,9 @@ pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError>
 /// # Errors
 /// [`RulesError`].
 pub fn compile(config: &Config) -> Result<Rules, RulesError> {
-    Rules::compile_over(&config.rules, |action| match action.kind {
-        DeliveryKind::PutRow => row_fields(&action.columns),
-        _ => default_fields(&action.table)
-            .into_iter()
-            .map(|(f, text)| (f.to_owned(), text.to_owned()))
-            .collect(),
+    Rules::compile_over(&config.rules, |kind, table, columns| match kind {
+        DeliveryKind::PutRow => row_fields(columns),
+        _ => default_fields(table).into_iter().map(|(f, text)| (f.to_owned(), text.to_owned())).collect(),
     })
 }
 

@@ -10,6 +10,7 @@ pub mod server;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{DeliveryId, DeliveryState};
+use crate::store::op::by_hand::ByHand;
 use crate::store::op::dead::Verdict;
 use crate::store::{DeviceFilter, ListFilter, Reader, StoreError};
 
@@ -68,6 +69,8 @@ pub enum Question {
     },
     /// Forget what was told of devices, so that the next sync tells all of them.
     ResyncDevices,
+    /// Put a ticket into the outbox that a person wants.
+    OrderTicket(ByHand),
     /// Sync now.
     Sync,
     /// What a sync would send.

@@ -29,6 +29,8 @@ pub enum DeliveryKind {
     ResolveTicket,
     /// The ticket is opened again: its finding is back.
     ReopenTicket,
+    /// The record beside which the ticket was made by hand names it.
+    LinkTicket,
     /// The ticket gets the record as the sensor wrote it.
     AttachRaw,
     /// The ticket gets the packet of the alert.
@@ -43,11 +45,12 @@ pub enum DeliveryKind {
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OpenTicket,
         Self::NoteTicket,
         Self::ResolveTicket,
         Self::ReopenTicket,
+        Self::LinkTicket,
         Self::AttachRaw,
         Self::AttachPcap,
         Self::PutEvent,
@@ -67,6 +70,7 @@ impl DeliveryKind {
             Self::NoteTicket => "note-ticket",
             Self::ResolveTicket => "resolve-ticket",
             Self::ReopenTicket => "reopen-ticket",
+            Self::LinkTicket => "link-ticket",
             Self::AttachRaw => "attach-raw",
             Self::AttachPcap => "attach-pcap",
             Self::PutEvent => "put-event",

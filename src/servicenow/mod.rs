@@ -134,9 +134,10 @@ impl Destination for ServiceNow {
             DeliveryKind::NoteTicket => self.find_notes(table, asked).await,
             DeliveryKind::AttachRaw | DeliveryKind::AttachPcap => self.find_files(table, asked).await,
             // They are known by their key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent | DeliveryKind::PutRow | DeliveryKind::PutDevice => {
-                Ok(LookedUp::default())
-            }
+            DeliveryKind::LinkTicket
+            | DeliveryKind::PutEvent
+            | DeliveryKind::PutRow
+            | DeliveryKind::PutDevice => Ok(LookedUp::default()),
         }
     }
 
@@ -147,7 +148,7 @@ impl Destination for ServiceNow {
                 self.learn_user(&sent);
                 Ok(sent)
             }
-            DeliveryKind::NoteTicket => self.note_ticket(order).await,
+            DeliveryKind::NoteTicket | DeliveryKind::LinkTicket => self.note_ticket(order).await,
             DeliveryKind::ResolveTicket => self.resolve_ticket(order).await,
             DeliveryKind::ReopenTicket => self.reopen_ticket(order).await,
             DeliveryKind::AttachRaw | DeliveryKind::AttachPcap => self.attach(order).await,

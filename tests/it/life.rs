@@ -428,11 +428,72 @@ fn where_files_are_refused_tickets_and_notes_go_on() {
 #[test]
 fn evidence_of_a_ticket_that_is_gone_is_let_go() {
     let plant = Plant::new(EVIDENCE);
-    plant.simulator.add_fault(Fault::new(FaultKind::Status(503)).on("POST", "/api/now/attachment"));
+    plant.simulator.add_fault(Fault::new(FaultKind::HideTable("sys_attachment".to_owned())));
     plant.see(0..1);
+    assert_eq!(plant.agent.run(&["status", "--json"]).json()["backlog"], 1);
     assert!(plant.simulator.delete("incident", &plant.sys_id(0)));
     plant.simulator.clear_faults();
     plant.after(HOUR).once();
     assert_eq!(plant.simulator.records("sys_attachment").len(), 0);
+    assert_eq!(plant.agent.status()["backlog"], 0);
+}
+
+/// A ticket that a person orders for the first finding, and what came of it.
+fn order(plant: &Plant, kind: &str) -> crate::support::agent::Said {
+    let alerts = plant.agent.json(&["alerts"]);
+    let id = alerts[0]["id"].to_string();
+    plant.agent.run(&["tickets", "create", "--alert", &id, "--type", kind])
+}
+
+#[test]
+fn a_problem_and_a_change_by_hand_are_linked_both_ways_with_the_incident() {
+    let plant = Plant::new("");
+    plant.see(0..1);
+    for (kind, table, field) in [("problem", "problem", "problem_id"), ("change", "change_request", "rfc")] {
+        order(&plant, kind).ends(0).says("beside INC");
+        order(&plant, kind).ends(1).says("has a live ticket");
+        let report = plant.once();
+        assert_eq!((report.created, report.updated), (1, 1), "{report:?}");
+        let made = plant.simulator.records(table);
+        assert_eq!(made.len(), 1);
+        assert!(made[0].get("short_description").contains("TEST valve opened"), "{made:?}");
+        let incident = &plant.records()[0];
+        assert_eq!(made[0].get("parent"), incident.get("sys_id"));
+        assert_eq!(incident.get(field), made[0].get("sys_id"));
+    }
+    assert_eq!(plant.agent.status()["backlog"], 0);
+    // Seen again, nothing more is made; and it is found again by an agent that knows nothing of it.
+    assert_eq!(plant.see(0..1).created, 0);
+    order(&plant, "incident").ends(1).says("has a live ticket");
+    plant
+        .agent
+        .run(&["tickets", "create", "--alert", "999", "--type", "problem"])
+        .ends(1)
+        .says("no finding 999");
+}
+
+#[test]
+fn what_a_person_ordered_stays_when_the_rules_change() {
+    let mut plant = Plant::new("");
+    plant.see(0..1);
+    order(&plant, "problem").ends(0);
+    plant.agent.set_rules(crate::support::agent::CRITICAL);
+    assert_eq!(plant.once().created, 1);
+    assert_eq!(plant.simulator.records("problem").len(), 1);
+}
+
+#[test]
+fn the_answers_to_a_ticket_by_hand_and_its_link_are_lost_and_there_is_one() {
+    let plant = Plant::new("");
+    plant.see(0..1);
+    let lost = Fault::new(FaultKind::CommitDrop).times(1);
+    plant.simulator.add_fault(lost.clone().on("POST", "/api/now/table/problem"));
+    plant.simulator.add_fault(lost.on("PATCH", "/api/now/table/incident"));
+    order(&plant, "problem").ends(0);
+    plant.once();
+    plant.after(HOUR / 4).once();
+    let made = plant.simulator.records("problem");
+    assert_eq!(made.len(), 1);
+    assert_eq!(plant.records()[0].get("problem_id"), made[0].get("sys_id"));
     assert_eq!(plant.agent.status()["backlog"], 0);
 }

@@ -8,6 +8,7 @@ mod attach;
 mod device;
 mod event;
 mod later;
+mod link;
 mod row;
 mod ticket;
 
@@ -87,6 +88,7 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
         DeliveryKind::NoteTicket => &later::Note,
         DeliveryKind::ResolveTicket => &later::Resolve,
         DeliveryKind::ReopenTicket => &later::Reopen,
+        DeliveryKind::LinkTicket => &link::Link,
         DeliveryKind::AttachRaw => &attach::RAW,
         DeliveryKind::AttachPcap => &attach::PCAP,
         DeliveryKind::PutEvent => &event::Put,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Repeat, Work};
 use crate::destination::{Compose, Found, Order, Remote, Sent};
 use crate::model::DestinationName;
+use crate::model::ticket::LINK;
 use crate::store::op::claim::Claimed;
 use crate::store::op::settle::Outcome;
 
@@ -27,6 +28,11 @@ impl Work for Open {
         // The operator's own word for it stands.
         if let Some(ci) = &claimed.ci {
             fields.entry("cmdb_ci".to_owned()).or_insert_with(|| ci.clone());
+        }
+        if let Some((table, sys_id)) = &claimed.ticket.beside {
+            fields.insert(LINK.to_owned(), sys_id.to_string());
+            let text = fields.entry("description".to_owned()).or_default();
+            *text = format!("{text}\n\nMade by hand beside the record {sys_id} of {table}.");
         }
         let folded = &claimed.ticket.folded;
         if folded.findings > 0 {

@@ -144,6 +144,7 @@ CREATE TABLE ticket (
     assigned_to  TEXT,                          -- display name
     close_notes  TEXT,
     parent_id    INTEGER,                       -- of a folded one: the ticket that stands for it
+    beside_id    INTEGER,                       -- of one that a person ordered: the ticket beside which it is made
     adopted      TEXT,                          -- what is strange about a record that was found; NULL: nothing
     CHECK (state = 'opening' OR (state = 'open' OR state = 'resolved' OR state = 'closed' OR state = 'deleted')
            = (sys_id IS NOT NULL)),

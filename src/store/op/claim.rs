@@ -87,6 +87,8 @@ pub struct TicketNow {
     pub folded: Folded,
     /// Its table; that of the delivery is where the delivery goes.
     pub table: Option<TableName>,
+    /// The record beside which it is made, by hand.
+    pub beside: Option<(TableName, SysId)>,
 }
 
 struct NextDue(DestinationName, Timestamp);
@@ -187,11 +189,13 @@ fn select_by(index: &str, due: &str) -> String {
                 coalesce(t.rule, c.rule), r.table_name,
                 a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id,
                 d.ticket_id, d.device_id, d.record_id, d.seq, d.kind,
-                t.sys_id, t.mod_count, t.worst, a.cleared_at, d.route_id, d.turn, tr.table_name
+                t.sys_id, t.mod_count, t.worst, a.cleared_at, d.route_id, d.turn, tr.table_name, br.table_name, b.sys_id
          FROM delivery d INDEXED BY {index}
          JOIN route r ON r.id = d.route_id
          LEFT JOIN ticket t ON t.id = d.ticket_id
          LEFT JOIN route tr ON tr.id = t.route_id
+         LEFT JOIN ticket b ON b.id = t.beside_id
+         LEFT JOIN route br ON br.id = b.route_id
          LEFT JOIN record c ON c.id = d.record_id
          JOIN alert a ON a.id = coalesce(t.alert_id, c.alert_id)
          WHERE d.state = 'pending' AND {due} AND d.severity >= ?5 AND {IN_ORDER}
@@ -342,6 +346,10 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             cleared_at: row.get::<_, Option<i64>>(23)?.map(Timestamp::from_micros),
             folded: Folded::default(),
             table: row.get::<_, Option<String>>(26)?.and_then(|text| TableName::new(&text).ok()),
+            beside: row
+                .get::<_, Option<String>>(27)?
+                .and_then(|text| TableName::new(&text).ok())
+                .zip(row.get::<_, Option<String>>(28)?.and_then(|text| SysId::new(&text).ok())),
         },
         ci: None,
     };

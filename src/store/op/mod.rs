@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub(super) mod attempt;
+pub mod by_hand;
 pub mod claim;
 pub mod cursors;
 pub mod dead;

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use super::record::{Routed, Sighting, deliver};
 use super::row::Subject;
 use super::settle::{Next, current, move_delivery};
+use crate::model::ticket::BY_HAND;
 use crate::model::{Alert, DeliveryId, DeliveryState, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::pack::body::Bodies;
@@ -108,6 +109,10 @@ impl Operation for Reroute {
 fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) -> Result<(), StoreError> {
     for id in waiting(tx, alert_id)? {
         let Some(was) = current(tx, id)? else { continue };
+        // A person wants it, not a rule.
+        if was.rule == BY_HAND {
+            continue;
+        }
         let table: String = tx
             .conn
             .prepare_cached(

@@ -90,7 +90,7 @@ impl Lives {
 
     /// Whether any rule holds storms back, or attaches something: then tickets are made one by one.
     pub fn any_by_itself(&self) -> bool {
-        self.0.values().any(|life| life.is_by_itself())
+        self.0.values().any(Life::is_by_itself)
     }
 }
 

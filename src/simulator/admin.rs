@@ -8,6 +8,8 @@
 //! - `POST /simulator/clone` every ticket and journal entry is gone, as after a clone of another instance.
 //! - `POST /simulator/reset` the instance as it was at the start: no records, no tokens, an empty ledger. Faults stay.
 //!
+//! - `GET /simulator` a page for people (`page.rs`).
+//!
 //! A request that a browser made for another site (it has `Origin`) is refused.
 
 use std::collections::BTreeMap;
@@ -18,12 +20,16 @@ use serde_json::json;
 
 use super::call::{Answer, Call};
 use super::fault::Fault;
+use super::page;
 use super::serve::State;
 
 const RECORDS: &str = "/simulator/records/";
 
 /// Answers a call below `/simulator`.
 pub(super) fn answer(state: &mut State, call: &Call, loopback: bool) -> Answer {
+    if loopback && let Some(answer) = page::answer(state, call) {
+        return answer;
+    }
     if !loopback || call.header("origin").is_some() {
         return Answer::error(403, "Forbidden", Some("/simulator answers callers on this machine only"));
     }

@@ -154,6 +154,11 @@ impl Table {
         self.rows.len()
     }
 
+    /// The newest records, at most so many, with their places in the order of insertion.
+    pub(super) fn last(&self, most: usize) -> Vec<(u64, Record)> {
+        self.rows.iter().rev().take(most).map(|(seq, row)| (*seq, self.record(row))).collect()
+    }
+
     /// A row as tests see it: the fields that are not empty.
     fn record(&self, row: &Row) -> Record {
         let filled = |f: &schema::Field| {

@@ -39,6 +39,7 @@ mod ire;
 mod ledger;
 mod limit;
 mod oauth;
+mod page;
 mod query;
 mod router;
 mod schema;

@@ -93,14 +93,14 @@ impl Queue {
         if self.targets.len().max(self.signatures.len()) >= GROUPS_MAX {
             self.forget();
         }
-        let turn = match self.targets.get(&target) {
-            Some(last) => last.saturating_add(1).max(self.now),
-            None => {
-                let first = self.now.saturating_mul(TARGETS);
-                let place = self.signatures.get(&signature).map_or(first, |last| first.max(last + 1));
-                self.signatures.insert(signature, place);
-                place / TARGETS
-            }
+        let turn = if let Some(last) = self.targets.get(&target) {
+            last.saturating_add(1).max(self.now)
+        } else {
+            let first = self.now.saturating_mul(TARGETS);
+            let place =
+                self.signatures.get(&signature).map_or(first, |last| first.max(last.saturating_add(1)));
+            self.signatures.insert(signature, place);
+            place / TARGETS
         };
         self.targets.insert(target, turn);
         turn

@@ -118,6 +118,7 @@ async fn measure(dir: &Path, size: u64) -> ([Medians; 3], u64) {
                 number: "INC0010001".to_owned(),
                 state: "1".to_owned(),
                 mod_count: None,
+                adopted: None,
             },
         });
         timed(&mut times[1], store.settle(settled.collect())).await.expect("a sound disk");

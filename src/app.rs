@@ -98,8 +98,10 @@ struct Components {
 impl Components {
     fn of(config: &Config, clock: &SharedClock) -> Result<Self, AppError> {
         let rules = Arc::new(compile(config)?);
+        let display = crate::servicenow::display(&config.agent.id, &config.agent.name);
         let destination = |settings: &crate::servicenow::Settings| {
-            ServiceNow::new(settings.clone(), Arc::clone(clock)).map(|to| Arc::new(to.checking()))
+            ServiceNow::new(settings.clone(), Arc::clone(clock))
+                .map(|to| Arc::new(to.checking().of_agent(display.clone())))
         };
         let destinations = config.destinations.iter().map(destination).collect::<Result<_, _>>()?;
         let composer = Arc::new(Composer::of(config, Arc::clone(&rules)));
@@ -144,12 +146,9 @@ pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError>
 /// # Errors
 /// [`RulesError`].
 pub fn compile(config: &Config) -> Result<Rules, RulesError> {
-    Rules::compile_over(&config.rules, |action| match action.kind {
-        DeliveryKind::PutRow => row_fields(&action.columns),
-        _ => default_fields(&action.table)
-            .into_iter()
-            .map(|(f, text)| (f.to_owned(), text.to_owned()))
-            .collect(),
+    Rules::compile_over(&config.rules, |kind, table, columns| match kind {
+        DeliveryKind::PutRow => row_fields(columns),
+        _ => default_fields(table).into_iter().map(|(f, text)| (f.to_owned(), text.to_owned())).collect(),
     })
 }
 

@@ -30,6 +30,21 @@ pub struct Order {
     pub fields: Fields,
     /// What a note is known by there: a few letters in its text that no other text has. Empty: it has none.
     pub mark: String,
+    /// What is attached, if that is what is to be done.
+    pub attachment: Option<Attachment>,
+}
+
+/// A file for a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The table of the record; its `sys_id` is that of the order's keys.
+    pub table: TableName,
+    /// Its name, ours: what it is looked for by.
+    pub name: String,
+    /// Its media type.
+    pub content_type: &'static str,
+    /// What is in it.
+    pub bytes: Vec<u8>,
 }
 
 /// A key that is looked up.
@@ -39,7 +54,7 @@ pub struct Asked {
     pub keys: TicketKeys,
     /// Whether it may have been made although no answer said so: then it is also asked for by its `sys_id`.
     pub doubtful: bool,
-    /// What a note is known by; empty: the record itself is asked for.
+    /// What a note is known by, or the name of a file; empty: the record itself is asked for.
     pub mark: String,
     /// `sys_mod_count` of the record before the note, where that is known.
     pub mod_count: Option<i64>,
@@ -93,6 +108,14 @@ pub struct Detail {
     pub ended_at: Option<Timestamp>,
     /// When it was last changed, by the server's clock.
     pub updated_at: Option<Timestamp>,
+    /// Who made it; empty: not shown.
+    pub created_by: String,
+    /// When it was made, by the server's clock.
+    pub created_at: Option<Timestamp>,
+    /// Whether whoever made it is not the user that we are there.
+    pub is_strangers: bool,
+    /// Which other agent it says that it is of; empty: none.
+    pub agent: String,
 }
 
 /// A record that was found by its keys. The destination has already checked that it really carries one of them.

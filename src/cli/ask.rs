@@ -69,6 +69,12 @@ impl Asker {
             let judged = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
             return Ok(serde_json::to_value(judged)?);
         }
+        if let Question::OrderTicket(wanted) = question {
+            let wanted = wanted.clone();
+            let work = |store: Store| async move { store.order_ticket(wanted).await };
+            let ordered = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
+            return Ok(serde_json::to_value(ordered)?);
+        }
         if matches!(question, Question::ResyncDevices) {
             let work = |store: Store| async move { store.resync_devices().await };
             let devices = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;

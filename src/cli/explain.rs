@@ -1,5 +1,6 @@
 //! `otrelay explain FILE`: how the alerts of a file are normalised, which rules match or why not, and the request that
-//! would be sent. Nothing is stored, nothing is sent.
+//! would be sent. `otrelay explain TICKET`: the same of the finding that a ticket tells of, and what is known of the
+//! ticket. Nothing is stored, nothing is sent.
 
 use std::io::{BufRead, Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,17 +8,20 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::ask::Asker;
 use super::human::json;
 use super::input::{self, Input};
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::app;
 use crate::config::Config;
+use crate::control::Question;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::TicketKeys;
 use crate::model::{Alert, DeliveryKind, Fingerprint, Generation};
 use crate::rules::Rules;
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
+use crate::store::{OpenError, TicketRow};
 
 /// Longest line that is read, in bytes: as for a source.
 const LINE_MAX: u64 = 16 << 20;
@@ -25,7 +29,8 @@ const LINE_MAX: u64 = 16 << 20;
 /// Arguments of `otrelay explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// A file as a sensor writes it, also packed with gzip; `-` for standard input
+    /// A file as a sensor writes it, also packed with gzip; `-` for standard input; or the number or `sys_id` of a ticket
+    #[arg(value_name = "FILE|TICKET")]
     pub file: PathBuf,
     /// The source whose settings are used; by default the one that fits the file
     #[arg(long, value_name = "NAME")]
@@ -47,8 +52,10 @@ pub struct ExplainArgs {
 /// What is said of one alert.
 #[derive(Serialize)]
 struct Explained {
-    /// Line of the file, from 1.
+    /// Line of the file, from 1; 0: it is the finding of a ticket.
     line: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ticket: Option<TicketRow>,
     fingerprint: String,
     alert: Alert,
     /// Whether a ticket is wanted, and why or why not.
@@ -80,10 +87,28 @@ struct Asked {
     fields: Result<Fields, String>,
 }
 
+/// What alerts are explained by.
+struct Context {
+    rules: std::sync::Arc<Rules>,
+    composer: app::Composer,
+    /// `correlation_display` of what this agent makes.
+    display: String,
+}
+
 pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load_to_look(terminal)?;
     let rules = std::sync::Arc::new(app::compile(&config).map_err(app::AppError::from)?);
     let composer = app::Composer::of(&config, std::sync::Arc::clone(&rules));
+    let display = crate::servicenow::display(&config.agent.id, &config.agent.name);
+    let context = Context { rules, composer, display };
+    if let Some(found) = of_ticket(&args.file, &context, terminal)? {
+        if args.json {
+            json(terminal.out, &[found])?;
+        } else {
+            print(&found, terminal.out)?;
+        }
+        return Ok(Exit::Fine);
+    }
     let mut input = Input::open(&args.file)?;
     let settings = source(&config, args, &input)?;
     let stream = Stream { name: &input.name, ..Stream::default() };
@@ -97,7 +122,7 @@ pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
             format::Outcome::Alert(finding) => {
                 seen += 1;
                 if args.nth.is_none_or(|n| n == seen) {
-                    found.push(explain(number, finding.alert, &finding.fingerprint, &rules, &composer));
+                    found.push(explain(number, finding.alert, &finding.fingerprint, &context));
                 }
             }
             format::Outcome::Ignored(_) | format::Outcome::Blank => {}
@@ -118,6 +143,30 @@ pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
         return Err(CliError::Words(format!("{number} lines of {} hold no such alert", args.file.display())));
     }
     Ok(Exit::Fine)
+}
+
+/// The finding of a ticket, where this is the name of one and of no file.
+fn of_ticket(name: &Path, context: &Context, terminal: &Terminal<'_>) -> Result<Option<Explained>, CliError> {
+    let Some(text) = name.to_str().filter(|text| *text != "-" && !text.contains('/') && !name.exists())
+    else {
+        return Ok(None);
+    };
+    // Where nothing was ever stored, the file that is missing is what there is to tell.
+    let Ok(asker) = Asker::new(terminal) else { return Ok(None) };
+    let question = Question::Ticket { name: text.to_owned() };
+    let found: Option<(TicketRow, Option<Alert>)> = match asker.ask(&question) {
+        Err(CliError::Open(OpenError::Absent(_))) => return Ok(None),
+        other => other?,
+    };
+    let Some((ticket, alert)) = found else {
+        return Err(CliError::Words(format!(
+            "there is no file {text}, and no ticket of that number or sys_id; `otrelay tickets` lists those that are known"
+        )));
+    };
+    let damaged = || CliError::Words(format!("the stored finding of {text} is damaged"));
+    let fingerprint = Fingerprint::parse(&ticket.fingerprint).ok_or_else(damaged)?;
+    let explained = explain(0, alert.ok_or_else(damaged)?, &fingerprint, context);
+    Ok(Some(Explained { ticket: Some(ticket), ..explained }))
 }
 
 /// The source by its name, by its kind, or the one that fits what the file looks like; where the config has none, one
@@ -153,13 +202,8 @@ fn next_line(lines: &mut dyn BufRead, path: &Path) -> Result<Option<Vec<u8>>, Cl
     Ok((read > 0).then_some(line))
 }
 
-fn explain(
-    line: usize,
-    alert: Alert,
-    fingerprint: &Fingerprint,
-    rules: &Rules,
-    composer: &app::Composer,
-) -> Explained {
+fn explain(line: usize, alert: Alert, fingerprint: &Fingerprint, context: &Context) -> Explained {
+    let Context { rules, composer, display } = context;
     let decision = rules.decide(&alert);
     let said = rules
         .explain(&alert)
@@ -196,7 +240,7 @@ fn explain(
                     _ => {}
                 }
                 fields.insert("correlation_id".to_owned(), keys.correlation_id.to_string());
-                fields.insert("correlation_display".to_owned(), "otrelay".to_owned());
+                fields.insert("correlation_display".to_owned(), display.clone());
                 fields.insert("sys_id".to_owned(), keys.sys_id.to_string());
                 fields
             });
@@ -219,6 +263,7 @@ fn explain(
         .collect();
     Explained {
         line,
+        ticket: None,
         fingerprint: fingerprint.to_string(),
         forwarded: decision.is_forwarded(),
         reason: decision.reason.as_str(),
@@ -236,7 +281,10 @@ fn explain(
 
 fn print(e: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     let a = &e.alert;
-    writeln!(out, "line {}: {}", e.line, a.title)?;
+    match &e.ticket {
+        Some(ticket) => print_ticket(ticket, out)?,
+        None => writeln!(out, "line {}: {}", e.line, a.title)?,
+    }
     let protocols: Vec<&str> = a.protocols.iter().map(crate::model::Protocol::as_str).collect();
     for (name, value) in [
         ("severity", a.severity.to_string()),
@@ -275,6 +323,26 @@ fn print(e: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
         }
     }
     writeln!(out)
+}
+
+fn print_ticket(ticket: &TicketRow, out: &mut dyn Write) -> std::io::Result<()> {
+    let number = if ticket.number.is_empty() { &ticket.sys_id } else { &ticket.number };
+    writeln!(out, "ticket {number}: {}", ticket.title)?;
+    let opened = ticket.opened_at.map_or_else(String::new, |at| format!("{at}"));
+    for (name, value) in [
+        ("state", ticket.state.clone()),
+        ("in", format!("{}, table {}", ticket.destination, ticket.table)),
+        ("confirmed there", opened),
+        ("adopted", ticket.adopted.clone()),
+        ("assigned to", ticket.assigned_to.clone()),
+        ("seen", format!("{} times", ticket.occurrences)),
+        ("rule", ticket.rule.clone()),
+    ] {
+        if !value.is_empty() {
+            field(out, name, &value)?;
+        }
+    }
+    Ok(())
 }
 
 fn endpoint(end: &crate::model::Endpoint) -> String {

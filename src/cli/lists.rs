@@ -1,12 +1,14 @@
 //! `otrelay alerts`, `tickets`, `queue`: what is in the store, and what a person decides about deliveries.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::ask::Asker;
 use super::human::{Listing, json, time};
 use super::{CliError, Exit, Outcome, Terminal};
 use crate::control::Question;
-use crate::model::{DeliveryId, DeliveryState, Protocol, Severity, TicketState};
+use crate::model::ticket::BY_HAND_TABLES;
+use crate::model::{DeliveryId, DeliveryState, DestinationName, Protocol, Severity, TableName, TicketState};
+use crate::store::op::by_hand::{ByHand, Ordered};
 use crate::store::op::dead::Judged;
 use crate::store::{AlertRow, DeliveryRow, FilteredRow, ListFilter, RejectRow, TicketRow};
 
@@ -53,13 +55,62 @@ pub struct AlertsArgs {
 
 /// Arguments of `otrelay tickets`.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct TicketsArgs {
+    /// Another thing to do than to list them
+    #[command(subcommand)]
+    pub command: Option<TicketsCommand>,
     /// Only in this state: opening, open, resolved, closed, deleted, folded, withdrawn
     #[arg(long, value_name = "STATE", value_parser = ticket_state)]
     pub state: Option<String>,
     /// What is listed
     #[command(flatten)]
     pub list: ListArgs,
+}
+
+/// `otrelay tickets …`
+#[derive(Subcommand, Clone, Debug)]
+pub enum TicketsCommand {
+    /// One more ticket for a finding, whatever the rules say; linked with the one that is there
+    Create(CreateArgs),
+}
+
+/// Arguments of `otrelay tickets create`.
+#[derive(Args, Clone, Debug)]
+pub struct CreateArgs {
+    /// The finding: its `id` in `otrelay alerts --json`
+    #[arg(long, value_name = "ID")]
+    pub alert: i64,
+    /// What kind of ticket
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    pub kind: TicketType,
+    /// To which destination; may be left out when there is one
+    #[arg(long, value_name = "NAME")]
+    pub destination: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a person may want.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TicketType {
+    /// An incident
+    Incident,
+    /// A problem
+    Problem,
+    /// A change request
+    Change,
+}
+
+impl TicketType {
+    fn table(self) -> &'static str {
+        match self {
+            Self::Incident => BY_HAND_TABLES[0],
+            Self::Problem => BY_HAND_TABLES[1],
+            Self::Change => BY_HAND_TABLES[2],
+        }
+    }
 }
 
 fn ticket_state(text: &str) -> Result<String, String> {
@@ -198,6 +249,9 @@ fn rejected(rows: &[RejectRow], args: &ListArgs, terminal: &mut Terminal<'_>) ->
 }
 
 pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    if let Some(TicketsCommand::Create(create)) = &args.command {
+        return order(create, terminal);
+    }
     let asker = Asker::new(terminal)?;
     let rows: Vec<TicketRow> = asker.ask(&Question::Tickets(args.list.filter(args.state.clone())))?;
     if args.list.json {
@@ -234,6 +288,37 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
         ]);
     }
     end(&listing, rows.len(), &args.list, ["ticket", "tickets"], "", terminal)
+}
+
+fn order(args: &CreateArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    let asker = Asker::new(terminal)?;
+    let names: Vec<&DestinationName> = asker.config()?.destinations.iter().map(|to| &to.name).collect();
+    let destination = match (&args.destination, names.as_slice()) {
+        (Some(name), names) => names.iter().find(|known| known.as_str() == name),
+        (None, [only]) => Some(only),
+        (None, _) => None,
+    };
+    let Some(destination) = destination else {
+        let all: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        return Err(CliError::Words(format!("say which --destination: {}", all.join(", "))));
+    };
+    let table = TableName::new(args.kind.table()).map_err(|e| CliError::Words(e.to_string()))?;
+    let wanted = ByHand { alert: args.alert, destination: (*destination).clone(), table };
+    let ordered: Ordered = asker.ask(&Question::OrderTicket(wanted.clone()))?;
+    let ByHand { alert, destination, table } = wanted;
+    if args.json {
+        json(terminal.out, &ordered)?;
+    } else if ordered.done {
+        let beside = if ordered.note.is_empty() { String::new() } else { format!(", {}", ordered.note) };
+        writeln!(
+            terminal.out,
+            "finding {alert}: a record of {table} goes to {destination} with the next sync{beside}; `otrelay sync` sends \
+             it now"
+        )?;
+    } else {
+        writeln!(terminal.err, "no ticket was ordered: {}", ordered.note)?;
+    }
+    Ok(if ordered.done { Exit::Fine } else { Exit::Failure })
 }
 
 pub(super) fn queue(command: QueueCommand, terminal: &mut Terminal<'_>) -> Outcome {

@@ -225,6 +225,7 @@ fn introduction(options: &Options) -> String {
 
 fn tell(running: &Running, introduction: &str, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "instance  {}", running.url())?;
+    writeln!(out, "page      {}/simulator: watch tickets appear, and close one by hand", running.url())?;
     write!(out, "{introduction}")?;
     out.flush()
 }

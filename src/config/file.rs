@@ -9,8 +9,9 @@ use super::problem::Problems;
 use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
 use super::source::Source;
 use super::values::{
-    AnyOr, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnCleared, OnDeleted, OnSeenAgain,
-    OnUnprotected, OneOrMore, Period, RedactAs, ReportType, Role, SecretRef, SeverityWord, Size, WhenFull,
+    AnyOr, AttachWord, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnCleared, OnDeleted,
+    OnSeenAgain, OnUnprotected, OneOrMore, Period, RedactAs, ReportType, Role, SecretRef, SeverityWord, Size,
+    WhenFull,
 };
 
 table! {
@@ -190,6 +191,9 @@ table! {
         on_seen_again: OnSeenAgain,
         /// At most one work note for more sightings in this time, at least 1s; `0s`: none. Default 24h.
         update_interval: Period,
+        /// Evidence that is attached to the ticket: `raw`, the record as the sensor wrote it; `pcap`, the packet of an alert
+        /// that has one. Default: none.
+        attach: List<AttachWord>,
         /// With `on_cleared = "resolve"`: template of the field `close_code`. Default: one that the instance has.
         close_code: String,
         /// With `on_cleared = "resolve"`: template of the field `close_notes`.

@@ -9,8 +9,10 @@ use super::check::Check;
 use super::file::{Action, Rule};
 use super::problem::{At, list, nearest};
 use super::read::{Field, List, Named};
-use super::values::{AnyOr, EngineWord, OnCleared, OnSeenAgain, Period, ReportType, SeverityWord};
-use crate::model::life::{self, Life};
+use super::values::{
+    AnyOr, AttachWord, EngineWord, OnCleared, OnSeenAgain, Period, ReportType, SeverityWord,
+};
+use crate::model::life::{self, Attach, Life};
 use crate::model::names::is_field;
 use crate::model::{
     DeliveryKind, DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol,
@@ -304,6 +306,7 @@ fn life(
     let on_seen_again =
         c.value("on_seen_again", &action.on_seen_again, OnSeenAgain::New, |word| word.as_str());
     let update_interval = update_interval(&action.update_interval, c);
+    let attach = attach(&action.attach, c);
     let mut closing = BTreeMap::new();
     let mut wrong = false;
     for (name, field) in [("close_code", &action.close_code), ("close_notes", &action.close_notes)] {
@@ -352,8 +355,21 @@ fn life(
         },
         update_interval: update_interval?,
         max_tickets_per_hour: None,
+        attach: attach?,
     };
     (!wrong).then_some((life, closing))
+}
+
+/// What goes with a ticket.
+fn attach(field: &Field<List<AttachWord>>, c: &mut Check<'_>) -> Option<Attach> {
+    let Some((words, _)) = field.get() else {
+        return (!field.is_present()).then(Attach::default);
+    };
+    let shown: Vec<&str> = words.items.iter().map(|(word, _)| word.as_str()).collect();
+    c.effective.note_field("attach", Value::from(shown), field);
+    let has = |wanted: AttachWord| words.items.iter().any(|(word, _)| *word == wanted);
+    let attach = Attach { raw: has(AttachWord::Raw), pcap: has(AttachWord::Pcap) };
+    (words.items.len() == words.written).then_some(attach)
 }
 
 /// Zero, or at least a second.

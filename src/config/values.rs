@@ -64,6 +64,14 @@ word! {
         Reopen = "reopen",
     }
 
+    /// What is attached to a ticket.
+    AttachWord {
+        /// The record as the sensor wrote it.
+        Raw = "raw",
+        /// The packet of an alert that has one.
+        Pcap = "pcap",
+    }
+
     /// How otrelay logs in.
     AuthKind {
         /// OAuth password grant with refresh token.
@@ -445,4 +453,5 @@ once!(
     Backfill,
     AnyOr<String>,
     AnyOr<EngineWord>,
+    List<AttachWord>,
 );

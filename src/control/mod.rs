@@ -10,6 +10,7 @@ pub mod server;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{DeliveryId, DeliveryState};
+use crate::store::op::by_hand::ByHand;
 use crate::store::op::dead::Verdict;
 use crate::store::{DeviceFilter, ListFilter, Reader, StoreError};
 
@@ -32,6 +33,11 @@ pub enum Question {
     Rejected(ListFilter),
     /// Tickets.
     Tickets(ListFilter),
+    /// One ticket with its finding.
+    Ticket {
+        /// Its number, `sys_id` or correlation id.
+        name: String,
+    },
     /// Deliveries in a state.
     Queue {
         /// Which state.
@@ -63,6 +69,8 @@ pub enum Question {
     },
     /// Forget what was told of devices, so that the next sync tells all of them.
     ResyncDevices,
+    /// Put a ticket into the outbox that a person wants.
+    OrderTicket(ByHand),
     /// Sync now.
     Sync,
     /// What a sync would send.
@@ -103,6 +111,7 @@ pub fn answer(reader: &Reader, question: &Question) -> Result<Option<serde_json:
         Question::Filtered(filter) => json(reader.filtered(filter)?),
         Question::Rejected(filter) => json(reader.rejected(filter)?),
         Question::Tickets(filter) => json(reader.tickets(filter)?),
+        Question::Ticket { name } => json(reader.ticket(name)?),
         Question::Queue { state, filter } => json(reader.deliveries(*state, filter)?),
         Question::Delivery { id } => json(reader.delivery(*id)?),
         Question::Devices(filter) => json(reader.devices(filter)?),

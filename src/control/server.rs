@@ -193,6 +193,10 @@ impl Control {
             }
             return serde_json::to_value(judged).map_err(|e| e.to_string());
         }
+        if let Question::OrderTicket(wanted) = &question {
+            let ordered = self.store.order_ticket(wanted.clone()).await.map_err(|e| e.to_string())?;
+            return serde_json::to_value(ordered).map_err(|e| e.to_string());
+        }
         if matches!(question, Question::ResyncDevices) {
             let devices = self.store.resync_devices().await.map_err(|e| e.to_string())?;
             return serde_json::to_value(devices).map_err(|e| e.to_string());

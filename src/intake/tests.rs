@@ -287,6 +287,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
             number: String::new(),
             state: String::new(),
             mod_count: None,
+            adopted: None,
         },
     };
     until_done(|| bench.store.settle(ids.iter().map(gone).collect())).await;

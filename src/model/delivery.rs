@@ -29,6 +29,12 @@ pub enum DeliveryKind {
     ResolveTicket,
     /// The ticket is opened again: its finding is back.
     ReopenTicket,
+    /// The record beside which the ticket was made by hand names it.
+    LinkTicket,
+    /// The ticket gets the record as the sensor wrote it.
+    AttachRaw,
+    /// The ticket gets the packet of the alert.
+    AttachPcap,
     /// Event Management must know of this alert.
     PutEvent,
     /// A staging table must get this alert whole, as a row.
@@ -39,11 +45,14 @@ pub enum DeliveryKind {
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::OpenTicket,
         Self::NoteTicket,
         Self::ResolveTicket,
         Self::ReopenTicket,
+        Self::LinkTicket,
+        Self::AttachRaw,
+        Self::AttachPcap,
         Self::PutEvent,
         Self::PutRow,
         Self::PutDevice,
@@ -61,10 +70,18 @@ impl DeliveryKind {
             Self::NoteTicket => "note-ticket",
             Self::ResolveTicket => "resolve-ticket",
             Self::ReopenTicket => "reopen-ticket",
+            Self::LinkTicket => "link-ticket",
+            Self::AttachRaw => "attach-raw",
+            Self::AttachPcap => "attach-pcap",
             Self::PutEvent => "put-event",
             Self::PutRow => "put-row",
             Self::PutDevice => "put-device",
         }
+    }
+
+    /// Whether it attaches something to a ticket: nothing else waits for it.
+    pub fn attaches(self) -> bool {
+        matches!(self, Self::AttachRaw | Self::AttachPcap)
     }
 
     /// The inverse of [`Self::as_str`].

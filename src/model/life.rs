@@ -27,6 +27,15 @@ pub enum OnSeenAgain {
     Reopen,
 }
 
+/// What is attached to a ticket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attach {
+    /// The record as the sensor wrote it.
+    pub raw: bool,
+    /// The packet of an alert that has one.
+    pub pcap: bool,
+}
+
 /// `update_interval` where nothing is said.
 pub const UPDATE_INTERVAL: Duration = Duration::from_hours(24);
 
@@ -41,6 +50,8 @@ pub struct Life {
     pub update_interval: Duration,
     /// `max_tickets_per_hour` of the rule; `None`: any number.
     pub max_tickets_per_hour: Option<u32>,
+    /// `attach`.
+    pub attach: Attach,
 }
 
 impl Default for Life {
@@ -50,7 +61,15 @@ impl Default for Life {
             on_seen_again: OnSeenAgain::default(),
             update_interval: UPDATE_INTERVAL,
             max_tickets_per_hour: None,
+            attach: Attach::default(),
         }
+    }
+}
+
+impl Life {
+    /// Whether its tickets are made one by one: they may fold, or have something attached.
+    pub fn is_by_itself(&self) -> bool {
+        self.max_tickets_per_hour.is_some() || self.attach != Attach::default()
     }
 }
 
@@ -69,9 +88,9 @@ impl Lives {
         self.0.get(&key(rule, destination, table)).copied().unwrap_or_default()
     }
 
-    /// Whether any rule holds storms back.
-    pub fn any_limit(&self) -> bool {
-        self.0.values().any(|life| life.max_tickets_per_hour.is_some())
+    /// Whether any rule holds storms back, or attaches something: then tickets are made one by one.
+    pub fn any_by_itself(&self) -> bool {
+        self.0.values().any(Life::is_by_itself)
     }
 }
 
@@ -94,6 +113,6 @@ mod tests {
         lives.set(&rule, &prod, &incident, Life { max_tickets_per_hour: Some(1), ..Life::default() });
         assert_eq!(lives.of("OT", "prod", "incident"), first);
         assert_eq!(lives.of("OT", "prod", "problem"), Life::default());
-        assert!(!lives.any_limit());
+        assert!(!lives.any_by_itself());
     }
 }

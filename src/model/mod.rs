@@ -10,6 +10,8 @@ pub mod der;
 
 pub mod device;
 
+pub mod evidence;
+
 pub mod health;
 
 pub mod life;

@@ -27,6 +27,24 @@ impl Generation {
     }
 }
 
+/// What stands for the rule of a ticket that a person ordered; no rule of a config is meant by it.
+pub const BY_HAND: &str = "(by hand)";
+/// The tables of tickets that can be ordered by hand.
+pub const BY_HAND_TABLES: [&str; 3] = ["incident", "problem", "change_request"];
+
+/// The field of a new record that names the one beside which it is made.
+pub const LINK: &str = "parent";
+
+/// The field of the record beside which a new one of this table is made, that names the new one; `None`: it has none.
+pub fn link_back(new: &TableName, beside: &TableName) -> Option<&'static str> {
+    let is_incident = matches!(beside.as_str(), "incident" | "sn_ot_incident");
+    match new.as_str() {
+        "problem" if is_incident => Some("problem_id"),
+        "change_request" if is_incident || beside.as_str() == "problem" => Some("rfc"),
+        _ => None,
+    }
+}
+
 /// `sys_id` of a record: 32 lower-case hex digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

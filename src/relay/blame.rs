@@ -57,8 +57,9 @@ impl Blame {
         *self = Self { works: true, held: self.held.take(), ..Self::default() };
     }
 
-    /// One failed. Says whether the failures up to now still are nobody's but their own.
-    pub(super) fn failed(&mut self, e: &SendError) {
+    /// One failed; `drawn`: under suspicion, and not on its way already when that was raised. What goes out together, as in
+    /// a batch, would use up all probes by what was sent in order.
+    pub(super) fn failed(&mut self, e: &SendError, drawn: bool) {
         match (e.class, e.hold) {
             (Class::RetryAt, _) | (Class::Hold, HoldScope::Destination | HoldScope::Table) => {
                 self.held = Some(e.clone());
@@ -89,6 +90,9 @@ impl Blame {
             _ => {}
         }
         self.row += 1;
+        if self.suspicious && !drawn {
+            return;
+        }
         if self.suspicious {
             self.probes += 1;
             let most = if self.trial.is_some() { 1 } else { PROBES };
@@ -144,7 +148,7 @@ mod tests {
     fn after(errors: &[SendError]) -> Blame {
         let mut blame = Blame::default();
         for e in errors {
-            blame.failed(e);
+            blame.failed(e, true);
         }
         blame
     }
@@ -155,11 +159,21 @@ mod tests {
         let mut blame = after(&[busy(), busy(), busy()]);
         assert!(blame.is_suspicious() && blame.held.is_none());
         for _ in 1..PROBES {
-            blame.failed(&busy());
+            blame.failed(&busy(), true);
         }
         assert!(blame.held.is_none());
-        blame.failed(&busy());
+        blame.failed(&busy(), true);
         assert_eq!(blame.held.unwrap().hold, HoldScope::Table);
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_the_suspicion_was_raised_is_no_probe() {
+        let mut blame = after(&[busy(), busy(), busy()]);
+        for _ in 0..PROBES * 3 {
+            blame.failed(&busy(), false);
+        }
+        assert!(blame.is_suspicious() && blame.held.is_none());
+        assert_eq!(blame.draws(), PROBES as usize);
     }
 
     #[test]
@@ -167,7 +181,7 @@ mod tests {
         let mut blame = after(&[busy(), busy(), busy(), busy()]);
         blame.passed();
         assert!(!blame.is_suspicious() && blame.works);
-        blame.failed(&busy());
+        blame.failed(&busy(), true);
         assert!(!blame.is_suspicious());
     }
 
@@ -188,10 +202,10 @@ mod tests {
         let differing = after(&[refused(1, "x"), refused(2, "y"), refused(3, "x"), refused(4, "y")]);
         assert!(!differing.is_suspicious() && differing.works);
         let mut trial = Blame::new(Some(refused(1, "x").message));
-        trial.failed(&refused(9, "x"));
+        trial.failed(&refused(9, "x"), true);
         assert!(trial.held.is_some(), "refused again for what the table waits for");
         let mut trial = Blame::new(Some("it answered 500".to_owned()));
-        trial.failed(&refused(9, "x"));
+        trial.failed(&refused(9, "x"), true);
         assert!(trial.held.is_none() && trial.works, "it works again, and refuses this one");
     }
 

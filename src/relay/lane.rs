@@ -147,13 +147,8 @@ impl<D: Destination> Relay<D> {
                     ready.push(c);
                     continue;
                 };
-                group.settled.push(Settled {
-                    id: c.id,
-                    started_at,
-                    duration_ms,
-                    status: looked_up.status,
-                    outcome,
-                });
+                let status = looked_up.status;
+                group.settle(name, lane, Settled { id: c.id, started_at, duration_ms, status, outcome });
             } else if let Some(outcome) = work.missing(&c).or_else(|| self.looks_again(lane, repeat, &c)) {
                 group.settled.push(Settled {
                     id: c.id,
@@ -244,14 +239,15 @@ impl<D: Destination> Relay<D> {
                     group.note_sent(permit.destination.name(), lane, &sent);
                     self.progress.send_modify(|p| p.delivered += u64::from(sent.created));
                     let (outcome, status) = (work.sent(&c, &sent), Some(sent.status));
-                    group.settled.push(Settled { id: c.id, started_at, duration_ms, status, outcome });
+                    let settled = Settled { id: c.id, started_at, duration_ms, status, outcome };
+                    group.settle(permit.destination.name(), lane, settled);
                     // The suspicion is over: the rest goes on in order.
                     halted.fetch_or(was_suspicious, Ordering::Relaxed);
                 }
                 Done::Failed(failed) => {
                     // One answer that is lost is one, however many waited for it.
                     if !failed.of_many || lost.as_ref() != Some(&failed.error.message) {
-                        run.blame.failed(&failed.error);
+                        run.blame.failed(&failed.error, was_suspicious);
                     }
                     lost = failed.of_many.then(|| failed.error.message.clone());
                     run.failed.push(*failed);
@@ -397,8 +393,8 @@ impl<D: Destination> Relay<D> {
                 Outcome::Retry { due_at, word: Class::RetryAt.as_str(), doubtful, message }
             }
             Class::Retry => {
-                // The first doubt is settled soon: most lost answers are only lost answers.
-                let wait = if e.doubtful && c.attempts == 0 && e.status.is_none() {
+                // The first doubt is settled soon: most lost answers are only lost answers, and so is many a 500.
+                let wait = if e.doubtful && c.attempts == 0 {
                     self.settings.doubt_wait
                 } else {
                     retry::backoff(attempts, jitter).max(self.settings.doubt_wait)

@@ -420,14 +420,15 @@ impl<D: Destination> Relay<D> {
         }
     }
 
-    /// Syncs until all is delivered, or until what is left will not go within `patience`.
+    /// Syncs until all is delivered, or until what is left will not go within `patience` of the last sync that got on: how
+    /// long a sync itself takes is the machine's and the instance's affair, and changes nothing of what is waited for.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn run_once(&self, patience: Duration, stop: &CancellationToken) -> Result<Report, StoreError> {
-        let deadline = self.clock.now().after(patience);
         self.recover().await?;
         let mut total = self.sync(Cause::Asked, stop).await?;
+        let mut deadline = self.clock.now().after(patience);
         while let Some(at) = total.next_at.filter(|at| *at <= deadline && !stop.is_cancelled()) {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -436,7 +437,11 @@ impl<D: Destination> Relay<D> {
             total.waiting.clear();
             total.failures.clear();
             (total.again, total.next_at) = (0, None);
-            total.add(self.sync(Cause::Again, stop).await?);
+            let next = self.sync(Cause::Again, stop).await?;
+            if next.delivered() > 0 {
+                deadline = self.clock.now().after(patience);
+            }
+            total.add(next);
         }
         Ok(total)
     }

@@ -65,22 +65,45 @@ impl Group {
 
     /// More than one record there carries a key of ours.
     pub(super) fn note_twins(&mut self, destination: &DestinationName, table: &TableName, found: &Found) {
-        let subject = format!("{destination}:{table}:{}", found.correlation_id);
-        self.notices.entry(format!("twins:{subject}")).or_insert_with(|| Notice {
-            code: "twins",
-            subject,
-            text: format!(
-                "{} records of {destination}, table {table}, carry the key {}; {} is taken for it",
-                found.twins + 1,
-                found.correlation_id,
-                if found.remote.number.is_empty() {
-                    found.remote.sys_id.as_str()
-                } else {
-                    &found.remote.number
-                }
-            ),
-            remedy: "close the others there; if it recurs, find out who copies records".to_owned(),
-        });
+        let notice = twins(destination, table, found);
+        self.notices.entry(format!("twins:{}", notice.subject)).or_insert(notice);
+    }
+
+    /// Settles one whose record was found or made.
+    pub(super) fn settle(&mut self, destination: &DestinationName, lane: &Lane<'_>, settled: Settled) {
+        if let Outcome::Delivered { adopted: Some(words), sys_id, number, .. } = &settled.outcome {
+            let record = if number.is_empty() { sys_id.as_str() } else { number };
+            // One for all of a creator: who makes many decoys makes no more notices.
+            let by = words.split(" at ").next().unwrap_or_default();
+            let subject = format!("{destination}:{}:{by}", lane.table);
+            let place = format!("{destination}, table {}", lane.table);
+            self.notices.entry(format!("adopted:{subject}")).or_insert_with(|| Notice {
+                code: "adopted",
+                subject,
+                text: format!("{record} of {place}, was found by our key and is taken for our ticket; it was {words}"),
+                remedy: "look at it: who may create records there can make one beforehand, so that a finding seems to be \
+                         told. If it is none of yours, close it, and the next sighting makes a new one; \
+                         `otrelay tickets --json` shows all of them under `adopted`"
+                    .to_owned(),
+            });
+        }
+        self.settled.push(settled);
+    }
+}
+
+/// That more than one record carries a key of ours.
+fn twins(destination: &DestinationName, table: &TableName, found: &Found) -> Notice {
+    let number = &found.remote.number;
+    Notice {
+        code: "twins",
+        subject: format!("{destination}:{table}:{}", found.correlation_id),
+        text: format!(
+            "{} records of {destination}, table {table}, carry the key {}; {} is taken for it",
+            found.twins + 1,
+            found.correlation_id,
+            if number.is_empty() { found.remote.sys_id.as_str() } else { number }
+        ),
+        remedy: "close the others there; if it recurs, find out who copies records".to_owned(),
     }
 }
 
@@ -241,6 +264,8 @@ impl<D: Destination> Relay<D> {
             self.store.change_destination(name, vec![change]).await?;
             *state = self.store.destination_state(name).await?;
         }
+        let twins = report.twins.iter().map(|(table, found)| twins(name, table, found));
+        self.tell(twins.map(|notice| (notice.subject.clone(), notice)).collect()).await?;
         if let Some((table, e)) = report.failure {
             let notice = Notice {
                 code: "read-back",
@@ -338,7 +363,7 @@ impl<D: Destination> Relay<D> {
                     report.created += 1;
                 }
                 Outcome::Delivered { created: false, .. } | Outcome::Told { created: false } => found += 1,
-                Outcome::Later { .. } => report.updated += 1,
+                Outcome::Later { .. } | Outcome::Added { .. } => report.updated += 1,
                 Outcome::Retry { message, .. } => {
                     report.again += 1;
                     if report.failures.len() < TOLD_MAX && !report.failures.contains(message) {

@@ -610,6 +610,33 @@ async fn never_more_requests_than_the_hourly_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn twenty_thousand_forged_sources_on_one_rule_delay_no_other_finding() {
+    let mut site = Site::limited(Limits::default());
+    let forged = |n: u32| {
+        let unique = entry(&format!("forged {n}"), Severity::Critical, "prod", "incident");
+        Entry { alert: Alert { title: "flood".to_owned(), ..unique.alert.clone() }, ..unique }
+    };
+    for from in (0..20_000).step_by(1_000) {
+        let source = SourceName::new("eve").unwrap();
+        let entries = (from..from + 1_000).map(forged).collect();
+        site.store.record(vec![Record { entries, ..Record::new(source, NOW) }]).await.unwrap();
+    }
+    site.record(&[("another rule", Severity::Critical, "prod", "incident")]).await;
+    site.start();
+    pass(FIRST_SYNC + Duration::from_secs(1)).await;
+    let at = site.destination().titles().iter().position(|title| title == "another rule");
+    assert!(at.is_some_and(|at| at <= 2), "{at:?}");
+    // In the middle of it, and when the hour's budget is used up to what is kept for the most severe.
+    pass(MINUTE * 10).await;
+    site.record(&[("in the middle", Severity::Critical, "prod", "incident")]).await;
+    site.sync().await;
+    pass(HOUR).await;
+    let titles = site.destination().titles();
+    let at = titles.iter().position(|title| title == "in the middle");
+    assert!(at.is_some_and(|at| at < 1_100), "{at:?} of {}", titles.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sync_that_is_cut_short_says_so() {
     let site = Site::one();
     site.record_many(3).await;
@@ -661,6 +688,7 @@ async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
         ),
         fields: Fields::from([("short_description".to_owned(), "a0".to_owned())]),
         mark: String::new(),
+        attachment: None,
     };
     site.destination().send(&order).await.unwrap();
     let before = site.destination().calls();
@@ -837,6 +865,38 @@ async fn once_waits_for_what_is_due_soon_and_says_when_the_rest_is() {
     site.destination().ledger().opens.extend([Fault::LostAfter]);
     let report = site.relay().run_once(MINUTE, &stop).await.unwrap();
     assert_eq!((report.created, report.found, report.next_at), (2, 1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_waits_for_lost_answers_however_slow_the_machine_is() {
+    // A sync takes longer than the patience: each answer needs five seconds, two at a time.
+    let site = Site::new(&["prod"], |_, destinations| destinations[0].takes = Duration::from_secs(5));
+    site.record_many(60).await;
+    site.destination().ledger().opens.extend([
+        Fault::Throws,
+        Fault::LostAfter,
+        Fault::LostBefore,
+        Fault::Throws,
+    ]);
+    let report = site.relay().run_once(MINUTE, &CancellationToken::new()).await.unwrap();
+    assert!(site.clock.now() > NOW.after(MINUTE * 2));
+    assert_eq!((report.created, report.found, report.next_at, site.pending()), (59, 1, None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_error_that_may_have_done_it_is_looked_up_as_soon_as_a_lost_answer() {
+    let mut site = Site::one();
+    site.destination().ledger().opens.extend([Fault::Throws, Fault::Throws]);
+    site.record_many(1).await;
+    site.start();
+    pass(FIRST_SYNC + Duration::from_secs(1)).await;
+    assert_eq!(site.destination().calls(), 2);
+    pass(DOUBT_WAIT).await;
+    assert_eq!(site.destination().calls(), 4, "looked up, and tried again");
+    pass(Duration::from_secs(40)).await;
+    assert_eq!(site.destination().calls(), 4, "then it is backed off");
+    pass(MINUTE).await;
+    assert_eq!(site.destination().titles(), ["a0"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::life::{Life, Lives};
+use crate::model::ticket::{BY_HAND, BY_HAND_TABLES};
 use crate::model::{Alert, AlertKind, DeliveryKind, DestinationName, Engine, RuleName, Severity, TableName};
 
 pub use explain::{Condition, Failure, Verdict};
@@ -161,6 +162,24 @@ pub enum TemplateError {
     },
 }
 
+/// The defaults of tables in which a person may want a ticket, beside those of the rules.
+fn by_hand(
+    templates: &mut Templates,
+    defaults: &mut HashMap<TableName, Defaults>,
+    default_fields: impl Fn(DeliveryKind, &TableName, &BTreeMap<String, String>) -> BTreeMap<String, String>,
+) -> Result<(), RulesError> {
+    for table in BY_HAND_TABLES.into_iter().filter_map(|name| TableName::new(name).ok()) {
+        if defaults.contains_key(&table) {
+            continue;
+        }
+        let fields = default_fields(DeliveryKind::OpenTicket, &table, &BTreeMap::new());
+        let broken = |problem| RulesError::DefaultTemplate { table: table.clone(), problem };
+        let compiled = templates.compile_all(&fields).map_err(broken)?;
+        defaults.insert(table, compiled);
+    }
+    Ok(())
+}
+
 /// Default templates of a table: field to template.
 type Defaults = BTreeMap<String, FieldTemplate>;
 
@@ -187,13 +206,13 @@ pub struct Rules {
 impl Rules {
     /// Compiles rules whose fields are only what the operator wrote.
     pub fn compile(rules: &[RuleSettings]) -> Result<Self, RulesError> {
-        Self::compile_over(rules, |_| BTreeMap::new())
+        Self::compile_over(rules, |_, _, _| BTreeMap::new())
     }
 
     /// Compiles rules whose fields are laid over the default fields of their action: those of its table, or of a row.
     pub fn compile_over(
         rules: &[RuleSettings],
-        default_fields: impl Fn(&ActionSettings) -> BTreeMap<String, String>,
+        default_fields: impl Fn(DeliveryKind, &TableName, &BTreeMap<String, String>) -> BTreeMap<String, String>,
     ) -> Result<Self, RulesError> {
         check(rules)?;
         let mut templates = Templates::new();
@@ -227,11 +246,15 @@ impl Rules {
                 })?;
                 let broken = |problem| RulesError::DefaultTemplate { table: table.clone(), problem };
                 if action.kind == DeliveryKind::PutRow {
-                    let mut all = templates.compile_row(&default_fields(action)).map_err(broken)?;
+                    let mut all = templates
+                        .compile_row(&default_fields(action.kind, table, &action.columns))
+                        .map_err(broken)?;
                     all.append(&mut own);
                     own = all;
                 } else if !defaults.contains_key(table) {
-                    let compiled = templates.compile_all(&default_fields(action)).map_err(broken)?;
+                    let compiled = templates
+                        .compile_all(&default_fields(action.kind, table, &action.columns))
+                        .map_err(broken)?;
                     defaults.insert(table.clone(), compiled);
                 }
                 fields_of_rule.push(own);
@@ -241,6 +264,7 @@ impl Rules {
             closing.push(closing_of_rule);
         }
 
+        by_hand(&mut templates, &mut defaults, default_fields)?;
         Ok(Self {
             matcher: Matcher::compile(rules),
             targets,
@@ -293,6 +317,9 @@ impl Rules {
     /// The fields of a ticket by the rule `context.rule`: the table's defaults, the rule's own laid over them. A field
     /// that comes out empty is left out: an absent fact is absent.
     pub fn fields(&self, context: &TicketContext<'_>) -> Result<BTreeMap<String, String>, TemplateError> {
+        if context.rule == BY_HAND {
+            return self.render(self.defaults.get(context.table).into_iter().flatten(), context);
+        }
         let (rule, action) = self.action(context)?;
         let own = &self.own_fields[rule][action];
         let is_row = self.settings[rule].actions[action].kind == DeliveryKind::PutRow;

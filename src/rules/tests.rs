@@ -166,8 +166,8 @@ fn own_fields_lie_over_the_defaults_and_empty_ones_are_left_out() {
         )],
         ..rule("own")
     };
-    let rules = Rules::compile_over(&[own], |action| {
-        let category = ("category", action.table.as_str());
+    let rules = Rules::compile_over(&[own], |_, table, _| {
+        let category = ("category", table.as_str());
         let defaults = [("short_description", "{{ title }}"), ("impact", "1"), category];
         defaults.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     })

@@ -137,7 +137,9 @@ impl ServiceNow {
             let attempt = self.attempt(single.call.what, single.call.table);
             let done = match serviced.iter().find(|done| wire::field(done, "id") == id).map(answer) {
                 Some(Some(answer)) => match self.verdict(answer, &attempt).await {
-                    Ok((value, answer)) => (single.read)(&value, answer.status),
+                    Ok((value, answer)) => {
+                        (single.read)(&value, answer.status).inspect(|sent| self.learn_user(sent))
+                    }
                     Err(e) => self.second_look(order, e).await,
                 },
                 _ => Err(attempt.retry("the answer to the batch does not say what became of it")),

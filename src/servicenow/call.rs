@@ -15,6 +15,8 @@ use super::batch::Batching;
 use super::classify::{self, Attempt, What};
 use super::query::url_value;
 use super::schema::Known;
+use super::ticket::DISPLAY;
+use super::user::User;
 use crate::clock::SharedClock;
 use crate::destination::{FIND_MAX, RateLimit, SendError};
 use crate::model::{
@@ -74,6 +76,10 @@ pub struct ServiceNow {
     pub(super) batching: Batching,
     /// What is known of its tables; `None`: nobody asks.
     pub(super) schema: Option<Known>,
+    /// Who we are there.
+    pub(super) user: User,
+    /// Which agent we are: `correlation_display` of what we make.
+    pub(super) display: String,
     /// How devices are told.
     pub(super) devices: Option<super::cmdb::Settings>,
     /// The instance has only the plain form of identification.
@@ -90,7 +96,6 @@ impl std::fmt::Debug for ClockBox {
 }
 
 /// An address of the API, without its query.
-#[cfg_attr(not(test), expect(dead_code, reason = "the whole API stands here; kinds to come use the rest"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Path<'a> {
     /// Table API: all records of a table.
@@ -109,8 +114,8 @@ pub(super) enum Path<'a> {
     Identify,
     /// The same without options, where the instance is old.
     IdentifyPlain,
-    /// Bytes that are attached to a record.
-    Attachment,
+    /// Bytes of this media type that are attached to a record.
+    Attachment(&'a str),
 }
 
 impl Path<'_> {
@@ -125,7 +130,7 @@ impl Path<'_> {
             Self::Change(kind) => format!("/api/sn_chg_rest/change/{}", url_value(kind)),
             Self::Identify => "/api/now/identifyreconcile/enhanced".to_owned(),
             Self::IdentifyPlain => "/api/now/identifyreconcile".to_owned(),
-            Self::Attachment => "/api/now/attachment/file".to_owned(),
+            Self::Attachment(_) => "/api/now/attachment/file".to_owned(),
         }
     }
 }
@@ -176,6 +181,7 @@ impl ServiceNow {
             .map_err(|source| SetupError::Net { name: name.clone(), source })?;
         let place = instance.as_str().trim_end_matches('/').to_owned();
         let token_url = below(&instance, "/oauth_token.do");
+        let user = User::of(&auth);
         let others = headers.into_iter().map(|(_, value)| value);
         let others =
             others.chain(proxy.and_then(|proxy| proxy.login).map(|(_, password)| password)).collect();
@@ -192,9 +198,18 @@ impl ServiceNow {
             no_change_api: AtomicBool::new(false),
             batching: Batching::default(),
             schema: None,
+            user,
+            display: DISPLAY.to_owned(),
             devices,
             plain_identify: AtomicBool::new(false),
         })
+    }
+
+    /// The same, for this agent: [`super::display`].
+    #[must_use]
+    pub fn of_agent(mut self, display: String) -> Self {
+        self.display = display;
+        self
     }
 
     /// What a person has to know about this destination before it fails.
@@ -330,7 +345,8 @@ impl ServiceNow {
         let mut headers = vec![("accept", "application/json".to_owned())];
         headers.extend(authorization.line());
         if call.body.is_some() {
-            headers.push(("content-type", "application/json".to_owned()));
+            let kind = if let Path::Attachment(kind) = call.path { kind } else { "application/json" };
+            headers.push(("content-type", kind.to_owned()));
         }
         let answer_max = if call.what == What::LookUp { LOOK_UP_MAX } else { ANSWER_MAX };
         Request { method: call.method, url, headers, body: call.body.clone(), answer_max }
@@ -367,7 +383,7 @@ mod tests {
             (Path::Change("normal/.."), "/api/sn_chg_rest/change/normal%2F.."),
             (Path::Identify, "/api/now/identifyreconcile/enhanced"),
             (Path::IdentifyPlain, "/api/now/identifyreconcile"),
-            (Path::Attachment, "/api/now/attachment/file"),
+            (Path::Attachment("text/plain"), "/api/now/attachment/file"),
         ];
         for (path, text) in paths {
             assert_eq!(path.text(), text);

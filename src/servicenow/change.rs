@@ -26,7 +26,7 @@ impl ServiceNow {
         order: &Order,
         fields: &Fields,
     ) -> Result<Sent, SendError> {
-        let keys = ticket::keys(order);
+        let keys = self.keys(order);
         let body = serde_json::to_vec(&fields::record(fields, &keys))
             .map_err(|_| attempt.reject("the change cannot be written as JSON", "report it"))?;
         let kind = match fields.get("type").map_or("normal", String::as_str) {

@@ -15,6 +15,13 @@ use crate::net::Method;
 const PAGE: usize = 200;
 
 impl ServiceNow {
+    /// What the displays of our tickets begin with: our identity with it, where that can be asked for.
+    fn display_prefix(&self) -> &str {
+        let prefix = self.display.split(" (").next().unwrap_or_default();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b' ' | b'-' | b'_' | b'.');
+        if prefix.bytes().all(plain) { prefix } else { DISPLAY }
+    }
+
     /// Our records of a table that were changed since then.
     pub(super) async fn changed_tickets(
         &self,
@@ -24,7 +31,7 @@ impl ServiceNow {
     ) -> Result<Changed, SendError> {
         let attempt = self.attempt(What::LookUp, table);
         let query = Query::default()
-            .is("correlation_display", DISPLAY)
+            .starts_with("correlation_display", self.display_prefix())
             .and_then(|q| q.at_least("sys_updated_on", &since.servicenow()))
             .and_then(|q| q.order_by("sys_updated_on"))
             .and_then(|q| q.order_by("sys_id"))

@@ -36,6 +36,8 @@ pub(super) enum What {
     Batch,
     /// Putting a row into a staging table: likewise.
     Row,
+    /// Attaching a file: may have happened too.
+    Attach,
     /// Telling the CMDB: the same.
     Devices,
 }
@@ -65,6 +67,7 @@ impl Attempt<'_> {
             What::Change => "change a ticket",
             What::Event => "put an event",
             What::Row => "put a row",
+            What::Attach => "attach a file",
             What::Devices => "put devices",
             What::Batch => "put several records",
         };

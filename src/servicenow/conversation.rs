@@ -80,7 +80,14 @@ fn order() -> Order {
         ("short_description".to_owned(), "Stop command".to_owned()),
         ("impact".to_owned(), "1".to_owned()),
     ]);
-    Order { kind: DeliveryKind::OpenTicket, table: table(), keys: keys(0), fields, mark: String::new() }
+    Order {
+        kind: DeliveryKind::OpenTicket,
+        table: table(),
+        keys: keys(0),
+        fields,
+        mark: String::new(),
+        attachment: None,
+    }
 }
 
 fn token() -> Reply {
@@ -142,7 +149,7 @@ async fn a_ticket_is_looked_up_and_created_with_one_token() {
     );
     let look_up = format!(
         "GET /api/now/table/incident?sysparm_query=correlation_idIN{}%5EORDERBYsys_created_on%5EORDERBYsys_id\
-         &sysparm_fields=sys_id%2Cnumber%2Cstate%2Cactive%2Ccorrelation_id%2Csys_created_on%2Csys_mod_count\
+         &sysparm_fields=sys_id%2Cnumber%2Cstate%2Cactive%2Ccorrelation_id%2Csys_created_on%2Csys_created_by%2Ccorrelation_display%2Csys_mod_count\
          &sysparm_display_value=false&sysparm_exclude_reference_link=true&sysparm_limit=12&sysparm_offset=0 HTTP/1.1",
         keys(0).correlation_id
     );

@@ -79,7 +79,7 @@ mod tests {
             Generation(0),
         );
         let fields = fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Order { kind: DeliveryKind::PutEvent, table, keys, fields, mark: String::new() }
+        Order { kind: DeliveryKind::PutEvent, table, keys, fields, mark: String::new(), attachment: None }
     }
 
     #[test]

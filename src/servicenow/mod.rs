@@ -16,6 +16,8 @@ use crate::destination::{
 use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
 
+mod attachment;
+
 mod auth;
 
 mod batch;
@@ -46,6 +48,8 @@ mod ticket;
 
 mod tree;
 
+mod user;
+
 mod query;
 
 mod wire;
@@ -70,6 +74,7 @@ pub use call::{ServiceNow, SetupError};
 pub use fields::default_fields;
 pub use row::{ROW_COLUMNS, row_fields};
 pub use states::{can_reopen, can_resolve};
+pub use ticket::display;
 
 /// A destination, checked.
 #[derive(Clone, Debug)]
@@ -129,19 +134,26 @@ impl Destination for ServiceNow {
                 self.find_tickets(table, asked).await
             }
             DeliveryKind::NoteTicket => self.find_notes(table, asked).await,
+            DeliveryKind::AttachRaw | DeliveryKind::AttachPcap => self.find_files(table, asked).await,
             // They are known by their key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent | DeliveryKind::PutRow | DeliveryKind::PutDevice => {
-                Ok(LookedUp::default())
-            }
+            DeliveryKind::LinkTicket
+            | DeliveryKind::PutEvent
+            | DeliveryKind::PutRow
+            | DeliveryKind::PutDevice => Ok(LookedUp::default()),
         }
     }
 
     async fn send(&self, order: &Order) -> Result<Sent, SendError> {
         match order.kind {
-            DeliveryKind::OpenTicket => self.open_ticket(order).await,
-            DeliveryKind::NoteTicket => self.note_ticket(order).await,
+            DeliveryKind::OpenTicket => {
+                let sent = self.open_ticket(order).await?;
+                self.learn_user(&sent);
+                Ok(sent)
+            }
+            DeliveryKind::NoteTicket | DeliveryKind::LinkTicket => self.note_ticket(order).await,
             DeliveryKind::ResolveTicket => self.resolve_ticket(order).await,
             DeliveryKind::ReopenTicket => self.reopen_ticket(order).await,
+            DeliveryKind::AttachRaw | DeliveryKind::AttachPcap => self.attach(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
             DeliveryKind::PutRow => self.put_row(order).await,
             // Devices go many at a time, by `put_devices`.

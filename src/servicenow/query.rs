@@ -62,6 +62,16 @@ impl Query {
         Ok(self)
     }
 
+    /// `field` begins with this value.
+    pub(super) fn starts_with(mut self, field: &str, value: &str) -> Result<Self, QueryError> {
+        if value.is_empty() {
+            return Err(QueryError::List);
+        }
+        let value = escaped(value)?;
+        self.push(checked(field)?, "STARTSWITH", &value);
+        Ok(self)
+    }
+
     /// `field` is this or later (or larger).
     pub(super) fn at_least(mut self, field: &str, value: &str) -> Result<Self, QueryError> {
         let value = escaped(value)?;

@@ -22,12 +22,15 @@ use crate::model::ticket::{KeysKept, TicketKeys};
 use crate::model::{Class, CorrelationId, HoldScope, SysId, TableName, Timestamp, text};
 use crate::net::{Answer, Method};
 
-/// Value of `correlation_display`: whose tickets these are.
+/// Beginning of each `correlation_display`: whose tickets these are.
 pub(super) const DISPLAY: &str = "otrelay";
+/// Length of that column.
+const DISPLAY_MAX: usize = 100;
 /// Columns of a look-up.
-const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_mod_count";
+const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_created_by,correlation_display,sys_mod_count";
 /// The same with all that is worth knowing of a ticket that we know.
-pub(super) const DETAIL_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_mod_count,\
+pub(super) const DETAIL_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_created_by,\
+     correlation_display,sys_mod_count,\
      sys_updated_on,resolved_at,closed_at,close_notes,assigned_to.name";
 /// Longest close notes that are taken home, in bytes.
 const CLOSE_NOTES_MAX: usize = 1_000;
@@ -93,6 +96,7 @@ impl ServiceNow {
                 all.found.push(Found { correlation_id, remote, twins: 0 });
             }
         }
+        self.mark_strangers(all.found.iter_mut().map(|found| &mut found.remote)).await;
         Ok(all)
     }
 
@@ -192,8 +196,10 @@ impl ServiceNow {
     pub(super) fn single_ticket<'a>(&'a self, order: &'a Order) -> Result<Single<'a>, SendError> {
         let attempt = self.attempt(What::Create, &order.table);
         let fields = self.outgoing(&attempt, order)?;
-        let call = create_call(&attempt, order, &fields)?;
-        let read = move |value: &Value, status: u16| created(&attempt, order, &fields, value, status);
+        let keys = self.keys(order);
+        let call = create_call(&attempt, order, &fields, &keys)?;
+        let read =
+            move |value: &Value, status: u16| created(&attempt, order, (&fields, &keys), value, status);
         Ok(Single { call, read: Box::new(read) })
     }
 
@@ -217,8 +223,9 @@ impl ServiceNow {
                 made => return made,
             }
         }
-        let (value, answer) = self.call(&create_call(attempt, order, fields)?).await?;
-        created(attempt, order, fields, &value, answer.status)
+        let keys = self.keys(order);
+        let (value, answer) = self.call(&create_call(attempt, order, fields, &keys)?).await?;
+        created(attempt, order, (fields, &keys), &value, answer.status)
     }
 
     /// What became of a create that was refused: if the record with our `sys_id` is there and nobody else's key is in
@@ -235,7 +242,8 @@ impl ServiceNow {
                 return Err(SendError { class, message, doubtful: true, ..error });
             }
         };
-        let Some(remote) = remote(&order.table, &record) else { return Err(error) };
+        let Some(mut remote) = remote(&order.table, &record) else { return Err(error) };
+        self.mark_strangers(std::iter::once(&mut remote)).await;
         let kept = wire::field(&record, "correlation_id");
         let correlation_id = kept == order.keys.correlation_id.as_str();
         let lost = DroppedField { field: "correlation_id".to_owned(), got: String::new() };
@@ -280,14 +288,19 @@ impl ServiceNow {
 }
 
 /// The request that makes a ticket.
-fn create_call<'a>(attempt: &Attempt<'_>, order: &'a Order, fields: &Fields) -> Result<Call<'a>, SendError> {
-    let keys = keys(order);
-    let body = serde_json::to_vec(&fields::record(fields, &keys))
+fn create_call<'a>(
+    attempt: &Attempt<'_>,
+    order: &'a Order,
+    fields: &Fields,
+    keys: &Fields,
+) -> Result<Call<'a>, SendError> {
+    let body = serde_json::to_vec(&fields::record(fields, keys))
         .map_err(|_| attempt.reject("the record cannot be written as JSON", "report it"))?;
-    let wanted: Vec<&str> = ["number", "state", "active", "sys_mod_count"]
-        .into_iter()
-        .chain(keys.keys().chain(fields.keys()).map(String::as_str))
-        .collect();
+    let wanted: Vec<&str> =
+        ["number", "state", "active", "sys_created_on", "sys_created_by", "sys_mod_count"]
+            .into_iter()
+            .chain(keys.keys().chain(fields.keys()).map(String::as_str))
+            .collect();
     Ok(Call {
         what: What::Create,
         table: &order.table,
@@ -302,12 +315,12 @@ fn create_call<'a>(attempt: &Attempt<'_>, order: &'a Order, fields: &Fields) -> 
 fn created(
     attempt: &Attempt<'_>,
     order: &Order,
-    fields: &Fields,
+    (fields, keys): (&Fields, &Fields),
     value: &Value,
     status: u16,
 ) -> Result<Sent, SendError> {
     let record = value.get("result").unwrap_or(&Value::Null);
-    read_back((&order.table, record), fields, &keys(order), &order.keys, status)
+    read_back((&order.table, record), fields, keys, &order.keys, status)
         .map_err(|cause| attempt.retry(&cause).answered(status))
 }
 
@@ -394,18 +407,29 @@ pub(super) fn remote(table: &TableName, record: &Value) -> Option<Remote> {
                 .into_owned(),
             ended_at: time("resolved_at").or_else(|| time("closed_at")).or_else(|| time("sys_updated_on")),
             updated_at: time("sys_updated_on"),
+            created_by: short(&wire::field(record, "sys_created_by")),
+            created_at: time("sys_created_on"),
+            is_strangers: false,
+            agent: short(&wire::field(record, "correlation_display")),
         },
     };
     Some(states::of(table).read(remote))
 }
 
-/// What goes into a ticket beside its fields.
-pub(super) fn keys(order: &Order) -> Fields {
-    Fields::from([
-        ("sys_id".to_owned(), order.keys.sys_id.to_string()),
-        ("correlation_id".to_owned(), order.keys.correlation_id.to_string()),
-        ("correlation_display".to_owned(), DISPLAY.to_owned()),
-    ])
+/// Which agent a ticket is of, for people: its identity and its name. Both may be looked at, neither is a key.
+pub fn display(id: &str, name: &str) -> String {
+    text::clip(&text::one_line(&format!("{DISPLAY} {id} ({name})")), DISPLAY_MAX).into_owned()
+}
+
+impl ServiceNow {
+    /// What goes into a ticket beside its fields.
+    pub(super) fn keys(&self, order: &Order) -> Fields {
+        Fields::from([
+            ("sys_id".to_owned(), order.keys.sys_id.to_string()),
+            ("correlation_id".to_owned(), order.keys.correlation_id.to_string()),
+            ("correlation_display".to_owned(), self.display.clone()),
+        ])
+    }
 }
 
 /// What the answer to a create shows, or why it does not show our record.

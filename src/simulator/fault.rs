@@ -17,6 +17,7 @@ Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  
                           replay  unscoped
 Kinds, carried out first: commit-drop  commit-cut=BYTES  commit-500  commit-202  truncated-json  delay=MS
 Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-table=NAME
+                          throws=TEXT  refuses=TEXT   (a new record with that text in a field: 500, or 403 by an ACL)
 
 Keys: rate=0..1 (chance, by --seed)  count=N (only the first N that match)  after=N (not the first N that match)
       method=POST  path=/prefix.  Without rate and count: each request that matches.
@@ -65,6 +66,10 @@ pub enum Kind {
     DropField(String),
     /// The table answers 403.
     HideTable(String),
+    /// A business rule throws on each new record that has this text in a field: 500, nothing is done.
+    Throws(String),
+    /// An ACL refuses each new record that has this text in a field.
+    Refuses(String),
 }
 
 /// A kind, on which requests, how often.
@@ -192,6 +197,8 @@ fn kind(what: &str) -> Result<Kind, String> {
         "index-lag" => Kind::IndexLag(Duration::from_millis(number("MS")?)),
         "drop-field" => Kind::DropField(word()?),
         "hide-table" => Kind::HideTable(word()?),
+        "throws" => Kind::Throws(word()?),
+        "refuses" => Kind::Refuses(word()?),
         _ => return Err(format!("unknown kind; the notation is {HELP}")),
     })
 }
@@ -218,6 +225,8 @@ impl fmt::Display for Kind {
             Self::IndexLag(by) => write!(f, "index-lag={}", by.as_millis()),
             Self::DropField(name) => write!(f, "drop-field={name}"),
             Self::HideTable(name) => write!(f, "hide-table={name}"),
+            Self::Throws(text) => write!(f, "throws={text}"),
+            Self::Refuses(text) => write!(f, "refuses={text}"),
         }
     }
 }
@@ -292,6 +301,8 @@ impl Faults {
                     | Kind::IndexLag(_)
                     | Kind::DropField(_)
                     | Kind::HideTable(_)
+                    | Kind::Throws(_)
+                    | Kind::Refuses(_)
                     | Kind::Delay(_)
             );
             if !matches || ends && verdict.end.is_some() {
@@ -308,6 +319,8 @@ impl Faults {
                 Kind::IndexLag(by) => verdict.tweaks.index_lag = Some(by),
                 Kind::DropField(name) => verdict.tweaks.drop_fields.push(name),
                 Kind::HideTable(name) => verdict.tweaks.hidden.push(name),
+                Kind::Throws(text) => verdict.tweaks.throws.push(text),
+                Kind::Refuses(text) => verdict.tweaks.refuses.push(text),
                 Kind::Delay(by) => verdict.delay = by,
                 other => verdict.end = Some(other),
             }
@@ -350,6 +363,8 @@ mod tests {
             "index-lag=50",
             "drop-field=a",
             "hide-table=b",
+            "throws=c",
+            "refuses=d",
         ] {
             check(kind, kind);
         }

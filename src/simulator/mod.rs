@@ -39,6 +39,7 @@ mod ire;
 mod ledger;
 mod limit;
 mod oauth;
+mod page;
 mod query;
 mod router;
 mod schema;
@@ -345,6 +346,12 @@ impl Running {
         state.instance.update(ctx, table, sys_id, &wanted, false).is_ok()
     }
 
+    /// Puts a record in that somebody else made: a decoy, a twin. Any field may be given, also who made it and when; its
+    /// `sys_id` comes back, or `None` when there is no such table.
+    pub fn plant(&self, table: &str, fields: &[(&str, &str)]) -> Option<String> {
+        self.shared.lock().instance.plant(table, fields)
+    }
+
     /// Deletes a record as an administrator would; false when it is not there.
     pub fn delete(&self, table: &str, sys_id: &str) -> bool {
         self.shared.lock().instance.delete_record(table, sys_id)
@@ -360,6 +367,11 @@ impl Running {
         let entries = self.records("sys_journal_field");
         let ours = entries.iter().filter(|entry| entry.get("element_id") == sys_id);
         ours.map(|entry| entry.get("value").to_owned()).collect()
+    }
+
+    /// What is in an attached file; none when there is no such attachment.
+    pub fn file(&self, sys_id: &str) -> Option<Vec<u8>> {
+        self.shared.lock().instance.files.get(sys_id).cloned()
     }
 
     /// The last requests, oldest first, at most [`MAX_ENTRIES`].

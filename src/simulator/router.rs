@@ -80,8 +80,12 @@ impl Instance {
         if self.tiny.len() >= 1000 {
             self.tiny.pop_first();
         }
-        self.tiny.insert(token.clone(), target);
-        Answer::result(200, &json!(token))
+        // The recorded form: the list that the address shows, and the token.
+        let path = target.split('?').next().unwrap_or_default();
+        let table = path.rsplit('/').next().unwrap_or_default();
+        let answer = json!(format!("{table}_list.do?sysparm_tiny={token}"));
+        self.tiny.insert(token, target);
+        Answer::result(200, &answer)
     }
 
     /// `POST /api/global/em/jsonv2`: events in bulk. Each is a row of `em_event`; what has the same message key is one
@@ -210,7 +214,8 @@ mod tests {
         trial.make("incident", &json!({}));
         let long = "http://sim/api/now/table/incident?sysparm_query=impact%3D1&sysparm_fields=impact";
         let (_, answer) = trial.call("POST", "/api/now/tinyurl", &json!({ "url": long }));
-        let token = answer["result"].as_str().unwrap();
+        let token =
+            answer["result"].as_str().unwrap().strip_prefix("incident_list.do?sysparm_tiny=").unwrap();
         let target = format!("/api/now/table/incident?sysparm_tiny={token}");
         assert_eq!(trial.call("GET", &target, &Value::Null).1["result"], json!([{"impact": "1"}]));
     }

@@ -128,7 +128,7 @@ impl Instance {
         found
     }
 
-    /// `Link`, without blanks, with the instance's own address.
+    /// `Link`, without blanks, in the recorded order (clients depend on it), with the instance's own address.
     fn links(&self, call: &Call, offset: usize, limit: usize, total: usize) -> String {
         let url = |offset: usize| {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -138,14 +138,13 @@ impl Instance {
             query.append_pair("sysparm_offset", &offset.to_string());
             format!("{}{}?{}", self.base, call.path, query.finish())
         };
-        let mut links = Vec::new();
-        if limit > 0 && offset + limit < total {
-            links.push(format!("<{}>;rel=\"next\"", url(offset + limit)));
-        }
+        let mut links = vec![format!("<{}>;rel=\"first\"", url(0))];
         if offset > 0 {
             links.push(format!("<{}>;rel=\"prev\"", url(offset.saturating_sub(limit))));
         }
-        links.push(format!("<{}>;rel=\"first\"", url(0)));
+        if limit > 0 && offset + limit < total {
+            links.push(format!("<{}>;rel=\"next\"", url(offset + limit)));
+        }
         if let Some(pages) = total.saturating_sub(1).checked_div(limit) {
             links.push(format!("<{}>;rel=\"last\"", url(pages * limit)));
         }
@@ -220,7 +219,7 @@ mod tests {
         let url = |offset: usize| {
             format!("<http://sim{PATH}?sysparm_limit=10&sysparm_fields=number&sysparm_offset={offset}>")
         };
-        let expected = format!("{};rel=\"next\",{};rel=\"first\",{};rel=\"last\"", url(10), url(0), url(20));
+        let expected = format!("{};rel=\"first\",{};rel=\"next\",{};rel=\"last\"", url(0), url(10), url(20));
         assert_eq!(header(&first, "link"), Some(expected.as_str()));
         let last = page(20);
         let rows: Value = serde_json::from_slice(&last.body).unwrap();

@@ -22,6 +22,19 @@ struct Taken {
     notes: Vec<(String, String)>,
 }
 
+/// What faults make of a new record by its texts.
+fn poison(ctx: Context<'_>, taken: &Taken) -> Result<(), Answer> {
+    let has = |text: &String| taken.set.iter().any(|(_, value)| value.contains(text.as_str()));
+    if ctx.tweaks.throws.iter().any(has) {
+        let detail = "TypeError: Cannot read property \"u_zone\" from undefined (sys_script; line 4)";
+        return Err(Answer::error(500, "Script Evaluation Exception", Some(detail)));
+    }
+    if ctx.tweaks.refuses.iter().any(has) {
+        return Err(Answer::refused("ACL Exception Insert Failed due to security constraints"));
+    }
+    Ok(())
+}
+
 impl Instance {
     /// Inserts a record; its `sys_id` comes back.
     pub(super) fn insert(
@@ -64,6 +77,7 @@ impl Instance {
         settle(target, &mut row, None, &now.servicenow(), &ctx.user.sys_id);
         policy(target, &row, None)?;
         self.data_policies(table, &row)?;
+        poison(ctx, &taken)?;
         if let Some(lag) = ctx.tweaks.index_lag {
             row.visible_at = now.after(lag);
         }

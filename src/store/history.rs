@@ -12,7 +12,7 @@ const WAITING: &str = "SELECT
      (SELECT count(*) FROM (SELECT 1 FROM route k JOIN delivery d INDEXED BY delivery_due
         ON d.state = 'pending' AND d.route_id = k.id AND d.severity = ?1 LIMIT ?2)),
      (SELECT min(created_at) FROM (SELECT (SELECT d.created_at FROM delivery d INDEXED BY delivery_due
-        WHERE d.state = 'pending' AND d.route_id = k.id AND d.severity = ?1 ORDER BY d.id LIMIT 1) AS created_at
+        WHERE d.state = 'pending' AND d.route_id = k.id AND d.severity = ?1 ORDER BY d.turn, d.id LIMIT 1) AS created_at
         FROM route k))";
 
 impl Reader {

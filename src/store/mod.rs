@@ -25,6 +25,7 @@ mod rows;
 mod schema;
 mod session;
 mod storms;
+mod turns;
 mod upgrade;
 mod writer;
 

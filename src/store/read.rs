@@ -319,14 +319,9 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
-        let mut select = self.conn.prepare(
-            "SELECT t.id, k.name, r.table_name, coalesce(t.number, p.number, ''), coalesce(t.sys_id, ''), t.state,
-                    t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id,
-                    coalesce(t.assigned_to, ''), coalesce(t.close_notes, '')
-             FROM ticket t LEFT JOIN ticket p ON p.id = t.parent_id JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
-             JOIN alert a ON a.id = t.alert_id
-             WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) ORDER BY t.id DESC LIMIT ?3",
-        )?;
+        let mut select = self.conn.prepare(&format!(
+            "{TICKET} WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) ORDER BY t.id DESC LIMIT ?3"
+        ))?;
         let mut rows = select.query(params![severity(filter), filter.state, asked(filter)])?;
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
@@ -335,33 +330,26 @@ impl Reader {
             if !wanted {
                 continue;
             }
-            let alert = alert.as_ref();
-            let (destination, table): (String, String) = (r.get(1)?, r.get(2)?);
-            let (finding, generation) = (Fingerprint::from_bytes(r.get(11)?), Generation(r.get(6)?));
-            all.push(TicketRow {
-                assigned_to: r.get(13)?,
-                close_notes: r.get(14)?,
-                correlation_id: key(&finding, &destination, &table, generation),
-                id: TicketId(r.get(0)?),
-                destination,
-                table,
-                number: r.get(3)?,
-                sys_id: r.get(4)?,
-                state: r.get(5)?,
-                generation: generation.0,
-                rule: text(r, 7)?,
-                opened_at: maybe_at(r, 8)?,
-                severity: level(r, 9)?,
-                title: alert.map(|a| a.title.clone()).unwrap_or_default(),
-                occurrences: r.get(10)?,
-                fingerprint: finding.to_string(),
-                parties: alert.map(Alert::parties).unwrap_or_default(),
-            });
+            all.push(ticket(r, alert.as_ref())?);
             if all.len() == limit(filter) as usize {
                 break;
             }
         }
         Ok(all)
+    }
+
+    /// The newest ticket of this number or `sys_id`, with its finding; none of the two where nothing is known of it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn ticket(&self, name: &str) -> Result<Option<(TicketRow, Option<Alert>)>> {
+        let mut select = self
+            .conn
+            .prepare(&format!("{TICKET} WHERE t.number = ?1 OR t.sys_id = ?1 ORDER BY t.id DESC LIMIT 1"))?;
+        let mut rows = select.query([name])?;
+        let Some(r) = rows.next()? else { return Ok(None) };
+        let alert = Bodies::of(&self.conn).get(r.get(12)?)?;
+        Ok(Some((ticket(r, alert.as_ref())?, alert)))
     }
 
     /// Deliveries in a state, in the order in which they will be sent (pending) or newest first.
@@ -372,7 +360,8 @@ impl Reader {
         if state == DeliveryState::Pending && filter.text.is_none() {
             return self.next_pending(filter);
         }
-        let order = if state == DeliveryState::Pending { "d.severity DESC, d.id" } else { "d.id DESC" };
+        let order =
+            if state == DeliveryState::Pending { "d.severity DESC, d.turn, d.id" } else { "d.id DESC" };
         let mut select = self.conn.prepare(&format!(
             "{DELIVERY} WHERE d.state = '{}' AND d.severity >= ?1 ORDER BY {order} LIMIT ?2",
             // A literal, so that the small indexes of single states are used.
@@ -403,10 +392,10 @@ impl Reader {
             .query_map([], |r| r.get(0))?
             .collect::<std::result::Result<_, _>>()?;
         let mut first = self.conn.prepare_cached(FIRST_PENDING)?;
-        let mut order: Vec<(Reverse<i64>, i64)> = Vec::new();
+        let mut order: Vec<(Reverse<i64>, i64, i64)> = Vec::new();
         for route in routes {
             let rows = first.query_map(params![route, severity(filter), limit(filter)], |r| {
-                Ok((Reverse(r.get(0)?), r.get(1)?))
+                Ok((Reverse(r.get(0)?), r.get(1)?, r.get(2)?))
             })?;
             for row in rows {
                 order.push(row?);
@@ -417,7 +406,7 @@ impl Reader {
         let mut select = self.conn.prepare_cached(&format!("{DELIVERY} WHERE d.id = ?1"))?;
         let mut bodies = Bodies::of(&self.conn);
         let mut all = Vec::with_capacity(order.len());
-        for (_, id) in order {
+        for (_, _, id) in order {
             let mut rows = select.query([id])?;
             // Gone since, where it was settled meanwhile.
             let Some(r) = rows.next()? else { continue };
@@ -462,16 +451,22 @@ impl Reader {
     }
 }
 
-/// When the oldest that waits was made: the first of each table and severity, because that is what the index of
-/// the outbox can tell.
+/// When the oldest that waits was made: the first of the first two turns of each table and severity, because that is
+/// what the index of the outbox can tell. Whoever waits longest has one of them.
 pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
      SELECT (SELECT d.created_at FROM delivery d WHERE d.state = 'pending' AND d.route_id = k.id
-               AND d.severity = s.column1 ORDER BY d.id LIMIT 1) AS created_at
+               AND d.severity = s.column1 ORDER BY d.turn, d.id LIMIT 1) AS created_at
+     FROM route k, (VALUES (0), (1), (2), (3)) s
+     UNION ALL
+     SELECT (SELECT d.created_at FROM delivery d WHERE d.state = 'pending' AND d.route_id = k.id
+               AND d.severity = s.column1 AND d.turn > (SELECT e.turn FROM delivery e WHERE e.state = 'pending'
+                 AND e.route_id = k.id AND e.severity = s.column1 ORDER BY e.turn LIMIT 1)
+               ORDER BY d.turn, d.id LIMIT 1)
      FROM route k, (VALUES (0), (1), (2), (3)) s)";
 
 /// The first that wait of one table: which, lowest severity, how many.
-pub(super) const FIRST_PENDING: &str = "SELECT severity, id FROM delivery INDEXED BY delivery_due
-     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2 ORDER BY severity DESC, id LIMIT ?3";
+pub(super) const FIRST_PENDING: &str = "SELECT severity, turn, id FROM delivery INDEXED BY delivery_due
+     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2 ORDER BY severity DESC, turn, id LIMIT ?3";
 
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;
@@ -480,6 +475,13 @@ const BODIES_MAX: usize = 8 << 20;
 const HISTORY: &str =
     "SELECT n, started_at, duration_ms, outcome, status, message FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31
      ORDER BY n";
+
+const TICKET: &str =
+    "SELECT t.id, k.name, r.table_name, coalesce(t.number, p.number, ''), coalesce(t.sys_id, ''), t.state,
+       t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id,
+       coalesce(t.assigned_to, ''), coalesce(t.close_notes, ''), coalesce(t.adopted, '')
+     FROM ticket t LEFT JOIN ticket p ON p.id = t.parent_id JOIN route r ON r.id = t.route_id
+     JOIN destination k ON k.id = r.destination_id JOIN alert a ON a.id = t.alert_id";
 
 const DELIVERY: &str =
     "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
@@ -524,6 +526,31 @@ fn repairs(conn: &Connection) -> rusqlite::Result<Vec<RepairRow>> {
 }
 
 /// The key of a ticket; empty for a row that is damaged.
+fn ticket(r: &Row<'_>, alert: Option<&Alert>) -> Result<TicketRow> {
+    let (destination, table): (String, String) = (r.get(1)?, r.get(2)?);
+    let (finding, generation) = (Fingerprint::from_bytes(r.get(11)?), Generation(r.get(6)?));
+    Ok(TicketRow {
+        assigned_to: r.get(13)?,
+        close_notes: r.get(14)?,
+        adopted: r.get(15)?,
+        correlation_id: key(&finding, &destination, &table, generation),
+        id: TicketId(r.get(0)?),
+        destination,
+        table,
+        number: r.get(3)?,
+        sys_id: r.get(4)?,
+        state: r.get(5)?,
+        generation: generation.0,
+        rule: text(r, 7)?,
+        opened_at: maybe_at(r, 8)?,
+        severity: level(r, 9)?,
+        title: alert.map(|a| a.title.clone()).unwrap_or_default(),
+        occurrences: r.get(10)?,
+        fingerprint: finding.to_string(),
+        parties: alert.map(Alert::parties).unwrap_or_default(),
+    })
+}
+
 fn key(finding: &Fingerprint, destination: &str, table: &str, generation: Generation) -> String {
     let (Ok(destination), Ok(table)) = (DestinationName::new(destination), TableName::new(table)) else {
         return String::new();

@@ -321,6 +321,9 @@ pub struct TicketRow {
     pub assigned_to: String,
     /// What was written when it was closed there.
     pub close_notes: String,
+    /// What is strange about its record, which was found and not made; empty: nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub adopted: String,
     /// Value of its field `correlation_id`.
     pub correlation_id: String,
     /// How many tickets of the same alert were closed before.

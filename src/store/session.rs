@@ -46,6 +46,8 @@ pub(super) struct Memory {
     counters: HashMap<(String, Cow<'static, str>), i64>,
     /// Tickets opened lately, where a rule holds storms back.
     pub(super) storms: crate::store::storms::Storms,
+    /// Whose turn it is in the outbox.
+    pub(super) turns: crate::store::turns::Turns,
 }
 
 impl Memory {

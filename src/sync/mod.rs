@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::destination::{Asked, Destination, FIND_MAX, Remote, SendError};
+use crate::destination::{Asked, Destination, FIND_MAX, Found, Remote, SendError};
 use crate::model::life::Lives;
 use crate::model::ticket::TicketKeys;
 use crate::model::{SysId, TableName, Timestamp};
@@ -69,6 +69,8 @@ pub struct Report {
     pub changed: u64,
     /// Notes that were put into the outbox.
     pub notes: u64,
+    /// Keys that more than one record carries, and their tables.
+    pub twins: Vec<(TableName, Found)>,
     /// The first failure, and of which table.
     pub failure: Option<(TableName, SendError)>,
 }
@@ -215,6 +217,8 @@ impl<D: Destination> Run<'_, D> {
             Ok(looked_up) => looked_up,
             Err(e) => return Ok(Err(e)),
         };
+        let twins = looked_up.found.iter().filter(|found| found.twins > 0).cloned();
+        self.report.twins.extend(twins.map(|found| (table.clone(), found)));
         let ahead = reconcile::Ahead::of(looked_up.server_now, self.allowed.now);
         let looked_at: Vec<LookedAt> = tickets
             .iter()

@@ -164,7 +164,7 @@ short_description = "{{ protocol }} {{ source.ip }} > {{ destination.ip }}:{{ de
     let group = groups.iter().find(|group| group.get("name") == "OT SOC").unwrap();
     assert_eq!(record.get("assignment_group"), group.get("sys_id"));
     assert_eq!((record.get("impact"), record.get("urgency")), ("1", "1"));
-    assert_eq!(record.get("correlation_display"), "otrelay");
+    assert_eq!(record.get("correlation_display"), "otrelay cell-7-id (cell-7)");
     let description = record.get("description");
     for words in [eve::title(1).as_str(), "Occurrences: 2", "Severity: critical", "Forwarded by rule: Fields"]
     {

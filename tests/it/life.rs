@@ -344,3 +344,156 @@ fn times_of_the_plant_are_times_of_the_instance() {
     let made = Timestamp::from_servicenow(plant.records()[0].get("sys_created_on")).unwrap();
     assert!(plant.clock.now().since(made) < HOUR);
 }
+
+/// An alert with the packet that it was seen in.
+fn with_packet(number: u32, packet: &str) -> String {
+    let mut line: Value = serde_json::from_str(&eve::alert(number).line()).unwrap();
+    line["packet"] = packet.into();
+    line["packet_info"] = serde_json::json!({"linktype": 1});
+    format!("{line}\n")
+}
+
+const EVIDENCE: &str = "attach = [\"raw\", \"pcap\"]\nupdate_interval = \"1h\"";
+
+/// Names of the files of a ticket, sorted.
+fn files(plant: &Plant, sys_id: &str) -> Vec<String> {
+    let all = plant.simulator.records("sys_attachment");
+    let ours = all.iter().filter(|file| file.get("table_sys_id") == sys_id);
+    let mut names: Vec<String> = ours.map(|file| file.get("file_name").to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn evidence_is_attached_to_a_ticket_once() {
+    let plant = Plant::new(EVIDENCE);
+    plant.agent.feed(with_packet(0, "AAECAwQF"));
+    plant.agent.feed(eve::alerts(1..2));
+    let report = plant.once();
+    assert_eq!((report.created, report.updated), (2, 3));
+    let names = files(&plant, &plant.sys_id(0));
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].ends_with("-packet.pcap") && names[1].ends_with("-record.json"), "{names:?}");
+    assert_eq!(files(&plant, &plant.sys_id(1)).len(), 1);
+    let of = |end: &str| {
+        let all = plant.simulator.records("sys_attachment");
+        let file = all.iter().find(|file| file.get("file_name").ends_with(end)).unwrap().clone();
+        plant.simulator.file(file.get("sys_id")).unwrap()
+    };
+    let capture = of("packet.pcap");
+    assert_eq!((capture.len(), &capture[40..]), (46, [0, 1, 2, 3, 4, 5].as_slice()));
+    assert!(String::from_utf8(of("record.json")).unwrap().contains("TEST valve opened"));
+    // Seen again, and by an agent that lost everything: nothing is attached a second time.
+    plant.after(2 * HOUR).see(0..2);
+    plant.agent.lose_state();
+    plant.once();
+    assert_eq!(plant.simulator.records("sys_attachment").len(), 3);
+    assert_eq!(plant.agent.status()["backlog"], 0);
+}
+
+#[test]
+fn the_answer_to_an_attachment_is_lost_at_each_byte_and_there_is_one_file() {
+    let plant = Plant::new(EVIDENCE);
+    let upload = "/api/now/attachment/file";
+    for cut in (0..600).step_by(40) {
+        plant.simulator.add_fault(Fault::new(FaultKind::CommitCut(cut)).on("POST", upload).times(1));
+    }
+    plant.simulator.add_fault(Fault::new(FaultKind::CommitDrop).on("POST", upload).times(1));
+    plant.see(0..20);
+    for _ in 0..4 {
+        plant.after(HOUR / 4).once();
+    }
+    let all = plant.simulator.records("sys_attachment");
+    let names: std::collections::BTreeSet<_> =
+        all.iter().map(|file| (file.get("table_sys_id"), file.get("file_name"))).collect();
+    assert_eq!((all.len(), names.len()), (20, 20));
+    assert_eq!(plant.agent.status()["backlog"], 0);
+}
+
+#[test]
+fn where_files_are_refused_tickets_and_notes_go_on() {
+    let plant = Plant::new(EVIDENCE);
+    plant.simulator.add_fault(Fault::new(FaultKind::HideTable("sys_attachment".to_owned())));
+    assert_eq!(plant.see(0..3).created, 3);
+    assert_eq!(plant.after(2 * HOUR).see(0..3).updated, 3, "notes");
+    assert_eq!(plant.notes(0).len(), 1);
+    let status = plant.agent.run(&["status", "--json"]).json();
+    assert_eq!(status["backlog"], 3, "{status}");
+    assert!(status["health"].to_string().contains("sys_attachment"), "{status}");
+    plant.simulator.clear_faults();
+    assert_eq!(plant.after(HOUR).once().updated, 3);
+    assert_eq!(plant.simulator.records("sys_attachment").len(), 3);
+}
+
+#[test]
+fn evidence_of_a_ticket_that_is_gone_is_let_go() {
+    let plant = Plant::new(EVIDENCE);
+    plant.simulator.add_fault(Fault::new(FaultKind::HideTable("sys_attachment".to_owned())));
+    plant.see(0..1);
+    assert_eq!(plant.agent.run(&["status", "--json"]).json()["backlog"], 1);
+    assert!(plant.simulator.delete("incident", &plant.sys_id(0)));
+    plant.simulator.clear_faults();
+    plant.after(HOUR).once();
+    assert_eq!(plant.simulator.records("sys_attachment").len(), 0);
+    assert_eq!(plant.agent.status()["backlog"], 0);
+}
+
+/// A ticket that a person orders for the first finding, and what came of it.
+fn order(plant: &Plant, kind: &str) -> crate::support::agent::Said {
+    let alerts = plant.agent.json(&["alerts"]);
+    let id = alerts[0]["id"].to_string();
+    plant.agent.run(&["tickets", "create", "--alert", &id, "--type", kind])
+}
+
+#[test]
+fn a_problem_and_a_change_by_hand_are_linked_both_ways_with_the_incident() {
+    let plant = Plant::new("");
+    plant.see(0..1);
+    for (kind, table, field) in [("problem", "problem", "problem_id"), ("change", "change_request", "rfc")] {
+        order(&plant, kind).ends(0).says("beside INC");
+        order(&plant, kind).ends(1).says("has a live ticket");
+        let report = plant.once();
+        assert_eq!((report.created, report.updated), (1, 1), "{report:?}");
+        let made = plant.simulator.records(table);
+        assert_eq!(made.len(), 1);
+        assert!(made[0].get("short_description").contains("TEST valve opened"), "{made:?}");
+        let incident = &plant.records()[0];
+        assert_eq!(made[0].get("parent"), incident.get("sys_id"));
+        assert_eq!(incident.get(field), made[0].get("sys_id"));
+    }
+    assert_eq!(plant.agent.status()["backlog"], 0);
+    // Seen again, nothing more is made; and it is found again by an agent that knows nothing of it.
+    assert_eq!(plant.see(0..1).created, 0);
+    order(&plant, "incident").ends(1).says("has a live ticket");
+    plant
+        .agent
+        .run(&["tickets", "create", "--alert", "999", "--type", "problem"])
+        .ends(1)
+        .says("no finding 999");
+}
+
+#[test]
+fn what_a_person_ordered_stays_when_the_rules_change() {
+    let mut plant = Plant::new("");
+    plant.see(0..1);
+    order(&plant, "problem").ends(0);
+    plant.agent.set_rules(crate::support::agent::CRITICAL);
+    assert_eq!(plant.once().created, 1);
+    assert_eq!(plant.simulator.records("problem").len(), 1);
+}
+
+#[test]
+fn the_answers_to_a_ticket_by_hand_and_its_link_are_lost_and_there_is_one() {
+    let plant = Plant::new("");
+    plant.see(0..1);
+    let lost = Fault::new(FaultKind::CommitDrop).times(1);
+    plant.simulator.add_fault(lost.clone().on("POST", "/api/now/table/problem"));
+    plant.simulator.add_fault(lost.on("PATCH", "/api/now/table/incident"));
+    order(&plant, "problem").ends(0);
+    plant.once();
+    plant.after(HOUR / 4).once();
+    let made = plant.simulator.records("problem");
+    assert_eq!(made.len(), 1);
+    assert_eq!(plant.records()[0].get("problem_id"), made[0].get("sys_id"));
+    assert_eq!(plant.agent.status()["backlog"], 0);
+}

@@ -27,6 +27,9 @@ mod config_errors;
 mod corruption;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod decoys;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod defender;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

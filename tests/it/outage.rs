@@ -2,8 +2,10 @@
 //! reads why and what to do.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use otrelay::clock::SystemClock;
 use otrelay::model::Secret;
 use otrelay::simulator::{Fault, FaultKind, Options, Running};
 use serde_json::Value;
@@ -240,4 +242,49 @@ state = "{{ '7' if source.ip == '10.64.0.1' else '1' }}"
     agent.run(&["queue", "retry", "--all-dead"]).ends(0);
     agent.run(&["sync"]).ends(0).says("1 created");
     assert_one_each(&simulator, (0..4).map(eve::short));
+}
+
+/// Findings of which every `n`th, counted from `first`, cannot be created for a reason of its own: all others are there
+/// after one run.
+fn poisoned(kind: fn(String) -> FaultKind, bad: &[u32], batch_api: bool) {
+    let simulator = simulator_with(Options { batch_api, ..Options::default() });
+    for number in bad {
+        simulator.add_fault(Fault::new(kind(eve::title(*number))));
+    }
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..100));
+    let enough = || simulator.records("incident").len() == 100 - bad.len();
+    let report = agent.once_at(Arc::new(SystemClock), Duration::from_millis(1), Duration::ZERO, enough);
+    assert_eq!(report.created as usize, 100 - bad.len(), "{report:?}");
+    let good = (0..100).filter(|number| !bad.contains(number)).map(eve::short);
+    assert_one_each(&simulator, good);
+    let queue = agent.json(&["queue", "list", "-n", "0"]);
+    let waiting: Vec<&Value> = queue.as_array().unwrap().iter().collect();
+    assert_eq!(waiting.len(), bad.len(), "{queue}");
+    assert!(
+        waiting.iter().all(|one| one["reason"].as_str().is_some_and(|words| words.contains("it answered")))
+    );
+}
+
+#[test]
+fn six_of_a_hundred_on_which_a_business_rule_throws_starve_no_other() {
+    for batch_api in [true, false] {
+        poisoned(FaultKind::Throws, &[3, 17, 18, 40, 71, 99], batch_api);
+    }
+}
+
+#[test]
+fn one_of_a_hundred_that_an_acl_refuses_starves_no_other() {
+    for batch_api in [true, false] {
+        poisoned(FaultKind::Refuses, &[0], batch_api);
+    }
+}
+
+#[test]
+fn half_of_a_hundred_may_be_poisoned() {
+    let even: Vec<u32> = (0..100).step_by(2).collect();
+    let first: Vec<u32> = (0..50).collect();
+    poisoned(FaultKind::Throws, &even, false);
+    poisoned(FaultKind::Throws, &first, false);
+    poisoned(FaultKind::Refuses, &first, true);
 }

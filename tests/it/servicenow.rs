@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otrelay::clock::SystemClock;
+use otrelay::clock::{SharedClock, SystemClock};
 use otrelay::destination::{Asked, Destination, Fields, Found, Order, Remote, SendError, Sent};
 use otrelay::model::ticket::TicketKeys;
 use otrelay::model::{
@@ -34,6 +34,15 @@ pub(crate) async fn start(options: Options) -> Running {
 }
 
 fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> ServiceNow {
+    destination_of(simulator, auth, tls, Arc::new(SystemClock))
+}
+
+/// The same by another clock.
+pub(crate) fn destination_by(simulator: &Running, clock: SharedClock) -> ServiceNow {
+    destination_of(simulator, password(), TlsSettings::default(), clock)
+}
+
+fn destination_of(simulator: &Running, auth: Auth, tls: TlsSettings, clock: SharedClock) -> ServiceNow {
     let settings = Settings {
         name: DestinationName::new("prod").unwrap(),
         instance: simulator.url().parse().unwrap(),
@@ -44,7 +53,7 @@ fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> Servic
         devices: None,
     };
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
-    ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
+    ServiceNow::with_deadlines(settings, clock, deadlines).unwrap()
 }
 
 pub(crate) fn destination(simulator: &Running) -> ServiceNow {
@@ -68,6 +77,7 @@ pub(crate) fn order(number: u8) -> Order {
         ),
         fields: fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect::<Fields>(),
         mark: String::new(),
+        attachment: None,
     }
 }
 

@@ -357,3 +357,51 @@ fn a_dropped_simulator_is_gone() {
     assert!(TcpStream::connect(address).is_err());
     drop(idle);
 }
+
+/// One request of a browser on this machine.
+fn browse(running: &Running, method: &str, target: &str, more: &str) -> Reply {
+    let host = running.url().split_once("://").unwrap().1;
+    let text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{more}Content-Length: 0\r\n\r\n");
+    exchange(&mut dial(running), &text).unwrap()
+}
+
+#[test]
+fn a_person_watches_tickets_on_a_page_and_closes_one_there() {
+    let running = start();
+    assert_eq!(create(&running, "otrelay-1").unwrap().status, 201);
+    let decoy = [("short_description", "<script>alert(1)</script>"), ("number", "INC0000007")];
+    running.plant("incident", &decoy).unwrap();
+    let page = browse(&running, "GET", "/simulator", "");
+    assert_eq!(page.status, 200);
+    assert!(
+        page.head.to_ascii_lowercase().contains("content-security-policy: default-src 'none'"),
+        "{page:?}"
+    );
+    assert!(page.body.contains("otrelay-1") && page.body.contains("&lt;script&gt;alert(1)"), "{page:?}");
+    assert!(!page.body.contains("<script>alert"), "{page:?}");
+    let table = browse(&running, "GET", "/simulator/tables/incident", "");
+    assert!(table.body.contains("mallory") && !table.body.contains("<script>alert"), "{table:?}");
+    assert_eq!(browse(&running, "GET", "/simulator/tables/nothing", "").status, 400);
+    assert_eq!(browse(&running, "GET", "/simulator/page.js", "").status, 200);
+
+    let id = running.records("incident")[0].get("sys_id").to_owned();
+    let close = format!("/simulator/close/incident/{id}");
+    let state = || running.records("incident")[0].get("state").to_owned();
+    let json = "Content-Type: application/json\r\n";
+    let ours = format!("{json}Origin: {}\r\n", running.url());
+    for refused in [
+        json.to_owned(),
+        format!("Origin: {}\r\n", running.url()),
+        format!("{json}Origin: http://x\r\n"),
+        format!("{ours}Sec-Fetch-Site: cross-site\r\n"),
+    ] {
+        assert_eq!(browse(&running, "POST", &close, &refused).status, 403, "{refused}");
+    }
+    assert_ne!(state(), "7");
+    assert_eq!(browse(&running, "POST", &close, &ours).status, 200);
+    assert_eq!(state(), "7");
+    // A name that leads to this machine is not one of its own.
+    assert_eq!(send(&running, "GET", "/simulator", "").unwrap().status, 421);
+    let foreign = request("POST", &close, "").replace("\r\n\r\n", "\r\nOrigin: http://sim\r\n\r\n");
+    assert_eq!(exchange(&mut dial(&running), &foreign).unwrap().status, 421);
+}

@@ -1,12 +1,15 @@
 //! Tables that are no incidents: rows of a staging table, changes, the other kinds of ticket; and what a table's schema
 //! says before the first alert goes there.
 
-use otrelay::destination::{Destination, Order};
+use std::time::Duration;
+
+use otrelay::clock::{Clock as _, ManualClock, SystemClock};
+use otrelay::destination::{Admission, Destination, Order};
 use otrelay::model::ticket::TicketKeys;
 use otrelay::model::{Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, TableName};
 use otrelay::simulator::{Fault, FaultKind, Options};
 
-use crate::servicenow::{deliver, destination, order, start};
+use crate::servicenow::{deliver, destination, destination_by, order, start};
 use crate::support::agent::Agent;
 use crate::support::{eve, simulator, simulator_with};
 
@@ -84,7 +87,7 @@ fn row(number: u8) -> Order {
     let keys = TicketKeys::derive(&of, &DestinationName::new("prod").unwrap(), &table, Generation(0));
     let fields = [("u_key", keys.correlation_id.as_str()), ("u_title", "Stop command")];
     let fields = fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect();
-    Order { kind: DeliveryKind::PutRow, table, keys, fields, mark: String::new() }
+    Order { kind: DeliveryKind::PutRow, table, keys, fields, mark: String::new(), attachment: None }
 }
 
 fn change(number: u8) -> Order {
@@ -329,7 +332,7 @@ fn many_tickets_go_in_few_requests_where_batches_are_taken() {
 
 #[test]
 fn what_a_batch_did_not_get_to_goes_with_the_next() {
-    let cost = std::time::Duration::from_secs(5);
+    let cost = Duration::from_secs(5);
     let simulator = simulator_with(Options { batch_item_cost: cost, ..Options::default() });
     let agent = Agent::new(&simulator).rules(&incidents("category = \"network\""));
     agent.feed(eve::alerts(0..40));
@@ -374,4 +377,25 @@ async fn an_item_is_judged_as_if_it_had_come_alone() {
         otrelay::destination::Item::NotDone => "left".to_owned(),
     };
     assert_eq!(items.iter().map(of).collect::<Vec<_>>(), ["created false", "Reject true", "created true"]);
+}
+
+#[tokio::test]
+async fn after_an_upgrade_of_the_instance_what_its_tables_take_is_read_again() {
+    let simulator = start(Options::default()).await;
+    let clock = ManualClock::at(SystemClock.now());
+    let destination = destination_by(&simulator, clock.clone()).checking();
+    let read = || simulator.ledger().iter().filter(|e| e.path.ends_with("sys_dictionary")).count();
+    let admit = async || {
+        assert!(matches!(destination.admit(&order(1), &|| true).await, Ok(Admission::Fits(_))));
+        read()
+    };
+    let first = admit().await;
+    clock.advance(Duration::from_hours(2));
+    assert_eq!(admit().await, first, "it is believed for a day");
+    let properties = simulator.records("sys_properties");
+    let build = properties.iter().find(|row| row.get("name") == "glide.buildname").unwrap();
+    assert!(simulator.edit("sys_properties", build.get("sys_id"), &[("value", "Brazil")]));
+    assert_eq!(admit().await, first, "the build was asked for within the hour");
+    clock.advance(Duration::from_hours(2));
+    assert_eq!(admit().await, first * 2);
 }

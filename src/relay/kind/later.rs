@@ -22,8 +22,9 @@ pub(super) struct Reopen;
 const NO_RECORD: &str = "its ticket was never made there";
 
 /// The keys of a record that is there: its `sys_id` is the one that it has.
-fn keys(claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
-    let derived = TicketKeys::derive(&claimed.fingerprint, destination, &claimed.table, claimed.generation);
+pub(super) fn keys(claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
+    let table = claimed.ticket.table.as_ref().unwrap_or(&claimed.table);
+    let derived = TicketKeys::derive(&claimed.fingerprint, destination, table, claimed.generation);
     match &claimed.ticket.sys_id {
         Some(sys_id) => TicketKeys { sys_id: sys_id.clone(), ..derived },
         None => derived,

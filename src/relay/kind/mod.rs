@@ -4,9 +4,11 @@
 //! A new kind: its word in `model::DeliveryKind`, its file here and its line in [`of`], its file in `servicenow` and its lines in
 //! the two matches there.
 
+mod attach;
 mod device;
 mod event;
 mod later;
+mod link;
 mod row;
 mod ticket;
 
@@ -86,6 +88,9 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
         DeliveryKind::NoteTicket => &later::Note,
         DeliveryKind::ResolveTicket => &later::Resolve,
         DeliveryKind::ReopenTicket => &later::Reopen,
+        DeliveryKind::LinkTicket => &link::Link,
+        DeliveryKind::AttachRaw => &attach::RAW,
+        DeliveryKind::AttachPcap => &attach::PCAP,
         DeliveryKind::PutEvent => &event::Put,
         DeliveryKind::PutRow => &row::Put,
         DeliveryKind::PutDevice => &device::Put,
@@ -93,7 +98,14 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
 }
 
 fn order(keys: TicketKeys, claimed: &Claimed, fields: Fields) -> Order {
-    Order { kind: claimed.kind, table: claimed.table.clone(), keys, fields, mark: String::new() }
+    Order {
+        kind: claimed.kind,
+        table: claimed.table.clone(),
+        keys,
+        fields,
+        mark: String::new(),
+        attachment: None,
+    }
 }
 
 /// The fields that the rule's templates make of the alert.

@@ -82,6 +82,19 @@ impl Auth {
         }
     }
 
+    /// The user that it logs in, where it names one.
+    pub(super) fn user(&self) -> Option<&str> {
+        match self {
+            Self::Password(own) => Some(&own.username),
+            Self::Basic(own) => Some(&own.username),
+            Self::JwtBearer(own) => Some(&own.subject),
+            Self::ClientCredentials(_)
+            | Self::RefreshToken(_)
+            | Self::ApiKey(_)
+            | Self::ClientCertificate => None,
+        }
+    }
+
     fn secrets(&self) -> Vec<&Secret> {
         match self {
             Self::Password(own) => vec![&own.client.secret, &own.password],

@@ -5,10 +5,14 @@
 //! lists, `sys_data_policy_rule` what has to be filled; a reference that is given by its name is looked up once. An
 //! instance drops what it does not know without a word, so that is left out here, and told. What may not be read is told
 //! as well, and judged by nothing. Nothing here writes. `table` decides.
+//!
+//! Upgrades change defaults, so all of it is forgotten when the instance's build is another one; that is asked once an
+//! hour, where it may be read.
 
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +31,9 @@ use crate::net::Method;
 const BELIEVED: Duration = Duration::from_hours(24);
 /// The same of what could not be read: somebody may give the right.
 const UNREAD: Duration = Duration::from_hours(1);
+/// How often the build of the instance is asked for.
+const BUILD: Duration = Duration::from_hours(1);
+const BUILD_NAME: &str = "glide.buildname";
 /// The same of what makes a delivery wait: somebody may have mended it.
 const HELD: Duration = Duration::from_secs(30);
 /// Rows of one request.
@@ -45,6 +52,8 @@ const SAME_NAME: usize = 5;
 pub(super) struct Known {
     tables: Mutex<BTreeMap<TableName, (Timestamp, Arc<TableSchema>)>>,
     names: Mutex<HashMap<(String, String), (Timestamp, Resolved)>>,
+    /// The build of the instance, and when that was asked; empty: it may not be read.
+    build: Mutex<Option<(Timestamp, String)>>,
 }
 
 impl Known {
@@ -54,6 +63,10 @@ impl Known {
 
     fn names(&self) -> MutexGuard<'_, HashMap<(String, String), (Timestamp, Resolved)>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn build(&self) -> MutexGuard<'_, Option<(Timestamp, String)>> {
+        self.build.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn name(&self, named: &Named) -> Option<(Timestamp, Resolved)> {
@@ -129,6 +142,7 @@ impl ServiceNow {
         reading: &Reading<'_>,
         fields: &Fields,
     ) -> Result<Vec<Remark>, Stop> {
+        self.look_at_build(known, reading).await?;
         for again in [false, true] {
             let schema = self.schema_of(known, reading, fields, again).await?;
             for named in schema.named(fields) {
@@ -147,6 +161,35 @@ impl ServiceNow {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Forgets everything when the instance was upgraded.
+    async fn look_at_build(&self, known: &Known, reading: &Reading<'_>) -> Result<(), Stop> {
+        let held = known.build().clone();
+        let is_believed = |(at, build): &(Timestamp, String)| {
+            let most = if build.is_empty() { BELIEVED } else { BUILD };
+            *at <= reading.now && reading.now < at.after(most)
+        };
+        if held.as_ref().is_some_and(is_believed) {
+            return Ok(());
+        }
+        let query = self.query(reading, |query| query.is("name", BUILD_NAME))?;
+        let rows = self.page(reading, "sys_properties", &query, "name,value", 0, 1).await?;
+        let row = rows.iter().flatten().find(|row| wire::field(row, "name") == BUILD_NAME);
+        let build = row.map(|row| wire::field(row, "value")).unwrap_or_default();
+        if let Some((_, before)) = held.filter(|(_, before)| !before.is_empty() && *before != build) {
+            let (before, build) = (text::one_line(&before), text::one_line(&build));
+            tracing::info!(
+                "{} went from build {before} to {build}: what its tables take is read again",
+                self.place
+            );
+            known.tables().clear();
+            known.names().clear();
+            self.no_change_api.store(false, Ordering::Relaxed);
+            self.plain_identify.store(false, Ordering::Relaxed);
+        }
+        *known.build() = Some((reading.now, build));
+        Ok(())
     }
 
     /// What is known of the order's table, with the choices of its fields.

@@ -322,6 +322,7 @@ mod tests {
             state: "open".to_owned(),
             generation: 0,
             rule: String::new(),
+            adopted: String::new(),
             opened_at: None,
             severity: Severity::Major,
             title: String::new(),

@@ -145,6 +145,8 @@ CREATE TABLE ticket (
     assigned_to  TEXT,                          -- display name
     close_notes  TEXT,
     parent_id    INTEGER,                       -- of a folded one: the ticket that stands for it
+    beside_id    INTEGER,                       -- of one that a person ordered: the ticket beside which it is made
+    adopted      TEXT,                          -- what is strange about a record that was found; NULL: nothing
     CHECK (state = 'opening' OR (state = 'open' OR state = 'resolved' OR state = 'closed' OR state = 'deleted')
            = (sys_id IS NOT NULL)),
     CHECK ((sys_id IS NULL) = (opened_at IS NULL)),
@@ -244,6 +246,7 @@ CREATE TABLE delivery (
                    CHECK (state = 'pending' OR state = 'claimed' OR state = 'delivered' OR state = 'dead'
                           OR state = 'dropped' OR state = 'withdrawn'),
     severity       INTEGER NOT NULL CHECK (severity BETWEEN 0 AND 3),
+    turn           INTEGER NOT NULL DEFAULT 0,     -- order within table and severity (store/turns.rs); not in crc
     created_at     INTEGER NOT NULL,
     due_at         INTEGER NOT NULL,
     attempts       INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
@@ -255,7 +258,7 @@ CREATE TABLE delivery (
     CHECK ((state = 'pending' OR state = 'claimed') = (settled_at IS NULL))
 ) STRICT;
 
-CREATE INDEX delivery_due ON delivery (route_id, severity DESC, id) WHERE state = 'pending';
+CREATE INDEX delivery_due ON delivery (route_id, severity DESC, turn, id) WHERE state = 'pending';
 CREATE INDEX delivery_tried ON delivery (destination_id, due_at) WHERE state = 'pending' AND attempts > 0;
 CREATE INDEX delivery_claimed ON delivery (id) WHERE state = 'claimed';
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';

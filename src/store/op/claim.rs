@@ -85,6 +85,10 @@ pub struct TicketNow {
     pub cleared_at: Option<Timestamp>,
     /// What it stands for, if it is the parent of a storm.
     pub folded: Folded,
+    /// Its table; that of the delivery is where the delivery goes.
+    pub table: Option<TableName>,
+    /// The record beside which it is made, by hand.
+    pub beside: Option<(TableName, SysId)>,
 }
 
 struct NextDue(DestinationName, Timestamp);
@@ -101,7 +105,7 @@ pub(in crate::store) struct Recover {
 }
 
 impl Store {
-    /// Claims what is due, most severe first, then oldest.
+    /// Claims what is due, most severe first, then by turns (`store/turns.rs`), then oldest.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -174,7 +178,8 @@ fn select_fresh() -> String {
 
 /// What comes later for a subject waits until nothing earlier of it is open: a note needs its ticket.
 const IN_ORDER: &str = "(d.seq = 1
-   OR NOT EXISTS (SELECT 1 FROM delivery e WHERE e.ticket_id = d.ticket_id AND e.seq < d.seq AND e.state IN ('pending', 'claimed', 'dead'))
+   OR NOT EXISTS (SELECT 1 FROM delivery e WHERE e.ticket_id = d.ticket_id AND e.seq < d.seq AND e.state IN ('pending', 'claimed', 'dead')
+                    AND e.kind NOT IN ('attach-raw', 'attach-pcap'))
   AND NOT EXISTS (SELECT 1 FROM delivery e WHERE e.device_id = d.device_id AND e.seq < d.seq AND e.state IN ('pending', 'claimed', 'dead'))
   AND NOT EXISTS (SELECT 1 FROM delivery e WHERE e.record_id = d.record_id AND e.seq < d.seq AND e.state IN ('pending', 'claimed', 'dead')))";
 
@@ -184,14 +189,17 @@ fn select_by(index: &str, due: &str) -> String {
                 coalesce(t.rule, c.rule), r.table_name,
                 a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id,
                 d.ticket_id, d.device_id, d.record_id, d.seq, d.kind,
-                t.sys_id, t.mod_count, t.worst, a.cleared_at
+                t.sys_id, t.mod_count, t.worst, a.cleared_at, d.route_id, d.turn, tr.table_name, br.table_name, b.sys_id
          FROM delivery d INDEXED BY {index}
          JOIN route r ON r.id = d.route_id
          LEFT JOIN ticket t ON t.id = d.ticket_id
+         LEFT JOIN route tr ON tr.id = t.route_id
+         LEFT JOIN ticket b ON b.id = t.beside_id
+         LEFT JOIN route br ON br.id = b.route_id
          LEFT JOIN record c ON c.id = d.record_id
          JOIN alert a ON a.id = coalesce(t.alert_id, c.alert_id)
          WHERE d.state = 'pending' AND {due} AND d.severity >= ?5 AND {IN_ORDER}
-         ORDER BY d.severity DESC, d.id LIMIT ?4"
+         ORDER BY d.severity DESC, d.turn, d.id LIMIT ?4"
     )
 }
 
@@ -223,7 +231,11 @@ impl Operation for Claim {
         if rows.is_empty() {
             rows = ask(&select(self.only_tried))?;
         }
-        rows.sort_by_key(|row| (std::cmp::Reverse(row.severity), row.claimed.id));
+        let turns = &tx.memory.turns;
+        rows.sort_by_cached_key(|row| {
+            (std::cmp::Reverse(row.severity), turns.behind(row.place(), row.turn), row.claimed.id)
+        });
+        let found = rows.len();
         rows.truncate(self.limit);
         let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
@@ -259,6 +271,14 @@ impl Operation for Claim {
             };
             update.execute(params![row.claimed.id.0, crc.value()])?;
         }
+        for row in rows.iter().filter(|row| row.claimed.attempts == 0) {
+            tx.memory.turns.served(row.place(), row.turn);
+        }
+        if found < self.limit && !self.only_tried && !self.fresh_first {
+            for place in places {
+                tx.memory.turns.empty(place, self.min_severity as i64);
+            }
+        }
         Ok(rows.into_iter().map(|row| row.claimed).collect())
     }
 }
@@ -271,9 +291,18 @@ struct Row {
     seq: i64,
     /// Of the delivery.
     severity: i64,
+    route: i64,
+    turn: i64,
     alert: i64,
     /// Whether the checksum of the alert's row and the rule's name are good.
     sound: bool,
+}
+
+impl Row {
+    /// Which queue it stands in.
+    fn place(&self) -> (i64, i64) {
+        (self.route, self.severity)
+    }
 }
 
 fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
@@ -316,6 +345,11 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
                 .and_then(|n| Severity::ALL.get(usize::try_from(n).ok()?).copied()),
             cleared_at: row.get::<_, Option<i64>>(23)?.map(Timestamp::from_micros),
             folded: Folded::default(),
+            table: row.get::<_, Option<String>>(26)?.and_then(|text| TableName::new(&text).ok()),
+            beside: row
+                .get::<_, Option<String>>(27)?
+                .and_then(|text| TableName::new(&text).ok())
+                .zip(row.get::<_, Option<String>>(28)?.and_then(|text| SysId::new(&text).ok())),
         },
         ci: None,
     };
@@ -325,6 +359,8 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         subject: Subject::read(row, 15)?,
         seq: row.get(18)?,
         severity: row.get(2)?,
+        route: row.get(24)?,
+        turn: row.get(25)?,
         alert: row.get(14)?,
         sound,
     })

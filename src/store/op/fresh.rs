@@ -12,11 +12,13 @@ use super::row::{
     AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, counter, destination_scope,
     ticket_crc,
 };
+use super::{storm, turn};
 use crate::model::life::Lives;
 use crate::model::{DeliveryKind, DeliveryState, Fingerprint, Generation, TicketState};
 use crate::store::StoreError;
 use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
+use crate::store::turns::Told;
 
 /// Numbers of rows to a statement, largest first; each is a prepared statement of its own.
 const ROWS: [usize; 3] = [16, 4, 1];
@@ -37,6 +39,7 @@ struct Ticket<'r> {
     destination: i64,
     route: i64,
     severity: i64,
+    turn: i64,
     routed: &'r Routed,
 }
 
@@ -74,7 +77,7 @@ impl<'r> Fresh<'r> {
             tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
             packer.add(tx.conn, id, &entry.alert)?;
             for routed in &entry.routes {
-                if routed.kind != DeliveryKind::OpenTicket || self.may_fold(routed) {
+                if routed.kind != DeliveryKind::OpenTicket || self.is_by_itself(routed) {
                     others.push((id, entry, routed));
                     continue;
                 }
@@ -86,13 +89,10 @@ impl<'r> Fresh<'r> {
                     }
                     _ => tx.route_id(routed.destination.as_str(), routed.table.as_str())?,
                 };
-                tickets.push(Ticket {
-                    alert: id,
-                    destination,
-                    route,
-                    severity: entry.alert.severity as i64,
-                    routed,
-                });
+                let severity = entry.alert.severity as i64;
+                let told = Told::Finding(storm::kind(&entry.alert), &entry.alert.destination);
+                let turn = turn::next(tx, (route, severity), routed.rule.as_str(), told)?;
+                tickets.push(Ticket { alert: id, destination, route, severity, turn, routed });
             }
             sums.new += 1;
             sums.repeats += entry.occurrences - 1;
@@ -114,10 +114,10 @@ impl<'r> Fresh<'r> {
         Ok(())
     }
 
-    /// Whether it may be one of a storm: then it is decided by itself.
-    fn may_fold(&self, routed: &Routed) -> bool {
+    /// Whether it may be one of a storm, or has something attached: then it is decided by itself.
+    fn is_by_itself(&self, routed: &Routed) -> bool {
         let (rule, to, table) = (routed.rule.as_str(), routed.destination.as_str(), routed.table.as_str());
-        self.lives.any_limit() && self.lives.of(rule, to, table).max_tickets_per_hour.is_some()
+        self.lives.any_by_itself() && self.lives.of(rule, to, table).is_by_itself()
     }
 
     fn insert_alerts(&self, conn: &Connection, entries: &[&Entry]) -> Result<i64, StoreError> {
@@ -187,6 +187,7 @@ fn insert_deliveries(
         destination_id: t.destination,
         route_id: t.route,
         severity: t.severity,
+        turn: t.turn,
         ..NewDelivery::opens(ticket, now)
     };
     let rows: Vec<_> = tickets.iter().zip(first_ticket..).map(opens).map(|new| new.values()).collect();

@@ -10,14 +10,19 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row::{KEPT, NewDelivery, NewTicket, Subject, insert_delivery, insert_ticket, ticket_crc};
 use super::settle::{Current, Next, current, move_delivery};
-use crate::model::life::{Life, Lives, OnCleared, OnSeenAgain};
+use super::turn;
+use crate::model::life::{Attach, Life, Lives, OnCleared, OnSeenAgain};
 use crate::model::text::clip;
 use crate::model::{
-    DeliveryId, DeliveryKind, DeliveryState, Generation, SysId, TableName, TicketState, Timestamp,
+    Alert, DeliveryId, DeliveryKind, DeliveryState, Generation, Severity, SysId, TableName, TicketState,
+    Timestamp, evidence,
 };
 use crate::store::StoreError;
 use crate::store::session::Tx;
+use crate::store::turns::Told;
 
+/// The table of files: evidence waits in a row of its own.
+pub(in crate::store) const ATTACHMENTS: &str = "sys_attachment";
 /// How exactly it is kept when a finding was seen: a repeat within it writes nothing.
 pub(super) const SEEN_WITHIN: Duration = Duration::from_mins(1);
 /// Longest close notes that are kept, in bytes.
@@ -94,18 +99,64 @@ pub(super) fn add(
     severity: i64,
     now: i64,
 ) -> Result<(), StoreError> {
-    let (seq, route_id, destination_id, destination): (i64, i64, i64, String) = tx
+    let (seq, mut route_id, destination_id, destination, rule): (i64, i64, i64, String, String) = tx
         .conn
         .prepare_cached(
             "SELECT coalesce((SELECT max(seq) FROM delivery WHERE ticket_id = t.id), 0) + 1, t.route_id,
-                    r.destination_id, k.name
+                    r.destination_id, k.name, t.rule
              FROM ticket t JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
              WHERE t.id = ?1",
         )?
-        .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?;
+        .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
+    if kind.attaches() {
+        // A row of its own: where files are refused, tickets are not.
+        route_id = tx.route_id(&destination, ATTACHMENTS)?.1;
+    }
+    let turn = turn::next(tx, (route_id, severity), &rule, Told::Later(ticket))?;
     let opens = NewDelivery::opens(ticket, now);
-    let new = NewDelivery { kind, seq, destination_id, route_id, severity, ..opens };
+    let new = NewDelivery { kind, seq, destination_id, route_id, severity, turn, ..opens };
     insert_delivery(tx, &new, &destination)
+}
+
+/// The kinds of delivery that attach something.
+const EVIDENCE: [DeliveryKind; 2] = [DeliveryKind::AttachRaw, DeliveryKind::AttachPcap];
+
+/// Puts into the outbox what is to be attached to a ticket. Evidence is less urgent than any ticket.
+pub(super) fn attach(
+    tx: &mut Tx<'_>,
+    ticket: i64,
+    alert: &Alert,
+    wanted: Attach,
+    now: i64,
+) -> Result<(), StoreError> {
+    let least = Severity::Warning as i64;
+    if wanted.raw && evidence::record(alert).is_some() {
+        add(tx, ticket, DeliveryKind::AttachRaw, least, now)?;
+    }
+    if wanted.pcap && evidence::capture(alert).is_some() {
+        add(tx, ticket, DeliveryKind::AttachPcap, least, now)?;
+    }
+    Ok(())
+}
+
+/// A ticket was found closed, and the next takes its place: what was to be attached to it goes to that one.
+pub(super) fn bring_evidence(tx: &mut Tx<'_>, from: i64, to: i64, now: Timestamp) -> Result<(), StoreError> {
+    for kind in EVIDENCE {
+        for id in waiting(tx, from, kind)? {
+            let Some(was) = current(tx, id)? else { continue };
+            let next = Next {
+                subject: Subject::Ticket(to),
+                state: DeliveryState::Pending,
+                due_at: None,
+                attempts: was.attempts,
+                doubtful: false,
+                reason: None,
+                now,
+            };
+            move_delivery(tx, id, &was, &next)?;
+        }
+    }
+    Ok(())
 }
 
 /// Deliveries of a ticket of this kind that were not begun.
@@ -257,8 +308,18 @@ pub(super) fn renew(tx: &mut Tx<'_>, ticket: i64, now: i64) -> Result<bool, Stor
     let generation = Generation(newest.generation).next();
     let new = NewTicket { alert_id, route_id, generation, rule: &rule };
     let made = insert_ticket(tx, &new)?;
-    let new = NewDelivery { destination_id, route_id, severity, ..NewDelivery::opens(made, now) };
+    let turn = turn::next(tx, (route_id, severity), &rule, Told::Later(ticket))?;
+    let new = NewDelivery { destination_id, route_id, severity, turn, ..NewDelivery::opens(made, now) };
     insert_delivery(tx, &new, &destination)?;
+    for kind in EVIDENCE {
+        let had: bool = tx
+            .conn
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM delivery WHERE ticket_id = ?1 AND kind = ?2)")?
+            .query_row(params![ticket, kind.as_str()], |r| r.get(0))?;
+        if had {
+            add(tx, made, kind, Severity::Warning as i64, now)?;
+        }
+    }
     Ok(true)
 }
 
@@ -366,6 +427,15 @@ pub(super) fn opened(tx: &Tx<'_>, was: &Current, mod_count: Option<i64>, now: i6
              told = (SELECT occurrences FROM alert WHERE id = ticket.alert_id) WHERE id = ?1",
         )?
         .execute(params![ticket, now, mod_count])?;
+    Ok(())
+}
+
+/// Keeps what is strange about the record that a ticket became.
+pub(super) fn adopted(tx: &Tx<'_>, was: &Current, words: &str) -> Result<(), StoreError> {
+    let Subject::Ticket(ticket) = was.subject else { return Ok(()) };
+    tx.conn
+        .prepare_cached("UPDATE ticket SET adopted = ?2 WHERE id = ?1")?
+        .execute(params![ticket, clip(words, super::WORDS_MAX)])?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub(super) mod attempt;
+pub mod by_hand;
 pub mod claim;
 pub mod cursors;
 pub mod dead;
@@ -22,6 +23,7 @@ mod fresh;
 mod history;
 mod row;
 mod storm;
+pub(super) mod turn;
 
 pub use storm::Folded;
 

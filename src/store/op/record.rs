@@ -19,6 +19,7 @@ use super::row::{
 };
 use super::settle;
 use super::storm::{self, Verdict};
+use super::turn;
 use crate::model::cursor::{MARK_MAX, Proof};
 use crate::model::life::{Life, Lives};
 use crate::model::text::clip;
@@ -32,6 +33,7 @@ use crate::store::handle::Operation;
 use crate::store::health::Kind;
 use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
+use crate::store::turns::Told;
 use crate::store::{Store, StoreError};
 
 /// Samples of filtered alerts that are kept, over all sources.
@@ -404,13 +406,21 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<bool, StoreErr
 /// Why an alert is to be delivered.
 pub(super) struct Sighting<'a> {
     pub(super) severity: i64,
-    /// What kind of finding it is, and what the rules want; `None`: it was not seen, only the rules have changed.
-    pub(super) seen: Option<(&'a str, &'a Lives)>,
+    /// What was seen, and what the rules want; `None`: it was not seen, only the rules have changed.
+    pub(super) seen: Option<(&'a Alert, &'a Lives)>,
 }
 
 impl<'a> Sighting<'a> {
     pub(super) fn of(entry: &'a Entry, lives: &'a Lives) -> Self {
-        Self { severity: entry.alert.severity as i64, seen: Some((storm::kind(&entry.alert), lives)) }
+        Self { severity: entry.alert.severity as i64, seen: Some((&entry.alert, lives)) }
+    }
+
+    /// What is told of this alert, in turns.
+    fn told(&self, alert_id: i64) -> Told<'a> {
+        match self.seen {
+            Some((alert, _)) => Told::Finding(storm::kind(alert), &alert.destination),
+            None => Told::Later(alert_id),
+        }
     }
 }
 
@@ -433,8 +443,9 @@ pub(super) fn deliver(
             return bring_back(tx, alert_id, routed, route_id, now);
         }
         let record = put_record(tx, alert_id, routed, route_id)?;
+        let turn = turn::next(tx, (route_id, severity), routed.rule.as_str(), sighting.told(alert_id))?;
         let puts = NewDelivery::puts(routed.kind, record, now);
-        let new = NewDelivery { destination_id, route_id, severity, ..puts };
+        let new = NewDelivery { destination_id, route_id, severity, turn, ..puts };
         insert_delivery(tx, &new, routed.destination.as_str())?;
         return Ok(true);
     }
@@ -454,8 +465,9 @@ pub(super) fn deliver(
     let generation = next_generation(tx, newest.as_ref(), life.is_some(), routed.destination.as_str())?;
     let Some(generation) = generation else { return Ok(false) };
     let new = NewTicket { alert_id, route_id, generation, rule: routed.rule.as_str() };
-    if let (Some((kind, _)), Some(life @ Life { max_tickets_per_hour: Some(_), .. })) = (sighting.seen, life)
+    if let (Some((alert, _)), Some(life @ Life { max_tickets_per_hour: Some(_), .. })) = (sighting.seen, life)
     {
+        let kind = storm::kind(alert);
         match storm::judge(tx, &new, kind, life, now)? {
             Verdict::Own => {}
             Verdict::Folds(parent) => {
@@ -466,8 +478,12 @@ pub(super) fn deliver(
         }
     }
     let ticket = insert_ticket(tx, &new)?;
-    let new = NewDelivery { destination_id, route_id, severity, ..NewDelivery::opens(ticket, now) };
+    let turn = turn::next(tx, (route_id, severity), routed.rule.as_str(), sighting.told(alert_id))?;
+    let new = NewDelivery { destination_id, route_id, severity, turn, ..NewDelivery::opens(ticket, now) };
     insert_delivery(tx, &new, routed.destination.as_str())?;
+    if let (Some((alert, _)), Some(life)) = (sighting.seen, life) {
+        life::attach(tx, ticket, alert, life.attach, now)?;
+    }
     Ok(true)
 }
 

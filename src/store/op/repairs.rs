@@ -81,12 +81,14 @@ pub(in crate::store) fn deliver_again(conn: &Connection, now: Timestamp) -> rusq
     let orphans: Vec<(i64, i64, i64, i64)> = select
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?
         .collect::<Result<_, _>>()?;
-    for (ticket, destination_id, route_id, severity) in &orphans {
+    for (turn, (ticket, destination_id, route_id, severity)) in (0..).zip(&orphans) {
         let opens = NewDelivery::opens(*ticket, now.as_micros());
         let again = NewDelivery {
             destination_id: *destination_id,
             route_id: *route_id,
             severity: *severity,
+            // Their turns are gone: they stand behind each other, so that they delay nobody.
+            turn,
             doubtful: true,
             ..opens
         };

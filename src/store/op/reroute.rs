@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use super::record::{Routed, Sighting, deliver};
 use super::row::Subject;
 use super::settle::{Next, current, move_delivery};
+use crate::model::ticket::BY_HAND;
 use crate::model::{Alert, DeliveryId, DeliveryState, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::pack::body::Bodies;
@@ -108,10 +109,20 @@ impl Operation for Reroute {
 fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) -> Result<(), StoreError> {
     for id in waiting(tx, alert_id)? {
         let Some(was) = current(tx, id)? else { continue };
+        // A person wants it, not a rule.
+        if was.rule == BY_HAND {
+            continue;
+        }
         let table: String = tx
             .conn
-            .prepare_cached("SELECT table_name FROM route WHERE id = ?1")?
-            .query_row([was.route_id], |row| row.get(0))?;
+            .prepare_cached(
+                // What is attached goes with its ticket.
+                "SELECT table_name FROM route WHERE id = coalesce((SELECT route_id FROM ticket WHERE id = ?2), ?1)",
+            )?
+            .query_row(
+                params![was.route_id, if let Subject::Ticket(id) = was.subject { Some(id) } else { None }],
+                |row| row.get(0),
+            )?;
         let wanted =
             routes.iter().find(|r| r.destination.as_str() == was.destination && r.table.as_str() == table);
         if let Some(route) = wanted {

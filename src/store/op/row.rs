@@ -176,6 +176,8 @@ pub(in crate::store) struct NewDelivery {
     pub(super) destination_id: i64,
     pub(super) route_id: i64,
     pub(super) severity: i64,
+    /// See `store/turns.rs`.
+    pub(super) turn: i64,
     pub(super) now: i64,
     pub(super) doubtful: bool,
 }
@@ -183,9 +185,9 @@ pub(in crate::store) struct NewDelivery {
 /// Head of the statement that inserts rows of [`NewDelivery::values`].
 pub(super) const INSERT_DELIVERY: &str =
     "INSERT INTO delivery (kind, ticket_id, device_id, record_id, seq, destination_id,
-     route_id, state, severity, created_at, due_at, doubtful, reason, crc) VALUES ";
+     route_id, state, severity, turn, created_at, due_at, doubtful, reason, crc) VALUES ";
 /// One row of it.
-pub(super) const DELIVERY_ROW: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+pub(super) const DELIVERY_ROW: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 impl NewDelivery {
     /// The first of a ticket: that it is opened.
@@ -197,6 +199,7 @@ impl NewDelivery {
             destination_id: 0,
             route_id: 0,
             severity: 0,
+            turn: 0,
             now,
             doubtful: false,
         }
@@ -208,7 +211,7 @@ impl NewDelivery {
     }
 
     /// In the order of [`INSERT_DELIVERY`].
-    pub(super) fn values(&self) -> [ToSqlOutput<'static>; 14] {
+    pub(super) fn values(&self) -> [ToSqlOutput<'static>; 15] {
         let state = DeliveryState::Pending;
         let [ticket, device, record] =
             self.subject.columns().map(|id| ToSqlOutput::Owned(id.map_or(Value::Null, Value::Integer)));
@@ -231,6 +234,7 @@ impl NewDelivery {
             self.route_id.into(),
             state.as_str().into(),
             self.severity.into(),
+            self.turn.into(),
             self.now.into(),
             self.now.into(),
             self.doubtful.into(),

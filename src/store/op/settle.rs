@@ -47,6 +47,8 @@ pub enum Outcome {
         state: String,
         /// Its `sys_mod_count`, where it is shown.
         mod_count: Option<i64>,
+        /// What is strange about it, in words: it was found, and was not made by us, or too early.
+        adopted: Option<String>,
     },
     /// What came later of a ticket was told, or has nobody to be told to any more.
     Later {
@@ -58,6 +60,11 @@ pub enum Outcome {
         noted: Option<u64>,
         /// The finding gets a new ticket.
         renews: bool,
+    },
+    /// What was to be added to a ticket is there, or has nothing to be added to any more. Nothing is seen of the ticket.
+    Added {
+        /// Whether this attempt did it; otherwise there was nothing to do.
+        created: bool,
     },
     /// It was told, and the answer names no record.
     Told {
@@ -326,10 +333,13 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         now,
     };
     match &one.outcome {
-        Outcome::Delivered { created, sys_id, number, state, mod_count } => {
+        Outcome::Delivered { created, sys_id, number, state, mod_count, adopted } => {
             let there = There { state: TicketState::Open, sys_id, number, remote: state, at: now };
             ticket_is(tx, &was, &there)?;
             life::opened(tx, &was, *mod_count, now.as_micros())?;
+            if let Some(words) = adopted {
+                life::adopted(tx, &was, words)?;
+            }
             next.state = DeliveryState::Delivered;
             let word = if *created { "created" } else { "found" };
             tx.count(&destination_scope(&was.destination), word, 1);
@@ -341,6 +351,12 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
             let word = if *created { "done" } else { "nothing to do" };
             tx.count(&destination_scope(&was.destination), if *created { "updated" } else { "moot" }, 1);
             attempt(tx, one, next.attempts, word, seen.state.as_str())?;
+        }
+        Outcome::Added { created } => {
+            next.state = DeliveryState::Delivered;
+            let word = if *created { "done" } else { "nothing to do" };
+            tx.count(&destination_scope(&was.destination), if *created { "updated" } else { "moot" }, 1);
+            attempt(tx, one, next.attempts, word, "")?;
         }
         Outcome::Told { created } => {
             record_is(tx, &was, TicketState::Open)?;
@@ -358,7 +374,11 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
                 generation: was.generation.next(),
                 rule: &was.rule,
             };
-            next.subject = Subject::Ticket(insert_ticket(tx, &new)?);
+            let next_ticket = insert_ticket(tx, &new)?;
+            if let Subject::Ticket(ticket) = was.subject {
+                life::bring_evidence(tx, ticket, next_ticket, now)?;
+            }
+            next.subject = Subject::Ticket(next_ticket);
             next.due_at = Some(now);
             attempt(tx, one, next.attempts, "found closed", number)?;
         }

@@ -8,14 +8,15 @@ use std::collections::HashMap;
 
 use rusqlite::params;
 
-use super::life;
 use super::row::{NewDelivery, NewTicket, insert_delivery, insert_ticket};
+use super::{life, turn};
 use crate::model::life::Life;
 use crate::model::{Alert, DeliveryKind, Timestamp};
 use crate::store::StoreError;
 use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
 use crate::store::storms::{HOUR, Kind, Lately, kind_of};
+use crate::store::turns::Told;
 
 /// Tickets that are read back after a start.
 const READ_BACK: i64 = 2_000;
@@ -107,8 +108,10 @@ pub(super) fn lead(
         .conn
         .prepare_cached("SELECT name FROM destination WHERE id = ?1")?
         .query_row([destination_id], |r| r.get(0))?;
-    let delivery =
-        NewDelivery { destination_id, route_id: new.route_id, severity, ..NewDelivery::opens(parent, now) };
+    let route_id = new.route_id;
+    let turn = turn::next(tx, (route_id, severity), new.rule, Told::Later(parent))?;
+    let opens = NewDelivery::opens(parent, now);
+    let delivery = NewDelivery { destination_id, route_id, severity, turn, ..opens };
     insert_delivery(tx, &delivery, &destination)?;
     let storms = tx.memory.storms.0.get_or_insert_default();
     let lately = storms.entry((new.rule.to_owned(), new.route_id)).or_default();

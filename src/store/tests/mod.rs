@@ -6,6 +6,7 @@ mod faults;
 mod model;
 mod repair;
 mod room;
+mod turns;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -114,6 +115,7 @@ pub(super) fn there(n: u32) -> Outcome {
         number: format!("INC{n:07}"),
         state: "1".to_owned(),
         mod_count: Some(0),
+        adopted: None,
     }
 }
 

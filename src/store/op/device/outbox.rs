@@ -286,7 +286,7 @@ fn select(only_tried: bool) -> String {
     format!(
         "SELECT d.id, d.device_id, d.seq, d.severity, d.attempts, d.doubtful, v.key, v.view, v.hash, v.crc, v.sys_id
          FROM delivery d INDEXED BY {index} LEFT JOIN device v ON v.id = d.device_id AND v.merged_into IS NULL
-         WHERE d.state = 'pending' AND {due} ORDER BY d.severity DESC, d.id LIMIT ?3"
+         WHERE d.state = 'pending' AND {due} ORDER BY d.severity DESC, d.turn, d.id LIMIT ?3"
     )
 }
 

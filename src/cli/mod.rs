@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::AppError;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, ConfigError, Environment, Loaded, Purpose};
+use crate::config::{Config, ConfigError, Environment, Loaded, Purpose, Service};
 use crate::log::{self, Volume};
 use crate::model::text::one_line;
 use crate::rules::template::check_template;
@@ -192,6 +192,7 @@ pub fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
     let environment = Environment::new(variable)
         .on_machine(crate::source::host::machine_id())
+        .beside(Service::find(std::path::Path::new("/")))
         .with_config(cli.config.clone());
     let mut out = std::io::stdout().lock();
     let mut err = std::io::stderr();

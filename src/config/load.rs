@@ -10,7 +10,7 @@ use super::problem::{At, Level, Problem, Problems};
 use super::read::{Field, Reader, Table as _};
 use super::show::Effective;
 use super::values::SecretRef;
-use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file};
+use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file, service};
 
 /// The config file when none is named.
 pub const DEFAULT_PATH: &str = "/etc/otrelay/otrelay.toml";
@@ -31,8 +31,15 @@ pub fn load(
 ) -> Result<Loaded, ConfigError> {
     let main = environment.config_path.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
     let mut problems = Problems::default();
+    if let (Purpose::Check, Some(service)) = (purpose, environment.judged()) {
+        service.problems(&mut problems);
+    }
     let paths = match beside(&main, &mut problems) {
-        Some(others) => std::iter::once(main.clone()).chain(others).collect(),
+        Some(others) => {
+            let dir = main.with_file_name("conf.d");
+            service::look(&dir, &At::file(&dir, FILES_MAX + 1), environment, purpose, &mut problems);
+            std::iter::once(main.clone()).chain(others).collect()
+        }
         None => vec![main.clone()],
     };
     let mut texts = Vec::new();
@@ -40,6 +47,7 @@ pub fn load(
         let at = At::file(path, order);
         match read(path, order == 0) {
             Ok((text, mode)) => {
+                service::look(path, &at, environment, purpose, &mut problems);
                 if mode & 0o022 != 0 {
                     let message = format!("others may change this file (mode {:04o})", mode & 0o7777);
                     problems.warn(&at, message, |p| p.hint(format!("chmod 0640 {}", path.display())));

@@ -22,6 +22,7 @@ mod problem;
 mod read;
 mod rule;
 mod secret;
+mod service;
 mod show;
 mod size;
 mod source;
@@ -40,6 +41,7 @@ pub use example::example;
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
 pub use machine::look_around;
 pub use problem::{Level, Place, Problem};
+pub use service::{Barred, Service};
 pub use show::{Effective, Entry, Origin, Section};
 pub use source::default_source;
 
@@ -59,6 +61,8 @@ pub struct Environment {
     pub machine_id: Option<[u8; 16]>,
     /// For secrets of the form `{ env = "NAME" }`.
     pub variables: Variables,
+    /// The service of this machine, where its unit is installed.
+    pub service: Option<Arc<Service>>,
 }
 
 impl Environment {
@@ -73,7 +77,20 @@ impl Environment {
             state_dir,
             machine_id: None,
             variables: Arc::new(variables),
+            service: None,
         }
+    }
+
+    /// On a machine with this service.
+    #[must_use]
+    pub fn beside(mut self, service: Option<Service>) -> Self {
+        self.service = service.map(Arc::new);
+        self
+    }
+
+    /// The service, when this is its config.
+    pub fn judged(&self) -> Option<&Service> {
+        self.service.as_deref().filter(|service| service.runs_with(self.config_path.as_deref()))
     }
 
     /// On a machine that has an id.

@@ -11,10 +11,12 @@ pub mod demo;
 pub mod devices;
 pub mod explain;
 mod human;
+pub mod init;
 mod input;
 pub mod lists;
 pub mod login;
 pub mod man;
+mod prompt;
 pub mod replay;
 pub mod run;
 #[cfg(feature = "simulator")]
@@ -70,6 +72,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// The service: takes alerts in, decides, keeps, pushes
     Run(run::RunArgs),
+    /// Ask for all that is needed, find the sensor's files, try the connection, and write config, secrets and drop-in
+    Init(Box<init::InitArgs>),
     /// Check the config, offline
     Check(check::CheckArgs),
     /// Last sync, next sync, backlog, dead letters, sources, destinations; quiet when fine
@@ -115,6 +119,8 @@ pub(crate) enum Exit {
     Fine = 0,
     /// It did not work.
     Failure = 1,
+    /// The arguments do not suffice.
+    Usage = 2,
     /// The disk failed: the service has to start again.
     Disk = 74,
     /// Try again later: the state directory is in use, or something still waits.
@@ -235,6 +241,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         #[cfg(feature = "simulator")]
         Command::Demo(args) => demo::run(&args, terminal),
         Command::Run(args) => run::run(&args, terminal),
+        Command::Init(args) => init::run(&args, terminal),
         Command::Check(args) => {
             let environment = &terminal.environment;
             Ok(numbered(check::check(&args, environment, check_template, terminal.out, terminal.err)?))

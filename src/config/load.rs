@@ -105,8 +105,19 @@ pub fn parse_str(name: &str, text: &str) -> Result<Loaded, ConfigError> {
         return Err(ConfigError { problems: vec![too_large().at(&At::file(path, 0))] });
     }
     let environment = Environment::new(|_| None);
+    alone(path, text, &environment, Purpose::Show, |_, _| Ok(()))
+}
+
+/// One text as the only config file.
+pub(super) fn alone(
+    path: &Path,
+    text: &str,
+    environment: &Environment,
+    purpose: Purpose,
+    templates: TemplateCheck,
+) -> Result<Loaded, ConfigError> {
     let inputs = [Input { order: 0, path, text, mode: 0o600 }];
-    finish(path, &inputs, true, &environment, Purpose::Show, |_, _| Ok(()), Problems::default())
+    finish(path, &inputs, true, environment, purpose, templates, Problems::default())
 }
 
 struct Input<'a> {

@@ -74,13 +74,11 @@ fn state_dir(dir: &Path, service: Option<&Service>, problems: &mut Vec<Problem>)
 
 /// Why a file cannot be read, and what to do.
 fn unread(path: &Path, service: Option<&Service>) -> Option<(String, String)> {
-    match service {
-        Some(service) => service.reads(path).err().map(|barred| (barred.words, barred.remedy)),
-        None => {
-            let error = rustix::fs::access(path, Access::READ_OK).err()?;
-            Some((error.to_string(), READABLE.to_owned()))
-        }
+    if let Some(service) = service {
+        return service.reads(path).err().map(|barred| (barred.words, barred.remedy));
     }
+    let error = rustix::fs::access(path, Access::READ_OK).err()?;
+    Some((error.to_string(), READABLE.to_owned()))
 }
 
 fn files(name: &str, pattern: &str, service: Option<&Service>, problems: &mut Vec<Problem>) {

@@ -12,6 +12,7 @@ mod case;
 mod check;
 mod destination;
 mod devices;
+mod draft;
 mod duration;
 mod example;
 mod exclude;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use crate::{intake, relay, rules, servicenow, status, store};
 
 pub use case::{Case, Expect};
+pub use draft::{Answers, Kept, LogIn, Secrets, rehearse};
 pub use example::example;
 
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};

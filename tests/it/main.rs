@@ -33,6 +33,9 @@ mod defender;
 mod devices;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod init;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod life;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -20,6 +20,9 @@ use super::problem::{At, Level, Problem, Problems, quote};
 use super::{Environment, Purpose};
 use crate::model::SecretString;
 
+/// Users that a machine has at least, to be told apart.
+const USERS_LEAST: u64 = 1 << 16;
+
 /// The service as the machine's files describe it.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -32,15 +35,15 @@ pub struct Service {
 
 impl Service {
     /// What the unit below `root` says, with the users of there; `None` where there is no unit. `root` is `/`, or the
-    /// beginning of another tree in tests.
+    /// beginning of another tree in tests. `None` too inside of the service's own sandbox (`PrivateUsers=`): all but root
+    /// and itself are nobody there, so nobody could be judged, and trying is as good.
     pub fn find(root: &Path) -> Option<Self> {
+        if !std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| tells_users_apart(&map)) {
+            return None;
+        }
         let unit = Unit::read(root)?;
         let names = Names::read(root);
-        let number = |name: &str| names.group(name);
-        let more: Vec<u32> = unit.groups.iter().filter_map(|(name, _)| number(name)).collect();
-        let own = unit.group.as_deref().and_then(number);
-        let user = if unit.user.is_empty() { "root" } else { &unit.user };
-        let person = names.person(user, own, &more);
+        let person = Self::person_of(&unit, &names, None);
         let variable = unit.variables.get("OTRELAY_CONFIG").map(|path| {
             use crate::model::secret::ExposeSecret as _;
             PathBuf::from(path.expose_secret())
@@ -50,13 +53,22 @@ impl Service {
         Some(Self { unit, names, person, config })
     }
 
+    /// Who the service is, without what one of the files gives it.
+    fn person_of(unit: &Unit, names: &Names, without: Option<&Path>) -> Option<Person> {
+        let counting = unit.groups.iter().filter(|(_, by)| Some(by.as_path()) != without);
+        let more: Vec<u32> = counting.filter_map(|(name, _)| names.group(name)).collect();
+        let own = unit.group.as_deref().and_then(|name| names.group(name));
+        let user = if unit.user.is_empty() { "root" } else { &unit.user };
+        names.person(user, own, &more)
+    }
+
     /// The user that the unit names.
     pub fn user(&self) -> &str {
         &self.unit.user
     }
 
     /// Whether this is the config that it runs with.
-    pub(super) fn runs_with(&self, config: Option<&Path>) -> bool {
+    pub fn runs_with(&self, config: Option<&Path>) -> bool {
         config.unwrap_or_else(|| Path::new(DEFAULT_PATH)) == self.config
     }
 
@@ -100,6 +112,29 @@ impl Service {
             remedy: format!("chown {0}:{0} {shown} && chmod 0700 {shown}", self.user()),
             ..self.words(&blocked, "write there")
         })
+    }
+
+    /// The groups that let it read this file, where nothing else is in the way; none where it may already. What the file
+    /// `own` gives it does not count: that file is about to be written anew.
+    pub fn groups_for(&self, path: &Path, own: &Path) -> Vec<String> {
+        let Some(mut person) = Self::person_of(&self.unit, &self.names, Some(own)) else { return Vec::new() };
+        let mut groups = Vec::new();
+        while let Err(blocked) = access::may(&person, path, Access::READ_OK) {
+            // Root's own group would open more than the sensor's files.
+            if blocked.stat.gid == 0 || !person.groups.insert(blocked.stat.gid) {
+                return Vec::new();
+            }
+            groups.push(self.names.group_name(blocked.stat.gid));
+        }
+        groups
+    }
+
+    /// The numbers of its user and of that user's group.
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        let gid = self.unit.group.as_deref().and_then(|name| self.names.group(name));
+        self.person
+            .as_ref()
+            .and_then(|person| Some((person.uid, gid.or_else(|| person.groups.first().copied())?)))
     }
 
     fn words(&self, blocked: &Blocked, what: &str) -> Barred {
@@ -185,6 +220,12 @@ impl Service {
             }
         }
     }
+}
+
+/// Whether a table of `user_namespaces(7)` has all users of a machine in it.
+fn tells_users_apart(map: &str) -> bool {
+    let length = |line: &str| line.split_whitespace().nth(2)?.parse::<u64>().ok();
+    map.lines().filter_map(length).sum::<u64>() >= USERS_LEAST
 }
 
 /// What keeps the service from a file, and what mends it.
@@ -400,6 +441,35 @@ mod tests {
         std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o711)).unwrap();
         std::fs::remove_file(machine.path("log/eve.json")).unwrap();
         machine.says(&["the service (user otrelay) may not read it", "0711"]);
+    }
+
+    #[test]
+    fn the_groups_that_are_lacking_are_named_whatever_the_drop_in_that_is_replaced_gave() {
+        let machine = Machine::new();
+        machine.write("log/eve.json", "", 0o640);
+        let gid = std::fs::metadata(machine.path("log/eve.json")).unwrap().gid();
+        let of = |own: &str| {
+            let service = Service::find(machine.0.path()).unwrap();
+            service.groups_for(&machine.path("log/eve.json"), &machine.path(own))
+        };
+        let drop_in = "etc/systemd/system/otrelay.service.d/x.conf";
+        // Root's own group is nothing to be given away.
+        let lacking: &[String] = if gid == 0 { &[] } else { &["sensor".to_owned()] };
+        assert_eq!(of(drop_in), lacking);
+        machine.drop_in(&format!("SupplementaryGroups={gid}"));
+        assert_eq!(of("elsewhere.conf"), [""; 0]);
+        assert_eq!(of(drop_in), lacking);
+        std::fs::set_permissions(machine.path("log/eve.json"), std::fs::Permissions::from_mode(0o600))
+            .unwrap();
+        assert_eq!(of(drop_in), [""; 0]);
+    }
+
+    #[test]
+    fn in_a_sandbox_of_few_users_nobody_is_judged() {
+        assert!(tells_users_apart("         0          0 4294967295\n"));
+        assert!(tells_users_apart("0 100000 65536\n"));
+        assert!(!tells_users_apart("         0          0          1\n       999        999          1\n"));
+        assert!(!tells_users_apart("") && !tells_users_apart("0 0 x\n0\n"));
     }
 
     #[test]

@@ -50,8 +50,8 @@ pub(super) struct Unit {
     imported: Vec<String>,
     pub(super) variables: BTreeMap<String, SecretString>,
     pub(super) config: Option<PathBuf>,
-    protect_home: bool,
-    private_tmp: bool,
+    /// Settings that hide something.
+    hiding: BTreeSet<&'static str>,
     strict: bool,
     writable: Vec<PathBuf>,
 }
@@ -91,7 +91,7 @@ impl Unit {
             "Group" => self.group = Some(value.to_owned()).filter(|group| !group.is_empty()),
             "SupplementaryGroups" if value.is_empty() => self.groups.clear(),
             "SupplementaryGroups" => {
-                self.groups.extend(words().map(|name| (name.to_owned(), file.to_owned())))
+                self.groups.extend(words().map(|name| (name.to_owned(), file.to_owned())));
             }
             "LoadCredential" | "LoadCredentialEncrypted" | "SetCredential" | "SetCredentialEncrypted" => {
                 self.credential(key, value, file, root);
@@ -103,7 +103,7 @@ impl Unit {
             }
             "Environment" if value.is_empty() => self.variables.clear(),
             "Environment" => {
-                self.variables.extend(quoted_words(value).iter().filter_map(|word| assignment(word)))
+                self.variables.extend(quoted_words(value).iter().filter_map(|word| assignment(word)));
             }
             "EnvironmentFile" => {
                 let path = value.trim_start_matches('-');
@@ -116,8 +116,8 @@ impl Unit {
                 self.variables.extend(lines.filter_map(|line| assignment(&quoted_words(line).join(" "))));
             }
             "ExecStart" if !value.is_empty() => self.config = config_of(value),
-            "ProtectHome" => self.protect_home = is_true(value) || value == "tmpfs",
-            "PrivateTmp" => self.private_tmp = is_true(value) || value == "disconnected",
+            "ProtectHome" => self.hide("ProtectHome=", is_true(value) || value == "tmpfs"),
+            "PrivateTmp" => self.hide("PrivateTmp=", is_true(value) || value == "disconnected"),
             "ProtectSystem" => self.strict = value == "strict",
             "StateDirectory" => {
                 self.writable.extend(
@@ -128,6 +128,14 @@ impl Unit {
                 self.writable.extend(words().map(|path| PathBuf::from(path.trim_start_matches(['-', '+']))));
             }
             _ => {}
+        }
+    }
+
+    fn hide(&mut self, setting: &'static str, on: bool) {
+        if on {
+            self.hiding.insert(setting);
+        } else {
+            self.hiding.remove(setting);
         }
     }
 
@@ -158,11 +166,10 @@ impl Unit {
 
     /// Why the service does not see what is there: the setting that hides it.
     pub(super) fn hides(&self, path: &Path) -> Option<&'static str> {
-        let below = |dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(dir));
-        if self.protect_home && below(&["/home", "/root", "/run/user"]) {
-            return Some("ProtectHome=");
-        }
-        (self.private_tmp && below(&["/tmp", "/var/tmp"])).then_some("PrivateTmp=")
+        let places =
+            [("ProtectHome=", &["/home", "/root", "/run/user"][..]), ("PrivateTmp=", &["/tmp", "/var/tmp"])];
+        let mut hiding = places.into_iter().filter(|(setting, _)| self.hiding.contains(setting));
+        hiding.find(|(_, dirs)| dirs.iter().any(|dir| path.starts_with(dir))).map(|(setting, _)| setting)
     }
 
     /// Whether what the unit leaves writable has this directory in it.
@@ -226,7 +233,7 @@ fn quoted_words(text: &str) -> Vec<String> {
             (None, '"' | '\'') => quote = Some(c),
             (Some(open), c) if c == open => quote = None,
             (None, c) if c.is_whitespace() => {
-                words.extend(Some(std::mem::take(&mut word)).filter(|w| !w.is_empty()))
+                words.extend(Some(std::mem::take(&mut word)).filter(|w| !w.is_empty()));
             }
             (_, c) => word.push(c),
         }

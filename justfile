@@ -91,3 +91,7 @@ unit:
 # The packages in a booted Debian: install, kill, reload, hang, upgrade, purge (root)
 container:
     tests/container.sh
+
+# From `dpkg -i` to the first ticket as the README has it, and what goes wrong in a first hour (root)
+install:
+    tests/install.sh

@@ -13,13 +13,24 @@ deb() {
     cargo deb --quiet --no-build --no-strip --locked --target "$1" --output "$DIST/"
 }
 
+deb_arch() {
+    case $1 in
+    x86_64-*) echo amd64 ;;
+    aarch64-*) echo arm64 ;;
+    armv7-*) echo armhf ;;
+    esac
+}
+
+rpm_arch() {
+    case $1 in
+    armv7-*) echo armv7hl ;;
+    *) echo "${1%%-*}" ;;
+    esac
+}
+
 rpm() {
     local arch
-    case $1 in
-    x86_64-*) arch=x86_64 ;;
-    aarch64-*) arch=aarch64 ;;
-    armv7-*) arch=armv7hl ;;
-    esac
+    arch=$(rpm_arch "$1")
     cargo generate-rpm --arch "$arch" --target "$1" --source-date "$SOURCE_DATE_EPOCH" \
         --payload-compress xz --output "$DIST/otrelay-$VERSION-1.$arch.rpm"
 }
@@ -58,7 +69,14 @@ done
 cargo_tool cargo-deb "$CARGO_DEB"
 cargo_tool cargo-generate-rpm "$CARGO_GENERATE_RPM"
 packaging/stage.sh
-rm -f "$DIST"/*.deb "$DIST"/*.rpm "$DIST"/*.tar.gz "$DIST"/*.cdx.json "$DIST/SHA256SUMS"
+# What is made anew goes first, and what is of another version; the packages of other targets stay.
+find "$DIST" -maxdepth 1 -type f \( -name '*.deb' -o -name '*.rpm' -o -name '*.tar.gz' -o -name '*.cdx.json' \) \
+    ! -name "otrelay_$VERSION-1_*" ! -name "otrelay-$VERSION-*" -delete
+for target; do
+    rm -f "$DIST/otrelay_$VERSION-1_$(deb_arch "$target").deb" "$DIST/otrelay-$VERSION-1.$(rpm_arch "$target").rpm" \
+        "$DIST/otrelay-$VERSION-$target.tar.gz" "$DIST/otrelay-$VERSION-$target.cdx.json"
+done
+rm -f "$DIST/SHA256SUMS"
 for target; do
     install -m 755 "$DIST/$target/otrelay" "$DIST/stage/otrelay"
     touch -d "@$SOURCE_DATE_EPOCH" "$DIST/stage/otrelay"

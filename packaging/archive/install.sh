@@ -159,10 +159,13 @@ start_or_say() {
         fi
     fi
     if [ -n "$fresh" ]; then
-        say "installed, not started. Next:" \
-            "  1. put your instance, its login and your sensor's files into /etc/otrelay/otrelay.toml" \
-            "  2. otrelay check" \
-            "  3. systemctl enable --now otrelay"
+        say "installed, not started. Four steps to the first ticket:" \
+            "  otrelay init                      asks, finds the sensor's files, tries the connection, writes config and secrets" \
+            "  otrelay check" \
+            "  systemctl enable --now otrelay" \
+            "  otrelay sync                      what is there goes out now; otrelay tickets shows it" \
+            "By hand instead of otrelay init: edit /etc/otrelay/otrelay.toml; secrets into /etc/otrelay/secrets, root:otrelay," \
+            "mode 0640."
     else
         say "installed; the config that was there is kept. Not running; next: otrelay check && systemctl enable --now otrelay"
     fi

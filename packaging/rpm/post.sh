@@ -36,10 +36,12 @@ if systemctl is-active --quiet otrelay.service; then
 elif [ "$1" = 1 ]; then
     # Asked of the program: small images leave out /usr/share/doc.
     if /usr/bin/otrelay config example | cmp -s - /etc/otrelay/otrelay.toml; then
-        say "not started: /etc/otrelay/otrelay.toml is still the example. Next:" \
-            "  1. put your instance, its login and your sensor's files into it" \
-            "  2. otrelay check" \
-            "  3. systemctl enable --now otrelay"
+        say "not started: /etc/otrelay/otrelay.toml is still the example. Four steps to the first ticket:" \
+            "  otrelay init                      asks, finds the sensor's files, tries the connection, writes config and secrets" \
+            "  otrelay check" \
+            "  systemctl enable --now otrelay" \
+            "  otrelay sync                      what is there goes out now; otrelay tickets shows it" \
+            "By hand instead of otrelay init: edit it; secrets into /etc/otrelay/secrets, root:otrelay, mode 0640."
     elif check; then
         systemctl start otrelay.service \
             || say "installed, but it did not start: systemctl status otrelay, journalctl -u otrelay"

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{AppError, Components, TaskGroups, housekeeping, page};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
+use crate::control::client::is_there;
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::Intake;
@@ -26,7 +27,7 @@ use crate::relay::{Ask, Progress};
 use crate::source::Reading;
 use crate::status::page::{Facts, Page};
 use crate::status::{Keeper, Notifier};
-use crate::store::{Reader, Store, StoreError, Writer};
+use crate::store::{OpenError, Reader, Store, StoreError, Writer};
 
 /// Questions that may wait for the relay.
 const QUESTIONS: usize = 16;
@@ -38,6 +39,9 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const EXTEND: Duration = Duration::from_secs(60);
 /// But not for ever.
 const OPEN_WITHIN: Duration = Duration::from_mins(30);
+/// A command that works on the store is waited for so long, and looked for so often.
+const BUSY_WITHIN: Duration = Duration::from_mins(2);
+const BUSY_LOOK: Duration = Duration::from_millis(500);
 /// Wait before a store without room is tried again.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// Longest refusal in the status, in bytes.
@@ -70,7 +74,7 @@ pub struct Surroundings {
 /// [`AppError`].
 pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError> {
     let components = Components::of(&config, &around.clock)?;
-    let (store, writer) = open(&config, &around).await?;
+    let Some((store, writer)) = open(&config, &around).await? else { return Ok(()) };
     let listener = match listen(&around.socket) {
         Err(e) if is_passing(&e) => {
             let socket = around.socket.display();
@@ -96,19 +100,46 @@ pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError>
     stages.end(outcome).await
 }
 
-/// Opens the store beside the runtime's thread: a migration or a repair may take long, and systemd is told so.
-async fn open(config: &Config, around: &Surroundings) -> Result<(Store, Writer), AppError> {
+/// Opens the store beside the runtime's thread: a migration or a repair may take long, and systemd is told so. A command
+/// that works on the store by itself, such as a `sync`, is waited for. `None`: told to stop meanwhile.
+async fn open(config: &Config, around: &Surroundings) -> Result<Option<(Store, Writer)>, AppError> {
     let (settings, clock) = (config.store.clone(), Arc::clone(&around.clock));
-    let opening = tokio::task::spawn_blocking(move || Store::open(&settings, clock));
-    tokio::pin!(opening);
-    let began = Instant::now();
+    let again = || {
+        let (settings, clock) = (settings.clone(), Arc::clone(&clock));
+        tokio::task::spawn_blocking(move || Store::open(&settings, clock))
+    };
+    let mut opening = again();
+    let (began, mut waits) = (Instant::now(), false);
     loop {
-        tokio::select! {
-            opened = &mut opening => return Ok(opened??),
+        let opened = tokio::select! {
+            opened = &mut opening => opened?,
             () = tokio::time::sleep(EXTEND / 4), if began.elapsed() < OPEN_WITHIN => {
                 around.notifier.extend(EXTEND);
                 around.notifier.status(&format!("opening the store, for {} s now", began.elapsed().as_secs()));
+                continue;
             }
+        };
+        let error = match opened {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(error) => error,
+        };
+        // Another service does not end by itself; what has no ear is a command, and does.
+        if !matches!(error, OpenError::Locked { .. })
+            || began.elapsed() >= BUSY_WITHIN
+            || is_there(&around.socket)
+        {
+            return Err(error.into());
+        }
+        if !waits {
+            waits = true;
+            let seconds = BUSY_WITHIN.as_secs();
+            tracing::warn!("{error}: waits until that command has ended, at most {seconds} s");
+            around.notifier.extend(BUSY_WITHIN + EXTEND);
+            around.notifier.status("waits for a command that works on the store");
+        }
+        tokio::select! {
+            () = around.stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(BUSY_LOOK) => opening = again(),
         }
     }
 }

@@ -36,7 +36,8 @@ pub(crate) fn examine(environment: &Environment, purpose: Purpose, templates: Te
         Ok(loaded) => (loaded.config, loaded.warnings, loaded.files),
         Err(error) => return Examined { config: None, problems: error.problems, files: Vec::new() },
     };
-    problems.extend(config::look_around(&config));
+    let service = environment.judged().filter(|_| purpose == Purpose::Check);
+    problems.extend(config::look_around(&config, service));
     if let Err(e) = app::can_be_made(&config, &super::clock()) {
         problems.push(Problem::new(Level::Error, "", super::chain(&e)));
     }
@@ -74,7 +75,12 @@ pub fn check(
             writeln!(err, "{}", one_line(&problem.to_string()))?;
         }
         match fine {
-            Some(config) => writeln!(out, "config OK: {}", counts(config))?,
+            Some(config) => {
+                let whose = environment.judged().map_or(String::new(), |service| {
+                    format!("; asked for the service's user {}", one_line(service.user()))
+                });
+                writeln!(out, "config OK: {}{whose}", counts(config))?;
+            }
             None => writeln!(err, "{}", verdict(problems))?,
         }
     }

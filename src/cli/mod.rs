@@ -11,11 +11,13 @@ pub mod demo;
 pub mod devices;
 pub mod explain;
 mod human;
+pub mod init;
 mod input;
 pub mod lists;
 pub mod login;
 pub mod man;
 mod owner;
+mod prompt;
 pub mod replay;
 pub mod run;
 #[cfg(feature = "simulator")]
@@ -37,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::AppError;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, ConfigError, Environment, Loaded, Purpose};
+use crate::config::{Config, ConfigError, Environment, Loaded, Purpose, Service};
 use crate::log::{self, Volume};
 use crate::model::text::one_line;
 use crate::rules::template::check_template;
@@ -72,6 +74,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// The service: takes alerts in, decides, keeps, pushes
     Run(run::RunArgs),
+    /// Ask for all that is needed, find the sensor's files, try the connection, and write config, secrets and drop-in
+    Init(Box<init::InitArgs>),
     /// Check the config, offline
     Check(check::CheckArgs),
     /// Last sync, next sync, backlog, dead letters, sources, destinations; quiet when fine
@@ -117,6 +121,8 @@ pub(crate) enum Exit {
     Fine = 0,
     /// It did not work.
     Failure = 1,
+    /// The arguments do not suffice.
+    Usage = 2,
     /// The disk failed: the service has to start again.
     Disk = 74,
     /// Try again later: the state directory is in use, or something still waits.
@@ -196,6 +202,7 @@ pub fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
     let environment = Environment::new(variable)
         .on_machine(crate::source::host::machine_id())
+        .beside(Service::find(std::path::Path::new("/")))
         .with_config(cli.config.clone());
     let mut out = std::io::stdout().lock();
     let mut err = std::io::stderr();
@@ -238,6 +245,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         #[cfg(feature = "simulator")]
         Command::Demo(args) => demo::run(&args, terminal),
         Command::Run(args) => run::run(&args, terminal),
+        Command::Init(args) => init::run(&args, terminal),
         Command::Check(args) => {
             let environment = &terminal.environment;
             Ok(numbered(check::check(&args, environment, check_template, terminal.out, terminal.err)?))

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ask::runtime_dir;
 use super::check::{Examined, examine};
 use super::human::relative;
-use super::{Exit, Outcome, Terminal, clock, load, runtime, with_signals};
+use super::{CliError, Exit, Outcome, Terminal, clock, load, runtime, with_signals};
 use crate::app::{self, Reread, Surroundings};
 use crate::config::{Environment, Purpose};
 use crate::model::text::one_line;
@@ -32,7 +33,14 @@ pub struct RunArgs {
     pub once: bool,
 }
 
+/// Fewest open files that it works with: the database, a few followed files, the connections of a sync. Below that it would
+/// fail at odd places.
+const FILES_LEAST: u64 = 64;
+/// What the unit gives it (`LimitNOFILE=`).
+const FILES_GOOD: u64 = 4096;
+
 pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    enough_files()?;
     let config = load(terminal)?;
     let stop = CancellationToken::new();
     if args.once {
@@ -60,6 +68,24 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let hangup = Arc::clone(&surroundings.hangup);
     runtime.block_on(with_signals(stop, with_hangup(hangup, app::serve(config, surroundings))))?;
     Ok(Exit::Fine)
+}
+
+/// Raises a limit of open files that is too low, as far as the hard one lets it.
+fn enough_files() -> Result<(), CliError> {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |files: Option<u64>| files.is_none_or(|files| files >= FILES_LEAST);
+    if enough(limit.current) {
+        return Ok(());
+    }
+    let most = limit.maximum.map_or(FILES_GOOD, |hard| hard.min(FILES_GOOD));
+    let raised = Rlimit { current: Some(most), maximum: limit.maximum };
+    if enough(Some(most)) && setrlimit(Resource::Nofile, raised).is_ok() {
+        return Ok(());
+    }
+    Err(CliError::Words(format!(
+        "only {most} open files are allowed, at least {FILES_LEAST} are needed: LimitNOFILE={FILES_GOOD} in the unit, or \
+         ulimit -n {FILES_GOOD} before the command"
+    )))
 }
 
 /// Runs `work`; each SIGHUP that comes meanwhile is passed on, from before the store is opened: unheard, it would end

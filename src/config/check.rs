@@ -3,7 +3,7 @@
 //! A check never stops the next one. A part that could not be made is `None` and has its reason among the problems.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -161,6 +161,11 @@ impl Check<'_> {
         }
         self.effective.note_field(name, text.clone(), field);
         Some(text.clone())
+    }
+
+    /// Says so when the service cannot read this file.
+    pub(super) fn service_reads(&mut self, path: &Path, at: &At) {
+        super::service::look(path, at, self.environment, self.purpose, self.problems);
     }
 
     pub(super) fn not_yet(&mut self, at: &At, what: &str, hint: &str) {

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use url::{Host, Url};
 
+use super::Purpose;
 use super::check::Check;
+use super::example;
 use super::file::Destination;
 use super::problem::At;
 use super::read::{Field, Named};
@@ -126,12 +128,19 @@ fn instance(text: &str, gateway: bool, at: &At, c: &mut Check<'_>) -> Option<Url
         }
     };
     let mut wrong = false;
+    let purpose = c.purpose;
     let mut error = |message: &str, hint: &str| {
         c.problems.error(at, message, |p| p.expected(EXPECTED).hint(hint));
         wrong = true;
     };
     if !url.username().is_empty() || url.password().is_some() {
         error("a log-in must not stand in the address", "use the keys username and password");
+    }
+    if purpose != Purpose::Show && url.host_str() == Some(example::HOST) {
+        error(
+            "this is still the address of the example",
+            "put your instance here; `otrelay init` asks for all that is needed",
+        );
     }
     let has_path = !matches!(url.path(), "" | "/");
     if has_path && !gateway || url.query().is_some() || url.fragment().is_some() {

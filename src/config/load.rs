@@ -10,7 +10,7 @@ use super::problem::{At, Level, Problem, Problems};
 use super::read::{Field, Reader, Table as _};
 use super::show::Effective;
 use super::values::SecretRef;
-use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file, own};
+use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file, own, service};
 
 /// The config file when none is named.
 pub const DEFAULT_PATH: &str = "/etc/otrelay/otrelay.toml";
@@ -31,8 +31,15 @@ pub fn load(
 ) -> Result<Loaded, ConfigError> {
     let main = environment.config_path.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
     let mut problems = Problems::default();
+    if let (Purpose::Check, Some(service)) = (purpose, environment.judged()) {
+        service.problems(&mut problems);
+    }
     let paths = match beside(&main, &mut problems) {
-        Some(others) => std::iter::once(main.clone()).chain(others).collect(),
+        Some(others) => {
+            let dir = main.with_file_name("conf.d");
+            service::look(&dir, &At::file(&dir, FILES_MAX + 1), environment, purpose, &mut problems);
+            std::iter::once(main.clone()).chain(others).collect()
+        }
         None => vec![main.clone()],
     };
     let mut texts = Vec::new();
@@ -41,6 +48,7 @@ pub fn load(
         match read(path, order == 0) {
             Ok((text, meta)) => {
                 let mode = meta.mode();
+                service::look(path, &at, environment, purpose, &mut problems);
                 strangers(path, &meta, &at, &mut problems);
                 texts.push((order, path.as_path(), text, mode));
             }
@@ -96,8 +104,19 @@ pub fn parse_str(name: &str, text: &str) -> Result<Loaded, ConfigError> {
         return Err(ConfigError { problems: vec![too_large().at(&At::file(path, 0))] });
     }
     let environment = Environment::new(|_| None);
+    alone(path, text, &environment, Purpose::Show, |_, _| Ok(()))
+}
+
+/// One text as the only config file.
+pub(super) fn alone(
+    path: &Path,
+    text: &str,
+    environment: &Environment,
+    purpose: Purpose,
+    templates: TemplateCheck,
+) -> Result<Loaded, ConfigError> {
     let inputs = [Input { order: 0, path, text, mode: 0o600 }];
-    finish(path, &inputs, true, &environment, Purpose::Show, |_, _| Ok(()), Problems::default())
+    finish(path, &inputs, true, environment, purpose, templates, Problems::default())
 }
 
 struct Input<'a> {

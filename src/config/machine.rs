@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
-use super::Config;
 use super::problem::{Level, Problem};
+use super::{Config, Service};
 use crate::model::text::one_line;
 use crate::source::Input;
 use crate::source::transport::tail::Pattern;
@@ -14,13 +14,17 @@ use crate::source::transport::tail::Pattern;
 /// Most files of a pattern that are looked at.
 const FILES_MAX: usize = 1000;
 
-/// Looks at the state directory and at the files of each source.
-pub fn look_around(config: &Config) -> Vec<Problem> {
+/// What to do where it is not known what bars the way.
+const READABLE: &str = "the user that otrelay runs as has to be in the group of the files";
+
+/// Looks at the state directory and at the files of each source: whether the service may use them where one is given, else
+/// whether who runs this may.
+pub fn look_around(config: &Config, service: Option<&Service>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    state_dir(&config.store.dir, &mut problems);
+    state_dir(&config.store.dir, service, &mut problems);
     for source in &config.sources {
         if let Input::Files { pattern } = &source.input {
-            files(source.name.as_str(), pattern, &mut problems);
+            files(source.name.as_str(), pattern, service, &mut problems);
         }
     }
     problems
@@ -30,7 +34,7 @@ fn problem(level: Level, key: &str, message: String, hint: &str) -> Problem {
     Problem::new(level, key, message).hint(hint)
 }
 
-fn state_dir(dir: &Path, problems: &mut Vec<Problem>) {
+fn state_dir(dir: &Path, service: Option<&Service>, problems: &mut Vec<Problem>) {
     let shown = dir.display();
     let key = "agent.state_dir";
     let (there, made) = match std::fs::metadata(dir) {
@@ -54,6 +58,13 @@ fn state_dir(dir: &Path, problems: &mut Vec<Problem>) {
             return;
         }
     };
+    if let Some(service) = service {
+        // The directory itself belongs to the service at its start: systemd sees to that where the unit makes it.
+        if let Err(barred) = service.writes(dir) {
+            problems.push(problem(Level::Warning, key, format!("{shown}: {}", barred.words), &barred.remedy));
+        }
+        return;
+    }
     if rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         let cannot = if made { "made" } else { "written to" };
         let message = format!("{shown} cannot be {cannot} by the user that runs this");
@@ -61,7 +72,16 @@ fn state_dir(dir: &Path, problems: &mut Vec<Problem>) {
     }
 }
 
-fn files(name: &str, pattern: &str, problems: &mut Vec<Problem>) {
+/// Why a file cannot be read, and what to do.
+fn unread(path: &Path, service: Option<&Service>) -> Option<(String, String)> {
+    if let Some(service) = service {
+        return service.reads(path).err().map(|barred| (barred.words, barred.remedy));
+    }
+    let error = rustix::fs::access(path, Access::READ_OK).err()?;
+    Some((error.to_string(), READABLE.to_owned()))
+}
+
+fn files(name: &str, pattern: &str, service: Option<&Service>, problems: &mut Vec<Problem>) {
     let key = format!("source {name}: path");
     let Ok(paths) = Pattern::new(pattern) else { return };
     let (mut found, mut unreadable) = (Vec::new(), Vec::new());
@@ -75,16 +95,23 @@ fn files(name: &str, pattern: &str, problems: &mut Vec<Problem>) {
     );
     let any = !found.is_empty();
     let judged = found.into_iter().filter_map(|path| {
-        let why = match path.metadata() {
-            Ok(meta) if !meta.is_file() => "it is not a file".to_owned(),
-            _ => rustix::fs::access(&path, Access::READ_OK).err()?.to_string(),
+        let (why, remedy) = match path.metadata() {
+            Ok(meta) if !meta.is_file() => ("it is not a file".to_owned(), READABLE.to_owned()),
+            _ => unread(&path, service)?,
         };
-        Some((path, why))
+        Some((path, why, remedy))
     });
-    if let Some((path, why)) = unreadable.into_iter().chain(judged).next() {
+    let unreadable = unreadable.into_iter().map(|(path, why)| (path, why, READABLE.to_owned()));
+    if let Some((path, why, remedy)) = unreadable.chain(judged).next() {
         let message = one_line(&format!("{} cannot be read: {why}", path.display())).into_owned();
-        let hint = "the user that otrelay runs as has to be in the group of the files";
-        problems.push(problem(Level::Warning, &key, message, hint));
+        problems.push(problem(Level::Warning, &key, message, &remedy));
+        return;
+    }
+    // A directory that hides its files from the service looks empty to it, whoever else sees them.
+    let dir = Path::new(pattern).parent().filter(|dir| dir.is_dir());
+    if let (false, Some(Err(barred))) = (any, dir.zip(service).map(|(dir, service)| service.reads(dir))) {
+        let message = one_line(&format!("{pattern} cannot be read: {}", barred.words)).into_owned();
+        problems.push(problem(Level::Warning, &key, message, &barred.remedy));
         return;
     }
     if !any {
@@ -111,7 +138,7 @@ mod tests {
     #[test]
     fn a_state_dir_that_can_be_made_is_fine() {
         let dir = tempfile::tempdir().unwrap();
-        let of = |path: &Path| messages(|problems| state_dir(path, problems));
+        let of = |path: &Path| messages(|problems| state_dir(path, None, problems));
         assert_eq!(of(dir.path()), [""; 0]);
         assert_eq!(of(&dir.path().join("new")), [""; 0]);
         assert!(of(&dir.path().join("a/b"))[0].contains("cannot be made"));
@@ -124,8 +151,8 @@ mod tests {
     fn a_pattern_without_files_is_a_warning() {
         let dir = tempfile::tempdir().unwrap();
         let pattern = dir.path().join("eve*.json").to_str().unwrap().to_owned();
-        assert!(messages(|problems| files("eve", &pattern, problems))[0].contains("no file matches"));
+        assert!(messages(|problems| files("eve", &pattern, None, problems))[0].contains("no file matches"));
         std::fs::write(dir.path().join("eve-1.json"), "").unwrap();
-        assert_eq!(messages(|problems| files("eve", &pattern, problems)), [""; 0]);
+        assert_eq!(messages(|problems| files("eve", &pattern, None, problems)), [""; 0]);
     }
 }

@@ -12,6 +12,7 @@ mod case;
 mod check;
 mod destination;
 mod devices;
+mod draft;
 mod duration;
 mod example;
 mod exclude;
@@ -24,6 +25,7 @@ mod read;
 mod redact;
 mod rule;
 mod secret;
+mod service;
 mod show;
 mod size;
 mod source;
@@ -37,11 +39,13 @@ use std::sync::Arc;
 use crate::{intake, relay, rules, servicenow, status, store};
 
 pub use case::{Case, Expect};
+pub use draft::{Answers, Kept, LogIn, Secrets, rehearse};
 pub use example::example;
 
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
 pub use machine::look_around;
 pub use problem::{Level, Place, Problem};
+pub use service::{Barred, Service};
 pub use show::{Effective, Entry, Origin, Section};
 pub use source::default_source;
 
@@ -61,6 +65,8 @@ pub struct Environment {
     pub machine_id: Option<[u8; 16]>,
     /// For secrets of the form `{ env = "NAME" }`.
     pub variables: Variables,
+    /// The service of this machine, where its unit is installed.
+    pub service: Option<Arc<Service>>,
 }
 
 impl Environment {
@@ -75,7 +81,20 @@ impl Environment {
             state_dir,
             machine_id: None,
             variables: Arc::new(variables),
+            service: None,
         }
+    }
+
+    /// On a machine with this service.
+    #[must_use]
+    pub fn beside(mut self, service: Option<Service>) -> Self {
+        self.service = service.map(Arc::new);
+        self
+    }
+
+    /// The service, when this is its config.
+    pub fn judged(&self) -> Option<&Service> {
+        self.service.as_deref().filter(|service| service.runs_with(self.config_path.as_deref()))
     }
 
     /// On a machine that has an id.

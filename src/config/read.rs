@@ -392,12 +392,17 @@ pub(super) struct List<T> {
     pub(super) written: usize,
 }
 
+/// A key as the header of its table is written: `rule[2].action` stands under `[[rule.action]]`.
+fn header(key: &str) -> String {
+    let step = |step: &str| step.split_once('[').map_or(step, |(name, _)| name).to_owned();
+    key.split('.').map(step).collect::<Vec<_>>().join(".")
+}
+
 impl<T: Read> Read for List<T> {
     fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
         let Some(array) = node.get_ref().as_array() else {
             if node.get_ref().is_table() {
-                let name = at.key.rsplit('.').next().unwrap_or_default();
-                let hint = format!("write [[{name}]] with two brackets");
+                let hint = format!("write [[{}]] with two brackets", header(&at.key));
                 reader.problems.error(at, "one table where several may stand", |p| p.hint(hint));
             } else {
                 reader.wrong_type(at, node, "a list in [ ]");

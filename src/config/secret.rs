@@ -6,9 +6,10 @@
 use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::problem::{At, Level, Problem, Problems};
+use super::service::{self, Given, Service};
 use super::values::SecretRef;
 use super::{Environment, Purpose};
 use crate::model::Secret;
@@ -36,20 +37,22 @@ pub(super) fn fetch(
             });
             Ok(text.expose_secret().to_owned())
         }
-        SecretRef::Env(name) => (environment.variables)(name).ok_or_else(|| {
-            refuse(format!("the {origin} is not set")).hint("set it in the service's environment")
-        }),
-        SecretRef::File(path) => from_file(Path::new(path), true),
-        SecretRef::Credential(name) => match credential(name, environment) {
-            Ok(path) => from_file(&path, false).map_err(|p| Problem {
+        SecretRef::Env(name) => variable(name, environment),
+        SecretRef::File(path) => match service::barred(Path::new(path), environment, purpose) {
+            Some(problem) => Err(problem),
+            None => from_file(Path::new(path), Some(environment)),
+        },
+        SecretRef::Credential(name) => match credential(name, environment, purpose) {
+            Ok(Found::At(path)) => from_file(&path, None).map_err(|p| Problem {
                 message: format!("{origin}: {}", p.message),
                 hint: Some(
                     format!("LoadCredential={name}:/PATH in the unit, or `systemd-creds encrypt`").into(),
                 ),
                 ..p
             }),
-            Err(problem) if purpose == Purpose::Check && environment.credentials_dir.is_none() => {
-                problems.push(Problem { level: Level::Warning, ..problem }.at(at));
+            Ok(Found::Given) => return Some(Secret::new(origin, "")),
+            Err(problem) if problem.level == Level::Warning => {
+                problems.push(problem.at(at));
                 return Some(Secret::new(origin, ""));
             }
             Err(problem) => Err(problem),
@@ -90,7 +93,25 @@ fn refuse(message: impl Into<String>) -> Problem {
     Problem::new(Level::Error, "", message)
 }
 
-fn credential(name: &str, environment: &Environment) -> Result<std::path::PathBuf, Problem> {
+/// A variable of this process, else one that the unit sets for the service whose config this is.
+fn variable(name: &str, environment: &Environment) -> Result<String, Problem> {
+    let of_unit = || Some(environment.judged()?.variable(name)?.expose_secret().to_owned());
+    (environment.variables)(name).or_else(of_unit).ok_or_else(|| {
+        refuse(format!("the environment variable {} is not set", super::problem::quote(name)))
+            .hint("set it in the service's environment")
+    })
+}
+
+/// Where a credential is.
+enum Found {
+    At(PathBuf),
+    /// The service gets it, and only the service.
+    Given,
+}
+
+/// In the directory that systemd made; outside of a unit where the unit says that it is from. A warning: it cannot be
+/// known here.
+fn credential(name: &str, environment: &Environment, purpose: Purpose) -> Result<Found, Problem> {
     let plain = !name.is_empty()
         && name.len() <= 255
         && !name.starts_with('.')
@@ -98,21 +119,36 @@ fn credential(name: &str, environment: &Environment) -> Result<std::path::PathBu
     if !plain {
         return Err(refuse("this is not the name of a credential").expected("A-Z a-z 0-9 _ - ."));
     }
-    let Some(dir) = &environment.credentials_dir else {
-        return Err(refuse(format!(
-            "credential {name} cannot be looked up: CREDENTIALS_DIRECTORY is not set"
-        ))
-        .hint("systemd sets it for the service; by hand use { file = \"/PATH\" }"));
+    if let Some(dir) = &environment.credentials_dir {
+        return Ok(Found::At(dir.join(name)));
+    }
+    let level = if purpose == Purpose::Check { Level::Warning } else { Level::Error };
+    let Some(service) = environment.judged() else {
+        let message = format!("credential {name} cannot be looked up: CREDENTIALS_DIRECTORY is not set");
+        return Err(Problem::new(level, "", message)
+            .hint("systemd sets it for the service; by hand use { file = \"/PATH\" }"));
     };
-    Ok(dir.join(name))
+    match service.credential(name)? {
+        // Its file is 0600 root: whoever may not look leaves it to systemd.
+        Given::File(path) if purpose == Purpose::Check && is_barred(&path) => Ok(Found::Given),
+        Given::File(path) => Ok(Found::At(path)),
+        Given::Systemd if purpose == Purpose::Check => Ok(Found::Given),
+        Given::Systemd => Err(refuse(format!("only systemd can open credential {name} of the unit"))
+            .hint("start the service (systemctl start otrelay): commands then ask it")),
+    }
+}
+
+fn is_barred(path: &Path) -> bool {
+    File::open(path).is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// Whether a key file may be used as a secret; `net` reads what is in it.
-pub(super) fn key_file(path: &Path) -> Result<(), Problem> {
-    from_file(path, true).map(drop)
+pub(super) fn key_file(path: &Path, environment: &Environment) -> Result<(), Problem> {
+    from_file(path, Some(environment)).map(drop)
 }
 
-fn from_file(path: &Path, check_mode: bool) -> Result<String, Problem> {
+/// The text of a file; where `trusted` is given, of one that nobody else may read or change.
+fn from_file(path: &Path, trusted: Option<&Environment>) -> Result<String, Problem> {
     let shown = path.display();
     if !path.is_absolute() {
         return Err(refuse("the path of a secret has to be absolute").found(path.to_string_lossy()));
@@ -125,8 +161,8 @@ fn from_file(path: &Path, check_mode: bool) -> Result<String, Problem> {
     if !metadata.is_file() {
         return Err(refuse(format!("{shown} is not a file")));
     }
-    if check_mode {
-        may_be_trusted(path, &metadata)?;
+    if let Some(environment) = trusted {
+        may_be_trusted(path, &metadata, environment.judged().and_then(Service::uid))?;
     }
     let mut bytes = Vec::new();
     file.take(MAX + 3).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
@@ -148,7 +184,7 @@ fn from_file(path: &Path, check_mode: bool) -> Result<String, Problem> {
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     let problem = refuse(format!("{} cannot be read: {error}", path.display()));
     match error.kind() {
-        std::io::ErrorKind::NotFound => problem.hint("create it, mode 0600, owned by the service"),
+        std::io::ErrorKind::NotFound => problem.hint("create it, root:otrelay with mode 0640"),
         std::io::ErrorKind::PermissionDenied => {
             problem.hint("it has to be readable by the user that otrelay runs as")
         }
@@ -156,17 +192,19 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     }
 }
 
-fn may_be_trusted(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
+/// `service` is the user of the service whose config this is, where that may be another one than who runs this.
+fn may_be_trusted(path: &Path, metadata: &Metadata, service: Option<u32>) -> Result<(), Problem> {
     let mode = metadata.mode() & 0o7777;
     let own = rustix::process::geteuid().as_raw();
     let shown = path.display();
     if mode & 0o027 != 0 {
         let who = if mode & 0o007 != 0 { "everyone" } else { "a group" };
         let does = if mode & 0o006 == 0o004 { "be read by" } else { "be changed by" };
-        return Err(refuse(format!("{shown} has mode {mode:04o}: a secret must not {does} {who}"))
-            .hint(format!("chmod 0600 {shown} (0640 where a group has to read it)")));
+        return Err(refuse(format!("{shown} has mode {mode:04o}: a secret must not {does} {who}")).hint(
+            format!("chmod 0640 {shown}, and chown root:otrelay where the service of the package reads it"),
+        ));
     }
-    if metadata.uid() != 0 && metadata.uid() != own {
+    if metadata.uid() != 0 && metadata.uid() != own && Some(metadata.uid()) != service {
         return Err(refuse(format!("{shown} belongs to user {}", metadata.uid()))
             .expected(format!("root or the user that otrelay runs as ({own})"))
             .hint(format!("chown root {shown}, or run this as its owner")));

@@ -4,6 +4,8 @@ nothing but loopback. Commands run in it through its namespaces. Whatever happen
 
 import os
 import pathlib
+import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -83,6 +85,34 @@ class Machine:
         code, text = self.do(*command, **more)
         if code != 0:
             raise Failed(f"`{' '.join(command)}` ended with {code}: {text.strip()[-1500:]}")
+        return text
+
+    def converse(self, command, exchange, seconds=60):
+        """Runs it at a terminal of its own. `exchange`: what it asks, and what is then typed. It has to succeed."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execvpe("nsenter", self.enter(*command), ENVIRONMENT)
+        text, seen, until, left = "", 0, time.monotonic() + seconds, list(exchange)
+        try:
+            while True:
+                if left and left[0][0] in text[seen:]:
+                    seen = len(text)
+                    os.write(terminal, (left.pop(0)[1] + "\n").encode())
+                if not select.select([terminal], [], [], max(0, until - time.monotonic()))[0]:
+                    raise Failed(f"`{' '.join(command)}` does not go on; it said: {text}")
+                try:
+                    more = os.read(terminal, 4096)
+                except OSError:
+                    more = b""
+                if not more:
+                    break
+                text += more.decode(errors="replace")
+        finally:
+            os.close(terminal)
+            _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code != 0 or left:
+            raise Failed(f"`{' '.join(command)}` ended with {code}, {len(left)} answers were not asked for: {text}")
         return text
 
     def ask(self, *command):

@@ -13,6 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import package  # noqa: E402
 import rootfs  # noqa: E402
+from first_hour import FirstHour  # noqa: E402
 from machine import Failed, Machine, NoMachine  # noqa: E402
 from plant import Plant  # noqa: E402
 from scenario import DEB, Scenario, Upgrade  # noqa: E402
@@ -64,6 +65,17 @@ def debian(image, directory):
         machine.stop()
 
 
+def first_hour(image, directory):
+    deb = package.today()
+    tree = package.unpacked(deb, directory / "today")
+    machine = Machine(image, "hour")
+    try:
+        machine.put(deb, DEB)
+        return perform(f"{deb.name}: the first hour", machine, FirstHour(Plant(machine, tree / "usr/bin/otrelay")))
+    finally:
+        machine.stop()
+
+
 def archive(image):
     path = package.tarball()
     if not path:
@@ -84,7 +96,11 @@ def main():
     image, made = rootfs.ready()
     print(f"{rootfs.SUITE} {'made' if made else 'was there'} ({time.monotonic() - BEGAN:.0f} s)")
     with tempfile.TemporaryDirectory(prefix="otrelay-box-", dir="/var/tmp") as scratch:
-        fine = debian(image, pathlib.Path(scratch)) and archive(image)
+        scratch = pathlib.Path(scratch)
+        if sys.argv[1:] == ["install"]:
+            fine = first_hour(image, scratch)
+        else:
+            fine = debian(image, scratch) and archive(image)
     print(f"\n{'all steps hold' if fine else 'a step FAILED'}, {time.monotonic() - BEGAN:.0f} s")
     return 0 if fine else 1
 

@@ -10,7 +10,7 @@ use std::process::Command;
 use otrelay::simulator::{Fault, FaultKind, Running};
 use serde_json::{Value, json};
 
-use crate::support::agent::{Agent, Said, said};
+use crate::support::agent::{Agent, Said, said, terminate};
 use crate::support::eve::{self, alert};
 use crate::support::{redact, simulator, until};
 
@@ -75,6 +75,7 @@ fn help() {
     for command in [
         &[][..],
         &["run"],
+        &["init"],
         &["check"],
         &["status"],
         &["sync"],
@@ -276,6 +277,57 @@ fn a_second_agent_on_one_state_directory_is_told_who_has_it() {
     // What a killed one left behind is in nobody's way.
     agent.run(&["status"]).ends(0).says("not running");
     assert_eq!(agent.start().stop(), 0);
+}
+
+#[test]
+fn a_start_waits_for_a_command_that_works_on_the_store() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..3));
+    agent.once().ends(0);
+    let lock = fs::File::open(agent.state().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let service = std::thread::scope(|scope| {
+        let service = scope.spawn(|| agent.start());
+        until("it says that it waits", || {
+            agent.said_so_far().contains("waits until that command has ended").then_some(())
+        });
+        lock.unlock().unwrap();
+        service.join().unwrap()
+    });
+    assert_eq!(agent.status()["running"], true);
+    assert_eq!(service.stop(), 0);
+    // Told to stop while it waits, it ends in order.
+    lock.lock().unwrap();
+    fs::remove_file(agent.dir().join("service.err")).unwrap();
+    let mut command = agent.command(&["run"]);
+    command.stderr(fs::File::create(agent.dir().join("service.err")).unwrap());
+    let mut waiting = command.spawn().unwrap();
+    until("it waits again", || agent.said_so_far().contains("waits until").then_some(()));
+    terminate(&waiting);
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_limit_of_open_files_that_is_too_low_is_raised_or_named() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..3));
+    let with = |limit: &str| {
+        let mut command = agent.command(&[]);
+        let (program, config) = (command.get_program().to_owned(), agent.config_path());
+        command = Command::new("sh");
+        command
+            .env_clear()
+            .args(["-c", &format!("{limit}; exec \"$0\" --config \"$1\" run --once")])
+            .arg(program)
+            .arg(config);
+        said(command)
+    };
+    with("ulimit -n 24")
+        .ends(1)
+        .says("only 24 open files are allowed, at least 64 are needed: LimitNOFILE=4096");
+    with("ulimit -Sn 24").ends(0);
 }
 
 /// The database of a state directory.

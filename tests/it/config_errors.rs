@@ -188,8 +188,14 @@ fn the_example_is_a_config_that_lacks_only_its_secrets() {
     let answer = check_in(dir.path(), false);
     assert_eq!(answer.code, 78);
     let lines: Vec<&str> = answer.err.lines().collect();
-    assert_eq!(lines.len(), 3, "{}", answer.err);
-    assert!(lines[..2].iter().all(|line| line.contains("credential servicenow-")), "{}", answer.err);
+    assert_eq!(lines.len(), 5, "{}", answer.err);
+    assert!(
+        lines[0].contains("still the address of the example") && lines[0].contains("otrelay init"),
+        "{}",
+        answer.err
+    );
+    assert!(lines[1].contains("client_id: this is still the text of the example"), "{}", answer.err);
+    assert!(lines[2..4].iter().all(|line| line.contains("credential servicenow-")), "{}", answer.err);
 }
 
 #[test]

@@ -38,6 +38,9 @@ mod devices;
 mod docs;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod init;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod life;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

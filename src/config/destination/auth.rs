@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::super::Purpose;
 use super::super::check::Check;
+use super::super::example;
 use super::super::file::Destination;
 use super::super::problem::At;
 use super::super::values::AuthKind;
@@ -67,6 +68,13 @@ pub(super) fn check(
         has(key).then(|| fetch(key, field, c)).flatten()
     };
     let client_id = line("client_id", c);
+    if let (Some(example::CLIENT_ID), Some(at)) = (client_id.as_deref(), destination.client_id.at())
+        && c.purpose != Purpose::Show
+    {
+        c.problems.error(at, "this is still the text of the example", |p| {
+            p.hint("put the client id of the OAuth registry record here")
+        });
+    }
     let client_secret = secret("client_secret", c);
     let username = line("username", c);
     let password = secret("password", c);

@@ -181,8 +181,10 @@ fn client(tls: &Tls, c: &mut Check<'_>) -> Result<Option<ClientCertificate>, Wro
     let cert_file = absolute(Path::new(cert), cert_at, c);
     let key_file = absolute(Path::new(key), key_at, c);
     let files = ClientCertificate { cert_file: cert_file.ok_or(Wrong)?, key_file: key_file.ok_or(Wrong)? };
+    c.service_reads(&files.cert_file, cert_at);
+    c.service_reads(&files.key_file, key_at);
     if c.purpose != Purpose::Show
-        && let Err(problem) = secret::key_file(&files.key_file)
+        && let Err(problem) = secret::key_file(&files.key_file, c.environment)
     {
         c.problems.push(problem.at(key_at));
         return Err(Wrong);
@@ -216,6 +218,7 @@ fn certificates(path: &Path, at: &At, c: &mut Check<'_>) -> Option<PathBuf> {
     if c.purpose == Purpose::Show {
         return Some(path);
     }
+    c.service_reads(&path, at);
     // What is no file must not be waited for.
     let looked = match std::fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => net::look_at_ca_file(&path).map_err(|e| e.to_string()),

@@ -157,6 +157,7 @@ fn file(name: &str, field: &Field<String>, table: &At, c: &mut Check<'_>) -> Opt
         c.problems.error(at, "the path has to be absolute", |p| p.found(format!("\"{text}\"")));
         return None;
     }
+    c.service_reads(Path::new(text), at);
     Some(PathBuf::from(text))
 }
 

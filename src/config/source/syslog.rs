@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -285,6 +285,7 @@ fn file(name: &str, field: &Field<String>, table: &At, c: &mut Check<'_>) -> Opt
         c.problems.error(at, "the path has to be absolute", |p| p.found(format!("\"{path}\"")));
         return None;
     }
+    c.service_reads(Path::new(path), at);
     Some(PathBuf::from(path))
 }
 

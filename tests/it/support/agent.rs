@@ -314,6 +314,11 @@ path = "{dir}/log/{pattern}"
         fs::read_to_string(self.dir.path().join("service.err")).unwrap()
     }
 
+    /// The same, of a service that may not have begun.
+    pub(crate) fn said_so_far(&self) -> String {
+        fs::read_to_string(self.dir.path().join("service.err")).unwrap_or_default()
+    }
+
     /// More text at the end of the config, until it is written again.
     pub(crate) fn append_config(&self, text: &str) {
         let mut file = fs::OpenOptions::new().append(true).open(self.config_path()).unwrap();

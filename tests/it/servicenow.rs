@@ -11,7 +11,7 @@ use otrelay::model::{
     Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName,
 };
 use otrelay::net::{Deadlines, TlsSettings};
-use otrelay::servicenow::{Auth, Basic, Client, ClientCredentials, Password, ServiceNow, Settings};
+use otrelay::servicenow::{Auth, Basic, Client, ClientCredentials, Password, ServiceNow, Settings, cmdb};
 use otrelay::simulator::{Fault, FaultKind, Options, RateRule, Running, Simulator};
 
 const API: &str = "/api/now/table";
@@ -34,7 +34,17 @@ pub(crate) async fn start(options: Options) -> Running {
 }
 
 fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> ServiceNow {
-    let settings = Settings {
+    built(settings(simulator, auth, tls))
+}
+
+/// One that devices go to.
+pub(crate) fn destination_of_devices(simulator: &Running, devices: cmdb::Settings) -> ServiceNow {
+    let settings = settings(simulator, password(), TlsSettings::default());
+    built(Settings { devices: Some(devices), ..settings })
+}
+
+fn settings(simulator: &Running, auth: Auth, tls: TlsSettings) -> Settings {
+    Settings {
         name: DestinationName::new("prod").unwrap(),
         instance: simulator.url().parse().unwrap(),
         auth,
@@ -42,7 +52,10 @@ fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> Servic
         tls,
         headers: Vec::new(),
         devices: None,
-    };
+    }
+}
+
+fn built(settings: Settings) -> ServiceNow {
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
     ServiceNow::with_deadlines(settings, Arc::new(SystemClock), deadlines).unwrap()
 }

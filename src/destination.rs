@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+use crate::model::device::Peer;
 use crate::model::ticket::{KeysKept, TicketKeys};
 use crate::model::{
     Alert, Class, CorrelationId, DeliveryKind, DestinationName, Device, Generation, HoldScope, SysId,
@@ -358,6 +359,8 @@ pub struct DeviceOrder {
     pub device: Device,
     /// Whether it was told before.
     pub is_known: bool,
+    /// Known devices that it talks to.
+    pub peers: Vec<Peer>,
 }
 
 /// A device that is there.
@@ -398,6 +401,8 @@ pub struct DevicesSent {
     pub outcomes: Vec<Result<DevicePut, DeviceRefusal>>,
     /// HTTP status of the answer; `None`: there was nothing to ask.
     pub status: Option<u16>,
+    /// What a person should know that is no fault of one of them.
+    pub remarks: Vec<Remark>,
 }
 
 /// Most keys in one [`Destination::look_up`]: a longer `IN` list makes URLs that proxies refuse.

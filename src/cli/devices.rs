@@ -268,7 +268,8 @@ fn payload(row: &DeviceRow, terminal: &mut Terminal<'_>) -> Outcome {
     let order = DeviceOrder {
         key: row.id.clone(),
         device: row.view.device.clone(),
-        is_known: !row.sys_id.is_empty(),
+        is_known: row.told_at.is_some(),
+        peers: row.peers.clone(),
     };
     let text = cmdb::shown(&settings, &order).map_err(CliError::Words)?;
     writeln!(terminal.out, "{text}")?;
@@ -356,6 +357,7 @@ mod tests {
             sys_id: String::new(),
             class: String::new(),
             seen_at: crate::model::Timestamp::EPOCH,
+            peers: Vec::new(),
             sources: Vec::new(),
         };
         let mut out = Vec::new();

@@ -98,6 +98,13 @@ pub fn own_macs(device: &Device) -> impl Iterator<Item = &str> {
     all.iter().map(String::as_str).filter(|mac| is_own(mac))
 }
 
+/// What it is called where it needs a name: by its own, else by a MAC of its own or an address.
+pub fn called(device: &Device) -> String {
+    let address = || device.ips.first().map(ToString::to_string);
+    let mac = || own_macs(device).next().map(str::to_owned);
+    device.name.clone().or_else(mac).or_else(address).unwrap_or_else(|| "unknown device".to_owned())
+}
+
 /// No group address, none of nobody, and none that routers share (VRRP, HSRP).
 fn is_own(mac: &str) -> bool {
     let Some(first) = mac.get(..2).and_then(|octet| u8::from_str_radix(octet, 16).ok()) else { return false };

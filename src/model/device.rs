@@ -121,6 +121,21 @@ pub struct Cve {
     pub description: Option<String>,
 }
 
+/// A known device at the other end of a connection, as far as it has to be named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Which of the device's connections leads to it.
+    pub place: usize,
+    /// What it is called towards the other side.
+    pub key: String,
+    /// What it is called by people.
+    pub name: String,
+    /// The class of its CI; empty: it has none yet.
+    pub class: String,
+    /// It is a sensor itself.
+    pub is_sensor: bool,
+}
+
 /// Whom a device talks to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -284,6 +284,12 @@ fn take_answer(
     group: &mut Group,
 ) {
     let mut works = false;
+    group.notices.extend(sent.remarks.iter().map(|remark| Notice {
+        code: remark.code,
+        subject: format!("{}:{}", settings.destination, remark.field),
+        text: remark.text.clone(),
+        remedy: remark.remedy.clone(),
+    }));
     for (at, (one, _)) in batch.iter().enumerate() {
         let missing = DeviceRefusal::again("the answer says nothing of it".to_owned());
         let outcome = match sent.outcomes.get(at).cloned().unwrap_or(Err(missing)) {
@@ -328,7 +334,12 @@ fn after_device_failure(one: &ClaimedDevice, e: &SendError, now: Timestamp) -> O
 
 fn order(one: &ClaimedDevice) -> Option<DeviceOrder> {
     let view = one.view.as_ref()?;
-    Some(DeviceOrder { key: one.key.clone(), device: view.device.clone(), is_known: one.sys_id.is_some() })
+    Some(DeviceOrder {
+        key: one.key.clone(),
+        device: view.device.clone(),
+        is_known: one.is_known,
+        peers: one.peers.clone(),
+    })
 }
 
 fn settled(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::device::merge::View;
+use crate::model::device::Peer;
 use crate::model::{Alert, DeliveryId, Device, HealthIssue, Severity, TicketId, Timestamp};
 
 /// What a list shows.
@@ -525,6 +526,9 @@ pub struct DeviceRow {
     pub class: String,
     /// When a source last said something of it.
     pub seen_at: Timestamp,
+    /// Known devices that it talks to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
     /// What each source says; only of a single device.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<DeviceWord>,

@@ -1,9 +1,13 @@
 //! Devices, from the sensor's lines to CIs: each once, only what has changed, and what keeps one from being told is said
 //! with what to do.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use otrelay::simulator::{Fault, Running};
+use otrelay::destination::{Destination, DeviceOrder};
+use otrelay::model::Device;
+use otrelay::servicenow::cmdb;
+use otrelay::simulator::{Fault, Options, Running};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, CRITICAL};
@@ -77,6 +81,124 @@ fn a_first_sync_tells_all_a_second_none_and_a_third_what_has_changed() {
     let status = agent.status();
     assert_eq!((&status["devices"]["known"], &status["devices"]["changed"]), (&json!(COUNT + 1), &json!(0)));
     assert!(status["devices"]["last_sync"].is_number(), "{status}");
+}
+
+/// Contract, section 9.3: a type of Defender for IoT, and the class without its `cmdb_ci_`.
+const CLASSES: &str = "PLC=ot_plc RTU=ot_rtu DCS Controller=ot_dcs IED=ot_ied HMI=ot_hmi Engineering Station=ot_ews \
+    Historian=ot_historian Robot Controller=ot_control Alarm System=ot_control Slot=ot_control_module \
+    Industrial Robot=ot_industrial_robot Meter=ot_industrial_sensor Servo Drive=ot_industrial_actuator \
+    Pneumatic Device=ot_industrial_actuator Variable Frequency Drive=ot_industrial_drive \
+    Industrial Packaging System=ot_field_device Industrial Scale=ot_field_device Unknown=ot Unclassified=ot \
+    Flux Capacitor=ot Switch=ip_switch Router=ip_router Firewall=ip_firewall Wireless Access Point=wap_network \
+    WLAN Access Point=wap_network Protocol Converter=netgear VPN Gateway=netgear Multicast/Broadcast=netgear \
+    Wifi Pineapple=netgear Server=server DB Server=server Backup Server=server NTP Server=server \
+    Domain Controller=server Storage=server Workstation=computer Terminal Station=computer IP Camera=ip_camera \
+    IP Telephone=ip_phone Printer=printer UPS=ups HVAC=hvac Smart Phone=handheld_computing \
+    Tablet=handheld_computing Smart TV=stv Game console=game_console Alarm Siren=iot ATM=iot Barcode Scanner=iot \
+    Door Control Panel=iot DVR=iot Elevator=iot Fire Alarm=iot Fire Detector=iot Humidity Sensor=iot Intercom=iot \
+    Marquee=iot Motion Detector=iot People Counter=iot Punch Clock=iot Smart Light=iot Smart Switch=iot \
+    Thermostat=iot Turnstile=iot I/O Adapter=network_adapter";
+
+/// `Name of several words=class`, one after the other.
+fn classes() -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let mut name: Vec<&str> = Vec::new();
+    for word in CLASSES.split_whitespace() {
+        match word.split_once('=') {
+            Some((last, class)) => {
+                name.push(last);
+                all.push((name.join(" "), format!("cmdb_ci_{class}")));
+                name.clear();
+            }
+            None => name.push(word),
+        }
+    }
+    all
+}
+
+fn told(n: u32, kind: &str, system: Option<&str>) -> DeviceOrder {
+    let device = Device {
+        name: Some(format!("device {n}")),
+        kind: Some(kind.to_owned()),
+        operating_system: system.map(str::to_owned),
+        macs: vec![mac(n)],
+        macs_are_own: true,
+        ..Device::default()
+    };
+    DeviceOrder { key: format!("d{n}"), device, is_known: false, peers: Vec::new() }
+}
+
+#[tokio::test]
+async fn each_type_and_each_operating_system_of_the_contract_becomes_a_ci_of_its_class() {
+    let simulator = crate::servicenow::start(Options::default()).await;
+    let destination = crate::servicenow::destination_of_devices(
+        &simulator,
+        cmdb::Settings {
+            agent: "agent".to_owned(),
+            sensor: "sensor".to_owned(),
+            data_source: "otrelay".to_owned(),
+            class_map: BTreeMap::new(),
+            on_deleted: cmdb::OnDeleted::Note,
+        },
+    );
+    let systems =
+        ["Linux", "AIX", "ESX", "HP-UX", "Hyper-V", "Solaris", "OSX", "Unix", "Windows Server", "Windows"];
+    let names = ["linux", "aix", "esx", "hpux", "hyper_v", "solaris", "osx", "unix", "win"];
+    let by_system = names.map(|name| format!("cmdb_ci_{name}_server"));
+    let by_system = by_system.into_iter().chain(["cmdb_ci_computer".to_owned()]);
+    let of_system = systems.into_iter().map(|system| ("Server".to_owned(), Some(system)));
+    let (kinds, of_kind): (Vec<_>, Vec<_>) =
+        classes().into_iter().map(|(kind, class)| ((kind, None), class)).unzip();
+    let kinds: Vec<(String, Option<&str>)> = kinds.into_iter().chain(of_system).collect();
+    let expected: Vec<String> = of_kind.into_iter().chain(by_system).collect();
+    let orders: Vec<DeviceOrder> =
+        kinds.iter().zip(0..).map(|((kind, system), n)| told(n, kind, *system)).collect();
+    let mut got = Vec::new();
+    while got.len() < orders.len() {
+        let sent = destination.put_devices(&orders[got.len()..]).await.unwrap();
+        for outcome in sent.outcomes {
+            let put = outcome.unwrap_or_else(|e| panic!("{:?}: {}", kinds[got.len()], e.message));
+            assert!(put.created && put.sys_id.is_some(), "{:?}", kinds[got.len()]);
+            got.push(put.class);
+        }
+    }
+    assert_eq!(expected.len(), 75);
+    for ((kind, got), expected) in kinds.iter().zip(&got).zip(&expected) {
+        assert_eq!(got, expected, "{kind:?}");
+        assert!(!simulator.records(expected).is_empty(), "{expected}");
+    }
+}
+
+#[test]
+fn what_talks_is_connected_there_once_and_the_sensor_detects_it() {
+    let simulator = simulator();
+    let agent = agent(&simulator, "");
+    // Each in a sync of its own: the second finds the client, which was told before it.
+    for lines in [arp(5), identity(1, "1756-L61/B"), identity(2, "1756-L61/B")] {
+        agent.feed(lines);
+        agent.once().ends(0);
+    }
+    let id = |name: &str| {
+        let all = [simulator.records("cmdb_ci_ot"), simulator.records("cmdb_ci_ot_plc")].concat();
+        all.iter().find(|ci| ci.get("name") == name).map(|ci| ci.get("sys_id").to_owned()).unwrap()
+    };
+    let relations = |kind: &str| -> Vec<(String, String)> {
+        let all = simulator.records("cmdb_rel_ci");
+        let of = all.iter().filter(|row| row.get("type") == kind);
+        of.map(|row| (row.get("parent").to_owned(), row.get("child").to_owned())).collect()
+    };
+    let client = id("10.99.0.1");
+    assert_eq!(
+        relations("Connects to::Connected by"),
+        [(client.clone(), id(&ip(1))), (client.clone(), id(&ip(2)))],
+        "the client begins"
+    );
+    let detects = relations("Detects::Detected by");
+    assert_eq!(detects.len(), 4);
+    assert!(detects.iter().all(|(parent, _)| *parent == simulator.records("cmdb_ci_nids")[0].get("sys_id")));
+    let pairs = values(&simulator, "cmdb_key_value_v2", "key");
+    assert_eq!(pairs.iter().filter(|key| **key == "connection 10.99.0.1").count(), 2, "{pairs:?}");
+    assert!(pairs.contains(&format!("connection {}", ip(2))));
 }
 
 #[test]

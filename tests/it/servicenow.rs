@@ -11,7 +11,7 @@ use otrelay::model::{
     Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName,
 };
 use otrelay::net::{Deadlines, TlsSettings};
-use otrelay::servicenow::{Auth, Basic, Client, ClientCredentials, Password, ServiceNow, Settings};
+use otrelay::servicenow::{Auth, Basic, Client, ClientCredentials, Password, ServiceNow, Settings, cmdb};
 use otrelay::simulator::{Fault, FaultKind, Options, RateRule, Running, Simulator};
 
 const API: &str = "/api/now/table";
@@ -34,16 +34,22 @@ pub(crate) async fn start(options: Options) -> Running {
 }
 
 fn destination_with(simulator: &Running, auth: Auth, tls: TlsSettings) -> ServiceNow {
-    destination_of(simulator, auth, tls, Arc::new(SystemClock))
+    built(settings(simulator, auth, tls), Arc::new(SystemClock))
 }
 
 /// The same by another clock.
 pub(crate) fn destination_by(simulator: &Running, clock: SharedClock) -> ServiceNow {
-    destination_of(simulator, password(), TlsSettings::default(), clock)
+    built(settings(simulator, password(), TlsSettings::default()), clock)
 }
 
-fn destination_of(simulator: &Running, auth: Auth, tls: TlsSettings, clock: SharedClock) -> ServiceNow {
-    let settings = Settings {
+/// One that devices go to.
+pub(crate) fn destination_of_devices(simulator: &Running, devices: cmdb::Settings) -> ServiceNow {
+    let settings = settings(simulator, password(), TlsSettings::default());
+    built(Settings { devices: Some(devices), ..settings }, Arc::new(SystemClock))
+}
+
+fn settings(simulator: &Running, auth: Auth, tls: TlsSettings) -> Settings {
+    Settings {
         name: DestinationName::new("prod").unwrap(),
         instance: simulator.url().parse().unwrap(),
         auth,
@@ -51,7 +57,10 @@ fn destination_of(simulator: &Running, auth: Auth, tls: TlsSettings, clock: Shar
         tls,
         headers: Vec::new(),
         devices: None,
-    };
+    }
+}
+
+fn built(settings: Settings, clock: SharedClock) -> ServiceNow {
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
     ServiceNow::with_deadlines(settings, clock, deadlines).unwrap()
 }

@@ -1,13 +1,17 @@
 //! Pure: what an identification request came to, item by item. An item that failed comes with 200 like all others.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
-use crate::destination::{DevicePut, DeviceRefusal};
+use crate::destination::{DevicePut, DeviceRefusal, Remark};
 use crate::model::SysId;
 use crate::model::text::{clip, one_line};
 
 /// Longest words of the engine that are repeated, in bytes.
 const WORDS_MAX: usize = 300;
+/// Most different words of it that are told.
+const REMARKS_MAX: usize = 3;
 
 /// What the whole request was refused for, though its answer is 200.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,24 @@ pub(super) fn outcomes(
         return Err(Whole::DataSource(words.text()));
     }
     Ok(spans.iter().map(|(from, to, class)| device(&items, *from, *to, class)).collect())
+}
+
+/// What is wrong with relations, each of its words once. One whose device was refused is no matter of its own.
+pub(super) fn relations(result: &Value, place: &str) -> Vec<Remark> {
+    let all = result.get("relations").and_then(Value::as_array).into_iter().flatten();
+    let words: BTreeSet<String> =
+        all.flat_map(errors).filter(|error| error.code != "ABANDONED").map(|error| error.text()).collect();
+    let remark = |words: String| {
+        Remark {
+        code: "cmdb-relation-refused",
+        field: words.clone(),
+        text: format!("{place} keeps the devices, but not what connects them: {words}"),
+        remedy: "see that the relation types `Owns::Owned by`, `Connects to::Connected by` and `Detects::Detected by` are \
+                 there (cmdb_rel_type); then `otrelay devices resync`"
+            .to_owned(),
+    }
+    };
+    words.into_iter().take(REMARKS_MAX).map(remark).collect()
 }
 
 fn device(items: &[Verdict<'_>], from: usize, to: usize, class: &str) -> Result<DevicePut, DeviceRefusal> {

@@ -11,7 +11,7 @@ mod payload;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
@@ -85,21 +85,26 @@ impl Batch {
         let mut spans = Vec::new();
         let mut sensors: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut bytes = 0;
+        let mut links = Vec::new();
         for order in orders {
             let Some(piece) = payload::piece(settings, order) else {
                 spans.push(None);
                 continue;
             };
-            let Piece { items: own, relations: links, class, sensor } = piece;
-            let size = own.iter().chain(&links).map(|value| value.to_string().len()).sum::<usize>();
-            let full = items.len() + sensors.len() + own.len() > ITEMS_MAX || bytes + size > BYTES_MAX;
+            let Piece { items: own, relations: inner, class, sensor, links: outer } = piece;
+            let parts = own.iter().chain(&inner).chain(outer.iter().map(|(_, link)| link));
+            let size = parts.map(|value| value.to_string().len()).sum::<usize>();
+            let linked = links.len() + outer.len();
+            let full =
+                items.len() + sensors.len() + own.len() + linked > ITEMS_MAX || bytes + size > BYTES_MAX;
             if full && !items.is_empty() {
                 break;
             }
             bytes += size;
             spans.push(Some((items.len(), items.len() + own.len(), class)));
             items.extend(own);
-            relations.extend(links);
+            relations.extend(inner);
+            links.extend(outer);
             if let Some(sensor) = sensor {
                 sensors.entry(sensor).or_default().push(&order.key);
             }
@@ -108,6 +113,22 @@ impl Batch {
             let (item, links) = payload::sensor(settings, name, detected);
             items.push(item);
             relations.extend(links);
+        }
+        let told =
+            orders.iter().zip(&spans).filter_map(|(order, span)| span.as_ref().map(|_| order.key.as_str()));
+        let mut there: BTreeSet<&str> = told.collect();
+        for (peer, link) in links {
+            if !there.contains(peer.key.as_str()) {
+                // One that is not there yet brings the relation itself when it is told.
+                if peer.class.is_empty() {
+                    continue;
+                }
+                items.push(payload::peer(settings, peer));
+                there.insert(&peer.key);
+            }
+            if !relations.contains(&link) {
+                relations.push(link);
+            }
         }
         Self { body: json!({ "items": items, "relations": relations }), spans }
     }
@@ -124,7 +145,7 @@ impl ServiceNow {
         let told: Vec<(usize, usize, String)> = batch.spans.iter().flatten().cloned().collect();
         if told.is_empty() {
             let outcomes = batch.spans.iter().map(|_| Ok(DevicePut::default())).collect();
-            return Ok(DevicesSent { outcomes, status: None });
+            return Ok(DevicesSent { outcomes, ..DevicesSent::default() });
         }
         let (result, status) = self.reconcile(settings, &table, &batch.body).await?;
         let mut each = match answer::outcomes(&result, &told, &settings.data_source) {
@@ -134,7 +155,8 @@ impl ServiceNow {
         let missing = || Ok(DevicePut::default());
         let outcomes =
             batch.spans.iter().map(|span| span.as_ref().and_then(|_| each.next()).unwrap_or_else(missing));
-        Ok(DevicesSent { outcomes: outcomes.collect(), status: Some(status) })
+        let remarks = answer::relations(&result, &self.place);
+        Ok(DevicesSent { outcomes: outcomes.collect(), status: Some(status), remarks })
     }
 
     async fn reconcile(

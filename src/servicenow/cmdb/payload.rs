@@ -7,28 +7,31 @@ use serde_json::{Map, Value, json};
 
 use super::{OnDeleted, Settings, class};
 use crate::destination::DeviceOrder;
-use crate::device::keys::own_macs;
-use crate::model::device::Module;
+use crate::device::keys::{called, own_macs};
+use crate::model::device::{Connection, Module, Peer};
 use crate::model::{Device, Timestamp};
 
 /// What one device is in a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Piece {
+pub(super) struct Piece<'a> {
     /// The CI first, then what belongs to it.
     pub(super) items: Vec<Value>,
     pub(super) relations: Vec<Value>,
     pub(super) class: String,
     /// The sensor that detects it.
     pub(super) sensor: Option<String>,
+    /// Relations to other devices; each needs the other one in the request.
+    pub(super) links: Vec<(&'a Peer, Value)>,
 }
 
 const OWNS: &str = "Owns::Owned by";
+const CONNECTS: &str = "Connects to::Connected by";
 const DETECTS: &str = "Detects::Detected by";
 /// Longest value of a text column.
 const VALUE_MAX: usize = 255;
 
 /// The items of a device; `None`: it gets no CI.
-pub(super) fn piece(settings: &Settings, order: &DeviceOrder) -> Option<Piece> {
+pub(super) fn piece<'a>(settings: &Settings, order: &'a DeviceOrder) -> Option<Piece<'a>> {
     let d = &order.device;
     if d.deleted && (settings.on_deleted == OnDeleted::None || !order.is_known) {
         return None;
@@ -39,11 +42,7 @@ pub(super) fn piece(settings: &Settings, order: &DeviceOrder) -> Option<Piece> {
         class::of(d.kind.as_deref(), d.operating_system.as_deref(), &settings.class_map)?
     };
     let id = order.key.as_str();
-    let native = if d.is_sensor {
-        sensor_key(settings, &name(d))
-    } else {
-        format!("{}/{}", settings.agent, order.key)
-    };
+    let native = native(settings, d.is_sensor, &called(d), &order.key);
     let mut items = vec![item(id, &class, &values(settings, d, &class), &native, settings, d.last_seen)];
     if let Some(ci) = items.first_mut() {
         ci["lookup"] = Value::Array(lookups(d));
@@ -73,7 +72,26 @@ pub(super) fn piece(settings: &Settings, order: &DeviceOrder) -> Option<Piece> {
         relations.push(relation(id, &inner, OWNS));
     }
     let sensor = d.sensor.clone().or_else(|| Some(settings.sensor.clone())).filter(|_| !d.is_sensor);
-    Some(Piece { items, relations, class, sensor })
+    let links = order.peers.iter().flat_map(|peer| links(id, d.connections.get(peer.place), peer)).collect();
+    Some(Piece { items, relations, class, sensor, links })
+}
+
+fn native(settings: &Settings, is_sensor: bool, name: &str, key: &str) -> String {
+    if is_sensor { sensor_key(settings, name) } else { format!("{}/{key}", settings.agent) }
+}
+
+/// Who begins conversations is the parent.
+fn links<'a>(id: &str, connection: Option<&Connection>, peer: &'a Peer) -> Vec<(&'a Peer, Value)> {
+    let Some(connection) = connection else { return Vec::new() };
+    let outbound = (connection.two_way || !connection.inbound).then(|| relation(id, &peer.key, CONNECTS));
+    let inbound = (connection.two_way || connection.inbound).then(|| relation(&peer.key, id, CONNECTS));
+    outbound.into_iter().chain(inbound).map(|link| (peer, link)).collect()
+}
+
+/// A device that is there already, as an end of relations: its native key says which, and nothing of it is changed.
+pub(super) fn peer(settings: &Settings, peer: &Peer) -> Value {
+    let native = native(settings, peer.is_sensor, &peer.name, &peer.key);
+    item(&peer.key, &peer.class, &texts([("name", peer.name.as_str())]), &native, settings, None)
 }
 
 /// The sensor as an item of its own, and that it detects these.
@@ -108,15 +126,8 @@ fn relation(parent: &str, child: &str, kind: &str) -> Value {
     json!({ "parent_id": parent, "child_id": child, "type": kind })
 }
 
-/// A name; where there is none, the MAC or the address has to do.
-fn name(d: &Device) -> String {
-    let address = || d.ips.first().map(ToString::to_string);
-    let mac = || own_macs(d).next().map(str::to_owned);
-    d.name.clone().or_else(mac).or_else(address).unwrap_or_else(|| "unknown device".to_owned())
-}
-
 fn values(settings: &Settings, d: &Device, class: &str) -> Map<String, Value> {
-    let name = name(d);
+    let name = called(d);
     let of = |text: &Option<String>| text.clone().unwrap_or_default();
     let extra = |name: &str| {
         d.extra.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()).unwrap_or_default()
@@ -190,16 +201,36 @@ fn related(d: &Device, order: &DeviceOrder) -> Vec<Value> {
         ("firmware_version", of(&d.firmware)),
         ("dhcp", if d.dhcp { "true".to_owned() } else { String::new() }),
     ];
-    let extra = d.extra.iter().map(|(name, value)| (name.as_str(), value.clone()));
-    let pairs = facts.into_iter().chain(extra).filter(|(_, value)| !value.is_empty()).map(|(key, value)| {
-        json!({ "className": "cmdb_key_value_v2", "values": texts([("key", key), ("value", value.as_str())]) })
+    let extra = d.extra.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let facts = facts.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let pairs = facts.chain(extra).chain(d.connections.iter().filter_map(connection)).filter(|(_, value)| !value.is_empty()).map(|(key, value)| {
+        json!({ "className": "cmdb_key_value_v2", "values": texts([("key", key.as_str()), ("value", &value)]) })
     });
     std::iter::once(json!({ "className": "cmdb_ot_entity", "values": entity })).chain(pairs).collect()
 }
 
+/// With whom, which way, by what: a relation has no room for it.
+fn connection(c: &Connection) -> Option<(String, String)> {
+    let peer = c.ip.map(|ip| ip.to_string()).or_else(|| c.name.clone()).or_else(|| c.device_id.clone())?;
+    let ports: Vec<String> = c.ports.iter().map(u16::to_string).collect();
+    let mut said = vec![direction(c).to_owned()];
+    said.extend((!c.protocols.is_empty()).then(|| c.protocols.join(", ")));
+    said.extend((!ports.is_empty()).then(|| format!("ports {}", ports.join(", "))));
+    Some((format!("connection {peer}"), said.join("; ")))
+}
+
+/// Which way conversations begin, seen from the device.
+pub(super) fn direction(c: &Connection) -> &'static str {
+    match (c.two_way, c.inbound) {
+        (true, _) => "two way",
+        (false, true) => "one way, from the peer",
+        (false, false) => "one way, to the peer",
+    }
+}
+
 fn module_values(d: &Device, module: &Module, place: &str) -> Map<String, Value> {
     let of = |text: &Option<String>| text.clone().unwrap_or_default();
-    let name = format!("{} module {place}", name(d));
+    let name = format!("{} module {place}", called(d));
     texts([
         ("name", name.as_str()),
         ("firmware_version", &of(&module.firmware)),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::model::Device;
-use crate::model::device::Module;
+use crate::model::device::{Connection, Module, Peer};
 
 fn settings() -> Settings {
     Settings {
@@ -40,7 +40,7 @@ fn plc() -> Device {
 }
 
 fn order(key: &str, device: Device) -> DeviceOrder {
-    DeviceOrder { key: key.to_owned(), device, is_known: false }
+    DeviceOrder { key: key.to_owned(), device, is_known: false, peers: Vec::new() }
 }
 
 #[test]
@@ -153,4 +153,64 @@ fn an_unknown_data_source_is_no_fault_of_a_device() {
     let spans = [(0, 1, "cmdb_ci_ot".to_owned())];
     let whole = answer::outcomes(&json!({"items": [item]}), &spans, "otrelay").unwrap_err();
     assert!(matches!(whole, Whole::DataSource(words) if words.contains("Invalid discovery_source")));
+}
+
+#[test]
+fn devices_that_talk_are_connected_by_whichever_is_told_later() {
+    let to = |ip: &str, inbound| Connection {
+        ip: ip.parse().ok(),
+        inbound,
+        protocols: vec!["Modbus".to_owned()],
+        ports: vec![502],
+        ..Connection::default()
+    };
+    let peer = |place, key: &str, class: &str| Peer {
+        place,
+        key: key.to_owned(),
+        name: format!("name of {key}"),
+        class: class.to_owned(),
+        is_sensor: false,
+    };
+    let hmi = DeviceOrder {
+        peers: vec![peer(0, "d2", ""), peer(1, "d3", "cmdb_ci_ot_rtu"), peer(2, "d4", "")],
+        ..order(
+            "d1",
+            Device {
+                connections: vec![to("10.3.0.17", false), to("10.3.0.18", true), to("10.3.0.19", false)],
+                ..plc()
+            },
+        )
+    };
+    let plc = DeviceOrder {
+        peers: vec![peer(0, "d1", "")],
+        ..order("d2", Device { connections: vec![to("10.3.0.2", true)], ..plc() })
+    };
+    let batch = Batch::of(&settings(), &[hmi, plc]);
+    let relations = batch.body["relations"].as_array().unwrap();
+    let talks: Vec<(&str, &str)> = relations
+        .iter()
+        .filter(|r| r["type"] == "Connects to::Connected by")
+        .map(|r| (r["parent_id"].as_str().unwrap(), r["child_id"].as_str().unwrap()))
+        .collect();
+    assert_eq!(talks, [("d1", "d2"), ("d3", "d1")], "both say it once; d4 is not there yet");
+    let items = batch.body["items"].as_array().unwrap();
+    let there = items.iter().find(|item| item["internal_id"] == "d3").unwrap();
+    assert_eq!(there["className"], "cmdb_ci_ot_rtu");
+    assert_eq!(there["sys_object_source_info"]["source_native_key"], "agent-1/d3");
+    assert_eq!(there["values"], json!({"name": "name of d3"}), "nothing else of it is touched");
+    assert!(!items.iter().any(|item| item["internal_id"] == "d4"));
+    let pairs: Vec<&Value> = items[0]["related"].as_array().unwrap().iter().collect();
+    let said = pairs.iter().find(|p| p["values"]["key"] == "connection 10.3.0.18").unwrap();
+    assert_eq!(said["values"]["value"], "one way, from the peer; Modbus; ports 502");
+}
+
+#[test]
+fn a_relation_that_is_refused_is_said_and_one_of_a_refused_device_is_not() {
+    let bad = |code: &str, words: &str| json!({"errors": [{"error": code, "message": words}]});
+    let result = json!({"relations": [
+        bad("INVALID_INPUT_DATA", "no such type"), bad("INVALID_INPUT_DATA", "no such type"), bad("ABANDONED", "x"),
+        {"operation": "INSERT"}]});
+    let remarks = answer::relations(&result, "https://x");
+    assert_eq!(remarks.len(), 1);
+    assert!(remarks[0].text.contains("INVALID_INPUT_DATA: no such type"), "{}", remarks[0].text);
 }

@@ -8,6 +8,7 @@ use crate::device::merge::View;
 use crate::model::Timestamp;
 use crate::store::StoreError;
 use crate::store::op::device::outbox::synced_at;
+use crate::store::op::device::peers::Peers;
 use crate::store::rows::{DeviceCounts, DeviceFilter, DeviceRow, DeviceWord};
 
 const DEVICE: &str =
@@ -62,11 +63,13 @@ impl Reader {
             let named = self.devices(&filter)?.into_iter().find(named);
             return named.map_or(Ok(None), |row| self.device(&row.id));
         };
+        let row = row?;
+        found.peers = Peers::new(&self.conn, None).of(row, &found.view.device)?;
         let mut words = self.conn.prepare(
             "SELECT s.name, w.at, w.said FROM device_source w JOIN source s ON s.id = w.source_id
              WHERE w.device_id = ?1 ORDER BY s.id, w.id LIMIT 256",
         )?;
-        let mut words = words.query([row?])?;
+        let mut words = words.query([row])?;
         while let Some(word) = words.next()? {
             let (source, at): (String, i64) = (word.get(0)?, word.get(1)?);
             if let Ok(device) = serde_json::from_slice(&word.get::<_, Vec<u8>>(2)?) {
@@ -99,6 +102,7 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Option<DeviceRow>> {
         sys_id: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
         class: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
         seen_at: at(8)?,
+        peers: Vec::new(),
         sources: Vec::new(),
     }))
 }

@@ -4,4 +4,5 @@
 //! last told. It is changed while the two differ; a sync makes deliveries of what is changed, and of nothing else.
 
 pub mod outbox;
+pub(in crate::store) mod peers;
 pub(super) mod take;

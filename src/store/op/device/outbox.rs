@@ -10,8 +10,10 @@ use super::super::destination_state::{Change, DestinationChange};
 use super::super::identity::meta;
 use super::super::row::{DeliveryCrc, KEPT, NewDelivery, Subject, insert_delivery};
 use super::super::settle::{self, Outcome, Settled};
+use super::peers::Peers;
 use super::take::{device_crc, withdraw};
 use crate::device::merge::View;
+use crate::model::device::Peer;
 use crate::model::text::clip;
 use crate::model::{
     Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Severity, SysId, TableName, Timestamp,
@@ -57,8 +59,10 @@ pub struct ClaimedDevice {
     pub view: Option<View>,
     /// The digest of it.
     pub hash: Vec<u8>,
-    /// Its CI, where it was told before.
-    pub sys_id: Option<String>,
+    /// Whether it was told before.
+    pub is_known: bool,
+    /// Known devices that it talks to.
+    pub peers: Vec<Peer>,
     /// Attempts before this one.
     pub attempts: u32,
     /// Whether an earlier attempt may have been carried out.
@@ -284,7 +288,7 @@ fn select(only_tried: bool) -> String {
         ("delivery_due", "d.route_id = ?1 AND (d.attempts = 0 OR d.due_at <= ?2) AND ?4 IS NOT NULL")
     };
     format!(
-        "SELECT d.id, d.device_id, d.seq, d.severity, d.attempts, d.doubtful, v.key, v.view, v.hash, v.crc, v.sys_id
+        "SELECT d.id, d.device_id, d.seq, d.severity, d.attempts, d.doubtful, v.key, v.view, v.hash, v.crc, v.told IS NOT NULL
          FROM delivery d INDEXED BY {index} LEFT JOIN device v ON v.id = d.device_id AND v.merged_into IS NULL
          WHERE d.state = 'pending' AND {due} ORDER BY d.severity DESC, d.turn, d.id LIMIT ?3"
     )
@@ -296,11 +300,12 @@ impl Operation for ClaimDevices {
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<ClaimedDevice>, StoreError> {
         let (destination_id, route_id) = tx.route_id(self.destination.as_str(), self.table.as_str())?;
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let found: Vec<(ClaimedDevice, i64, i64)> = tx
+        let mut found: Vec<(ClaimedDevice, i64, i64)> = tx
             .conn
             .prepare_cached(&select(self.only_tried))?
             .query_map(params![route_id, self.now.as_micros(), limit, destination_id], claimed)?
             .collect::<Result<_, _>>()?;
+        find_peers(tx, destination_id, &mut found)?;
         if self.peek {
             return Ok(found.into_iter().map(|(claimed, ..)| claimed).collect());
         }
@@ -322,6 +327,20 @@ impl Operation for ClaimDevices {
     }
 }
 
+fn find_peers(
+    tx: &Tx<'_>,
+    destination_id: i64,
+    found: &mut [(ClaimedDevice, i64, i64)],
+) -> Result<(), StoreError> {
+    let mut peers = Peers::new(tx.conn, Some(destination_id));
+    for (one, ..) in found {
+        if let Some(view) = &one.view {
+            one.peers = peers.of(one.device, &view.device)?;
+        }
+    }
+    Ok(())
+}
+
 fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<(ClaimedDevice, i64, i64)> {
     let key: String = row.get::<_, Option<String>>(6)?.unwrap_or_default();
     let view: Vec<u8> = row.get::<_, Option<_>>(7)?.unwrap_or_default();
@@ -335,7 +354,8 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<(ClaimedDevice, i64, i64
         hash,
         attempts: row.get(4)?,
         doubtful: row.get(5)?,
-        sys_id: row.get(10)?,
+        is_known: row.get(10)?,
+        peers: Vec::new(),
     };
     Ok((one, row.get(2)?, row.get(3)?))
 }
@@ -386,19 +406,21 @@ impl Operation for Changed {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<ClaimedDevice>, StoreError> {
         let Self { destination, table, limit, now } = self;
+        let destination_id = tx.destination_id(destination.as_str())?;
         let claim = ClaimDevices { destination, table, limit, only_tried: false, peek: true, now };
         let mut all = claim.run(tx)?;
         let rest = i64::try_from(limit.saturating_sub(all.len())).unwrap_or(i64::MAX);
-        let changed: Vec<(ClaimedDevice, i64, i64)> = tx
+        let mut changed: Vec<(ClaimedDevice, i64, i64)> = tx
             .conn
             .prepare_cached(
-                "SELECT 0, v.id, 0, 0, 0, 0, v.key, v.view, v.hash, v.crc, v.sys_id
+                "SELECT 0, v.id, 0, 0, 0, 0, v.key, v.view, v.hash, v.crc, v.told IS NOT NULL
                  FROM device v INDEXED BY device_changed WHERE v.changed = 1 AND NOT EXISTS (
                    SELECT 1 FROM delivery d WHERE d.device_id = v.id AND d.state = 'pending')
                  ORDER BY v.id LIMIT ?1",
             )?
             .query_map([rest], claimed)?
             .collect::<Result<_, _>>()?;
+        find_peers(tx, destination_id, &mut changed)?;
         all.extend(changed.into_iter().map(|(one, ..)| one));
         Ok(all)
     }

@@ -14,7 +14,7 @@ use crate::app;
 use crate::config::Config;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::TicketKeys;
-use crate::model::{Alert, DeliveryKind, Fingerprint, Generation};
+use crate::model::{Alert, DeliveryKind, Fingerprint, Generation, SourceName, Timestamp};
 use crate::rules::Rules;
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
@@ -53,9 +53,30 @@ struct Explained {
     alert: Alert,
     /// Whether a ticket is wanted, and why or why not.
     forwarded: bool,
-    reason: &'static str,
+    reason: String,
+    /// What else may keep it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     rules: Vec<Said>,
     requests: Vec<Asked>,
+}
+
+impl Explained {
+    /// Adds what is decided before any rule is asked.
+    fn before_rules(mut self, config: &Config, source: &SourceName, now: Timestamp) -> Self {
+        if let Some(name) = config.intake.exclusions.taking(source, &self.alert) {
+            (self.forwarded, self.reason) = (false, format!("excluded: {name}"));
+            self.requests.clear();
+        }
+        let backfill = config.intake.backfill;
+        self.note = (self.forwarded && backfill.is_too_old(self.alert.time, now)).then(|| {
+            format!(
+                "it is older than `backfill = \"{backfill}\"`: if it is there when its source is first read, it is \
+                 counted and not forwarded; `backfill` in [sync] changes that"
+            )
+        });
+        self
+    }
 }
 
 #[derive(Serialize)]
@@ -95,7 +116,8 @@ pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
             format::Outcome::Alert(finding) => {
                 seen += 1;
                 if args.nth.is_none_or(|n| n == seen) {
-                    found.push(explain(number, finding.alert, &finding.fingerprint, &rules, &composer));
+                    let explained = explain(number, finding.alert, &finding.fingerprint, &rules, &composer);
+                    found.push(explained.before_rules(&config, &settings.name, now));
                 }
             }
             format::Outcome::Ignored(_) | format::Outcome::Blank => {}
@@ -218,7 +240,8 @@ fn explain(
         line,
         fingerprint: fingerprint.to_string(),
         forwarded: decision.is_forwarded(),
-        reason: decision.reason.as_str(),
+        reason: decision.reason.as_str().to_owned(),
+        note: None,
         rules: said,
         requests,
         alert,
@@ -249,6 +272,9 @@ fn print(e: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     }
     let verdict = if e.forwarded { "forwarded" } else { "not forwarded" };
     writeln!(out, "{verdict}: {}", e.reason)?;
+    if let Some(note) = &e.note {
+        writeln!(out, "  {note}")?;
+    }
     for r in &e.rules {
         match &r.because {
             None => writeln!(out, "  rule \"{}\" matches", r.rule)?,

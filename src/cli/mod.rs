@@ -9,6 +9,7 @@ pub mod config;
 #[cfg(feature = "simulator")]
 pub mod demo;
 pub mod devices;
+pub mod doctor;
 pub mod explain;
 mod human;
 mod input;
@@ -16,6 +17,7 @@ pub mod lists;
 pub mod login;
 pub mod man;
 pub mod replay;
+mod report;
 pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulate;
@@ -72,6 +74,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check the config, offline
     Check(check::CheckArgs),
+    /// What stands between this config and a ticket: clock, way, certificate, log-in, tables, sources, disk
+    Doctor(doctor::DoctorArgs),
     /// Last sync, next sync, backlog, dead letters, sources, destinations; quiet when fine
     Status(status::StatusArgs),
     /// Push what is due now
@@ -238,6 +242,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
             let environment = &terminal.environment;
             Ok(numbered(check::check(&args, environment, check_template, terminal.out, terminal.err)?))
         }
+        Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Status(args) => status::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),

@@ -30,6 +30,8 @@ mod classify;
 
 pub mod cmdb;
 
+pub mod doctor;
+
 mod event;
 
 mod row;

@@ -33,6 +33,9 @@ mod defender;
 mod devices;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod doctor;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod life;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -49,6 +52,9 @@ mod page;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod pushed;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod reasons;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod rehearsal;

@@ -18,7 +18,7 @@ use super::pattern::Pattern;
 use super::search::{self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, moved, resume};
 use crate::model::FileCursor;
 use crate::model::text::one_line;
-use crate::source::NOTHING_READ;
+use crate::model::trouble::NOTHING_READ;
 
 /// Most files that are followed at once.
 pub(super) const FILES_MAX: usize = 4096;

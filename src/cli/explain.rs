@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::human::json;
+use super::human::{fields_or_error, json};
 use super::input::{self, Input};
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::app;
@@ -96,6 +96,7 @@ struct Asked {
     method: &'static str,
     path: String,
     /// Fields, or why they cannot be made.
+    #[serde(flatten, serialize_with = "fields_or_error")]
     fields: Result<Fields, String>,
 }
 

@@ -1,14 +1,17 @@
 //! `otrelay sync`: pushes what is due now, through the running service or itself when none runs.
 
 use clap::Args;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::ask::Asker;
-use super::human::json;
+use super::human::{fields_or_error, json};
 use super::{CliError, Exit, Outcome, Terminal, clock, load, report, runtime, with_signals};
 use crate::app;
 use crate::control::Question;
+use crate::destination::Fields;
 use crate::model::text::one_line;
+use crate::model::{DeliveryId, DestinationName};
 use crate::relay::{Planned, Report};
 use crate::store::{OpenError, Reader};
 
@@ -81,9 +84,27 @@ fn show(args: &SyncArgs, report: &Report, terminal: &mut Terminal<'_>) -> Outcom
     })
 }
 
+/// A plan as programs read it.
+#[derive(Serialize)]
+struct Shown {
+    id: DeliveryId,
+    destination: DestinationName,
+    table: String,
+    correlation_id: String,
+    #[serde(flatten, serialize_with = "fields_or_error")]
+    fields: Result<Fields, String>,
+}
+
+impl From<&Planned> for Shown {
+    fn from(plan: &Planned) -> Self {
+        let Planned { id, destination, table, correlation_id, fields } = plan.clone();
+        Self { id, destination, table, correlation_id, fields }
+    }
+}
+
 fn show_plan(args: &SyncArgs, plans: &[Planned], terminal: &mut Terminal<'_>) -> Outcome {
     if args.json {
-        json(terminal.out, &plans)?;
+        json(terminal.out, &plans.iter().map(Shown::from).collect::<Vec<_>>())?;
         return Ok(Exit::Fine);
     }
     for p in plans {

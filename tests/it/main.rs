@@ -42,6 +42,9 @@ mod life;
 mod limits;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod lists;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod lost_answer;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -179,7 +179,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(!text.contains("anomaly") && lines[1].ends_with("..."), "{text}");
+        assert!(!text.contains("anomaly") && lines[1].ends_with('…'), "{text}");
     }
 
     #[test]

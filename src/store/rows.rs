@@ -179,7 +179,7 @@ impl RepairRow {
 }
 
 /// A source.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SourceRow {
     /// Its name.
     pub name: String,

@@ -41,6 +41,30 @@ pub enum Backfill {
     Within(Duration),
 }
 
+impl Backfill {
+    /// Whether an alert of this time is older.
+    pub fn is_too_old(self, time: Timestamp, now: Timestamp) -> bool {
+        match self {
+            Self::All => false,
+            Self::Within(Duration::ZERO) => true,
+            Self::Within(age) => time < now.before(age),
+        }
+    }
+}
+
+impl std::fmt::Display for Backfill {
+    /// As in the config: `all`, `7d`, `90m`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::Within(age) = self else { return f.write_str("all") };
+        let secs = age.as_secs();
+        let (unit, word) = [(86_400, "d"), (3_600, "h"), (60, "m")]
+            .into_iter()
+            .find(|(unit, _)| secs > 0 && secs.is_multiple_of(*unit))
+            .unwrap_or((1, "s"));
+        write!(f, "{}{word}", secs / unit)
+    }
+}
+
 /// What the intake needs to know, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -335,19 +359,11 @@ impl Intake {
     }
 
     fn verdict(&self, sighting: &Sighting, now: Timestamp) -> Result<Vec<Routed>, Reason> {
-        if sighting.backlog && self.is_too_old(sighting.alert.time, now) {
+        if sighting.backlog && self.settings.backfill.is_too_old(sighting.alert.time, now) {
             return Err(Reason::TooOld);
         }
         let decision = self.rules.decide(&sighting.alert);
         if decision.is_forwarded() { Ok(routed(&decision)) } else { Err(decision.reason) }
-    }
-
-    fn is_too_old(&self, time: Timestamp, now: Timestamp) -> bool {
-        match self.settings.backfill {
-            Backfill::All => false,
-            Backfill::Within(Duration::ZERO) => true,
-            Backfill::Within(age) => time < now.before(age),
-        }
     }
 
     /// Applies changed rules to what is still undelivered; does nothing when they are the ones it was made by.

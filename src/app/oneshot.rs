@@ -2,6 +2,7 @@
 //!
 //! They stop by the same stages as the service. Damage that is met ends them too, and the next run repairs it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::servicenow::ServiceNow;
 use crate::source::Reading;
 use crate::store::{Overview, Store, StoreError};
 
+/// Most that a plan before the first start keeps of what it reads, in bytes.
+const FIRST_PLAN: u64 = 256 << 20;
 /// `--once` looks so often whether the intake waits for room: longer than the intake waits before it looks again.
 const TURN: Duration = Duration::from_secs(6);
 /// `--once` waits so long for what failed to become due again.
@@ -114,6 +117,49 @@ pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Ve
     drop(relay);
     stages.close().await?;
     Ok(plans)
+}
+
+/// The same before the first start: takes in what the sources hold, into a store of its own that is thrown away. Gives
+/// the plans, and what keeps more from being taken in.
+///
+/// # Errors
+/// [`AppError`].
+pub async fn plan_first(
+    mut config: Config,
+    clock: SharedClock,
+    dir: &Path,
+    limit: usize,
+    stop: CancellationToken,
+) -> Result<(Vec<Planned>, Vec<String>), AppError> {
+    dir.clone_into(&mut config.store.dir);
+    config.store.max_size = config.store.max_size.min(FIRST_PLAN);
+    let components = Components::of(&config, &clock)?;
+    let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
+    let mut stages = TaskGroups::begin(writer);
+    let intake = components.intake(&config, &store, &clock);
+    intake.apply_rules().await?;
+    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());
+    let relay = components.relay(&config, store.clone(), clock);
+    let mut more = Vec::new();
+    let end = stages.stop_sources.clone();
+    {
+        let drain = stages.drain(&stop);
+        tokio::pin!(drain);
+        loop {
+            tokio::select! {
+                drained = &mut drain => break drained?,
+                () = tokio::time::sleep(TURN) => {}
+            }
+            if store.is_refusing() && !end.is_cancelled() {
+                more.extend(store.conditions().into_iter().map(|issue| issue.text));
+                end.cancel();
+            }
+        }
+    }
+    let plans = relay.plan(limit).await?;
+    drop((relay, store));
+    stages.close().await?;
+    Ok((plans, more))
 }
 
 /// Opens the store for a command that changes it, where no service runs.

@@ -1,6 +1,8 @@
-//! `otrelay demo`: the main job from nothing. Recorded output of a real Suricata goes through the real path (files,
-//! rules, store on disk, HTTP) into the built-in ServiceNow simulator, which loses some answers on purpose; then a
-//! readable account of what happened to every line.
+//! `otrelay demo`: the main job from nothing. Recorded output of a real Suricata, CEF messages over TCP and a simulated
+//! Defender for `IoT` console go through the real path (files, listener, poll, rules, store on disk, HTTP) into the built-in
+//! ServiceNow simulator, which loses some answers on purpose; then an account of what happened that fits one screen.
+//!
+//! The sources are taken in one after the other, so that each run numbers its tickets alike.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::human::Listing;
@@ -19,11 +22,13 @@ use super::{CliError, Exit, Outcome, Terminal, chain, clock, runtime, with_signa
 use crate::app;
 use crate::config::{Config, Environment, Purpose};
 use crate::model::Severity;
+use crate::model::text::one_line;
 use crate::net::listen;
 use crate::relay::Report;
+use crate::simulator::console::{Console, TOKEN};
 use crate::simulator::{Fault, FaultKind, Options, Running, Simulator};
 use crate::status::Notifier;
-use crate::store::{ListFilter, Overview, Reader, TicketRow};
+use crate::store::{AlertRow, ListFilter, Overview, Reader, TicketRow};
 
 /// Recorded by a real Suricata over traffic of a plant of our own; tests/fixtures/eve/make has the script.
 /// Packed, because the program is meant for small machines; a test holds it to `plant.json`.
@@ -31,8 +36,11 @@ const RECORDED: &[u8] = include_bytes!("../../tests/fixtures/eve/plant.json.zlib
 /// Most bytes that are unpacked.
 const RECORDED_MAX: usize = 4 << 20;
 
-/// Tickets that the account lists.
-const LISTED: usize = 25;
+/// What another sensor sends over TCP.
+const MESSAGES: &str = include_str!("../../tests/fixtures/cef/demo.cef");
+
+/// Tickets that the account lists: it has to fit one screen.
+const LISTED: usize = 8;
 
 /// Arguments of `otrelay demo`.
 #[derive(Args, Clone, Debug)]
@@ -100,12 +108,45 @@ async fn demo(
     terminal: &mut Terminal<'_>,
     stop: CancellationToken,
 ) -> Outcome {
+    let console = Console::bind()?;
+    let others = args.input.is_none().then(|| Others { console: console.url(), cef: free_address(0) });
+    let answers = CancellationToken::new();
+    let work = async {
+        let _end = answers.clone().drop_guard();
+        play(args, dir, input, others.as_ref(), terminal, stop).await
+    };
+    let ((), exit) = tokio::join!(console.run(answers.clone()), work);
+    exit
+}
+
+/// Where the demo's other sources are.
+struct Others {
+    /// The console.
+    console: String,
+    /// The listener for CEF.
+    cef: SocketAddr,
+}
+
+async fn play(
+    args: &DemoArgs,
+    dir: &Path,
+    input: &Copied,
+    others: Option<&Others>,
+    terminal: &mut Terminal<'_>,
+    stop: CancellationToken,
+) -> Outcome {
     let simulator = Simulator::start(options(args.seed)).await.map_err(|e| CliError::Words(chain(&e)))?;
-    let (path, config) = write_config(dir, input, simulator.url())?;
-    opening(args, &simulator, terminal.out)?;
+    let (path, config) = write_config(dir, input, others, simulator.url())?;
 
     let store_dir = config.store.dir.clone();
     let bar = progress_bar();
+    if let Some(others) = others {
+        take_in_messages(&config, others.cef, stop.child_token()).await?;
+        let mut asks = config.clone();
+        asks.sources.retain(|source| source.name.as_str() == CONSOLE);
+        asks.relay.enabled = false;
+        app::once(asks, clock(), drop, stop.clone()).await?;
+    }
     let watch = |progress| follow(&bar, progress);
     let (first, _) = app::once(config.clone(), clock(), watch, stop.clone()).await?;
     bar.finish_and_clear();
@@ -117,8 +158,12 @@ async fn demo(
     let reader = Reader::open(&store_dir)?;
     let overview = reader.overview()?;
     let tickets = reader.tickets(&ListFilter::default())?;
+    let findings = reader.alerts(&ListFilter::default())?;
     let account = Account {
+        input: args.input.clone(),
+        simulator: simulator.url().to_owned(),
         overview,
+        references: findings.into_iter().filter_map(reference).collect(),
         tickets,
         first,
         second,
@@ -133,25 +178,84 @@ async fn demo(
 
     if args.serve {
         let mut config = config;
-        let page = free_address();
+        let page = free_address(9_464);
         config.status.listen = Some(page);
         serving(&path, &simulator, &input.path, page, terminal.out)?;
         simulator.clear_faults();
-        let socket = app::socket(&store_dir, None);
-        let surroundings = app::Surroundings {
-            clock: clock(),
-            socket,
-            notifier: Notifier::default(),
-            watchdog: None,
-            stop,
-            // Nobody asks a demo to read its config again.
-            hangup: Arc::default(),
-            reread: Arc::new(|| Err(Vec::new())),
-        };
+        let surroundings = surroundings(&store_dir, stop);
         app::serve(config, surroundings).await?;
     }
     simulator.stop().await;
     Ok(exit)
+}
+
+fn surroundings(store_dir: &Path, stop: CancellationToken) -> app::Surroundings {
+    app::Surroundings {
+        clock: clock(),
+        socket: app::socket(store_dir, None),
+        notifier: Notifier::default(),
+        watchdog: None,
+        stop,
+        // Nobody asks a demo to read its config again.
+        hangup: Arc::default(),
+        reread: Arc::new(|| Err(Vec::new())),
+    }
+}
+
+/// Runs the service with its listener alone, sends it the messages, and waits until all of them are committed.
+async fn take_in_messages(config: &Config, cef: SocketAddr, stop: CancellationToken) -> Result<(), CliError> {
+    let mut listens = config.clone();
+    listens.sources.retain(|source| source.input.listens());
+    listens.relay.enabled = false;
+    let dir = listens.store.dir.clone();
+    let service = app::serve(listens, surroundings(&dir, stop.clone()));
+    let sender = async {
+        let _end = stop.clone().drop_guard();
+        send(cef).await?;
+        let wanted = MESSAGES.lines().count() as i64;
+        let read = || Reader::open(&dir).ok()?.overview().ok()?.sources.first().map(|source| source.lines);
+        wait_until(|| read() >= Some(wanted) || stop.is_cancelled()).await
+    };
+    let (served, sent) = tokio::join!(service, sender);
+    served?;
+    sent
+}
+
+/// Sends the messages as another sensor would.
+async fn send(cef: SocketAddr) -> Result<(), CliError> {
+    let mut stream = None;
+    for _ in 0..PATIENCE {
+        stream = tokio::net::TcpStream::connect(cef).await.ok();
+        if stream.is_some() {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let Some(mut stream) = stream else {
+        return Err(CliError::Words(format!("nobody listens for CEF at {cef}")));
+    };
+    stream.write_all(MESSAGES.as_bytes()).await?;
+    stream.shutdown().await?;
+    Ok(())
+}
+
+/// Between two looks, and how many there are: two minutes.
+const LOOK: Duration = Duration::from_millis(50);
+const PATIENCE: usize = 2_400;
+
+async fn wait_until(mut is: impl FnMut() -> bool) -> Result<(), CliError> {
+    for _ in 0..PATIENCE {
+        if is() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(CliError::Words("the messages that were sent did not arrive".to_owned()))
+}
+
+/// A finding, and the first thing that its sensor refers to.
+fn reference(row: AlertRow) -> Option<(String, String)> {
+    Some((row.fingerprint, row.alert?.references.into_iter().next()?))
 }
 
 /// A quarter of the answers to creates is lost after the record was made, and twice the instance says 500 to a
@@ -171,7 +275,30 @@ fn options(seed: u64) -> Options {
 }
 
 /// The config of the demo, as an operator would write it, loaded the way every config is loaded.
-fn write_config(dir: &Path, input: &Copied, url: &str) -> Result<(PathBuf, Config), CliError> {
+fn write_config(
+    dir: &Path,
+    input: &Copied,
+    others: Option<&Others>,
+    url: &str,
+) -> Result<(PathBuf, Config), CliError> {
+    let others = others.map_or(String::new(), |others| {
+        format!(
+            r#"[[source]]
+name = "{CEF}"
+kind = "syslog"
+listen = ["tcp://{}"]
+
+[[source]]
+name = "{CONSOLE}"
+kind = "defender-console"
+url = "{}"
+token = {{ file = "{}" }}
+"#,
+            others.cef,
+            others.console,
+            dir.join("token").display()
+        )
+    });
     let text = format!(
         r#"[agent]
 name = "demo-sensor"
@@ -197,6 +324,7 @@ name = "input"
 kind = "{kind}"
 path = "{input}"
 
+{others}
 [[rule]]
 name = "Major and worse"
 min_severity = "major"
@@ -221,6 +349,7 @@ short_description = "[OT protocol] {{{{ title }}}} ({{{{ sensor }}}})"
     );
     private(&dir.join("client-secret"), "otrelay")?;
     private(&dir.join("password"), "admin")?;
+    private(&dir.join("token"), TOKEN)?;
     let path = dir.join("otrelay.toml");
     private(&path, &text)?;
     let environment = Environment::new(|_| None).with_config(Some(path.clone()));
@@ -237,23 +366,9 @@ fn private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-fn opening(args: &DemoArgs, simulator: &Running, out: &mut dyn Write) -> std::io::Result<()> {
-    match &args.input {
-        None => writeln!(out, "Input      recorded output of a real Suricata")?,
-        Some(path) => writeln!(out, "Input      {}", path.display())?,
-    }
-    writeln!(
-        out,
-        "ServiceNow a simulator at {}, which loses a quarter of its answers on purpose",
-        simulator.url()
-    )?;
-    writeln!(out, "Rules      everything from major up; malformed OT protocols from minor up")?;
-    writeln!(out)
-}
-
-/// Where the demo's status page is: the usual address, or another one where somebody has that.
-fn free_address() -> SocketAddr {
-    let usual = SocketAddr::from(([127, 0, 0, 1], 9_464));
+/// An address of this machine: with the usual port, or another one where somebody has that.
+fn free_address(usual: u16) -> SocketAddr {
+    let usual = SocketAddr::from(([127, 0, 0, 1], usual));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let bound = |address| listen::tcp(address).and_then(|listener| listener.local_addr());
     bound(usual).or_else(|_| bound(any)).unwrap_or(usual)
@@ -283,7 +398,11 @@ fn serving(
 
 /// What happened.
 struct Account {
+    input: Option<PathBuf>,
+    simulator: String,
     overview: Overview,
+    /// What findings refer to, by fingerprint.
+    references: BTreeMap<String, String>,
     tickets: Vec<TicketRow>,
     first: Report,
     second: Report,
@@ -300,60 +419,84 @@ impl Account {
         if complete && agrees { Exit::Fine } else { Exit::Failure }
     }
 
+    /// The verdict first; all of it on one screen of 24 lines.
     fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let verdict = if self.exit() == Exit::Fine {
+            "Nothing lost, nothing double."
+        } else {
+            "Something is left: see the numbers below."
+        };
+        writeln!(out, "{verdict}")?;
+        writeln!(
+            out,
+            "{} incidents there, {} of them double; a second sync created {}.",
+            self.incidents, self.twins, self.second.created
+        )?;
+        writeln!(out, "{} plays ServiceNow and loses a quarter of its answers.", self.simulator)?;
+        writeln!(
+            out,
+            "{} answers were lost: the instance made the incident and nobody heard of it.\n\
+             Who just tries again makes a twin. otrelay looks first, and found {} of them.\n\
+             {} requests in all.",
+            self.lost, self.first.found, self.requests
+        )?;
+        writeln!(out)?;
         self.print_intake(out)?;
-        self.print_tickets(out)?;
-        self.print_push(out)
+        self.print_tickets(out)
+    }
+
+    /// A source's own words.
+    fn source(&self, name: &str) -> String {
+        match (name, &self.input) {
+            (CEF, _) => "another sensor's CEF messages over TCP".to_owned(),
+            (CONSOLE, _) => "a Defender for IoT console, asked for its alerts".to_owned(),
+            (_, Some(path)) => one_line(&path.display().to_string()).into_owned(),
+            (_, None) => "the EVE file of a real Suricata".to_owned(),
+        }
     }
 
     fn print_intake(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        let sum =
-            |get: fn(&crate::store::SourceRow) -> i64| self.overview.sources.iter().map(get).sum::<i64>();
-        let (lines, alerts) = (sum(|s| s.lines), sum(|s| s.alerts));
-        let mut filtered: BTreeMap<&str, i64> = BTreeMap::new();
-        let mut rejected: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut listing = Listing::fitting(Some(WIDTH), &["read", "alerts", "findings", "from"], &[]);
+        for s in &self.overview.sources {
+            let (lines, alerts, new) = (s.lines.to_string(), s.alerts.to_string(), s.new.to_string());
+            listing.row(&[&lines, &alerts, &new, &self.source(&s.name)]);
+        }
+        listing.print(out)?;
+        let mut why: BTreeMap<&str, i64> = BTreeMap::new();
         for source in &self.overview.sources {
-            source.filtered.iter().for_each(|(why, n)| *filtered.entry(why).or_default() += n);
-            source.rejected.iter().for_each(|(why, n)| *rejected.entry(why).or_default() += n);
+            source.filtered.iter().for_each(|(reason, n)| *why.entry(reason).or_default() += n);
         }
-        let kept = alerts - filtered.values().sum::<i64>();
-        writeln!(out, "{lines:>7} lines read")?;
-        writeln!(
-            out,
-            "{alerts:>7} of them are alerts; the others are flows, statistics and protocol records"
-        )?;
-        for (why, n) in &rejected {
-            writeln!(out, "{n:>7} rejected: {why}")?;
+        let why: Vec<String> = why.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        if !why.is_empty() {
+            writeln!(out, "not forwarded: {}", why.join(", "))?;
         }
-        for (why, n) in &filtered {
-            writeln!(out, "{n:>7} alerts not forwarded: {why}")?;
+        let rejected: i64 = self.overview.sources.iter().flat_map(|s| s.rejected.values()).sum();
+        if rejected > 0 {
+            writeln!(out, "{rejected} rejected: otrelay could not read them")?;
         }
-        writeln!(
-            out,
-            "{kept:>7} alerts to forward, grouped into {} findings ({} repeats counted on them)",
-            sum(|s| s.new),
-            sum(|s| s.repeats)
-        )?;
         writeln!(out)
+    }
+
+    /// What tells rows apart that look alike: what their sensor refers to, `1:1000112:3` of Suricata.
+    fn reference(&self, row: &TicketRow, rows: &[&TicketRow]) -> &str {
+        let is_alike = |other: &&&TicketRow| other.title == row.title && other.parties == row.parties;
+        let reference = self.references.get(&row.fingerprint).map_or("", String::as_str);
+        let reference = reference.strip_prefix("sid:").unwrap_or(reference);
+        if rows.iter().filter(is_alike).count() > 1 { reference } else { "" }
     }
 
     fn print_tickets(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let mut rows: Vec<&TicketRow> = self.tickets.iter().collect();
         rows.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.number.cmp(&b.number)));
-        let mut listing = Listing::new(&["incident", "severity", "title", "from → to", "seen"]);
+        let header = ["incident", "title", "from → to", "seen", "signature"];
+        let mut listing = Listing::fitting(Some(WIDTH), &header, &[]);
         for row in rows.iter().take(LISTED) {
-            listing.row(&[
-                &row.number,
-                row.severity.as_str(),
-                &row.title,
-                &row.parties,
-                &row.occurrences.to_string(),
-            ]);
+            let seen = row.occurrences.to_string();
+            listing.row(&[&row.number, &row.title, &row.parties, &seen, self.reference(row, &rows)]);
         }
         listing.print(out)?;
-        if let Some(more) = rows.len().checked_sub(LISTED).filter(|n| *n > 0) {
-            writeln!(out, "… and {more} more")?;
-        }
+        let more = rows.len().saturating_sub(LISTED);
+        let more = if more > 0 { format!(" ({more} more than are shown)") } else { String::new() };
         let by = |severity| rows.iter().filter(|r| r.severity == severity).count();
         let counts: Vec<String> = Severity::ALL
             .into_iter()
@@ -362,32 +505,102 @@ impl Account {
             .filter(|(_, n)| *n > 0)
             .map(|(s, n)| format!("{n} {s}"))
             .collect();
-        writeln!(out, "{} incidents: {}", rows.len(), counts.join(", "))?;
-        writeln!(out)
-    }
-
-    fn print_push(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        writeln!(
-            out,
-            "{:>7} answers were lost or wrong after the instance had made the record; each was looked up, {} found",
-            self.lost, self.first.found
-        )?;
-        writeln!(out, "{:>7} incidents there, {} of them double", self.incidents, self.twins)?;
-        writeln!(out, "{:>7} requests in all; a second sync created {}", self.requests, self.second.created)?;
-        let verdict = if self.exit() == Exit::Fine {
-            "Nothing lost, nothing double."
-        } else {
-            "Something is left: see the numbers above."
-        };
-        writeln!(out, "{verdict}")
+        writeln!(out, "{} incidents: {}{more}", rows.len(), counts.join(", "))
     }
 }
 
+/// Names of the demo's own sources.
+const CEF: &str = "cef";
+const CONSOLE: &str = "console";
+/// The account's width.
+const WIDTH: u16 = 80;
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::model::{Severity, TicketId};
+    use crate::store::SourceRow;
+
     #[test]
     fn the_packed_recording_is_the_fixture() {
         let fixture = include_bytes!("../../tests/fixtures/eve/plant.json");
-        assert!(super::recorded().unwrap() == fixture, "pack plant.json again: see its README");
+        assert!(recorded().unwrap() == fixture, "pack plant.json again: see its README");
+    }
+
+    #[tokio::test]
+    async fn the_messages_come_in_over_tcp() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = Copied { path: dir.path().join("eve.json"), kind: "suricata-eve".to_owned() };
+        let others = Others { console: "http://127.0.0.1:1".to_owned(), cef: free_address(0) };
+        let (_, config) = write_config(dir.path(), &input, Some(&others), "http://127.0.0.1:1").unwrap();
+        assert_eq!(config.sources.len(), 3);
+        take_in_messages(&config, others.cef, CancellationToken::new()).await.unwrap();
+        let overview = Reader::open(&config.store.dir).unwrap().overview().unwrap();
+        let [source] = overview.sources.as_slice() else { panic!("{overview:?}") };
+        assert_eq!(
+            (source.name.as_str(), source.lines, source.alerts, source.new),
+            (CEF, 4, 4, 2),
+            "{source:?}"
+        );
+        assert_eq!(source.rejected.len(), 0, "{source:?}");
+    }
+
+    fn ticket(n: i64, fingerprint: &str) -> TicketRow {
+        let text = |text: &str| text.to_owned();
+        TicketRow {
+            id: TicketId(n),
+            destination: text("simulator"),
+            table: text("incident"),
+            number: format!("INC{n:07}"),
+            sys_id: String::new(),
+            state: text("open"),
+            assigned_to: String::new(),
+            close_notes: String::new(),
+            correlation_id: String::new(),
+            generation: 0,
+            rule: String::new(),
+            opened_at: None,
+            severity: Severity::Critical,
+            title: text("PLANT Modbus write from unknown host, and many more words than a line of it has"),
+            parties: text("2001:db8:40:2::199 → 2001:db8:40:1::11"),
+            occurrences: 1_234_567,
+            fingerprint: text(fingerprint),
+        }
+    }
+
+    fn account() -> Account {
+        let source = |name: &str| SourceRow { name: name.to_owned(), lines: 1_305, ..SourceRow::default() };
+        let sources = [CEF, CONSOLE, "input"].map(source).into();
+        let overview = Overview { sources, ..Overview::default() };
+        Account {
+            input: None,
+            simulator: "http://127.0.0.1:65535".to_owned(),
+            overview,
+            references: [("a".to_owned(), "sid:1:1000112:3".to_owned())].into(),
+            tickets: (0..92).map(|n| ticket(n, if n == 0 { "a" } else { "b" })).collect(),
+            first: Report::default(),
+            second: Report::default(),
+            requests: 10_000,
+            lost: 10_000,
+            incidents: 92,
+            twins: 0,
+        }
+    }
+
+    #[test]
+    fn the_account_begins_with_the_verdict_and_is_one_look() {
+        let mut out = Vec::new();
+        account().print(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.starts_with("Nothing lost, nothing double.\n92 incidents there, 0 of them double;"),
+            "{text}"
+        );
+        assert!(text.lines().count() <= 24, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert_eq!(text.matches("1:1000112:3").count(), 1, "rows that look alike show what differs: {text}");
+        let mut out = Vec::new();
+        Account { twins: 1, ..account() }.print(&mut out).unwrap();
+        assert!(out.starts_with(b"Something is left"));
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::ask::Asker;
-use super::human::json;
+use super::human::{fields_or_error, json};
 use super::input::{self, Input};
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::app;
@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::control::Question;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::TicketKeys;
-use crate::model::{Alert, DeliveryKind, Fingerprint, Generation};
+use crate::model::{Alert, DeliveryKind, Fingerprint, Generation, SourceName, Timestamp};
 use crate::rules::Rules;
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
@@ -60,11 +60,32 @@ struct Explained {
     alert: Alert,
     /// Whether a ticket is wanted, and why or why not.
     forwarded: bool,
-    reason: &'static str,
+    reason: String,
+    /// What else may keep it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     rules: Vec<Said>,
     /// What is redacted of it, and how: `source.ip: pseudonym`.
     redacted: Vec<String>,
     requests: Vec<Asked>,
+}
+
+impl Explained {
+    /// Adds what is decided before any rule is asked.
+    fn before_rules(mut self, config: &Config, source: &SourceName, now: Timestamp) -> Self {
+        if let Some(name) = config.intake.exclusions.taking(source, &self.alert) {
+            (self.forwarded, self.reason) = (false, format!("excluded: {name}"));
+            self.requests.clear();
+        }
+        let backfill = config.intake.backfill;
+        self.note = (self.forwarded && backfill.is_too_old(self.alert.time, now)).then(|| {
+            format!(
+                "it is older than `backfill = \"{backfill}\"`: if it is there when its source is first read, it is \
+                 counted and not forwarded; `backfill` in [sync] changes that"
+            )
+        });
+        self
+    }
 }
 
 #[derive(Serialize)]
@@ -84,6 +105,7 @@ struct Asked {
     method: &'static str,
     path: String,
     /// Fields, or why they cannot be made.
+    #[serde(flatten, serialize_with = "fields_or_error")]
     fields: Result<Fields, String>,
 }
 
@@ -122,7 +144,8 @@ pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
             format::Outcome::Alert(finding) => {
                 seen += 1;
                 if args.nth.is_none_or(|n| n == seen) {
-                    found.push(explain(number, finding.alert, &finding.fingerprint, &context));
+                    let explained = explain(number, finding.alert, &finding.fingerprint, &context);
+                    found.push(explained.before_rules(&config, &settings.name, now));
                 }
             }
             format::Outcome::Ignored(_) | format::Outcome::Blank => {}
@@ -266,7 +289,8 @@ fn explain(line: usize, alert: Alert, fingerprint: &Fingerprint, context: &Conte
         ticket: None,
         fingerprint: fingerprint.to_string(),
         forwarded: decision.is_forwarded(),
-        reason: decision.reason.as_str(),
+        reason: decision.reason.as_str().to_owned(),
+        note: None,
         rules: said,
         redacted: composer
             .redaction
@@ -306,6 +330,9 @@ fn print(e: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     }
     let verdict = if e.forwarded { "forwarded" } else { "not forwarded" };
     writeln!(out, "{verdict}: {}", e.reason)?;
+    if let Some(note) = &e.note {
+        writeln!(out, "  {note}")?;
+    }
     for r in &e.rules {
         match &r.because {
             None => writeln!(out, "  rule \"{}\" matches", r.rule)?,

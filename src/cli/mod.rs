@@ -9,6 +9,7 @@ pub mod config;
 #[cfg(feature = "simulator")]
 pub mod demo;
 pub mod devices;
+pub mod doctor;
 pub mod explain;
 mod human;
 pub mod init;
@@ -19,6 +20,7 @@ pub mod man;
 mod owner;
 mod prompt;
 pub mod replay;
+mod report;
 pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulate;
@@ -78,6 +80,8 @@ enum Command {
     Init(Box<init::InitArgs>),
     /// Check the config, offline
     Check(check::CheckArgs),
+    /// What stands between this config and a ticket: clock, way, certificate, log-in, tables, sources, disk
+    Doctor(doctor::DoctorArgs),
     /// Last sync, next sync, backlog, dead letters, sources, destinations; quiet when fine
     Status(status::StatusArgs),
     /// Push what is due now
@@ -250,6 +254,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
             let environment = &terminal.environment;
             Ok(numbered(check::check(&args, environment, check_template, terminal.out, terminal.err)?))
         }
+        Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Status(args) => status::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::ask::runtime_dir;
 use super::check::{Examined, examine};
-use super::human::relative;
-use super::{CliError, Exit, Outcome, Terminal, clock, load, runtime, with_signals};
+use super::{CliError, Exit, Outcome, Terminal, clock, load, report, runtime, with_signals};
 use crate::app::{self, Reread, Surroundings};
 use crate::config::{Environment, Purpose};
 use crate::model::text::one_line;
+use crate::model::trouble;
 use crate::relay::{Progress, Report};
+use crate::rules::Reason;
 use crate::rules::template::check_template;
-use crate::source::NOTHING_READ;
 use crate::status::Notifier;
-use crate::store::Overview;
+use crate::store::{Overview, Reader, SourceRow};
 
 /// Arguments of `otrelay run`.
 #[derive(Args, Clone, Debug)]
@@ -44,14 +45,26 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load(terminal)?;
     let stop = CancellationToken::new();
     if args.once {
-        let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
+        let sources: Vec<(String, bool)> =
+            config.sources.iter().map(|source| (source.name.to_string(), source.input.listens())).collect();
+        let backfill = config.intake.backfill;
+        let before = too_old(&overview_of(&config.store.dir)?);
         let bar = progress_bar();
         let (report, overview) = runtime()?.block_on(async {
             let watch = |progress| follow(&bar, progress);
             with_signals(stop.clone(), app::once(config, clock(), watch, stop)).await
         })?;
         bar.finish_and_clear();
-        let unread = unread(&names, &overview, terminal)?;
+        let unread = unread(&sources, &overview, terminal)?;
+        let older = too_old(&overview) - before;
+        if older > 0 {
+            writeln!(
+                terminal.err,
+                "{older} {} older than `backfill = \"{backfill}\"`: counted, shown by `otrelay alerts --filtered`, and \
+                 not forwarded",
+                if older == 1 { "alert is" } else { "alerts are" }
+            )?;
+        }
         return account(&report, &overview, terminal).map(|exit| exit.or_failed(unread));
     }
     let runtime = runtime()?;
@@ -138,42 +151,53 @@ fn watchdog(environment: &Environment) -> Option<Duration> {
     number("WATCHDOG_USEC").filter(|limit| *limit > 0).map(Duration::from_micros)
 }
 
-/// Says what is wrong with sources; whether nothing could be read of any.
-fn unread(names: &[String], overview: &Overview, terminal: &mut Terminal<'_>) -> std::io::Result<bool> {
-    let mut troubled = 0;
-    for source in overview.sources.iter().filter(|source| names.contains(&source.name)) {
-        if let Some(trouble) = &source.trouble {
-            troubled += usize::from(trouble.ends_with(NOTHING_READ));
-            writeln!(terminal.err, "source {}: {}", source.name, one_line(trouble))?;
+/// How things are in a store before it is opened for work.
+fn overview_of(dir: &Path) -> Result<Overview, CliError> {
+    match Reader::open(dir) {
+        Ok(reader) => Ok(reader.overview()?),
+        // What is damaged is repaired when it is opened, and what is absent has nothing.
+        Err(_) => Ok(Overview::default()),
+    }
+}
+
+/// Alerts that were not forwarded for their age, so far.
+fn too_old(overview: &Overview) -> i64 {
+    let of = |row: &SourceRow| row.filtered.get(Reason::TooOld.as_str()).copied().unwrap_or(0);
+    overview.sources.iter().map(of).sum()
+}
+
+/// Says what is wrong with sources (name, and whether it listens); whether nothing could be read of any.
+fn unread(
+    sources: &[(String, bool)],
+    overview: &Overview,
+    terminal: &mut Terminal<'_>,
+) -> std::io::Result<bool> {
+    let mut unread = 0;
+    for (name, listens) in sources {
+        if *listens {
+            unread += 1;
+            writeln!(
+                terminal.err,
+                "source {name}: it listens, and only the service does that: nothing of it is read"
+            )?;
+            continue;
+        }
+        let row = overview.sources.iter().find(|row| row.name == *name);
+        if let Some(trouble) = row.and_then(|row| row.trouble.as_ref()) {
+            unread += usize::from(trouble::is_unread(trouble));
+            writeln!(terminal.err, "source {name}: {}", one_line(trouble))?;
         }
     }
-    Ok(troubled > 0 && troubled == names.len())
+    Ok(unread == sources.len())
 }
 
 /// What is left decides the exit code.
 fn account(report: &Report, overview: &Overview, terminal: &mut Terminal<'_>) -> Outcome {
-    writeln!(
-        terminal.err,
-        "{} ticket{} created, {} found there already, {} waiting, {} dead",
-        report.created,
-        if report.created == 1 { "" } else { "s" },
-        report.found,
-        overview.backlog,
-        overview.dead
-    )?;
-    if report.devices.created + report.devices.updated > 0 {
-        writeln!(
-            terminal.err,
-            "devices: {} created, {} updated",
-            report.devices.created, report.devices.updated
-        )?;
-    }
-    for line in &report.waiting {
-        writeln!(terminal.err, "waits: {line}")?;
-    }
-    if let Some(at) = report.next_at.filter(|_| overview.backlog > 0) {
-        writeln!(terminal.err, "next try {}", relative(at, clock().now()))?;
-    }
+    let delivered =
+        report::delivered(report, if report.created == 1 { "ticket created" } else { "tickets created" });
+    writeln!(terminal.err, "{delivered}, {} waiting, {} dead", overview.backlog, overview.dead)?;
+    let next_at = report.next_at.filter(|_| overview.backlog > 0);
+    report::details(&Report { next_at, ..report.clone() }, clock().now(), terminal.err)?;
     Ok(match (overview.backlog, overview.dead) {
         (0, 0) => Exit::Fine,
         (0, _) => Exit::Failure,

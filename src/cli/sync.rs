@@ -1,15 +1,22 @@
 //! `otrelay sync`: pushes what is due now, through the running service or itself when none runs.
 
 use clap::Args;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::ask::Asker;
-use super::human::{json, relative};
-use super::{Exit, Outcome, Terminal, begin, clock, load_as_caller, runtime, with_signals};
+use super::human::{fields_or_error, json};
+use super::{
+    CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, report, runtime, with_signals,
+};
 use crate::app;
-use crate::config::Purpose;
+use crate::config::{Config, Purpose};
 use crate::control::Question;
-use crate::relay::{DeviceReport, Planned, Report};
+use crate::destination::Fields;
+use crate::model::text::one_line;
+use crate::model::{DeliveryId, DestinationName};
+use crate::relay::{Planned, Report};
+use crate::store::{OpenError, Reader};
 
 /// Arguments of `otrelay sync`.
 #[derive(Args, Clone, Debug)]
@@ -33,8 +40,7 @@ pub(super) fn run(args: &SyncArgs, terminal: &mut Terminal<'_>) -> Outcome {
         let plans: Vec<Planned> = if asker.running {
             asker.ask(&Question::Plan { limit: args.limit })?
         } else {
-            let config = begin(loaded?, terminal)?;
-            runtime()?.block_on(app::plan(config, clock(), args.limit))?
+            plan(begin(loaded?, terminal)?, args, &asker, terminal)?
         };
         return show_plan(args, &plans, terminal);
     }
@@ -48,29 +54,37 @@ pub(super) fn run(args: &SyncArgs, terminal: &mut Terminal<'_>) -> Outcome {
     show(args, &report, terminal)
 }
 
+/// What would be sent, where no service runs. Before the first start that is what the sources hold now.
+fn plan(
+    config: Config,
+    args: &SyncArgs,
+    asker: &Asker,
+    terminal: &mut Terminal<'_>,
+) -> Result<Vec<Planned>, CliError> {
+    if !matches!(Reader::open(&asker.dir), Err(OpenError::Absent(_))) {
+        return Ok(runtime()?.block_on(app::plan(config, clock(), args.limit))?);
+    }
+    let dir = tempfile::Builder::new().prefix("otrelay-dry-run-").tempdir()?;
+    let stop = CancellationToken::new();
+    let work = app::plan_first(config, clock(), dir.path(), args.limit, stop.clone());
+    let (plans, more) = runtime()?.block_on(with_signals(stop, work))?;
+    writeln!(
+        terminal.err,
+        "nothing was taken in so far: the sources were read for this, and nothing of it is kept"
+    )?;
+    for line in more {
+        writeln!(terminal.err, "{}", one_line(&line))?;
+    }
+    Ok(plans)
+}
+
 fn show(args: &SyncArgs, report: &Report, terminal: &mut Terminal<'_>) -> Outcome {
     if args.json {
         json(terminal.out, report)?;
     } else {
-        writeln!(
-            terminal.out,
-            "{} created, {} found there already, {} to retry, {} dead",
-            report.created, report.found, report.again, report.dead
-        )?;
-        let d = &report.devices;
-        if *d != DeviceReport::default() {
-            writeln!(
-                terminal.out,
-                "devices: {} created, {} updated, {} to retry, {} dead",
-                d.created, d.updated, d.again, d.dead
-            )?;
-        }
-        for line in &report.waiting {
-            writeln!(terminal.out, "waits: {line}")?;
-        }
-        if let Some(at) = report.next_at {
-            writeln!(terminal.out, "next try {}", relative(at, clock().now()))?;
-        }
+        let delivered = report::delivered(report, "created");
+        writeln!(terminal.out, "{delivered}, {} to retry, {} dead", report.again, report.dead)?;
+        report::details(report, clock().now(), terminal.out)?;
     }
     Ok(match report {
         r if r.dead + r.devices.dead > 0 => Exit::Failure,
@@ -79,9 +93,27 @@ fn show(args: &SyncArgs, report: &Report, terminal: &mut Terminal<'_>) -> Outcom
     })
 }
 
+/// A plan as programs read it.
+#[derive(Serialize)]
+struct Shown {
+    id: DeliveryId,
+    destination: DestinationName,
+    table: String,
+    correlation_id: String,
+    #[serde(flatten, serialize_with = "fields_or_error")]
+    fields: Result<Fields, String>,
+}
+
+impl From<&Planned> for Shown {
+    fn from(plan: &Planned) -> Self {
+        let Planned { id, destination, table, correlation_id, fields } = plan.clone();
+        Self { id, destination, table, correlation_id, fields }
+    }
+}
+
 fn show_plan(args: &SyncArgs, plans: &[Planned], terminal: &mut Terminal<'_>) -> Outcome {
     if args.json {
-        json(terminal.out, &plans)?;
+        json(terminal.out, &plans.iter().map(Shown::from).collect::<Vec<_>>())?;
         return Ok(Exit::Fine);
     }
     for p in plans {

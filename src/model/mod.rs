@@ -12,6 +12,8 @@ pub mod device;
 
 pub mod evidence;
 
+pub mod finding;
+
 pub mod health;
 
 pub mod life;
@@ -30,10 +32,13 @@ pub mod ticket;
 
 pub mod time;
 
+pub mod trouble;
+
 pub use alert::{Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Severity};
 pub use cursor::{Cursor, FileCursor, Mark};
 pub use delivery::{Class, DeliveryId, DeliveryKind, DeliveryState, HoldScope};
 pub use device::Device;
+pub use finding::Finding;
 pub use health::HealthIssue;
 pub use names::{DestinationName, RuleName, SourceName, TableName};
 pub use protocol::Protocol;

@@ -1,13 +1,14 @@
 //! One instant on the wall clock. Alerts, rows and requests use this type and no other.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// An instant in UTC, in microseconds since 1970 (EVE writes microseconds). Any value is fine: a sensor without a
 /// clock battery writes 1970, and that has to be carried, not refused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
@@ -80,6 +81,26 @@ impl Timestamp {
     }
 }
 
+thread_local! {
+    /// Whether times are serialised as text.
+    static AS_TEXT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Times that are serialised while `work` runs are RFC 3339, for people and their programs. Elsewhere they are
+/// microseconds: shorter on disk and on the control socket.
+pub fn as_text<T>(work: impl FnOnce() -> T) -> T {
+    let before = AS_TEXT.replace(true);
+    let done = work();
+    AS_TEXT.set(before);
+    done
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if AS_TEXT.get() { serializer.collect_str(self) } else { serializer.serialize_i64(self.0) }
+    }
+}
+
 fn micros(d: Duration) -> i64 {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
 }
@@ -111,6 +132,13 @@ mod tests {
         assert_eq!(Timestamp::from_servicenow("2026-11-21"), None);
         assert_eq!(Timestamp::from_servicenow(""), None);
         assert_eq!(Timestamp::from_micros(1_500_000).to_string(), "1970-01-01T00:00:01.5Z");
+    }
+
+    #[test]
+    fn is_text_for_people_and_a_number_elsewhere() {
+        let t = Timestamp::from_secs(1_795_248_900);
+        assert_eq!(as_text(|| serde_json::to_string(&t)).unwrap(), "\"2026-11-21T08:15:00Z\"");
+        assert_eq!(serde_json::to_string(&t).unwrap(), "1795248900000000");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a person wants to know of a certificate: who it is, who signed it, and whether its key is of a kind that this
 //! program can use. Looks only, verifies nothing. Pure.
 
+use crate::model::Timestamp;
 use crate::model::der::{BIT_STRING, Der, INTEGER, OBJECT, SEQUENCE};
 use crate::model::text::{clip, one_line};
 
@@ -21,6 +22,8 @@ pub(super) struct Look {
     pub(super) issuer: String,
     /// The issuer's name as it is in the certificate.
     pub(super) issuer_raw: Vec<u8>,
+    /// When its time is over.
+    pub(super) ends_at: Option<Timestamp>,
     /// Whether it names itself as its issuer.
     pub(super) self_issued: bool,
     /// Whether it has the names that count, `subjectAltName`.
@@ -41,7 +44,7 @@ impl Look {
         body.take(INTEGER)?;
         body.take(SEQUENCE)?;
         let issuer = body.take(SEQUENCE)?;
-        body.take(SEQUENCE)?;
+        let ends_at = ends_at(body.take(SEQUENCE)?);
         let subject = body.take(SEQUENCE)?;
         let key = body.take(SEQUENCE)?;
         let mut has_names = false;
@@ -54,12 +57,28 @@ impl Look {
             subject: name(subject),
             issuer: name(issuer),
             issuer_raw: issuer.to_vec(),
+            ends_at,
             self_issued: subject == issuer,
             has_names,
             weak_key: weak_key(key),
             weak_signature: weak_signature(signature),
         })
     }
+}
+
+/// The second date of a validity: `YYMMDDhhmmssZ` (years 1950 to 2049) or `YYYYMMDDhhmmssZ`.
+fn ends_at(validity: &[u8]) -> Option<Timestamp> {
+    let mut dates = Der(validity);
+    dates.element()?;
+    let (tag, text) = dates.element()?;
+    let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
+    let text = match tag {
+        0x17 if text.get(..2)? < "50" => format!("20{text}"),
+        0x17 => format!("19{text}"),
+        _ => text.to_owned(),
+    };
+    let at = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", text).ok()?;
+    Some(Timestamp::from_secs(jiff::tz::TimeZone::UTC.to_timestamp(at).ok()?.as_second()))
 }
 
 fn extensions(content: &[u8]) -> impl Iterator<Item = &[u8]> {

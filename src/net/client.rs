@@ -82,6 +82,8 @@ pub enum Method {
     Put,
     /// Change.
     Patch,
+    /// Take away.
+    Delete,
 }
 
 /// One call. `Debug` shows neither header values nor the body nor the query.
@@ -365,6 +367,7 @@ impl HttpClient {
             Method::Post => reqwest::Method::POST,
             Method::Put => reqwest::Method::PUT,
             Method::Patch => reqwest::Method::PATCH,
+            Method::Delete => reqwest::Method::DELETE,
         };
         let through = self.proxy.as_ref().filter(|_| request.url.scheme() == "https").map(|p| place(&p.url));
         let asked = Asked { host: &host, proxy: through.as_deref(), deadlines: self.deadlines };

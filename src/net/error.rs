@@ -355,7 +355,7 @@ fn tunnel_cause(error: &reqwest::Error) -> Option<(String, bool)> {
     None
 }
 
-fn trouble(error: &rustls::Error) -> TlsTrouble {
+pub(super) fn trouble(error: &rustls::Error) -> TlsTrouble {
     use rustls::Error as E;
     match error {
         E::InvalidCertificate(problem) => certificate_trouble(problem),

@@ -25,6 +25,8 @@ mod packed;
 
 pub mod pem;
 
+pub mod probe;
+
 mod proxy;
 
 pub mod serve;

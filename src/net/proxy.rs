@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use url::{Host, Url};
 
@@ -134,18 +136,33 @@ pub(super) async fn offers(proxy: &Url, host: &str, within: Duration) -> Vec<Str
 async fn ask(proxy: &Url, host: &str) -> std::io::Result<Vec<u8>> {
     let bare = proxy.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let mut stream = TcpStream::connect((bare, proxy.port_or_known_default().unwrap_or(80))).await?;
-    stream.write_all(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
+    tunnel(&mut stream, host, None).await
+}
+
+/// Asks for a tunnel to `host:port`; the head of the answer. A byte at a time: what comes after it is the other side's.
+pub(super) async fn tunnel(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    host: &str,
+    login: Option<&(String, Secret)>,
+) -> std::io::Result<Vec<u8>> {
+    let login = login.map_or(String::new(), |(user, password)| {
+        let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
+        format!("Proxy-Authorization: Basic {pair}\r\n")
+    });
+    stream.write_all(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n{login}\r\n").as_bytes()).await?;
     let mut head = Vec::new();
-    while head.len() < HEAD_MAX && memchr::memmem::find(&head, b"\r\n\r\n").is_none() {
-        if stream.read_buf(&mut head).await? == 0 {
-            break;
+    while head.len() < HEAD_MAX && !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            Err(e) => return Err(e),
         }
     }
     Ok(head)
 }
 
 /// `Negotiate`, `NTLM`, `Basic`: plain words only, each once.
-fn schemes(head: &[u8]) -> Vec<String> {
+pub(super) fn schemes(head: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for line in String::from_utf8_lossy(head).lines().take_while(|line| !line.is_empty()) {
         let Some((name, value)) = line.split_once(':') else { continue };

@@ -7,7 +7,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest::{SHA256, digest};
 use rustls::client::WebPkiServerVerifier;
@@ -33,6 +33,20 @@ const FILE_MAX: u64 = 1 << 20;
 
 /// The client side of TLS for these settings. Reads the system's roots and all files anew at each call.
 pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig, NetError> {
+    config_with(settings, |verifier| verifier)
+}
+
+/// The same, which also notes each chain that it is shown, good or not: the certificates, the server's own first.
+pub(super) fn noting_config(settings: &TlsSettings) -> Result<(ClientConfig, Chain), NetError> {
+    let chain = Chain::default();
+    let config = config_with(settings, |inner| Arc::new(Noting { inner, chain: Arc::clone(&chain) }))?;
+    Ok((config, chain))
+}
+
+fn config_with(
+    settings: &TlsSettings,
+    around: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, NetError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -44,7 +58,7 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig, NetE
             if settings.system_roots { rustls_native_certs::load_native_certs().certs } else { Vec::new() };
         Arc::new(TellingVerifier::new(roots(system, settings.ca_file.as_deref())?, provider)?)
     };
-    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let builder = builder.dangerous().with_custom_certificate_verifier(around(verifier));
     let mut config = match &settings.client {
         None => builder.with_no_client_auth(),
         Some(files) => {
@@ -339,6 +353,56 @@ impl ServerCertVerifier for TellingVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         schemes(&self.provider)
+    }
+}
+
+/// Certificates that were shown last, the server's own first.
+pub(super) type Chain = Arc<Mutex<Vec<CertificateDer<'static>>>>;
+/// Most of them that are noted.
+const CHAIN_MAX: usize = 8;
+
+/// Changes no verdict; notes what was shown.
+#[derive(Debug)]
+struct Noting {
+    inner: Arc<dyn ServerCertVerifier>,
+    chain: Chain,
+}
+
+impl ServerCertVerifier for Noting {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let shown = std::iter::once(end_entity).chain(intermediates).take(CHAIN_MAX);
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) =
+            shown.map(|certificate| certificate.clone().into_owned()).collect();
+        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
     }
 }
 

@@ -61,6 +61,23 @@ impl Budget {
         }
     }
 
+    /// What of it makes things wait, with the key that changes it; `own` is the key's value.
+    pub(super) fn words(&self, own: u32) -> String {
+        let limit = if self.limit < own {
+            format!("the instance allows {} requests an hour", self.limit)
+        } else {
+            format!("`requests_per_hour = {own}`")
+        };
+        let kept = match self.allowance() {
+            Allowance::Requests(left, Severity::Critical) => {
+                format!(", and the last {left} are kept for critical alerts")
+            }
+            _ => String::new(),
+        };
+        let until = self.ends_at().servicenow();
+        format!("{limit}: {} were made in this hour{kept}; the rest goes on at {until} UTC", self.used)
+    }
+
     /// When the hour is over.
     pub(super) fn ends_at(&self) -> Timestamp {
         self.started_at.after(HOUR)
@@ -102,6 +119,16 @@ mod tests {
         assert_eq!((b.used, b.started_at), (10, Timestamp::from_secs(10)));
         b.roll(Timestamp::from_secs(3_610));
         assert_eq!(b.used, 0);
+    }
+
+    #[test]
+    fn says_what_makes_things_wait_and_which_key_changes_it() {
+        let all = "`requests_per_hour = 1000`: 1000 were made in this hour; the rest goes on at 1970-01-01 01:16:40 UTC";
+        assert_eq!(budget(1_000, 1_000).words(1_000), all);
+        let kept = "`requests_per_hour = 1000`: 900 were made in this hour, and the last 100 are kept for critical \
+                    alerts; the rest goes on at 1970-01-01 01:16:40 UTC";
+        assert_eq!(budget(1_000, 900).words(1_000), kept);
+        assert!(budget(95, 95).words(1_000).starts_with("the instance allows 95 requests an hour: 95 were"));
     }
 
     #[test]

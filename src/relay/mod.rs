@@ -522,13 +522,14 @@ impl<D: Destination> Relay<D> {
     async fn sync(&self, cause: Cause, stop: &CancellationToken) -> Result<Report, StoreError> {
         let mut report = Report::default();
         if !self.settings.enabled {
-            report.waiting.push("[sync] enabled = false: nothing is pushed".to_owned());
+            report.waiting.push("`enabled = false` in [sync]: nothing is pushed".to_owned());
             return Ok(report);
         }
         let started_at = self.clock.now();
         if self.clock_is_absurd(started_at) {
             report.waiting.push(format!(
-                "the clock says {started_at}, before this version was released: sending is held"
+                "the clock says {started_at}, before this version was released: sending is held until it is right \
+                 (timedatectl, NTP)"
             ));
             report.next_at = Some(started_at.after(CLOCK_WAIT));
             report.owed = true;

@@ -197,8 +197,13 @@ impl<D: Destination> Relay<D> {
                 break;
             };
             self.heartbeat.busy();
-            let claimed = self.claim(Claim { only_tried, ..claim }).await?;
+            let claim = Claim { only_tried, ..claim };
+            let claimed = self.claim(claim.clone()).await?;
             if claimed.is_empty() {
+                if self.leaves_less_urgent(claim).await? {
+                    let own = limits.requests_per_hour;
+                    report.wait_for(format!("{name}: {}", budget.words(own)));
+                }
                 report.cut = false;
                 unfinished = report.next_at.is_some();
                 break;
@@ -233,6 +238,15 @@ impl<D: Destination> Relay<D> {
         // What was due at the last look and is still there is blocked by something that the report has a time for.
         report.wake(self.store.next_due(name, looked_at).await?);
         Ok(report)
+    }
+
+    /// Whether something waits only because it is not urgent enough for the rest of the budget.
+    async fn leaves_less_urgent(&self, claim: Claim) -> Result<bool, StoreError> {
+        if claim.min_severity == Severity::Warning {
+            return Ok(false);
+        }
+        let peek = Claim { min_severity: Severity::Warning, peek: true, limit: 1, ..claim };
+        Ok(!self.store.claim(peek).await?.is_empty())
     }
 
     /// Takes home what changed there. Inside the budget, and not while the destination has to wait.
@@ -447,7 +461,11 @@ impl<D: Destination> Relay<D> {
         for hold in &waiting {
             report.wake(Some(hold.until_at));
             let place = hold.table.as_ref().map_or(String::new(), |t| format!(", table {t}"));
-            report.wait_for(format!("{name}{place}: {}", hold.reason));
+            let again = hold.until_at.servicenow();
+            report.wait_for(format!(
+                "{name}{place}: {}; {}; tried again at {again} UTC, by `otrelay sync` at once",
+                hold.reason, hold.remedy
+            ));
         }
         if waiting.iter().any(|h| h.table.is_none()) {
             return None;
@@ -455,7 +473,8 @@ impl<D: Destination> Relay<D> {
         let mut except: BTreeSet<TableName> = waiting.iter().filter_map(|h| h.table.clone()).collect();
         if self.limits_of(name).on_unprotected == OnUnprotected::Hold && !cause.is_order() {
             for (table, _) in state.keys.iter().filter(|(_, kept)| kept.neither()) {
-                report.wait_for(format!("{name}, table {table}: {}", unprotected(table).message));
+                let SendError { message, remedy, .. } = unprotected(table);
+                report.wait_for(format!("{name}, table {table}: {message}; {remedy}"));
                 except.insert(table.clone());
             }
         }
@@ -465,7 +484,7 @@ impl<D: Destination> Relay<D> {
             Allowance::Requests(n, severity) => (n, severity),
             Allowance::NotBefore(at) => {
                 report.wake(Some(at));
-                report.wait_for(format!("{name}: the hourly budget of {} requests is used up", budget.limit));
+                report.wait_for(format!("{name}: {}", budget.words(self.limits_of(name).requests_per_hour)));
                 return None;
             }
         };

@@ -98,8 +98,9 @@ impl Matcher {
         let kinds = &self.kinds[usize::from(alert.kind == AlertKind::SystemNotification)];
         let severities = &self.severities[alert.severity as usize];
         let engines = &self.engines[alert.engine as usize];
-        let (mut kind, mut severity, mut protocol, mut engine) = (0, 0, 0, 0);
+        let (mut kind, mut severity, mut protocol, mut engine, mut all_but_severity) = (0, 0, 0, 0, 0);
         for (((word, k), s), e) in set.iter_mut().zip(kinds).zip(severities).zip(engines) {
+            all_but_severity |= *word & k & e;
             kind |= k;
             severity |= k & s;
             *word &= k & s;
@@ -108,6 +109,10 @@ impl Matcher {
             engine |= *word;
         }
 
+        // A rule that would take it but for its severity says more than one that is about something else.
+        if engine == 0 && all_but_severity != 0 {
+            return (Reason::Severity, RuleSet::default());
+        }
         // The first condition after which no rule is left.
         let stages = [
             (kind, Reason::Kind),

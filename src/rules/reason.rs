@@ -1,8 +1,8 @@
 //! What a decision says: where an alert goes, or how far it came before no rule was left.
 //!
 //! Reasons are counted and shown under their names and stored under their index: both stay as they are across
-//! releases, a new reason goes to the end. A reason is never guessed: it names the furthest condition that any rule
-//! reached.
+//! releases, a new reason goes to the end. A reason is never guessed: it names the severity where a rule lacks nothing
+//! else, and otherwise the furthest condition that any rule reached.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub enum Reason {
     NoRules,
     /// No rule takes this kind: alert or system notification.
     Kind,
-    /// Of the rules that take its kind, none takes this severity.
+    /// A rule takes everything of it but its severity; or of the rules that take its kind none takes this severity.
     Severity,
     /// Of those that also take its severity, none takes one of its protocols.
     Protocol,

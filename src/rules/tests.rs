@@ -89,8 +89,17 @@ fn the_reason_is_the_furthest_that_any_rule_came() {
     check_reason(std::slice::from_ref(&off), &alert(), Reason::NoRules);
     check_reason(&[notices.clone(), off.clone()], &alert(), Reason::Kind);
     check_reason(&[notices.clone(), severe.clone()], &alert(), Reason::Severity);
-    check_reason(&[severe.clone(), dnp3.clone(), notices.clone()], &alert(), Reason::Protocol);
-    check_reason(&[malware.clone(), severe, dnp3], &alert(), Reason::Engine);
+    check_reason(&[dnp3.clone(), notices.clone()], &alert(), Reason::Protocol);
+    check_reason(&[malware.clone(), dnp3.clone()], &alert(), Reason::Engine);
+    // Of rules that lack one thing each, the severity is what a person asks for.
+    check_reason(&[severe.clone(), dnp3.clone(), notices.clone()], &alert(), Reason::Severity);
+    check_reason(&[malware.clone(), severe, dnp3], &alert(), Reason::Severity);
+    let severe_malware = RuleSettings {
+        min_severity: Severity::Critical,
+        engines: Some([Engine::Malware].into()),
+        ..rule("severe malware")
+    };
+    check_reason(&[severe_malware, malware.clone()], &alert(), Reason::Engine);
     check_reason(&[malware, rule("all"), notices], &alert(), Reason::Matched);
 }
 
@@ -333,10 +342,16 @@ prop_compose! {
 }
 
 /// The reason by looking at every rule.
-fn linear_reason(verdicts: &[Verdict<'_>]) -> Reason {
+fn linear_reason(rules: &[RuleSettings], alert: &Alert, verdicts: &[Verdict<'_>]) -> Reason {
     let furthest = verdicts.iter().map(|v| v.failure.as_ref().map(|f| f.condition));
     if verdicts.iter().any(Verdict::matches) {
         return Reason::Matched;
+    }
+    let but_for_severity = |rule: &RuleSettings| {
+        explain::failure(&RuleSettings { min_severity: Severity::Warning, ..rule.clone() }, alert).is_none()
+    };
+    if rules.iter().any(but_for_severity) {
+        return Reason::Severity;
     }
     match furthest.flatten().max() {
         None | Some(Condition::Enabled) => Reason::NoRules,
@@ -368,7 +383,7 @@ proptest! {
             let decided: Vec<_> = decision.routes.iter().map(|r| (r.destination, r.table, r.rule)).collect();
             prop_assert_eq!(decided, routes);
             prop_assert_eq!(decision.matched.iter().collect::<Vec<_>>(), matching);
-            prop_assert_eq!(decision.reason, linear_reason(&verdicts));
+            prop_assert_eq!(decision.reason, linear_reason(&rules, alert, &verdicts));
             prop_assert_eq!(&decision, &again.decide(alert));
         }
     }

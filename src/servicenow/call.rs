@@ -272,7 +272,7 @@ impl ServiceNow {
         }
     }
 
-    async fn authorization(&self) -> Result<Authorization, SendError> {
+    pub(super) async fn authorization(&self) -> Result<Authorization, SendError> {
         let line = Line { http: &self.http, requests: &self.requests, now: self.clock.0.now() };
         self.login.authorization(&line).await
     }

@@ -32,6 +32,8 @@ mod classify;
 
 pub mod cmdb;
 
+pub mod doctor;
+
 mod event;
 
 mod row;

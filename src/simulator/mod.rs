@@ -30,6 +30,7 @@ mod admin;
 mod batch;
 mod call;
 mod change;
+pub mod console;
 mod cut;
 mod dictionary;
 mod fault;

@@ -28,9 +28,6 @@ pub use batch::{
 pub use own::{Own, OwnIds};
 pub use run::{Answer, Context, Input, Reads, Remember, Settings, heartbeat, run};
 
-/// How the trouble of a source ends in words when nothing of it can be read.
-pub const NOTHING_READ: &str = "; no file of it is read";
-
 /// Whether a source ends when it has read what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {

@@ -74,6 +74,13 @@ pub enum Input {
     Unix(unix::Listen),
 }
 
+impl Input {
+    /// Whether records are sent to it: then there is nothing to read before somebody sends.
+    pub fn listens(&self) -> bool {
+        matches!(self, Self::Http { .. } | Self::Syslog(_))
+    }
+}
+
 /// A format, as a value of the settings.
 #[derive(Clone)]
 pub struct Reads(pub Arc<dyn Format>);

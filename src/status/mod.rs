@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{HealthIssue, Timestamp};
+use crate::model::{HealthIssue, Timestamp, trouble};
 use crate::store::op::identity::FROM_NAME;
 use crate::store::{Overview, SyncRow};
 
@@ -160,12 +160,7 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     }
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
-            let (trouble, remedy) = if source.kind.starts_with("defender-") {
-                // A poll says what to do, where waiting is not enough.
-                trouble.split_once("; ").unwrap_or((trouble, "it is asked again by itself"))
-            } else {
-                (trouble.as_str(), "see `path` of this [[source]] and the rights on the file")
-            };
+            let (trouble, remedy) = trouble::parts(&source.kind, trouble);
             add("source", format!("source {}: {trouble}", source.name), remedy);
         }
     }

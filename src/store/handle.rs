@@ -91,6 +91,11 @@ impl Store {
         StateLock::is_held(dir)
     }
 
+    /// The process of that agent, by its own word.
+    pub fn holder(dir: &Path) -> Option<u32> {
+        StateLock::is_held(dir).then(|| StateLock::holder(dir))?
+    }
+
     /// Submits an operation and waits for its commit.
     pub(super) async fn call<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         self.submit(operation).await?.await

@@ -36,8 +36,8 @@ pub use handle::Store;
 pub use read::Reader;
 pub use rows::{
     AlertRow, AttemptRow, COUNTED, Counts, DeliveryRow, DestinationRow, DeviceCounts, DeviceFilter,
-    DeviceRow, DeviceWord, FilteredRow, HistoryPoint, HoldRow, IssueRow, ListFilter, Overview, RejectRow,
-    RepairCount, RepairCounts, RepairRow, Ring, SourceRow, SyncRow, TicketRow, WaitingRow,
+    DeviceRow, DeviceWord, FilteredRow, HistoryPoint, HoldRow, IssueRow, Last, ListFilter, Overview,
+    RejectRow, RepairCount, RepairCounts, RepairRow, Ring, SourceRow, SyncRow, TicketRow, WaitingRow,
 };
 pub use writer::Writer;
 

@@ -7,14 +7,17 @@ mod devices;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
+use ipnet::IpNet;
 use rusqlite::{CachedStatement, Connection, Row, params};
 
+use crate::model::protocol::fold;
 use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, DestinationName, Fingerprint, Generation, HealthIssue, Severity,
-    TableName, TicketId, Timestamp,
+    Alert, DeliveryId, DeliveryState, DestinationName, Engine, Fingerprint, Generation, HealthIssue,
+    Severity, TableName, TicketId, Timestamp,
 };
 use crate::store::disk::files::failed;
 use crate::store::disk::owner::may_read;
@@ -239,9 +242,16 @@ impl Reader {
         let mut select = self.conn.prepare(
             "SELECT a.id, a.fingerprint, s.name, a.occurrences, a.first_seen_at, a.last_seen_at
              FROM alert a JOIN source s ON s.id = a.source_id
-             WHERE a.severity >= ?1 ORDER BY a.id DESC LIMIT ?2",
+             WHERE a.severity >= ?1 AND a.id < ?3 AND (?4 IS NULL OR s.name = ?4) AND a.last_seen_at >= ?5
+             ORDER BY a.id DESC LIMIT ?2",
         )?;
-        let mut rows = select.query([severity(filter), asked(filter)])?;
+        let mut rows = select.query(params![
+            severity(filter),
+            asked(filter),
+            before(filter),
+            filter.source,
+            since(filter)
+        ])?;
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut bytes = 0;
         let mut all = Vec::new();
@@ -276,9 +286,20 @@ impl Reader {
         let mut select = self.conn.prepare(
             "SELECT f.at, s.name, f.reason, f.severity, f.engine, f.protocol, f.title, f.parties
              FROM filtered_sample f JOIN source s ON s.id = f.source_id
-             WHERE f.severity >= ?1 AND (?2 IS NULL OR f.title LIKE ?2) ORDER BY f.id DESC LIMIT ?3",
+             WHERE f.severity >= ?1 AND (?2 IS NULL OR f.title LIKE ?2) AND (?4 IS NULL OR s.name = ?4)
+               AND f.at >= ?5 AND (?6 IS NULL OR f.engine = ?6) ORDER BY f.id DESC LIMIT ?3",
         )?;
-        let rows = select.query_map(params![severity(filter), like(filter), limit(filter)], |r| {
+        let engine = filter.engine.map(Engine::as_str);
+        let wanted = params![
+            severity(filter),
+            like(filter),
+            // Looked at once more below; the samples are a bounded ring.
+            if filter.looks_inside() { -1 } else { i64::from(limit(filter)) },
+            filter.source,
+            since(filter),
+            engine
+        ];
+        let rows = select.query_map(wanted, |r| {
             Ok(FilteredRow {
                 at: at(r, 0)?,
                 source: r.get(1)?,
@@ -290,7 +311,24 @@ impl Reader {
                 parties: r.get(7)?,
             })
         })?;
-        Ok(rows.collect::<std::result::Result<_, _>>()?)
+        let has = |row: &FilteredRow| {
+            filter.protocol.as_ref().is_none_or(|name| fold(name) == fold(&row.protocol))
+                && filter.address.is_none_or(|net| {
+                    let ends = row.parties.split_whitespace().filter_map(|end| end.parse().ok());
+                    ends.into_iter().any(|ip: IpAddr| net.contains(&ip))
+                })
+        };
+        let mut all = Vec::new();
+        for row in rows {
+            let row = row?;
+            if has(&row) {
+                all.push(row);
+            }
+            if all.len() == limit(filter) as usize {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// Recent input that was not understood, newest first.
@@ -300,9 +338,10 @@ impl Reader {
     pub fn rejected(&self, filter: &ListFilter) -> Result<Vec<RejectRow>> {
         let mut select = self.conn.prepare(
             "SELECT r.at, s.name, r.reason, r.detail, r.sample FROM reject_sample r
-             JOIN source s ON s.id = r.source_id ORDER BY r.id DESC LIMIT ?1",
+             JOIN source s ON s.id = r.source_id
+             WHERE (?2 IS NULL OR s.name = ?2) AND r.at >= ?3 ORDER BY r.id DESC LIMIT ?1",
         )?;
-        let rows = select.query_map([limit(filter)], |r| {
+        let rows = select.query_map(params![limit(filter), filter.source, since(filter)], |r| {
             Ok(RejectRow {
                 at: at(r, 0)?,
                 source: r.get(1)?,
@@ -320,9 +359,21 @@ impl Reader {
     /// [`StoreError`].
     pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
         let mut select = self.conn.prepare(&format!(
-            "{TICKET} WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) ORDER BY t.id DESC LIMIT ?3"
+            "{TICKET} JOIN source s ON s.id = a.source_id
+             WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) AND t.id < ?4
+               AND (?5 IS NULL OR s.name = ?5) AND a.last_seen_at >= ?6
+               AND (?7 IS NULL OR coalesce(t.number, p.number) = ?7 COLLATE NOCASE)
+             ORDER BY t.id DESC LIMIT ?3"
         ))?;
-        let mut rows = select.query(params![severity(filter), filter.state, asked(filter)])?;
+        let mut rows = select.query(params![
+            severity(filter),
+            filter.state,
+            asked(filter),
+            before(filter),
+            filter.source,
+            since(filter),
+            filter.number
+        ])?;
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
@@ -357,17 +408,29 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn deliveries(&self, state: DeliveryState, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
-        if state == DeliveryState::Pending && filter.text.is_none() {
+        let is_pending = state == DeliveryState::Pending;
+        let (source, since) = (&filter.source, since(filter));
+        if is_pending && !filter.looks_inside() && source.is_none() && filter.since.is_none() {
             return self.next_pending(filter);
         }
-        let order =
-            if state == DeliveryState::Pending { "d.severity DESC, d.turn, d.id" } else { "d.id DESC" };
+        let (order, place) = if is_pending {
+            (
+                "d.severity DESC, d.turn, d.id",
+                "(d.severity < ?3 OR d.severity = ?3 AND (d.turn > ?7 OR d.turn = ?7 AND d.id > ?4))",
+            )
+        } else {
+            ("d.id DESC", "d.id < ?4 AND ?3 >= 0 AND ?7 >= 0")
+        };
         let mut select = self.conn.prepare(&format!(
-            "{DELIVERY} WHERE d.state = '{}' AND d.severity >= ?1 ORDER BY {order} LIMIT ?2",
+            "{DELIVERY} WHERE d.state = '{}' AND d.severity >= ?1 AND {place} AND d.created_at >= ?6
+             AND (?5 IS NULL OR EXISTS (SELECT 1 FROM alert a JOIN source s ON s.id = a.source_id
+                  WHERE a.id = coalesce(t.alert_id, c.alert_id) AND s.name = ?5))
+             ORDER BY {order} LIMIT ?2",
             // A literal, so that the small indexes of single states are used.
             state.as_str()
         ))?;
-        let mut rows = select.query([severity(filter), asked(filter)])?;
+        let (level, turn, id) = if is_pending { behind(filter) } else { (0, 0, before(filter)) };
+        let mut rows = select.query(params![severity(filter), asked(filter), level, id, source, since, turn])?;
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
@@ -394,7 +457,8 @@ impl Reader {
         let mut first = self.conn.prepare_cached(FIRST_PENDING)?;
         let mut order: Vec<(Reverse<i64>, i64, i64)> = Vec::new();
         for route in routes {
-            let rows = first.query_map(params![route, severity(filter), limit(filter)], |r| {
+            let (level, turn, id) = behind(filter);
+            let rows = first.query_map(params![route, severity(filter), limit(filter), level, turn, id], |r| {
                 Ok((Reverse(r.get(0)?), r.get(1)?, r.get(2)?))
             })?;
             for row in rows {
@@ -466,7 +530,9 @@ pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
 
 /// The first that wait of one table: which, lowest severity, how many.
 pub(super) const FIRST_PENDING: &str = "SELECT severity, turn, id FROM delivery INDEXED BY delivery_due
-     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2 ORDER BY severity DESC, turn, id LIMIT ?3";
+     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2
+       AND (severity < ?4 OR severity = ?4 AND (turn > ?5 OR turn = ?5 AND id > ?6))
+     ORDER BY severity DESC, turn, id LIMIT ?3";
 
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;
@@ -485,37 +551,53 @@ const TICKET: &str =
 
 const DELIVERY: &str =
     "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
-       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule, ''), coalesce(t.alert_id, c.alert_id, 0), v.view
+       d.created_at, d.due_at, d.reason, coalesce(t.rule, c.rule, ''), coalesce(t.alert_id, c.alert_id, 0), v.view,
+       d.turn
      FROM delivery d JOIN route r ON r.id = d.route_id JOIN destination k ON k.id = d.destination_id
      LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id
      LEFT JOIN device v ON v.id = d.device_id";
 
-/// The alerts of a list, of which a search text may want only some. Titles are in the packed bodies, so SQL cannot ask
-/// for them; neighbours in a list are mostly neighbours in a pack.
+/// The alerts of a list, of which a filter may want only some. What it asks for is in the packed bodies, so SQL cannot
+/// be asked for it; neighbours in a list are mostly neighbours in a pack.
 struct Titles<'c> {
     bodies: Bodies<'c>,
+    filter: &'c ListFilter,
     like: Option<(CachedStatement<'c>, String)>,
 }
 
 impl<'c> Titles<'c> {
-    fn of(conn: &'c Connection, filter: &ListFilter) -> Result<Self> {
-        // Its own wildcards are left to mean what they mean in SQL.
-        let pattern = filter.text.as_ref().map(|text| format!("%{text}%"));
-        let like = pattern.map(|p| Ok::<_, StoreError>((conn.prepare_cached("SELECT ?1 LIKE ?2")?, p)));
-        Ok(Self { bodies: Bodies::of(conn), like: like.transpose()? })
+    fn of(conn: &'c Connection, filter: &'c ListFilter) -> Result<Self> {
+        let like = like(filter).map(|p| Ok::<_, StoreError>((conn.prepare_cached("SELECT ?1 LIKE ?2")?, p)));
+        Ok(Self { bodies: Bodies::of(conn), filter, like: like.transpose()? })
     }
 
     /// Whether the list wants this alert, and its body. One that is damaged has none and must not spoil the list.
     fn look(&mut self, alert: i64) -> Result<(bool, Option<Alert>)> {
         let alert = self.bodies.get(alert)?;
-        let wanted = match (&mut self.like, &alert) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some((like, pattern)), Some(alert)) => {
-                like.query_row(params![alert.title, *pattern], |r| r.get(0))?
-            }
+        let wanted = match &alert {
+            None => !self.filter.looks_inside(),
+            Some(alert) => self.wants(alert)?,
         };
         Ok((wanted, alert))
+    }
+
+    fn wants(&mut self, alert: &Alert) -> Result<bool> {
+        let ListFilter { protocol, engine, address, .. } = self.filter;
+        let is_named = |name: &String| {
+            let name = fold(name);
+            alert.protocols.iter().any(|protocol| protocol.folded() == name)
+        };
+        let is_near = |net: IpNet| {
+            let ends = [&alert.source, &alert.destination].into_iter().filter_map(|end| end.ip);
+            ends.into_iter().any(|ip| net.contains(&ip))
+        };
+        Ok(protocol.as_ref().is_none_or(is_named)
+            && engine.is_none_or(|engine| engine == alert.engine)
+            && address.is_none_or(is_near)
+            && match &mut self.like {
+                None => true,
+                Some((like, pattern)) => like.query_row(params![alert.title, *pattern], |r| r.get(0))?,
+            })
     }
 }
 
@@ -579,6 +661,7 @@ fn delivery(r: &Row<'_>, alert: Option<&Alert>) -> rusqlite::Result<DeliveryRow>
         due_at: at(r, 9)?,
         reason: r.get::<_, Option<String>>(10)?.filter(|reason| !reason.trim().is_empty()),
         rule: text(r, 11)?,
+        turn: r.get(14)?,
         history: Vec::new(),
         alert: None,
     })
@@ -614,9 +697,23 @@ fn limit(filter: &ListFilter) -> u32 {
     if filter.limit == 0 { ROWS_MAX } else { filter.limit.min(ROWS_MAX) }
 }
 
-/// Rows to ask SQLite for: all of them where a text is searched for, because it is looked for behind SQL.
+/// Rows to ask SQLite for: all of them where something is looked for behind SQL.
 fn asked(filter: &ListFilter) -> i64 {
-    if filter.text.is_some() { -1 } else { limit(filter).into() }
+    if filter.looks_inside() { -1 } else { limit(filter).into() }
+}
+
+/// The ids of a page are below this one.
+fn before(filter: &ListFilter) -> i64 {
+    filter.after.map_or(i64::MAX, |last| last.id)
+}
+
+/// What is pending comes behind this severity and id.
+fn behind(filter: &ListFilter) -> (i64, i64, i64) {
+    filter.after.map_or((i64::MAX, 0, 0), |last| (last.severity as i64, last.turn, last.id))
+}
+
+fn since(filter: &ListFilter) -> i64 {
+    filter.since.map_or(i64::MIN, Timestamp::as_micros)
 }
 
 /// `LIKE` pattern of a search text; its own wildcards are left to mean what they mean in SQL.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::device::merge::View;
 use crate::model::device::Peer;
-use crate::model::{Alert, DeliveryId, Device, HealthIssue, Severity, TicketId, Timestamp};
+use crate::model::{Alert, DeliveryId, Device, Engine, HealthIssue, Severity, TicketId, Timestamp};
 
 /// What a list shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -23,6 +24,46 @@ pub struct ListFilter {
     /// Only deliveries or tickets in this state.
     #[serde(default)]
     pub state: Option<String>,
+    /// Only with one of its protocols so named.
+    #[serde(default)]
+    pub protocol: Option<String>,
+    /// Only of this engine.
+    #[serde(default)]
+    pub engine: Option<Engine>,
+    /// Only of this source.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// Only what was last seen, or made, then or later.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Only with an end in this network.
+    #[serde(default)]
+    pub address: Option<IpNet>,
+    /// Only the ticket of this number.
+    #[serde(default)]
+    pub number: Option<String>,
+    /// Only what comes behind this row in the order of the list: the next page.
+    #[serde(default)]
+    pub after: Option<Last>,
+}
+
+impl ListFilter {
+    /// Whether it asks for what only the alert itself tells.
+    pub(super) fn looks_inside(&self) -> bool {
+        self.text.is_some() || self.protocol.is_some() || self.engine.is_some() || self.address.is_some()
+    }
+}
+
+/// The last row of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Last {
+    /// Its severity, by which pending deliveries are in order.
+    pub severity: Severity,
+    /// Its turn within the severity, where pending deliveries are listed.
+    #[serde(default)]
+    pub turn: i64,
+    /// Its id.
+    pub id: i64,
 }
 
 /// How things are.
@@ -142,7 +183,7 @@ impl RepairRow {
 }
 
 /// A source.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SourceRow {
     /// Its name.
     pub name: String,
@@ -374,6 +415,9 @@ pub struct DeliveryRow {
     pub reason: Option<String>,
     /// The rule that asked for it.
     pub rule: String,
+    /// Its turn: within a severity of a table lower ones go first.
+    #[serde(default)]
+    pub turn: i64,
     /// Its attempts, oldest first; only in `queue show`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<AttemptRow>,

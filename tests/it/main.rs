@@ -41,10 +41,16 @@ mod docs;
 mod init;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod doctor;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod life;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod limits;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod lists;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod lost_answer;
@@ -60,6 +66,9 @@ mod pushed;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod redact;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod reasons;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod rehearsal;

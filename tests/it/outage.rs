@@ -209,7 +209,8 @@ fn what_the_instance_refuses_becomes_a_dead_letter_that_a_person_can_send_again(
         .says(&eve::title(1));
 
     agent.run(&["queue", "retry", &ids[0]]).ends(0).says("now");
-    agent.run(&["queue", "drop", &ids[1]]).ends(0).says("now");
+    agent.run(&["queue", "drop", &ids[1]]).ends(1).says("say --yes");
+    agent.run(&["queue", "drop", "--yes", &ids[1]]).ends(0).says("now");
     agent.once().ends(0).says("1 ticket created, 0 found there already, 0 waiting, 0 dead");
     assert_one_each(&simulator, [eve::short(1)]);
     // What was given up stays given up, whatever is seen of it later.

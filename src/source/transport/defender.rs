@@ -459,6 +459,22 @@ impl Iterator for Spans {
     }
 }
 
+/// Asks for the alerts of this moment, which are hardly any, and reads none: is it there, and does it take the token?
+///
+/// # Errors
+/// There was no answer, or it said no.
+pub async fn greet(settings: &Settings, now: Timestamp) -> Result<(), Trouble> {
+    let caller = Caller::new(&settings.http)?;
+    let api = if settings.console { "external" } else { "api" };
+    let query = [("fromTime", in_millis(now)), ("toTime", in_millis(now))];
+    match caller.ask(&format!("/{api}/v2/alerts"), &query).await {
+        Err(trouble) if trouble.why == Why::Absent => {
+            caller.ask(&format!("/{api}/v1/alerts"), &query).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
 /// Tells a console that an alert is handled. `uuid` has to be one that the product itself gave (its syslog does).
 /// Handled twice is handled once.
 ///

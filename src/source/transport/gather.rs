@@ -79,8 +79,8 @@ impl Gather {
         !is_full
     }
 
-    /// Says what is wrong with a listener now; whether that is new.
-    pub(super) fn trouble(&self, listener: usize, trouble: Option<String>) -> bool {
+    /// Says what is wrong with a listener now.
+    pub(super) fn trouble(&self, listener: usize, trouble: Option<String>) {
         let is_new = self.with(|filling| {
             let is_new = filling.troubles[listener] != trouble;
             filling.troubles[listener] = trouble;
@@ -90,7 +90,6 @@ impl Gather {
         if is_new {
             self.some.notify_one();
         }
-        is_new
     }
 
     /// Nothing more comes.

@@ -21,6 +21,7 @@ use super::send;
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::cursor::{Mark, Remembered};
+use crate::model::trouble::NOTHING_READ;
 use crate::model::{Cursor, SourceName, Timestamp};
 use crate::source::format::{Decoded, Outcome};
 use crate::source::{Batch, Reading, RejectReason, Source, SourceError};
@@ -59,9 +60,11 @@ pub enum Why {
 }
 
 impl Trouble {
-    /// In one line: what, and what to do.
-    pub fn words(&self) -> String {
-        if self.remedy.is_empty() { self.text.clone() } else { format!("{}; {}", self.text, self.remedy) }
+    /// In one line: what, whether anything was read all the same, and what to do.
+    fn words(&self, unread: bool) -> String {
+        let unread = if unread { NOTHING_READ } else { "" };
+        let remedy = if self.remedy.is_empty() { "" } else { "; " };
+        format!("{}{unread}{remedy}{}", self.text, self.remedy)
     }
 }
 
@@ -113,6 +116,8 @@ pub struct Feed {
     begun: bool,
     /// The trouble that was last handed over.
     trouble: Option<String>,
+    /// Whether something of this round was handed over.
+    read: bool,
 }
 
 impl Feed {
@@ -199,6 +204,11 @@ impl Feed {
         self.heartbeat.busy();
     }
 
+    /// Whether anything came of this round.
+    fn has_read(&self) -> bool {
+        self.read || self.batch.lines() > 0 || !self.batch.devices.is_empty()
+    }
+
     /// The end of a round.
     async fn finish(&mut self, trouble: Option<String>) -> Result<(), Halt> {
         let quiet = self.batch.lines() == 0
@@ -211,6 +221,7 @@ impl Feed {
     }
 
     async fn hand_over(&mut self, trouble: Option<String>, more: bool) -> Result<(), Halt> {
+        self.read |= self.has_read();
         let mut batch = std::mem::replace(&mut self.batch, Batch::new(self.name.clone(), self.kind));
         let (changed, forgotten) = self.told.changes();
         batch.cursors.extend(changed);
@@ -292,6 +303,7 @@ impl<A: Api> Poll<A> {
             sensors: BTreeSet::new(),
             begun: false,
             trouble: None,
+            read: false,
         }
     }
 }
@@ -310,11 +322,11 @@ fn jittered(wait: Duration) -> Duration {
 
 impl<A: Api> Source for Poll<A> {
     async fn run(mut self, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), SourceError> {
-        let name = self.settings.name.clone();
         let mut feed = self.feed(out, stop.clone());
         let mut failures = 0;
         while !stop.is_cancelled() {
             self.heartbeat.busy();
+            feed.read = false;
             let round = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(Halt::Stopped),
@@ -323,16 +335,15 @@ impl<A: Api> Source for Poll<A> {
             let (wait, trouble) = match round {
                 Ok(lesser) => {
                     failures = 0;
-                    (self.settings.interval, lesser.map(|trouble| trouble.words()))
+                    (self.settings.interval, lesser.map(|trouble| trouble.words(false)))
                 }
                 Err(Halt::Trouble(trouble)) => {
                     failures += 1;
-                    (jittered(back_off(failures, &trouble)), Some(trouble.words()))
+                    (jittered(back_off(failures, &trouble)), Some(trouble.words(!feed.has_read())))
                 }
                 Err(Halt::Stopped) => return Ok(()),
                 Err(Halt::Source(error)) => return Err(error),
             };
-            say(&name, feed.trouble.as_deref(), trouble.as_deref());
             match feed.finish(trouble).await {
                 Ok(()) | Err(Halt::Trouble(_)) => {}
                 Err(Halt::Stopped) => return Ok(()),
@@ -348,15 +359,6 @@ impl<A: Api> Source for Poll<A> {
             }
         }
         Ok(())
-    }
-}
-
-/// One line when trouble begins or changes, one when it ends.
-fn say(name: &SourceName, before: Option<&str>, now: Option<&str>) {
-    match (before, now) {
-        (before, Some(now)) if before != Some(now) => tracing::warn!(source = %name, "source {name}: {now}"),
-        (Some(_), None) => tracing::info!(source = %name, "source {name}: it answers again"),
-        _ => {}
     }
 }
 
@@ -434,7 +436,7 @@ mod tests {
         for (wait, expected) in waits.iter().zip([5, 10, 20, 40, 80, 160, 300, 300, 300, 60]) {
             assert!((expected..=expected * 11 / 10).contains(wait), "{waits:?}");
         }
-        assert_eq!(troubles, [Some("it is away; wait".to_owned()), None]);
+        assert_eq!(troubles, [Some("it is away; nothing of it is read; wait".to_owned()), None]);
     }
 
     #[tokio::test(start_paused = true)]

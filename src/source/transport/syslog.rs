@@ -140,9 +140,7 @@ impl Syslog {
                     return;
                 }
                 Err(cause) => {
-                    if self.gather.trouble(at, Some(format!("cannot listen on {listen}: {cause}"))) {
-                        tracing::error!(source = %self.name, "source {}: cannot listen on {listen}: {cause}", self.name);
-                    }
+                    self.gather.trouble(at, Some(format!("cannot listen on {listen}: {cause}")));
                 }
             }
             tokio::select! {

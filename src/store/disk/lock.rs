@@ -148,6 +148,13 @@ impl StateLock {
         writeln!(self.file, "{text}")
     }
 
+    /// The number of the process that wrote itself into it.
+    pub(in crate::store) fn holder(dir: &Path) -> Option<u32> {
+        let mut text = String::new();
+        File::open(dir.join("lock")).ok()?.take(32).read_to_string(&mut text).ok()?;
+        text.lines().next()?.trim().parse().ok()
+    }
+
     /// Whether some agent holds it now.
     pub(in crate::store) fn is_held(dir: &Path) -> bool {
         let Ok(file) = open_ours(&dir.join("lock")) else { return false };

@@ -324,7 +324,7 @@ mod tests {
         ] {
             let trouble = refused("/api/v2/alerts", status, ": reason");
             assert_eq!(trouble.why, why, "{status}");
-            let text = trouble.words();
+            let text = trouble.words(false);
             assert!(
                 text.contains(words) && text.contains(&status.to_string()) && text.contains("reason"),
                 "{text}"

@@ -23,7 +23,8 @@ use super::search::{
 };
 use crate::model::FileCursor;
 use crate::model::text::one_line;
-use crate::source::{NOTHING_READ, Own};
+use crate::model::trouble::NOTHING_READ;
+use crate::source::Own;
 
 /// Most files that are followed at once.
 pub(super) const FILES_MAX: usize = 4096;

@@ -1,0 +1,201 @@
+//! The sources: files that can be read and grow, listeners that answer, sensors and consoles that take the token.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::Access;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use super::{Scene, now};
+use crate::cli::human::span;
+use crate::model::Finding;
+use crate::model::Timestamp;
+use crate::source::transport::defender;
+use crate::source::transport::syslog::Protocol;
+use crate::source::transport::tail::Pattern;
+use crate::source::{Input, Settings};
+
+/// Most files of a pattern that are looked at.
+const FILES_MAX: usize = 1_000;
+/// A sensor whose files are older is asked about.
+const QUIET: Duration = Duration::from_hours(24);
+/// How long a listener may take.
+const ANSWERS: Duration = Duration::from_secs(3);
+
+/// All checks of the sources.
+pub(super) async fn all(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in &scene.config.sources {
+        findings.extend(one(scene, source).await.into_iter().map(|finding| finding.of(source.name.as_str())));
+    }
+    findings
+}
+
+async fn one(scene: &Scene<'_>, source: &Settings) -> Vec<Finding> {
+    match &source.input {
+        Input::Files { pattern } => vec![files(pattern, now(), &readable)],
+        Input::Defender { api, .. } if !scene.secrets => {
+            vec![Finding::skipped("api", without_secrets(api.http.url.as_str()))]
+        }
+        Input::Defender { api, .. } => vec![api_answers(api).await],
+        Input::Http { listen, .. } => vec![stream(*listen, scene.running).await],
+        Input::Syslog(listeners) => {
+            let mut findings = Vec::new();
+            for listen in &listeners.listen {
+                findings.push(match listen.protocol {
+                    Protocol::Udp => datagrams(listen.address, scene.running).await,
+                    Protocol::Tcp | Protocol::Tls => stream(listen.address, scene.running).await,
+                });
+            }
+            findings
+        }
+    }
+}
+
+/// Why something that needs a secret is not looked at.
+pub(super) fn without_secrets(place: &str) -> String {
+    format!("{place}: its secret is a credential of systemd, which only the unit of the service has")
+}
+
+/// Why a file cannot be read; by the user that runs this.
+fn readable(path: &Path) -> Option<String> {
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => Some("it is a directory".to_owned()),
+        Ok(meta) if !meta.is_file() => Some("it is not a file".to_owned()),
+        _ => rustix::fs::access(path, Access::READ_OK).err().map(|e| io::Error::from(e).to_string()),
+    }
+}
+
+fn files(pattern: &str, now: Timestamp, judge: &dyn Fn(&Path) -> Option<String>) -> Finding {
+    let paths = match Pattern::new(pattern) {
+        Ok(paths) => paths,
+        Err(e) => return Finding::fail("files", format!("`{pattern}` is no pattern: {e}"), "correct `path`"),
+    };
+    let (mut found, mut refused): (Vec<PathBuf>, Vec<(PathBuf, String)>) = (Vec::new(), Vec::new());
+    paths.each(
+        |path| {
+            if found.len() < FILES_MAX {
+                found.push(path);
+            }
+        },
+        |path, error| refused.push((path.to_owned(), error.to_string())),
+    );
+    refused.extend(found.iter().filter_map(|path| Some((path.clone(), judge(path)?))));
+    if let Some((path, why)) = refused.first() {
+        return Finding::fail(
+            "files",
+            format!("{} cannot be read: {why}", path.display()),
+            "correct `path`, or put the user of the service into the group of the files (also the directories above them \
+             have to let it through)",
+        );
+    }
+    let written = |path: &PathBuf| {
+        let since = path.metadata().ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(Timestamp::EPOCH.after(since))
+    };
+    let Some(newest) = found.iter().filter_map(written).max() else {
+        let text = format!("no file matches `{pattern}`");
+        return Finding::warn("files", text, "right if the sensor has not written yet; else correct `path`");
+    };
+    let age = now.since(newest);
+    let many = if found.len() == 1 { "1 file".to_owned() } else { format!("{} files", found.len()) };
+    let text = format!("{many}, last written {} ago", span(age));
+    if age > QUIET {
+        Finding::warn("files", text, "see whether the sensor runs and still writes there")
+    } else {
+        Finding::ok("files", text)
+    }
+}
+
+async fn api_answers(api: &defender::Settings) -> Finding {
+    let place = api.http.url.host_str().unwrap_or_default();
+    match defender::greet(api, now()).await {
+        Ok(()) => Finding::ok("api", format!("{place} takes the token")),
+        Err(trouble) => {
+            let wait = "see whether it runs; it is asked again by itself";
+            let remedy = if trouble.remedy.is_empty() { wait } else { &trouble.remedy };
+            Finding::fail("api", trouble.text, remedy)
+        }
+    }
+}
+
+/// Where the service listens, the way there from this machine.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+async fn stream(address: SocketAddr, running: bool) -> Finding {
+    let name = format!("listener {address}");
+    if running {
+        return match timeout(ANSWERS, TcpStream::connect(reached_at(address))).await {
+            Ok(Ok(_)) => Finding::ok(name, "it answers; a firewall on the way is not seen from here"),
+            Ok(Err(e)) => unreached(name, &e.to_string()),
+            Err(_) => unreached(name, "no answer"),
+        };
+    }
+    bound(name, TcpListener::bind(address).await.map(drop))
+}
+
+fn unreached(name: String, why: &str) -> Finding {
+    Finding::fail(
+        name,
+        format!("the service runs, and this does not answer: {why}"),
+        "see `otrelay status`; reload the service if the config is newer",
+    )
+}
+
+async fn datagrams(address: SocketAddr, running: bool) -> Finding {
+    let name = format!("listener {address}/udp");
+    if running {
+        return Finding::skipped(name, "datagrams are not answered; see `otrelay status` for what came");
+    }
+    bound(name, UdpSocket::bind(address).await.map(drop))
+}
+
+fn bound(name: String, bound: io::Result<()>) -> Finding {
+    match bound {
+        Ok(()) => Finding::ok(name, "it can be listened at"),
+        Err(e) => {
+            let remedy = match e.kind() {
+                io::ErrorKind::AddrInUse => "find who listens there (`ss -lnp`), or take another port",
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need CAP_NET_BIND_SERVICE in the unit; take another port"
+                }
+                io::ErrorKind::AddrNotAvailable => "use an address of this machine (`ip address`)",
+                _ => "correct `listen`",
+            };
+            Finding::fail(name, format!("it cannot be listened at: {e}"), remedy)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::finding::State;
+
+    #[test]
+    fn files_that_are_quiet_or_closed_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let pattern = dir.path().join("eve*.json").to_str().unwrap().to_owned();
+        let now = crate::cli::clock().now();
+        let of = |now, judge: &dyn Fn(&Path) -> Option<String>| files(&pattern, now, judge);
+        assert_eq!(of(now, &readable).state, State::Warn);
+        std::fs::write(dir.path().join("eve.json"), "x").unwrap();
+        assert_eq!(of(now, &readable).state, State::Ok);
+        let quiet = of(now.after(Duration::from_hours(25) + Duration::from_mins(1)), &readable);
+        assert_eq!((quiet.state, quiet.text.as_str()), (State::Warn, "1 file, last written 25 h ago"));
+        let closed = of(now, &|_| Some("permission denied".to_owned()));
+        assert!(closed.fails() && closed.text.ends_with("eve.json cannot be read: permission denied"));
+        std::fs::create_dir(dir.path().join("eve-old.json")).unwrap();
+        assert!(of(now, &readable).text.ends_with("eve-old.json cannot be read: it is a directory"));
+    }
+}

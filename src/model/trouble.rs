@@ -1,0 +1,48 @@
+//! What is wrong with a source, in one line that says whether anything of it is read and what to do.
+//!
+//! It passes the store as a text: `WHAT`, [`NOTHING_READ`] where that is so, `; ` and the remedy where there is one of its
+//! own.
+
+/// How the trouble of a source goes on in words when nothing of it can be read.
+pub const NOTHING_READ: &str = "; nothing of it is read";
+
+/// Whether nothing of the source is read.
+pub fn is_unread(trouble: &str) -> bool {
+    trouble.contains(NOTHING_READ)
+}
+
+/// What is wrong, and what to do about it at a source of this kind.
+pub fn parts<'a>(kind: &str, trouble: &'a str) -> (&'a str, &'a str) {
+    let polls = kind.starts_with("defender-");
+    let usual = match kind {
+        "syslog" | "http" => "see `listen` of this [[source]]; it is tried again by itself",
+        _ if polls => "it is asked again by itself",
+        _ => "see `path` of this [[source]] and the rights on the file",
+    };
+    // Words of files come before, a remedy after it.
+    let end = trouble.rfind(NOTHING_READ).map(|at| at + NOTHING_READ.len());
+    let end = end.or_else(|| if polls { trouble.find("; ") } else { None });
+    let (what, rest) = trouble.split_at(end.unwrap_or(trouble.len()));
+    (what, rest.strip_prefix("; ").filter(|own| !own.is_empty()).unwrap_or(usual))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_source_has_its_remedy() {
+        let file = "no file matches `/x`; nothing of it is read";
+        let path = "see `path` of this [[source]] and the rights on the file";
+        assert_eq!(parts("zeek", file), (file, path));
+        assert_eq!(parts("suricata-eve", "a; b"), ("a; b", path));
+        let poll = "it is away; nothing of it is read; check the cable";
+        assert_eq!(parts("defender-sensor", poll), ("it is away; nothing of it is read", "check the cable"));
+        assert_eq!(parts("defender-console", "no devices; ask"), ("no devices", "ask"));
+        assert_eq!(parts("defender-console", "no devices").1, "it is asked again by itself");
+        let listen = "see `listen` of this [[source]]; it is tried again by itself";
+        assert_eq!(parts("syslog", "cannot listen").1, listen);
+        assert_eq!(parts("http", "cannot listen; nothing of it is read").1, listen);
+        assert!(is_unread(poll) && is_unread(file) && !is_unread("a; b"));
+    }
+}

@@ -565,6 +565,7 @@ mod tests {
             parties: text("2001:db8:40:2::199 → 2001:db8:40:1::11"),
             occurrences: 1_234_567,
             fingerprint: text(fingerprint),
+            adopted: String::new(),
         }
     }
 

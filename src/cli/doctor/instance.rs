@@ -169,10 +169,9 @@ impl Patient<'_> {
         let fingerprint = Fingerprint::from_bytes([0; 32]);
         let (destination, table) = (&action.destination, &action.table);
         let keys = TicketKeys::derive(&fingerprint, destination, table, Generation::default());
-        let composer =
-            Composer { rules: Arc::clone(self.rules), agent: self.scene.config.agent.name.clone() };
+        let composer = Composer::of(self.scene.config, Arc::clone(self.rules));
         let fields = composer.compose(&TicketFacts {
-            alert: &alert,
+            alert: &composer.redact(alert.clone()),
             occurrences: 1,
             last_seen_at: alert.time,
             destination,
@@ -181,7 +180,7 @@ impl Patient<'_> {
             rule: rule.name.as_str(),
             correlation_id: keys.correlation_id.clone(),
         })?;
-        Ok(Order { kind: action.kind, table: table.clone(), keys, fields, mark: String::new() })
+        Ok(Order { kind: action.kind, table: table.clone(), keys, fields, mark: String::new(), attachment: None })
     }
 
     /// The data source of devices has to be known there.

@@ -16,7 +16,7 @@ use super::ask::Asker;
 use super::check::{Examined, examine};
 use super::human::json;
 use super::{Exit, Outcome, Terminal, clock, runtime};
-use crate::config::{self, Config, Level, Purpose};
+use crate::config::{self, Config, Level, Purpose, Service};
 use crate::model::finding::State;
 use crate::model::text::one_line;
 use crate::model::{Finding, TableName};
@@ -48,13 +48,17 @@ struct Scene<'a> {
     secrets: bool,
     /// Whether the service runs.
     running: bool,
+    /// The service as the unit describes it, where this can be judged for it.
+    service: Option<&'a Service>,
     probe: Option<&'a TableName>,
 }
 
 pub(super) fn run(args: &DoctorArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let whole = config::load(&terminal.environment, Purpose::Run, check_template).is_ok();
-    let purpose = if whole { Purpose::Run } else { Purpose::Check };
-    let Examined { config, problems, .. } = examine(&terminal.environment, purpose, check_template);
+    let environment = terminal.environment.clone();
+    let service = environment.judged();
+    let purpose = if whole && service.is_none() { Purpose::Run } else { Purpose::Check };
+    let Examined { config, problems, .. } = examine(&environment, purpose, check_template);
     let mut findings: Vec<Finding> = problems.iter().filter_map(of_config).collect();
     let Some(config) = config else {
         tell(args, &findings, terminal)?;
@@ -64,7 +68,13 @@ pub(super) fn run(args: &DoctorArgs, terminal: &mut Terminal<'_>) -> Outcome {
         findings.push(Finding::ok("config", "it can be used"));
     }
     let asker = Asker::new(terminal)?;
-    let scene = Scene { config: &config, secrets: whole, running: asker.running, probe: args.probe.as_ref() };
+    let scene = Scene {
+        config: &config,
+        secrets: whole,
+        running: asker.running,
+        service,
+        probe: args.probe.as_ref(),
+    };
     findings.extend(machine::all(&scene, &asker));
     runtime()?.block_on(async {
         findings.extend(sources::all(&scene).await);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ use tokio::time::timeout;
 
 use super::{Scene, now};
 use crate::cli::human::span;
+use crate::config::Service;
 use crate::model::Finding;
 use crate::model::Timestamp;
 use crate::source::transport::defender;
 use crate::source::transport::syslog::Protocol;
 use crate::source::transport::tail::Pattern;
+use crate::source::transport::unix::Listen;
 use crate::source::{Input, Settings};
 
 /// Most files of a pattern that are looked at.
@@ -36,7 +39,8 @@ pub(super) async fn all(scene: &Scene<'_>) -> Vec<Finding> {
 
 async fn one(scene: &Scene<'_>, source: &Settings) -> Vec<Finding> {
     match &source.input {
-        Input::Files { pattern } => vec![files(pattern, now(), &readable)],
+        Input::Files { pattern } => vec![files(pattern, now(), &|path| readable(path, scene.service))],
+        Input::Unix(listen) => vec![socket(listen, scene.running)],
         Input::Defender { api, .. } if !scene.secrets => {
             vec![Finding::skipped("api", without_secrets(api.http.url.as_str()))]
         }
@@ -60,11 +64,26 @@ pub(super) fn without_secrets(place: &str) -> String {
     format!("{place}: its secret is a credential of systemd, which only the unit of the service has")
 }
 
-/// Why a file cannot be read; by the user that runs this.
-fn readable(path: &Path) -> Option<String> {
+/// Whether the socket is there as long as the service runs: then a sensor can write to it.
+fn socket(listen: &Listen, running: bool) -> Finding {
+    let there = std::fs::symlink_metadata(&listen.path).is_ok_and(|meta| meta.file_type().is_socket());
+    match (running, there) {
+        (true, true) => Finding::ok("listener", format!("{listen} is there")),
+        (false, _) => Finding::skipped("listener", format!("{listen}: the service does not run")),
+        (true, false) => Finding::fail(
+            "listener",
+            format!("{listen} is not there although the service runs"),
+            "`otrelay status` says why; its directory has to be one that the service may write, e.g. /run/otrelay",
+        ),
+    }
+}
+
+/// Why a file cannot be read: by the service where that can be judged, else by the user that runs this.
+fn readable(path: &Path, service: Option<&Service>) -> Option<String> {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => Some("it is a directory".to_owned()),
         Ok(meta) if !meta.is_file() => Some("it is not a file".to_owned()),
+        _ if service.is_some() => service?.reads(path).err().map(|barred| format!("{}; {}", barred.words, barred.remedy)),
         _ => rustix::fs::access(path, Access::READ_OK).err().map(|e| io::Error::from(e).to_string()),
     }
 }
@@ -188,14 +207,14 @@ mod tests {
         let pattern = dir.path().join("eve*.json").to_str().unwrap().to_owned();
         let now = crate::cli::clock().now();
         let of = |now, judge: &dyn Fn(&Path) -> Option<String>| files(&pattern, now, judge);
-        assert_eq!(of(now, &readable).state, State::Warn);
+        assert_eq!(of(now, &|path| readable(path, None)).state, State::Warn);
         std::fs::write(dir.path().join("eve.json"), "x").unwrap();
-        assert_eq!(of(now, &readable).state, State::Ok);
-        let quiet = of(now.after(Duration::from_hours(25) + Duration::from_mins(1)), &readable);
+        assert_eq!(of(now, &|path| readable(path, None)).state, State::Ok);
+        let quiet = of(now.after(Duration::from_hours(25) + Duration::from_mins(1)), &|path| readable(path, None));
         assert_eq!((quiet.state, quiet.text.as_str()), (State::Warn, "1 file, last written 25 h ago"));
         let closed = of(now, &|_| Some("permission denied".to_owned()));
         assert!(closed.fails() && closed.text.ends_with("eve.json cannot be read: permission denied"));
         std::fs::create_dir(dir.path().join("eve-old.json")).unwrap();
-        assert!(of(now, &readable).text.ends_with("eve-old.json cannot be read: it is a directory"));
+        assert!(of(now, &|path| readable(path, None)).text.ends_with("eve-old.json cannot be read: it is a directory"));
     }
 }

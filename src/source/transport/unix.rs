@@ -116,9 +116,7 @@ impl Unix {
                     return;
                 }
                 Err(cause) => {
-                    if self.gather.trouble(0, Some(format!("cannot listen on {}: {cause}", self.listen))) {
-                        tracing::error!(source = %self.name, "source {}: cannot listen on {}: {cause}", self.name, self.listen);
-                    }
+                    self.gather.trouble(0, Some(format!("cannot listen on {}: {cause}", self.listen)));
                 }
             }
             tokio::select! {

@@ -20,7 +20,7 @@ out=$PWD/target/fuzz
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
 coverage+=" -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 # A target of its own name, so that what runs while building is not instrumented.
-CARGO_TARGET_DIR=$out CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+CARGO_TARGET_DIR=$out CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
     RUSTFLAGS="--cfg fuzzing $coverage" \
     cargo build --quiet --release --target "$host" --manifest-path fuzz/Cargo.toml "${targets[@]/#/--bin=}"
 

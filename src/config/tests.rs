@@ -372,6 +372,7 @@ fn a_commented_default_is_the_default() {
         "assignment_group",
         "short_description",
         "textfile",
+        "attach",
     ];
     for n in commented(text) {
         let line = text.lines().nth(n).unwrap();

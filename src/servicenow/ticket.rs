@@ -440,8 +440,11 @@ pub(super) fn read_back(
     keys: &TicketKeys,
     status: u16,
 ) -> Result<Sent, String> {
-    let remote =
+    let mut remote =
         remote(table, record).ok_or("the answer says that a record was made, but it has no valid sys_id")?;
+    if sent_keys.get("correlation_display") == Some(&remote.detail.agent) {
+        remote.detail.agent.clear();
+    }
     let correlation_id = wire::field(record, "correlation_id");
     let kept = KeysKept {
         sys_id: remote.sys_id == keys.sys_id,

@@ -17,7 +17,7 @@ assert [row["short_description"] for row in pages] == [f"page {n:02}" for n in r
 
 sys_id = made[3]["sys_id"]
 assert table.get_record(sys_id)["correlation_id"] == "otrelay-py-3"
-assert table.get_record_by_number(made[3]["number"])["sys_id"] == sys_id
+assert [row["sys_id"] for row in table.get_record_by_number(made[3]["number"])] == [sys_id]
 assert table.patch(sys_id, {"urgency": "1", "impact": "1"}, headers=JSON)["priority"] == "1"
 assert table.put(sys_id, {"short_description": "put"}, headers=JSON)["short_description"] == "put"
 table.delete(sys_id)

@@ -91,9 +91,10 @@ fn files(name: &str, pattern: &str, service: Option<&Service>, problems: &mut Ve
                 found.push(path);
             }
         },
-        |path, error| unreadable.push((path.to_owned(), error.to_string())),
+        |path, error| unreadable.push((path.to_owned(), error.kind(), error.to_string())),
     );
-    let any = !found.is_empty();
+    // What is closed to who runs this may be open to the service, which then knows better whether there is a file.
+    let known = !found.is_empty() || !unreadable.is_empty();
     let judged = found.into_iter().filter_map(|path| {
         let (why, remedy) = match path.metadata() {
             Ok(meta) if !meta.is_file() => ("it is not a file".to_owned(), READABLE.to_owned()),
@@ -101,7 +102,12 @@ fn files(name: &str, pattern: &str, service: Option<&Service>, problems: &mut Ve
         };
         Some((path, why, remedy))
     });
-    let unreadable = unreadable.into_iter().map(|(path, why)| (path, why, READABLE.to_owned()));
+    let unreadable = unreadable.into_iter().filter_map(|(path, kind, why)| match service {
+        Some(service) if kind == std::io::ErrorKind::PermissionDenied => {
+            service.reads(&path).err().map(|barred| (path, barred.words, barred.remedy))
+        }
+        _ => Some((path, why, READABLE.to_owned())),
+    });
     if let Some((path, why, remedy)) = unreadable.chain(judged).next() {
         let message = one_line(&format!("{} cannot be read: {why}", path.display())).into_owned();
         problems.push(problem(Level::Warning, &key, message, &remedy));
@@ -109,12 +115,12 @@ fn files(name: &str, pattern: &str, service: Option<&Service>, problems: &mut Ve
     }
     // A directory that hides its files from the service looks empty to it, whoever else sees them.
     let dir = Path::new(pattern).parent().filter(|dir| dir.is_dir());
-    if let (false, Some(Err(barred))) = (any, dir.zip(service).map(|(dir, service)| service.reads(dir))) {
+    if let (false, Some(Err(barred))) = (known, dir.zip(service).map(|(dir, service)| service.reads(dir))) {
         let message = one_line(&format!("{pattern} cannot be read: {}", barred.words)).into_owned();
         problems.push(problem(Level::Warning, &key, message, &barred.remedy));
         return;
     }
-    if !any {
+    if !known {
         let message = format!("no file matches {pattern} now");
         problems.push(problem(
             Level::Warning,

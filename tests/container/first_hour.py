@@ -210,6 +210,10 @@ class FirstHour(Scenario):
         same("what is written the second time", self.machine.ask("sh", "-c", f"cat {CONFIG} {DROP_IN} /etc/otrelay/secrets/*"), before)
         code, said = self.machine.do(*init, "--min-severity", "minor", stdin=PASSWORD + "\n")
         need(code == 1 and "is there already; --force" in said, f"other answers: {code} {said}")
+        # As files of the service's user, and back.
+        self.machine.run(*init, "--secrets", "file", "--force", stdin=PASSWORD + "\n")
+        self.modes({"/etc/otrelay/secrets/servicenow-password": "otrelay:otrelay 600"})
+        same("what `check` says", self.both("otrelay check"), (0, []))
         self.machine.run(*init, "--min-severity", "minor", "--force", stdin=PASSWORD + "\n")
         seal = ("set -e; cd /etc/otrelay/secrets; for n in servicenow-client-secret servicenow-password; do "
                 "systemd-creds encrypt --with-key=host --name=$n $n $n.cred; rm $n; done; "

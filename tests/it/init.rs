@@ -161,6 +161,29 @@ fn nothing_is_written_when_an_answer_cannot_be_used_or_the_instance_refuses() {
     assert!(!machine.written());
     machine.init(&simulator, &["--offline"], "wrong").ends(0);
     assert!(machine.written());
+    // Where nothing else is said, the config that --config names is the one that is written.
+    let args = [
+        "--config",
+        "etc/otrelay.toml",
+        "init",
+        "--yes",
+        "--offline",
+        "--instance",
+        "https://acme.service-now.com",
+    ];
+    let more = [
+        "--auth",
+        "api-key",
+        "--api-key-fd",
+        "0",
+        "--zeek-path",
+        "/opt/zeek/logs/current/*.log",
+        "--suricata-path",
+        "-",
+    ];
+    machine.otrelay(&[&args[..], &more].concat(), "key\n").ends(1).says("etc/otrelay.toml is there already");
+    machine.otrelay(&[&args[..], &more, &["--force"]].concat(), "key\n").ends(0);
+    assert!(machine.text().contains("api_key = { file ="), "{}", machine.text());
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
 
-    /// The config that is written, instead of /etc/otrelay/otrelay.toml
+    /// The config that is written, instead of --config or /etc/otrelay/otrelay.toml
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
@@ -219,7 +219,8 @@ struct Place {
 impl Place {
     fn of(args: &InitArgs, terminal: &Terminal<'_>) -> Result<Self, CliError> {
         let default = Path::new(config::DEFAULT_PATH);
-        let output = args.output.as_deref().unwrap_or(default);
+        let output =
+            args.output.as_deref().or(terminal.environment.config_path.as_deref()).unwrap_or(default);
         let output = std::path::absolute(output)
             .map_err(|source| CliError::Input { path: output.to_owned(), source })?;
         let is_root = rustix::process::geteuid().is_root();

@@ -23,7 +23,7 @@ use crate::model::SourceName;
 pub use batch::{
     Acknowledge, Batch, Reject, RejectCounts, RejectReason, SAMPLE_MAX, SIGHTINGS_MAX, Sighting, Taken,
 };
-pub use run::{Answer, Context, Input, Reads, Remember, Settings, heartbeat, run};
+pub use run::{Answer, Context, Input, Reads, Remember, Settings, behind, heartbeat, run};
 
 /// How the trouble of a source ends in words when nothing of it can be read.
 pub const NOTHING_READ: &str = "; no file of it is read";

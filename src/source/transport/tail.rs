@@ -175,6 +175,7 @@ impl Tail {
             self.take_rests();
         }
         self.watch.close_idle();
+        self.heartbeat.behind(self.watch.behind());
         if self.pending.lines() > before {
             self.busy_at = Some(now);
         }

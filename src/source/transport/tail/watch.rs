@@ -138,6 +138,11 @@ impl Watch {
         self.waiting
     }
 
+    /// Bytes of the files that are followed that were not handed out.
+    pub(super) fn behind(&self) -> u64 {
+        self.files.iter().map(|file| file.look.size.saturating_sub(file.begin())).sum()
+    }
+
     /// What is wrong at the moment, in words.
     pub(super) fn trouble(&self) -> Option<String> {
         const SHOWN: usize = 3;

@@ -5,6 +5,7 @@
 //! works while it owes a result. Only one that works without a beat for longer than its allowance can be stuck.
 //! Costs two atomic stores; no lock is taken and nothing is woken by a beat.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -22,9 +23,14 @@ struct Signs {
     beats: AtomicU64,
     busy: AtomicBool,
     begun: AtomicBool,
+    /// Bytes that are there and not read; [`UNTOLD`] where that is no question.
+    behind: AtomicU64,
     first: Notify,
     news: Arc<Notify>,
 }
+
+/// Nothing was told.
+const UNTOLD: u64 = u64::MAX;
 
 /// A loop at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +61,11 @@ impl Heartbeat {
         }
     }
 
+    /// Says how many bytes are there that it has not read.
+    pub fn behind(&self, bytes: u64) {
+        self.0.behind.store(bytes.min(UNTOLD - 1), Ordering::Relaxed);
+    }
+
     /// Says that something changed which people may want to see.
     pub fn tells(&self) {
         self.0.news.notify_one();
@@ -79,8 +90,13 @@ impl Heartbeats {
     /// A heartbeat for a loop; it is known for as long as the loop keeps it.
     pub fn of(&self, name: &str, allowance: Duration) -> Heartbeat {
         let news = Arc::clone(&self.news);
-        let heartbeat =
-            Heartbeat(Arc::new(Signs { name: name.to_owned(), allowance, news, ..Signs::default() }));
+        let heartbeat = Heartbeat(Arc::new(Signs {
+            name: name.to_owned(),
+            allowance,
+            news,
+            behind: UNTOLD.into(),
+            ..Signs::default()
+        }));
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|known| known.strong_count() > 0);
         all.push(Arc::downgrade(&heartbeat.0));
@@ -90,6 +106,13 @@ impl Heartbeats {
     /// Ends when a loop has told something since this was last asked. For one who waits.
     pub async fn news(&self) {
         self.news.notified().await;
+    }
+
+    /// How far those are behind that have told it, by their names.
+    pub fn behind(&self) -> BTreeMap<String, u64> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |signs: Arc<Signs>| (signs.name.clone(), signs.behind.load(Ordering::Relaxed));
+        all.iter().filter_map(Weak::upgrade).map(told).filter(|(_, bytes)| *bytes != UNTOLD).collect()
     }
 
     /// All loops as they are now.
@@ -108,6 +131,17 @@ impl Heartbeats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_told_how_far_it_is_behind_is_listed() {
+        let heartbeats = Heartbeats::default();
+        let (source, _relay) =
+            (heartbeats.of("source eve", Duration::ZERO), heartbeats.of("relay", Duration::ZERO));
+        assert_eq!(heartbeats.behind(), BTreeMap::new());
+        source.behind(12);
+        source.behind(7);
+        assert_eq!(heartbeats.behind(), BTreeMap::from([("source eve".to_owned(), 7)]));
+    }
 
     #[test]
     fn a_loop_is_known_for_as_long_as_it_lives() {

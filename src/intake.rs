@@ -176,7 +176,9 @@ impl Intake {
             return Ok(());
         }
         let kept = records.iter().any(|record| !record.entries.is_empty());
-        records.iter_mut().for_each(|record| record.gather &= !wanted);
+        for record in &mut records {
+            record.gather &= !wanted;
+        }
         self.commit(Arc::from(records), stop).await?;
         if kept {
             self.heartbeat.tells();

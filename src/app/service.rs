@@ -5,6 +5,7 @@
 //! from what the store knows. So a reload loses and doubles nothing for the same reasons as a restart, and a config that
 //! cannot be used changes nothing. The control socket, the keeper and the writer go on through all of it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,9 +25,9 @@ use crate::intake::Intake;
 use crate::model::HealthIssue;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
-use crate::source::Reading;
+use crate::source::{self, Reading};
 use crate::status::page::{Facts, Page};
-use crate::status::{Keeper, Notifier};
+use crate::status::{Keeper, Live, Notifier};
 use crate::store::{OpenError, Reader, Store, StoreError, Writer};
 
 /// Questions that may wait for the relay.
@@ -206,6 +207,7 @@ impl Service {
             store: self.store.clone(),
             relay: ask,
             progress: self.progress.subscribe(),
+            behind: self.behind(),
             concerns: self.concerns.subscribe(),
             clock: Arc::clone(&self.around.clock),
         };
@@ -242,15 +244,22 @@ impl Service {
         self.show(stages);
     }
 
+    /// Tells how many bytes each source has not read.
+    fn behind(&self) -> Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync> {
+        let heartbeats = self.heartbeats.clone();
+        Arc::new(move || source::behind(&heartbeats))
+    }
+
     /// Starts the status page and the metrics, where they are asked for.
     fn show(&self, stages: &mut TaskGroups) {
         let (progress, concerns) = (self.progress.subscribe(), self.concerns.subscribe());
+        let behind = self.behind();
         let page = Page {
             agent: self.config.agent.name.clone(),
             store: self.store.clone(),
             live: Arc::new(move || {
                 let concerns = concerns.borrow().clone();
-                live(&progress.borrow(), concerns)
+                Live { behind: behind(), ..live(&progress.borrow(), concerns) }
             }),
             facts: self.facts.subscribe(),
             clock: Arc::clone(&self.around.clock),

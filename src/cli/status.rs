@@ -115,6 +115,9 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
         r.repeats,
         relative(r.last_read_at, s.now)
     )?;
+    if let Some(bytes) = r.behind.filter(|bytes| *bytes > 0) {
+        writeln!(out, "             {bytes} bytes of its files are not read yet")?;
+    }
     for (reason, count) in &r.filtered {
         writeln!(out, "             {count} not forwarded: {reason}")?;
     }

@@ -1,6 +1,7 @@
 //! Answering in the service. Connections are few and short: they are served one after the other, but for a sync, which
 //! would block the others for as long as it runs.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub struct Control {
     pub relay: mpsc::Sender<Ask>,
     /// What the relay tells about itself.
     pub progress: watch::Receiver<Progress>,
+    /// Bytes that each source has not read.
+    pub behind: Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
     /// What is wrong with the service itself.
     pub concerns: watch::Receiver<Vec<HealthIssue>>,
     /// The time.
@@ -210,6 +213,7 @@ impl Control {
             Live {
                 conditions: self.store.conditions(),
                 gathered: self.store.gathered(),
+                behind: (self.behind)(),
                 ..live(&progress, concerns)
             }
         };

@@ -53,6 +53,7 @@ impl Bench {
             store,
             relay,
             progress,
+            behind: Arc::new(std::collections::BTreeMap::new),
             concerns: watch::channel(Vec::new()).1,
             clock: Arc::clone(&clock) as _,
         };

@@ -26,7 +26,7 @@ pub use batch::{
     Acknowledge, Batch, Reject, RejectCounts, RejectReason, SAMPLE_MAX, SIGHTINGS_MAX, Sighting, Taken,
 };
 pub use own::{Own, OwnIds};
-pub use run::{Answer, Context, Input, Reads, Remember, Settings, heartbeat, run};
+pub use run::{Answer, Context, Input, Reads, Remember, Settings, behind, heartbeat, run};
 
 /// Whether a source ends when it has read what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

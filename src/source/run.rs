@@ -4,6 +4,7 @@
 //! that it ended, after a wait that grows. The others do not notice.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -132,9 +133,18 @@ const WORKED: Duration = Duration::from_mins(10);
 /// Longest words of a failure that are told, in bytes.
 const WORDS_MAX: usize = 200;
 
+/// What the heartbeat of a source is called, before its own name.
+const LOOP: &str = "source ";
+
 /// The signs of life of a source, among all of them.
 pub fn heartbeat(name: &SourceName, heartbeats: &Heartbeats) -> Heartbeat {
-    heartbeats.of(&format!("source {name}"), ALLOWANCE)
+    heartbeats.of(&format!("{LOOP}{name}"), ALLOWANCE)
+}
+
+/// Bytes that lie in the files of each source and are not read, by its name.
+pub fn behind(heartbeats: &Heartbeats) -> BTreeMap<String, u64> {
+    let all = heartbeats.behind().into_iter();
+    all.filter_map(|(name, bytes)| Some((name.strip_prefix(LOOP)?.to_owned(), bytes))).collect()
 }
 
 /// Runs a source until it is told to stop, or to its end with [`Reading::Once`].

@@ -96,6 +96,7 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
     let (ignored, rejected) = (Counters::default(), Counters::default());
     let unauthenticated = Counters::default();
     let (up, last_read, last_alert) = (Gauges::default(), Seconds::default(), Seconds::default());
+    let behind = Gauges::default();
     for row in rows {
         let source = || label("source", &row.name);
         add(&records, &vec![source()], row.lines);
@@ -122,6 +123,9 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
                 add(family, &vec![source(), label(name, word)], *n);
             }
         }
+        if let Some(bytes) = row.behind {
+            behind.get_or_create(&vec![source()]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
         up.get_or_create(&vec![source()]).set(i64::from(row.trouble.is_none()));
         last_read.get_or_create(&vec![source()]).set(seconds(row.last_read_at));
         if let Some(at) = row.last_alert_at {
@@ -137,6 +141,12 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
     registry.register("records_ignored", "Records that are no alerts, by kind", ignored);
     registry.register("records_rejected", "Records that were not understood, by reason", rejected);
     registry.register("source_up", "Whether the source can be read (1) or not (0)", up);
+    registry.register_with_unit(
+        "source_behind",
+        "What lies in its files and is not read",
+        Unit::Bytes,
+        behind,
+    );
     let help = "When something last came of the source, seconds since 1970";
     registry.register_with_unit("source_last_read_timestamp", help, Unit::Seconds, last_read);
     let help = "When the source last gave an alert, seconds since 1970";
@@ -285,6 +295,7 @@ mod tests {
             last_read_at: Timestamp::from_micros(1_500_000),
             last_alert_at: None,
             trouble: Some("x".to_owned()),
+            behind: Some(8_123),
             lines: 7,
             alerts: 5,
             new: 1,

@@ -69,6 +69,8 @@ pub struct Live {
     pub next_sync_at: Option<Timestamp>,
     /// The last sync, where it had nothing to do and is not in the store.
     pub empty_sync: Option<SyncRow>,
+    /// Bytes that each source has not read, by its name.
+    pub behind: BTreeMap<String, u64>,
     /// Records that wait for their commit.
     pub gathered: u64,
     /// What is the case with the store now.
@@ -83,6 +85,9 @@ impl Status {
         let running = live.is_some();
         let live = live.unwrap_or_default();
         overview.last_sync = live.empty_sync.or(overview.last_sync);
+        for source in &mut overview.sources {
+            source.behind = live.behind.get(&source.name).copied();
+        }
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             agent: agent.to_owned(),

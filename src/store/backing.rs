@@ -274,7 +274,7 @@ fn in_memory(shared: &Shared, why: Probe) -> Result<(Session, InFallback), OpenE
     shared.set_memory(Some(name));
     let dir = settings.dir.display();
     let (state, remedy) = match why {
-        Probe::NoSpace => ("on a full disk", "make space on that file system (df, du)"),
+        Probe::NoSpace => ("on a full disk", space::remedy(&settings.dir)),
         _ => ("read-only", "see why (dmesg, journalctl -k), then mount it for writing (mount -o remount,rw)"),
     };
     shared.conditions.begin(

@@ -17,6 +17,7 @@ use crate::model::{
     Cursor, DeliveryKind, DestinationName, Fingerprint, RuleName, SourceName, TableName, Timestamp,
 };
 use crate::store::catalog::TABLES;
+use crate::store::disk::files::is_absent;
 use crate::store::disk::space::Budget;
 use crate::store::op::record::{Entry, Record, Routed, write_all};
 use crate::store::pack::body::Bodies;
@@ -56,7 +57,7 @@ pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenEr
     let mut conn = schema::open_memory(name)?;
     let whole = match schema::open_readonly(path) {
         // There is nothing to be copied.
-        _ if !path.exists() => true,
+        _ if is_absent(path).unwrap_or(false) => true,
         Ok(file) => {
             schema::refuse_newer(&file, path)?;
             let copied = copy_whole(&file, name);

@@ -122,6 +122,7 @@ impl Reader {
                 last_read_at: at(r, 2)?,
                 last_alert_at: maybe_at(r, 3)?,
                 trouble: r.get(4)?,
+                behind: None,
                 kind: r.get(5)?,
                 lines: get("lines"),
                 alerts: get("alerts"),

@@ -197,6 +197,9 @@ pub struct SourceRow {
     pub last_alert_at: Option<Timestamp>,
     /// What is wrong with it now.
     pub trouble: Option<String>,
+    /// Bytes that lie in its files and are not read; absent when no service runs, or it reads no files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<u64>,
     /// Records read: `alerts` and the sums of `ignored` and `rejected`.
     pub lines: i64,
     /// Alerts among them: `new`, `repeats`, `cleared` and the sums of `filtered` and `excluded`.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
 
 use crate::store::OpenError;
-use crate::store::disk::files::{create_ours, failed, with};
+use crate::store::disk::files::{create_ours, failed, is_absent, with};
 use crate::store::disk::space::Budget;
 
 /// Page cache in KiB (negative: KiB, not pages). The largest single block of memory of the agent.
@@ -284,7 +284,7 @@ pub(super) fn open_writer(path: &Path, max_size: u64) -> Result<Connection, Open
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(OpenError::OldSqlite(rusqlite::version().to_owned()));
     }
-    let fresh = !path.exists();
+    let fresh = is_absent(path)?;
     let mut conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -311,7 +311,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 
 /// The same for a copy, which SQLite does not take for reading.
 pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
-    if !path.exists() {
+    if is_absent(path)? {
         return Err(OpenError::Absent(path.to_owned()));
     }
     // Read-only connections of a WAL database have to create the -shm file, hence READ_WRITE.

@@ -86,6 +86,18 @@ pub struct Turn {
     pub more: bool,
 }
 
+/// What has become of what was handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Handed {
+    /// All of it is committed, or will be at once.
+    #[default]
+    Committed,
+    /// The commit of some may wait, as its file still has it.
+    MayWait,
+    /// The same, but a file was rotated since: it may not be there when the power comes back.
+    Urgent,
+}
+
 /// Files that grow, as a [`Source`].
 pub struct Tail {
     name: SourceName,
@@ -103,10 +115,8 @@ pub struct Tail {
     /// One chunk; as long as the longest line only while that is read.
     buffer: Vec<u8>,
     pending: Batch,
-    /// Whether all of it has to be committed now: a file was rotated, and may not be there when the power comes back.
-    at_once: bool,
-    /// Whether something was handed out whose commit may wait.
-    waits: bool,
+    /// What was handed out and is perhaps not committed yet.
+    handed: Handed,
     /// When a batch was last handed out, and with which trouble.
     told: Option<(Instant, Option<String>)>,
     busy_at: Option<Instant>,
@@ -131,8 +141,7 @@ impl Tail {
             pattern: settings.pattern,
             packed: None,
             marked: false,
-            at_once: false,
-            waits: false,
+            handed: Handed::default(),
             buffer: vec![0; CHUNK],
             told: None,
             busy_at: None,
@@ -183,6 +192,7 @@ impl Tail {
             self.take_rests();
         }
         self.watch.close_idle();
+        self.heartbeat.behind(self.watch.behind());
         if self.pending.lines() > before {
             self.busy_at = Some(now);
         }
@@ -202,7 +212,9 @@ impl Tail {
 
     /// Counts what happened to files.
     fn note(&mut self, events: Events) {
-        self.at_once |= events.moved && self.waits;
+        if events.moved && self.handed == Handed::MayWait {
+            self.handed = Handed::Urgent;
+        }
         for gap in events.gaps {
             self.pending.refuse(RejectReason::Lost, || gap, &[]);
         }
@@ -323,7 +335,7 @@ impl Tail {
         let pending = &self.pending;
         let urgent = told_at.is_none()
             || told != trouble.as_ref()
-            || self.at_once
+            || self.handed == Handed::Urgent
             || !pending.sightings.is_empty()
             || !pending.devices.is_empty()
             || !pending.finished.is_empty()
@@ -339,8 +351,9 @@ impl Tail {
         }
         // What is lost in memory is in the file, as long as that is where it was.
         let changed = told_at.is_none() || told != trouble.as_ref() || !batch.finished.is_empty();
-        batch.can_wait = !(changed || last || self.at_once || self.reading == Reading::Once);
-        (self.at_once, self.waits) = (false, batch.can_wait);
+        let urgent = changed || last || self.handed == Handed::Urgent || self.reading == Reading::Once;
+        batch.can_wait = !urgent;
+        self.handed = if urgent { Handed::Committed } else { Handed::MayWait };
         batch.trouble.clone_from(&trouble);
         self.told = Some((now, trouble));
         Some(batch)

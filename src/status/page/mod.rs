@@ -142,7 +142,7 @@ impl Page {
     /// How things are. Blocking.
     fn status(&self, reader: &Reader) -> Result<Status, StoreError> {
         let (conditions, gathered) = (self.store.conditions(), self.store.gathered());
-        let live = Live { conditions, gathered, ..(self.live)() };
+        let live = Live { gathered, conditions, ..(self.live)() };
         Ok(Status::new(&self.agent, self.clock.now(), reader.overview()?, Some(live)))
     }
 

@@ -281,7 +281,13 @@ fn ends(look: &Look) -> Vec<Value> {
         let (state, class) = match (&row.trouble, row.first_read_at) {
             (Some(trouble), _) => (clean(trouble), "bad"),
             (None, None) => ("nothing could be read yet".to_owned(), ""),
-            (None, Some(_)) => (format!("read {}", relative(row.last_read_at, now)), ""),
+            (None, Some(_)) => {
+                let behind = match row.behind {
+                    Some(bytes) if bytes > 0 => format!(", {} bytes behind", number(bytes.cast_signed())),
+                    _ => String::new(),
+                };
+                (format!("read {}{behind}", relative(row.last_read_at, now)), "")
+            }
         };
         let today = number(today.of(&format!("source:{}", row.name), "alerts"));
         context! { name => row.name.as_str(), kind => row.kind.as_str(), state, class, today }

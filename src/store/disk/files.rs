@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,6 +64,33 @@ pub(in crate::store) fn is_ours(name: &str) -> bool {
 /// Whether something with this name is there, whatever it is.
 pub(in crate::store) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
+}
+
+/// Whether nothing has this name; an error where that cannot be told, as on a disk that has gone.
+pub(in crate::store) fn is_absent(path: &Path) -> Result<bool, OpenError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(false),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(true),
+        Err(e) => Err(failed(path)(e)),
+    }
+}
+
+/// Writes a file again as it is read, in its place, and syncs it. After a write or a sync that failed, what can be read
+/// may be in the page cache alone, and counts there as written: it would go with the power.
+pub(in crate::store) fn write_again(path: &Path) -> Result<(), OpenError> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(path)(e)),
+    };
+    let (mut block, mut at) = (vec![0; 64 * 1024], 0);
+    // What cannot be read is SQLite's to judge.
+    while let Ok(len @ 1..) = file.read_at(&mut block, at) {
+        file.write_all_at(&block[..len], at).map_err(failed(path))?;
+        at += len as u64;
+    }
+    file.sync_data().map_err(failed(path))
 }
 
 /// Makes the names in a directory durable.

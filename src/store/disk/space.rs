@@ -244,7 +244,7 @@ impl Space {
                 self.dir.display(),
                 megabytes(needed)
             ),
-            remedy: "make space on that file system (df, du); it goes on by itself".to_owned(),
+            remedy: format!("{}; it goes on by itself", remedy(&self.dir)),
         }
     }
 
@@ -289,6 +289,16 @@ pub(in crate::store) fn within(dir: &Path, max_size: u64) -> u64 {
     let whole = rustix::fs::statvfs(dir).map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
     // Zero: it does not say.
     if whole == 0 { max_size } else { max_size.min(whole) }
+}
+
+/// What to do about a file system without room.
+pub(in crate::store) fn remedy(dir: &Path) -> &'static str {
+    let has_inodes = |fs: &rustix::fs::StatVfs| fs.f_files == 0 || fs.f_favail > 0;
+    if rustix::fs::statvfs(dir).is_ok_and(|fs| !has_inodes(&fs)) {
+        "remove files on that file system: no inode is left (df -i)"
+    } else {
+        "make space on that file system (df, df -i, du)"
+    }
 }
 
 /// Free bytes for this user; `None` when the file system does not say.

@@ -55,6 +55,37 @@ async fn nothing_runs_outside_of_a_transaction_that_sqlite_took_back() {
     assert_eq!((again.new, again.repeats, again.deliveries), (2, 0, 2));
 }
 
+/// After a failed write or sync the pages may be in the page cache alone: nothing but a write puts them on the disk.
+#[tokio::test]
+async fn the_log_is_written_again_after_an_end_that_was_not_clean() {
+    let bench = Bench::new();
+    bench.record(vec![entry(1, Severity::Major)]).await;
+    let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1_000);
+    for (word, is_written) in [("1\nopen\n", true), ("closed\n", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [DATABASE, "queue.db-wal"] {
+            std::fs::copy(bench.dir.path().join(name), dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("lock"), word).unwrap();
+        let log = dir.path().join("queue.db-wal");
+        let before = std::fs::read(&log).unwrap();
+        std::fs::File::options().write(true).open(&log).unwrap().set_modified(long_ago).unwrap();
+        let (_store, _writer) = Store::open(&settings(dir.path()), bench.clock.clone()).unwrap();
+        let written = log.metadata().unwrap().modified().unwrap() != long_ago;
+        assert_eq!((written, std::fs::read(&log).unwrap() == before), (is_written, true), "{word}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_looked_into_is_not_taken_for_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Reader::open(dir.path()), Err(OpenError::Absent(_))));
+    let gone = dir.path().join("gone");
+    std::os::unix::fs::symlink(&gone, &gone).unwrap();
+    let told = Reader::open(&gone).map(drop);
+    assert!(matches!(told, Err(OpenError::Io { .. })), "{told:?}");
+}
+
 #[tokio::test]
 async fn a_half_done_operation_leaves_nothing_in_memory() {
     let bench = Bench::new();

@@ -213,6 +213,24 @@ fn a_growing_file() {
 }
 
 #[test]
+fn what_lies_there_and_is_not_read_is_told() {
+    let heartbeats = crate::heartbeat::Heartbeats::default();
+    let mut bench = Bench::new("eve*.json");
+    bench.tail.heartbeat = heartbeats.of("source eve", Duration::ZERO);
+    let behind = || heartbeats.behind()["source eve"];
+    bench.append("eve.json", &(lines(0..3) + "{\"half"));
+    bench.poll();
+    assert_eq!(behind(), 6);
+    let noise = "{\"event_type\":\"flow\"}\n".repeat(1_000_000);
+    bench.append("eve-2.json", &noise);
+    bench.now += Duration::from_secs(1);
+    assert!(bench.tail.turn(bench.now).more);
+    assert!(behind() > noise.len() as u64 / 2, "{}", behind());
+    bench.poll();
+    assert_eq!(behind(), 6);
+}
+
+#[test]
 fn renamed_and_still_written_to() {
     let mut bench = Bench::new("eve*.json");
     bench.append("eve.json", &lines(0..3));

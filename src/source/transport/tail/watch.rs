@@ -112,8 +112,6 @@ pub(super) struct Watch {
     /// Whether the last scan met something that it was not allowed to read.
     refused: bool,
     scanned_at: Option<Instant>,
-    /// Whether a file that is followed was rotated, truncated or removed since the last look.
-    moved: bool,
     troubles: Vec<String>,
 }
 
@@ -137,7 +135,6 @@ impl Watch {
             early: HashSet::new(),
             refused: false,
             scanned_at: None,
-            moved: false,
             troubles: Vec::new(),
         }
     }
@@ -145,6 +142,11 @@ impl Watch {
     /// Whether a scan would find more to read at once.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting
+    }
+
+    /// Bytes of the files that are followed that were not handed out.
+    pub(super) fn behind(&self) -> u64 {
+        self.files.iter().map(|file| file.look.size.saturating_sub(file.begin())).sum()
     }
 
     /// What is wrong at the moment, in words.
@@ -186,23 +188,22 @@ impl Watch {
     /// Looks at every open file, and at what the pattern leads to when that is due or a file began anew.
     pub(super) fn look(&mut self, now: Instant, events: &mut Events) {
         for at in 0..self.files.len() {
-            self.look_at(at, now);
+            self.look_at(at, now, events);
         }
         let due = self.scanned_at.is_none_or(|at| now.duration_since(at) >= SCAN_EVERY);
         let next = self.waiting && !self.files.iter().any(|file| file.has_more() && file.trouble.is_none());
         if due || next || !self.orphans.is_empty() {
             self.scan(now, events);
         }
-        events.moved = std::mem::take(&mut self.moved);
     }
 
-    fn look_at(&mut self, at: usize, now: Instant) {
+    fn look_at(&mut self, at: usize, now: Instant, events: &mut Events) {
         let file = &mut self.files[at];
         let before = file.cursor();
         let size = file.look.size;
         let result = file.look(now).and_then(|change| {
             let fate = (size > before.offset).then_some("was truncated");
-            self.moved |= change != Change::None;
+            events.moved |= change != Change::None;
             match change {
                 Change::None => return Ok(()),
                 Change::Rewound(place) => {
@@ -234,7 +235,7 @@ impl Watch {
         let ids: HashSet<Id> = seen.iter().map(|seen| seen.id).collect();
         self.forget_settled(&ids);
         self.copies.retain(|id, _| ids.contains(id));
-        let mut fresh = self.recognise(seen, now);
+        let mut fresh = self.recognise(seen, now, events);
         let mut entries = Entries::default();
         let taken = self.recall(&mut fresh, &ids, &mut entries, now);
         self.finish(&successors, &mut entries, now, events);
@@ -294,7 +295,7 @@ impl Watch {
     }
 
     /// Marks the files that are followed already; opens the others, oldest first, from their beginning.
-    fn recognise(&mut self, seen: Vec<Seen>, now: Instant) -> Vec<Followed> {
+    fn recognise(&mut self, seen: Vec<Seen>, now: Instant, events: &mut Events) -> Vec<Followed> {
         let known: HashMap<Id, usize> =
             self.files.iter().enumerate().map(|(at, file)| (file.id, at)).collect();
         let named = |files: &[Followed]| files.iter().filter(|file| file.name == Some(Name::Own)).count();
@@ -312,13 +313,13 @@ impl Watch {
                     (file.path, file.moved) = (seen.path, true);
                 }
                 if file.handle.is_none() && file.look != seen.look && file.open().is_ok() {
-                    self.look_at(at, now);
+                    self.look_at(at, now, events);
                 }
             } else if self.settled.get(&seen.id).is_none_or(|(_, look)| *look != seen.look) {
                 unknown.push(seen);
             }
         }
-        self.moved |= named(&self.files) < before;
+        events.moved |= named(&self.files) < before;
         let mut fresh = Vec::new();
         let own = (!unknown.is_empty()).then(|| self.own.ids());
         for seen in self.admit(unknown) {
@@ -452,13 +453,14 @@ impl Watch {
                 continue;
             }
             match entries.of(Path::new(&cursor.path)) {
-                Ok(near) => match moved(near, &cursor, now) {
-                    Some(file) => self.files.push(file),
-                    None => {
+                Ok(near) => {
+                    if let Some(file) = moved(near, &cursor, now) {
+                        self.files.push(file);
+                    } else {
                         let fate = fate("was removed while nobody read it");
                         self.orphans.push(Orphan { cursor, size: None, fate, gone: true });
                     }
-                },
+                }
                 Err(error) => {
                     // The disk may not be mounted yet.
                     let path = Path::new(&cursor.path);

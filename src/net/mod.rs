@@ -25,6 +25,8 @@ mod packed;
 
 pub mod pem;
 
+pub mod places;
+
 mod proxy;
 
 pub mod serve;

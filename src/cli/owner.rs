@@ -124,15 +124,14 @@ fn stranger(dir: &Path, owner: impl Fn(&Path) -> Option<(u32, u32)>) -> Option<(
 }
 
 /// Whom this process has to become for `dir`; `None` for anybody but root, and where all is root's.
-fn heir(dir: &Path) -> Result<Option<Heir>, CliError> {
+fn heir(dir: &Path) -> Option<Heir> {
     if !rustix::process::geteuid().is_root() {
-        return Ok(None);
+        return None;
     }
     let owner = |path: &Path| fs::metadata(path).ok().map(|m| (m.uid(), m.gid()));
-    let named = stranger(&whole(dir), owner);
-    let Some(owner) = named else { return Ok(None) };
+    let owner = stranger(&whole(dir), owner)?;
     let table = |path: &str| read(Path::new(path)).unwrap_or_default();
-    Ok(Some(Heir::of(owner, &table(PASSWD), &table(GROUP), &unit(&UNITS))))
+    Some(Heir::of(owner, &table(PASSWD), &table(GROUP), &unit(&UNITS)))
 }
 
 /// Where a path leads, links followed as far as it is there.
@@ -156,7 +155,7 @@ fn read(path: &Path) -> io::Result<String> {
 
 /// Root becomes the owner of the state directory, for good. Everybody else stays who they are.
 pub(super) fn become_owner(dir: &Path) -> Result<(), CliError> {
-    let Some(heir) = heir(dir)? else { return Ok(()) };
+    let Some(heir) = heir(dir) else { return Ok(()) };
     // A thread that was started before would stay root.
     let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     let result =
@@ -167,7 +166,7 @@ pub(super) fn become_owner(dir: &Path) -> Result<(), CliError> {
 /// Does `work` with the rights of the owner of the state directory; `None` where root, or whoever runs this, needs no
 /// other ones.
 pub(super) fn as_owner<T: Send>(dir: &Path, work: impl FnOnce() -> T + Send) -> Result<Option<T>, CliError> {
-    let Some(heir) = heir(dir)? else { return Ok(None) };
+    let Some(heir) = heir(dir) else { return Ok(None) };
     let done = std::thread::scope(|scope| {
         let task = scope.spawn(|| heir.take_over().map(|()| work()));
         task.join().unwrap_or_else(|_| Err(io::Error::other("the thread for it failed")))

@@ -25,6 +25,8 @@ mod packed;
 
 pub mod pem;
 
+pub mod places;
+
 pub mod probe;
 
 mod proxy;

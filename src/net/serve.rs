@@ -5,11 +5,10 @@
 //! body is kept. Connections are tasks of the loop's own `JoinSet` and end with it. What this does not do: authenticate,
 //! unpack, answer for the room.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -27,6 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Acceptor;
+use super::places::{Place, Places};
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +136,7 @@ pub async fn serve<H: Handler>(
         handler,
         stop: stop.clone(),
         bodies: Semaphore::new(limits.bodies_max.div_ceil(KIB)),
-        places: Places::default(),
+        places: Places::new(limits.connections, limits.per_address),
     });
     let mut connections = JoinSet::new();
     loop {
@@ -146,9 +146,11 @@ pub async fn serve<H: Handler>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let shared = Arc::clone(&shared);
-                    match Place::take(&shared.places, peer.ip(), limits) {
-                        Some(place) => drop(connections.spawn(shared.connection(stream, peer, place))),
-                        None => shared.turn_away(&stream),
+                    match shared.places.take(peer.ip()) {
+                        Ok(place) => drop(connections.spawn(shared.connection(stream, peer, place))),
+                        Err(_) if shared.tls.is_none() => turn_away(&stream),
+                        // Saying so would cost a handshake.
+                        Err(_) => {}
                     }
                 }
                 Err(error) if is_of_the_peer(error.kind()) => {}
@@ -168,6 +170,15 @@ fn is_of_the_peer(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
 }
 
+/// No place for a connection: says so.
+pub(super) fn turn_away(stream: &TcpStream) {
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nretry-after: {COME_AGAIN_S}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    // A new connection has room for it; if not, closing says the same.
+    let _ = stream.try_write(answer.as_bytes());
+}
+
 /// The unit of the budget for bodies.
 const KIB: usize = 1024;
 
@@ -180,54 +191,7 @@ struct Shared<H> {
     places: Places,
 }
 
-/// Connections by address. A std lock: nobody awaits under it.
-type Places = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// A connection that counts.
-struct Place {
-    places: Places,
-    ip: IpAddr,
-}
-
-impl Place {
-    fn take(places: &Places, ip: IpAddr, limits: Limits) -> Option<Self> {
-        let mut taken = places.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.values().sum::<usize>() >= limits.connections {
-            return None;
-        }
-        let of_address = taken.entry(ip).or_default();
-        if *of_address >= limits.per_address {
-            return None;
-        }
-        *of_address += 1;
-        Some(Self { places: Arc::clone(places), ip })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.ip);
-            }
-        }
-    }
-}
-
 impl<H: Handler> Shared<H> {
-    /// No place: says so where that costs nothing, which a TLS handshake would.
-    fn turn_away(&self, stream: &TcpStream) {
-        if self.tls.is_none() {
-            let answer = format!(
-                "HTTP/1.1 429 Too Many Requests\r\nretry-after: {COME_AGAIN_S}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            );
-            // A new connection has room for it; if not, closing says the same.
-            let _ = stream.try_write(answer.as_bytes());
-        }
-    }
-
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
         // Answers are one write each; without this the second of two waits for the peer's delayed ack.
         stream.set_nodelay(true).ok();

@@ -21,8 +21,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Most connections; a browser keeps six.
+use super::places::Places;
+use super::serve::turn_away;
+
+/// Most connections, and of one address; a browser keeps six.
 const CONNECTIONS: usize = 64;
+const OF_ONE_ADDRESS: usize = 8;
+/// Longest time of a connection.
+const CONNECTION_TIME: Duration = Duration::from_mins(10);
 /// Longest time for a request's head, and between two requests.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// Longest head of a request, in bytes.
@@ -50,15 +56,24 @@ const HEADERS: [(HeaderName, &str); 7] = [
 /// Serves until `stop`; then requests that are being answered have a moment to end.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let router = router.layer(from_fn(guard));
+    let places = Places::new(CONNECTIONS, OF_ONE_ADDRESS);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone(), stop.clone()));
-                }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => match places.take(peer.ip()) {
+                    Ok(place) => {
+                        let serving = connection(stream, router.clone(), stop.clone());
+                        // A visitor who reads slowly has a place for so long; a browser comes again by itself.
+                        connections.spawn(async move {
+                            let _ = tokio::time::timeout(CONNECTION_TIME, serving).await;
+                            drop(place);
+                        });
+                    }
+                    Err(_) => turn_away(&stream),
+                },
                 // Out of file descriptors, most likely: give connections time to end.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },

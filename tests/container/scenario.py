@@ -106,7 +106,7 @@ class Scenario:
         if int(self.machine.ask("systemctl", "--version").split()[1]) >= 248:
             same("what it may execute of that", sorted(at for at in own if "noexec" not in mounts[at]), [])
         tried = " ".join(f"{at}/probe" for at in ("/run", "/run/lock", "/etc", "/usr/bin", "/var/log/suricata", "/dev/shm", "/opt"))
-        left = self.machine.ask("nsenter", "-t", pid, "-m", "sh", "-c", f"for f in {tried}; do touch $f 2>/dev/null && echo $f; done")
+        left = self.machine.ask("nsenter", "-t", pid, "-m", "sh", "-c", f"for f in {tried}; do (: >$f) 2>/dev/null && echo $f; done")
         same("what root could write there", left, "")
         listening = [line.split()[1] for name in ("tcp", "tcp6") for line in self.machine.path_of(f"/proc/{pid}/net/{name}")
                      .splitlines()[1:] if line.split()[3] == "0A"]

@@ -16,6 +16,9 @@ mod backup;
 mod bad_input;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod canary;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod cli;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -278,6 +278,31 @@ fn who_has_the_page_open_gets_its_parts_and_does_not_keep_the_service_from_endin
 }
 
 #[test]
+fn one_address_has_eight_connections_to_the_page_and_no_more() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    let (page, service) = Page::start(&agent);
+    let connect = || {
+        let stream = TcpStream::connect(&page.0).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    };
+    let mut held: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
+    let mut said = String::new();
+    connect().read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 429 ") && said.contains("retry-after: "), "{said}");
+    // Who was there before is served, and who comes when one has gone.
+    let mut first = held.remove(0);
+    first.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut said = String::new();
+    first.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    drop(first);
+    until("the place is free", || (page.get("/health").status == 200).then_some(()));
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
 fn an_address_that_somebody_else_has_is_told_and_stops_nothing() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);

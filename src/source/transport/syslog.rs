@@ -29,7 +29,7 @@ use tokio_util::bytes::BufMut as _;
 use tokio_util::sync::CancellationToken;
 
 use self::framing::{Frame, Framer, MESSAGE_MAX};
-use self::limits::{Places, Rates};
+use self::limits::Rates;
 use super::super::format::{Decoded, Outcome};
 use super::super::{Batch, Reads, RejectReason, Source, SourceError};
 use super::Decoding;
@@ -38,6 +38,7 @@ use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
 use crate::net::listen::{self, Acceptor, Connection, Datagrams, ListenTls};
+use crate::net::places::Places;
 
 /// How a listener is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +123,16 @@ impl Syslog {
     ) -> Self {
         let gather = Gather::new(name.clone(), kind, settings.listen.len());
         let rates = Rates::new(settings.rate);
-        Self { name, settings, format, clock, heartbeat, gather, places: Places::default(), rates }
+        Self {
+            name,
+            settings,
+            format,
+            clock,
+            heartbeat,
+            gather,
+            places: Places::new(limits::CONNECTIONS_MAX, limits::CONNECTIONS_OF_ONE),
+            rates,
+        }
     }
 
     /// One listener, from its binding to the order to stop.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -69,45 +69,6 @@ impl Rates {
     }
 }
 
-/// Connections there are.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-impl Places {
-    /// A place for a connection of this sender, or why there is none.
-    pub(super) fn take(&self, sender: IpAddr) -> Result<Place, String> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.values().sum::<usize>() >= CONNECTIONS_MAX {
-            return Err(format!("{CONNECTIONS_MAX} connections are open, no more are taken"));
-        }
-        let of_one = all.entry(sender).or_default();
-        if *of_one >= CONNECTIONS_OF_ONE {
-            return Err(format!("{CONNECTIONS_OF_ONE} connections of it are open, no more are taken"));
-        }
-        *of_one += 1;
-        Ok(Place { all: self.clone(), sender })
-    }
-}
-
-/// One connection's place, given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Place {
-    all: Places,
-    sender: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_one) = all.get_mut(&self.sender) {
-            *of_one -= 1;
-            if *of_one == 0 {
-                all.remove(&self.sender);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,18 +105,5 @@ mod tests {
             assert!(rates.admit(IpAddr::V4(number.into()), now));
         }
         assert!(rates.paid.lock().unwrap().len() <= SENDERS_MAX);
-    }
-
-    #[test]
-    fn places_are_given_back() {
-        let places = Places::default();
-        let mut held: Vec<_> =
-            (0..CONNECTIONS_OF_ONE).map(|_| places.take(ip("10.0.0.1")).unwrap()).collect();
-        assert!(places.take(ip("10.0.0.1")).unwrap_err().contains("32 connections of it"));
-        held.extend((0..CONNECTIONS_OF_ONE).map(|_| places.take(ip("10.0.0.2")).unwrap()));
-        assert!(places.take(ip("10.0.0.3")).unwrap_err().contains("64 connections"));
-        drop(held);
-        assert!(places.take(ip("10.0.0.1")).is_ok());
-        assert!(places.0.lock().unwrap().len() <= 1);
     }
 }

@@ -24,6 +24,7 @@ mod schema;
 mod session;
 mod storms;
 mod upgrade;
+mod vendors;
 mod writer;
 
 use std::path::PathBuf;

@@ -46,6 +46,8 @@ pub(super) struct Memory {
     counters: HashMap<(String, Cow<'static, str>), i64>,
     /// Tickets opened lately, where a rule holds storms back.
     pub(super) storms: crate::store::storms::Storms,
+    /// Who made which MACs.
+    pub(super) vendors: crate::store::vendors::Vendors,
 }
 
 impl Memory {

@@ -94,6 +94,8 @@ pub struct Detail {
     pub ended_at: Option<Timestamp>,
     /// When it was last changed, by the server's clock.
     pub updated_at: Option<Timestamp>,
+    /// The table that a transform put it into.
+    pub table: String,
 }
 
 /// A record that was found by its keys. The destination has already checked that it really carries one of them.

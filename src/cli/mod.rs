@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod devices;
 pub mod explain;
+mod graph;
 mod human;
 mod input;
 pub mod lists;

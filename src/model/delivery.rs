@@ -29,6 +29,8 @@ pub enum DeliveryKind {
     ResolveTicket,
     /// The ticket is opened again: its finding is back.
     ReopenTicket,
+    /// The ticket names the CI of its device, which came later.
+    LinkTicket,
     /// Event Management must know of this alert.
     PutEvent,
     /// A staging table must get this alert whole, as a row.
@@ -39,11 +41,12 @@ pub enum DeliveryKind {
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OpenTicket,
         Self::NoteTicket,
         Self::ResolveTicket,
         Self::ReopenTicket,
+        Self::LinkTicket,
         Self::PutEvent,
         Self::PutRow,
         Self::PutDevice,
@@ -61,6 +64,7 @@ impl DeliveryKind {
             Self::NoteTicket => "note-ticket",
             Self::ResolveTicket => "resolve-ticket",
             Self::ReopenTicket => "reopen-ticket",
+            Self::LinkTicket => "link-ticket",
             Self::PutEvent => "put-event",
             Self::PutRow => "put-row",
             Self::PutDevice => "put-device",

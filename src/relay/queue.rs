@@ -376,10 +376,16 @@ impl<D: Destination> Relay<D> {
             fresh_first: false,
             min_severity: Severity::Warning,
             peek: true,
+            links: self.links(destination.name()),
             now: self.clock.now(),
         };
         let claimed = self.store.claim(claim).await?;
         Ok(claimed.iter().map(|c| self.planned(destination, c)).collect())
+    }
+
+    /// Whether devices go there too.
+    fn links(&self, destination: &DestinationName) -> bool {
+        self.settings.devices.as_ref().is_some_and(|devices| devices.destination == *destination)
     }
 
     fn planned(&self, destination: &Arc<D>, c: &Claimed) -> Planned {
@@ -446,6 +452,7 @@ impl<D: Destination> Relay<D> {
             fresh_first: probing,
             min_severity,
             peek: false,
+            links: self.links(name),
             now,
         };
         Some((claim, requests))

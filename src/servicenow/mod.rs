@@ -128,9 +128,10 @@ impl Destination for ServiceNow {
             }
             DeliveryKind::NoteTicket => self.find_notes(table, asked).await,
             // They are known by their key there, and nowhere to be asked for.
-            DeliveryKind::PutEvent | DeliveryKind::PutRow | DeliveryKind::PutDevice => {
-                Ok(LookedUp::default())
-            }
+            DeliveryKind::LinkTicket
+            | DeliveryKind::PutEvent
+            | DeliveryKind::PutRow
+            | DeliveryKind::PutDevice => Ok(LookedUp::default()),
         }
     }
 
@@ -140,6 +141,7 @@ impl Destination for ServiceNow {
             DeliveryKind::NoteTicket => self.note_ticket(order).await,
             DeliveryKind::ResolveTicket => self.resolve_ticket(order).await,
             DeliveryKind::ReopenTicket => self.reopen_ticket(order).await,
+            DeliveryKind::LinkTicket => self.link_ticket(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
             DeliveryKind::PutRow => self.put_row(order).await,
             // Devices go many at a time, by `put_devices`.

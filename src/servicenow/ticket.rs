@@ -394,6 +394,7 @@ pub(super) fn remote(table: &TableName, record: &Value) -> Option<Remote> {
                 .into_owned(),
             ended_at: time("resolved_at").or_else(|| time("closed_at")).or_else(|| time("sys_updated_on")),
             updated_at: time("sys_updated_on"),
+            table: String::new(),
         },
     };
     Some(states::of(table).read(remote))

@@ -86,6 +86,7 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
         DeliveryKind::NoteTicket => &later::Note,
         DeliveryKind::ResolveTicket => &later::Resolve,
         DeliveryKind::ReopenTicket => &later::Reopen,
+        DeliveryKind::LinkTicket => &later::Link,
         DeliveryKind::PutEvent => &event::Put,
         DeliveryKind::PutRow => &row::Put,
         DeliveryKind::PutDevice => &device::Put,

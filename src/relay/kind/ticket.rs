@@ -23,7 +23,7 @@ impl Work for Open {
     ) -> Result<Order, String> {
         let mut fields = super::fields(claimed, composer, destination)?;
         // The operator's own word for it stands.
-        if let Some(ci) = &claimed.ci {
+        if let Some(ci) = &claimed.about.ci {
             fields.entry("cmdb_ci".to_owned()).or_insert_with(|| ci.clone());
         }
         let folded = &claimed.ticket.folded;
@@ -56,7 +56,8 @@ fn settled(claimed: &Claimed, created: bool, remote: &Remote) -> Outcome {
     let mod_count = remote.detail.mod_count;
     let is_over = !remote.active || remote.detail.resolved && !claimed.doubtful;
     if created || !is_over {
-        Outcome::Delivered { created, sys_id, number, state, mod_count }
+        let looks_for = claimed.about.keys.clone();
+        Outcome::Delivered { created, sys_id, number, state, mod_count, looks_for }
     } else {
         Outcome::ClosedThere { sys_id, number, state }
     }

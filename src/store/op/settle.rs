@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::attempt::{self, Attempt};
 use super::destination_state::{Change, DestinationChange};
+use super::device::links;
 use super::history;
 use super::life::{self, Seen};
 use super::row::{
@@ -47,6 +48,8 @@ pub enum Outcome {
         state: String,
         /// Its `sys_mod_count`, where it is shown.
         mod_count: Option<i64>,
+        /// It names no CI: by what its device is looked for later.
+        looks_for: Vec<String>,
     },
     /// What came later of a ticket was told, or has nobody to be told to any more.
     Later {
@@ -326,10 +329,13 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         now,
     };
     match &one.outcome {
-        Outcome::Delivered { created, sys_id, number, state, mod_count } => {
+        Outcome::Delivered { created, sys_id, number, state, mod_count, looks_for } => {
             let there = There { state: TicketState::Open, sys_id, number, remote: state, at: now };
             ticket_is(tx, &was, &there)?;
             life::opened(tx, &was, *mod_count, now.as_micros())?;
+            if let Subject::Ticket(ticket) = was.subject {
+                links::wait(tx, ticket, looks_for)?;
+            }
             next.state = DeliveryState::Delivered;
             let word = if *created { "created" } else { "found" };
             tx.count(&destination_scope(&was.destination), word, 1);

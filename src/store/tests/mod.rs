@@ -99,6 +99,7 @@ pub(super) fn claim(limit: usize, now: Timestamp) -> Claim {
         fresh_first: false,
         min_severity: Severity::Warning,
         peek: false,
+        links: false,
         now,
     }
 }
@@ -114,6 +115,7 @@ pub(super) fn there(n: u32) -> Outcome {
         number: format!("INC{n:07}"),
         state: "1".to_owned(),
         mod_count: Some(0),
+        looks_for: Vec::new(),
     }
 }
 

@@ -103,6 +103,7 @@ async fn measure(dir: &Path, size: u64) -> ([Medians; 3], u64) {
             fresh_first: false,
             min_severity: Severity::Warning,
             peek: false,
+            links: false,
             now: SystemClock.now(),
         };
         let claimed = timed(&mut times[0], store.claim(claim)).await.expect("a sound disk");
@@ -119,6 +120,7 @@ async fn measure(dir: &Path, size: u64) -> ([Medians; 3], u64) {
                 state: "1".to_owned(),
                 mod_count: None,
                 adopted: None,
+                looks_for: Vec::new(),
             },
         });
         timed(&mut times[1], store.settle(settled.collect())).await.expect("a sound disk");

@@ -117,6 +117,8 @@ pub struct Detail {
     pub is_strangers: bool,
     /// Which other agent it says that it is of; empty: none.
     pub agent: String,
+    /// The table that a transform put it into.
+    pub table: String,
 }
 
 /// A record that was found by its keys. The destination has already checked that it really carries one of them.

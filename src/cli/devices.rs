@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 
 use super::ask::Asker;
 use super::human::{Listing, json, relative, time};
-use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
+use super::{CliError, Exit, Outcome, Terminal, clock, graph, load, load_to_look, runtime};
 use crate::control::Question;
 use crate::destination::DeviceOrder;
 use crate::model::text::one_line;
-use crate::servicenow::cmdb;
+use crate::servicenow::{ServiceNow, cmdb};
 use crate::store::{DeviceFilter, DeviceRow};
 
 /// Arguments of `otrelay devices`.
@@ -61,6 +61,8 @@ pub struct DeviceListArgs {
 pub enum DevicesCommand {
     /// One device: which source said what, when, and which of it counts
     Show(ShowArgs),
+    /// Who talks to whom, by zone and Purdue level, as a picture (SVG) on stdout
+    Graph(GraphArgs),
     /// Tell all devices anew at the next sync, not only what has changed
     Resync,
 }
@@ -73,9 +75,23 @@ pub struct ShowArgs {
     /// What would be sent to the CMDB
     #[arg(long, conflicts_with = "json")]
     pub payload: bool,
+    /// Ask the instance what it would do with that; nothing is written there
+    #[arg(long, conflicts_with_all = ["json", "payload"])]
+    pub query: bool,
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `otrelay devices graph`.
+#[derive(Args, Clone, Debug)]
+pub struct GraphArgs {
+    /// Only of this zone
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// Only what changed within this time: 90m, 24h, 7d
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub since: Option<Duration>,
 }
 
 pub(super) fn period(text: &str) -> Result<Duration, String> {
@@ -95,6 +111,17 @@ pub(super) fn run(args: &DevicesArgs, terminal: &mut Terminal<'_>) -> Outcome {
     match &args.command {
         None => list(&args.list, terminal),
         Some(DevicesCommand::Show(args)) => show(args, terminal),
+        Some(DevicesCommand::Graph(args)) => {
+            let filter = DeviceFilter {
+                zone: args.zone.clone(),
+                since: args.since.map(|since| clock().now().before(since)),
+                peers: true,
+                ..DeviceFilter::default()
+            };
+            let rows: Vec<DeviceRow> = Asker::new(terminal)?.ask(&Question::Devices(filter))?;
+            write!(terminal.out, "{}", graph::draw(&rows))?;
+            Ok(Exit::Fine)
+        }
         Some(DevicesCommand::Resync) => {
             let devices: u64 = Asker::new(terminal)?.ask(&Question::ResyncDevices)?;
             writeln!(terminal.err, "{devices} devices are told anew at the next sync of devices")?;
@@ -111,6 +138,7 @@ fn list(args: &DeviceListArgs, terminal: &mut Terminal<'_>) -> Outcome {
         zone: args.zone.clone(),
         since: args.since.map(|since| clock().now().before(since)),
         changed: args.changed,
+        peers: false,
     };
     let rows: Vec<DeviceRow> = Asker::new(terminal)?.ask(&Question::Devices(filter))?;
     if args.json {
@@ -250,6 +278,9 @@ fn show(args: &ShowArgs, terminal: &mut Terminal<'_>) -> Outcome {
     if args.payload {
         return payload(&row, terminal);
     }
+    if args.query {
+        return query(&row, terminal);
+    }
     print(&row, terminal.out)?;
     Ok(Exit::Fine)
 }
@@ -264,15 +295,38 @@ fn payload(row: &DeviceRow, terminal: &mut Terminal<'_>) -> Outcome {
         data_source: "otrelay".to_owned(),
         class_map: std::collections::BTreeMap::new(),
         on_deleted: cmdb::OnDeleted::Note,
+        import: None,
     });
-    let order = DeviceOrder {
+    let text = cmdb::shown(&settings, &order(row)).map_err(CliError::Words)?;
+    writeln!(terminal.out, "{text}")?;
+    Ok(Exit::Fine)
+}
+
+fn order(row: &DeviceRow) -> DeviceOrder {
+    DeviceOrder {
         key: row.id.clone(),
         device: row.view.device.clone(),
         is_known: row.told_at.is_some(),
         peers: row.peers.clone(),
-    };
-    let text = cmdb::shown(&settings, &order).map_err(CliError::Words)?;
-    writeln!(terminal.out, "{text}")?;
+    }
+}
+
+/// Asks the destination of `[devices]`.
+fn query(row: &DeviceRow, terminal: &mut Terminal<'_>) -> Outcome {
+    let config = load(terminal)?;
+    let own = config.destinations.into_iter().find(|destination| destination.devices.is_some());
+    let none = || CliError::Words("devices go nowhere: set [devices] enabled = true".to_owned());
+    let words = |e: &dyn std::fmt::Display| CliError::Words(e.to_string());
+    let destination = ServiceNow::new(own.ok_or_else(none)?, clock()).map_err(|e| words(&e))?;
+    let asked = runtime()?.block_on(destination.query_device(&order(row)));
+    let lines = asked.map_err(|e| {
+        let remedy = if e.remedy.is_empty() { String::new() } else { format!(" — {}", e.remedy) };
+        CliError::Words(format!("{e}{remedy}"))
+    })?;
+    for line in lines {
+        writeln!(terminal.out, "{}", one_line(&line))?;
+    }
+    writeln!(terminal.err, "nothing was written there")?;
     Ok(Exit::Fine)
 }
 

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod devices;
 pub mod doctor;
 pub mod explain;
+mod graph;
 mod human;
 pub mod init;
 mod input;

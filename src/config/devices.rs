@@ -11,6 +11,7 @@ use super::problem::At;
 use super::read::Field;
 use super::show::Origin;
 use super::values::{DeviceMethod, OnDeleted};
+use crate::model::names::is_field;
 use crate::model::{DestinationName, TableName};
 use crate::relay;
 use crate::servicenow::cmdb;
@@ -33,9 +34,7 @@ pub(super) fn check(
     let enabled = c.value("enabled", &devices.enabled, true, |v| *v);
     let servicenow = servicenow(devices, at, destinations, c);
     let method = c.value("method", &devices.method, DeviceMethod::IdentifyReconcile, |m| m.as_str());
-    if let (Some(DeviceMethod::ImportSet), Some(at)) = (method, devices.method.at()) {
-        c.not_yet(at, "method = \"import-set\"", "use \"identify-reconcile\", or set enabled = false");
-    }
+    let way = way(devices, method, c);
     let data_source = if devices.data_source.is_present() {
         c.line("data_source", &devices.data_source, 40)
     } else {
@@ -49,9 +48,13 @@ pub(super) fn check(
         return None;
     }
     let agent = agent?;
+    let (table, import) = match way? {
+        Way::Identify => (TableName::new(cmdb::TABLE).ok()?, None),
+        Way::Import(import) => (import.device.clone(), Some(import)),
+    };
     let destination = DestinationName::new(&servicenow?).ok()?;
     Some(Checked {
-        relay: relay::Devices { destination, table: TableName::new(cmdb::TABLE).ok()?, interval: interval? },
+        relay: relay::Devices { destination, table, interval: interval? },
         wire: cmdb::Settings {
             agent: agent.id.clone(),
             sensor: agent.name.clone(),
@@ -62,6 +65,7 @@ pub(super) fn check(
                 OnDeleted::Note => cmdb::OnDeleted::Note,
                 OnDeleted::None => cmdb::OnDeleted::None,
             },
+            import,
         },
     })
 }
@@ -101,6 +105,99 @@ fn servicenow(devices: &Devices, at: &At, destinations: &[&str], c: &mut Check<'
 
 fn is_on(devices: &Devices) -> bool {
     devices.enabled.get().is_none_or(|(enabled, _)| *enabled)
+}
+
+/// By which API, with what it needs.
+enum Way {
+    Identify,
+    Import(cmdb::Import),
+}
+
+/// `None`: there was an error.
+fn way(devices: &Devices, method: Option<DeviceMethod>, c: &mut Check<'_>) -> Option<Way> {
+    let given = [devices.tables.at(), devices.columns.at(), devices.insert_multiple.at()];
+    if !matches!(method, Some(DeviceMethod::ImportSet)) {
+        for at in given.into_iter().flatten() {
+            c.problems.error(at, "only method = \"import-set\" has staging tables", |p| {
+                p.hint("set method = \"import-set\", or remove this key")
+            });
+        }
+        return (method.is_some() && given.iter().all(Option::is_none)).then_some(Way::Identify);
+    }
+    let insert_multiple = c.value("insert_multiple", &devices.insert_multiple, false, |v| *v);
+    let tables = tables(devices, c);
+    let columns = columns(devices, insert_multiple == Some(true), c);
+    let (insert_multiple, columns, [device, connection, firmware]) = (insert_multiple?, columns?, tables?);
+    Some(Way::Import(cmdb::Import { device: device?, connection, firmware, columns, insert_multiple }))
+}
+
+/// `device`, `connection`, `firmware`.
+fn tables(devices: &Devices, c: &mut Check<'_>) -> Option<[Option<TableName>; 3]> {
+    const NAMES: [&str; 3] = ["device", "connection", "firmware"];
+    let mut all = NAMES.map(|name| format!("u_otrelay_{name}"));
+    let mut fine = devices.tables.get().is_some() || !devices.tables.is_present();
+    for (name, table, at) in devices.tables.get().map_or(&[] as &[_], |(named, _)| named.0.as_slice()) {
+        let place = NAMES.iter().position(|known| known == name);
+        if place.is_none() {
+            c.problems.error(at, "there is no such staging table", |p| {
+                p.found(format!("\"{name}\"")).expected("device, connection or firmware").near(name, NAMES)
+            });
+        } else if table.is_empty() && name == "device" {
+            c.problems.error(at, "the table of devices cannot be left out", |p| {
+                p.hint("name it, or set enabled = false")
+            });
+        } else if !table.is_empty() && TableName::new(table).is_err() {
+            c.problems.error(at, "this is no name of a table", |p| {
+                p.found(format!("\"{table}\"")).expected("a staging table such as \"u_otrelay_device\"")
+            });
+        } else if let Some(place) = place {
+            all[place].clone_from(table);
+            continue;
+        }
+        fine = false;
+    }
+    let shown: serde_json::Map<String, Value> = NAMES
+        .iter()
+        .zip(&all)
+        .map(|(name, table)| ((*name).to_owned(), Value::String(table.clone())))
+        .collect();
+    c.effective.note_field("tables", Value::Object(shown), &devices.tables);
+    fine.then(|| all.map(|table| TableName::new(&table).ok()))
+}
+
+/// Our names of columns to theirs: names, or labels where all rows go at once.
+fn columns(devices: &Devices, labels: bool, c: &mut Check<'_>) -> Option<BTreeMap<String, String>> {
+    let Some((named, _)) = devices.columns.get() else {
+        return (!devices.columns.is_present()).then(BTreeMap::new);
+    };
+    let known = cmdb::COLUMNS.map(|(name, _)| name);
+    let (mut all, mut fine) = (BTreeMap::new(), true);
+    for (name, column, at) in &named.0 {
+        c.effective.note(&format!("columns.{name}"), column.clone(), at.into());
+        let is_name = if labels {
+            !column.trim().is_empty() && column.len() <= 80 && !column.contains(char::is_control)
+        } else {
+            is_field(column)
+        };
+        if !known.contains(&name.as_str()) {
+            c.problems.error(at, "a row of a device has no such column", |p| {
+                p.found(format!("\"{name}\""))
+                    .expected(format!("one of {}", known.join(", ")))
+                    .near(name, known)
+            });
+        } else if !is_name {
+            c.problems.error(at, "this is not the name of a column", |p| {
+                let expected =
+                    if labels { "a label of at most 80 letters" } else { "a-z 0-9 _, a letter first" };
+                p.found(format!("\"{column}\"")).expected(expected)
+            });
+        } else {
+            all.insert(name.clone(), column.clone());
+            continue;
+        }
+        fine = false;
+    }
+    fine.then_some(all)
 }
 
 /// Type to class; an empty class means that the type gets no CI.

@@ -290,6 +290,13 @@ table! {
         on_deleted: OnDeleted,
         /// Type of a device to a class of the CMDB, laid over the built-in table; "" is no CI at all.
         class_map: Named<String>,
+        /// Staging tables of `method = "import-set"`: `device`, `connection`, `firmware`; "" sends none. Default
+        /// `u_otrelay_device` and so on.
+        tables: Named<String>,
+        /// Our names of their columns, and what they are called there.
+        columns: Named<String>,
+        /// All rows of a table in one request, by the labels of their columns. Default false.
+        insert_multiple: bool,
     }
 
     /// Status page and metrics.

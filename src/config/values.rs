@@ -102,8 +102,8 @@ word! {
     DeviceMethod {
         /// Identification and Reconciliation API.
         IdentifyReconcile = "identify-reconcile",
-        /// Import set. Not supported yet.
-        (later) ImportSet = "import-set",
+        /// Import Set API: rows of the staging tables in `tables`.
+        ImportSet = "import-set",
     }
 
     /// What is done with a device that its source no longer has.

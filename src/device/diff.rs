@@ -1,4 +1,5 @@
 //! Pure: a digest of each part of a device, and which parts differ. When it was last seen is no part: it changes always.
+//! Neither is the order in which a list was said.
 
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
@@ -15,26 +16,33 @@ const PART: usize = 8;
 
 /// A digest of each part, one after the other.
 pub fn digests(d: &Device) -> Vec<u8> {
-    let connections: Vec<Connection> =
-        d.connections.iter().map(|c| Connection { last_seen: None, ..c.clone() }).collect();
+    let connections = d.connections.iter().map(|c| Connection { last_seen: None, ..c.clone() });
     let parts = [
         part(&(&d.name, &d.kind, &d.vendor, &d.model, &d.serial, d.is_sensor, d.deleted)),
-        part(&(&d.ips, &d.macs, d.macs_are_own, d.dhcp)),
+        part(&(in_order(&d.ips), in_order(&d.macs), d.macs_are_own, d.dhcp)),
         part(&(
             &d.firmware,
             &d.operating_system,
-            &d.protocols,
+            in_order(&d.protocols),
             d.authorized,
             d.programming,
             d.scanner,
-            &d.extra,
+            in_order(&d.extra),
         )),
         part(&(&d.owner, &d.location, &d.site, &d.zone, &d.purdue_level, &d.criticality, &d.sensor)),
         part(&d.modules),
-        part(&d.cves),
-        part(&connections),
+        part(&in_order(&d.cves)),
+        part(&in_order(connections)),
     ];
     parts.concat()
+}
+
+/// As texts, in an order of their own.
+fn in_order<T: Serialize>(all: impl IntoIterator<Item = T>) -> Vec<String> {
+    let texts = all.into_iter().filter_map(|one| serde_json::to_string(&one).ok());
+    let mut texts: Vec<String> = texts.collect();
+    texts.sort_unstable();
+    texts
 }
 
 fn part(value: &impl Serialize) -> Vec<u8> {

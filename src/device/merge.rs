@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::device::{ATTRIBUTE_MAX, EXTRA_MAX, PARTS_MAX};
+use crate::model::device::{ATTRIBUTE_MAX, Connection, EXTRA_MAX, PARTS_MAX};
 use crate::model::text::{clip, one_line};
 use crate::model::{Device, Timestamp};
 
@@ -124,7 +124,10 @@ pub fn overlay(old: &Device, new: &Device) -> Device {
         all.modules.clone_from(&old.modules);
     }
     add_by(&mut all.cves, &old.cves, |cve| cve.id.clone());
-    add_by(&mut all.connections, &old.connections, |c| (c.ip, c.device_id.clone(), c.name.clone()));
+    talks(&mut all.connections, &old.connections, |one, other| {
+        // Each record says who began it.
+        one.two_way |= other.two_way || one.inbound != other.inbound;
+    });
     add_by(&mut all.extra, &old.extra, |(name, _)| name.clone());
     all.is_sensor |= old.is_sensor;
     Device { first_seen, last_seen, ..bounded(all) }
@@ -203,7 +206,7 @@ fn take(view: &mut View, said: &Said) {
         from.insert("cves".to_owned(), origin(said));
     }
     let before = device.connections.len();
-    add_by(&mut device.connections, &other.connections, |c| (c.ip, c.ip.is_none().then(|| c.name.clone())));
+    talks(&mut device.connections, &other.connections, |_, _| {});
     if before == 0 && !device.connections.is_empty() {
         from.insert("connections".to_owned(), origin(said));
     }
@@ -242,6 +245,31 @@ fn add_from<T: Clone + PartialEq>(
     add(to, other);
     if was_empty && !to.is_empty() {
         from.insert(name.to_owned(), origin(said));
+    }
+}
+
+/// Puts connections together: of one peer all protocols and ports that anybody saw, and the direction as `direct` says.
+fn talks(to: &mut Vec<Connection>, from: &[Connection], direct: impl Fn(&mut Connection, &Connection)) {
+    let peer = |c: &Connection| {
+        let named = || (c.device_id.clone(), c.name.clone());
+        (c.ip, if c.ip.is_some() { (None, None) } else { named() })
+    };
+    for one in from {
+        let Some(known) = to.iter_mut().find(|known| peer(known) == peer(one)) else {
+            if to.len() < PARTS_MAX {
+                to.push(one.clone());
+            }
+            continue;
+        };
+        direct(known, one);
+        add(&mut known.protocols, &one.protocols);
+        known.protocols.sort_unstable();
+        add(&mut known.ports, &one.ports);
+        known.ports.sort_unstable();
+        known.inbound &= !known.two_way;
+        known.last_seen = known.last_seen.max(one.last_seen);
+        known.device_id = known.device_id.take().or_else(|| one.device_id.clone());
+        known.name = known.name.take().or_else(|| one.name.clone());
     }
 }
 

@@ -3,6 +3,7 @@
 use super::diff::{changed, digests};
 use super::keys::{at_source, born, contradict, own_macs, serial, strong, weak};
 use super::merge::{Said, merge, overlay};
+use crate::model::device::Connection;
 use crate::model::{Device, Timestamp};
 
 fn at(seconds: i64) -> Timestamp {
@@ -134,4 +135,33 @@ fn only_parts_that_say_something_else_have_changed() {
     let now = digests(&Device { firmware: text("2.9"), zone: text("Line 4"), ..plc() });
     assert_eq!(changed(Some(&was), &now), ["system", "place"]);
     assert_eq!(changed(None, &was).len(), 7);
+}
+
+fn talk(ip: &str, inbound: bool, port: u16) -> Connection {
+    Connection { ip: ip.parse().ok(), inbound, ports: vec![port], ..Connection::default() }
+}
+
+#[test]
+fn a_list_in_another_order_is_no_change() {
+    let (one, two) = (talk("10.0.0.1", false, 502), talk("10.0.0.2", false, 502));
+    let hmi = Device { connections: vec![one.clone(), two.clone()], ..plc() };
+    let now = overlay(&hmi, &Device { connections: vec![two, one], ..plc() });
+    assert!(changed(Some(&digests(&hmi)), &digests(&now)).is_empty());
+}
+
+#[test]
+fn what_is_seen_of_a_connection_in_pieces_adds_up() {
+    let first = Device { connections: vec![talk("10.0.0.1", false, 502)], ..plc() };
+    let more = |inbound, port| Device { connections: vec![talk("10.0.0.1", inbound, port)], ..plc() };
+    let now = overlay(&overlay(&first, &more(false, 44_818)), &more(false, 502));
+    assert_eq!((now.connections.len(), now.connections[0].ports.as_slice()), (1, &[502, 44_818][..]));
+    assert!(!now.connections[0].two_way);
+    let both = overlay(&now, &more(true, 102));
+    let both = overlay(&both, &more(false, 102));
+    assert!(both.connections[0].two_way && !both.connections[0].inbound, "each began one");
+    assert!(changed(Some(&digests(&both)), &digests(&overlay(&both, &more(true, 502)))).is_empty());
+    // Two sources: the better one says which way.
+    let view = merge(&[said("suricata-eve", 2, more(true, 20_000)), said("zeek", 1, first)]);
+    let seen = &view.device.connections[0];
+    assert_eq!((seen.inbound, seen.two_way, seen.ports.as_slice()), (false, false, &[502, 20_000][..]));
 }

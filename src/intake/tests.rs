@@ -273,6 +273,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
         fresh_first: false,
         min_severity: Severity::Warning,
         peek: false,
+        links: false,
         now: NOW,
     };
     let ids = until_done(|| bench.store.claim(claim.clone())).await;
@@ -288,6 +289,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
             state: String::new(),
             mod_count: None,
             adopted: None,
+            looks_for: Vec::new(),
         },
     };
     until_done(|| bench.store.settle(ids.iter().map(gone).collect())).await;

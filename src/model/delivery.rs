@@ -31,6 +31,8 @@ pub enum DeliveryKind {
     ReopenTicket,
     /// The record beside which the ticket was made by hand names it.
     LinkTicket,
+    /// The ticket names the CI of its device, which came later.
+    LinkDevice,
     /// The ticket gets the record as the sensor wrote it.
     AttachRaw,
     /// The ticket gets the packet of the alert.
@@ -45,12 +47,13 @@ pub enum DeliveryKind {
 
 impl DeliveryKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OpenTicket,
         Self::NoteTicket,
         Self::ResolveTicket,
         Self::ReopenTicket,
         Self::LinkTicket,
+        Self::LinkDevice,
         Self::AttachRaw,
         Self::AttachPcap,
         Self::PutEvent,
@@ -71,6 +74,7 @@ impl DeliveryKind {
             Self::ResolveTicket => "resolve-ticket",
             Self::ReopenTicket => "reopen-ticket",
             Self::LinkTicket => "link-ticket",
+            Self::LinkDevice => "link-device",
             Self::AttachRaw => "attach-raw",
             Self::AttachPcap => "attach-pcap",
             Self::PutEvent => "put-event",

@@ -78,6 +78,14 @@ pub struct Device {
     pub extra: Vec<(String, String)>,
 }
 
+impl Device {
+    /// The digit of its Purdue level: `Level 1`, `1`; `Process Control` has none.
+    pub fn level(&self) -> Option<u8> {
+        let digit = self.purdue_level.as_deref()?.chars().find_map(|c| c.to_digit(10))?;
+        u8::try_from(digit).ok().filter(|level| *level <= 5)
+    }
+}
+
 /// Most entries of [`Device::extra`].
 pub const EXTRA_MAX: usize = 32;
 /// Most addresses, MACs, protocols, modules, vulnerabilities or connections of one record.

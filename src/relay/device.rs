@@ -24,6 +24,8 @@ use crate::store::op::settle::{Outcome, Settled};
 
 /// Devices that are claimed and settled together.
 const GROUP: usize = 200;
+/// How often it is looked whether requests are made.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// `[devices]`, as far as the relay goes by it.
 #[derive(Clone, Debug)]
@@ -82,6 +84,10 @@ impl<D: Destination> Relay<D> {
         self.push_claimed_devices(destination, settings, cause, !all, stop, &mut report).await?;
         if all && !report.cut {
             self.patiently(stop, || self.store.devices_synced()).await?;
+            // Tickets that came before their devices.
+            if self.patiently(stop, || self.store.link_tickets(&settings.destination)).await? > 0 {
+                report.add(Box::pin(self.push(destination, cause, stop)).await?);
+            }
         }
         let next = if all { self.clock.now().after(settings.interval) } else { due.unwrap_or(now) };
         report.wake_devices(next);
@@ -185,7 +191,7 @@ impl<D: Destination> Relay<D> {
             let (started_at, began) = (self.clock.now(), Instant::now());
             let orders: Vec<DeviceOrder> = rest.iter().map(|(_, order)| order.clone()).collect();
             let asked = if one_by_one { &orders[..1] } else { &orders[..] };
-            let answer = destination.put_devices(asked).await;
+            let answer = self.alive(destination, Box::pin(destination.put_devices(asked))).await;
             self.heartbeat.busy();
             let took = began.elapsed().as_millis() as u64;
             match answer {
@@ -216,6 +222,21 @@ impl<D: Destination> Relay<D> {
         let as_it_was = |doubtful| Outcome::Requeue { doubtful, message: String::new() };
         group.settled.extend(rest.iter().map(|(c, _)| settled(c, now, 0, None, as_it_was(c.doubtful))));
         group
+    }
+
+    /// One order may take many requests (rows of an import set): each that was made is a sign of life.
+    async fn alive<T>(&self, destination: &Arc<D>, mut work: impl Future<Output = T> + Unpin) -> T {
+        let mut seen = destination.requests();
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(LOOK) => {
+                    if std::mem::replace(&mut seen, destination.requests()) != seen {
+                        self.heartbeat.busy();
+                    }
+                }
+            }
+        }
     }
 
     /// Sums the group up and turns a failure into what has to be remembered.

@@ -415,6 +415,7 @@ impl<D: Destination> Relay<D> {
             fresh_first: false,
             min_severity: Severity::Warning,
             peek: true,
+            links: self.links(destination.name()),
             now: self.clock.now(),
         };
         let claimed = self.claim(claim).await?;
@@ -431,6 +432,11 @@ impl<D: Destination> Relay<D> {
             }
         }
         Ok(claimed)
+    }
+
+    /// Whether devices go there too.
+    fn links(&self, destination: &DestinationName) -> bool {
+        self.settings.devices.as_ref().is_some_and(|devices| devices.destination == *destination)
     }
 
     fn planned(&self, destination: &Arc<D>, c: &Claimed) -> Planned {
@@ -502,6 +508,7 @@ impl<D: Destination> Relay<D> {
             fresh_first: probing,
             min_severity,
             peek: false,
+            links: self.links(name),
             now,
         };
         Some((claim, requests))

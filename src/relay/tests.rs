@@ -913,6 +913,7 @@ async fn a_plan_shows_what_would_go_and_changes_nothing() {
         fresh_first: false,
         min_severity: Severity::Warning,
         peek: false,
+        links: false,
         now: NOW,
     };
     assert!(site.store.claim(claim).await.unwrap().is_empty());

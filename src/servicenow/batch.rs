@@ -17,7 +17,7 @@ use super::change;
 use super::classify::{self, What};
 use super::wire;
 use crate::destination::{Item, Order, SendError, Sent};
-use crate::model::{Class, DeliveryKind};
+use crate::model::{Class, DeliveryKind, TableName};
 use crate::net::{Answer, Method};
 
 /// Most items of one batch: it has 30 s in all.
@@ -60,8 +60,13 @@ impl ServiceNow {
             DeliveryKind::PutRow => true,
             _ => false,
         };
+        if is_batched { self.rows_together(due) } else { 1 }
+    }
+
+    /// How many of so many rows go into one request.
+    pub(super) fn rows_together(&self, due: usize) -> usize {
         let refused = self.now().as_secs() < self.batching.refused_until.load(Ordering::Relaxed) as i64;
-        if !is_batched || refused || due < FEW {
+        if refused || due < FEW {
             return 1;
         }
         self.batching.most.load(Ordering::Relaxed).clamp(1, ITEMS)
@@ -70,22 +75,31 @@ impl ServiceNow {
     /// Sends these in one request.
     pub(super) async fn send_batch(&self, orders: &[Order]) -> Result<Vec<Item>, SendError> {
         let Some(first) = orders.first() else { return Ok(Vec::new()) };
-        let singles: Vec<Result<Single<'_>, SendError>> =
-            orders.iter().map(|order| self.single(order)).collect();
+        let singles = orders.iter().map(|order| self.single(order)).collect();
+        self.send_singles(&first.table, singles, orders).await
+    }
+
+    /// The same of what is made already; `orders` are those of tickets, which get a second look.
+    pub(super) async fn send_singles(
+        &self,
+        table: &TableName,
+        singles: Vec<Result<Single<'_>, SendError>>,
+        orders: &[Order],
+    ) -> Result<Vec<Item>, SendError> {
         let requests: Vec<Value> = singles
             .iter()
             .enumerate()
             .filter_map(|(at, one)| Some(request(at, one.as_ref().ok()?)))
             .collect();
         let number = self.batching.next.fetch_add(1, Ordering::Relaxed);
-        let attempt = self.attempt(What::Batch, &first.table);
+        let attempt = self.attempt(What::Batch, table);
         let body =
             serde_json::to_vec(&json!({ "batch_request_id": number.to_string(), "rest_requests": requests }))
                 .map_err(|_| attempt.reject("the batch cannot be written as JSON", "report it"))?;
         let called = self
             .call(&Call {
                 what: What::Batch,
-                table: &first.table,
+                table,
                 method: Method::Post,
                 path: Path::Batch,
                 query: String::new(),
@@ -99,11 +113,11 @@ impl ServiceNow {
                 tracing::info!("{} takes no batches; single requests are made: {e}", self.place);
                 self.batching.refused_until.store(until.as_secs().max(0) as u64, Ordering::Relaxed);
                 // Nothing was carried out.
-                return Ok(orders.iter().map(|_| Item::NotDone).collect());
+                return Ok(singles.iter().map(|_| Item::NotDone).collect());
             }
             Err(e) => {
                 if e.doubtful {
-                    self.fewer(orders.len() / 2);
+                    self.fewer(singles.len() / 2);
                 }
                 return Err(e);
             }
@@ -120,8 +134,9 @@ impl ServiceNow {
         let list =
             |name: &str| value.get(name).and_then(Value::as_array).map_or(&[] as &[Value], Vec::as_slice);
         let (serviced, unserviced) = (list("serviced_requests"), list("unserviced_requests"));
-        let mut items = Vec::with_capacity(orders.len());
-        for (at, (order, single)) in orders.iter().zip(singles).enumerate() {
+        let count = singles.len();
+        let mut items = Vec::with_capacity(count);
+        for (at, single) in singles.into_iter().enumerate() {
             let id = at.to_string();
             let single = match single {
                 Ok(single) => single,
@@ -140,7 +155,7 @@ impl ServiceNow {
                     Ok((value, answer)) => {
                         (single.read)(&value, answer.status).inspect(|sent| self.learn_user(sent))
                     }
-                    Err(e) => self.second_look(order, e).await,
+                    Err(e) => self.second_look(orders.get(at), e).await,
                 },
                 _ => Err(attempt.retry("the answer to the batch does not say what became of it")),
             };
@@ -148,7 +163,7 @@ impl ServiceNow {
         }
         let left = items.iter().filter(|item| matches!(item, Item::NotDone)).count();
         if left > 0 {
-            self.fewer(orders.len() - left);
+            self.fewer(count - left);
         } else {
             let more = self.batching.most.load(Ordering::Relaxed) + 1;
             self.batching.most.store(more.min(ITEMS), Ordering::Relaxed);
@@ -157,10 +172,8 @@ impl ServiceNow {
     }
 
     /// An item that was refused is looked at as a single one is: it may be there, or it may be too large.
-    async fn second_look(&self, order: &Order, e: SendError) -> Result<Sent, SendError> {
-        if order.kind != DeliveryKind::OpenTicket {
-            return Err(e);
-        }
+    async fn second_look(&self, order: Option<&Order>, e: SendError) -> Result<Sent, SendError> {
+        let Some(order) = order.filter(|order| order.kind == DeliveryKind::OpenTicket) else { return Err(e) };
         if classify::is_too_large(&e) {
             self.open_ticket(order).await
         } else {
@@ -174,7 +187,7 @@ impl ServiceNow {
 
     fn single<'a>(&'a self, order: &'a Order) -> Result<Single<'a>, SendError> {
         match order.kind {
-            DeliveryKind::PutRow => self.single_row(order),
+            DeliveryKind::PutRow => self.single_row(&order.table, &order.fields),
             _ => self.single_ticket(order),
         }
     }

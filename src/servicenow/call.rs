@@ -104,6 +104,8 @@ pub(super) enum Path<'a> {
     Record(&'a TableName, &'a SysId),
     /// Import Set API: one row of a staging table.
     Import(&'a TableName),
+    /// Import Set API: many rows, transformed later.
+    ImportMany(&'a TableName),
     /// Event Management.
     Events,
     /// Several requests in one; only the address with a version is documented.
@@ -114,6 +116,10 @@ pub(super) enum Path<'a> {
     Identify,
     /// The same without options, where the instance is old.
     IdentifyPlain,
+    /// What identification would do, with options and without.
+    IdentifyQuery,
+    /// The same without options.
+    IdentifyQueryPlain,
     /// Bytes of this media type that are attached to a record.
     Attachment(&'a str),
 }
@@ -124,12 +130,15 @@ impl Path<'_> {
             Self::Records(table) => format!("/api/now/table/{table}"),
             Self::Record(table, sys_id) => format!("/api/now/table/{table}/{sys_id}"),
             Self::Import(table) => format!("/api/now/import/{table}"),
+            Self::ImportMany(table) => format!("/api/now/import/{table}/insertMultiple"),
             Self::Events => "/api/global/em/jsonv2".to_owned(),
             Self::Batch => "/api/now/v1/batch".to_owned(),
             Self::Change("") => "/api/sn_chg_rest/change".to_owned(),
             Self::Change(kind) => format!("/api/sn_chg_rest/change/{}", url_value(kind)),
             Self::Identify => "/api/now/identifyreconcile/enhanced".to_owned(),
             Self::IdentifyPlain => "/api/now/identifyreconcile".to_owned(),
+            Self::IdentifyQuery => "/api/now/identifyreconcile/queryEnhanced".to_owned(),
+            Self::IdentifyQueryPlain => "/api/now/identifyreconcile/query".to_owned(),
             Self::Attachment(_) => "/api/now/attachment/file".to_owned(),
         }
     }

@@ -38,6 +38,8 @@ pub(super) enum What {
     Row,
     /// Attaching a file: may have happened too.
     Attach,
+    /// Many rows: the same, and transformed later.
+    Rows,
     /// Telling the CMDB: the same.
     Devices,
 }
@@ -68,6 +70,7 @@ impl Attempt<'_> {
             What::Event => "put an event",
             What::Row => "put a row",
             What::Attach => "attach a file",
+            What::Rows => "put rows",
             What::Devices => "put devices",
             What::Batch => "put several records",
         };
@@ -236,7 +239,12 @@ fn success(value: Value, attempt: &Attempt<'_>) -> Result<Value, SendError> {
         return Err(attempt
             .retry(&format!("the answer holds an error although it began as a success: {}", said(&words))));
     }
-    let member = if attempt.what == What::Batch { "serviced_requests" } else { "result" };
+    let member = match attempt.what {
+        What::Batch => "serviced_requests",
+        // Not wrapped, unlike all others.
+        What::Rows if value.get("result").is_none() => "import_set_id",
+        _ => "result",
+    };
     if value.get(member).is_none() {
         return Err(attempt.retry(&format!("the answer has no `{member}`")));
     }

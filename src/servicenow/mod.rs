@@ -139,6 +139,7 @@ impl Destination for ServiceNow {
             DeliveryKind::AttachRaw | DeliveryKind::AttachPcap => self.find_files(table, asked).await,
             // They are known by their key there, and nowhere to be asked for.
             DeliveryKind::LinkTicket
+            | DeliveryKind::LinkDevice
             | DeliveryKind::PutEvent
             | DeliveryKind::PutRow
             | DeliveryKind::PutDevice => Ok(LookedUp::default()),
@@ -155,6 +156,7 @@ impl Destination for ServiceNow {
             DeliveryKind::NoteTicket | DeliveryKind::LinkTicket => self.note_ticket(order).await,
             DeliveryKind::ResolveTicket => self.resolve_ticket(order).await,
             DeliveryKind::ReopenTicket => self.reopen_ticket(order).await,
+            DeliveryKind::LinkDevice => self.link_device(order).await,
             DeliveryKind::AttachRaw | DeliveryKind::AttachPcap => self.attach(order).await,
             DeliveryKind::PutEvent => self.put_event(order).await,
             DeliveryKind::PutRow => self.put_row(order).await,

@@ -12,8 +12,8 @@ use super::batch::Single;
 use super::call::{Call, Path, ServiceNow};
 use super::classify::{Attempt, What};
 use super::{fields, wire};
-use crate::destination::{Detail, Order, Remote, SendError, Sent};
-use crate::model::{SysId, text};
+use crate::destination::{Detail, Fields, Order, Remote, SendError, Sent};
+use crate::model::{SysId, TableName, text};
 use crate::net::Method;
 
 /// Our names of a row's columns and their templates: what Defender for IoT hands to its own app, and the key.
@@ -48,24 +48,28 @@ pub fn row_fields(columns: &BTreeMap<String, String>) -> BTreeMap<String, String
 impl ServiceNow {
     /// Puts a row into a staging table and reads what its transform made of it.
     pub(super) async fn put_row(&self, order: &Order) -> Result<Sent, SendError> {
-        let single = self.single_row(order)?;
+        let single = self.single_row(&order.table, &order.fields)?;
         let (value, answer) = self.call(&single.call).await?;
         (single.read)(&value, answer.status)
     }
 
     /// A row, also as one item of a batch.
-    pub(super) fn single_row<'a>(&'a self, order: &'a Order) -> Result<Single<'a>, SendError> {
-        let attempt = self.attempt(What::Row, &order.table);
+    pub(super) fn single_row<'a>(
+        &'a self,
+        table: &'a TableName,
+        fields: &Fields,
+    ) -> Result<Single<'a>, SendError> {
+        let attempt = self.attempt(What::Row, table);
         let remedy = "correct [rule.action.fields], then `otrelay queue retry`";
-        let row = fields::outgoing(&order.fields).map_err(|e| attempt.reject(&e.to_string(), remedy))?;
-        let row = self.fitting(&order.table, row);
+        let row = fields::outgoing(fields).map_err(|e| attempt.reject(&e.to_string(), remedy))?;
+        let row = self.fitting(table, row);
         let body = serde_json::to_vec(&row)
             .map_err(|_| attempt.reject("the row cannot be written as JSON", "report it"))?;
         let call = Call {
             what: What::Row,
-            table: &order.table,
+            table,
             method: Method::Post,
-            path: Path::Import(&order.table),
+            path: Path::Import(table),
             query: String::new(),
             body: Some(body),
         };
@@ -77,7 +81,7 @@ impl ServiceNow {
 }
 
 /// What the maps made of the row. One that failed condemns it, whatever others did: the record is not what was wanted.
-fn transformed(value: &Value, attempt: &Attempt<'_>, status: u16) -> Result<Sent, SendError> {
+pub(super) fn transformed(value: &Value, attempt: &Attempt<'_>, status: u16) -> Result<Sent, SendError> {
     let results = match value.get("result") {
         Some(Value::Array(results)) => results.as_slice(),
         Some(one @ Value::Object(_)) => std::slice::from_ref(one),
@@ -104,7 +108,10 @@ fn transformed(value: &Value, attempt: &Attempt<'_>, status: u16) -> Result<Sent
         number: text::clip(&text::one_line(&wire::field(first, "display_value")), NAME_MAX).into_owned(),
         active: true,
         state: String::new(),
-        detail: Detail::default(),
+        detail: Detail {
+            table: text::clip(&wire::field(first, "table"), NAME_MAX).into_owned(),
+            ..Detail::default()
+        },
     });
     Ok(Sent { created, remote, dropped: Vec::new(), kept: None, status })
 }
@@ -135,7 +142,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Class, HoldScope, TableName, Timestamp};
+    use crate::model::{Class, HoldScope, Timestamp};
 
     #[test]
     fn what_the_transform_did_is_read_and_not_the_status() {

@@ -411,6 +411,7 @@ pub(super) fn remote(table: &TableName, record: &Value) -> Option<Remote> {
             created_at: time("sys_created_on"),
             is_strangers: false,
             agent: short(&wire::field(record, "correlation_display")),
+            table: String::new(),
         },
     };
     Some(states::of(table).read(remote))

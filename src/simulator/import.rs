@@ -12,8 +12,23 @@ use super::instance::{Context, Instance};
 /// Outcomes that are kept.
 const MAX_KEPT: usize = 1000;
 
+/// Rows that wait for their transform; then those of the sets before are transformed at once.
+const MAX_WAITING: usize = 10_000;
+
 /// Bytes of attachments that are kept; what does not fit is refused.
 const MAX_FILES: usize = 64 << 20;
+
+/// The rows of all import sets.
+pub(super) const IMPORT_ROWS: &str = "sys_import_set_row";
+
+/// A row that waits for its transform.
+#[derive(Debug)]
+pub(super) struct Transform {
+    map: ImportMap,
+    /// Its row of `sys_import_set_row`.
+    row: String,
+    wanted: Map<String, Value>,
+}
 
 /// Where a staging table leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,31 +145,48 @@ impl Instance {
         }
     }
 
-    /// Keys are column labels; the outcome is not in the answer but in `sys_import_set_row`.
+    /// Keys are column labels; the outcome is not in the answer but in `sys_import_set_row`, and not at once: whoever looks
+    /// first sees rows that are pending.
     fn import_many(&mut self, ctx: Context<'_>, call: &Call, map: &ImportMap) -> Answer {
         let body = match call.object() {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
         let (set, many) = (self.new_id(), self.new_id());
-        let mut all = Vec::new();
+        if self.transforms.len() > MAX_WAITING {
+            drop(self.run_transforms(ctx));
+        }
+        let mut row_number = 0;
         for record in body.get("records").and_then(Value::as_array).into_iter().flatten() {
             let Value::Object(record) = record else { continue };
             let columns = record.iter().map(|(label, v)| (label.to_lowercase().replace(' ', "_"), v.clone()));
-            let (result, made) = self.transform(ctx, map, &columns.collect());
-            let row = json!({
-                "import_set": set, "staging_table": map.staging, "sys_import_state": result["status"],
-                "sys_import_state_comment": result["error_message"], "sys_target_sys_id": result["sys_id"],
-                "sys_target_table": map.target,
-            });
-            if let Value::Object(row) = row {
-                drop(self.insert(ctx, "sys_import_set_row", &row, false));
+            let row = json!({"sys_import_set": set, "sys_import_row": row_number.to_string(),
+                "staging_table": map.staging, "sys_import_state": "pending", "sys_target_table": map.target});
+            row_number += 1;
+            let row = row.as_object().cloned().unwrap_or_default();
+            if let Ok(made) = self.insert(ctx, IMPORT_ROWS, &row, false) {
+                self.transforms.push(Transform {
+                    map: map.clone(),
+                    row: made.sys_id,
+                    wanted: columns.collect(),
+                });
             }
+        }
+        Answer::json(201, &json!({"import_set_id": set, "multi_import_set_id": many}))
+    }
+
+    /// Transforms what waits. Gives the records that were made.
+    pub(super) fn run_transforms(&mut self, ctx: Context<'_>) -> Vec<Made> {
+        let mut all = Vec::new();
+        for Transform { map, row, wanted } in std::mem::take(&mut self.transforms) {
+            let (result, made) = self.transform(ctx, &map, &wanted);
+            let done = json!({"sys_import_state": result["status"], "sys_import_state_comment": result["error_message"],
+                "sys_target_sys_id": result["sys_id"]});
+            let done = done.as_object().cloned().unwrap_or_default();
+            drop(self.update(ctx, IMPORT_ROWS, &row, &done, false));
             all.extend(made);
         }
-        let mut answer = Answer::json(201, &json!({"import_set_id": set, "multi_import_set_id": many}));
-        answer.made = all;
-        answer
+        all
     }
 
     /// `/api/now/attachment[/file]`: upload, list, read, read the bytes, delete.
@@ -285,8 +317,10 @@ mod tests {
         let (status, answer) = trial.call("POST", "/api/now/import/u_alerts/insertMultiple", &body);
         assert_eq!(status, 201);
         assert!(answer["import_set_id"].is_string() && answer["multi_import_set_id"].is_string());
+        assert_eq!(trial.list("sys_import_set_row", "", "sys_import_state"), ["pending", "pending"]);
         assert_eq!(trial.list("incident", "", "correlation_id"), ["x", "y"]);
         assert_eq!(trial.list("sys_import_set_row", "", "sys_import_state"), ["inserted", "inserted"]);
+        assert_eq!(trial.list("sys_import_set_row", "", "sys_import_row"), ["0", "1"]);
     }
 
     #[test]

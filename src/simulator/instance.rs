@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::call::Answer;
+use super::import::Transform;
 use super::oauth::Tokens;
 use super::query::{Caller, Fields};
 use super::schema::{self, Kind, Schema};
@@ -219,6 +220,8 @@ pub(super) struct Instance {
     families: HashMap<String, Vec<String>>,
     pub(super) tiny: BTreeMap<String, String>,
     pub(super) imports: BTreeMap<String, serde_json::Value>,
+    /// Rows of import sets that are still to be transformed.
+    pub(super) transforms: Vec<Transform>,
     pub(super) files: BTreeMap<String, Vec<u8>>,
     next_seq: u64,
     records: usize,
@@ -237,6 +240,7 @@ impl Instance {
             families: HashMap::new(),
             tiny: BTreeMap::new(),
             imports: BTreeMap::new(),
+            transforms: Vec::new(),
             files: BTreeMap::new(),
             next_seq: 0,
             records: 0,

@@ -198,8 +198,8 @@ const OTHERS: &[(&str, &str)] = &[
     ("sys_object_source", "id#1024 name source_feed target_sys_id target_table"),
     (
         "sys_import_set_row",
-        "import_set staging_table sys_import_state sys_import_state_comment sys_target_sys_id \
-      sys_target_table",
+        "sys_import_set sys_import_row:int staging_table sys_import_state sys_import_state_comment \
+      sys_target_sys_id sys_target_table",
     ),
 ];
 

@@ -6,6 +6,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::call::{Answer, Call};
+use super::import::IMPORT_ROWS;
 use super::instance::{Context, Instance, Row, Seen, Table};
 use super::query::{Query, order};
 use super::values::Shape;
@@ -27,6 +28,9 @@ impl Instance {
             _ => Err(Answer::no_verb(&call.method)),
         };
         let mut answer = done.unwrap_or_else(|refusal| refusal);
+        if table == IMPORT_ROWS {
+            answer.made.extend(self.run_transforms(ctx));
+        }
         let silent = call.header("x-no-response-body").is_some_and(|v| v.eq_ignore_ascii_case("true"));
         if call.method == Method::HEAD || silent && answer.status < 300 {
             answer.body.clear();

@@ -163,6 +163,10 @@ pub(super) const TABLES: &[Table] = &[
     },
     table("device_key", Key::Row("id"), Repair::Kept),
     Table {
+        of_alert: &["ticket_id IN (SELECT id FROM ticket WHERE alert_id = ?1)"],
+        ..table("unlinked", Key::Row("id"), Repair::Kept)
+    },
+    Table {
         checksum: Some(over(
             &["ticket_id", "device_id", "record_id", "seq", "destination_id", "severity", "attempts"],
             &["kind", "state"],

@@ -27,6 +27,7 @@ mod session;
 mod storms;
 mod turns;
 mod upgrade;
+mod vendors;
 mod writer;
 
 use std::path::PathBuf;

@@ -551,6 +551,9 @@ pub struct DeviceFilter {
     /// Only what there is still to be told.
     #[serde(default)]
     pub changed: bool,
+    /// Each with the known devices that it talks to.
+    #[serde(default)]
+    pub peers: bool,
 }
 
 /// A device of a list.

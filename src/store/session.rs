@@ -48,6 +48,8 @@ pub(super) struct Memory {
     pub(super) storms: crate::store::storms::Storms,
     /// Whose turn it is in the outbox.
     pub(super) turns: crate::store::turns::Turns,
+    /// Who made which MACs.
+    pub(super) vendors: crate::store::vendors::Vendors,
 }
 
 impl Memory {

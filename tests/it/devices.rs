@@ -11,7 +11,7 @@ use otrelay::simulator::{Fault, Options, Running};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, CRITICAL};
-use crate::support::{simulator, values};
+use crate::support::{simulator, simulator_with, values};
 
 const DEVICES: &str = "\n[devices]\nservicenow = \"prod\"\n";
 const PATH: &str = "/api/now/identifyreconcile/enhanced";
@@ -139,6 +139,7 @@ async fn each_type_and_each_operating_system_of_the_contract_becomes_a_ci_of_its
             data_source: "otrelay".to_owned(),
             class_map: BTreeMap::new(),
             on_deleted: cmdb::OnDeleted::Note,
+            import: None,
         },
     );
     let systems =
@@ -307,6 +308,13 @@ fn a_dry_run_and_the_payload_show_what_would_be_sent_and_send_nothing() {
     assert!(simulator.records("cmdb_ci").is_empty());
     let csv = agent.run(&["devices", "--csv"]).ends(0);
     assert_eq!(csv.out.lines().count(), 3, "{}", csv.out);
+    // The instance is asked what it would do, and a picture shows who talks to whom.
+    let show = |id: &str| agent.run(&["devices", "show", id, "--query"]).ends(0);
+    show(&ip(1)).says("cmdb_ci_ot_plc: INSERT, a new one");
+    assert!(simulator.records("cmdb_ci").is_empty());
+    let svg = agent.run(&["devices", "graph"]).ends(0).out;
+    assert_eq!(svg.matches("class=\"talk\"").count(), 1, "{svg}");
+    assert!(svg.contains("10.99.0.1 → ") && svg.contains("Level 1"), "{svg}");
     agent.run(&["devices", "show", "nothing"]).ends(1).says("there is no device nothing");
 }
 
@@ -332,4 +340,143 @@ fn an_incident_points_at_the_ci_of_the_device_it_is_about() {
     agent.once().ends(0);
     let ci = &simulator.records("cmdb_ci_ot")[0];
     assert_eq!(values(&simulator, "incident", "cmdb_ci"), [ci.get("sys_id")]);
+}
+
+/// Staging tables whose transform maps coalesce on the key that each row carries.
+fn staging() -> Running {
+    let map = |name: &str, target: &str| format!("u_otrelay_{name}={target}:correlation_id").parse().unwrap();
+    simulator_with(Options {
+        tables: vec!["u_connections".to_owned(), "u_firmware".to_owned(), "u_plant".to_owned()],
+        imports: vec![
+            map("device", "u_plant"),
+            map("connection", "u_connections"),
+            map("firmware", "u_firmware"),
+            "u_ci=cmdb_ci_ot:correlation_id".parse().unwrap(),
+        ],
+        ..Options::default()
+    })
+}
+
+const IMPORT: &str = "method = \"import-set\"\n";
+
+#[test]
+fn an_import_set_gets_rows_of_devices_connections_and_firmware_each_once() {
+    for more in ["", "insert_multiple = true\n"] {
+        let simulator = staging();
+        let agent = agent(&simulator, &format!("{IMPORT}{more}"));
+        let lines =
+            || [identity(1, "1756-L61/B"), identity(2, "1756-L61/B"), (10..40).map(arp).collect()].concat();
+        agent.feed(lines());
+        // Rows were taken, and the answer is lost: they are sent again.
+        simulator.add_fault("commit-cut=20".parse::<Fault>().unwrap().times(1).on("POST", "/api/now/import"));
+        assert_eq!(report(&agent)["dead"], json!(0));
+        agent.once().ends(0);
+        assert_eq!(simulator.faults_fired(), 1);
+        let devices = simulator.records("u_plant");
+        let plc = devices.iter().find(|row| row.get("serial") == "00C0FFEF").unwrap();
+        assert_eq!((plc.get("ip_addresses"), plc.get("class")), (ip(1).as_str(), "cmdb_ci_ot_plc"), "{more}");
+        assert_eq!((plc.get("protocols"), plc.get("vendor")), ("EtherNet/IP", "Rockwell Automation"));
+        assert_eq!(devices.len(), 33, "{more}");
+        let mut connections: Vec<(String, String)> = simulator
+            .records("u_connections")
+            .iter()
+            .map(|row| (row.get("source_ip").to_owned(), row.get("destination_ip").to_owned()))
+            .collect();
+        connections.sort();
+        let client = || "10.99.0.1".to_owned();
+        assert_eq!(connections, [(client(), ip(1)), (client(), ip(2))], "both ends say the same one");
+        assert_eq!(values(&simulator, "u_connections", "direction"), ["One Way", "One Way"]);
+        let firmware = simulator.records("u_firmware");
+        assert_eq!((firmware.len(), firmware[0].get("version")), (2, "20.11"), "{more}");
+        // Nothing has changed; then one thing has.
+        let before = simulator.ledger().len();
+        agent.feed(lines());
+        assert_eq!(report(&agent), json!({"created": 0, "updated": 0, "again": 0, "dead": 0}));
+        let imported = |from: usize| {
+            simulator.ledger()[from..]
+                .iter()
+                .filter(|entry| entry.path.starts_with("/api/now/import"))
+                .count()
+        };
+        assert_eq!(imported(before), 0, "{more}");
+        agent.feed(identity(1, "1756-L85E"));
+        assert_eq!(report(&agent)["updated"], json!(1));
+        assert_eq!(simulator.records("u_plant").len(), 33);
+    }
+}
+
+#[test]
+fn columns_and_tables_have_the_names_of_the_instance_and_a_ci_of_a_transform_is_linked() {
+    let simulator = staging();
+    let own = "[devices.tables]\ndevice = \"u_ci\"\nconnection = \"\"\nfirmware = \"\"\n\
+               [devices.columns]\nserial = \"serial_number\"\n";
+    let mut agent = agent(&simulator, &format!("{IMPORT}{own}"));
+    agent.feed(identity(1, "1756-L61/B"));
+    agent.once().ends(0);
+    assert_eq!(values(&simulator, "cmdb_ci_ot", "serial_number"), ["", "00C0FFEF"]);
+    let payload = agent.run(&["devices", "show", &ip(1), "--payload"]).ends(0).json();
+    assert_eq!(payload["u_ci"][0]["serial_number"], json!("00C0FFEF"));
+    let alert = crate::support::eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
+    agent.feed(format!("{}\n", alert.line()));
+    agent.once().ends(0);
+    assert_eq!(values(&simulator, "incident", "cmdb_ci"), [simulator.records("cmdb_ci_ot")[1].get("sys_id")]);
+    // Another way there: what was told by the one says nothing of the other.
+    agent.set_rules(&format!("{CRITICAL}{DEVICES}"));
+    agent.once().ends(0);
+    assert_eq!(values(&simulator, "cmdb_ci_ot_plc", "name").len(), 1);
+}
+
+#[test]
+fn a_transform_that_fails_is_a_dead_letter_and_a_table_that_is_not_there_holds_them() {
+    for more in ["", "insert_multiple = true\n"] {
+        let simulator = simulator_with(Options {
+            imports: vec!["u_otrelay_device=u_nowhere".parse().unwrap()],
+            ..Options::default()
+        });
+        let only = "[devices.tables]\nconnection = \"\"\nfirmware = \"\"\n";
+        let mut agent = agent(&simulator, &format!("{IMPORT}{more}{only}"));
+        agent.feed(arp(1));
+        agent.once().ends(75);
+        agent.run(&["status"]).says("Invalid table");
+        agent.set_rules(&format!("{CRITICAL}{DEVICES}{IMPORT}{more}tables = {{ device = \"u_absent\" }}\n"));
+        agent.once().ends(75);
+        agent.run(&["status"]).says("u_absent");
+    }
+}
+
+#[test]
+fn a_ticket_that_came_before_its_device_is_linked_later_once_and_by_nobody_elses_word() {
+    let simulator = simulator();
+    let agent = agent(&simulator, "");
+    let alert = |n: u32, target: u32| {
+        let alert =
+            crate::support::eve::alert(n).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(target));
+        format!("{}\n", alert.line())
+    };
+    agent.feed([alert(1, 1), alert(2, 2), alert(3, 3)].concat());
+    agent.once().ends(0);
+    assert_eq!(values(&simulator, "incident", "cmdb_ci"), ["", "", ""]);
+    // Meanwhile a person names one, and closes another.
+    let incident = |n: usize| simulator.records("incident")[n].get("sys_id").to_owned();
+    assert!(simulator.edit("incident", &incident(1), &[("cmdb_ci", &"c".repeat(32))]));
+    let closed = [("state", "7"), ("close_code", "User error"), ("close_notes", "-")];
+    assert!(simulator.edit("incident", &incident(2), &closed));
+    agent.feed((1..4).map(arp).collect::<String>());
+    // The answer to the change is lost.
+    simulator
+        .add_fault("commit-cut=20".parse::<Fault>().unwrap().times(1).on("PATCH", "/api/now/table/incident"));
+    agent.once_here(Duration::from_millis(1));
+    agent.once().ends(0);
+    assert_eq!(simulator.faults_fired(), 1);
+    let macs = simulator.records("cmdb_ci_network_adapter");
+    let ci = macs.iter().find(|row| row.get("mac_address") == mac(1)).unwrap().get("cmdb_ci");
+    let mut expected = ["", ci, &"c".repeat(32)];
+    expected.sort_unstable();
+    assert_eq!(values(&simulator, "incident", "cmdb_ci"), expected);
+    let patches = || simulator.ledger().iter().filter(|entry| entry.method == "PATCH").count();
+    let before = patches();
+    assert!(before <= 2, "{before}");
+    agent.feed(identity(1, "1756-L61/B"));
+    agent.once().ends(0);
+    assert_eq!((patches(), simulator.records("incident").len()), (before, 3), "once is enough");
 }

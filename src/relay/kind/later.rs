@@ -1,8 +1,8 @@
-//! What comes later of a ticket: notes, resolving it, opening it again.
+//! What comes later of a ticket: notes, resolving it, opening it again, the CI that it is about.
 //!
-//! All three change a record that is there. A note appends, so it carries a mark: after a lost answer the mark is looked
-//! for, and only a note that is not there is sent again. The other two are looked up before each send: what a person
-//! did there meanwhile stands.
+//! All change a record that is there. A CI is written where there is none, as often as one likes. A note appends, so it carries a mark: after a lost answer the mark is looked
+//! for, and only a note that is not there is sent again. The other two are looked up before each send: what a
+//! person did there meanwhile stands.
 
 use super::{Repeat, Work};
 use crate::destination::{Compose, Fields, Found, Order, Remote, Sent};
@@ -18,7 +18,11 @@ pub(super) struct Note;
 pub(super) struct Resolve;
 /// The ticket is opened again.
 pub(super) struct Reopen;
+/// The ticket names the CI of its device.
+pub(super) struct LinkDevice;
 
+/// The column of a ticket that names its CI.
+const CI: &str = "cmdb_ci";
 const NO_RECORD: &str = "its ticket was never made there";
 
 /// The keys of a record that is there: its `sys_id` is the one that it has.
@@ -231,6 +235,37 @@ impl Work for Reopen {
 
     fn missing(&self, claimed: &Claimed) -> Option<Outcome> {
         gone(claimed, true)
+    }
+}
+
+impl Work for LinkDevice {
+    fn repeat(&self) -> Repeat {
+        Repeat::Idempotent
+    }
+
+    fn keys(&self, claimed: &Claimed, destination: &DestinationName) -> TicketKeys {
+        keys(claimed, destination)
+    }
+
+    /// Without the field there is nothing to do: the operator's own word for it stands, or the CI is not sure any more.
+    fn compose(
+        &self,
+        claimed: &Claimed,
+        composer: &dyn Compose,
+        destination: &DestinationName,
+    ) -> Result<Order, String> {
+        let own = super::fields(claimed, composer, destination)?.contains_key(CI);
+        let ci = claimed.about.ci.clone().filter(|_| !own);
+        let fields = ci.map(|ci| (CI.to_owned(), ci)).into_iter().collect();
+        order(claimed, destination, fields, String::new())
+    }
+
+    fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
+        Outcome::Later { created: sent.created, seen: seen(sent), noted: None, renews: false }
+    }
+
+    fn found(&self, _: &Claimed, found: &Found) -> Option<Outcome> {
+        Some(Outcome::Later { created: false, seen: as_seen(&found.remote), noted: None, renews: false })
     }
 }
 

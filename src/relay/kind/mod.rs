@@ -89,6 +89,7 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
         DeliveryKind::ResolveTicket => &later::Resolve,
         DeliveryKind::ReopenTicket => &later::Reopen,
         DeliveryKind::LinkTicket => &link::Link,
+        DeliveryKind::LinkDevice => &later::LinkDevice,
         DeliveryKind::AttachRaw => &attach::RAW,
         DeliveryKind::AttachPcap => &attach::PCAP,
         DeliveryKind::PutEvent => &event::Put,

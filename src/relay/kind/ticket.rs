@@ -26,7 +26,7 @@ impl Work for Open {
     ) -> Result<Order, String> {
         let mut fields = super::fields(claimed, composer, destination)?;
         // The operator's own word for it stands.
-        if let Some(ci) = &claimed.ci {
+        if let Some(ci) = &claimed.about.ci {
             fields.entry("cmdb_ci".to_owned()).or_insert_with(|| ci.clone());
         }
         if let Some((table, sys_id)) = &claimed.ticket.beside {
@@ -95,7 +95,8 @@ fn settled(claimed: &Claimed, created: bool, remote: &Remote) -> Outcome {
     let is_over = !remote.active || remote.detail.resolved && !claimed.doubtful;
     if created || !is_over {
         let adopted = if created { None } else { strange(claimed, remote) };
-        Outcome::Delivered { created, sys_id, number, state, mod_count, adopted }
+        let looks_for = claimed.about.keys.clone();
+        Outcome::Delivered { created, sys_id, number, state, mod_count, adopted, looks_for }
     } else {
         Outcome::ClosedThere { sys_id, number, state }
     }

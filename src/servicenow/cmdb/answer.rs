@@ -100,6 +100,33 @@ fn device(items: &[Verdict<'_>], from: usize, to: usize, class: &str) -> Result<
     })
 }
 
+/// What would become of a device, in lines: its CI first, then what belongs to it, then what would fail and why.
+pub(super) fn would(result: &Value, (from, to): (usize, usize), class: &str) -> Vec<String> {
+    let items = result.get("items").and_then(Value::as_array).map_or(&[] as &[_], Vec::as_slice);
+    let mut lines = Vec::new();
+    for item in items.iter().take(to).skip(from) {
+        let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+        let line = match text("operation") {
+            "" => String::new(),
+            "INSERT" => format!("{}: INSERT, a new one", text("className")),
+            other => format!("{}: {other} of {}{}", text("className"), text("sysId"), matched(item)),
+        };
+        lines.extend((!line.is_empty()).then(|| clip(&one_line(&line), WORDS_MAX).into_owned()));
+        lines.extend(errors(item).map(|error| {
+            let DeviceRefusal { message, remedy, .. } = refusal(&error, class);
+            if remedy.is_empty() { message } else { format!("{message} — {remedy}") }
+        }));
+    }
+    lines
+}
+
+fn matched(item: &Value) -> String {
+    let all = item.get("identificationAttempts").and_then(Value::as_array).into_iter().flatten();
+    let by = all.filter(|one| one["attemptResult"] == "MATCHED").find_map(|one| one["attributes"].as_array());
+    let names: Vec<&str> = by.into_iter().flatten().filter_map(Value::as_str).collect();
+    if names.is_empty() { String::new() } else { format!(", matched by {}", names.join(", ")) }
+}
+
 /// The engine's own words.
 struct Error<'a> {
     code: &'a str,

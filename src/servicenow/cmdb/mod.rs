@@ -1,12 +1,14 @@
 //! Devices: `POST /api/now/identifyreconcile/enhanced`, many a request, bounded by their number and by bytes.
 //!
-//! `class` says which class a device has, `payload` makes its items, `answer` reads what became of each. Where the instance
+//! Or rows of staging tables (`import`, `rows`). `class` says which class a device has, `payload` makes its items, `answer` reads what became of each. Where the instance
 //! has only the plain form, that is used from then on.
 
 pub mod class;
 
 mod answer;
+mod import;
 mod payload;
+mod rows;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,8 @@ const ITEMS_MAX: usize = 50;
 const BYTES_MAX: usize = 500_000;
 /// The table that stands for all classes in holds and messages.
 pub const TABLE: &str = "cmdb_ci";
+
+pub use rows::COLUMNS;
 
 /// What is done with a device that its source no longer has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,23 @@ pub struct Settings {
     pub class_map: BTreeMap<String, String>,
     /// `on_deleted`.
     pub on_deleted: OnDeleted,
+    /// `method = "import-set"`: rows of staging tables instead.
+    pub import: Option<Import>,
+}
+
+/// Staging tables, and what their columns are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// A row for each device.
+    pub device: TableName,
+    /// A row for each connection; `None`: they are not sent.
+    pub connection: Option<TableName>,
+    /// A row for each device and module with firmware; `None`: they are not sent.
+    pub firmware: Option<TableName>,
+    /// Our names of columns to theirs.
+    pub columns: BTreeMap<String, String>,
+    /// All rows of a table in one request, by the labels of their columns.
+    pub insert_multiple: bool,
 }
 
 /// What would be sent for one device, as JSON of several lines.
@@ -64,6 +85,10 @@ pub struct Settings {
 /// # Errors
 /// It gets no CI.
 pub fn shown(settings: &Settings, order: &DeviceOrder) -> Result<String, String> {
+    if let Some(import) = &settings.import {
+        let rows = import::shown(settings, import, order).ok_or("a device of this type gets no row")?;
+        return serde_json::to_string_pretty(&rows).map_err(|e| e.to_string());
+    }
     let batch = Batch::of(settings, std::slice::from_ref(order));
     if batch.body["items"].as_array().is_none_or(Vec::is_empty) {
         return Err("a device of this type gets no CI".to_owned());
@@ -141,13 +166,16 @@ impl ServiceNow {
             return Err(Self::hold_devices("no table", "report it"));
         };
         let Some(settings) = &self.devices else { return Err(self.no_devices(&table)) };
+        if let Some(import) = &settings.import {
+            return self.import(settings, import, orders).await;
+        }
         let batch = Batch::of(settings, orders);
         let told: Vec<(usize, usize, String)> = batch.spans.iter().flatten().cloned().collect();
         if told.is_empty() {
             let outcomes = batch.spans.iter().map(|_| Ok(DevicePut::default())).collect();
             return Ok(DevicesSent { outcomes, ..DevicesSent::default() });
         }
-        let (result, status) = self.reconcile(settings, &table, &batch.body).await?;
+        let (result, status) = self.reconcile(settings, &table, &batch.body, false).await?;
         let mut each = match answer::outcomes(&result, &told, &settings.data_source) {
             Ok(outcomes) => outcomes.into_iter(),
             Err(Whole::DataSource(words)) => return Err(self.unknown_source(settings, &words)),
@@ -159,11 +187,30 @@ impl ServiceNow {
         Ok(DevicesSent { outcomes: outcomes.collect(), status: Some(status), remarks })
     }
 
+    /// What the instance would do with a device, in lines; nothing is written there.
+    ///
+    /// # Errors
+    /// [`SendError`]; also where there is nothing to ask.
+    pub async fn query_device(&self, order: &DeviceOrder) -> Result<Vec<String>, SendError> {
+        let nothing = |words: &str| Self::hold_devices(words, "see `otrelay devices show ID --payload`");
+        let settings = self.devices.as_ref().filter(|settings| settings.import.is_none());
+        let settings = settings
+            .ok_or_else(|| nothing("only method = \"identify-reconcile\" can be asked what it would do"))?;
+        let batch = Batch::of(settings, std::slice::from_ref(order));
+        let Some(Some((from, to, class))) = batch.spans.first() else {
+            return Err(nothing("a device of this type gets no CI"));
+        };
+        let table = TableName::new(TABLE).map_err(|e| nothing(e.expected))?;
+        let (result, _) = self.reconcile(settings, &table, &batch.body, true).await?;
+        Ok(answer::would(&result, (*from, *to), class))
+    }
+
     async fn reconcile(
         &self,
         settings: &Settings,
         table: &TableName,
         body: &Value,
+        dry: bool,
     ) -> Result<(Value, u16), SendError> {
         loop {
             let plain = self.plain_identify.load(Ordering::Relaxed);
@@ -173,7 +220,12 @@ impl ServiceNow {
                 what: What::Devices,
                 table,
                 method: Method::Post,
-                path: if plain { Path::IdentifyPlain } else { Path::Identify },
+                path: match (dry, plain) {
+                    (false, false) => Path::Identify,
+                    (false, true) => Path::IdentifyPlain,
+                    (true, false) => Path::IdentifyQuery,
+                    (true, true) => Path::IdentifyQueryPlain,
+                },
                 query: if plain { source } else { format!("{source}&options={}", url_value(options)) },
                 body: serde_json::to_vec(body).ok(),
             };

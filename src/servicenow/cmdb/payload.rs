@@ -64,7 +64,7 @@ pub(super) fn piece<'a>(settings: &Settings, order: &'a DeviceOrder) -> Option<P
         relations.push(relation(id, &inner, OWNS));
     }
     for (at, module) in d.modules.iter().enumerate() {
-        let place = place(module, at);
+        let place = called_or(module, at);
         let inner = format!("{id}/module/{place}");
         let key = format!("{native}/module/{place}");
         let values = module_values(d, module, &place);
@@ -184,7 +184,7 @@ fn related(d: &Device, order: &DeviceOrder) -> Vec<Value> {
     let of = |text: &Option<String>| text.clone().unwrap_or_default();
     let entity = texts([
         ("ot_asset_type", of(&d.kind).as_str()),
-        ("purdue_level", purdue(d.purdue_level.as_deref())),
+        ("purdue_level", &d.level().map(|level| level.to_string()).unwrap_or_default()),
         ("business_criticality", criticality(d.criticality.as_deref())),
         ("zone", &of(&d.zone)),
         ("isa_entity_site", &of(&d.site)),
@@ -243,25 +243,11 @@ fn module_values(d: &Device, module: &Module, place: &str) -> Map<String, Value>
 }
 
 /// Where a module is: two in one place are told apart by their order.
-fn place(module: &Module, at: usize) -> String {
+pub(super) fn called_or(module: &Module, at: usize) -> String {
     let known = |text: &Option<String>| text.clone().filter(|text| !text.eq_ignore_ascii_case("n/a"));
     let parts: Vec<String> =
         [known(&module.rack), known(&module.slot), known(&module.address)].into_iter().flatten().collect();
     if parts.is_empty() { at.to_string() } else { parts.join("/") }
-}
-
-/// The digit of a level: `Level 1`, `1`, `Process Control` has none.
-fn purdue(text: Option<&str>) -> &'static str {
-    let digit = text.and_then(|text| text.chars().find(char::is_ascii_digit));
-    match digit {
-        Some('0') => "0",
-        Some('1') => "1",
-        Some('2') => "2",
-        Some('3') => "3",
-        Some('4') => "4",
-        Some('5') => "5",
-        _ => "",
-    }
 }
 
 /// 1 is the most critical.

@@ -13,6 +13,7 @@ fn settings() -> Settings {
         data_source: "otrelay".to_owned(),
         class_map: BTreeMap::new(),
         on_deleted: OnDeleted::Retire,
+        import: None,
     }
 }
 

@@ -232,6 +232,15 @@ CREATE TABLE device_key (
 
 CREATE INDEX device_key_of ON device_key (device_id);
 
+-- Open tickets that name no CI, because none of the devices that they may be about had one: by which of its keys one is
+-- looked for.
+CREATE TABLE unlinked (
+    id        INTEGER PRIMARY KEY,
+    value     TEXT    NOT NULL,                 -- as in device_key
+    ticket_id INTEGER NOT NULL REFERENCES ticket (id),
+    UNIQUE (ticket_id, value)
+) STRICT;
+
 -- The outbox.
 CREATE TABLE delivery (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,

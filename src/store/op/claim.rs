@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
-use super::device::outbox::ci_of;
+use super::device::links::{About, about};
 use super::row::{AlertCrc, DeliveryCrc, Subject};
 use super::storm::{self, Folded};
 use crate::model::{
@@ -20,6 +20,7 @@ use crate::store::{Store, StoreError};
 
 /// What to claim.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub struct Claim {
     /// Of which destination.
     pub destination: DestinationName,
@@ -35,6 +36,8 @@ pub struct Claim {
     pub min_severity: Severity,
     /// Only look: nothing is claimed.
     pub peek: bool,
+    /// Devices go there too, so that tickets name their CIs.
+    pub links: bool,
     /// Now.
     pub now: Timestamp,
 }
@@ -66,8 +69,8 @@ pub struct Claimed {
     pub rule: RuleName,
     /// What is known of its ticket; of anything else it is empty.
     pub ticket: TicketNow,
-    /// The CI of the device it is about, where that is known.
-    pub ci: Option<String>,
+    /// The device it is about.
+    pub about: About,
 }
 
 /// What is known of a ticket that something is told of.
@@ -240,8 +243,8 @@ impl Operation for Claim {
         let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
-            if let Some(alert) = &row.claimed.alert {
-                row.claimed.ci = ci_of(tx, destination_id, alert)?;
+            if let Some(alert) = row.claimed.alert.as_ref().filter(|_| self.links) {
+                row.claimed.about = about(tx, destination_id, alert)?;
             }
         }
         for Row { claimed, .. } in &mut rows {
@@ -351,7 +354,7 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
                 .and_then(|text| TableName::new(&text).ok())
                 .zip(row.get::<_, Option<String>>(28)?.and_then(|text| SysId::new(&text).ok())),
         },
-        ci: None,
+        about: About::default(),
     };
     Ok(Row {
         claimed,

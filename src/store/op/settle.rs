@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::attempt::{self, Attempt};
 use super::destination_state::{Change, DestinationChange};
+use super::device::links;
 use super::history;
 use super::life::{self, Seen};
 use super::row::{
@@ -49,6 +50,8 @@ pub enum Outcome {
         mod_count: Option<i64>,
         /// What is strange about it, in words: it was found, and was not made by us, or too early.
         adopted: Option<String>,
+        /// It names no CI: by what its device is looked for later.
+        looks_for: Vec<String>,
     },
     /// What came later of a ticket was told, or has nobody to be told to any more.
     Later {
@@ -333,12 +336,15 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         now,
     };
     match &one.outcome {
-        Outcome::Delivered { created, sys_id, number, state, mod_count, adopted } => {
+        Outcome::Delivered { created, sys_id, number, state, mod_count, adopted, looks_for } => {
             let there = There { state: TicketState::Open, sys_id, number, remote: state, at: now };
             ticket_is(tx, &was, &there)?;
             life::opened(tx, &was, *mod_count, now.as_micros())?;
             if let Some(words) = adopted {
                 life::adopted(tx, &was, words)?;
+            }
+            if let Subject::Ticket(ticket) = was.subject {
+                links::wait(tx, ticket, looks_for)?;
             }
             next.state = DeliveryState::Delivered;
             let word = if *created { "created" } else { "found" };

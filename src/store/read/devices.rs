@@ -28,10 +28,14 @@ impl Reader {
         ))?;
         let since = filter.since.map_or(0, Timestamp::as_micros);
         let mut rows = select.query(params![since, filter.changed])?;
+        let mut peers = Peers::new(&self.conn, None);
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
-            let Some(device) = device(row)? else { continue };
+            let Some(mut device) = device(row)? else { continue };
             if wants(filter, &device) {
+                if filter.peers {
+                    device.peers = peers.of(row.get(9)?, &device.view.device)?;
+                }
                 all.push(device);
             }
             if all.len() == limit {

@@ -100,6 +100,7 @@ pub(super) fn claim(limit: usize, now: Timestamp) -> Claim {
         fresh_first: false,
         min_severity: Severity::Warning,
         peek: false,
+        links: false,
         now,
     }
 }
@@ -116,6 +117,7 @@ pub(super) fn there(n: u32) -> Outcome {
         state: "1".to_owned(),
         mod_count: Some(0),
         adopted: None,
+        looks_for: Vec::new(),
     }
 }
 

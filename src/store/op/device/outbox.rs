@@ -16,7 +16,7 @@ use crate::device::merge::View;
 use crate::model::device::Peer;
 use crate::model::text::clip;
 use crate::model::{
-    Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Severity, SysId, TableName, Timestamp,
+    DeliveryId, DeliveryKind, DeliveryState, DestinationName, Severity, SysId, TableName, Timestamp,
 };
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
@@ -26,7 +26,7 @@ use crate::store::{Store, StoreError};
 const STEP: i64 = 500;
 /// When devices were last synced, in `meta`.
 const SYNCED: &str = "devices_synced_at";
-/// To which destination devices were told, in `meta`.
+/// To which destination and table devices were told, in `meta`.
 const TOLD_TO: &str = "devices_told_to";
 
 /// What to claim of devices.
@@ -197,9 +197,10 @@ impl Operation for Enqueue {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(u64, Option<i64>), StoreError> {
         let (destination_id, route_id) = tx.route_id(self.destination.as_str(), self.table.as_str())?;
-        if self.after == 0 && meta(tx.conn, TOLD_TO)?.as_deref() != Some(self.destination.as_str()) {
-            // Another instance knows nothing of them.
-            let values = [TOLD_TO, self.destination.as_str()];
+        let place = format!("{} {}", self.destination, self.table);
+        if self.after == 0 && meta(tx.conn, TOLD_TO)?.as_deref() != Some(place.as_str()) {
+            // Another instance knows nothing of them, and neither does another table.
+            let values = [TOLD_TO, place.as_str()];
             tx.conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", values)?;
             forget_told(tx)?;
         }
@@ -230,12 +231,12 @@ fn enqueue(
     let last: Option<(i64, String, i64)> = tx
         .conn
         .prepare_cached(
-            "SELECT seq, state, destination_id FROM delivery WHERE device_id = ?1 ORDER BY seq DESC LIMIT 1",
+            "SELECT seq, state, route_id FROM delivery WHERE device_id = ?1 ORDER BY seq DESC LIMIT 1",
         )?
         .query_row([device], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
         .optional()?;
     let state = last.as_ref().and_then(|(_, state, _)| DeliveryState::parse(state));
-    let here = last.as_ref().is_some_and(|(_, _, destination)| *destination == destination_id);
+    let here = last.as_ref().is_some_and(|(_, _, route)| *route == route_id);
     match state {
         // What is on its way tells what was; the next sync sees what came of it.
         Some(DeliveryState::Claimed) => return Ok(false),
@@ -445,29 +446,6 @@ impl Operation for Synced {
         }
         synced_at(tx.conn)
     }
-}
-
-/// The CI of the device that an alert is about: of the end it went to, else of the one that began it. Only where one device
-/// alone has the address, and its CI is at this destination.
-pub(in crate::store::op) fn ci_of(
-    tx: &Tx<'_>,
-    destination_id: i64,
-    alert: &Alert,
-) -> Result<Option<String>, StoreError> {
-    for ip in [alert.destination.ip, alert.source.ip].into_iter().flatten() {
-        let mut select = tx.conn.prepare_cached(
-            "SELECT v.sys_id, v.told_to FROM device_key k JOIN device v ON v.id = k.device_id
-             WHERE k.value = ?1 AND v.merged_into IS NULL LIMIT 2",
-        )?;
-        let rows = select.query_map([format!("ip:{ip}")], |r| Ok((r.get(0)?, r.get(1)?)))?;
-        let found: Vec<(Option<String>, Option<i64>)> = rows.collect::<Result<_, _>>()?;
-        if let [(Some(sys_id), Some(told_to))] = found.as_slice()
-            && *told_to == destination_id
-        {
-            return Ok(Some(sys_id.clone()));
-        }
-    }
-    Ok(None)
 }
 
 /// When devices were last synced.

@@ -218,7 +218,7 @@ fn write_word(
 }
 
 /// Makes the view of a device anew from what its sources say.
-fn refresh(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(), StoreError> {
+fn refresh(tx: &mut Tx<'_>, id: i64, now: Timestamp) -> Result<(), StoreError> {
     let words: Vec<(String, String, i64, Vec<u8>)> = tx
         .conn
         .prepare_cached(
@@ -238,7 +238,8 @@ fn refresh(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(), StoreError> {
         // What it was known by is another's now; what was known of it stays.
         return Ok(());
     }
-    let view = merge(&said);
+    let mut view = merge(&said);
+    tx.memory.vendors.fill(&mut view, now);
     let (hash, view) = (diff::digests(&view.device), json(&view)?);
     let (key, before, told): (String, Vec<u8>, Option<Vec<u8>>) = tx
         .conn

@@ -1,0 +1,143 @@
+"""An inventory of many devices into the CMDB: what is sent, how often, and how much memory it takes.
+
+The devices are named by ARP lines of Suricata. The simulator's ledger says which requests came, its tables what is there.
+The peak of resident memory is that of the process, as the kernel has it when the process ends.
+"""
+
+import json
+import os
+import pathlib
+import random
+import sys
+import tempfile
+import time
+
+import scene
+
+DEVICES = int(os.environ.get("DEVICES", "10000"))
+KILLS = int(os.environ.get("KILLS", "5"))
+SEED = int(os.environ.get("SEED", "1"))
+# Most requests that the first sync may take: two items a device, fifty an answer.
+REQUESTS = DEVICES // 20 + 10
+MORE = '\n[devices]\nservicenow = "sim"\n'
+
+
+def mac(number):
+    return "00:1b:" + ":".join(f"{number >> shift & 0xff:02x}" for shift in (24, 16, 8, 0))
+
+
+def address(number):
+    return f"10.{number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
+
+
+def line(number):
+    arp = {"opcode": "request", "src_mac": mac(number), "src_ip": address(number),
+           "dest_mac": "00:00:00:00:00:00", "dest_ip": "10.0.0.254"}
+    return json.dumps({"timestamp": "2026-11-21T08:15:00.000000+0000", "event_type": "arp", "arp": arp}) + "\n"
+
+
+def lease(number):
+    """The same device tells its name."""
+    told = {"type": "reply", "client_mac": mac(number), "assigned_ip": address(number), "dhcp_type": "ack", "hostname": f"host-{number}"}
+    return json.dumps({"timestamp": "2026-11-21T08:16:00.000000+0000", "event_type": "dhcp", "dhcp": told}) + "\n"
+
+
+def feed(agent, lines):
+    with open(agent.eve / "eve.json", "a", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+def run(agent, kill_after=None):
+    """`run --once`. Gives its exit code, the seconds it took and its peak of memory in MiB."""
+    began = time.monotonic()
+    process = agent.start("run", "--once")
+    if kill_after is not None:
+        time.sleep(kill_after)
+        process.kill()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, time.monotonic() - began, usage.ru_maxrss / 1024
+
+
+def puts(simulator):
+    return sum(1 for entry in simulator.ask("/simulator/ledger", last=10_000)["entries"] if "identifyreconcile" in entry["path"])
+
+
+def rows(simulator, table, field):
+    """All values of a field, page by page."""
+    got = []
+    while True:
+        page = simulator.ask(f"/api/now/table/{table}", sysparm_fields=field, sysparm_limit=5000, sysparm_offset=len(got),
+                             sysparm_query="ORDERBYsys_id")["result"]
+        got += [row[field] for row in page]
+        if len(page) < 5000:
+            return got
+
+
+def expect(what, is_so):
+    if not is_so:
+        raise scene.Failed(what)
+
+
+def judge(simulator, count):
+    macs = rows(simulator, "cmdb_ci_network_adapter", "mac_address")
+    expect(f"{len(macs)} adapters of {len(set(macs))} MACs, {count} were to be there", len(macs) == len(set(macs)) == count)
+    expect("CIs are doubled or missing", len(rows(simulator, "cmdb_ci_ot", "name")) == count)
+
+
+def work(directory):
+    rng = random.Random(SEED)
+    simulator = scene.Simulator(directory, SEED)
+    try:
+        agent = scene.Agent(directory / "agent", simulator.url, more=MORE)
+        feed(agent, (line(number) for number in range(DEVICES)))
+        code, took, peak = run(agent)
+        first = puts(simulator)
+        print(f"first sync: {DEVICES} devices, {first} requests, {took:.1f} s, peak {peak:.0f} MiB (exit {code})")
+        expect(f"the first sync ended with {code}", code == scene.OK)
+        expect(f"{first} requests, at most {REQUESTS} were expected", first <= REQUESTS)
+        judge(simulator, DEVICES)
+        code, took, peak = run(agent)
+        print(f"second: {puts(simulator) - first} requests, {took:.1f} s, peak {peak:.0f} MiB (exit {code})")
+        expect("the second sync sent something", (code, puts(simulator)) == (scene.OK, first))
+        changed = max(DEVICES // 100, 1)
+        feed(agent, (lease(number) for number in rng.sample(range(DEVICES), changed)))
+        code, took, peak = run(agent)
+        now = puts(simulator)
+        told = sum(1 for name in rows(simulator, "cmdb_ci_ot", "name") if name.startswith("host-"))
+        print(f"one in a hundred changed: {told} told, {now - first} requests, {took:.1f} s, peak {peak:.0f} MiB (exit {code})")
+        expect(f"{told} devices have their name, {changed} were to have one", told == changed)
+        expect("more was sent than had changed", now - first <= changed // 20 + 3)
+        judge(simulator, DEVICES)
+        killed(agent, simulator, rng)
+    finally:
+        simulator.stop()
+
+
+def killed(agent, simulator, rng):
+    """As many devices again, a part of them before each kill."""
+    part = max(DEVICES // 10 // max(KILLS, 1), 1)
+    last = DEVICES
+    for _ in range(KILLS):
+        feed(agent, (line(number) for number in range(last, last + part)))
+        last += part
+        run(agent, kill_after=rng.uniform(0.05, 1.5))
+    until = time.monotonic() + 300
+    while (code := run(agent)[0]) == scene.TRY_LATER and time.monotonic() < until:
+        time.sleep(1)
+    expect(f"after the kills it ended with {code}", code == scene.OK)
+    judge(simulator, last)
+    print(f"{KILLS} kills: {last} devices, each once")
+
+
+def main():
+    print(f"seed {SEED}")
+    with tempfile.TemporaryDirectory(prefix="otrelay-inventory-") as directory:
+        try:
+            work(pathlib.Path(directory))
+        except scene.Failed as broken:
+            sys.exit(f"FAILED: {broken}")
+
+
+if __name__ == "__main__":
+    main()

@@ -33,6 +33,9 @@ mod defender;
 mod devices;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod diag;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod doctor;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

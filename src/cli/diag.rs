@@ -127,8 +127,11 @@ fn config_of(terminal: &Terminal<'_>) -> Part {
     let text = match config::load(&terminal.environment, Purpose::Show, check_template) {
         Ok(loaded) => {
             let own = |entry: &&config::Entry| !entry.key.starts_with("test");
-            let lines = loaded.effective.entries().filter(own);
-            lines.map(|entry| format!("{} = {} # {}\n", entry.key, entry.value, entry.origin)).collect()
+            let mut text = String::new();
+            for entry in loaded.effective.entries().filter(own) {
+                let _ = writeln!(text, "{} = {} # {}", entry.key, entry.value, entry.origin);
+            }
+            text
         }
         Err(e) => e.to_string(),
     };

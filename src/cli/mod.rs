@@ -9,6 +9,7 @@ pub mod config;
 #[cfg(feature = "simulator")]
 pub mod demo;
 pub mod devices;
+pub mod diag;
 pub mod doctor;
 pub mod explain;
 mod graph;
@@ -110,6 +111,8 @@ enum Command {
     Login(login::LoginArgs),
     /// The effective config, its schema, the commented example
     Config(config::ConfigArgs),
+    /// One packed text for whoever is asked for help, with a list of what is in it; no secrets, no alerts
+    Diag(diag::DiagArgs),
     /// The ServiceNow simulator alone, to rehearse a config against
     #[cfg(feature = "simulator")]
     Simulate(Box<simulate::SimulateArgs>),
@@ -255,6 +258,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
             let environment = &terminal.environment;
             Ok(numbered(check::check(&args, environment, check_template, terminal.out, terminal.err)?))
         }
+        Command::Diag(args) => diag::run(&args, terminal),
         Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Status(args) => status::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),

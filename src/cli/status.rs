@@ -36,7 +36,7 @@ pub(super) fn run(args: &StatusArgs, terminal: &mut Terminal<'_>) -> Outcome {
     Ok(Exit::Fine)
 }
 
-fn status(asker: &Asker) -> Result<Status, CliError> {
+pub(super) fn status(asker: &Asker) -> Result<Status, CliError> {
     if asker.running {
         match ask(&asker.socket, &Question::Status) {
             Err(AskError::NotRunning(_)) => {}

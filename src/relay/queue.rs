@@ -468,9 +468,10 @@ impl<D: Destination> Relay<D> {
             report.wake(Some(hold.until_at));
             let place = hold.table.as_ref().map_or(String::new(), |t| format!(", table {t}"));
             let again = hold.until_at.servicenow();
+            let remedy = if hold.remedy.is_empty() { String::new() } else { format!("; {}", hold.remedy) };
             report.wait_for(format!(
-                "{name}{place}: {}; {}; tried again at {again} UTC, by `otrelay sync` at once",
-                hold.reason, hold.remedy
+                "{name}{place}: {}{remedy}; tried again at {again} UTC, by `otrelay sync` at once",
+                hold.reason
             ));
         }
         if waiting.iter().any(|h| h.table.is_none()) {

@@ -105,6 +105,14 @@ pub fn login_concern(settings: &Settings, now: Timestamp) -> Option<HealthIssue>
     }
 }
 
+/// Every secret of a destination, to be taken out of texts.
+pub fn secrets(settings: &Settings) -> Vec<&Secret> {
+    let mut all = settings.auth.secrets();
+    all.extend(settings.headers.iter().map(|(_, value)| value));
+    all.extend(settings.proxy.iter().filter_map(|proxy| Some(&proxy.login.as_ref()?.1)));
+    all
+}
+
 /// Keeps a refresh token for a destination whose `auth` is one; for others there is nothing to keep.
 ///
 /// # Errors

@@ -44,6 +44,9 @@ mod docs;
 mod init;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod diag;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod doctor;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Auth {
         }
     }
 
-    fn secrets(&self) -> Vec<&Secret> {
+    pub(super) fn secrets(&self) -> Vec<&Secret> {
         match self {
             Self::Password(own) => vec![&own.client.secret, &own.password],
             Self::ClientCredentials(own) => vec![&own.client.secret],

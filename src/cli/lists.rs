@@ -16,7 +16,8 @@ use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::model::ticket::BY_HAND_TABLES;
 use crate::model::{
-    Alert, DeliveryId, DeliveryState, DestinationName, Engine, Protocol, Severity, TableName, TicketState, Timestamp,
+    Alert, DeliveryId, DeliveryState, DestinationName, Engine, Protocol, Severity, TableName, TicketState,
+    Timestamp,
 };
 use crate::store::op::by_hand::{ByHand, Ordered};
 use crate::store::op::dead::Judged;

@@ -6,9 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ask::Asker;
 use super::human::{fields_or_error, json};
-use super::{
-    CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, report, runtime, with_signals,
-};
+use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, report, runtime, with_signals};
 use crate::app;
 use crate::config::{Config, Purpose};
 use crate::control::Question;

@@ -431,7 +431,8 @@ impl Reader {
             state.as_str()
         ))?;
         let (level, turn, id) = if is_pending { behind(filter) } else { (0, 0, before(filter)) };
-        let mut rows = select.query(params![severity(filter), asked(filter), level, id, source, since, turn])?;
+        let mut rows =
+            select.query(params![severity(filter), asked(filter), level, id, source, since, turn])?;
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
@@ -459,9 +460,10 @@ impl Reader {
         let mut order: Vec<(Reverse<i64>, i64, i64)> = Vec::new();
         for route in routes {
             let (level, turn, id) = behind(filter);
-            let rows = first.query_map(params![route, severity(filter), limit(filter), level, turn, id], |r| {
-                Ok((Reverse(r.get(0)?), r.get(1)?, r.get(2)?))
-            })?;
+            let rows = first
+                .query_map(params![route, severity(filter), limit(filter), level, turn, id], |r| {
+                    Ok((Reverse(r.get(0)?), r.get(1)?, r.get(2)?))
+                })?;
             for row in rows {
                 order.push(row?);
             }

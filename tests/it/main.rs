@@ -37,17 +37,17 @@ mod defender;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod devices;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod diag;
 #[cfg(test)]
 mod docs;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
-mod init;
-#[cfg(feature = "simulator")]
-#[cfg(test)]
-mod diag;
-#[cfg(feature = "simulator")]
-#[cfg(test)]
 mod doctor;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod init;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod life;
@@ -71,10 +71,10 @@ mod page;
 mod pushed;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
-mod redact;
+mod reasons;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
-mod reasons;
+mod redact;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod rehearsal;

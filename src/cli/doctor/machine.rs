@@ -52,7 +52,9 @@ fn time() -> Finding {
 
 /// The state directory, and the file system below it.
 fn disk(scene: &Scene<'_>) -> Vec<Finding> {
-    let wrong = look_around(scene.config, scene.service).into_iter().filter(|problem| problem.key == "agent.state_dir");
+    let wrong = look_around(scene.config, scene.service)
+        .into_iter()
+        .filter(|problem| problem.key == "agent.state_dir");
     let wrong: Vec<Finding> = wrong
         .map(|problem| {
             let hint = problem.hint.map(String::from).unwrap_or_default();

@@ -83,7 +83,9 @@ fn readable(path: &Path, service: Option<&Service>) -> Option<String> {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => Some("it is a directory".to_owned()),
         Ok(meta) if !meta.is_file() => Some("it is not a file".to_owned()),
-        _ if service.is_some() => service?.reads(path).err().map(|barred| format!("{}; {}", barred.words, barred.remedy)),
+        _ if service.is_some() => {
+            service?.reads(path).err().map(|barred| format!("{}; {}", barred.words, barred.remedy))
+        }
         _ => rustix::fs::access(path, Access::READ_OK).err().map(|e| io::Error::from(e).to_string()),
     }
 }
@@ -210,11 +212,16 @@ mod tests {
         assert_eq!(of(now, &|path| readable(path, None)).state, State::Warn);
         std::fs::write(dir.path().join("eve.json"), "x").unwrap();
         assert_eq!(of(now, &|path| readable(path, None)).state, State::Ok);
-        let quiet = of(now.after(Duration::from_hours(25) + Duration::from_mins(1)), &|path| readable(path, None));
+        let quiet =
+            of(now.after(Duration::from_hours(25) + Duration::from_mins(1)), &|path| readable(path, None));
         assert_eq!((quiet.state, quiet.text.as_str()), (State::Warn, "1 file, last written 25 h ago"));
         let closed = of(now, &|_| Some("permission denied".to_owned()));
         assert!(closed.fails() && closed.text.ends_with("eve.json cannot be read: permission denied"));
         std::fs::create_dir(dir.path().join("eve-old.json")).unwrap();
-        assert!(of(now, &|path| readable(path, None)).text.ends_with("eve-old.json cannot be read: it is a directory"));
+        assert!(
+            of(now, &|path| readable(path, None))
+                .text
+                .ends_with("eve-old.json cannot be read: it is a directory")
+        );
     }
 }

@@ -78,7 +78,7 @@ pub(in crate::store) fn is_absent(path: &Path) -> Result<bool, OpenError> {
 /// Writes a file again as it is read, in its place, and syncs it. After a write or a sync that failed, what can be read
 /// may be in the page cache alone, and counts there as written: it would go with the power.
 pub(in crate::store) fn write_again(path: &Path) -> Result<(), OpenError> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
     let file = match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -53,7 +54,8 @@ def run(agent, kill_after=None):
     process = agent.start("run", "--once")
     if kill_after is not None:
         time.sleep(kill_after)
-        process.kill()
+        # Not by `Popen.kill`: that would reap one that has ended already.
+        os.kill(process.pid, signal.SIGKILL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return process.returncode, time.monotonic() - began, usage.ru_maxrss / 1024

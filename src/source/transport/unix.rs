@@ -130,14 +130,16 @@ impl Unix {
     async fn accept(&self, listener: &UnixListener, stop: &CancellationToken) {
         let mut connections = FuturesUnordered::new();
         let mut not_before = Instant::now();
-        loop {
+        let mut last = Last::default();
+        while !last.is_over(stop) {
             let room = connections.len() < CONNECTIONS_MAX;
             let next = async {
                 tokio::time::sleep_until(not_before).await;
                 listener.accept().await
             };
             tokio::select! {
-                () = stop.cancelled() => break,
+                // Who has connected already goes before the order to stop.
+                biased;
                 Some(()) = connections.next(), if !connections.is_empty() => {}
                 accepted = next, if room => match accepted {
                     Ok((stream, _)) => {
@@ -149,6 +151,7 @@ impl Unix {
                         not_before = Instant::now() + ACCEPT_AGAIN;
                     }
                 },
+                () = nothing_more(stop) => break,
             }
         }
         while connections.next().await.is_some() {}
@@ -158,12 +161,9 @@ impl Unix {
     async fn serve(&self, mut stream: UnixStream, stop: &CancellationToken) {
         let mut decoding = Decoding::new(&self.format.0, &self.listen.to_string(), None, None);
         let mut lines = Lines::default();
-        let mut until: Option<Instant> = None;
-        loop {
+        let mut last = Last::default();
+        while !last.is_over(stop) {
             self.gather.has_room().await;
-            if stop.is_cancelled() && *until.get_or_insert_with(|| Instant::now() + LAST) <= Instant::now() {
-                break;
-            }
             let mut room = lines.room().limit(READ);
             let read = tokio::select! {
                 // What is there goes before the order to stop.
@@ -244,6 +244,16 @@ impl Source for Unix {
             () = &mut listening => self.gather.close(),
         }
         handing.await
+    }
+}
+
+/// The time after the order to stop in which what is there already is read.
+#[derive(Default)]
+struct Last(Option<Instant>);
+
+impl Last {
+    fn is_over(&mut self, stop: &CancellationToken) -> bool {
+        stop.is_cancelled() && *self.0.get_or_insert_with(|| Instant::now() + LAST) <= Instant::now()
     }
 }
 

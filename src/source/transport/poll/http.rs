@@ -3,14 +3,14 @@
 //! Nothing is held but one record. Words of the other side are quoted only from its own error field, short, and not at
 //! all where they hold our token in any form it could come back in.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use url::Url;
 
 use super::{Trouble, Why};
 use crate::model::Secret;
+use crate::model::scrub::Scrubber;
 use crate::model::text::{clip, one_line};
 use crate::net::{
     self, Deadlines, HttpClient, Incoming, Method, ProxySettings, Request, TlsSettings, TransportError,
@@ -48,6 +48,8 @@ pub struct Settings {
 pub struct Caller {
     settings: Settings,
     client: HttpClient,
+    /// Takes our secrets out of what the other side, or a proxy, says.
+    scrubber: Scrubber,
 }
 
 impl Caller {
@@ -59,7 +61,10 @@ impl Caller {
         let deadlines = Deadlines { whole: WHOLE, ..Deadlines::default() };
         let client = net::client_with(&settings.tls, settings.proxy.as_ref(), deadlines)
             .map_err(|error| trouble(error.to_string(), "", Why::Other))?;
-        Ok(Self { settings: settings.clone(), client })
+        let login = settings.proxy.as_ref().and_then(|proxy| proxy.login.as_ref());
+        let secrets = [Some(&settings.token), login.map(|(_, password)| password)];
+        let scrubber = Scrubber::new(secrets.into_iter().flatten().map(Secret::expose));
+        Ok(Self { settings: settings.clone(), client, scrubber })
     }
 
     /// Asks for what stands at a path. The answer is a page of records.
@@ -74,7 +79,7 @@ impl Caller {
             body: None,
             answer_max: ANSWER_MAX,
         };
-        let incoming = in_time(self.client.open(request)).await?.map_err(|error| unanswered(&error))?;
+        let incoming = in_time(self.client.open(request)).await?.map_err(|error| self.unanswered(&error))?;
         if incoming.status != 200 {
             return Err(self.refusal(path, incoming).await);
         }
@@ -107,7 +112,7 @@ impl Caller {
             body: Some(body),
             answer_max: ANSWER_MAX,
         };
-        let incoming = in_time(self.client.open(request)).await?.map_err(|error| unanswered(&error))?;
+        let incoming = in_time(self.client.open(request)).await?.map_err(|error| self.unanswered(&error))?;
         if incoming.status == 200 { Ok(()) } else { Err(self.refusal(path, incoming).await) }
     }
 
@@ -142,27 +147,21 @@ impl Caller {
         trouble
     }
 
+    fn unanswered(&self, error: &TransportError) -> Trouble {
+        let trouble = unanswered(error);
+        Trouble { text: self.scrubber.text(&trouble.text).into_owned(), ..trouble }
+    }
+
     /// The words of an error's body, if it has any for people.
     fn quoted(&self, body: &[u8]) -> String {
         let error = serde_json::from_slice::<Refusal>(&body[..body.len().min(ERROR_MAX)]);
         let Some(words) = error.ok().and_then(|refusal| refusal.error) else { return String::new() };
-        if betrays(&words, self.settings.token.expose()) {
+        // Who quotes us has nothing to say to people.
+        if matches!(self.scrubber.text(&words), Cow::Owned(_)) {
             return String::new();
         }
         format!(": {}", clip(one_line(&words).trim(), WORDS_MAX))
     }
-}
-
-/// Whether words hold a secret as it is, in other case, percent-encoded, or in base64 at any place of a longer text.
-fn betrays(words: &str, secret: &str) -> bool {
-    let words = words.to_ascii_lowercase();
-    let encoded = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC);
-    let base64 = (0..3).filter_map(|skip| {
-        let bytes = secret.as_bytes().get(skip..)?;
-        Some(STANDARD_NO_PAD.encode(&bytes[..bytes.len() / 3 * 3]))
-    });
-    let forms = [secret.to_owned(), encoded.to_string()].into_iter().chain(base64);
-    forms.filter(|form| !form.is_empty()).any(|form| words.contains(&form.to_ascii_lowercase()))
 }
 
 /// `{"error": "…"}`.
@@ -300,7 +299,14 @@ mod tests {
         let caller = caller("https://console.example");
         assert_eq!(caller.quoted(b"<html>canary-1f</html>"), "");
         assert_eq!(caller.quoted(br#"{"error":"no\n such alert"}"#), ": no  such alert");
-        for leak in ["canary-1f", "for CANARY-1F!", "canary%2D1f", "Y2FuYXJ5LTFm", "eGNhbmFyeS0xZg"] {
+        for leak in [
+            "canary-1f",
+            "for CANARY-1F!",
+            "canary%2D1f",
+            "Y2FuYXJ5LTFm",
+            "eGNhbmFyeS0xZg",
+            "dTpjYW5hcnktMWY",
+        ] {
             assert_eq!(caller.quoted(format!("{{\"error\":\"no: {leak}\"}}").as_bytes()), "", "{leak}");
         }
         let long = format!("{{\"error\":\"{}\"}}", "x".repeat(2_000));

@@ -37,7 +37,7 @@ mod oneshot;
 mod page;
 mod service;
 
-pub use oneshot::{PATIENCE, once, plan, plan_first, push_once, with_store};
+pub use oneshot::{Once, PATIENCE, once, plan, plan_first, push_once, with_store};
 pub use service::{Reread, Surroundings, serve};
 
 /// Why the agent cannot start, or had to stop.

@@ -25,6 +25,16 @@ const TURN: Duration = Duration::from_secs(6);
 /// `--once` waits so long for what failed to become due again.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// What `--once` did.
+pub struct Once {
+    /// What was pushed.
+    pub report: Report,
+    /// How things were before.
+    pub before: Overview,
+    /// How they are now.
+    pub overview: Overview,
+}
+
 /// `run --once`: takes in what the file sources hold, then syncs; where a full buffer or disk stops the taking in,
 /// by turns, as long as that gets anywhere. Gives what came of it and how things are then.
 ///
@@ -35,10 +45,11 @@ pub async fn once(
     clock: SharedClock,
     watch: impl FnOnce(watch::Receiver<Progress>),
     stop: CancellationToken,
-) -> Result<(Report, Overview), AppError> {
+) -> Result<Once, AppError> {
     let components = Components::of(&config, &clock)?;
     let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
     let mut stages = TaskGroups::begin(writer);
+    let before = store.reader()?.overview()?;
     let relay = components.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
     Components::identify(&config, &store).await?;
@@ -51,7 +62,7 @@ pub async fn once(
     let overview = reader.overview()?;
     drop((reader, relay, store));
     stages.close().await?;
-    Ok((report, overview))
+    Ok(Once { report, before, overview })
 }
 
 /// Waits until the sources and the intake have ended; while they wait for room, the relay makes some.

@@ -148,7 +148,7 @@ async fn play(
         app::once(asks, clock(), drop, stop.clone()).await?;
     }
     let watch = |progress| follow(&bar, progress);
-    let (first, _) = app::once(config.clone(), clock(), watch, stop.clone()).await?;
+    let app::Once { report: first, .. } = app::once(config.clone(), clock(), watch, stop.clone()).await?;
     bar.finish_and_clear();
     let requests = simulator.requests();
     let lost = simulator.faults_fired();

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io::IsTerminal;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::ask::runtime_dir;
 use super::check::{Examined, examine};
 use super::{CliError, Exit, Outcome, Terminal, clock, load, report, runtime, with_signals};
-use crate::app::{self, Reread, Surroundings};
+use crate::app::{self, Once, Reread, Surroundings};
 use crate::config::{Environment, Purpose};
 use crate::model::text::one_line;
 use crate::model::trouble;
@@ -23,7 +22,7 @@ use crate::relay::{Progress, Report};
 use crate::rules::Reason;
 use crate::rules::template::check_template;
 use crate::status::Notifier;
-use crate::store::{Overview, Reader, SourceRow};
+use crate::store::{Overview, SourceRow};
 
 /// Arguments of `otrelay run`.
 #[derive(Args, Clone, Debug)]
@@ -48,15 +47,14 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
         let sources: Vec<(String, bool)> =
             config.sources.iter().map(|source| (source.name.to_string(), source.input.listens())).collect();
         let backfill = config.intake.backfill;
-        let before = too_old(&overview_of(&config.store.dir)?);
         let bar = progress_bar();
-        let (report, overview) = runtime()?.block_on(async {
+        let Once { report, before, overview } = runtime()?.block_on(async {
             let watch = |progress| follow(&bar, progress);
             with_signals(stop.clone(), app::once(config, clock(), watch, stop)).await
         })?;
         bar.finish_and_clear();
         let unread = unread(&sources, &overview, terminal)?;
-        let older = too_old(&overview) - before;
+        let older = too_old(&overview) - too_old(&before);
         if older > 0 {
             writeln!(
                 terminal.err,
@@ -149,15 +147,6 @@ fn watchdog(environment: &Environment) -> Option<Duration> {
         return None;
     }
     number("WATCHDOG_USEC").filter(|limit| *limit > 0).map(Duration::from_micros)
-}
-
-/// How things are in a store before it is opened for work.
-fn overview_of(dir: &Path) -> Result<Overview, CliError> {
-    match Reader::open(dir) {
-        Ok(reader) => Ok(reader.overview()?),
-        // What is damaged is repaired when it is opened, and what is absent has nothing.
-        Err(_) => Ok(Overview::default()),
-    }
 }
 
 /// Alerts that were not forwarded for their age, so far.

@@ -25,7 +25,7 @@ mod tests {
                     inside = true;
                     blocks.push(format!("{header}\n"));
                 }
-                Some(key) if inside => blocks.last_mut().unwrap().push_str(&format!("{key}\n")),
+                Some(key) if inside => blocks.last_mut().unwrap().extend([key, "\n"]),
                 _ => inside = false,
             }
         }

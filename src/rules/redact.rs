@@ -41,7 +41,7 @@ macro_rules! fields {
     ($($name:ident $word:literal),* $(,)?) => {
         /// A part of an alert that can be redacted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Field { $(#[doc = $word] $name),* }
+        pub enum Field { $(#[doc = concat!("`", $word, "`")] $name),* }
 
         impl Field {
             /// All of them.

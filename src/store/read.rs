@@ -5,13 +5,14 @@
 
 mod devices;
 
+mod wanted;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use ipnet::IpNet;
-use rusqlite::{CachedStatement, Connection, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::model::protocol::fold;
 use crate::model::ticket::TicketKeys;
@@ -23,6 +24,7 @@ use crate::store::disk::files::failed;
 use crate::store::disk::owner::may_read;
 use crate::store::op::identity::meta;
 use crate::store::pack::body::Bodies;
+use crate::store::read::wanted::Titles;
 use crate::store::rows::{
     AlertRow, AttemptRow, Counts, DeliveryRow, DestinationRow, FilteredRow, HoldRow, IssueRow, ListFilter,
     Overview, REPAIR, RejectRow, RepairRow, SourceRow, SyncRow, TicketRow, repair,
@@ -559,50 +561,6 @@ const DELIVERY: &str =
      FROM delivery d JOIN route r ON r.id = d.route_id JOIN destination k ON k.id = d.destination_id
      LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id
      LEFT JOIN device v ON v.id = d.device_id";
-
-/// The alerts of a list, of which a filter may want only some. What it asks for is in the packed bodies, so SQL cannot
-/// be asked for it; neighbours in a list are mostly neighbours in a pack.
-struct Titles<'c> {
-    bodies: Bodies<'c>,
-    filter: &'c ListFilter,
-    like: Option<(CachedStatement<'c>, String)>,
-}
-
-impl<'c> Titles<'c> {
-    fn of(conn: &'c Connection, filter: &'c ListFilter) -> Result<Self> {
-        let like = like(filter).map(|p| Ok::<_, StoreError>((conn.prepare_cached("SELECT ?1 LIKE ?2")?, p)));
-        Ok(Self { bodies: Bodies::of(conn), filter, like: like.transpose()? })
-    }
-
-    /// Whether the list wants this alert, and its body. One that is damaged has none and must not spoil the list.
-    fn look(&mut self, alert: i64) -> Result<(bool, Option<Alert>)> {
-        let alert = self.bodies.get(alert)?;
-        let wanted = match &alert {
-            None => !self.filter.looks_inside(),
-            Some(alert) => self.wants(alert)?,
-        };
-        Ok((wanted, alert))
-    }
-
-    fn wants(&mut self, alert: &Alert) -> Result<bool> {
-        let ListFilter { protocol, engine, address, .. } = self.filter;
-        let is_named = |name: &String| {
-            let name = fold(name);
-            alert.protocols.iter().any(|protocol| protocol.folded() == name)
-        };
-        let is_near = |net: IpNet| {
-            let ends = [&alert.source, &alert.destination].into_iter().filter_map(|end| end.ip);
-            ends.into_iter().any(|ip| net.contains(&ip))
-        };
-        Ok(protocol.as_ref().is_none_or(is_named)
-            && engine.is_none_or(|engine| engine == alert.engine)
-            && address.is_none_or(is_near)
-            && match &mut self.like {
-                None => true,
-                Some((like, pattern)) => like.query_row(params![alert.title, *pattern], |r| r.get(0))?,
-            })
-    }
-}
 
 /// The last healings, newest first.
 fn repairs(conn: &Connection) -> rusqlite::Result<Vec<RepairRow>> {

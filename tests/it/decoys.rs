@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_millis(1);
 /// The keys of the first finding of `eve.json`: `correlation_id` and `sys_id`.
 fn keys(agent: &Agent) -> (String, String) {
     let explained = agent.json(&["explain", agent.log("eve.json").to_str().unwrap()]);
-    let fields = &explained[0]["requests"][0]["fields"]["Ok"];
+    let fields = &explained[0]["requests"][0]["fields"];
     let text = |name: &str| fields[name].as_str().unwrap().to_owned();
     (text("correlation_id"), text("sys_id"))
 }

@@ -31,8 +31,8 @@ fn with_real_files(block: &str) -> String {
     let mut text = String::new();
     for part in block.split_inclusive('"') {
         match part.strip_prefix("/etc/otrelay/").and_then(|name| name.rsplit_once('.')) {
-            Some((_, "pem\"")) => text.push_str(&format!("{fixtures}/listener.pem\"")),
-            Some((_, "key\"")) => text.push_str(&format!("{fixtures}/listener.key\"")),
+            Some((_, "pem\"")) => text.extend([fixtures, "/listener.pem\""]),
+            Some((_, "key\"")) => text.extend([fixtures, "/listener.key\""]),
             _ => text.push_str(part),
         }
     }

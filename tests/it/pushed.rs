@@ -71,7 +71,8 @@ fn what_was_answered_survives_a_kill() {
         (&source["rejected"]["malformed"], &source["rejected"]["missing field"]),
         (&1.into(), &1.into())
     );
-    agent.once().ends(0).says("1 ticket created");
+    // Nothing of its sources can be read by a single run: a listener is the service's.
+    agent.once().ends(1).says("1 ticket created");
     let tickets = agent.json(&["tickets"]);
     assert_eq!(tickets[0]["title"], "Door of cabinet 7 open");
 

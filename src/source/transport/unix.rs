@@ -312,7 +312,7 @@ fn answers(way: Way, path: &Path) -> bool {
 }
 
 /// A record.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line<'a> {
     Whole(&'a [u8]),
     /// The beginning of one that is longer than [`RECORD_MAX`]; the rest is skipped.

@@ -363,7 +363,7 @@ path = "{dir}/log/{pattern}"
             let _stop = stop.clone().drop_guard();
             let once = scope.spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(app::once(config, clock, drop, stopped)).unwrap().0
+                runtime.block_on(app::once(config, clock, drop, stopped)).unwrap().report
             });
             until("there was enough", || (once.is_finished() || enough()).then_some(()));
             let end = Instant::now() + more;

@@ -157,7 +157,7 @@ impl Tail {
     pub fn unpacking(mut self, mark: Option<&str>) -> Self {
         self.marked = mark.is_some();
         if self.is_first || self.marked {
-            self.packed = Packed::find(&self.pattern, mark, self.clock.now());
+            self.packed = Packed::find(&self.pattern, mark, &self.watch.own.ids(), self.clock.now());
         }
         if let (None, Some(value)) = (&self.packed, mark) {
             // What was still to be read is gone.

@@ -255,9 +255,12 @@ pub(in crate::store) fn restrict(path: &Path) -> Result<(), OpenError> {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         let file = Path::new(&name);
-        if is_there(file) {
-            let closed = |file: File| file.set_permissions(fs::Permissions::from_mode(0o600));
-            open_ours(file).and_then(closed).map_err(failed(file))?;
+        let Ok(there) = fs::symlink_metadata(file) else { continue };
+        if there.is_file() {
+            // By its path, and never opened: this process may have the database open, and closing any descriptor of a file
+            // gives up every POSIX lock that the process has on it, SQLite's among them. The next program then takes the
+            // index for left behind and cuts it off below the mapping of this one (SIGBUS).
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600)).map_err(failed(file))?;
         }
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! What goes wrong under the store: no room, a transaction that SQLite took back, damaged rows, strange directories;
 //! and that the questions of the relay never scan the backlog.
 
+use std::path::Path;
+
 use super::*;
 use crate::store::handle::Operation;
 use crate::store::schema;
@@ -314,4 +316,24 @@ fn memory_that_cannot_be_read_back_stops_the_next_transaction_not_the_index() {
     assert!(session.transaction(|_| Ok(())).is_err(), "without its index it would make twins");
     session.conn.execute_batch("ALTER TABLE elsewhere RENAME TO alert").unwrap();
     session.transaction(|_| Ok(())).unwrap();
+}
+
+/// What another program sees: locks of this process on a file.
+fn locks_on(path: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+    std::fs::read_to_string("/proc/locks").unwrap().lines().filter(|line| line.contains(&inode)).count()
+}
+
+/// Closing any descriptor of a file gives up all POSIX locks that the process has on it. Without them a `status` that comes
+/// and goes cuts off the index below the mapping of the service, and that ends by SIGBUS.
+#[tokio::test]
+async fn sqlite_keeps_its_locks_as_long_as_the_store_is_open() {
+    let bench = Bench::new();
+    for name in [DATABASE, "queue.db-shm"] {
+        assert!(locks_on(&bench.dir.path().join(name)) > 0, "no lock on {name}");
+    }
+    bench.record(vec![entry(1, Severity::Major)]).await;
+    drop(Reader::open(bench.dir.path()).unwrap());
+    assert!(locks_on(&bench.dir.path().join("queue.db-shm")) > 0);
 }

@@ -7,9 +7,11 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use tokio::time::Instant;
 
 use super::pattern::Name;
@@ -244,10 +246,10 @@ impl Followed {
     /// Opens it again by its path.
     pub(super) fn open(&mut self) -> io::Result<&File> {
         if self.handle.is_none() {
-            let (file, meta) = open_regular(&self.path)?;
-            if Id::of(&meta) != self.id {
-                return Err(io::Error::other("another file has taken its name"));
-            }
+            let (file, _) = open_regular(&self.path, |meta| {
+                let same = Id::of(meta) == self.id;
+                if same { Ok(()) } else { Err(io::Error::other("another file has taken its name")) }
+            })?;
             self.handle = Some(file);
         }
         self.handle.as_ref().ok_or_else(|| io::Error::other("not open"))
@@ -478,18 +480,23 @@ impl Followed {
     }
 }
 
-/// Opens a regular file for reading, never waiting: a pipe or a device in its place is an error.
-pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+/// Opens a regular file for reading, never waiting: a pipe or a device in its place is an error, and so is what `fits`
+/// refuses. What is refused is never opened: to open a device can act on it, and to close a file of the store would give up
+/// the locks that SQLite has on it in this process. So the file is held by a descriptor that can do nothing until all of it
+/// was looked at.
+pub(super) fn open_regular(
+    path: &Path,
+    fits: impl Fn(&Metadata) -> io::Result<()>,
+) -> io::Result<(File, Metadata)> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let regular = |meta: &Metadata| {
         if meta.is_file() { Ok(()) } else { Err(io::Error::other(format!("is {}, not a file", kind(meta)))) }
     };
-    // Opening a device can act on it, so look before as well as after.
     let named = path.symlink_metadata()?;
-    regular(&path.metadata()?)?;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-    let meta = file.metadata()?;
+    let held = OpenOptions::new().read(true).custom_flags(OFlags::PATH.bits().cast_signed()).open(path)?;
+    let meta = held.metadata()?;
     regular(&meta)?;
+    fits(&meta)?;
     if named.is_symlink() && !may_follow(named.uid(), meta.uid(), rustix::process::geteuid().as_raw()) {
         let text = format!(
             "is a link that user {} made to a file of user {}; it is not followed",
@@ -498,7 +505,17 @@ pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
         );
         return Err(io::Error::other(text));
     }
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(format!("/proc/self/fd/{}", held.as_raw_fd()))?;
     Ok((file, meta))
+}
+
+/// For [`open_regular`]: any file.
+#[expect(clippy::unnecessary_wraps, reason = "it is one of several")]
+pub(super) fn any(_: &Metadata) -> io::Result<()> {
+    Ok(())
 }
 
 /// Whether a link with this owner is followed to a file with that one: whoever may write where the sensor does could

@@ -16,7 +16,7 @@ use super::file::{self, Id};
 use crate::model::Timestamp;
 use crate::model::cursor::Mark;
 use crate::source::transport::Decoding;
-use crate::source::{Batch, Reads, RejectReason};
+use crate::source::{Batch, OwnIds, Reads, RejectReason};
 
 /// The mark's name.
 pub const MARK: &str = "packed";
@@ -60,7 +60,7 @@ struct Line {
 impl Packed {
     /// Those beside the files of a pattern; `mark` is how far an earlier process came, `None` when the source is met
     /// for the first time.
-    pub(super) fn find(pattern: &str, mark: Option<&str>, now: Timestamp) -> Option<Self> {
+    pub(super) fn find(pattern: &str, mark: Option<&str>, own: &OwnIds, now: Timestamp) -> Option<Self> {
         let (met_at, skip) = match mark {
             Some(mark) => parse(mark)?,
             None => (now.as_secs(), None),
@@ -73,7 +73,8 @@ impl Packed {
             .take(FILES_MAX)
             .filter_map(|path| {
                 let meta = path.metadata().ok()?;
-                (meta.is_file() && meta.mtime() <= met_at).then(|| (meta.mtime(), path, Id::of(&meta)))
+                (meta.is_file() && meta.mtime() <= met_at && !own.has(&meta))
+                    .then(|| (meta.mtime(), path, Id::of(&meta)))
             })
             .collect();
         found.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
@@ -131,7 +132,7 @@ impl Packed {
     }
 
     fn begin(&mut self, path: &Path, format: &Reads) -> io::Result<Open> {
-        let (handle, meta) = file::open_regular(path)?;
+        let (handle, meta) = file::open_regular(path, file::any)?;
         let id = Id::of(&meta);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.strip_suffix(".gz").unwrap_or(&name).to_owned();

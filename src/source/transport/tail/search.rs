@@ -16,6 +16,7 @@ use super::watch::unreadable;
 use crate::model::FileCursor;
 use crate::model::cursor::HEAD_LEN;
 use crate::model::text::one_line;
+use crate::source::Own;
 
 /// Most entries of a directory that are looked at to find a file that was moved.
 const ENTRIES_MAX: usize = 10_000;
@@ -58,6 +59,7 @@ pub(super) fn copy_nearby(
     orphan: &Orphan,
     files: &[Followed],
     entries: &mut Entries,
+    own: &Own,
     now: Instant,
 ) -> Option<Followed> {
     if orphan.gone && orphan.fate.is_none() {
@@ -71,10 +73,13 @@ pub(super) fn copy_nearby(
         other.starts_with(stem) && !is_packed(path)
     });
     near.take(COPIES_MAX).find_map(|(_, path)| {
-        let (handle, meta) = file::open_regular(path).ok()?;
-        if meta.size() < orphan.end() || files.iter().any(|file| file.id == Id::of(&meta)) {
-            return None;
-        }
+        let own = own.ids();
+        let (handle, _) = file::open_regular(path, |meta| {
+            let is_known = files.iter().any(|file| file.id == Id::of(meta));
+            let fits = meta.size() >= orphan.end() && !is_known && !own.has(meta);
+            if fits { Ok(()) } else { Err(io::Error::other("no copy")) }
+        })
+        .ok()?;
         let mut file = Followed::new(path.clone(), handle, 0, now).ok()?;
         file.name = None;
         is_copy_of(&file, &orphan.cursor).then_some(file)
@@ -103,9 +108,13 @@ impl Entries {
 /// The file of a cursor under another name in its directory.
 pub(super) fn moved(near: &[(u64, PathBuf)], cursor: &FileCursor, now: Instant) -> Option<Followed> {
     let (_, path) = near.iter().find(|(inode, path)| *inode == cursor.inode && !is_packed(path))?;
-    let (handle, meta) = file::open_regular(path).ok()?;
+    let known = Id { device: cursor.device, inode: cursor.inode };
+    let (handle, _) = file::open_regular(path, |meta| {
+        if Id::of(meta) == known { Ok(()) } else { Err(io::Error::other("another file")) }
+    })
+    .ok()?;
     let mut file = Followed::new(path.clone(), handle, 0, now).ok()?;
-    if meta.dev() != cursor.device || !continues(&file, cursor).ok()? {
+    if !continues(&file, cursor).ok()? {
         return None;
     }
     resume(&mut file, cursor).ok()?;
@@ -128,7 +137,14 @@ pub(super) fn continues(file: &Followed, cursor: &FileCursor) -> io::Result<bool
 fn with_handle(file: &Followed) -> io::Result<Opened<'_>> {
     match &file.handle {
         Some(handle) => Ok(Opened::Held(handle)),
-        None => file::open_regular(&file.path).map(|(handle, _)| Opened::Own(handle)),
+        None => file::open_regular(&file.path, |meta| {
+            if Id::of(meta) == file.id {
+                Ok(())
+            } else {
+                Err(io::Error::other("another file has taken its name"))
+            }
+        })
+        .map(|(handle, _)| Opened::Own(handle)),
     }
 }
 

@@ -323,11 +323,9 @@ impl Watch {
         let mut fresh = Vec::new();
         let own = (!unknown.is_empty()).then(|| self.own.ids());
         for seen in self.admit(unknown) {
-            let opened = file::open_regular(&seen.path).and_then(|(handle, meta)| {
-                if own.as_ref().is_some_and(|own| own.has(&meta)) {
-                    return Err(io::Error::other(OWN));
-                }
-                Ok((handle, meta))
+            let opened = file::open_regular(&seen.path, |meta| {
+                let is_own = own.as_ref().is_some_and(|own| own.has(meta));
+                if is_own { Err(io::Error::other(OWN)) } else { Ok(()) }
             });
             match opened.and_then(|(handle, _)| Followed::new(seen.path.clone(), handle, 0, now)) {
                 Ok(mut file) => {
@@ -524,7 +522,7 @@ impl Watch {
             *fresh = others;
             let mut copies: Vec<Followed> = copies;
             if copies.is_empty() {
-                copies.extend(search::copy_nearby(&orphan, &self.files, entries, now));
+                copies.extend(search::copy_nearby(&orphan, &self.files, entries, &self.own, now));
             }
             let found = copies.iter().any(|file| file.look.size >= orphan.end());
             for mut file in copies {

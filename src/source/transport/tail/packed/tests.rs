@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::model::{Cursor, FileCursor, SourceName};
+use crate::source::Own;
 use crate::source::Reading;
 use crate::source::format::alert_json::{AlertJson, Settings as JsonSettings};
 use crate::source::transport::tail::{Settings, Tail};
@@ -183,8 +184,11 @@ fn marks_that_are_none_are_no_reason_to_read() {
     let pattern = format!("{}/*", dir.path().display());
     let now = ManualClock::at(Timestamp::from_secs(4_000_000_000));
     let now = crate::clock::Clock::now(&*now);
-    assert!(Packed::find(&pattern, Some("nonsense"), now).is_none());
-    assert!(Packed::find(&pattern, Some("0"), now).is_none(), "it came later");
-    assert!(Packed::find(&pattern, Some("4000000000 1 2 3"), now).is_none(), "the file is gone");
-    assert!(Packed::find(&pattern, None, now).is_some());
+    assert!(Packed::find(&pattern, Some("nonsense"), &Own::default().ids(), now).is_none());
+    assert!(Packed::find(&pattern, Some("0"), &Own::default().ids(), now).is_none(), "it came later");
+    assert!(
+        Packed::find(&pattern, Some("4000000000 1 2 3"), &Own::default().ids(), now).is_none(),
+        "the file is gone"
+    );
+    assert!(Packed::find(&pattern, None, &Own::default().ids(), now).is_some());
 }

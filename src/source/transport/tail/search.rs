@@ -198,7 +198,7 @@ pub(super) fn told_back(path: &Path, read: u64, place: u64) {
 }
 
 /// Whether the file begins as the cursor's file did.
-fn begins_as(file: &Followed, cursor: &FileCursor) -> io::Result<bool> {
+pub(super) fn begins_as(file: &Followed, cursor: &FileCursor) -> io::Result<bool> {
     if file.look.size < u64::from(cursor.head_len) {
         return Ok(false);
     }

@@ -524,7 +524,12 @@ impl Watch {
             if copies.is_empty() {
                 copies.extend(search::copy_nearby(&orphan, &self.files, entries, &self.own, now));
             }
-            let found = copies.iter().any(|file| file.look.size >= orphan.end());
+            let is_whole = |file: &Followed| file.look.size >= orphan.end();
+            // Of a file that had hardly begun a copy is not known for one: it is new, and read from its beginning, as nothing
+            // was read of the original.
+            let is_new =
+                |file: &Followed| is_whole(file) && search::begins_as(file, &orphan.cursor).unwrap_or(false);
+            let found = copies.iter().any(is_whole) || orphan.cursor.offset == 0 && fresh.iter().any(is_new);
             for mut file in copies {
                 go_on(&mut file, &orphan.cursor);
                 if file.name.is_some() || file.has_more() {

@@ -72,6 +72,7 @@ TABLE = [
     Script("signals", "F31", "SIGTERM and SIGHUP at every stage", {}, {"LONG": "1"}),
     Script("agents", "F13 F32", "two agents, stale locks, too little memory"),
     Script("wear", "wear", "bytes that reach the block device"),
+    Script("btrfs", "btrfs", "a full disk where each write needs a new block"),
     Script("outage", "F25", "rotation while it is down"),
 ]
 WHAT = {s.name: s.what for s in TABLE}

@@ -27,11 +27,14 @@ SECTOR = 512
 class Disk:
     """A file as a block device with a file system, and what was written to it."""
 
-    def __init__(self, directory):
+    EXT4 = ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0")
+    BTRFS = ("mkfs.btrfs", "-q")
+
+    def __init__(self, directory, make=EXT4):
         image = directory / "disk"
         with open(image, "wb") as file:
             file.truncate(256 << 20)
-        run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
+        run(*make, str(image))
         self.device = run("losetup", "--show", "-f", str(image)).strip()
         self.place = None
 

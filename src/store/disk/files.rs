@@ -246,7 +246,23 @@ pub(in crate::store) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     if !fs::metadata(dir).map_err(io)?.is_dir() {
         return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
     }
-    owner::may_write(dir).map_err(io)
+    owner::may_write(dir).map_err(io)?;
+    write_in_place(dir);
+    Ok(())
+}
+
+/// On btrfs, has the files that are made here from now on written in their place. There a page that is written again needs
+/// a new block, and SQLite writes its index through mapped memory: where the disk is full, that would end by SIGBUS. The
+/// rows have checksums of their own. Elsewhere, and where it may not be set, nothing is done.
+fn write_in_place(dir: &Path) {
+    /// `BTRFS_SUPER_MAGIC` of linux/magic.h.
+    const BTRFS: u64 = 0x9123_683e;
+    let Ok(dir) = File::open(dir) else { return };
+    if rustix::fs::fstatfs(&dir).is_ok_and(|fs| fs.f_type as u64 == BTRFS)
+        && let Ok(flags) = rustix::fs::ioctl_getflags(&dir)
+    {
+        let _ = rustix::fs::ioctl_setflags(&dir, flags | rustix::fs::IFlags::NOCOW);
+    }
 }
 
 /// Database, WAL and index hold alert bodies, which can hold secrets: 0600 whatever the umask.

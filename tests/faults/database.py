@@ -87,7 +87,7 @@ class Promised:
 
 class Sources:
     """What the source's files hold: for each inode, where which alert ends. `in_place`: the inodes of the files that a
-    source finds by their names; another one it only finds when it knows it."""
+    source finds by their names, rotated ones too; another one it only finds when it knows it."""
 
     def __init__(self, lines, in_place, agent):
         number = {scene.fingerprint(agent, n): n for ends in lines.values() for _, n in ends}

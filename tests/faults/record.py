@@ -126,7 +126,8 @@ class Recording:
         self.events = files.events
         # A file that was truncated no longer holds what was read of it.
         lines = {p.stat().st_ino: ends(p) for p in self.eve.iterdir()}
-        in_place = {p.stat().st_ino for p in self.eve.glob("eve*.json")}
+        # A generation that a rotation left belongs to the pattern of its old name, and is read where it has no cursor.
+        in_place = {p.stat().st_ino for pattern in ("eve*.json", "eve*.json.[0-9]*") for p in self.eve.glob(pattern)}
         self.sources = database.Sources(lines, in_place, self.agent)
         # A cursor in a file that was truncated since says nothing of its lines.
         self.sources.exact = not told["truncated"]

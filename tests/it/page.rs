@@ -76,7 +76,7 @@ fn assert_locked(answer: &Answer) {
     }
 }
 
-const PAGES: [&str; 5] = ["/", "/alerts", "/tickets", "/queue", "/issues"];
+const PAGES: [&str; 6] = ["/", "/alerts", "/tickets", "/devices", "/queue", "/issues"];
 
 #[test]
 fn the_page_tells_the_last_sync_the_backlog_and_the_tickets() {

@@ -9,7 +9,7 @@ import json, os, pathlib, re, signal, subprocess, sys, tempfile, time, urllib.re
 OTRELAY, PICTURES = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2])
 AXE = pathlib.Path(sys.argv[3]).read_text() if len(sys.argv) > 3 else None
 FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures" / "eve"
-PAGES = {"now": "/", "alerts": "/alerts", "tickets": "/tickets", "queue": "/queue", "health": "/issues"}
+PAGES = {"now": "/", "alerts": "/alerts", "tickets": "/tickets", "devices": "/devices", "queue": "/queue", "health": "/issues"}
 EVIL = "\"'><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 processes = []
 

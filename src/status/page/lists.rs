@@ -7,7 +7,7 @@ use super::views::{called, link, state, waits};
 use super::words::{clean, clock, number};
 use crate::model::{Alert, Timestamp};
 use crate::status::Status;
-use crate::store::{AlertRow, DeliveryRow, FilteredRow, RejectRow, TicketRow, WaitingRow};
+use crate::store::{AlertRow, DeliveryRow, DeviceRow, FilteredRow, RejectRow, TicketRow, WaitingRow};
 
 /// A cell.
 #[derive(Debug, Default, Serialize)]
@@ -128,6 +128,44 @@ pub(super) fn alerts(
         .rows(filtered.iter().map(sample)),
         Table::new("rejected", "Recently not understood", "None.", &["Read at", "Source", "Why", "What"])
             .rows(rejected.iter().map(reject)),
+    ]
+}
+
+/// Devices.
+pub(super) fn devices(rows: &[DeviceRow], status: &Status, now: Timestamp) -> Vec<Table> {
+    let row = |row: &DeviceRow| {
+        let d = &row.view.device;
+        let or_nothing = |text: &Option<String>| text.clone().unwrap_or_default();
+        let address = d.ips.first().map(ToString::to_string).unwrap_or_default();
+        let mac = d.macs.first().cloned().unwrap_or_default();
+        let name =
+            d.name.clone().unwrap_or_else(|| if address.is_empty() { mac.clone() } else { address.clone() });
+        let level = d.level().map(|level| format!("level {level}")).unwrap_or_default();
+        let told = match (row.told_at, row.changed.is_empty()) {
+            (None, _) => "not told",
+            (Some(_), true) => "told",
+            (Some(_), false) => "changes wait",
+        };
+        vec![
+            wide(name, or_nothing(&d.kind)),
+            wide(address, mac),
+            wide(or_nothing(&d.vendor), or_nothing(&d.model)),
+            wide(or_nothing(&d.zone), level),
+            wide(d.protocols.join(", "), ""),
+            cell(clock(row.seen_at, now)),
+            Cell { more: clean(&row.class), ..cell(told) },
+        ]
+    };
+    let known = status.overview.devices.known;
+    let columns = ["Device", "Address", "Vendor", "Zone", "Protocols", "Last seen", "CMDB"];
+    vec![
+        Table::new("devices", "Devices", "None yet.", &columns)
+            .note(format!(
+                "{} of {} known; who talks to whom: otrelay devices graph",
+                rows.len(),
+                number(known)
+            ))
+            .rows(rows.iter().map(row)),
     ]
 }
 

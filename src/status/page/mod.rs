@@ -36,7 +36,7 @@ use crate::clock::SharedClock;
 use crate::model::DeliveryState;
 use crate::model::text::clip;
 use crate::net::web;
-use crate::store::{ListFilter, Reader, Ring, Store, StoreError};
+use crate::store::{DeviceFilter, ListFilter, Reader, Ring, Store, StoreError};
 
 /// Between two looks for one who has the page open.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -91,30 +91,38 @@ enum Entry {
     Now,
     Alerts,
     Tickets,
+    Devices,
     Queue,
     Health,
 }
 
 impl Entry {
-    const ALL: [Self; 5] = [Self::Now, Self::Alerts, Self::Tickets, Self::Queue, Self::Health];
+    const ALL: [Self; 6] = [Self::Now, Self::Alerts, Self::Tickets, Self::Devices, Self::Queue, Self::Health];
 
     fn name(self) -> &'static str {
-        ["Now", "Alerts", "Tickets", "Queue", "Health"][self as usize]
+        ["Now", "Alerts", "Tickets", "Devices", "Queue", "Health"][self as usize]
     }
 
     fn path(self) -> &'static str {
         // `/health` is for machines.
-        ["/", "/alerts", "/tickets", "/queue", "/issues"][self as usize]
+        ["/", "/alerts", "/tickets", "/devices", "/queue", "/issues"][self as usize]
     }
 
     fn live(self) -> &'static str {
-        ["/live/now", "/live/alerts", "/live/tickets", "/live/queue", "/live/issues"][self as usize]
+        ["/live/now", "/live/alerts", "/live/tickets", "/live/devices", "/live/queue", "/live/issues"]
+            [self as usize]
     }
 
     /// The same as text.
     fn command(self) -> &'static str {
-        ["otrelay status", "otrelay alerts", "otrelay tickets", "otrelay queue list", "otrelay status"]
-            [self as usize]
+        [
+            "otrelay status",
+            "otrelay alerts",
+            "otrelay tickets",
+            "otrelay devices",
+            "otrelay queue list",
+            "otrelay status",
+        ][self as usize]
     }
 }
 
@@ -288,6 +296,10 @@ impl Shared {
                 return Ok(Body { html, stamp });
             }
             Entry::Tickets => lists::tickets(&reader.tickets(&first(ROWS))?, &facts, now),
+            Entry::Devices => {
+                let filter = DeviceFilter { limit: ROWS, ..DeviceFilter::default() };
+                lists::devices(&reader.devices(&filter)?, &status, now)
+            }
             Entry::Queue => lists::queue(
                 &reader.waiting()?,
                 &reader.deliveries(DeliveryState::Dead, &first(ROWS))?,

@@ -4,7 +4,7 @@
 //! because a later cursor would step over its alerts. When the store is full nothing more is taken; the bounded lanes
 //! then stop the sources, and their files are the buffer. Batches that came while the disk was busy go into one commit;
 //! sources are taken in turns. Who waits for a batch is told after its commit. What a source would give again (a file is
-//! its own log) is held for up to [`HOLD`], so that few alerts of a quiet sensor share the pages of one commit.
+//! its own log) is held for up to `HOLD`, so that few alerts of a quiet sensor share the pages of one commit.
 
 mod lanes;
 

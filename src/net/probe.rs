@@ -1,7 +1,7 @@
 //! The way to an address, step by step: name, connection, proxy, certificate. For people: one [`Finding`] a step, up to
 //! the first that does not work. Sends nothing but what a connection needs, and keeps none.
 //!
-//! It trusts what [`super::client`] trusts: verdicts are those of the same verifier.
+//! It trusts what `net::client` trusts: verdicts are those of the same verifier.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};

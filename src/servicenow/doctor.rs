@@ -1,4 +1,4 @@
-//! What `otrelay doctor` asks of an instance, beside [`super::schema`]: the log-in, whether a table may be read, whether a
+//! What `otrelay doctor` asks of an instance, beside `schema`: the log-in, whether a table may be read, whether a
 //! value is a choice, and a record that shows what becomes of our keys. Only [`ServiceNow::try_keys`] writes, and takes
 //! away what it wrote.
 

@@ -11,7 +11,7 @@ AXE = pathlib.Path(sys.argv[3]).read_text() if len(sys.argv) > 3 else None
 FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures" / "eve"
 PAGES = {"now": "/", "alerts": "/alerts", "tickets": "/tickets", "devices": "/devices", "queue": "/queue", "health": "/issues"}
 EVIL = "\"'><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-processes = []
+processes, browsers = [], []
 
 
 def start(args, log, **more):
@@ -93,10 +93,13 @@ class Browser:
         start(["chromedriver", "--port=0"], log)
         port = until("chromedriver runs", said(log, r"started successfully on port (\d+)"))
         self.base = f"http://127.0.0.1:{port}"
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-device-scale-factor=1"]
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-device-scale-factor=1",
+                 # It asks nobody but the page.
+                 "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
         made = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": flags}, "goog:loggingPrefs": {"browser": "ALL"}}}})
         self.base += f"/session/{made['sessionId']}"
+        browsers.append(self)
 
     def ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -197,6 +200,9 @@ def main():
 try:
     code = main()
 finally:
+    # Its driver would leave the browser running.
+    for browser in browsers:
+        browser.ask("DELETE", "")
     for process in processes:
         process.send_signal(signal.SIGTERM)
     for process in processes:

@@ -103,13 +103,14 @@ impl Header {
             return None;
         }
         let between = &self.separator;
+        // A header of names alone says no path, and an empty one would not be read.
+        let path = (!self.path.is_empty()).then(|| format!("#path{between}{}\n", escape(&self.path)));
         let lines = [
             format!("#separator {}", escape(between)),
             format!("#set_separator{between}{}", escape(&self.set_separator)),
             format!("#empty_field{between}{}", escape(&self.empty)),
             format!("#unset_field{between}{}", escape(&self.unset)),
-            format!("#path{between}{}", escape(&self.path)),
-            format!("#fields{between}{}", self.fields.join(between)),
+            format!("{}#fields{between}{}", path.unwrap_or_default(), self.fields.join(between)),
         ];
         Some(lines.join("\n"))
     }
@@ -201,7 +202,9 @@ mod tests {
 
     #[test]
     fn a_line_of_names() {
-        assert_eq!(Header::of_names("ts\tid.orig_h\tnote").unwrap().fields.len(), 3);
+        let header = Header::of_names("ts\tid.orig_h\tnote").unwrap();
+        assert_eq!(header.fields.len(), 3);
+        assert_eq!(Header::restored(&header.state().unwrap()), header, "a restart in mid-file");
         for none in ["ts", "1521911720.6\tx\ty", "host\tname", "ts\t-\tx", "ts\tA note"] {
             assert_eq!(Header::of_names(none), None, "{none}");
         }

@@ -115,7 +115,7 @@ fn finding(settings: &Settings, row: &Row<'_>, said: Said, line: &[u8], received
         id: None,
         time: row.time().unwrap_or(received_at),
         received_at,
-        title: clip(one_line(&said.title).trim(), TITLE_MAX).into_owned(),
+        title: title(&said.title),
         message: said.message,
         severity: said.severity,
         engine: said.engine,
@@ -195,6 +195,13 @@ fn technique(text: &str) -> Option<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| {
         word.len() == 5 && word.starts_with("T0") && word[1..].bytes().all(|byte| byte.is_ascii_digit())
     })
+}
+
+/// One line, never empty: a note may be named by what cannot be shown, or by `_`, which is a blank.
+fn title(name: &str) -> String {
+    let line = one_line(name);
+    let line = line.trim();
+    clip(if line.is_empty() { "(no name)" } else { line }, TITLE_MAX).into_owned()
 }
 
 fn notice_message(row: &Row<'_>, title: &str) -> String {

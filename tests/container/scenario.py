@@ -88,7 +88,7 @@ class Scenario:
         """`systemctl start` returns when the store is open, and STATUS says something"""
         self.start()
         need(self.plant.status()["running"], "`otrelay status` of root does not find the service")
-        self.modes({"/run/otrelay": "otrelay:otrelay 700", "/run/otrelay/otrelay.sock": "otrelay:otrelay 600"})
+        self.modes({"/run/otrelay": "otrelay:otrelay 710", "/run/otrelay/otrelay.sock": "otrelay:otrelay 600"})
         self.machine.wait("a status text", lambda: self.prop("StatusText") != "", 5)
 
     def sandbox(self):

@@ -319,6 +319,19 @@ fn lacking(service: &Service, source: &crate::source::Settings) -> Vec<String> {
     path.map_or(Vec::new(), |path| service.groups_for(&path, Path::new(DROP_IN)))
 }
 
+/// A free name beside a file for what was there; two orders may come in one second.
+fn beside(path: &Path, now: &str) -> PathBuf {
+    let name = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".before-init-{now}Z"));
+        if n > 1 {
+            name.push(format!("-{n}"));
+        }
+        PathBuf::from(name)
+    };
+    (1..100).map(name).find(|name| std::fs::symlink_metadata(name).is_err()).unwrap_or_else(|| name(100))
+}
+
 /// Writes all or nothing: what is in the way is named first, all of it. Says what was written.
 fn put(files: &[Planned], force: bool) -> Result<Vec<String>, CliError> {
     let mut wrong = Vec::new();
@@ -332,9 +345,7 @@ fn put(files: &[Planned], force: bool) -> Result<Vec<String>, CliError> {
         match there {
             Err(e) => wrong.push(format!("{shown}: {e}")),
             Ok(There::Other) if force => {
-                let mut name = file.path.clone().into_os_string();
-                name.push(format!(".before-init-{now}Z"));
-                keep = Some(PathBuf::from(name));
+                keep = Some(beside(&file.path, &now));
             }
             Ok(There::Other) => {
                 wrong.push(format!("{shown} is there already; --force replaces it and keeps it beside"));
@@ -604,4 +615,22 @@ impl<'a> Interview<'a> {
 #[expect(clippy::needless_pass_by_value, reason = "it is handed over by map_err")]
 fn given_up(e: std::io::Error) -> CliError {
     CliError::Words(e.to_string().replace("nothing was kept", "nothing was written"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_takes_the_place_of_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("otrelay.toml");
+        for name in
+            ["otrelay.toml.before-init-TZ", "otrelay.toml.before-init-TZ-2", "otrelay.toml.before-init-TZ-3"]
+        {
+            let kept = beside(&path, "T");
+            assert_eq!(kept, dir.path().join(name));
+            std::fs::write(kept, "").unwrap();
+        }
+    }
 }

@@ -101,13 +101,15 @@ fn command_page(command: &Command) -> io::Result<Page> {
     rest.control("SH", ["SEE ALSO"]);
     rest.text(see_also(name));
     rest.to_writer(&mut text)?;
-    Ok(Page { name: man.get_filename(), text: without_trailing_spaces(&text) })
+    Ok(Page { name: man.get_filename(), text: tidied(&text) })
 }
 
-/// The generator ends the synopsis with a space, which formatters warn about.
-fn without_trailing_spaces(text: &[u8]) -> Vec<u8> {
-    let lines = text.split_inclusive(|byte| *byte == b'\n');
-    lines.flat_map(|line| line.trim_ascii_end().iter().copied().chain([b'\n'])).collect()
+/// What formatters warn about: the generator ends the synopsis with a space, and breaks the line twice, with an empty one
+/// between, before the values of an option.
+fn tidied(text: &[u8]) -> Vec<u8> {
+    let lines: String =
+        String::from_utf8_lossy(text).lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
+    lines.replace("\n.br\n\n.br\n", "\n.br\n").into_bytes()
 }
 
 fn see_also(name: &str) -> Vec<Inline> {

@@ -50,7 +50,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     let rules = super::rule::check(&file.rule, &names, c);
     let status = status(&file.status.get_or_default(), c);
     let exclusions = super::exclude::check(&file.exclude, c);
-    let redaction = super::redact::check(&file.redact, c);
+    let redaction = super::redact::check(&file.redact, &file.rule, c);
     let tests = super::case::check(&file.test, c);
     let devices = super::devices::check(&file.devices, agent.as_ref(), &names, c);
     let devices = devices.map(|super::devices::Checked { relay, wire }| {

@@ -14,6 +14,8 @@ use crate::source::transport::tail::Pattern;
 /// Most files of a pattern that are looked at.
 const FILES_MAX: usize = 1000;
 
+/// What to do about what is no file.
+const FILES: &str = "correct `path`: it has to lead to files";
 /// What to do where it is not known what bars the way.
 const READABLE: &str = "the user that otrelay runs as has to be in the group of the files";
 
@@ -72,8 +74,13 @@ fn state_dir(dir: &Path, service: Option<&Service>, problems: &mut Vec<Problem>)
     }
 }
 
-/// Why a file cannot be read, and what to do.
-fn unread(path: &Path, service: Option<&Service>) -> Option<(String, String)> {
+/// Why a file of a source cannot be read, and what to do: by the service where one is given, else by who runs this.
+pub fn unread(path: &Path, service: Option<&Service>) -> Option<(String, String)> {
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => return Some(("it is a directory".to_owned(), FILES.to_owned())),
+        Ok(meta) if !meta.is_file() => return Some(("it is not a file".to_owned(), FILES.to_owned())),
+        _ => {}
+    }
     if let Some(service) = service {
         return service.reads(path).err().map(|barred| (barred.words, barred.remedy));
     }
@@ -96,10 +103,7 @@ fn files(name: &str, pattern: &str, service: Option<&Service>, problems: &mut Ve
     // What is closed to who runs this may be open to the service, which then knows better whether there is a file.
     let known = !found.is_empty() || !unreadable.is_empty();
     let judged = found.into_iter().filter_map(|path| {
-        let (why, remedy) = match path.metadata() {
-            Ok(meta) if !meta.is_file() => ("it is not a file".to_owned(), READABLE.to_owned()),
-            _ => unread(&path, service)?,
-        };
+        let (why, remedy) = unread(&path, service)?;
         Some((path, why, remedy))
     });
     let unreadable = unreadable.into_iter().filter_map(|(path, kind, why)| match service {

@@ -43,9 +43,9 @@ pub use draft::{Answers, Kept, LogIn, Secrets, rehearse};
 pub use example::example;
 
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
-pub use machine::look_around;
+pub use machine::{look_around, unread};
 pub use problem::{Level, Place, Problem};
-pub use service::{Barred, Service};
+pub use service::{Barred, Rights, Service};
 pub use show::{Effective, Entry, Origin, Section};
 pub use source::default_source;
 

@@ -5,16 +5,29 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::check::Check;
-use super::file::Redact;
+use super::file::{Redact, Rule};
 use super::problem::At;
 use super::read::{Field, List};
 use super::values::{OneOrMore, RedactAs};
 use crate::rules::redact::{Field as Part, How, REDACT_MAX, Redaction};
 use crate::source::host;
 
-/// Checks all of them; `None` when one has an error.
-pub(super) fn check(tables: &Field<List<Redact>>, c: &mut Check<'_>) -> Option<Redaction> {
+/// Checks all of them, and that no rule wants evidence of what is redacted; `None` when one has an error.
+pub(super) fn check(
+    tables: &Field<List<Redact>>,
+    rules: &Field<List<Rule>>,
+    c: &mut Check<'_>,
+) -> Option<Redaction> {
     let Some((tables, place)) = tables.get() else { return Some(Redaction::default()) };
+    let actions = rules.get().into_iter().flat_map(|(rules, _)| &rules.items);
+    let actions = actions.filter_map(|(rule, _)| rule.action.get()).flat_map(|(actions, _)| &actions.items);
+    for at in actions.filter_map(|(action, _)| action.attach.at()) {
+        c.problems.error(
+            at,
+            "what is redacted is in the record and in its packet, so nothing is attached",
+            |p| p.hint("remove `attach`, or [[redact]]"),
+        );
+    }
     if tables.items.len() > REDACT_MAX {
         c.problems.error(place, "too many [[redact]] tables", |p| {
             p.found(tables.items.len().to_string()).expected(format!("at most {REDACT_MAX}"))
@@ -115,6 +128,10 @@ mod tests {
             ("[[redact]]\nas = \"remove\"", "fields: missing"),
             ("[[redact]]\nfields = [\"site\"]\n[[redact]]\nfields = [\"site\"]", "redacted twice"),
             ("[[redact]]\nfields = [\"site\"]\nas = \"hash\"", "pseudonym"),
+            (
+                "[[redact]]\nfields = [\"site\"]\n[[rule]]\nname = \"r\"\n[[rule.action]]\nattach = [\"raw\"]",
+                "remove `attach`, or [[redact]]",
+            ),
         ] {
             let error = redaction(Some([7; 16]), tables).unwrap_err();
             assert!(error.contains(words), "{tables}: {error}");

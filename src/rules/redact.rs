@@ -200,16 +200,12 @@ impl Redaction {
     }
 
     fn mac(&self, mac: &str, how: How) -> Option<String> {
-        let colons = |digits: &str| {
-            let pairs: Vec<&str> = (0..6).filter_map(|i| digits.get(2 * i..2 * i + 2)).collect();
-            pairs.join(":")
-        };
         match how {
             How::Remove => None,
             How::Mask => Some(format!("{}:00:00:00", mac.get(..8).unwrap_or("00:00:00"))),
             How::Pseudonym => {
                 let tag = self.sign("mac", digits(mac).as_bytes());
-                Some(colons(&format!("02{}", hex(&tag.as_ref()[..5]))))
+                Some(mac_of(&format!("02{}", hex(&tag.as_ref()[..5]))))
             }
         }
     }

@@ -6,13 +6,12 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::Access;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::{Scene, now};
 use crate::cli::human::span;
-use crate::config::Service;
+use crate::config::unread;
 use crate::model::Finding;
 use crate::model::Timestamp;
 use crate::source::transport::defender;
@@ -39,7 +38,7 @@ pub(super) async fn all(scene: &Scene<'_>) -> Vec<Finding> {
 
 async fn one(scene: &Scene<'_>, source: &Settings) -> Vec<Finding> {
     match &source.input {
-        Input::Files { pattern } => vec![files(pattern, now(), &|path| readable(path, scene.service))],
+        Input::Files { pattern } => vec![files(pattern, now(), &|path| unread(path, scene.service))],
         Input::Unix(listen) => vec![socket(listen, scene.running)],
         Input::Defender { api, .. } if !scene.secrets => {
             vec![Finding::skipped("api", without_secrets(api.http.url.as_str()))]
@@ -78,40 +77,25 @@ fn socket(listen: &Listen, running: bool) -> Finding {
     }
 }
 
-/// Why a file cannot be read: by the service where that can be judged, else by the user that runs this.
-fn readable(path: &Path, service: Option<&Service>) -> Option<String> {
-    match path.metadata() {
-        Ok(meta) if meta.is_dir() => Some("it is a directory".to_owned()),
-        Ok(meta) if !meta.is_file() => Some("it is not a file".to_owned()),
-        _ if service.is_some() => {
-            service?.reads(path).err().map(|barred| format!("{}; {}", barred.words, barred.remedy))
-        }
-        _ => rustix::fs::access(path, Access::READ_OK).err().map(|e| io::Error::from(e).to_string()),
-    }
-}
-
-fn files(pattern: &str, now: Timestamp, judge: &dyn Fn(&Path) -> Option<String>) -> Finding {
+fn files(pattern: &str, now: Timestamp, judge: &dyn Fn(&Path) -> Option<(String, String)>) -> Finding {
+    const WAY: &str = "correct `path`, or put the user of the service into the group of the files (also the directories \
+                       above them have to let it through)";
     let paths = match Pattern::new(pattern) {
         Ok(paths) => paths,
         Err(e) => return Finding::fail("files", format!("`{pattern}` is no pattern: {e}"), "correct `path`"),
     };
-    let (mut found, mut refused): (Vec<PathBuf>, Vec<(PathBuf, String)>) = (Vec::new(), Vec::new());
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
     paths.each(
         |path| {
             if found.len() < FILES_MAX {
                 found.push(path);
             }
         },
-        |path, error| refused.push((path.to_owned(), error.to_string())),
+        |path, error| refused.push((path.to_owned(), (error.to_string(), WAY.to_owned()))),
     );
     refused.extend(found.iter().filter_map(|path| Some((path.clone(), judge(path)?))));
-    if let Some((path, why)) = refused.first() {
-        return Finding::fail(
-            "files",
-            format!("{} cannot be read: {why}", path.display()),
-            "correct `path`, or put the user of the service into the group of the files (also the directories above them \
-             have to let it through)",
-        );
+    if let Some((path, (why, remedy))) = refused.into_iter().next() {
+        return Finding::fail("files", format!("{} cannot be read: {why}", path.display()), remedy);
     }
     let written = |path: &PathBuf| {
         let since = path.metadata().ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
@@ -208,18 +192,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pattern = dir.path().join("eve*.json").to_str().unwrap().to_owned();
         let now = crate::cli::clock().now();
-        let of = |now, judge: &dyn Fn(&Path) -> Option<String>| files(&pattern, now, judge);
-        assert_eq!(of(now, &|path| readable(path, None)).state, State::Warn);
+        let of = |now, judge: &dyn Fn(&Path) -> Option<(String, String)>| files(&pattern, now, judge);
+        assert_eq!(of(now, &|path| unread(path, None)).state, State::Warn);
         std::fs::write(dir.path().join("eve.json"), "x").unwrap();
-        assert_eq!(of(now, &|path| readable(path, None)).state, State::Ok);
+        assert_eq!(of(now, &|path| unread(path, None)).state, State::Ok);
         let quiet =
-            of(now.after(Duration::from_hours(25) + Duration::from_mins(1)), &|path| readable(path, None));
+            of(now.after(Duration::from_hours(25) + Duration::from_mins(1)), &|path| unread(path, None));
         assert_eq!((quiet.state, quiet.text.as_str()), (State::Warn, "1 file, last written 25 h ago"));
-        let closed = of(now, &|_| Some("permission denied".to_owned()));
+        let closed = of(now, &|_| Some(("permission denied".to_owned(), "open it".to_owned())));
         assert!(closed.fails() && closed.text.ends_with("eve.json cannot be read: permission denied"));
         std::fs::create_dir(dir.path().join("eve-old.json")).unwrap();
         assert!(
-            of(now, &|path| readable(path, None))
+            of(now, &|path| unread(path, None))
                 .text
                 .ends_with("eve-old.json cannot be read: it is a directory")
         );

@@ -35,9 +35,11 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn read(root: &Path) -> Self {
         let rows = |file: &str| -> Vec<Vec<String>> {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             let read = std::fs::File::open(root.join(file))
-                .and_then(|file| file.take(NAMES_MAX).read_to_string(&mut text));
+                .and_then(|file| file.take(NAMES_MAX).read_to_end(&mut bytes));
+            // A name that is no UTF-8 is one row's trouble.
+            let text = String::from_utf8_lossy(&bytes);
             let row = |line: &str| line.split(':').map(str::to_owned).collect();
             read.map_or(Vec::new(), |_| text.lines().map(row).collect())
         };
@@ -51,6 +53,12 @@ impl Names {
             users: rows("etc/passwd").into_iter().filter_map(user).collect(),
             groups: rows("etc/group").into_iter().filter_map(group).collect(),
         }
+    }
+
+    /// Name and group of the user of this number.
+    pub(super) fn user(&self, number: u32) -> Option<(&str, u32)> {
+        let (name, _, group) = self.users.iter().find(|(_, uid, _)| *uid == number)?;
+        Some((name, *group))
     }
 
     /// The number of a group; a number is its own name.
@@ -73,8 +81,7 @@ impl Names {
 
     /// `root:suricata 0640`.
     pub(super) fn owner(&self, of: &Stat) -> String {
-        let user = self.users.iter().find(|(_, number, _)| *number == of.uid);
-        let user = user.map_or(of.uid.to_string(), |(name, ..)| name.clone());
+        let user = self.user(of.uid).map_or(of.uid.to_string(), |(name, _)| name.to_owned());
         format!("{user}:{} {:04o}", self.group_name(of.gid), of.mode)
     }
 

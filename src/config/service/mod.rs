@@ -6,6 +6,7 @@
 //! another file it is whoever runs the command who counts.
 
 mod access;
+mod rights;
 mod unit;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 use self::access::{Blocked, Names, Person};
+pub use self::rights::Rights;
 pub(super) use self::unit::Given;
 use self::unit::Unit;
 use super::load::DEFAULT_PATH;

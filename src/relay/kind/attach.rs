@@ -30,7 +30,8 @@ impl Attach {
     fn file(&self, claimed: &Claimed) -> Result<File, String> {
         let damaged = "the stored alert is damaged (its checksum does not match)";
         let alert = claimed.alert.as_ref().ok_or(damaged)?;
-        (self.file)(alert).ok_or_else(|| "the stored record has nothing to attach".to_owned())
+        (self.file)(alert)
+            .ok_or_else(|| "the stored record has nothing to attach, or [[redact]] keeps it here".to_owned())
     }
 
     fn name(&self, claimed: &Claimed, destination: &DestinationName) -> String {

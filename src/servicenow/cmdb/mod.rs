@@ -65,6 +65,18 @@ pub struct Settings {
     pub import: Option<Import>,
 }
 
+/// The class as which a device is told; `None`: it is told of as nothing.
+fn told_as(settings: &Settings, order: &DeviceOrder) -> Option<String> {
+    let d = &order.device;
+    if d.deleted && (settings.on_deleted == OnDeleted::None || !order.is_known) {
+        return None;
+    }
+    if d.is_sensor {
+        return Some(class::SENSOR.to_owned());
+    }
+    class::of(d.kind.as_deref(), d.operating_system.as_deref(), &settings.class_map)
+}
+
 /// Staging tables, and what their columns are called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{OnDeleted, Settings, class};
+use super::{OnDeleted, Settings, class, told_as};
 use crate::destination::DeviceOrder;
 use crate::device::keys::{called, own_macs};
 use crate::model::device::{Connection, Module, Peer};
@@ -33,14 +33,7 @@ const VALUE_MAX: usize = 255;
 /// The items of a device; `None`: it gets no CI.
 pub(super) fn piece<'a>(settings: &Settings, order: &'a DeviceOrder) -> Option<Piece<'a>> {
     let d = &order.device;
-    if d.deleted && (settings.on_deleted == OnDeleted::None || !order.is_known) {
-        return None;
-    }
-    let class = if d.is_sensor {
-        class::SENSOR.to_owned()
-    } else {
-        class::of(d.kind.as_deref(), d.operating_system.as_deref(), &settings.class_map)?
-    };
+    let class = told_as(settings, order)?;
     let id = order.key.as_str();
     let native = native(settings, d.is_sensor, &called(d), &order.key);
     let mut items = vec![item(id, &class, &values(settings, d, &class), &native, settings, d.last_seen)];

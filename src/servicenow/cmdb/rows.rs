@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::payload::called_or;
-use super::{Import, OnDeleted, Settings, class};
+use super::{Import, Settings, told_as};
 use crate::destination::{DeviceOrder, Fields};
 use crate::device::keys::called;
 use crate::model::device::{Connection, Module, Peer};
@@ -73,14 +73,7 @@ pub(super) struct Row {
 /// The rows of a device, its own first; `None`: it gets none.
 pub(super) fn rows(settings: &Settings, import: &Import, order: &DeviceOrder) -> Option<Vec<Row>> {
     let d = &order.device;
-    if d.deleted && (settings.on_deleted == OnDeleted::None || !order.is_known) {
-        return None;
-    }
-    let class = if d.is_sensor {
-        class::SENSOR.to_owned()
-    } else {
-        class::of(d.kind.as_deref(), d.operating_system.as_deref(), &settings.class_map)?
-    };
+    let class = told_as(settings, order)?;
     let row = |table: &TableName, own: &str, pairs: Vec<(&str, String)>| {
         let appliance = d.sensor.clone().unwrap_or_else(|| settings.sensor.clone());
         let both = [("correlation_id", format!("{}/{own}", settings.agent)), ("appliance", appliance)];

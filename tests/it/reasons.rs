@@ -31,7 +31,7 @@ fn a_source_that_cannot_be_read_is_said_once_when_it_begins_changes_and_ends() {
     agent.run(&["status"]).ends(0).says(none).says("see `path` of this [[source]]");
 
     fs::create_dir(agent.log("eve.json")).unwrap();
-    agent.run(&["check"]).ends(0).says("eve.json cannot be read: it is not a file");
+    agent.run(&["check"]).ends(0).says("eve.json cannot be read: it is a directory");
     until("the change is logged", || {
         (logged(&agent, "eve.json is a directory, not a file") == 1).then_some(())
     });

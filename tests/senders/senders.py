@@ -4,6 +4,7 @@ The agent has a source for each way in, so that what came by it is counted alone
 of them bad, and hands it over in every way that it knows. A way passes when the agent's counts are those of the file.
 """
 
+import gzip
 import json
 import os
 import pathlib
@@ -71,6 +72,8 @@ class Scene:
         for way in WAYS:
             text += f'[[source]]\nname = "{way}"\nkind = "syslog"\nlisten = ["{way}://127.0.0.1:{self.ports[way]}"]\n'
             text += f"tls = {{ {tls} }}\n" if way == "tls" else ""
+        self.ports["http"] = free_port()
+        text += f'[[source]]\nname = "http"\nkind = "http"\nlisten = "127.0.0.1:{self.ports["http"]}"\ntoken = "senders"\n'
         self.config = self.dir / "otrelay.toml"
         self.config.write_text(text)
         self.config.chmod(0o600)
@@ -113,7 +116,7 @@ class Scene:
         if said.returncode != 0:
             return None
         sources = {source["name"]: source for source in json.loads(said.stdout)["sources"]}
-        return {way: (sources[way]["alerts"], sources[way]["rejected"]) for way in WAYS if way in sources}
+        return {way: (sources[way]["alerts"], sources[way]["rejected"]) for way in (*WAYS, "http") if way in sources}
 
     def until(self, what, look):
         end = time.monotonic() + PATIENCE
@@ -284,7 +287,29 @@ def kill(scene):
     print(f"ok  {MANY} messages over TCP, kill -9 after {KILL_AT}: {lost} lost of at most {most}, {seconds:.0f} s")
 
 
-SENDERS = {"logger": logger, "openssl": openssl, "rsyslog": rsyslog, "syslog-ng": syslog_ng, "kill": kill}
+def curl(scene):
+    """The same alerts as JSON, a line each, plain and packed."""
+    lines = [json.dumps({"title": f"Odd write {number}", "severity": "major"}) for number in range(GOOD)]
+    for number in range(BAD):
+        lines.insert(number * 20 + 3, '{"title": "cut short')
+    plain, packed = scene.dir / "alerts.jsonl", scene.dir / "alerts.jsonl.gz"
+    plain.write_text("\n".join(lines) + "\n")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    command = ("curl", "--silent", "--show-error", "--fail", "-H", "Authorization: Bearer senders",
+               f"http://127.0.0.1:{scene.ports['http']}/alerts", "--data-binary")
+    answers = []
+    for name, more in (("plain", (f"@{plain}",)), ("gzip", (f"@{packed}", "-H", "Content-Encoding: gzip"))):
+        scene.way(f"curl, {name}", "http", lambda more=more: answers.append(json.loads(run(*command, *more).stdout)))
+        if (answers[-1]["accepted"], len(answers[-1]["rejected"])) != (GOOD, BAD):
+            raise Failed(f"curl was answered {answers[-1]}")
+    refused = subprocess.run([*command[:4], "-H", "Authorization: Bearer other", *command[6:], "{}"], capture_output=True,
+                             check=False)
+    if refused.returncode != 22:
+        raise Failed(f"curl with another token: {refused}")
+    print("ok  curl with another token: refused")
+
+
+SENDERS = {"curl": curl, "logger": logger, "openssl": openssl, "rsyslog": rsyslog, "syslog-ng": syslog_ng, "kill": kill}
 
 
 def main():

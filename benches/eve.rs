@@ -104,6 +104,7 @@ fn lines_of_a_file(bencher: divan::Bencher<'_, '_>, percent: u64) {
         reading: Reading::Once,
         cursors: Vec::new(),
         read_before: true,
+        again: None,
     };
     bencher
         .counter(ItemsCount::new(LINES))

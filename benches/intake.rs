@@ -111,6 +111,7 @@ fn take_in(eve: &Path, state: &Path, alerts: u64) -> Cost {
                 backfill: Backfill::All,
                 agent: "bench".to_owned(),
                 exclusions: Exclusions::default(),
+                silences: Vec::new(),
             },
         );
         let tail = Tail::new(tail_settings(eve), clock);
@@ -154,6 +155,7 @@ fn tail_settings(eve: &Path) -> tail::Settings {
         reading: HowLong::Once,
         cursors: Vec::new(),
         read_before: false,
+        again: None,
     }
 }
 

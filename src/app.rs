@@ -33,10 +33,13 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Between two looks for what may be forgotten. Nothing is written when there is nothing.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 
+mod again;
 mod oneshot;
 mod page;
 mod service;
 
+use again::Doors;
+pub use again::rewind;
 pub use oneshot::{Once, PATIENCE, once, plan, plan_first, push_once, with_store};
 pub use service::{Reread, Surroundings, serve};
 
@@ -249,7 +252,9 @@ impl TaskGroups {
         clock: &SharedClock,
         intake: Intake,
         heartbeats: &Heartbeats,
+        doors: &Doors,
     ) -> Vec<Heartbeat> {
+        doors.shut();
         let (send, receive) = intake::lanes(config.sources.len());
         let (mut all, own) = (Vec::new(), Arc::new(config.own.clone()));
         for (settings, out) in config.sources.iter().zip(send) {
@@ -264,7 +269,7 @@ impl TaskGroups {
                 out,
                 stop: self.stop_sources.clone(),
             };
-            let source = source::run(settings.clone(), context);
+            let source = source::run(settings.clone(), context, doors.open(settings));
             self.sources.spawn(async move { ("source", source.await.map_err(AppError::from_source)) });
         }
         let (intake, stop) = (intake.watched(heartbeats), self.stop_sources.clone());

@@ -8,6 +8,12 @@
 
 mod lanes;
 
+mod own;
+
+mod silence;
+
+mod told;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +23,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
+use crate::model::alert::AlertState;
 use crate::model::alert::hex;
-use crate::model::alert::{AlertKind, AlertState};
-use crate::model::{
-    Alert, Endpoint, Engine, Fingerprint, Identity, RuleName, Severity, SourceName, Timestamp,
-};
+use crate::model::cursor::Again;
+use crate::model::{Alert, Engine, Fingerprint, RuleName, Severity, SourceName, Timestamp};
 use crate::rules::exclude::Exclusions;
 use crate::rules::{Decision, Reason, Rules};
 use crate::source::{Acknowledge, Batch, RejectCounts, RejectReason, Sighting, Taken};
 use crate::store::op::prune::Made;
 use crate::store::op::record::{Entry, Filtered, Record, Rejected, Routed, Sample};
 use crate::store::op::reroute::Undelivered;
-use crate::store::{RepairRow, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 pub use lanes::{Lanes, lanes};
+pub use own::OWN;
+use silence::Silences;
+use told::{Older, Troubles};
 
 /// `[sync] backfill`: which alerts are forwarded when a source is first read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +82,9 @@ pub struct Settings {
     pub agent: String,
     /// `[[exclude]]`: alerts that no rule is asked about.
     pub exclusions: Exclusions,
+    /// `[[source]] silent_after`: for how long nothing may come of a source.
+    pub silences: Vec<(SourceName, Duration)>,
 }
-
-/// The source of otrelay's own alerts.
-const OWN: &str = "otrelay";
 
 /// Batches that are committed together at most. More would save syncs that cost little, for memory that is dear.
 const TOGETHER: usize = 2;
@@ -128,14 +135,16 @@ impl Intake {
     pub async fn run(self, mut batches: Lanes, stop: CancellationToken) -> Result<(), StoreError> {
         self.tell_repairs(&stop).await?;
         self.heartbeat.idle();
-        let mut troubles = Troubles::default();
+        let (mut troubles, mut older) = (Troubles::default(), Older::default());
         let mut held = Held::default();
+        let mut silences = Silences::begin(&self.settings.silences, &self.silent().await?);
         loop {
             let waiting = tokio::select! {
                 biased;
                 waiting = batches.next(TOGETHER) => Some(waiting),
                 () = held.is_due() => None,
                 () = self.store.gathered_is_wanted(), if held.since.is_some() => None,
+                () = silences.is_due() => None,
             };
             let is_end = waiting.as_ref().is_some_and(Vec::is_empty);
             let wanted = waiting.is_none() || is_end;
@@ -143,12 +152,17 @@ impl Intake {
             self.heartbeat.busy();
             for batch in &waiting {
                 troubles.tell(batch);
+                silences.heard(batch);
             }
             let can_wait = !wanted && waiting.iter().all(|batch| batch.can_wait);
             let (records, told): (Vec<Record>, Vec<Option<Waits>>) =
                 waiting.into_iter().map(|batch| self.decide(batch)).unzip();
+            records.iter().for_each(|record| older.tell(record, self.settings.backfill));
             let lines = records.iter().map(|record| record.lines).sum();
             held.records.extend(records);
+            let news = silences.news();
+            let can_wait = can_wait && news.is_empty();
+            held.records.extend(self.tell_silences(news));
             if can_wait && held.wait() {
                 self.store.gather(lines);
             } else {
@@ -184,48 +198,6 @@ impl Intake {
             self.heartbeat.tells();
         }
         Ok(())
-    }
-
-    /// A database that was damaged is an alert like any other, once for each that is kept.
-    async fn tell_repairs(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let untold = self.store.untold_repairs().await.or_else(passing)?;
-        if untold.is_empty() {
-            return Ok(());
-        }
-        let source = SourceName::new(OWN).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let (ids, repairs): (Vec<i64>, Vec<RepairRow>) = untold.into_iter().unzip();
-        let mut batch = Batch::new(source, OWN);
-        batch.sightings = repairs.iter().map(|repair| self.own_alert(repair, &batch.source)).collect();
-        self.commit(Arc::from([self.decide(batch).0]), stop).await?;
-        // Told twice, it is the same finding.
-        self.store.repairs_told(ids).await.or_else(passing)
-    }
-
-    fn own_alert(&self, repair: &RepairRow, source: &SourceName) -> Sighting {
-        let agent = &self.settings.agent;
-        let fingerprint =
-            Fingerprint::derive(agent, source, &Identity::Own(&format!("damaged:{}", repair.kept_as)));
-        let alert = Alert {
-            id: Some(repair.kept_as.clone()),
-            time: repair.at,
-            received_at: self.clock.now(),
-            title: format!("The alert buffer of {agent} was damaged and made anew"),
-            message: format!("{}. The damaged file is kept as {}.", repair.text(), repair.kept_as),
-            severity: Severity::Major,
-            engine: Engine::Operational,
-            protocols: Vec::new(),
-            category: None,
-            source: Endpoint { name: Some(agent.clone()), ..Endpoint::default() },
-            destination: Endpoint::default(),
-            sensor: agent.clone(),
-            site: None,
-            zone: None,
-            state: AlertState::Raised,
-            kind: AlertKind::SystemNotification,
-            references: Vec::new(),
-            raw: String::new(),
-        };
-        Sighting { alert, fingerprint, backlog: false }
     }
 
     /// Commits records in their order. What is too large for one transaction, or does not fit even after room was made is committed in parts.
@@ -314,19 +286,24 @@ impl Intake {
     fn decide(&self, batch: Batch) -> (Record, Option<Waits>) {
         let now = self.clock.now();
         let mut folded = Folded::default();
-        let (alerts, lines) = (batch.sightings.len() as u64, batch.lines());
+        let (alerts, lines, again) = (batch.alerts(), batch.lines(), batch.again);
         let taken = |acknowledge| {
             let alerts = batch.sightings.iter().map(|sighting| sighting.fingerprint).collect();
             (acknowledge, Taken { alerts, devices: batch.devices.len() as u64 })
         };
         let mut by_severity = [0; 4];
-        for sighting in &batch.sightings {
+        for sighting in batch.sightings.iter().filter(|sighting| again.is_none() || !sighting.backlog) {
             by_severity[sighting.alert.severity as usize] += 1;
         }
         let waits = batch.acknowledge.map(taken);
         for sighting in batch.sightings {
             // Each sighting by itself: two of one finding may be on both sides of a window's edge.
             match self.exclusion(&batch.source, &sighting) {
+                excluded if again.is_some() && sighting.backlog => {
+                    if excluded.is_none() {
+                        self.decide_again(again, sighting, &mut folded);
+                    }
+                }
                 Some(name) => folded.exclude(name, &sighting.alert),
                 None => folded.add(sighting, |s| self.verdict(s, now)),
             }
@@ -358,6 +335,17 @@ impl Intake {
     fn exclusion(&self, source: &SourceName, sighting: &Sighting) -> Option<&str> {
         let is_raised = sighting.alert.state == AlertState::Raised;
         self.settings.exclusions.taking(source, &sighting.alert).filter(|_| is_raised)
+    }
+
+    /// What is read a second time: each sighting by itself, as the store says which was counted; nothing is counted here.
+    fn decide_again(&self, again: Option<Again>, sighting: Sighting, folded: &mut Folded) {
+        let is_too_old = again.and_then(|again| again.since).is_some_and(|since| sighting.alert.time < since);
+        let is_cleared = sighting.alert.state == AlertState::Cleared;
+        let decision = self.rules.decide(&sighting.alert);
+        if !is_too_old && (is_cleared || decision.is_forwarded()) {
+            let routes = if is_cleared { Vec::new() } else { routed(&decision) };
+            folded.entries.push(Entry { again, ..Entry::of(sighting, routes) });
+        }
     }
 
     fn verdict(&self, sighting: &Sighting, now: Timestamp) -> Result<Vec<Routed>, Reason> {
@@ -394,6 +382,14 @@ impl Intake {
     }
 }
 
+impl Entry {
+    /// Of one sighting.
+    fn of(sighting: Sighting, routes: Vec<Routed>) -> Self {
+        let Sighting { alert, fingerprint, .. } = sighting;
+        Self { fingerprint, last_seen_at: alert.time, alert, occurrences: 1, routes, again: None }
+    }
+}
+
 fn routed(decision: &Decision<'_>) -> Vec<Routed> {
     let route = |r: &crate::rules::Route<'_>| Routed {
         kind: r.kind,
@@ -402,44 +398,6 @@ fn routed(decision: &Decision<'_>) -> Vec<Routed> {
         rule: RuleName::clone(r.rule_name),
     };
     decision.routes.iter().map(route).collect()
-}
-
-/// What is new about a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News<'a> {
-    /// Something is wrong, or something else than before.
-    Trouble(&'a str),
-    /// Nothing is wrong any more.
-    Over,
-    /// As before.
-    None,
-}
-
-/// What is wrong with each source: said when it begins, changes and ends.
-#[derive(Debug, Default)]
-struct Troubles(HashMap<SourceName, String>);
-
-impl Troubles {
-    fn tell(&mut self, batch: &Batch) {
-        let source = &batch.source;
-        match self.change(source, batch.trouble.as_ref()) {
-            News::Trouble(now) => tracing::warn!(%source, "source {source}: {now}"),
-            News::Over => tracing::info!(%source, "source {source} is read again without trouble"),
-            News::None => {}
-        }
-    }
-
-    fn change<'a>(&mut self, source: &SourceName, now: Option<&'a String>) -> News<'a> {
-        if self.0.get(source) == now {
-            return News::None;
-        }
-        let Some(now) = now else {
-            self.0.remove(source);
-            return News::Over;
-        };
-        self.0.insert(source.clone(), now.clone());
-        News::Trouble(now)
-    }
 }
 
 /// What can be done later: at the next start.
@@ -503,7 +461,7 @@ fn halves(records: &[Record]) -> Option<Halves> {
             return None;
         }
         let entries = one.entries[..at].to_vec();
-        let alerts = entries.iter().map(|e| e.occurrences).sum();
+        let alerts = entries.iter().filter(|e| e.again.is_none()).map(|e| e.occurrences).sum();
         let first = Record {
             entries,
             alerts,
@@ -575,13 +533,7 @@ impl Folded {
     /// No rule is asked: a clearing opens nothing. What comes after it stands on its own, in its order.
     fn clear(&mut self, sighting: Sighting) {
         self.seen.retain(|(fingerprint, ..), _| *fingerprint != sighting.fingerprint);
-        self.entries.push(Entry {
-            fingerprint: sighting.fingerprint,
-            last_seen_at: sighting.alert.time,
-            alert: sighting.alert,
-            occurrences: 1,
-            routes: Vec::new(),
-        });
+        self.entries.push(Entry::of(sighting, Vec::new()));
     }
 
     fn decide(
@@ -602,13 +554,7 @@ impl Folded {
                     entry.last_seen_at = entry.last_seen_at.max(sighting.alert.time);
                     return;
                 }
-                self.entries.push(Entry {
-                    fingerprint: sighting.fingerprint,
-                    last_seen_at: sighting.alert.time,
-                    alert: sighting.alert,
-                    occurrences: 1,
-                    routes,
-                });
+                self.entries.push(Entry::of(sighting, routes));
                 Place::Entry(self.entries.len() - 1)
             }
         };

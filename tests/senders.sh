@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Real senders of syslog against the agent over loopback: util-linux's logger, rsyslog, syslog-ng and openssl s_client, by UDP,
 # TCP in both framings, and TLS with a client certificate. Every valid message becomes one alert, every bad one a counted
-# reject; curl does the same to the HTTP listener; then 200 000 messages over TCP with kill -9 in the middle. What it does stands in senders/senders.py.
+# reject; curl does the same to the HTTP listener; then 200 000 messages over TCP with kill -9 in the middle. What it does stands
+# in senders/senders.py.
 #
 #   OTRELAY=target/release/otrelay KEEP=1 tests/senders.sh
 #

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::again::Doors;
 use super::{AppError, Components, TaskGroups};
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -55,7 +56,7 @@ pub async fn once(
     Components::identify(&config, &store).await?;
     let intake = components.intake(&config, &store, &clock);
     intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());
+    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default(), &Doors::default());
     let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
     report.add(relay.run_once(PATIENCE, &stop).await?);
     let reader = store.reader()?;
@@ -149,7 +150,7 @@ pub async fn plan_first(
     let mut stages = TaskGroups::begin(writer);
     let intake = components.intake(&config, &store, &clock);
     intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default());
+    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default(), &Doors::default());
     let relay = components.relay(&config, store.clone(), clock);
     let mut more = Vec::new();
     let end = stages.stop_sources.clone();

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::again::Doors;
 use super::{AppError, Components, TaskGroups, housekeeping, page};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
@@ -166,6 +167,8 @@ struct Service {
     /// Why the status page cannot be shown.
     page: watch::Sender<Option<HealthIssue>>,
     heartbeats: Heartbeats,
+    /// The ways to the sources of this generation.
+    doors: Doors,
 }
 
 impl Service {
@@ -191,6 +194,7 @@ impl Service {
             facts,
             page: watch::Sender::default(),
             heartbeats: Heartbeats::default(),
+            doors: Doors::default(),
         }
     }
 
@@ -208,6 +212,7 @@ impl Service {
             relay: ask,
             progress: self.progress.subscribe(),
             behind: self.behind(),
+            rewind: self.doors.rewinds(&self.store, &self.around.clock),
             concerns: self.concerns.subscribe(),
             clock: Arc::clone(&self.around.clock),
         };
@@ -292,8 +297,15 @@ impl Service {
         self.apply_rules(&intake).await?;
         Components::identify(&self.config, &self.store).await?;
         let clock = &self.around.clock;
-        let sources =
-            stages.sources(&self.config, &self.store, Reading::Follow, clock, intake, &self.heartbeats);
+        let sources = stages.sources(
+            &self.config,
+            &self.store,
+            Reading::Follow,
+            clock,
+            intake,
+            &self.heartbeats,
+            &self.doors,
+        );
         Ok(Box::pin(opened(sources)))
     }
 

@@ -75,6 +75,10 @@ impl Asker {
             let ordered = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
             return Ok(serde_json::to_value(ordered)?);
         }
+        if let Question::Rewind(wanted) = question {
+            let rewound = runtime()?.block_on(app::rewind(self.config()?, clock(), wanted.clone()))?;
+            return Ok(serde_json::to_value(rewound)?);
+        }
         if matches!(question, Question::ResyncDevices) {
             let work = |store: Store| async move { store.resync_devices().await };
             let devices = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;

@@ -208,7 +208,7 @@ fn scrubber(config: Option<&Config>) -> Scrubber {
                 secrets.push(&api.http.token);
                 secrets.extend(api.http.proxy.iter().filter_map(|proxy| Some(&proxy.login.as_ref()?.1)));
             }
-            Input::Files { .. } | Input::Syslog(_) | Input::Unix(_) => {}
+            Input::Files { .. } | Input::Syslog(_) | Input::Unix(_) | Input::Host(_) => {}
         }
     }
     Scrubber::new(secrets.into_iter().map(crate::model::Secret::expose))

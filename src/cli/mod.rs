@@ -26,6 +26,7 @@ mod report;
 pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulate;
+pub mod sources;
 pub mod status;
 pub mod sync;
 pub mod test;
@@ -86,6 +87,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Last sync, next sync, backlog, dead letters, sources, destinations; quiet when fine
     Status(status::StatusArgs),
+    /// How far each source was read, and how to have one read again
+    Sources(sources::SourcesArgs),
     /// Push what is due now
     Sync(sync::SyncArgs),
     /// For one alert: how it is normalised, which rules match or why not, the request that would be sent
@@ -261,6 +264,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Diag(args) => diag::run(&args, terminal),
         Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Status(args) => status::run(&args, terminal),
+        Command::Sources(args) => sources::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
         Command::Test(args) => test::run(&args, terminal),

@@ -10,6 +10,7 @@ use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::control::client::{AskError, ask};
 use crate::model::text::{lines, one_line};
+use crate::rules::Reason;
 use crate::servicenow;
 use crate::status::Status;
 use crate::store::{DestinationRow, OpenError, Overview, Reader, SourceRow};
@@ -120,6 +121,12 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
     }
     for (reason, count) in &r.filtered {
         writeln!(out, "             {count} not forwarded: {reason}")?;
+        if reason == Reason::TooOld.as_str() {
+            writeln!(out, "             (otrelay sources rewind {} takes them in after all)", r.name)?;
+        }
+    }
+    if r.again > 0 {
+        writeln!(out, "             {} of its alerts were read again and taken in after all", r.again)?;
     }
     for (name, count) in &r.excluded {
         writeln!(out, "             {count} excluded: {name}")?;

@@ -83,6 +83,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
             backfill: backfill?,
             agent: agent.name.clone(),
             exclusions: Exclusions::new(exclusions?),
+            silences: sources.iter().filter_map(|s| Some((s.name.clone(), s.silent_after?))).collect(),
         },
         agent,
         destinations: destinations.into_iter().map(|(settings, _)| settings).collect(),

@@ -95,7 +95,8 @@ fn one(
     Some((settings, limits))
 }
 
-fn number(
+/// A number within bounds.
+pub(super) fn number(
     name: &str,
     field: &Field<i64>,
     default: i64,

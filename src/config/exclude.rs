@@ -157,7 +157,7 @@ fn engines(
 
 /// Every text of a list through `read`; the error is what was expected.
 #[expect(clippy::option_option, reason = "as for moment")]
-fn listed<T>(
+pub(super) fn listed<T>(
     name: &str,
     field: &Field<OneOrMore<String>>,
     c: &mut Check<'_>,

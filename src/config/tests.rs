@@ -403,7 +403,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         }
         properties.keys().cloned().collect()
     };
-    let tables: [(&str, &[&str]); 24] = [
+    let tables: [(&str, &[&str]); 25] = [
         ("File", File::KEYS),
         ("Agent", file::Agent::KEYS),
         ("Sync", file::Sync::KEYS),
@@ -417,6 +417,7 @@ fn the_schema_has_the_keys_that_the_reader_knows() {
         ("Zeek", source::Zeek::KEYS),
         ("JsonLines", source::JsonLines::KEYS),
         ("Http", source::Http::KEYS),
+        ("Host", source::Host::KEYS),
         ("Syslog", source::Syslog::KEYS),
         ("SyslogTls", source::SyslogTls::KEYS),
         ("Rule", file::Rule::KEYS),

@@ -10,6 +10,7 @@ pub mod server;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{DeliveryId, DeliveryState};
+use crate::store::op::again::Wanted;
 use crate::store::op::by_hand::ByHand;
 use crate::store::op::dead::Verdict;
 use crate::store::{DeviceFilter, ListFilter, Reader, StoreError};
@@ -71,6 +72,10 @@ pub enum Question {
     ResyncDevices,
     /// Put a ticket into the outbox that a person wants.
     OrderTicket(ByHand),
+    /// How far each source was read.
+    Sources,
+    /// Read a source again.
+    Rewind(Wanted),
     /// Sync now.
     Sync,
     /// What a sync would send.
@@ -116,6 +121,7 @@ pub fn answer(reader: &Reader, question: &Question) -> Result<Option<serde_json:
         Question::Delivery { id } => json(reader.delivery(*id)?),
         Question::Devices(filter) => json(reader.devices(filter)?),
         Question::Device { id } => json(reader.device(id)?),
+        Question::Sources => json(reader.readings()?),
         _ => return Ok(None),
     };
     value.map(Some).map_err(|e| StoreError::Refused(e.to_string()))

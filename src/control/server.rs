@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::model::HealthIssue;
 use crate::relay::{Ask, Progress};
 use crate::status::{Live, Status};
 use crate::store::Store;
+use crate::store::op::again::{Rewound, Wanted};
 use crate::store::op::dead::Verdict;
 
 /// Callers that are served at the same time.
@@ -31,6 +33,10 @@ const WAITING: usize = 8;
 const TO_LISTEN: Duration = Duration::from_secs(15);
 /// Time for a caller to ask.
 const TO_ASK: Duration = Duration::from_secs(5);
+
+/// Stops a source, sets it back and lets it go on; or says why not.
+pub type Rewind =
+    Arc<dyn Fn(Wanted) -> Pin<Box<dyn Future<Output = Result<Rewound, String>> + Send>> + Send + Sync>;
 
 /// What the ear needs.
 #[derive(Clone)]
@@ -45,6 +51,8 @@ pub struct Control {
     pub progress: watch::Receiver<Progress>,
     /// Bytes that each source has not read.
     pub behind: Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
+    /// Has a source read again.
+    pub rewind: Rewind,
     /// What is wrong with the service itself.
     pub concerns: watch::Receiver<Vec<HealthIssue>>,
     /// The time.
@@ -199,6 +207,10 @@ impl Control {
         if let Question::OrderTicket(wanted) = &question {
             let ordered = self.store.order_ticket(wanted.clone()).await.map_err(|e| e.to_string())?;
             return serde_json::to_value(ordered).map_err(|e| e.to_string());
+        }
+        if let Question::Rewind(wanted) = question {
+            let rewound = (self.rewind)(wanted).await?;
+            return serde_json::to_value(rewound).map_err(|e| e.to_string());
         }
         if matches!(question, Question::ResyncDevices) {
             let devices = self.store.resync_devices().await.map_err(|e| e.to_string())?;

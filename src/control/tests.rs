@@ -54,6 +54,7 @@ impl Bench {
             relay,
             progress,
             behind: Arc::new(std::collections::BTreeMap::new),
+            rewind: Arc::new(|_| Box::pin(async { Err("not here".to_owned()) })),
             concerns: watch::channel(Vec::new()).1,
             clock: Arc::clone(&clock) as _,
         };

@@ -1,5 +1,6 @@
 //! The intake on a real store: what is folded, what is left out, and that a batch comes before the next or not at all.
 
+use super::told::News;
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::{Cursor, DeliveryKind, DestinationName, FileCursor, Identity, TableName};
@@ -41,7 +42,7 @@ fn rules() -> Arc<Rules> {
         protocols: None,
         engines: None,
         report_alerts: true,
-        report_system_notifications: false,
+        report_system_notifications: true,
         actions: vec![action],
     };
     Arc::new(Rules::compile(&[rule]).unwrap())
@@ -58,14 +59,23 @@ fn exclusions() -> Exclusions {
 
 impl Bench {
     fn new(max_size: u64) -> Self {
+        Self::listening(max_size, Vec::new())
+    }
+
+    /// With limits of silence.
+    fn listening(max_size: u64, silences: Vec<(SourceName, Duration)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = ManualClock::at(NOW);
         let buffer =
             Buffer { dir: dir.path().to_owned(), max_size, keep_delivered: DAY, when_full: WhenFull::Refuse };
         let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
         spawn(writer.run());
-        let settings =
-            Settings { backfill: Backfill::Within(DAY * 7), agent: "a".to_owned(), exclusions: exclusions() };
+        let settings = Settings {
+            backfill: Backfill::Within(DAY * 7),
+            agent: "a".to_owned(),
+            exclusions: exclusions(),
+            silences,
+        };
         let intake = Intake::new(store.clone(), rules(), clock, settings);
         let (mut send, receive) = lanes(1);
         let batches = send.remove(0);
@@ -164,6 +174,33 @@ async fn what_is_held_is_committed_for_who_asks_who_must_be_answered_and_at_the_
     let (dir, _store) = bench.drain().await;
     let reader = Reader::open(dir.path()).unwrap();
     assert_eq!(reader.alerts(&ListFilter::default()).unwrap().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_source_is_an_alert_until_it_is_heard_again() {
+    let bench = Bench::listening(64 << 20, vec![(source(), Duration::from_hours(1))]);
+    let alerts = |bench: &Bench| {
+        let all = Reader::open(bench.dir.path()).unwrap().alerts(&ListFilter::default()).unwrap();
+        all.into_iter().map(|row| (row.alert.unwrap().title, row.occurrences)).collect::<Vec<_>>()
+    };
+    bench.batches.send(waiting(0..1)).await.unwrap();
+    tokio::time::sleep(Duration::from_mins(59)).await;
+    assert_eq!(alerts(&bench).len(), 1);
+    while alerts(&bench).len() < 2 {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    assert!(alerts(&bench).contains(&("Source eve of a is silent".to_owned(), 1)), "{:?}", alerts(&bench));
+    let own = SourceName::new(OWN).unwrap();
+    assert_eq!(bench.store.remembered(&own).await.unwrap().mark("silent/eve"), Some("raised"));
+    let (acknowledge, told) = Acknowledge::pair();
+    let pushed = Batch { can_wait: false, acknowledge: Some(acknowledge), ..waiting(2..3) };
+    bench.batches.send(pushed).await.unwrap();
+    told.await.unwrap();
+    assert_eq!(bench.store.remembered(&own).await.unwrap().mark("silent/eve"), None);
+    let counted = Reader::open(bench.dir.path()).unwrap().overview().unwrap().sources;
+    let own = counted.iter().find(|source| source.name == OWN).unwrap();
+    assert_eq!((own.new, own.cleared, own.alerts), (1, 1, 2));
+    bench.drain().await;
 }
 
 #[tokio::test(start_paused = true)]

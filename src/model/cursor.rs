@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Timestamp;
+
 /// How many bytes at the start of a file identify it beside device and inode (inodes are reused).
 pub const HEAD_LEN: usize = 256;
 /// Longest name or value of a [`Mark`], in bytes.
@@ -115,6 +117,47 @@ impl FileCursor {
     }
 }
 
+/// Name of the mark of an [`Again`].
+pub const AGAIN: &str = "again";
+
+/// A second reading that a person ordered, by which its sightings are told from those that were counted before. It stays
+/// until the next order: what is read again is what lies before a file's `backlog_end`, or before a poll's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Nothing older is taken in; `None`: all.
+    pub since: Option<Timestamp>,
+    /// The newest finding that was there when it was ordered: sightings of these were counted as they came.
+    pub known_to: i64,
+    /// What is younger was read again by an earlier order, and counted by that.
+    pub before: Option<Timestamp>,
+}
+
+impl Again {
+    /// As it is kept.
+    pub fn mark(&self) -> Mark {
+        let time = |time: Option<Timestamp>| time.map_or("-".to_owned(), |time| time.as_micros().to_string());
+        let value = format!("{} {} {}", time(self.since), self.known_to, time(self.before));
+        Mark { name: AGAIN.to_owned(), value }
+    }
+
+    /// Reads what [`mark`](Self::mark) wrote; `None`: not that.
+    pub fn parse(value: &str) -> Option<Self> {
+        let mut words = value.split(' ');
+        let time = |word: &str| match word {
+            "-" => Some(None),
+            micros => micros.parse().ok().map(|micros| Some(Timestamp::from_micros(micros))),
+        };
+        let (since, known_to) = (time(words.next()?)?, words.next()?.parse().ok()?);
+        Some(Self { since, known_to, before: time(words.next()?)? })
+    }
+
+    /// How far back it reached, for the order after it: nothing before `None`.
+    pub fn reached(&self) -> Timestamp {
+        let since = self.since.unwrap_or(Timestamp::from_micros(i64::MIN));
+        self.before.map_or(since, |before| before.min(since))
+    }
+}
+
 /// What is remembered of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remembered {
@@ -132,6 +175,11 @@ impl Remembered {
             _ => None,
         })
     }
+
+    /// The order to read it again, if there was one.
+    pub fn again(&self) -> Option<Again> {
+        self.mark(AGAIN).and_then(Again::parse)
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +196,20 @@ mod tests {
         let back: Vec<u64> = proofs.iter().map(|proof| 10_000 - proof.hash).collect();
         assert!(back[7] == 0 && back[6] <= 2 && back[5] <= 20 && back[0] == 9_999, "{back:?}");
         assert_eq!(Proof::decode(&Proof::encode(&proofs)), proofs);
+    }
+
+    #[test]
+    fn an_order_to_read_again_is_read_as_it_was_written() {
+        let at = Timestamp::from_secs;
+        for (since, before) in [(None, None), (Some(at(-5)), Some(at(7))), (Some(at(9)), None)] {
+            let again = Again { since, known_to: 42, before };
+            assert_eq!(Again::parse(&again.mark().value), Some(again));
+        }
+        assert_eq!(["", "-", "- x -", "1 2", "a 1 -"].map(Again::parse), [None; 5]);
+        let reached = |since, before| Again { since, known_to: 0, before }.reached();
+        assert_eq!(reached(Some(at(9)), Some(at(7))), at(7));
+        assert_eq!(reached(Some(at(3)), Some(at(7))), at(3));
+        assert!(reached(None, Some(at(7))) < at(-1_000_000_000));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub fn is_unread(trouble: &str) -> bool {
 pub fn parts<'a>(kind: &str, trouble: &'a str) -> (&'a str, &'a str) {
     let polls = kind.starts_with("defender-");
     let usual = match kind {
+        "host" => "put the drop-in host.conf in place and restart otrelay",
         "syslog" | "http" => "see `listen` of this [[source]]; it is tried again by itself",
         _ if polls => "it is asked again by itself",
         _ => "see `path` of this [[source]] and the rights on the file",

@@ -180,6 +180,7 @@ fn entry(title: &str, severity: Severity, destination: &str, table: &str) -> Ent
             rule: RuleName::new("r").unwrap(),
             kind: DeliveryKind::of_table(&TableName::new(table).unwrap()),
         }],
+        again: None,
     }
 }
 

@@ -6,6 +6,7 @@
 use tokio::sync::oneshot;
 
 use super::format::{Decoded, Finding, Outcome};
+use crate::model::cursor::Again;
 use crate::model::text::{clip, one_line};
 use crate::model::{Alert, Cursor, Device, Fingerprint, SourceName};
 
@@ -134,6 +135,8 @@ pub struct Batch {
     pub kept: usize,
     /// How many of the sightings came from senders that nobody has authenticated: shown beside the source.
     pub unauthenticated: u64,
+    /// The order by which its backlog is read a second time: then that counts only where something comes of it.
+    pub again: Option<Again>,
 }
 
 impl Batch {
@@ -155,13 +158,20 @@ impl Batch {
             acknowledge: None,
             kept: 0,
             unauthenticated: 0,
+            again: None,
         }
     }
 
     /// Records read, whatever they were. Empty lines and headers are no records.
     pub fn lines(&self) -> u64 {
         let ignored: u64 = self.ignored.iter().map(|(_, count)| count).sum();
-        self.sightings.len() as u64 + ignored + self.reject_counts.iter().sum::<u64>()
+        self.alerts() + ignored + self.reject_counts.iter().sum::<u64>()
+    }
+
+    /// How many of the records are alerts; those that are read again are none of them.
+    pub fn alerts(&self) -> u64 {
+        let all = self.sightings.iter();
+        all.filter(|sighting| self.again.is_none() || !sighting.backlog).count() as u64
     }
 
     /// Whether it should be handed over before anything more is taken.
@@ -171,13 +181,18 @@ impl Batch {
 
     /// Takes what a decoder made of a record. `place` says where the record stands, for people.
     pub fn take(&mut self, decoded: Decoded, record: &[u8], backlog: bool, place: impl FnOnce() -> String) {
+        if backlog && self.again.is_some() {
+            // Everything else of it was counted at the first time, and of a device the newest word counts.
+            if let Outcome::Alert(finding) = decoded.outcome {
+                self.sight(*finding, true);
+            }
+            return;
+        }
         self.kept += decoded.devices.len() * DEVICE_WEIGHT;
         self.devices.extend(decoded.devices);
         match decoded.outcome {
             Outcome::Alert(finding) => {
-                let Finding { alert, fingerprint } = *finding;
-                self.kept += kept(&alert);
-                self.sightings.push(Sighting { alert, fingerprint, backlog });
+                self.sight(*finding, backlog);
             }
             Outcome::Ignored(kind) => self.ignore(kind),
             Outcome::Blank => {}
@@ -185,6 +200,12 @@ impl Batch {
                 self.refuse(reason, || format!("{}: {why}", place()), record);
             }
         }
+    }
+
+    fn sight(&mut self, finding: Finding, backlog: bool) {
+        let Finding { alert, fingerprint } = finding;
+        self.kept += kept(&alert);
+        self.sightings.push(Sighting { alert, fingerprint, backlog });
     }
 
     /// Counts a record that is no alert.

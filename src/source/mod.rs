@@ -5,6 +5,8 @@
 //! as ignored, or becomes a counted [`Reject`], never a stop. A source does not store: it hands a batch over with its
 //! cursors, and `intake` commits both in one transaction.
 
+mod again;
+
 mod batch;
 
 pub mod format;
@@ -22,11 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::SourceName;
 
+pub use again::begins_anew;
 pub use batch::{
     Acknowledge, Batch, Reject, RejectCounts, RejectReason, SAMPLE_MAX, SIGHTINGS_MAX, Sighting, Taken,
 };
 pub use own::{Own, OwnIds};
-pub use run::{Answer, Context, Input, Reads, Remember, Settings, behind, heartbeat, run};
+pub use run::{Answer, Context, Input, Order, Reads, Remember, Settings, behind, heartbeat, run};
 
 /// Whether a source ends when it has read what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

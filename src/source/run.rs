@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
 use super::transport::defender::{self, Defender};
+use super::transport::host::{self, Host};
 use super::transport::http::{self, Push};
 use super::transport::poll::{self, Poll};
 use super::transport::send;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub input: Input,
     /// How a record is read.
     pub format: Reads,
+    /// For how long nothing may come of it.
+    pub silent_after: Option<Duration>,
 }
 
 /// Where records come from: one variant for each transport.
@@ -73,6 +76,8 @@ pub enum Input {
     Syslog(Listeners),
     /// A socket in the file system.
     Unix(unix::Listen),
+    /// This machine itself.
+    Host(Box<host::Settings>),
 }
 
 impl Input {
@@ -104,6 +109,10 @@ pub type Remember = Arc<dyn Fn(SourceName) -> Answer + Send + Sync>;
 /// The answer, or why there will be none.
 pub type Answer =
     Pin<Box<dyn Future<Output = Result<Remembered, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
+
+/// What is to be done while the source stands still and all that it handed over is committed. It begins anew after it, from
+/// what is remembered then; dropped undone when the source ends first.
+pub type Order = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a source has around it.
 #[derive(Clone)]
@@ -147,15 +156,31 @@ pub fn behind(heartbeats: &Heartbeats) -> BTreeMap<String, u64> {
     all.filter_map(|(name, bytes)| Some((name.strip_prefix(LOOP)?.to_owned(), bytes))).collect()
 }
 
-/// Runs a source until it is told to stop, or to its end with [`Reading::Once`].
+/// Runs a source until it is told to stop, or to its end with [`Reading::Once`], and carries out `orders` meanwhile.
 ///
 /// # Errors
 /// [`SourceError`]: the store or the intake is gone; with [`Reading::Once`] also a failed reader.
-pub async fn run(settings: Settings, context: Context) -> Result<(), SourceError> {
+pub async fn run(
+    settings: Settings,
+    context: Context,
+    mut orders: mpsc::Receiver<Order>,
+) -> Result<(), SourceError> {
     let mut wait = BACK_OFF.0;
     loop {
         let began = Instant::now();
-        let failure = match caught(begin(&settings, &context)).await {
+        let stop = context.stop.child_token();
+        let work = caught(begin(&settings, &context, stop.clone()));
+        let (ended, order) = attend(work, &mut orders, &stop).await;
+        let is_still = matches!(ended, Ok(Ok(()))) && !context.stop.is_cancelled();
+        if let Some(order) = order.filter(|_| is_still) {
+            let still = Batch::new(settings.name.clone(), settings.kind);
+            if !committed(&settings, &context, still).await? {
+                return Ok(());
+            }
+            order.await;
+            continue;
+        }
+        let failure = match ended {
             Ok(Err(SourceError::Reader(_, error))) if error.is_panic() => words(&*error.into_panic()),
             Ok(ended) => return ended,
             Err(panic) => words(&*panic),
@@ -177,12 +202,31 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), SourceError
     }
 }
 
+/// Runs work to its end, or to the order for which it has to stop.
+async fn attend<T>(
+    work: impl Future<Output = T>,
+    orders: &mut mpsc::Receiver<Order>,
+    stop: &CancellationToken,
+) -> (T, Option<Order>) {
+    let (mut work, mut order) = (pin!(work), None);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut work => return (ended, order),
+            Some(next) = orders.recv(), if order.is_none() => {
+                stop.cancel();
+                order = Some(next);
+            }
+        }
+    }
+}
+
 /// Makes the source from what is remembered of it, and runs it.
-async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError> {
+async fn begin(settings: &Settings, context: &Context, stop: CancellationToken) -> Result<(), SourceError> {
     let remembered = (context.remember)(settings.name.clone())
         .await
         .map_err(|error| SourceError::Memory(settings.name.clone(), error))?;
-    let (out, stop) = (context.out.clone(), context.stop.clone());
+    let out = context.out.clone();
     match &settings.input {
         Input::Files { pattern } => {
             let file = |cursor| match cursor {
@@ -190,6 +234,7 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
                 Cursor::Mark(_) => None,
             };
             let mark = remembered.mark(tail::PACKED).map(ToOwned::to_owned);
+            let again = remembered.again();
             let settings = tail::Settings {
                 name: settings.name.clone(),
                 kind: settings.kind,
@@ -198,6 +243,7 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
                 reading: context.reading,
                 cursors: remembered.cursors.into_iter().filter_map(file).collect(),
                 read_before: remembered.read_before,
+                again,
             };
             let tail = Tail::new(settings, Arc::clone(&context.clock))
                 .beating(context.heartbeat.clone())
@@ -215,6 +261,12 @@ async fn begin(settings: &Settings, context: &Context) -> Result<(), SourceError
             let api = Defender::new(defender::Settings::clone(api));
             let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
             Poll::new(timing, api, remembered, clock, heartbeat).run(out, stop).await
+        }
+        Input::Host(machine) => {
+            let named = (settings.name.clone(), settings.kind);
+            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
+            let machine = host::Settings::clone(machine);
+            Host::new(named, machine, context.reading, &remembered, clock, heartbeat).run(out, stop).await
         }
         // Nothing is there already: a listener has no end to read to.
         Input::Http { .. } | Input::Syslog(_) | Input::Unix(_) if context.reading == Reading::Once => Ok(()),
@@ -253,12 +305,17 @@ async fn tell(
 ) -> Result<bool, SourceError> {
     let name = &settings.name;
     tracing::error!(source = %name, "source {name} failed ({failure}); it begins again in {} s", wait.as_secs());
-    let (acknowledge, told) = Acknowledge::pair();
     let batch = Batch {
         trouble: Some(format!("its reader failed ({failure}) and begins again; please report it")),
-        acknowledge: Some(acknowledge),
         ..Batch::new(name.clone(), settings.kind)
     };
+    committed(settings, context, batch).await
+}
+
+/// Hands a batch over and waits until it is committed, and so is all before it; whether it was.
+async fn committed(settings: &Settings, context: &Context, batch: Batch) -> Result<bool, SourceError> {
+    let (acknowledge, told) = Acknowledge::pair();
+    let (name, batch) = (&settings.name, Batch { acknowledge: Some(acknowledge), ..batch });
     if !send(&context.out, batch, name, &context.stop).await? {
         return Ok(false);
     }

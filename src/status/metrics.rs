@@ -293,6 +293,7 @@ mod tests {
             kind: "suricata-eve".to_owned(),
             first_read_at: None,
             last_read_at: Timestamp::from_micros(1_500_000),
+            again: 0,
             last_alert_at: None,
             trouble: Some("x".to_owned()),
             behind: Some(8_123),

@@ -217,6 +217,7 @@ fn touched(memory: &Connection, now: Timestamp) -> Result<Touched, StoreError> {
             occurrences: more.max(1) as u64,
             last_seen_at: Timestamp::from_micros(row.get(3)?),
             routes: routes(memory, id)?,
+            again: None,
         };
         records.entry(source.clone()).or_insert_with(|| Record::new(source, now)).entries.push(entry);
     }

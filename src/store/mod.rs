@@ -38,7 +38,8 @@ pub use read::Reader;
 pub use rows::{
     AlertRow, AttemptRow, COUNTED, Counts, DeliveryRow, DestinationRow, DeviceCounts, DeviceFilter,
     DeviceRow, DeviceWord, FilteredRow, HistoryPoint, HoldRow, IssueRow, Last, ListFilter, Overview,
-    RejectRow, RepairCount, RepairCounts, RepairRow, Ring, SourceRow, SyncRow, TicketRow, WaitingRow,
+    ReadFile, ReadingRow, RejectRow, RepairCount, RepairCounts, RepairRow, Ring, SourceRow, SyncRow,
+    TicketRow, WaitingRow,
 };
 pub use writer::Writer;
 

@@ -5,6 +5,8 @@
 
 mod devices;
 
+mod sources;
+
 mod wanted;
 
 use std::cmp::Reverse;
@@ -133,6 +135,7 @@ impl Reader {
                 cleared: get("cleared"),
                 devices: get("devices"),
                 unauthenticated: get("unauthenticated"),
+                again: get("again"),
                 filtered: of(&format!("filtered:{name}")),
                 excluded: of(&format!("excluded:{name}")),
                 ignored: of(&format!("ignored:{name}")),

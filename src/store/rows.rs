@@ -191,7 +191,7 @@ pub struct SourceRow {
     pub kind: String,
     /// When it was first read; absent when nothing could be read yet.
     pub first_read_at: Option<Timestamp>,
-    /// When something last came of it.
+    /// When a record or a device last came of it; before that, when it was first tried.
     pub last_read_at: Timestamp,
     /// When the last alert came.
     pub last_alert_at: Option<Timestamp>,
@@ -215,6 +215,9 @@ pub struct SourceRow {
     /// Alerts from senders that nobody has authenticated (plain syslog).
     #[serde(default)]
     pub unauthenticated: i64,
+    /// Alerts that `otrelay sources rewind` took in after all; among `alerts`.
+    #[serde(default)]
+    pub again: i64,
     /// Alerts that were not forwarded, by reason.
     pub filtered: BTreeMap<String, i64>,
     /// Alerts that an exclusion kept from the rules, by its name.
@@ -604,4 +607,32 @@ pub struct DeviceCounts {
     pub changed: i64,
     /// When devices were last synced.
     pub last_sync: Option<Timestamp>,
+}
+
+/// How far a source was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadingRow {
+    /// Its name.
+    pub name: String,
+    /// Files of which a place is kept, the first of them by path.
+    pub files: Vec<ReadFile>,
+    /// How many there are.
+    pub file_count: u64,
+    /// Bytes of them that were read.
+    pub read: u64,
+    /// Bytes that were there when it was first read, or set back, and are still to be read.
+    pub backlog: u64,
+    /// Whether it was ever set back.
+    pub rewound: bool,
+    /// Since when it is taken in then.
+    pub since: Option<Timestamp>,
+}
+
+/// How far a file was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadFile {
+    /// Where it was last seen.
+    pub path: String,
+    /// Bytes that were read.
+    pub read: u64,
 }

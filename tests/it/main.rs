@@ -47,6 +47,9 @@ mod docs;
 mod doctor;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod host;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod init;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -81,6 +84,9 @@ mod rehearsal;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod reload;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod rewind;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod rotation;

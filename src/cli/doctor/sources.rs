@@ -39,6 +39,8 @@ pub(super) async fn all(scene: &Scene<'_>) -> Vec<Finding> {
 async fn one(scene: &Scene<'_>, source: &Settings) -> Vec<Finding> {
     match &source.input {
         Input::Files { pattern } => vec![files(pattern, now(), &|path| unread(path, scene.service))],
+        // Nothing stands between it and this machine.
+        Input::Host(_) => Vec::new(),
         Input::Unix(listen) => vec![socket(listen, scene.running)],
         Input::Defender { api, .. } if !scene.secrets => {
             vec![Finding::skipped("api", without_secrets(api.http.url.as_str()))]

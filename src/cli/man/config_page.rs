@@ -321,6 +321,7 @@ mod tests {
             ("\"[[source]] of kind zeek\"", "Zeek"),
             ("\"[[source]] of kind json-lines\"", "JsonLines"),
             ("\"[[source]] of kind http\"", "Http"),
+            ("\"[[source]] of kind host\"", "Host"),
             ("[[exclude]]", "Exclude"),
             ("[[redact]]", "Redact"),
             ("[[test]]", "Case"),

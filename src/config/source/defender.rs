@@ -75,7 +75,7 @@ pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> O
         format: format.clone(),
     };
     let input = Input::Defender { interval: interval?, api: Box::new(api) };
-    Some(Settings { name, kind: keys.kind, input, format: Reads::new(format) })
+    Some(Settings { name, kind: keys.kind, input, format: Reads::new(format), silent_after: None })
 }
 
 /// The base address; it may have a path, for a gateway. Found text is repeated only when it cannot hold a password.

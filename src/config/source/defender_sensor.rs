@@ -17,6 +17,8 @@ table! {
         /// What it is.
         #[schemars(extend("const" = "defender-sensor"))]
         kind: String,
+        /// A system notification when no record came of it for so long, at least 1m; default none.
+        silent_after: Period,
         /// Where it is: `https://HOST`.
         url: String,
         /// Its access token, made there in System settings > Integrations > Access tokens.
@@ -44,6 +46,10 @@ impl Kind for DefenderSensor {
 
     fn name(&self) -> &Field<String> {
         &self.name
+    }
+
+    fn silent_after(&self) -> Option<&Field<Period>> {
+        Some(&self.silent_after)
     }
 
     fn path(&self) -> Option<&Field<String>> {

@@ -10,7 +10,7 @@ use crate::config::check::Check;
 use crate::config::destination::fetch;
 use crate::config::problem::At;
 use crate::config::read::{Field, Named, table};
-use crate::config::values::{EngineWord, SecretRef, SeverityWord};
+use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord};
 use crate::net::listen::{Acceptor, ListenError, ListenTls};
 use crate::source::format::alert_json::AlertJson;
 use crate::source::{Input, Reads, Settings};
@@ -25,6 +25,8 @@ table! {
         /// What it is.
         #[schemars(extend("const" = "http"))]
         kind: String,
+        /// A system notification when no record came of it for so long, at least 1m; default none.
+        silent_after: Period,
         /// Address and port. Default `127.0.0.1:8514`. Another than a loopback address needs `tls`, and `token` or
         /// `tls.client_ca_file`.
         listen: String,
@@ -49,6 +51,10 @@ impl Kind for Http {
 
     fn name(&self) -> &Field<String> {
         &self.name
+    }
+
+    fn silent_after(&self) -> Option<&Field<Period>> {
+        Some(&self.silent_after)
     }
 
     fn path(&self) -> Option<&Field<String>> {
@@ -79,7 +85,7 @@ impl Kind for Http {
         // What is there and wrong has its problem; what is not there is no part of it.
         let (token, tls) = (token.map_or(Some(None), |token| token.map(Some))?, tls.map_or(Some(None), |tls| tls.map(Some))?);
         let input = Input::Http { listen: listen?, token, tls };
-        Some(Settings { name: common.name?, kind: Self::WORD, input, format: Reads::new(AlertJson::new(settings)) })
+        Some(Settings { name: common.name?, kind: Self::WORD, input, format: Reads::new(AlertJson::new(settings)), silent_after: None })
     }
 }
 

@@ -4,7 +4,7 @@ use super::parts;
 use super::{Common, Kind};
 use crate::config::check::Check;
 use crate::config::read::{Field, Named, table};
-use crate::config::values::{EngineWord, SeverityWord};
+use crate::config::values::{EngineWord, Period, SeverityWord};
 use crate::source::format::alert_json::AlertJson;
 use crate::source::{Input, Reads, Settings};
 
@@ -17,6 +17,8 @@ table! {
         /// What it is.
         #[schemars(extend("const" = "json-lines"))]
         kind: String,
+        /// A system notification when no record came of it for so long, at least 1m; default none.
+        silent_after: Period,
         /// Files by glob: an absolute path that may have `*`, `?`, `[…]`.
         path: String,
         /// Other words than the four to severity, e.g. `high = "critical"`.
@@ -34,6 +36,10 @@ impl Kind for JsonLines {
         &self.name
     }
 
+    fn silent_after(&self) -> Option<&Field<Period>> {
+        Some(&self.silent_after)
+    }
+
     fn path(&self) -> Option<&Field<String>> {
         Some(&self.path)
     }
@@ -44,6 +50,6 @@ impl Kind for JsonLines {
         let engine_map = parts::engines(&self.engine_map, c);
         let settings = parts::alert_json(&common, severity_map, engine_map)?;
         let (name, input) = (common.name?, Input::Files { pattern: pattern? });
-        Some(Settings { name, kind: Self::WORD, input, format: Reads::new(AlertJson::new(settings)) })
+        Some(Settings { name, kind: Self::WORD, input, format: Reads::new(AlertJson::new(settings)), silent_after: None })
     }
 }

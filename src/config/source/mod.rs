@@ -9,15 +9,20 @@ mod parts;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::check::Check;
 use super::problem::At;
 use super::read::{Field, List, Node, Read, Reader, Table, choice, once, quoted};
+use super::values::Period;
 use super::{Agent, parse_str};
 use crate::model::SourceName;
 use crate::source::Settings;
+
+/// Shortest `silent_after`.
+const SILENT_MIN: Duration = Duration::from_mins(1);
 
 /// What a source kind brings.
 trait Kind: Table + Read + JsonSchema {
@@ -27,6 +32,9 @@ trait Kind: Table + Read + JsonSchema {
     const LEAST: &'static str;
 
     fn name(&self) -> &Field<String>;
+
+    /// How long nothing may come of it.
+    fn silent_after(&self) -> Option<&Field<Period>>;
 
     /// Its files, where it reads any.
     fn path(&self) -> Option<&Field<String>>;
@@ -72,6 +80,13 @@ macro_rules! kinds {
                 match self {
                     $(Self::$name(source) => source.name(),)*
                     Self::Other(source) => &source.name,
+                }
+            }
+
+            fn silent_after(&self) -> Option<&Field<Period>> {
+                match self {
+                    $(Self::$name(source) => source.silent_after(),)*
+                    Self::Other(_) => None,
                 }
             }
 
@@ -129,13 +144,14 @@ kinds! {
     json_lines::JsonLines,
     http::Http,
     syslog::Syslog,
+    host::Host,
 }
 
 #[cfg(test)]
 pub(in crate::config) use syslog::SyslogTls;
 
 /// Kinds that are known and not built yet.
-const LATER: [&str; 1] = ["host"];
+const LATER: [&str; 0] = [];
 
 once!(Source);
 
@@ -239,9 +255,21 @@ pub(in crate::config) fn check(
         }
         c.effective.begin("[[source]]", at.key.to_string());
         let name = name(source.name(), at, c);
-        checked.extend(source.check(Common { name, agent, at }, c));
+        let silent_after = source.silent_after().map_or(Some(None), |field| silence(field, c));
+        let settings = source.check(Common { name, agent, at }, c);
+        checked.extend(
+            settings.zip(silent_after).map(|(settings, silent_after)| Settings { silent_after, ..settings }),
+        );
     }
     checked
+}
+
+/// `silent_after`; `Some(None)`: it is not said, `None`: it is wrong.
+fn silence(field: &Field<Period>, c: &mut Check<'_>) -> Option<Option<Duration>> {
+    if !field.is_present() {
+        return Some(None);
+    }
+    c.duration("silent_after", field, "24h", SILENT_MIN).map(Some)
 }
 
 /// Whether one pattern leads to the other, taken as a path: `eve*.json` and `eve.json`.

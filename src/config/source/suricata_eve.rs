@@ -5,7 +5,7 @@ use super::{Common, Kind};
 use crate::config::check::Check;
 use crate::config::problem::At;
 use crate::config::read::{Field, List, Named, table};
-use crate::config::values::{EngineWord, SeverityWord};
+use crate::config::values::{EngineWord, Period, SeverityWord};
 use crate::source::format::eve::{self, Eve};
 use crate::source::transport::unix::{Listen, Way};
 use crate::source::{Input, Reads, Settings};
@@ -19,6 +19,8 @@ table! {
         /// What it is.
         #[schemars(extend("const" = "suricata-eve"))]
         kind: String,
+        /// A system notification when no record came of it for so long, at least 1m; default none.
+        silent_after: Period,
         /// Files by glob: an absolute path that may have `*`, `?`, `[…]`.
         path: String,
         /// Instead of files: the socket of Suricata's `filetype`, `unix_stream:///run/otrelay/eve.sock` or `unix_dgram://…`.
@@ -42,6 +44,10 @@ impl Kind for SuricataEve {
 
     fn name(&self) -> &Field<String> {
         &self.name
+    }
+
+    fn silent_after(&self) -> Option<&Field<Period>> {
+        Some(&self.silent_after)
     }
 
     fn path(&self) -> Option<&Field<String>> {
@@ -68,7 +74,7 @@ impl Kind for SuricataEve {
             signature_severity: signature_severity?,
             time_zone: time_zone?,
         });
-        Some(Settings { name, kind: Self::WORD, input: input?, format: Reads::new(format) })
+        Some(Settings { name, kind: Self::WORD, input: input?, format: Reads::new(format), silent_after: None })
     }
 }
 

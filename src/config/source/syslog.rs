@@ -15,7 +15,7 @@ use super::{Common, Kind, parts};
 use crate::config::check::Check;
 use crate::config::problem::At;
 use crate::config::read::{Field, List, Named, once, table, word};
-use crate::config::values::{EngineWord, SeverityWord};
+use crate::config::values::{EngineWord, Period, SeverityWord};
 use crate::model::Severity;
 use crate::net::listen::{Acceptor, ListenTls};
 use crate::source::format::syslog::{self, Payload};
@@ -72,6 +72,8 @@ table! {
         /// What it is.
         #[schemars(extend("const" = "syslog"))]
         kind: String,
+        /// A system notification when no record came of it for so long, at least 1m; default none.
+        silent_after: Period,
         /// Where it listens: `udp://…`, `tcp://…`, `tls://…`, each with an IP address and a port; at most 16.
         listen: List<String>,
         /// Instead of listening: files by glob, a message a line; an absolute path that may have `*`, `?`, `[…]`.
@@ -104,6 +106,10 @@ impl Kind for Syslog {
         &self.name
     }
 
+    fn silent_after(&self) -> Option<&Field<Period>> {
+        Some(&self.silent_after)
+    }
+
     fn path(&self) -> Option<&Field<String>> {
         Some(&self.path)
     }
@@ -131,7 +137,7 @@ impl Kind for Syslog {
             engine_map: engine_map?,
             time_zone: time_zone?,
         });
-        Some(Settings { name, kind: Self::WORD, input: input?, format: Reads::new(format) })
+        Some(Settings { name, kind: Self::WORD, input: input?, format: Reads::new(format), silent_after: None })
     }
 }
 

@@ -4,7 +4,7 @@ use super::parts;
 use super::{Common, Kind};
 use crate::config::check::Check;
 use crate::config::read::{Field, Named, table};
-use crate::config::values::{EngineWord, SeverityWord};
+use crate::config::values::{EngineWord, Period, SeverityWord};
 use crate::source::format::zeek;
 use crate::source::{Input, Reads, Settings};
 
@@ -17,6 +17,8 @@ table! {
         /// What it is.
         #[schemars(extend("const" = "zeek"))]
         kind: String,
+        /// A system notification when no record came of it for so long, at least 1m; default none.
+        silent_after: Period,
         /// Files by glob: an absolute path that may have `*`, `?`, `[…]`. `notice` and some of `weird` are alerts; the
         /// other logs are counted by kind and tell of devices.
         path: String,
@@ -34,6 +36,10 @@ impl Kind for Zeek {
 
     fn name(&self) -> &Field<String> {
         &self.name
+    }
+
+    fn silent_after(&self) -> Option<&Field<Period>> {
+        Some(&self.silent_after)
     }
 
     fn path(&self) -> Option<&Field<String>> {
@@ -55,6 +61,6 @@ impl Kind for Zeek {
             engine_map: engine_map?,
         });
         let input = Input::Files { pattern: pattern? };
-        Some(Settings { name, kind: Self::WORD, input, format: Reads::new(format) })
+        Some(Settings { name, kind: Self::WORD, input, format: Reads::new(format), silent_after: None })
     }
 }

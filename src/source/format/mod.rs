@@ -12,6 +12,8 @@ pub mod defender;
 
 pub mod eve;
 
+pub mod host;
+
 mod json;
 
 mod lenient;

@@ -88,6 +88,7 @@ impl Bench {
             kind: "zeek",
             input: Input::Files { pattern: format!("{}/*.log", self.dir.path().display()) },
             format: Reads::new(Headed { broken: AtomicUsize::new(self.broken) }),
+            silent_after: None,
         };
         let mut seen = Seen::default();
         let intake = async {
@@ -109,7 +110,7 @@ impl Bench {
                 }
             }
         };
-        let (ended, ()) = tokio::join!(run(settings, context), intake);
+        let (ended, ()) = tokio::join!(run(settings, context, mpsc::channel(1).1), intake);
         (seen, ended)
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Decoding;
 use super::poll::http::{self, Caller};
-use super::poll::told::{Seen, Step};
+use super::poll::told::{CHUNK_MARK, OPEN_MARK, Seen, Step};
 use super::poll::{Api, Feed, Halt, Trouble, Why};
 use crate::model::{Alert, AlertKind, AlertState, Fingerprint, Timestamp};
 use crate::source::format::defender::split::Piece;
@@ -49,6 +49,9 @@ const BEGAN: &str = "began";
 const WATERMARK: &str = "alerts";
 /// When devices were last asked for, by the other side's clock.
 const DEVICES: &str = "devices";
+
+/// What is remembered of the alerts that were told, as beginnings of marks' names: without it all are told once more.
+pub const TOLD: &[&str] = &[BEGAN, WATERMARK, CHUNK_MARK, OPEN_MARK];
 
 /// How it is asked, checked.
 #[derive(Clone, Debug)]

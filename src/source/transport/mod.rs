@@ -7,6 +7,8 @@
 
 pub mod defender;
 
+pub mod host;
+
 pub mod http;
 
 mod gather;

@@ -222,7 +222,8 @@ impl Feed {
 
     async fn hand_over(&mut self, trouble: Option<String>, more: bool) -> Result<(), Halt> {
         self.read |= self.has_read();
-        let mut batch = std::mem::replace(&mut self.batch, Batch::new(self.name.clone(), self.kind));
+        let next = Batch { again: self.batch.again, ..Batch::new(self.name.clone(), self.kind) };
+        let mut batch = std::mem::replace(&mut self.batch, next);
         let (changed, forgotten) = self.told.changes();
         batch.cursors.extend(changed);
         batch.finished.extend(forgotten);
@@ -286,7 +287,7 @@ impl<A: Api> Poll<A> {
         });
         let Settings { name, kind, .. } = &self.settings;
         Feed {
-            batch: Batch::new(name.clone(), kind),
+            batch: Batch { again: self.remembered.again(), ..Batch::new(name.clone(), kind) },
             name: name.clone(),
             kind,
             clock: SharedClock::clone(&self.clock),

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
-use crate::model::cursor::Mark;
+use crate::model::cursor::{Again, Mark};
 use crate::model::{Cursor, FileCursor, SourceName, Timestamp};
 use crate::source::{Batch, Own, Reading, Reads, RejectReason, Source, SourceError};
 
@@ -60,6 +60,8 @@ pub struct Settings {
     pub cursors: Vec<FileCursor>,
     /// Whether the source was read before, even if no file is remembered: then new files are no backlog.
     pub read_before: bool,
+    /// The order by which its backlog is read a second time.
+    pub again: Option<Again>,
 }
 
 /// Most bytes read for a batch, give or take one line.
@@ -103,6 +105,7 @@ pub struct Tail {
     name: SourceName,
     kind: &'static str,
     reading: Reading,
+    again: Option<Again>,
     clock: SharedClock,
     format: Reads,
     pattern: String,
@@ -130,7 +133,8 @@ impl Tail {
     /// A tail that has read nothing yet.
     pub fn new(settings: Settings, clock: SharedClock) -> Self {
         Self {
-            pending: Batch::new(settings.name.clone(), settings.kind),
+            pending: Batch { again: settings.again, ..Batch::new(settings.name.clone(), settings.kind) },
+            again: settings.again,
             name: settings.name,
             kind: settings.kind,
             reading: settings.reading,
@@ -345,7 +349,8 @@ impl Tail {
         if !worth {
             return None;
         }
-        let mut batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone(), self.kind));
+        let next = Batch { again: self.again, ..Batch::new(self.name.clone(), self.kind) };
+        let mut batch = std::mem::replace(&mut self.pending, next);
         for file in self.watch.files.iter_mut().filter(|file| file.moved) {
             batch.cursors.push(Cursor::File(file.tell()));
         }

@@ -1,9 +1,11 @@
-//! How far a source was read, asked when it begins.
+//! How far a source was read: asked when it begins, moved with what it gave.
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::record::Record;
 use super::row::{cursor_crc, mark_crc};
-use crate::model::cursor::{Proof, Remembered};
+use crate::model::cursor::{MARK_MAX, Proof, Remembered};
+use crate::model::text::clip;
 use crate::model::{Cursor, FileCursor, Mark, SourceName};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
@@ -98,4 +100,65 @@ fn cursor(row: &Row<'_>) -> rusqlite::Result<FileCursor> {
         proofs: Proof::decode(&row.get::<_, String>(9)?),
         complete: row.get(10)?,
     })
+}
+
+/// Writes how far a source is read, and forgets what is done with.
+pub(super) fn move_cursors(tx: &Tx<'_>, source_id: i64, record: &Record) -> Result<(), StoreError> {
+    for cursor in &record.finished {
+        match cursor {
+            Cursor::File(c) => tx
+                .conn
+                .prepare_cached(
+                    "DELETE FROM cursor WHERE source_id = ?1 AND device = ?2 AND inode = ?3 AND head_hash = ?4",
+                )?
+                .execute(params![source_id, c.device as i64, c.inode as i64, c.head_hash as i64])?,
+            Cursor::Mark(mark) => tx
+                .conn
+                .prepare_cached("DELETE FROM mark WHERE source_id = ?1 AND name = ?2")?
+                .execute(params![source_id, mark.name])?,
+        };
+    }
+    record.cursors.iter().try_for_each(|cursor| match cursor {
+        Cursor::File(file) => put_file(tx, source_id, file),
+        Cursor::Mark(mark) => put_mark(tx, source_id, mark),
+    })
+}
+
+pub(super) fn put_file(tx: &Tx<'_>, source_id: i64, c: &FileCursor) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path, state,
+             proofs, complete, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             ON CONFLICT DO UPDATE SET head_hash = excluded.head_hash, head_len = excluded.head_len,
+             offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path,
+             state = excluded.state, proofs = excluded.proofs, complete = excluded.complete, crc = excluded.crc",
+        )?
+        .execute(params![
+            source_id,
+            c.device as i64,
+            c.inode as i64,
+            c.head_hash as i64,
+            c.head_len,
+            c.offset as i64,
+            c.backlog_end as i64,
+            c.path,
+            c.state,
+            Proof::encode(&c.proofs),
+            c.complete,
+            cursor_crc(source_id, c)
+        ])?;
+    Ok(())
+}
+
+pub(super) fn put_mark(tx: &Tx<'_>, source_id: i64, mark: &Mark) -> Result<(), StoreError> {
+    if mark.name.len().max(mark.value.len()) > MARK_MAX {
+        return Err(StoreError::Refused(format!("the mark {} is too long", clip(&mark.name, 64))));
+    }
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO mark (source_id, name, value, crc) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc",
+        )?
+        .execute(params![source_id, mark.name, mark.value, mark_crc(source_id, mark)])?;
+    Ok(())
 }

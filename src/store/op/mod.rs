@@ -1,6 +1,7 @@
 //! Operations, a file each: what the caller says, the SQL, what the caller gets. Each adds one async method to
 //! [`super::Store`].
 
+pub mod again;
 pub mod answer;
 pub(super) mod attempt;
 pub mod by_hand;

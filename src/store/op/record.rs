@@ -7,27 +7,28 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
+use super::again;
 use super::attempt;
+use super::cursors::move_cursors;
 use super::device::take;
 use super::fresh::Fresh;
 use super::history;
 use super::life::{self, Newest};
 use super::prune::{Room, room};
 use super::row::{
-    AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, cursor_crc, destination_scope,
-    insert_delivery, insert_record, insert_ticket, mark_crc, source_scope,
+    AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, destination_scope, insert_delivery,
+    insert_record, insert_ticket, source_scope,
 };
 use super::settle;
 use super::storm::{self, Verdict};
 use super::turn;
-use crate::model::cursor::{MARK_MAX, Proof};
+use crate::model::cursor::Again;
 use crate::model::life::{Life, Lives};
 use crate::model::text::clip;
 use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Alert, AlertState, Cursor, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Device, FileCursor,
-    Fingerprint, Generation, Mark, Protocol, RuleName, Severity, SourceName, TableName, TicketState,
-    Timestamp,
+    Alert, AlertState, Cursor, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Device, Fingerprint,
+    Generation, Protocol, RuleName, Severity, SourceName, TableName, TicketState, Timestamp,
 };
 use crate::store::handle::Operation;
 use crate::store::health::Kind;
@@ -67,6 +68,8 @@ pub struct Entry {
     pub last_seen_at: Timestamp,
     /// Where it goes; empty only for an alert that was cleared, which goes nowhere by itself.
     pub routes: Vec<Routed>,
+    /// The order by which it is read a second time; then it is one sighting.
+    pub again: Option<Again>,
 }
 
 /// Alerts of one batch that are not forwarded, by reason.
@@ -167,6 +170,8 @@ pub struct Recorded {
     pub cleared: u64,
     /// Deliveries put into the outbox.
     pub deliveries: u64,
+    /// Sightings among them that were read a second time, and taken in after all.
+    pub again: u64,
     /// How full the buffer is after it.
     pub room: Room,
 }
@@ -245,8 +250,9 @@ impl Record {
         let scope = source_scope(self.source.as_str());
         let mut sums = Recorded::default();
         self.write_entries(tx, packer, source_id, &mut sums)?;
-        tx.count(&scope, "lines", self.lines as i64);
-        tx.count(&scope, "alerts", self.alerts as i64);
+        tx.count(&scope, "lines", (self.lines + sums.again) as i64);
+        tx.count(&scope, "alerts", (self.alerts + sums.again) as i64);
+        tx.count(&scope, "again", sums.again as i64);
         tx.count(&scope, "new", sums.new as i64);
         tx.count(&scope, "repeats", sums.repeats as i64);
         tx.count(&scope, "cleared", sums.cleared as i64);
@@ -273,15 +279,16 @@ impl Record {
         move_cursors(tx, source_id, self)?;
         // A log directory that could not be read at install time is still to be read for the first time.
         let was_read = self.lines > 0 || !self.cursors.is_empty() || self.trouble.is_none();
-        let last_alert_at = (self.alerts > 0).then_some(now);
+        let came = self.lines + sums.again > 0 || !self.devices.is_empty();
+        let last_alert_at = (self.alerts + sums.again > 0).then_some(now);
         tx.conn
             .prepare_cached(
-                "UPDATE source SET last_read_at = ?2, last_alert_at = coalesce(?3, last_alert_at), trouble = ?4,
+                "UPDATE source SET last_read_at = CASE WHEN ?7 THEN ?2 ELSE last_read_at END, last_alert_at = coalesce(?3, last_alert_at), trouble = ?4,
                  first_read_at = CASE WHEN ?5 THEN coalesce(first_read_at, ?2) ELSE first_read_at END,
                  kind = coalesce(nullif(?6, ''), kind)
                  WHERE id = ?1",
             )?
-            .execute(params![source_id, now, last_alert_at, self.trouble, was_read, self.kind])?;
+            .execute(params![source_id, now, last_alert_at, self.trouble, was_read, self.kind, came])?;
         total.new += sums.new;
         total.repeats += sums.repeats;
         total.cleared += sums.cleared;
@@ -321,6 +328,12 @@ impl Record {
                 fresh.write(tx, packer, sums)?;
             }
             let id = tx.memory.index.find(tx.conn, &entry.fingerprint)?;
+            if let Some(again) = entry.again {
+                if again::is_known(tx, id, entry, again, sums, now)? {
+                    continue;
+                }
+                sums.again += 1;
+            }
             if entry.alert.state == AlertState::Cleared {
                 // What nobody wanted raised is nothing that could be cleared; it is counted all the same.
                 if let Some(id) = id
@@ -635,65 +648,5 @@ fn keep_rejected(tx: &Tx<'_>, source_id: i64, rejected: &Rejected, now: i64) -> 
             .prepare_cached("DELETE FROM reject_sample WHERE id <= (SELECT max(id) FROM reject_sample) - ?1")?
             .execute([REJECT_SAMPLES])?;
     }
-    Ok(())
-}
-
-fn move_cursors(tx: &Tx<'_>, source_id: i64, record: &Record) -> Result<(), StoreError> {
-    for cursor in &record.finished {
-        match cursor {
-            Cursor::File(c) => tx
-                .conn
-                .prepare_cached(
-                    "DELETE FROM cursor WHERE source_id = ?1 AND device = ?2 AND inode = ?3 AND head_hash = ?4",
-                )?
-                .execute(params![source_id, c.device as i64, c.inode as i64, c.head_hash as i64])?,
-            Cursor::Mark(mark) => tx
-                .conn
-                .prepare_cached("DELETE FROM mark WHERE source_id = ?1 AND name = ?2")?
-                .execute(params![source_id, mark.name])?,
-        };
-    }
-    record.cursors.iter().try_for_each(|cursor| match cursor {
-        Cursor::File(file) => put_file(tx, source_id, file),
-        Cursor::Mark(mark) => put_mark(tx, source_id, mark),
-    })
-}
-
-fn put_file(tx: &Tx<'_>, source_id: i64, c: &FileCursor) -> Result<(), StoreError> {
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO cursor (source_id, device, inode, head_hash, head_len, offset, backlog_end, path, state,
-             proofs, complete, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-             ON CONFLICT DO UPDATE SET head_hash = excluded.head_hash, head_len = excluded.head_len,
-             offset = excluded.offset, backlog_end = excluded.backlog_end, path = excluded.path,
-             state = excluded.state, proofs = excluded.proofs, complete = excluded.complete, crc = excluded.crc",
-        )?
-        .execute(params![
-            source_id,
-            c.device as i64,
-            c.inode as i64,
-            c.head_hash as i64,
-            c.head_len,
-            c.offset as i64,
-            c.backlog_end as i64,
-            c.path,
-            c.state,
-            Proof::encode(&c.proofs),
-            c.complete,
-            cursor_crc(source_id, c)
-        ])?;
-    Ok(())
-}
-
-fn put_mark(tx: &Tx<'_>, source_id: i64, mark: &Mark) -> Result<(), StoreError> {
-    if mark.name.len().max(mark.value.len()) > MARK_MAX {
-        return Err(StoreError::Refused(format!("the mark {} is too long", clip(&mark.name, 64))));
-    }
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO mark (source_id, name, value, crc) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc",
-        )?
-        .execute(params![source_id, mark.name, mark.value, mark_crc(source_id, mark)])?;
     Ok(())
 }

@@ -156,6 +156,7 @@ pub(super) fn entry(n: u32, severity: Severity) -> Entry {
         occurrences: 1,
         last_seen_at: NOW,
         routes: vec![routed("incident")],
+        again: None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::super::super::RejectReason;
+use super::super::defender::titles;
 use super::super::{Decoded, Finding, Outcome, eve};
 use super::event::Event;
 use super::pairs::fold;
@@ -99,16 +100,19 @@ impl Look<'_, '_> {
 
     fn alert(&self, title: String) -> Alert {
         let settings = self.reading.settings;
+        // What Defender's message does not say, its title does.
+        let known = (self.profile.name == "defender").then(|| titles::known(&title)).flatten();
         let category = self.word(self.profile.category).filter(|category| category != "XSense Alerts");
+        let category = category.or_else(|| Some(known?.category.to_owned()));
         let source = self.end(&self.profile.source);
         let destination = self.end(&self.profile.destination);
         let protocols = self.protocols(&source, &destination);
-        let engine = self.engine(&title, category.as_deref().unwrap_or_default());
+        let engine = self.engine(&title, category.as_deref().unwrap_or_default(), known);
         Alert {
             id: self.word(self.profile.id),
             time: self.time(),
             received_at: self.reading.received_at,
-            severity: self.severity(),
+            severity: self.severity(known),
             engine,
             message: self.message(&title, &protocols),
             protocols,
@@ -164,7 +168,7 @@ impl Look<'_, '_> {
             .unwrap_or(now)
     }
 
-    fn severity(&self) -> Severity {
+    fn severity(&self, known: Option<titles::Known>) -> Severity {
         let map = &self.reading.settings.severity_map;
         for key in self.profile.severity {
             let Some(written) = get(self.event, key) else { continue };
@@ -175,10 +179,10 @@ impl Look<'_, '_> {
                 return severity;
             }
         }
-        Severity::Major
+        known.map_or(Severity::Major, |known| known.severity)
     }
 
-    fn engine(&self, title: &str, category: &str) -> Engine {
+    fn engine(&self, title: &str, category: &str, known: Option<titles::Known>) -> Engine {
         let map = &self.reading.settings.engine_map;
         let words = [category, &self.event.class, title].map(str::to_lowercase);
         if let Some(engine) = words.iter().find_map(|word| map.get(word)) {
@@ -187,6 +191,7 @@ impl Look<'_, '_> {
         let named = self.profile.engine.iter().find_map(|key| Engine::parse(&get(self.event, key)?));
         named
             .or_else(|| (self.profile.by_class)(self.event))
+            .or_else(|| Some(known?.engine))
             .or_else(|| words.iter().find_map(|word| vendor::by_words(word)))
             .unwrap_or(Engine::Anomaly)
     }

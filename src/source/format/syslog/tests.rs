@@ -359,6 +359,27 @@ fn defender_leef() {
 }
 
 #[test]
+fn what_defender_leaves_out_its_title_says() {
+    let leef = |vendor: &str, pairs: &str| {
+        alert(&format!(
+            "<9>May 5 12:29:23 s LEEF:1.0|{vendor}|platform|2.5.0|Alert|cat=XSense Alerts\tsev=2\t{pairs}"
+        ))
+    };
+    let known = leef("CyberX", "title=Illegal HTTP Header Content");
+    assert_eq!((known.severity, known.engine), (Severity::Critical, Engine::Anomaly));
+    assert_eq!(known.category.as_deref(), Some("Abnormal HTTP Communication Behavior"));
+    let stop = leef("CyberX", "title=Controller Stop");
+    assert_eq!((stop.severity, stop.engine), (Severity::Warning, Engine::Operational));
+    // What the message says counts.
+    let said = leef("CyberX", "title=Controller Stop\tseverity=Major\tengine=Policy Violation");
+    assert_eq!((said.severity, said.engine), (Severity::Major, Engine::PolicyViolation));
+    // A title that nobody knows, and the same title of another product.
+    let own = leef("CyberX", "title=A rule of our own");
+    assert_eq!((own.severity, own.category), (Severity::Major, None));
+    assert_eq!(leef("Acme", "title=Controller Stop").category, None);
+}
+
+#[test]
 fn defender_text() {
     let line = "<9>Jul  3 10:15:02 sensor CyberX platform name: plant 1\nMicrosoft Defender for IoT Alert: Scan\n\
         Type: Anomaly\nSeverity: Critical\nSource: 10.0.0.1\nSource IP: 10.0.0.1\nProtocol: Modbus\nDestination: plc\n\

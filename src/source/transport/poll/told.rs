@@ -23,9 +23,9 @@ const CHUNKS_MAX: usize = 4_096;
 /// Most conditions that are open at a time.
 const OPEN_MAX: usize = 4_096;
 /// First part of a chunk's mark.
-const CHUNK_MARK: &str = "told/";
+pub const CHUNK_MARK: &str = "told/";
 /// First part of an open condition's mark.
-const OPEN_MARK: &str = "open/";
+pub const OPEN_MARK: &str = "open/";
 
 /// What is to be told of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,6 +53,7 @@ fn settings(dir: &Path, pattern: &str, cursors: Vec<FileCursor>, read_before: bo
         reading: Reading::Follow,
         cursors,
         read_before,
+        again: None,
     }
 }
 

@@ -81,6 +81,7 @@ impl Bench {
             reading: Reading::Once,
             cursors: self.cursors.clone(),
             read_before: self.read_before,
+            again: None,
         };
         let mut tail = Tail::new(settings, Arc::new(SystemClock)).unpacking(self.mark.as_deref());
         for made in 0..batches {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use otrelay::clock::{Clock, ManualClock, SystemClock};
 use otrelay::destination::{Destination, DeviceOrder};
 use otrelay::model::Device;
 use otrelay::servicenow::cmdb;
@@ -156,7 +157,7 @@ async fn each_type_and_each_operating_system_of_the_contract_becomes_a_ci_of_its
         kinds.iter().zip(0..).map(|((kind, system), n)| told(n, kind, *system)).collect();
     let mut got = Vec::new();
     while got.len() < orders.len() {
-        let sent = destination.put_devices(&orders[got.len()..]).await.unwrap();
+        let sent = destination.put_devices(&orders[got.len()..], u32::MAX).await.unwrap();
         for outcome in sent.outcomes {
             let put = outcome.unwrap_or_else(|e| panic!("{:?}: {}", kinds[got.len()], e.message));
             assert!(put.created && put.sys_id.is_some(), "{:?}", kinds[got.len()]);
@@ -344,6 +345,10 @@ fn an_incident_points_at_the_ci_of_the_device_it_is_about() {
 
 /// Staging tables whose transform maps coalesce on the key that each row carries.
 fn staging() -> Running {
+    staging_with(true)
+}
+
+fn staging_with(batch_api: bool) -> Running {
     let map = |name: &str, target: &str| format!("u_otrelay_{name}={target}:correlation_id").parse().unwrap();
     simulator_with(Options {
         tables: vec!["u_connections".to_owned(), "u_firmware".to_owned(), "u_plant".to_owned()],
@@ -353,11 +358,55 @@ fn staging() -> Running {
             map("firmware", "u_firmware"),
             "u_ci=cmdb_ci_ot:correlation_id".parse().unwrap(),
         ],
+        batch_api,
         ..Options::default()
     })
 }
 
 const IMPORT: &str = "method = \"import-set\"\n";
+
+#[test]
+fn rows_of_devices_keep_the_hourly_budget_and_leave_what_is_kept_for_critical_alerts() {
+    for more in ["", "insert_multiple = true\n"] {
+        let simulator = staging_with(false);
+        let agent = agent(&simulator, &format!("{IMPORT}{more}")).requests_per_hour(100);
+        let alert = |n: u32| crate::support::eve::alert(n).severity(1).set("dest_ip", "192.0.2.9").line();
+        agent.feed(format!("{}\n", alert(1)));
+        agent.once().ends(0);
+        agent.feed((0..200).map(|n| identity(n, "1756-L61/B")).collect::<String>());
+        agent.once().ends(75).says("`requests_per_hour = 100`: ").says("the rest goes on at ");
+        let requests = simulator.requests();
+        assert!((50..=90).contains(&requests), "{requests} requests {more}");
+        let there = simulator.records("u_plant").len();
+        assert!((1..201).contains(&there), "{there} devices {more}");
+        agent.feed(format!("{}\n", alert(2)));
+        let said = agent.once();
+        let incidents = simulator.records("incident").len();
+        assert_eq!(incidents, 2, "a critical alert has its requests: {} {}", said.out, said.err);
+        assert!(simulator.requests() <= 100, "{} requests {more}", simulator.requests());
+        // The next hour goes on at once: this sync was not over.
+        let later = ManualClock::at(SystemClock.now().after(Duration::from_mins(61)));
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let more_there = || simulator.records("u_plant").len() > there || std::time::Instant::now() > end;
+        let r = agent.once_at(later, Duration::from_millis(1), Duration::from_millis(1), more_there);
+        assert!(simulator.records("u_plant").len() > there, "{more} {there} {requests} {r:?} {:?}", simulator.ledger()[requests as usize..].iter().map(|e| (e.path.clone(), e.status)).collect::<Vec<_>>());
+        assert!(simulator.requests() <= 200, "{} requests {more}", simulator.requests());
+    }
+}
+
+#[test]
+fn a_device_whose_rows_are_more_than_an_hours_requests_is_told_all_the_same() {
+    let simulator = staging_with(false);
+    let agent = agent(&simulator, IMPORT).requests_per_hour(2);
+    // Two rows of the client, and each time a log-in; then three of the controller.
+    agent.feed(identity(1, "1756-L61/B"));
+    agent.once().ends(75);
+    assert_eq!((simulator.requests(), simulator.records("u_plant").len()), (3, 1));
+    let later = ManualClock::at(SystemClock.now().after(Duration::from_mins(61)));
+    let all = || simulator.records("u_firmware").len() == 1;
+    agent.once_at(later, Duration::from_millis(1), Duration::from_millis(1), all);
+    assert_eq!((simulator.records("u_plant").len(), simulator.records("u_connections").len()), (2, 1));
+}
 
 #[test]
 fn an_import_set_gets_rows_of_devices_connections_and_firmware_each_once() {

@@ -172,14 +172,14 @@ impl Batch {
 }
 
 impl ServiceNow {
-    /// Tells the CMDB of as many of these devices as fit into one request.
-    pub(super) async fn identify(&self, orders: &[DeviceOrder]) -> Result<DevicesSent, SendError> {
+    /// Tells the CMDB of as many of these devices as fit into one request, or their rows into `most`.
+    pub(super) async fn identify(&self, orders: &[DeviceOrder], most: u32) -> Result<DevicesSent, SendError> {
         let Ok(table) = TableName::new(TABLE) else {
             return Err(Self::hold_devices("no table", "report it"));
         };
         let Some(settings) = &self.devices else { return Err(self.no_devices(&table)) };
         if let Some(import) = &settings.import {
-            return self.import(settings, import, orders).await;
+            return self.import(settings, import, orders, most).await;
         }
         let batch = Batch::of(settings, orders);
         let told: Vec<(usize, usize, String)> = batch.spans.iter().flatten().cloned().collect();
@@ -196,7 +196,7 @@ impl ServiceNow {
         let outcomes =
             batch.spans.iter().map(|span| span.as_ref().and_then(|_| each.next()).unwrap_or_else(missing));
         let remarks = answer::relations(&result, &self.place);
-        Ok(DevicesSent { outcomes: outcomes.collect(), status: Some(status), remarks })
+        Ok(DevicesSent { outcomes: outcomes.collect(), status: Some(status), remarks, beyond: false })
     }
 
     /// What the instance would do with a device, in lines; nothing is written there.

@@ -530,3 +530,85 @@ fn a_ticket_that_came_before_its_device_is_linked_later_once_and_by_nobody_elses
     agent.once().ends(0);
     assert_eq!((patches(), simulator.records("incident").len()), (before, 3), "once is enough");
 }
+
+/// The data source of a Service Graph Connector, which the simulator knows.
+const CONNECTOR: &str = "SG-OTDefender";
+
+#[test]
+fn another_integration_on_the_same_instance_is_named_and_not_fought() {
+    let simulator = simulator_with(Options {
+        properties: vec![("simulator.cmdb.precedence".to_owned(), format!("{CONNECTOR},otrelay"))],
+        ..Options::default()
+    });
+    let agent = agent(&simulator, "");
+    let doctor = || agent.run(&["doctor"]);
+    doctor().says("skipped prod: other integrations: no CI there is from otrelay yet");
+    // The connector was there first: a CI with this MAC, a name and a maker of its own, and its row beside it.
+    let plant = |table: &str, fields: &[(&str, &str)]| simulator.plant(table, fields).unwrap();
+    let ci = plant("cmdb_ci_ot_plc", &[("name", "PLC of the connector"), ("manufacturer", "Siemens")]);
+    let (mac, ip) = (mac(1), ip(1));
+    plant("cmdb_ci_network_adapter", &[("name", &mac), ("mac_address", &mac), ("cmdb_ci", &ci)]);
+    let target = ("target_table", "cmdb_ci_ot_plc");
+    plant("sys_object_source", &[("name", CONNECTOR), ("id", "4711"), ("target_sys_id", &ci), target]);
+
+    agent.feed([arp(1), arp(2), identity(1, "1756-L61/B")].concat());
+    agent.once().ends(0);
+    let plcs = simulator.records("cmdb_ci_ot_plc");
+    let get = |field: &str| plcs[0].get(field).to_owned();
+    assert_eq!((plcs.len(), get("sys_id")), (1, ci.clone()), "it is the same CI");
+    let attributes = (get("name"), get("manufacturer"), get("model_number"));
+    let (name, maker, model) = ("PLC of the connector", "Siemens", "1756-L61/B");
+    assert_eq!(attributes, (name.to_owned(), maker.to_owned(), model.to_owned()), "only what was empty");
+    let status = agent.run(&["status"]).ends(0);
+    status.says("`SG-OTDefender` tells the CMDB of ").says(&ci).says("reconciliation rules of cmdb_ci");
+    doctor().says("warn    prod: other integrations: `SG-OTDefender` tells").says("docs/devices.md");
+
+    // What the other one keeps is not sent again while the device itself does not change.
+    let before = simulator.requests();
+    for _ in 0..2 {
+        agent.run(&["sync"]).ends(0);
+    }
+    let paths =
+        || simulator.ledger().iter().skip(before as usize).map(|e| e.path.clone()).collect::<Vec<_>>();
+    assert!(paths().iter().all(|path| !path.contains("identifyreconcile")), "{ip}: {:?}", paths());
+}
+
+#[test]
+fn an_instance_that_otrelay_alone_tells_has_no_other_integration() {
+    let simulator = simulator();
+    let agent = agent(&simulator, "");
+    agent.feed(arp(1));
+    agent.once().ends(0);
+    agent.run(&["doctor"]).says("ok      prod: other integrations: no other data source");
+    assert!(!agent.run(&["status"]).out.contains("tells the CMDB"));
+}
+
+#[test]
+fn recorded_lines_give_the_devices_types_and_protocols_that_were_counted_by_hand() {
+    let simulator = simulator();
+    let agent = agent(&simulator, "");
+    let zeek = agent.log("*.log").display().to_string();
+    agent.append_config(&format!("\n[[source]]\nname = \"zeek\"\nkind = \"zeek\"\npath = \"{zeek}\"\n"));
+    let fixture = |name: &str| {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/inventory");
+        std::fs::read_to_string(dir.join(name)).unwrap()
+    };
+    agent.feed(fixture("eve.json"));
+    for name in ["modbus.log", "known_devices.log"] {
+        agent.feed_to(name, fixture(name));
+    }
+    agent.once().ends(0);
+    let devices = agent.json(&["devices"]);
+    let mut counted = BTreeMap::from([("devices".to_owned(), devices.as_array().unwrap().len())]);
+    for device in devices.as_array().unwrap().iter().map(|row| &row["device"]) {
+        let protocols = device["protocols"].as_array().into_iter().flatten();
+        let protocols = protocols.map(|name| format!("protocol {}", name.as_str().unwrap()));
+        for name in protocols.chain(device["kind"].as_str().map(|kind| format!("type {kind}"))) {
+            *counted.entry(name).or_default() += 1;
+        }
+    }
+    let counted: String = counted.iter().map(|(name, count)| format!("{name} {count}\n")).collect();
+    let mut by_hand: Vec<String> = fixture("counted.txt").lines().map(|line| format!("{line}\n")).collect();
+    by_hand.sort();
+    assert_eq!(counted, by_hand.concat());
+}

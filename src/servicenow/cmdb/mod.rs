@@ -9,6 +9,7 @@ mod answer;
 mod import;
 mod payload;
 mod rows;
+mod shared;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ const BYTES_MAX: usize = 500_000;
 pub const TABLE: &str = "cmdb_ci";
 
 pub use rows::COLUMNS;
+pub use shared::Other;
 
 /// What is done with a device that its source no longer has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -193,10 +195,16 @@ impl ServiceNow {
             Err(Whole::DataSource(words)) => return Err(self.unknown_source(settings, &words)),
         };
         let missing = || Ok(DevicePut::default());
-        let outcomes =
-            batch.spans.iter().map(|span| span.as_ref().and_then(|_| each.next()).unwrap_or_else(missing));
-        let remarks = answer::relations(&result, &self.place);
-        Ok(DevicesSent { outcomes: outcomes.collect(), status: Some(status), remarks, beyond: false })
+        let outcomes: Vec<_> = batch
+            .spans
+            .iter()
+            .map(|span| span.as_ref().and_then(|_| each.next()).unwrap_or_else(missing))
+            .collect();
+        let mut remarks = answer::relations(&result, &self.place);
+        if most > 2 {
+            remarks.extend(self.others(settings, orders, &outcomes).await);
+        }
+        Ok(DevicesSent { outcomes, status: Some(status), remarks, beyond: false })
     }
 
     /// What the instance would do with a device, in lines; nothing is written there.

@@ -282,12 +282,14 @@ pub trait Destination: Send + Sync + 'static {
     /// `doubtful` set, so that the caller looks it up.
     fn send(&self, order: &Order) -> impl Future<Output = Result<Sent, SendError>> + Send;
 
-    /// Tells some of these devices, from the first on, in one request; the answer has an outcome for each that was told.
+    /// Tells some of these devices, from the first on, in one request or, where each is rows, in `most` at most; the answer
+    /// has an outcome for each that was told.
     fn put_devices(
         &self,
         orders: &[DeviceOrder],
+        most: u32,
     ) -> impl Future<Output = Result<DevicesSent, SendError>> + Send {
-        let _ = orders;
+        let _ = (orders, most);
         async { Err(no_devices()) }
     }
 
@@ -405,6 +407,8 @@ pub struct DevicesSent {
     pub status: Option<u16>,
     /// What a person should know that is no fault of one of them.
     pub remarks: Vec<Remark>,
+    /// Nothing was sent: already the first takes more requests than that.
+    pub beyond: bool,
 }
 
 /// Most keys in one [`Destination::look_up`]: a longer `IN` list makes URLs that proxies refuse.

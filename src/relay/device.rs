@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budget;
+use super::budget::{Allowance, Budget};
 use super::{Cause, Planned, Relay, Report, hold, retry};
 use crate::destination::{
     Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, SendError,
 };
-use crate::model::{Class, DestinationName, HoldScope, TableName, Timestamp};
+use crate::model::{Class, DestinationName, HoldScope, Severity, TableName, Timestamp};
 use crate::store::StoreError;
 use crate::store::op::destination_state::{DestinationChange, DestinationState};
 use crate::store::op::device::outbox::{ClaimDevices, ClaimedDevice, ToldDevice};
@@ -59,6 +59,28 @@ struct Group {
     changes: Vec<DestinationChange>,
     notices: Vec<Notice>,
     held: Option<SendError>,
+    /// The next of them takes more requests than are left of the hour.
+    beyond: bool,
+}
+
+/// How a push of devices ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nothing more is due, or it is held.
+    Done,
+    /// The service stops.
+    Cut,
+    /// The hour's requests are used up: the sync goes on with the next hour.
+    Owed(Timestamp),
+}
+
+/// What may be sent.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Requests.
+    most: u32,
+    /// None was made in this hour: what takes more than a whole hour's would otherwise never go.
+    fresh: bool,
 }
 
 impl<D: Destination> Relay<D> {
@@ -81,15 +103,22 @@ impl<D: Destination> Relay<D> {
             self.patiently(stop, || self.store.enqueue_devices(&settings.destination, &settings.table))
                 .await?;
         }
-        self.push_claimed_devices(destination, settings, cause, !all, stop, &mut report).await?;
+        let end = self.push_claimed_devices(destination, settings, cause, !all, stop, &mut report).await?;
+        report.cut = end == End::Cut;
         if all && !report.cut {
-            self.patiently(stop, || self.store.devices_synced()).await?;
+            if end == End::Done {
+                self.patiently(stop, || self.store.devices_synced()).await?;
+            }
             // Tickets that came before their devices.
             if self.patiently(stop, || self.store.link_tickets(&settings.destination)).await? > 0 {
                 report.add(Box::pin(self.push(destination, cause, stop)).await?);
             }
         }
-        let next = if all { self.clock.now().after(settings.interval) } else { due.unwrap_or(now) };
+        let next = match end {
+            End::Owed(at) => at,
+            _ if all => self.clock.now().after(settings.interval),
+            _ => due.unwrap_or(now),
+        };
         report.wake_devices(next);
         report.wake(self.store.next_due(&settings.destination, now).await?);
         Ok(report)
@@ -103,26 +132,19 @@ impl<D: Destination> Relay<D> {
         only_tried: bool,
         stop: &CancellationToken,
         report: &mut Report,
-    ) -> Result<(), StoreError> {
+    ) -> Result<End, StoreError> {
         let name = destination.name();
-        report.cut = true;
         while !stop.is_cancelled() {
             let state = self.store.destination_state(name).await?;
-            let limits = self.limits_of(name);
-            let mut budget = Budget {
-                limit: limits.requests_per_hour,
-                started_at: state.window_started_at,
-                used: state.window_used,
-            };
+            let mut budget = self.budget(destination, &state);
             let now = self.clock.now();
-            budget.roll(now);
-            budget.heed(destination.rate_limit().limit);
             let claim = self.next_claim(destination, cause, &state, &budget, now, report);
             let held =
                 state.holds.iter().any(|h| h.table.as_ref() == Some(&settings.table) && h.until_at > now);
+            // What is kept for critical alerts is not for an inventory.
+            let claim = claim.filter(|(claim, _)| claim.min_severity <= Severity::Warning);
             let Some((claim, most)) = claim.filter(|_| !held) else {
-                report.cut = false;
-                return Ok(());
+                return Ok(self.no_more(&budget, name, held, report));
             };
             self.heartbeat.busy();
             let trial = hold::trial(&state, &settings.table).is_some();
@@ -136,27 +158,65 @@ impl<D: Destination> Relay<D> {
             };
             let claimed = self.store.claim_devices(ask).await?;
             if claimed.is_empty() {
-                report.cut = false;
-                return Ok(());
+                return Ok(End::Done);
             }
             let before = destination.requests();
-            let mut group = self.send_devices(destination, settings, claimed, most, stop).await;
+            let room = Room { most, fresh: budget.used == 0 };
+            let mut group = self.send_devices(destination, settings, claimed, room, stop).await;
             budget.spend(u32::try_from(destination.requests().saturating_sub(before)).unwrap_or(u32::MAX));
             group.changes.push(DestinationChange::Budget {
                 window_started_at: budget.started_at,
                 window_used: budget.used,
             });
             self.account_devices(name, settings, &state, &mut group, report);
-            let Group { settled, told, changes, notices, .. } = group;
-            self.patiently(stop, || {
-                self.store.settle_devices(name, settled.clone(), told.clone(), changes.clone())
-            })
-            .await?;
-            for notice in notices {
-                let text = notice.text.clone();
-                if self.store.notice(notice).await? {
-                    tracing::warn!("{text}");
-                }
+            let beyond = group.beyond;
+            self.settle_group(name, group, stop).await?;
+            if beyond {
+                report.wait_for(format!("{name}: {}", budget.words(self.limits_of(name).requests_per_hour)));
+                return Ok(End::Owed(budget.ends_at()));
+            }
+        }
+        Ok(End::Cut)
+    }
+
+    /// What is left of the hour.
+    fn budget(&self, destination: &Arc<D>, state: &DestinationState) -> Budget {
+        let mut budget = Budget {
+            limit: self.limits_of(destination.name()).requests_per_hour,
+            started_at: state.window_started_at,
+            used: state.window_used,
+        };
+        budget.roll(self.clock.now());
+        budget.heed(destination.rate_limit().limit);
+        budget
+    }
+
+    /// Why there is nothing to claim now.
+    fn no_more(&self, budget: &Budget, name: &DestinationName, held: bool, report: &mut Report) -> End {
+        let spent =
+            !matches!(budget.allowance(), Allowance::Requests(_, severity) if severity <= Severity::Warning);
+        if held || !spent {
+            return End::Done;
+        }
+        report.wait_for(format!("{name}: {}", budget.words(self.limits_of(name).requests_per_hour)));
+        End::Owed(budget.ends_at())
+    }
+
+    async fn settle_group(
+        &self,
+        name: &DestinationName,
+        group: Group,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let Group { settled, told, changes, notices, .. } = group;
+        self.patiently(stop, || {
+            self.store.settle_devices(name, settled.clone(), told.clone(), changes.clone())
+        })
+        .await?;
+        for notice in notices {
+            let text = notice.text.clone();
+            if self.store.notice(notice).await? {
+                tracing::warn!("{text}");
             }
         }
         Ok(())
@@ -168,7 +228,7 @@ impl<D: Destination> Relay<D> {
         destination: &Arc<D>,
         settings: &Devices,
         claimed: Vec<ClaimedDevice>,
-        most: u32,
+        room: Room,
         stop: &CancellationToken,
     ) -> Group {
         let mut group = Group::default();
@@ -182,24 +242,30 @@ impl<D: Destination> Relay<D> {
                 group.settled.push(settled(&one, self.clock.now(), 0, None, Outcome::Dead { message }));
             }
         }
-        let mut one_by_one = false;
-        while !rest.is_empty() && group.held.is_none() {
-            let requests = destination.requests().saturating_sub(before);
-            if stop.is_cancelled() || requests >= u64::from(most) {
+        let (mut one_by_one, mut dear) = (false, false);
+        while !rest.is_empty() && group.held.is_none() && !group.beyond {
+            let made = u32::try_from(destination.requests().saturating_sub(before)).unwrap_or(u32::MAX);
+            if stop.is_cancelled() || made >= room.most {
                 break;
             }
             let (started_at, began) = (self.clock.now(), Instant::now());
             let orders: Vec<DeviceOrder> = rest.iter().map(|(_, order)| order.clone()).collect();
-            let asked = if one_by_one { &orders[..1] } else { &orders[..] };
-            let answer = self.alive(destination, Box::pin(destination.put_devices(asked))).await;
+            let asked = if one_by_one || dear { &orders[..1] } else { &orders[..] };
+            let most = if dear { u32::MAX } else { room.most - made };
+            let answer = self.alive(destination, Box::pin(destination.put_devices(asked, most))).await;
             self.heartbeat.busy();
             let took = began.elapsed().as_millis() as u64;
             match answer {
+                Ok(sent) if sent.beyond && !dear => {
+                    dear = room.fresh && made == 0;
+                    group.beyond = !dear;
+                }
                 Ok(sent) => {
                     // At least one is told with each request, or the loop would not end.
                     let sent_now = sent.outcomes.len().clamp(1, rest.len());
                     let batch: Vec<_> = rest.drain(..sent_now).collect();
                     take_answer(settings, &batch, &sent, started_at, took, &mut group);
+                    dear = false;
                 }
                 // One of them may be at fault; each is asked for by itself.
                 Err(e) if e.class == Class::Reject && asked.len() > 1 => one_by_one = true,

@@ -84,6 +84,8 @@ pub struct ServiceNow {
     pub(super) devices: Option<super::cmdb::Settings>,
     /// The instance has only the plain form of identification.
     pub(super) plain_identify: AtomicBool,
+    /// When it was last looked whether others tell of the same devices, in seconds.
+    pub(super) looked_for_others: AtomicU64,
 }
 
 /// A clock has no `Debug` of its own.
@@ -211,6 +213,7 @@ impl ServiceNow {
             display: DISPLAY.to_owned(),
             devices,
             plain_identify: AtomicBool::new(false),
+            looked_for_others: AtomicU64::new(0),
         })
     }
 

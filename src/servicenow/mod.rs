@@ -173,8 +173,8 @@ impl Destination for ServiceNow {
         }
     }
 
-    async fn put_devices(&self, orders: &[DeviceOrder]) -> Result<DevicesSent, SendError> {
-        self.identify(orders).await
+    async fn put_devices(&self, orders: &[DeviceOrder], most: u32) -> Result<DevicesSent, SendError> {
+        self.identify(orders, most).await
     }
 
     fn device_payload(&self, order: &DeviceOrder) -> Result<String, String> {

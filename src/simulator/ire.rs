@@ -2,8 +2,9 @@
 //!
 //! An item is first looked for by its native key in `sys_object_source`, then by serial number, MAC and name; what is found
 //! is updated, what is not is made. An item that fails has its error in an answer of 200. Without `partial_commits` one
-//! that fails keeps all others from being written. Not here: reconciliation by source precedence, dependent rules,
-//! partial payloads that are completed later.
+//! that fails keeps all others from being written. Whose word counts: the property [`PRECEDENCE`] names data sources, the
+//! highest first; what a higher one has told of a CI is skipped without a word, as the engine does it. Not here: dependent
+//! rules, partial payloads that are completed later.
 
 use hyper::Method;
 use serde_json::{Map, Value, json};
@@ -13,6 +14,8 @@ use super::instance::{Context, Instance};
 
 /// Most items of a request.
 const ITEMS_MAX: usize = 1000;
+/// Data sources by precedence, with commas; stands for reconciliation rules.
+const PRECEDENCE: &str = "simulator.cmdb.precedence";
 /// Columns of a CI that a lookup or a related row points to it by.
 const CI: &str = "cmdb_ci";
 
@@ -339,8 +342,26 @@ impl Instance {
             Some(table.value(row, "sys_mod_count").to_owned())
         };
         let before = mods(self);
-        self.update(ctx, &was, id, &item.values, true).map_err(|e| words(&e))?;
+        let values = self.permitted(item, id);
+        self.update(ctx, &was, id, &values, true).map_err(|e| words(&e))?;
         Ok(if mods(self) == before { "NO_CHANGE" } else { "UPDATE" })
+    }
+
+    /// The values that no source of higher precedence keeps: of a CI that it has told of, all that are filled.
+    fn permitted(&self, item: &Item<'_>, id: &str) -> Map<String, Value> {
+        let Some(order) = self.property(PRECEDENCE) else { return item.values.clone() };
+        let rank = |name: &str| order.split(',').position(|one| one.trim() == name).unwrap_or(usize::MAX);
+        let own = rank(item.source);
+        let is_kept = self.tables.get("sys_object_source").is_some_and(|table| {
+            table.rows().any(|(_, row)| {
+                table.value(row, "target_sys_id") == id && rank(table.value(row, "name")) < own
+            })
+        });
+        let filled = |name: &str| {
+            self.find("cmdb_ci", id).is_some_and(|(table, _, row)| !table.value(row, name).is_empty())
+        };
+        let values = item.values.iter().filter(|(name, _)| !is_kept || !filled(name));
+        values.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// What hangs on a CI: where it is from, its lookups, its related rows.

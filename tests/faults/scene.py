@@ -117,21 +117,22 @@ def other_line(micros):
 class Simulator:
     """`otrelay simulate` on a free port of loopback."""
 
-    def __init__(self, directory, seed, fault=None):
+    def __init__(self, directory, seed, fault=None, more=()):
+        """`more`: further arguments of it."""
         for attempt in range(5):
             try:
-                return self.start(directory, seed, fault)
+                return self.start(directory, seed, fault, more)
             except Failed:
                 # Somebody else was given the port in between.
                 if attempt == 4 or "in use" not in tail(self.log):
                     raise
 
-    def start(self, directory, seed, fault):
+    def start(self, directory, seed, fault, more=()):
         self.port = free_port()
         self.log = directory / "simulator.log"
         command = [binary(), "simulate", "--listen", f"127.0.0.1:{self.port}", "--seed", str(seed),
                    # One record a request: what strace saw of it is judged, and what is lost is one answer.
-                   "--no-batch-api"]
+                   "--no-batch-api", *more]
         if fault:
             command += ["--fault", fault]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OTRELAY_SIM_")}

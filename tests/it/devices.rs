@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use otrelay::clock::{Clock, ManualClock, SystemClock};
 use otrelay::destination::{Destination, DeviceOrder};
 use otrelay::model::Device;
 use otrelay::servicenow::cmdb;
@@ -156,7 +157,7 @@ async fn each_type_and_each_operating_system_of_the_contract_becomes_a_ci_of_its
         kinds.iter().zip(0..).map(|((kind, system), n)| told(n, kind, *system)).collect();
     let mut got = Vec::new();
     while got.len() < orders.len() {
-        let sent = destination.put_devices(&orders[got.len()..]).await.unwrap();
+        let sent = destination.put_devices(&orders[got.len()..], u32::MAX).await.unwrap();
         for outcome in sent.outcomes {
             let put = outcome.unwrap_or_else(|e| panic!("{:?}: {}", kinds[got.len()], e.message));
             assert!(put.created && put.sys_id.is_some(), "{:?}", kinds[got.len()]);
@@ -344,6 +345,10 @@ fn an_incident_points_at_the_ci_of_the_device_it_is_about() {
 
 /// Staging tables whose transform maps coalesce on the key that each row carries.
 fn staging() -> Running {
+    staging_with(true)
+}
+
+fn staging_with(batch_api: bool) -> Running {
     let map = |name: &str, target: &str| format!("u_otrelay_{name}={target}:correlation_id").parse().unwrap();
     simulator_with(Options {
         tables: vec!["u_connections".to_owned(), "u_firmware".to_owned(), "u_plant".to_owned()],
@@ -353,11 +358,56 @@ fn staging() -> Running {
             map("firmware", "u_firmware"),
             "u_ci=cmdb_ci_ot:correlation_id".parse().unwrap(),
         ],
+        batch_api,
         ..Options::default()
     })
 }
 
 const IMPORT: &str = "method = \"import-set\"\n";
+
+#[test]
+fn rows_of_devices_keep_the_hourly_budget_and_leave_what_is_kept_for_critical_alerts() {
+    // A row a request; or as many as a claim in two to seven.
+    for (more, limit, count) in [("", 100, 200), ("insert_multiple = true\n", 30, 2_000)] {
+        let simulator = staging_with(false);
+        let agent = agent(&simulator, &format!("{IMPORT}{more}")).requests_per_hour(limit);
+        let alert = |n: u32| crate::support::eve::alert(n).severity(1).set("dest_ip", "192.0.2.9").line();
+        agent.feed(format!("{}\n", alert(1)));
+        agent.once().ends(0);
+        agent.feed((0..count).map(arp).collect::<String>());
+        agent.once().ends(75).says(&format!("`requests_per_hour = {limit}`: ")).says("the rest goes on at ");
+        let requests = simulator.requests();
+        assert!(requests <= u64::from(limit - limit / 10), "{requests} requests {more}");
+        let there = simulator.records("u_plant").len();
+        assert!((1..count as usize).contains(&there), "{there} devices {more}");
+        if more.is_empty() {
+            agent.feed(format!("{}\n", alert(2)));
+            let said = agent.once();
+            let incidents = simulator.records("incident").len();
+            assert_eq!(incidents, 2, "a critical alert has its requests: {} {}", said.out, said.err);
+        }
+        assert!(simulator.requests() <= u64::from(limit), "{} requests {more}", simulator.requests());
+        // The next hour goes on at once: this sync was not over.
+        let later = ManualClock::at(SystemClock.now().after(Duration::from_mins(61)));
+        let more_there = || simulator.records("u_plant").len() > there;
+        agent.once_at(later, Duration::from_millis(1), Duration::from_millis(1), more_there);
+        assert!(simulator.requests() <= 2 * u64::from(limit), "{} requests {more}", simulator.requests());
+    }
+}
+
+#[test]
+fn a_device_whose_rows_are_more_than_an_hours_requests_is_told_all_the_same() {
+    let simulator = staging_with(false);
+    let agent = agent(&simulator, IMPORT).requests_per_hour(2);
+    // Two rows of the client, and each time a log-in; then three of the controller.
+    agent.feed(identity(1, "1756-L61/B"));
+    agent.once().ends(75);
+    assert_eq!((simulator.requests(), simulator.records("u_plant").len()), (3, 1));
+    let later = ManualClock::at(SystemClock.now().after(Duration::from_mins(61)));
+    let all = || simulator.records("u_firmware").len() == 1;
+    agent.once_at(later, Duration::from_millis(1), Duration::from_millis(1), all);
+    assert_eq!((simulator.records("u_plant").len(), simulator.records("u_connections").len()), (2, 1));
+}
 
 #[test]
 fn an_import_set_gets_rows_of_devices_connections_and_firmware_each_once() {
@@ -479,4 +529,86 @@ fn a_ticket_that_came_before_its_device_is_linked_later_once_and_by_nobody_elses
     agent.feed(identity(1, "1756-L61/B"));
     agent.once().ends(0);
     assert_eq!((patches(), simulator.records("incident").len()), (before, 3), "once is enough");
+}
+
+/// The data source of a Service Graph Connector, which the simulator knows.
+const CONNECTOR: &str = "SG-OTDefender";
+
+#[test]
+fn another_integration_on_the_same_instance_is_named_and_not_fought() {
+    let simulator = simulator_with(Options {
+        properties: vec![("simulator.cmdb.precedence".to_owned(), format!("{CONNECTOR},otrelay"))],
+        ..Options::default()
+    });
+    let agent = agent(&simulator, "");
+    let doctor = || agent.run(&["doctor"]);
+    doctor().says("skipped prod: other integrations: no CI there is from otrelay yet");
+    // The connector was there first: a CI with this MAC, a name and a maker of its own, and its row beside it.
+    let plant = |table: &str, fields: &[(&str, &str)]| simulator.plant(table, fields).unwrap();
+    let ci = plant("cmdb_ci_ot_plc", &[("name", "PLC of the connector"), ("manufacturer", "Siemens")]);
+    let (mac, ip) = (mac(1), ip(1));
+    plant("cmdb_ci_network_adapter", &[("name", &mac), ("mac_address", &mac), ("cmdb_ci", &ci)]);
+    let target = ("target_table", "cmdb_ci_ot_plc");
+    plant("sys_object_source", &[("name", CONNECTOR), ("id", "4711"), ("target_sys_id", &ci), target]);
+
+    agent.feed([arp(1), arp(2), identity(1, "1756-L61/B")].concat());
+    agent.once().ends(0);
+    let plcs = simulator.records("cmdb_ci_ot_plc");
+    let get = |field: &str| plcs[0].get(field).to_owned();
+    assert_eq!((plcs.len(), get("sys_id")), (1, ci.clone()), "it is the same CI");
+    let attributes = (get("name"), get("manufacturer"), get("model_number"));
+    let (name, maker, model) = ("PLC of the connector", "Siemens", "1756-L61/B");
+    assert_eq!(attributes, (name.to_owned(), maker.to_owned(), model.to_owned()), "only what was empty");
+    let status = agent.run(&["status"]).ends(0);
+    status.says("`SG-OTDefender` tells the CMDB of ").says(&ci).says("reconciliation rules of cmdb_ci");
+    doctor().says("warn    prod: other integrations: `SG-OTDefender` tells").says("docs/devices.md");
+
+    // What the other one keeps is not sent again while the device itself does not change.
+    let before = simulator.requests();
+    for _ in 0..2 {
+        agent.run(&["sync"]).ends(0);
+    }
+    let paths =
+        || simulator.ledger().iter().skip(before as usize).map(|e| e.path.clone()).collect::<Vec<_>>();
+    assert!(paths().iter().all(|path| !path.contains("identifyreconcile")), "{ip}: {:?}", paths());
+}
+
+#[test]
+fn an_instance_that_otrelay_alone_tells_has_no_other_integration() {
+    let simulator = simulator();
+    let agent = agent(&simulator, "");
+    agent.feed(arp(1));
+    agent.once().ends(0);
+    agent.run(&["doctor"]).says("ok      prod: other integrations: no other data source");
+    assert!(!agent.run(&["status"]).out.contains("tells the CMDB"));
+}
+
+#[test]
+fn recorded_lines_give_the_devices_types_and_protocols_that_were_counted_by_hand() {
+    let simulator = simulator();
+    let agent = agent(&simulator, "");
+    let zeek = agent.log("*.log").display().to_string();
+    agent.append_config(&format!("\n[[source]]\nname = \"zeek\"\nkind = \"zeek\"\npath = \"{zeek}\"\n"));
+    let fixture = |name: &str| {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/inventory");
+        std::fs::read_to_string(dir.join(name)).unwrap()
+    };
+    agent.feed(fixture("eve.json"));
+    for name in ["modbus.log", "known_devices.log"] {
+        agent.feed_to(name, fixture(name));
+    }
+    agent.once().ends(0);
+    let devices = agent.json(&["devices"]);
+    let mut counted = BTreeMap::from([("devices".to_owned(), devices.as_array().unwrap().len())]);
+    for device in devices.as_array().unwrap().iter().map(|row| &row["device"]) {
+        let protocols = device["protocols"].as_array().into_iter().flatten();
+        let protocols = protocols.map(|name| format!("protocol {}", name.as_str().unwrap()));
+        for name in protocols.chain(device["kind"].as_str().map(|kind| format!("type {kind}"))) {
+            *counted.entry(name).or_default() += 1;
+        }
+    }
+    let counted: String = counted.iter().map(|(name, count)| format!("{name} {count}\n")).collect();
+    let mut by_hand: Vec<String> = fixture("counted.txt").lines().map(|line| format!("{line}\n")).collect();
+    by_hand.sort();
+    assert_eq!(counted, by_hand.concat());
 }

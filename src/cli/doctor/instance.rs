@@ -16,6 +16,7 @@ use crate::model::{
 };
 use crate::net::probe;
 use crate::rules::{ActionSettings, RuleSettings, Rules};
+use crate::servicenow::cmdb::Other;
 use crate::servicenow::{Auth, ServiceNow, Settings};
 
 /// A clock that is further off than this misdates tickets, and signed log-ins are refused.
@@ -208,7 +209,26 @@ impl Patient<'_> {
             ),
             None => Finding::skipped("data source", "choices (sys_choice) may not be read"),
         });
+        findings.extend(self.others(to, source).await?);
         Ok(())
+    }
+
+    /// Whether another integration tells the CMDB of the same devices.
+    async fn others(&self, to: &ServiceNow, own: &str) -> Result<Vec<Finding>, Finding> {
+        const NAME: &str = "other integrations";
+        Ok(match to.other_sources().await {
+            Ok(None) => vec![Finding::skipped(NAME, "no CI there is from otrelay yet")],
+            Ok(Some(others)) if others.is_empty() => {
+                vec![Finding::ok(NAME, "no other data source has the CIs of otrelay that were looked at")]
+            }
+            Ok(Some(others)) => {
+                let place = self.settings.instance.as_str().trim_end_matches('/');
+                let warn = |other: Other| Finding::warn(NAME, other.text(place), other.remedy(own));
+                others.into_iter().map(warn).collect()
+            }
+            Err(e) if e.hold == HoldScope::Destination => return Err(refused(NAME, e)),
+            Err(_) => vec![Finding::skipped(NAME, "sources of CIs (sys_object_source) may not be read")],
+        })
     }
 
     /// The instance's limit beside our own.

@@ -5,6 +5,7 @@
 //! from the import set until all are through. Every row carries a key that the transform map coalesces on: after a lost
 //! answer, or where the import set is not through in time, the rows are sent again and make nothing twice.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -15,7 +16,9 @@ use super::super::query::Query;
 use super::super::{fields, row, wire};
 use super::rows::{self, Row};
 use super::{BYTES_MAX, Import, Settings};
-use crate::destination::{DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, Item, SendError, Sent};
+use crate::destination::{
+    Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, Item, SendError, Sent,
+};
 use crate::model::text::{clip, one_line};
 use crate::model::{Class, SysId, TableName};
 use crate::net::Method;
@@ -55,12 +58,13 @@ pub(super) fn shown(settings: &Settings, import: &Import, order: &DeviceOrder) -
 }
 
 impl ServiceNow {
-    /// Puts the rows of as many of these devices as fit.
+    /// Puts the rows of as many of these devices as fit, into requests and into what is left of the hour.
     pub(super) async fn import(
         &self,
         settings: &Settings,
         import: &Import,
         orders: &[DeviceOrder],
+        requests: u32,
     ) -> Result<DevicesSent, SendError> {
         let most = if import.insert_multiple { ROWS_MAX } else { ROWS_FEW };
         let (mut all, mut spans, mut bytes): (Vec<Row>, Vec<usize>, usize) = (Vec::new(), Vec::new(), 0);
@@ -76,27 +80,58 @@ impl ServiceNow {
             if !spans.is_empty() && (all.len() + own.len() > most || bytes + size > BYTES_MAX) {
                 break;
             }
-            bytes += size;
-            spans.push(own.len());
+            let before = all.len();
             all.extend(own);
+            if self.requests_for(import, &all) > requests as usize {
+                all.truncate(before);
+                break;
+            }
+            bytes += size;
+            spans.push(all.len() - before);
+        }
+        if spans.is_empty() {
+            return Ok(DevicesSent { beyond: true, ..DevicesSent::default() });
         }
         let done = if import.insert_multiple {
             self.insert_many(import, &all).await
         } else {
-            self.insert_each(import, &all).await
+            self.insert_each(import, &all, requests).await
         };
         outcomes(&spans, &all, done)
     }
 
+    /// How many requests these rows take at most, with a new log-in.
+    fn requests_for(&self, import: &Import, rows: &[Row]) -> usize {
+        if import.insert_multiple {
+            let tables: BTreeSet<&TableName> = rows.iter().map(|row| &row.table).collect();
+            return 1 + tables.len() * (1 + LOOKS.len());
+        }
+        let (mut at, mut requests) = (0, 1);
+        while at < rows.len() {
+            at += self.next_together(&rows[at..]);
+            requests += 1;
+        }
+        requests
+    }
+
+    /// How many of these rows, from the first on, go into one request.
+    fn next_together(&self, rows: &[Row]) -> usize {
+        // A batch is for one table, so that its holds are that table's.
+        let alike = rows.iter().take_while(|row| row.table == rows[0].table).count();
+        self.rows_together(rows.len()).min(alike)
+    }
+
     /// A row a request, or some in a batch where the instance takes batches. What failed for a reason that concerns them
-    /// all ends it.
-    async fn insert_each(&self, import: &Import, rows: &[Row]) -> Vec<Done> {
+    /// all ends it, and so does the allowance, which an instance that takes no batches any more uses up sooner.
+    async fn insert_each(&self, import: &Import, rows: &[Row], requests: u32) -> Vec<Done> {
         let mut done: Vec<Done> = Vec::with_capacity(rows.len());
+        let began = Destination::requests(self);
         while let Some(next) = rows.get(done.len()) {
+            if Destination::requests(self).saturating_sub(began) >= u64::from(requests) {
+                break;
+            }
             let rest = &rows[done.len()..];
-            // A batch is for one table, so that its holds are that table's.
-            let alike = rest.iter().take_while(|row| row.table == next.table).count();
-            let n = self.rows_together(rest.len()).min(alike);
+            let n = self.next_together(rest);
             let named: Vec<Fields> = rest[..n].iter().map(|row| rows::named(import, &row.fields)).collect();
             let before = done.len();
             if n == 1 {
@@ -250,7 +285,7 @@ fn outcomes(spans: &[usize], rows: &[Row], done: Vec<Done>) -> Result<DevicesSen
 }
 
 fn told(outcomes: Vec<Result<DevicePut, DeviceRefusal>>) -> DevicesSent {
-    DevicesSent { outcomes, status: Some(201), remarks: Vec::new() }
+    DevicesSent { outcomes, status: Some(201), ..DevicesSent::default() }
 }
 
 /// An incident may point only at what the transform put into the CMDB.

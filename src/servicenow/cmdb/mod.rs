@@ -9,6 +9,7 @@ mod answer;
 mod import;
 mod payload;
 mod rows;
+mod shared;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ const BYTES_MAX: usize = 500_000;
 pub const TABLE: &str = "cmdb_ci";
 
 pub use rows::COLUMNS;
+pub use shared::Other;
 
 /// What is done with a device that its source no longer has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,14 +174,14 @@ impl Batch {
 }
 
 impl ServiceNow {
-    /// Tells the CMDB of as many of these devices as fit into one request.
-    pub(super) async fn identify(&self, orders: &[DeviceOrder]) -> Result<DevicesSent, SendError> {
+    /// Tells the CMDB of as many of these devices as fit into one request, or their rows into `most`.
+    pub(super) async fn identify(&self, orders: &[DeviceOrder], most: u32) -> Result<DevicesSent, SendError> {
         let Ok(table) = TableName::new(TABLE) else {
             return Err(Self::hold_devices("no table", "report it"));
         };
         let Some(settings) = &self.devices else { return Err(self.no_devices(&table)) };
         if let Some(import) = &settings.import {
-            return self.import(settings, import, orders).await;
+            return self.import(settings, import, orders, most).await;
         }
         let batch = Batch::of(settings, orders);
         let told: Vec<(usize, usize, String)> = batch.spans.iter().flatten().cloned().collect();
@@ -193,10 +195,16 @@ impl ServiceNow {
             Err(Whole::DataSource(words)) => return Err(self.unknown_source(settings, &words)),
         };
         let missing = || Ok(DevicePut::default());
-        let outcomes =
-            batch.spans.iter().map(|span| span.as_ref().and_then(|_| each.next()).unwrap_or_else(missing));
-        let remarks = answer::relations(&result, &self.place);
-        Ok(DevicesSent { outcomes: outcomes.collect(), status: Some(status), remarks })
+        let outcomes: Vec<_> = batch
+            .spans
+            .iter()
+            .map(|span| span.as_ref().and_then(|_| each.next()).unwrap_or_else(missing))
+            .collect();
+        let mut remarks = answer::relations(&result, &self.place);
+        if most > 2 {
+            remarks.extend(self.others(settings, orders, &outcomes).await);
+        }
+        Ok(DevicesSent { outcomes, status: Some(status), remarks, beyond: false })
     }
 
     /// What the instance would do with a device, in lines; nothing is written there.

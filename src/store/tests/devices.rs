@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::Device;
+use crate::model::device::Connection;
 use crate::store::op::device::outbox::{ClaimDevices, ClaimedDevice, ToldDevice};
 
 #[expect(clippy::unnecessary_wraps, reason = "every attribute may be absent")]
@@ -197,6 +198,36 @@ async fn only_what_has_changed_is_told() {
     assert_eq!(bench.tell_devices().await, 300);
     let overview = bench.reader().overview().unwrap();
     assert_eq!((overview.backlog, overview.dead, overview.devices.changed), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn an_inventory_that_has_not_changed_writes_next_to_nothing() {
+    let bench = Bench::new();
+    let talks = || Device {
+        connections: vec![Connection {
+            ip: Some("10.3.0.18".parse().unwrap()),
+            last_seen: Some(bench.clock_now()),
+            ..Connection::default()
+        }],
+        last_seen: Some(bench.clock_now()),
+        ..with_mac("10.3.0.17", "00:1b:1b:00:00:01")
+    };
+    let seen = || bench.devices()[0].seen_at;
+    bench.say("console", "defender-console", vec![talks()]).await;
+    let first = seen();
+    for _ in 0..5 {
+        bench.clock.advance(Duration::from_hours(1));
+        bench.say("console", "defender-console", vec![talks()]).await;
+    }
+    assert_eq!(seen(), first, "when something was last seen is no news");
+    bench.clock.advance(Duration::from_hours(1));
+    bench.say("console", "defender-console", vec![talks()]).await;
+    assert_eq!(seen(), bench.clock_now(), "but it is written once in a while");
+    // With two sources it counts whose word is the newer one.
+    bench.say("zeek", "zeek", vec![with_mac("10.3.0.17", "00:1b:1b:00:00:01")]).await;
+    bench.clock.advance(Duration::from_mins(20));
+    bench.say("console", "defender-console", vec![talks()]).await;
+    assert_eq!((seen(), bench.devices().len()), (bench.clock_now(), 1));
 }
 
 #[tokio::test]

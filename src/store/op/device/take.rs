@@ -19,6 +19,9 @@ use crate::store::session::Tx;
 
 /// That a device was seen again, and nothing else, is written at most so often.
 const SEEN_AGAIN: Duration = Duration::from_mins(15);
+/// The same where this source alone knows it, so that nothing hangs on whose word is newer: a poll of an inventory that has
+/// not changed writes next to nothing.
+const SEEN_ALONE: Duration = Duration::from_hours(6);
 /// Devices of one key that are looked at.
 const CANDIDATES: i64 = 8;
 /// Sources of one device.
@@ -65,8 +68,7 @@ fn take_one(tx: &mut Tx<'_>, source: &Source<'_>, key: &str, device: &Device) ->
     let known = known.filter(still_it);
     let said = known.as_ref().map_or_else(|| device.clone(), |word| overlay(&word.said, device));
     if let Some(word) = &known {
-        let still = Device { last_seen: word.said.last_seen, ..said.clone() } == word.said;
-        if still && source.now.since(word.at) < SEEN_AGAIN {
+        if same_but_for_times(&said, &word.said) && !is_due(tx, word, source.now)? {
             return Ok(());
         }
         let all = |device: &Device| [keys::strong(device), keys::weak(device)].concat();
@@ -98,6 +100,29 @@ fn take_one(tx: &mut Tx<'_>, source: &Source<'_>, key: &str, device: &Device) ->
         refresh(tx, left, source.now)?;
     }
     refresh(tx, id, source.now)
+}
+
+/// Whether two words differ in nothing but when things were last seen.
+fn same_but_for_times(one: &Device, other: &Device) -> bool {
+    let timeless = |device: &Device| {
+        let mut device = Device { last_seen: None, ..device.clone() };
+        device.connections.iter_mut().for_each(|connection| connection.last_seen = None);
+        device
+    };
+    timeless(one) == timeless(other)
+}
+
+/// Whether it is time to write that a device was seen again.
+fn is_due(tx: &Tx<'_>, word: &Word, now: Timestamp) -> Result<bool, StoreError> {
+    let age = now.since(word.at);
+    if age < SEEN_AGAIN || age >= SEEN_ALONE {
+        return Ok(age >= SEEN_ALONE);
+    }
+    let words: i64 = tx
+        .conn
+        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM device_source WHERE device_id = ?1 LIMIT 2)")?
+        .query_row([word.device], |r| r.get(0))?;
+    Ok(words > 1)
 }
 
 fn word(tx: &Tx<'_>, source_id: i64, key: &str) -> Result<Option<Word>, StoreError> {

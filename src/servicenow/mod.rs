@@ -40,6 +40,8 @@ mod row;
 
 mod schema;
 
+pub mod setup;
+
 mod fields;
 
 mod later;

@@ -39,6 +39,8 @@ trait Kind: Table + Read + JsonSchema {
 struct Common<'a> {
     name: Option<SourceName>,
     agent: Option<&'a Agent>,
+    /// The names of all sources.
+    all: &'a [String],
     /// Where the table is.
     at: &'a At,
 }
@@ -211,6 +213,8 @@ pub(in crate::config) fn check(
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
     let mut paths: BTreeMap<&str, &At> = BTreeMap::new();
     let mut checked = Vec::new();
+    let all: Vec<String> =
+        sources.items.iter().filter_map(|(source, _)| Some(source.name().get()?.0.clone())).collect();
     for (source, at) in &sources.items {
         if let Some((name, place)) = source.name().get() {
             if let Some(first) = names.get(name.as_str()) {
@@ -239,7 +243,7 @@ pub(in crate::config) fn check(
         }
         c.effective.begin("[[source]]", at.key.to_string());
         let name = name(source.name(), at, c);
-        checked.extend(source.check(Common { name, agent, at }, c));
+        checked.extend(source.check(Common { name, agent, all: &all, at }, c));
     }
     checked
 }

@@ -50,6 +50,9 @@ mod doctor;
 mod init;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod instance_setup;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod life;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -87,6 +90,9 @@ mod rotation;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod rules_change;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod said;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod secrets;

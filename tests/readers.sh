@@ -30,7 +30,7 @@ until grep -q '^instance' "$work/simulator"; do
     [ "$left" -gt 0 ] || fail "the simulator does not listen"
     sleep 0.1
 done
-url=$(sed -n 's/^instance \(http[^ ]*\)$/\1/p' "$work/simulator")
+url=$(sed -n 's/^instance *\(http[^ ]*\)$/\1/p' "$work/simulator")
 
 mkdir -m 0700 "$work/state"
 (umask 077 && printf admin >"$work/password")
@@ -68,7 +68,7 @@ END
 
 run() { "$otrelay" --config "$work/otrelay.toml" "$@"; }
 
-run instance-setup >"$work/set.xml" 2>"$work/said"
+run instance-setup >"$work/set.xml" 2>"$work/said" || fail "$(cat "$work/said")"
 run instance-setup 2>/dev/null | cmp - "$work/set.xml" || fail "the same config makes another update set"
 python3 - "$work/set.xml" <<'END'
 import sys

@@ -16,12 +16,12 @@ import scene
 
 TICKETS = int(os.environ.get("TICKETS", "10000"))
 FAULTY = float(os.environ.get("FAULTY", "40"))
-# How often each happens. Together about every tenth look-up, create and batch goes wrong.
-RATE = 0.007
+# How often each happens to a create. Together about every eighth goes wrong.
+RATE = 0.01
 FAULTS = ["drop-before", "commit-drop", "commit-500", "commit-202", "truncated-json", "status=500", "status=502", "status=503",
           "202", "replay", "delay=700", "index-lag=3000"]
 CUTS = (0, 1, 15, 80, 200, 600, 3000)
-# After these the destination waits for minutes.
+# After these, and after a look-up that fails, the destination waits for half a minute or more: one each is enough.
 ONCE = ["hibernate", "html-login", "semaphore", "rate-limit=1"]
 # What is asked at the beginning is left alone: a table that nothing is known of gets nothing, and nothing would be tried.
 WHERE = [f"path=/api/now/table/{scene.TABLE}", "path=/api/now/v1/batch"]
@@ -29,9 +29,12 @@ WHERE = [f"path=/api/now/table/{scene.TABLE}", "path=/api/now/v1/batch"]
 
 def faults():
     for where in WHERE:
-        yield from (f"{kind}:rate={RATE},{where}" for kind in FAULTS)
-        yield from (f"commit-cut={cut}:rate={RATE / len(CUTS):.4f},{where}" for cut in CUTS)
-        yield from (f"{kind}:count=1,after={150 + 40 * at},{where}" for at, kind in enumerate(ONCE))
+        yield from (f"{kind}:rate={RATE},method=POST,{where}" for kind in FAULTS)
+        yield from (f"commit-cut={cut}:rate={RATE / len(CUTS):.4f},method=POST,{where}" for cut in CUTS)
+    look = f"method=GET,{WHERE[0]}"
+    yield from (f"{kind}:rate=0.02,{look}" for kind in ("delay=700", "index-lag=3000"))
+    yield f"commit-cut=200:count=1,after=9,{look}"
+    yield from (f"{kind}:count=1,after={1500 * (at + 1)},method=POST,{WHERE[0]}" for at, kind in enumerate(ONCE))
 
 
 def faulty(agent, until):

@@ -16,8 +16,9 @@ KIND[=VALUE][:KEY=VALUE[,KEY=VALUE...]]
 Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  rate-limit[=SECONDS]  semaphore
                           replay  unscoped
 Kinds, carried out first: commit-drop  commit-cut=BYTES  commit-500  commit-202  truncated-json  delay=MS
-Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-field=NAME  hide-table=NAME
-                          other-domain=TEXT   (records with that text in a field are in a domain we do not see)
+Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-field=NAME
+                          hide-table=NAME
+                          other-domain=TEXT   (a record with that text: in a domain we do not see)
                           throws=TEXT  refuses=TEXT   (a new record with that text in a field: 500, or 403 by an ACL)
 
 Keys: rate=0..1 (chance, by --seed)  count=N (only the first N that match)  after=N (not the first N that match)

@@ -5,6 +5,7 @@
 //! Order of stopping: sources, then the intake drains what they sent, then sends in flight get their grace, then the
 //! store closes. A task that ends unasked ends the process: systemd starts it again, and the store knows where it was.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::rules::redact::Redaction;
 use crate::rules::template::TicketContext;
 use crate::rules::{Rules, RulesError};
 use crate::servicenow::{ServiceNow, SetupError, default_fields, row_fields};
+use crate::source::transport::defender::handling::{Asking, Closed};
 use crate::source::{self, Reading, SourceError};
 use crate::store::op::identity::FROM_NAME;
 use crate::store::{OpenError, Store, StoreError, Writer};
@@ -266,6 +268,7 @@ impl TaskGroups {
                 heartbeat,
                 own: Arc::clone(&own),
                 remember: remember(store),
+                closed: Some(Arc::new(ClosedTickets(store.clone()))),
                 out,
                 stop: self.stop_sources.clone(),
             };
@@ -363,6 +366,21 @@ fn remember(store: &Store) -> source::Remember {
         let store = store.clone();
         Box::pin(async move { remembered(&store, &name).await.map_err(Into::into) })
     })
+}
+
+/// What the store knows of tickets that were closed, for consoles that are told.
+struct ClosedTickets(Store);
+
+impl Closed for ClosedTickets {
+    fn closed(&self, of: Vec<SourceName>, except: Arc<BTreeSet<i64>>) -> Asking<Vec<(i64, Option<String>)>> {
+        let store = self.0.clone();
+        Box::pin(async move { store.closed_findings(of, except).await.map_err(Into::into) })
+    }
+
+    fn handled(&self, findings: Vec<i64>) -> Asking<()> {
+        let store = self.0.clone();
+        Box::pin(async move { store.handled(findings).await.map_err(Into::into) })
+    }
 }
 
 /// How far a source was read. A database that somebody else holds for a while is waited for.

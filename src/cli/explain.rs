@@ -272,14 +272,7 @@ fn explain(line: usize, alert: Alert, fingerprint: &Fingerprint, context: &Conte
                 table: route.table.to_string(),
                 rule: route.rule_name.to_string(),
                 method: "POST",
-                path: match route.kind {
-                    DeliveryKind::PutEvent => "/api/global/em/jsonv2".to_owned(),
-                    DeliveryKind::PutRow => format!("/api/now/import/{}", route.table),
-                    DeliveryKind::OpenTicket if route.table.as_str() == "change_request" => {
-                        "/api/sn_chg_rest/change/normal".to_owned()
-                    }
-                    _ => format!("/api/now/table/{}", route.table),
-                },
+                path: crate::servicenow::address(route.kind, route.table),
                 fields,
             }
         })

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use crate::device::keys::called;
 use crate::model::Device;
-use crate::model::text::{clip, one_line};
+use crate::model::text::{clip, one_line, push_xml};
 use crate::servicenow::cmdb::class;
 use crate::store::DeviceRow;
 
@@ -305,7 +305,7 @@ impl Svg {
 
     fn with_text(&mut self, name: &'static str, attributes: &[(&'static str, &str)], text: &str) {
         self.open(name, attributes);
-        self.escape(text);
+        push_xml(&mut self.0, text);
         self.close(name);
     }
 
@@ -313,7 +313,7 @@ impl Svg {
         let _ = write!(self.0, "<{name}");
         for (attribute, value) in attributes {
             let _ = write!(self.0, " {attribute}=\"");
-            self.escape(value);
+            push_xml(&mut self.0, value);
             self.0.push('"');
         }
     }
@@ -330,20 +330,6 @@ impl Svg {
 
     fn close(&mut self, name: &'static str) {
         let _ = writeln!(self.0, "</{name}>");
-    }
-
-    fn escape(&mut self, text: &str) {
-        for c in text.chars() {
-            match c {
-                '&' => self.0.push_str("&amp;"),
-                '<' => self.0.push_str("&lt;"),
-                '>' => self.0.push_str("&gt;"),
-                '"' => self.0.push_str("&quot;"),
-                // XML has no place for them, not even escaped.
-                c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => self.0.push('\u{fffd}'),
-                c => self.0.push(c),
-            }
-        }
     }
 }
 

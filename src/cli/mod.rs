@@ -16,6 +16,7 @@ mod graph;
 mod human;
 pub mod init;
 mod input;
+pub mod instance_setup;
 pub mod lists;
 pub mod login;
 pub mod man;
@@ -112,6 +113,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Log in to ServiceNow once with user and password, and keep only the refresh token
     Login(login::LoginArgs),
+    /// What ServiceNow needs for this config: an update set for its administrator, or the same as steps
+    InstanceSetup(instance_setup::InstanceSetupArgs),
     /// The effective config, its schema, the commented example
     Config(config::ConfigArgs),
     /// One packed text for whoever is asked for help, with a list of what is in it; no secrets, no alerts
@@ -276,6 +279,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Backup(args) => backup::run_backup(&args, terminal),
         Command::Restore(args) => backup::run_restore(&args, terminal),
         Command::Login(args) => login::run(&args, terminal),
+        Command::InstanceSetup(args) => instance_setup::run(&args, terminal),
         Command::Config(args) => {
             let environment = &terminal.environment;
             Ok(numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?))

@@ -98,6 +98,14 @@ word! {
         Application = "application",
     }
 
+    /// What a console is told of an alert whose ticket was closed.
+    WriteBack {
+        /// Nothing.
+        None = "none",
+        /// That it is handled.
+        Handle = "handle",
+    }
+
     /// How devices are pushed.
     DeviceMethod {
         /// Identification and Reconciliation API.
@@ -445,6 +453,7 @@ once!(
     AuthKind,
     ReportType,
     DeviceMethod,
+    WriteBack,
     OnDeleted,
     SeverityWord,
     SecretRef,

@@ -58,9 +58,31 @@ fn clean(text: &str, keep_newline: bool) -> Cow<'_, str> {
     )
 }
 
+/// Adds a text to an XML or HTML document, as a text there or between double quotes.
+pub fn push_xml(document: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '&' => document.push_str("&amp;"),
+            '<' => document.push_str("&lt;"),
+            '>' => document.push_str("&gt;"),
+            '"' => document.push_str("&quot;"),
+            // XML has no place for them, not even escaped.
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => document.push('\u{fffd}'),
+            c => document.push(c),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_text_ends_an_element_or_an_attribute() {
+        let mut document = String::new();
+        push_xml(&mut document, "</a b=\"&\u{0}\u{fffe}\n]]>é");
+        assert_eq!(document, "&lt;/a b=&quot;&amp;\u{fffd}\u{fffd}\u{fffd}]]&gt;é");
+    }
 
     #[test]
     fn clips_at_a_character() {

@@ -64,6 +64,16 @@ impl SysId {
         }
     }
 
+    /// The id of what these parts together name: the same each time, so that what is written twice is there once.
+    pub fn derived(parts: &[&str]) -> Self {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        for part in parts {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        Self(super::alert::hex(&hash.finish().as_ref()[..16]).into())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

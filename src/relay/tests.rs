@@ -611,6 +611,53 @@ async fn never_more_requests_than_the_hourly_budget() {
     }
 }
 
+/// Requests of each whole hour of a backlog, from the first one on.
+fn by_hour(site: &Site) -> Vec<u32> {
+    let at: Vec<Timestamp> = site.destination().ledger().calls.iter().map(|c| c.0).collect();
+    let mut hours: Vec<(Timestamp, u32)> = Vec::new();
+    for t in at {
+        match hours.last_mut() {
+            Some((from, n)) if t.since(*from) < HOUR => *n += 1,
+            _ => hours.push((t, 1)),
+        }
+    }
+    // The last is not full.
+    hours.pop();
+    hours.into_iter().map(|(_, n)| n).collect()
+}
+
+async fn backlog_under(limits: Limits, theirs: Option<u32>) -> Site {
+    let mut site = Site::limited(limits);
+    site.destination().ledger().hourly = theirs;
+    for from in (0..1_000).step_by(250) {
+        let source = SourceName::new("eve").unwrap();
+        let one = |n: u32| entry(&format!("c{n}"), Severity::Critical, "prod", "incident");
+        let entries = (from..from + 250).map(one).collect();
+        site.store.record(vec![Record { entries, ..Record::new(source, NOW) }]).await.unwrap();
+    }
+    site.start();
+    pass(HOUR * 12).await;
+    assert_eq!(site.destination().titles().len(), 1_000);
+    site
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_uses_the_hourly_budget_up() {
+    let site = backlog_under(Limits { requests_per_hour: 200, ..Limits::default() }, None).await;
+    let hours = by_hour(&site);
+    assert!(hours.len() >= 4 && hours.iter().all(|n| (190..=200).contains(n)), "{hours:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_the_instances_own_limit_there_is_at_most_one_429_an_hour() {
+    let limits = Limits { requests_per_hour: 10_000, max_in_flight: 2, ..Limits::default() };
+    let site = backlog_under(limits, Some(200)).await;
+    let hours = by_hour(&site);
+    assert!(hours.len() >= 4 && hours.iter().all(|n| (190..=201).contains(n)), "{hours:?}");
+    let refusals = site.destination().ledger().refusals.clone();
+    assert!(refusals.windows(2).all(|two| two[1].since(two[0]) >= HOUR), "{refusals:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn twenty_thousand_forged_sources_on_one_rule_delay_no_other_finding() {
     let mut site = Site::limited(Limits::default());

@@ -20,7 +20,8 @@ use super::user::User;
 use crate::clock::SharedClock;
 use crate::destination::{FIND_MAX, RateLimit, SendError};
 use crate::model::{
-    Class, DestinationName, HealthIssue, HoldScope, Secret, SecretString, SysId, TableName, Timestamp,
+    Class, DeliveryKind, DestinationName, HealthIssue, HoldScope, Secret, SecretString, SysId, TableName,
+    Timestamp,
 };
 use crate::net::{self, Answer, Deadlines, HttpClient, LOOK_UP_MAX, Method, NetError, Request};
 
@@ -124,6 +125,17 @@ pub(super) enum Path<'a> {
     IdentifyQueryPlain,
     /// Bytes of this media type that are attached to a record.
     Attachment(&'a str),
+}
+
+/// Where a delivery of this kind goes at first, behind the address of the instance: for people who look at a request.
+pub fn address(kind: DeliveryKind, table: &TableName) -> String {
+    let path = match kind {
+        DeliveryKind::PutEvent => Path::Events,
+        DeliveryKind::PutRow => Path::Import(table),
+        DeliveryKind::OpenTicket if table.as_str() == "change_request" => Path::Change("normal"),
+        _ => Path::Records(table),
+    };
+    path.text()
 }
 
 impl Path<'_> {

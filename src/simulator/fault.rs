@@ -16,7 +16,9 @@ KIND[=VALUE][:KEY=VALUE[,KEY=VALUE...]]
 Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  rate-limit[=SECONDS]  semaphore
                           replay  unscoped
 Kinds, carried out first: commit-drop  commit-cut=BYTES  commit-500  commit-202  truncated-json  delay=MS
-Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-table=NAME
+Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-field=NAME
+                          hide-table=NAME
+                          other-domain=TEXT   (a record with that text: in a domain we do not see)
                           throws=TEXT  refuses=TEXT   (a new record with that text in a field: 500, or 403 by an ACL)
 
 Keys: rate=0..1 (chance, by --seed)  count=N (only the first N that match)  after=N (not the first N that match)
@@ -64,8 +66,12 @@ pub enum Kind {
     IndexLag(Duration),
     /// The field is dropped in silence.
     DropField(String),
+    /// An ACL hides the field: it is in no answer, a condition on it is dropped, and what is written to it as well.
+    HideField(String),
     /// The table answers 403.
     HideTable(String),
+    /// Records with this text in a field are in a domain that the user does not see: made, and then not there.
+    OtherDomain(String),
     /// A business rule throws on each new record that has this text in a field: 500, nothing is done.
     Throws(String),
     /// An ACL refuses each new record that has this text in a field.
@@ -196,7 +202,9 @@ fn kind(what: &str) -> Result<Kind, String> {
         "revoke-token" => Kind::RevokeToken,
         "index-lag" => Kind::IndexLag(Duration::from_millis(number("MS")?)),
         "drop-field" => Kind::DropField(word()?),
+        "hide-field" => Kind::HideField(word()?),
         "hide-table" => Kind::HideTable(word()?),
+        "other-domain" => Kind::OtherDomain(word()?),
         "throws" => Kind::Throws(word()?),
         "refuses" => Kind::Refuses(word()?),
         _ => return Err(format!("unknown kind; the notation is {HELP}")),
@@ -224,7 +232,9 @@ impl fmt::Display for Kind {
             Self::RevokeToken => f.write_str("revoke-token"),
             Self::IndexLag(by) => write!(f, "index-lag={}", by.as_millis()),
             Self::DropField(name) => write!(f, "drop-field={name}"),
+            Self::HideField(name) => write!(f, "hide-field={name}"),
             Self::HideTable(name) => write!(f, "hide-table={name}"),
+            Self::OtherDomain(text) => write!(f, "other-domain={text}"),
             Self::Throws(text) => write!(f, "throws={text}"),
             Self::Refuses(text) => write!(f, "refuses={text}"),
         }
@@ -300,7 +310,9 @@ impl Faults {
                 Kind::RevokeToken
                     | Kind::IndexLag(_)
                     | Kind::DropField(_)
+                    | Kind::HideField(_)
                     | Kind::HideTable(_)
+                    | Kind::OtherDomain(_)
                     | Kind::Throws(_)
                     | Kind::Refuses(_)
                     | Kind::Delay(_)
@@ -318,7 +330,9 @@ impl Faults {
                 Kind::RevokeToken => verdict.revoke = true,
                 Kind::IndexLag(by) => verdict.tweaks.index_lag = Some(by),
                 Kind::DropField(name) => verdict.tweaks.drop_fields.push(name),
+                Kind::HideField(name) => verdict.tweaks.hidden_fields.push(name),
                 Kind::HideTable(name) => verdict.tweaks.hidden.push(name),
+                Kind::OtherDomain(text) => verdict.tweaks.other_domain.push(text),
                 Kind::Throws(text) => verdict.tweaks.throws.push(text),
                 Kind::Refuses(text) => verdict.tweaks.refuses.push(text),
                 Kind::Delay(by) => verdict.delay = by,

@@ -191,12 +191,36 @@ pub(super) struct Tweaks {
     pub(super) index_lag: Option<Duration>,
     /// Fields that are dropped when written.
     pub(super) drop_fields: Vec<String>,
+    /// Fields that are neither shown, nor asked by, nor written.
+    pub(super) hidden_fields: Vec<String>,
     /// Tables that answer 403.
     pub(super) hidden: Vec<String>,
+    /// Texts of records that are in a domain which is not seen.
+    pub(super) other_domain: Vec<String>,
     /// Texts on which a business rule throws, in a new record.
     pub(super) throws: Vec<String>,
     /// Texts for which an ACL refuses a new record.
     pub(super) refuses: Vec<String>,
+}
+
+impl Tweaks {
+    /// Whether the user sees a record.
+    pub(super) fn sees(&self, row: &Row) -> bool {
+        !self
+            .other_domain
+            .iter()
+            .any(|text| row.values.iter().any(|(_, value)| value.contains(text.as_str())))
+    }
+
+    /// Takes out of an answer what is hidden.
+    pub(super) fn veil(&self, mut shown: serde_json::Value) -> serde_json::Value {
+        if let Some(fields) = shown.as_object_mut() {
+            for hidden in &self.hidden_fields {
+                fields.remove(hidden);
+            }
+        }
+        shown
+    }
 }
 
 /// A call's circumstances.

@@ -43,13 +43,14 @@ impl Instance {
         let query = self.query_of(ctx, call, table);
         let limit = call.params.number("sysparm_limit", DEFAULT_LIMIT);
         let offset = call.params.number("sysparm_offset", 0);
-        let found = self.select(table, &query);
+        let mut found = self.select(table, &query);
+        found.retain(|(_, _, row)| ctx.tweaks.sees(row));
         let shape = Shape::of(call);
         let page: Vec<Value> = found
             .iter()
             .skip(offset)
             .take(limit)
-            .map(|(table, _, row)| self.show(table, row, &shape))
+            .map(|(table, _, row)| ctx.tweaks.veil(self.show(table, row, &shape)))
             .collect();
         if v1 && page.is_empty() {
             return Err(Answer::no_record());
@@ -66,7 +67,9 @@ impl Instance {
 
     /// The query of a list call: `sysparm_query`, or else plain `field=value` parameters.
     pub(super) fn query_of(&self, ctx: Context<'_>, call: &Call, table: &str) -> Query {
-        let known = |field: &str| self.knows(table, field);
+        let known = |field: &str| {
+            self.knows(table, field) && !ctx.tweaks.hidden_fields.iter().any(|hidden| hidden == field)
+        };
         let text = call.params.get("sysparm_query").unwrap_or_default();
         if !text.is_empty() {
             return Query::parse(text, ctx.user.caller(), known);
@@ -157,8 +160,13 @@ impl Instance {
 
     fn read(&self, ctx: Context<'_>, call: &Call, table: &str, sys_id: &str) -> Result<Answer, Answer> {
         self.table(table, ctx.tweaks)?;
-        let (table, _, row) = self.find(table, sys_id).ok_or_else(Answer::no_record)?;
-        Ok(Answer::result(200, &self.show(table, row, &Shape::of(call))))
+        let (table, _, row) = self.visible(ctx, table, sys_id)?;
+        Ok(Answer::result(200, &ctx.tweaks.veil(self.show(table, row, &Shape::of(call)))))
+    }
+
+    /// The record, where the user sees it.
+    fn visible(&self, ctx: Context<'_>, table: &str, sys_id: &str) -> Result<(&Table, u64, &Row), Answer> {
+        self.find(table, sys_id).filter(|(_, _, row)| ctx.tweaks.sees(row)).ok_or_else(Answer::no_record)
     }
 
     fn create(&mut self, ctx: Context<'_>, call: &Call, table: &str) -> Result<Answer, Answer> {
@@ -166,7 +174,7 @@ impl Instance {
         let wanted = call.object()?;
         let made = self.insert(ctx, table, &wanted, call.params.flag("sysparm_input_display_value"))?;
         let location = format!("{}/api/now/table/{table}/{}", self.base, made.sys_id);
-        let mut answer = self.shown(call, &made.table, &made.sys_id, 201)?.with("location", location);
+        let mut answer = self.shown(ctx, call, (&made.table, &made.sys_id), 201)?.with("location", location);
         answer.made.push(made);
         Ok(answer)
     }
@@ -174,19 +182,26 @@ impl Instance {
     fn change(&mut self, ctx: Context<'_>, call: &Call, table: &str, sys_id: &str) -> Result<Answer, Answer> {
         self.table(table, ctx.tweaks)?;
         let wanted = call.object()?;
+        self.visible(ctx, table, sys_id)?;
         let made =
             self.update(ctx, table, sys_id, &wanted, call.params.flag("sysparm_input_display_value"))?;
-        self.shown(call, &made.table, &made.sys_id, 200)
+        self.shown(ctx, call, (&made.table, &made.sys_id), 200)
     }
 
-    fn shown(&self, call: &Call, table: &str, sys_id: &str, status: u16) -> Result<Answer, Answer> {
+    fn shown(
+        &self,
+        ctx: Context<'_>,
+        call: &Call,
+        (table, sys_id): (&str, &str),
+        status: u16,
+    ) -> Result<Answer, Answer> {
         let (table, _, row) = self.find(table, sys_id).ok_or_else(Answer::no_record)?;
-        Ok(Answer::result(status, &self.show(table, row, &Shape::of(call))))
+        Ok(Answer::result(status, &ctx.tweaks.veil(self.show(table, row, &Shape::of(call)))))
     }
 
     fn delete(&mut self, ctx: Context<'_>, table: &str, sys_id: &str) -> Result<Answer, Answer> {
         self.table(table, ctx.tweaks)?;
-        let (table, seq, _) = self.find(table, sys_id).ok_or_else(Answer::no_record)?;
+        let (table, seq, _) = self.visible(ctx, table, sys_id)?;
         let name = table.name.clone();
         self.drop_row(&name, seq);
         Ok(Answer::empty(204))
@@ -290,6 +305,36 @@ mod tests {
         assert_eq!((status, &answer["error"], &answer["status"]), (404, &error, &json!("failure")));
         assert_eq!(trial.call("DELETE", PATH, &Value::Null).0, 405);
         assert_eq!(trial.call("POST", &path, &json!({})).0, 405);
+    }
+
+    #[test]
+    fn a_field_that_an_acl_hides_is_neither_shown_nor_asked_by_nor_written() {
+        let mut trial = with_incidents(2);
+        trial.tweaks.hidden_fields.push("correlation_id".to_owned());
+        let made = trial.make("incident", &json!({"short_description": "x", "correlation_id": "otrelay-1"}));
+        assert_eq!((made.get("correlation_id"), &made["short_description"]), (None, &json!("x")));
+        assert_eq!(
+            trial.list("incident", "correlation_id=otrelay-1", "short_description").len(),
+            3,
+            "strangers"
+        );
+        trial.tweaks.hidden_fields.clear();
+        assert!(trial.list("incident", "correlation_id=otrelay-1", "number").is_empty());
+    }
+
+    #[test]
+    fn a_record_of_another_domain_is_made_and_then_not_there() {
+        let mut trial = with_incidents(1);
+        trial.tweaks.other_domain.push("foreign".to_owned());
+        let made = trial.make("incident", &json!({"short_description": "a foreign one"}));
+        assert_eq!(trial.list("incident", "", "short_description"), ["n0"]);
+        let path = format!("{PATH}/{}", made["sys_id"].as_str().unwrap());
+        for method in ["GET", "PATCH", "DELETE"] {
+            let body = if method == "PATCH" { json!({"state": "2"}) } else { Value::Null };
+            assert_eq!(trial.call(method, &path, &body).0, 404, "{method}");
+        }
+        trial.tweaks.other_domain.clear();
+        assert_eq!(trial.list("incident", "", "state"), ["1", "1"], "it was left alone");
     }
 
     #[test]

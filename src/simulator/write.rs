@@ -185,7 +185,8 @@ impl Instance {
         let Some(target) = self.tables.get(table) else { return taken };
         for (name, value) in wanted {
             let Some(field) = target.schema.field(name) else { continue };
-            if field.read_only || ctx.tweaks.drop_fields.contains(name) {
+            let refused = [&ctx.tweaks.drop_fields, &ctx.tweaks.hidden_fields];
+            if field.read_only || refused.iter().any(|names| names.contains(name)) {
                 continue;
             }
             let Some(text) = plain(value) else { continue };

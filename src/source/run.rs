@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
+use super::transport::defender::handling::Closed;
 use super::transport::defender::{self, Defender};
 use super::transport::host::{self, Host};
 use super::transport::http::{self, Push};
@@ -127,6 +128,8 @@ pub struct Context {
     pub own: Arc<Own>,
     /// How far it was read.
     pub remember: Remember,
+    /// What people have closed, for consoles that are told.
+    pub closed: Option<Arc<dyn Closed>>,
     /// The way to the intake, this source's own.
     pub out: mpsc::Sender<Batch>,
     /// Ends it.
@@ -259,6 +262,10 @@ async fn begin(settings: &Settings, context: &Context, stop: CancellationToken) 
                 reading: context.reading,
             };
             let api = Defender::new(defender::Settings::clone(api));
+            let api = match &context.closed {
+                Some(closed) => api.telling(Arc::clone(closed)),
+                None => api,
+            };
             let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
             Poll::new(timing, api, remembered, clock, heartbeat).run(out, stop).await
         }

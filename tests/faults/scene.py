@@ -117,24 +117,25 @@ def other_line(micros):
 class Simulator:
     """`otrelay simulate` on a free port of loopback."""
 
-    def __init__(self, directory, seed, fault=None, more=()):
-        """`more`: further arguments of it."""
+    def __init__(self, directory, seed, fault=None, more=(), batches=False):
+        """`fault`: one, or a list of them. `more`: further arguments of it. `batches`: it takes several requests in one."""
         for attempt in range(5):
             try:
-                return self.start(directory, seed, fault, more)
+                return self.start(directory, seed, fault, more, batches)
             except Failed:
                 # Somebody else was given the port in between.
                 if attempt == 4 or "in use" not in tail(self.log):
                     raise
 
-    def start(self, directory, seed, fault, more=()):
+    def start(self, directory, seed, fault, more, batches):
         self.port = free_port()
         self.log = directory / "simulator.log"
-        command = [binary(), "simulate", "--listen", f"127.0.0.1:{self.port}", "--seed", str(seed),
-                   # One record a request: what strace saw of it is judged, and what is lost is one answer.
-                   "--no-batch-api", *more]
-        if fault:
-            command += ["--fault", fault]
+        command = [binary(), "simulate", "--listen", f"127.0.0.1:{self.port}", "--seed", str(seed), *more]
+        if not batches:
+            # One record a request: what strace saw of it is judged, and what is lost is one answer.
+            command.append("--no-batch-api")
+        for one in [fault] if isinstance(fault, str) else fault or []:
+            command += ["--fault", one]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OTRELAY_SIM_")}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)

@@ -74,6 +74,7 @@ TABLE = [
     Script("wear", "wear", "bytes that reach the block device"),
     Script("btrfs", "btrfs", "a full disk where each write needs a new block"),
     Script("outage", "F25", "rotation while it is down"),
+    Script("twins", "F17", "10 000 tickets with every fault of the other side at once"),
 ]
 WHAT = {s.name: s.what for s in TABLE}
 LINE = re.compile(r"^(F\d+): (.*)$", re.MULTILINE)

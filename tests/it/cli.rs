@@ -90,6 +90,7 @@ fn help() {
         &["config"],
         &["demo"],
         &["simulate"],
+        &["instance-setup"],
         &["completions"],
         &["man"],
     ] {

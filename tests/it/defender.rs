@@ -11,7 +11,7 @@ use otrelay::model::cursor::Remembered;
 use otrelay::model::{AlertKind, AlertState, Cursor, Device, Secret, SourceName};
 use otrelay::net::TlsSettings;
 use otrelay::source::format::defender as format;
-use otrelay::source::transport::defender::{Defender, Settings, write_back};
+use otrelay::source::transport::defender::{Defender, Settings};
 use otrelay::source::transport::poll::{self, Poll, http};
 use otrelay::source::{Batch, Reading, Source};
 use serde_json::json;
@@ -131,6 +131,7 @@ impl Poller {
             http: self.http(),
             console: self.console,
             devices_interval: Duration::from_secs(3_600),
+            handles: Vec::new(),
             format,
         });
         let settings = poll::Settings { name, kind: "defender-console", interval: self.interval, reading };
@@ -533,14 +534,6 @@ fn only_the_certificate_that_was_named_is_trusted() {
     ledger.has_told(&[("4:1", &[Raised])]);
 }
 
-#[test]
-fn handling_is_written_back_by_the_id_that_the_product_gave() {
-    let console = Console::start(true);
-    let poller = Poller::of(&console);
-    runtime().block_on(write_back(&poller.http(), "5-1557059334000")).unwrap();
-    assert_eq!(console.state().written_back, ["5-1557059334000"]);
-}
-
 /// An agent that polls this console beside its EVE files.
 fn agent(simulator: &otrelay::simulator::Running, console: &Console, token: &str) -> Agent {
     let agent = Agent::new(simulator);
@@ -625,4 +618,118 @@ fn fifty_thousand_alerts_fit_into_the_memory_that_is_there() {
     let peak = service.peak_kib();
     assert_eq!(stored(), Some(()), "{:#}", agent.status());
     assert!(peak < 64 * 1_024, "{peak} KiB");
+}
+
+/// An agent whose alerts come as the console's syslog has them, with its UUIDs, and that writes back to it.
+fn told_by_syslog(simulator: &otrelay::simulator::Running, console: &Console) -> Agent {
+    let rules = format!(
+        r#"
+[[source]]
+name = "feed"
+kind = "json-lines"
+path = "DIR/log/console*.jsonl"
+[[source]]
+name = "console"
+kind = "defender-console"
+url = "{}"
+token = "{TOKEN}"
+poll_interval = "5s"
+write_back = "handle"
+write_back_for = ["feed"]
+{}"#,
+        console.url(),
+        crate::support::agent::CRITICAL
+    );
+    let agent = Agent::new(simulator);
+    let rules = rules.replace("DIR", agent.dir().to_str().unwrap());
+    agent.rules(&rules)
+}
+
+fn told(agent: &Agent, numbers: std::ops::Range<u32>, id: impl Fn(u32) -> String) {
+    let line = |number: u32| {
+        let alert = json!({"id": id(number), "title": format!("Told {number}"), "severity": "critical",
+            "time": "2026-05-18T06:00:00Z", "source": {"ip": format!("192.0.2.{number}")}});
+        format!("{alert}\n")
+    };
+    agent.feed_to("console.jsonl", numbers.map(line).collect::<String>());
+}
+
+fn close(simulator: &otrelay::simulator::Running, title: &str) {
+    let record = simulator
+        .records("incident")
+        .into_iter()
+        .find(|r| r.get("short_description").contains(title))
+        .unwrap();
+    let fields = [("state", "7"), ("close_code", "User error"), ("close_notes", "-")];
+    assert!(simulator.edit("incident", record.get("sys_id"), &fields));
+}
+
+#[test]
+fn the_console_is_told_once_of_what_people_closed_and_nothing_comes_back() {
+    let (console, simulator) = (Console::start(true), simulator());
+    let agent = told_by_syslog(&simulator, &console);
+    // 5 has the number of the API for an id: the console means something else by it.
+    told(&agent, 1..6, |n| if n == 5 { n.to_string() } else { format!("{n}-1557059334000") });
+    agent.once().ends(0).says("5 tickets created");
+    assert_eq!(console.state().written_back, [""; 0], "nothing is closed");
+    for title in ["Told 1", "Told 2", "Told 5"] {
+        close(&simulator, title);
+    }
+    agent.run(&["sync"]).ends(0);
+    agent.once().ends(0);
+    assert_eq!(console.state().written_back, ["1-1557059334000", "2-1557059334000"]);
+    // The console says so itself, and again nothing is told, there or here.
+    for _ in 0..2 {
+        agent.once().ends(0);
+    }
+    assert_eq!(console.state().written_back.len(), 2);
+    let notes: Vec<String> =
+        simulator.records("incident").iter().flat_map(|r| simulator.journal(r.get("sys_id"))).collect();
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!(agent.status()["backlog"], 0);
+    // Seen again it is another ticket, and its closing is told once more.
+    told(&agent, 1..2, |n| format!("{n}-1557059334000"));
+    agent.once().ends(0).says("1 ticket created");
+    assert_eq!(console.state().written_back.len(), 2);
+}
+
+#[test]
+fn a_console_that_refuses_is_said_and_told_again_after_a_restart() {
+    let (console, simulator) = (Console::start(true), simulator());
+    let agent = told_by_syslog(&simulator, &console);
+    told(&agent, 1..2, |n| format!("{n}-1557059334000"));
+    agent.once().ends(0);
+    close(&simulator, "Told 1");
+    agent.run(&["sync"]).ends(0);
+    console.state().refuses_handling = true;
+    agent.run(&["run", "--once"]);
+    let trouble = agent.status()["sources"][2]["trouble"].to_string();
+    assert!(trouble.contains("no alert found") && trouble.contains("write_back"), "{trouble}");
+    // The answer to the next is lost after the work: once more is as good.
+    console.state().refuses_handling = false;
+    console.state().loses_handling = 1;
+    agent.run(&["run", "--once"]);
+    agent.run(&["run", "--once"]);
+    assert_eq!(console.state().written_back, ["1-1557059334000"; 2]);
+    agent.once().ends(0);
+    assert_eq!(
+        (console.state().written_back.len(), agent.status()["sources"][2]["trouble"].is_null()),
+        (2, true)
+    );
+}
+
+#[test]
+fn wrong_keys_of_writing_back_are_said() {
+    let (console, simulator) = (Console::start(true), simulator());
+    let agent = told_by_syslog(&simulator, &console);
+    let config = std::fs::read_to_string(agent.config_path()).unwrap();
+    for (from, to, words) in [
+        ("[\"feed\"]", "[\"fed\"]", "there is no source with this name"),
+        ("write_back = \"handle\"", "write_back = \"none\"", "nothing is written back"),
+        ("write_back = \"handle\"", "write_back = \"handleAndLearn\"", "write_back"),
+        ("kind = \"defender-console\"", "kind = \"defender-sensor\"", "write_back"),
+    ] {
+        std::fs::write(agent.config_path(), config.replace(from, to)).unwrap();
+        agent.run(&["check"]).ends(78).says(words);
+    }
 }

@@ -394,6 +394,39 @@ fn evidence_is_attached_to_a_ticket_once() {
 }
 
 #[test]
+fn the_parent_of_a_storm_has_the_evidence_of_the_finding_that_it_quotes_once() {
+    let plant = Plant::with(EVIDENCE, "max_tickets_per_hour = 1");
+    let flood = |number: u32| {
+        let mut line: Value = serde_json::from_str(&with_packet(number, "AAECAwQF")).unwrap();
+        (line["alert"]["signature"], line["alert"]["signature_id"]) = ("Flood".into(), 9.into());
+        format!("{line}\n")
+    };
+    plant.agent.feed((0..6).map(flood).collect::<String>());
+    plant.once();
+    let parent = plant.records().into_iter().find(|r| r.get("short_description").contains("storm")).unwrap();
+    let names = files(&plant, parent.get("sys_id"));
+    assert_eq!(names.len(), 2, "{names:?}");
+    // Two tickets: what folded brings nothing of its own, now or later, also where all that was known is lost.
+    assert_eq!(plant.simulator.records("sys_attachment").len(), 4);
+    plant.agent.feed((6..9).map(flood).collect::<String>());
+    plant.after(HOUR / 2).once();
+    assert_eq!(plant.simulator.records("sys_attachment").len(), 4);
+    let text =
+        String::from_utf8(plant.simulator.file(&file_of(&plant, parent.get("sys_id"), ".json")).unwrap());
+    assert!(parent.get("description").contains("10.64."), "{parent:?}");
+    assert!(text.unwrap().contains("\"Flood\""));
+}
+
+/// The `sys_id` of a file of a ticket.
+fn file_of(plant: &Plant, ticket: &str, end: &str) -> String {
+    let all = plant.simulator.records("sys_attachment");
+    let is_it = |file: &&otrelay::simulator::Record| {
+        file.get("table_sys_id") == ticket && file.get("file_name").ends_with(end)
+    };
+    all.iter().find(is_it).unwrap().get("sys_id").to_owned()
+}
+
+#[test]
 fn the_answer_to_an_attachment_is_lost_at_each_byte_and_there_is_one_file() {
     let plant = Plant::new(EVIDENCE);
     let upload = "/api/now/attachment/file";

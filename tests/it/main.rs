@@ -53,6 +53,9 @@ mod host;
 mod init;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod instance_setup;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod life;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
@@ -93,6 +96,9 @@ mod rotation;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod rules_change;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod said;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod secrets;

@@ -399,3 +399,47 @@ async fn after_an_upgrade_of_the_instance_what_its_tables_take_is_read_again() {
     clock.advance(Duration::from_hours(2));
     assert_eq!(admit().await, first * 2);
 }
+
+#[test]
+fn an_acl_that_hides_our_key_makes_no_twin_and_touches_no_stranger() {
+    let simulator = simulator();
+    simulator.add_fault("hide-field=correlation_id".parse().unwrap());
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..3));
+    let first = agent.run(&["run", "--once"]);
+    agent.feed(eve::alerts(0..3));
+    let second = agent.run(&["run", "--once"]);
+    let ids = crate::support::values(&simulator, "incident", "sys_id");
+    let different: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert!(ids.len() <= 3 && different.len() == ids.len(), "{first:#?} {second:#?}");
+    let health = agent.status()["health"].to_string();
+    assert!(health.contains("correlation_id"), "{health}");
+    // Where the ACL is gone, everything goes on.
+    simulator.clear_faults();
+    agent.run(&["queue", "retry", "--all"]);
+    agent.run(&["run", "--once"]);
+    assert_eq!(simulator.records("incident").len(), 3, "{:#}", agent.status());
+}
+
+#[test]
+fn an_acl_that_hides_a_field_is_said_and_the_ticket_is_made() {
+    let simulator = simulator();
+    simulator.add_fault("hide-field=description".parse().unwrap());
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(0).says("2 tickets created");
+    let dropped = issue(&agent.status(), "dropped-field");
+    assert!(dropped.iter().any(|text| text.contains("description")), "{dropped:?}");
+}
+
+#[test]
+fn a_ticket_that_a_rule_moved_to_another_domain_is_taken_for_deleted() {
+    let simulator = simulator();
+    simulator.add_fault(format!("other-domain={}", eve::title(1)).parse().unwrap());
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..2));
+    agent.once().ends(0).says("2 tickets created");
+    agent.run(&["sync"]).ends(0);
+    assert_eq!(simulator.records("incident").len(), 2, "nothing is seen again, so nothing is made again");
+    assert!(simulator.twins().is_empty(), "{:?}", simulator.twins());
+}

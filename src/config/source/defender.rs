@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use url::Url;
 
 use super::{Common, parts};
@@ -9,8 +10,9 @@ use crate::config::check::Check;
 use crate::config::destination::{self, network};
 use crate::config::file::{Proxy, Tls};
 use crate::config::problem::At;
-use crate::config::read::{Field, Named};
-use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord};
+use crate::config::read::{Field, List, Named};
+use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord, WriteBack};
+use crate::model::SourceName;
 use crate::net;
 use crate::source::format::defender as format;
 use crate::source::transport::defender as api;
@@ -32,6 +34,7 @@ pub(super) struct Keys<'a> {
     pub(super) poll_interval: &'a Field<Period>,
     pub(super) devices_interval: &'a Field<Period>,
     pub(super) sensor: Option<&'a Field<String>>,
+    pub(super) write_back: Option<(&'a Field<WriteBack>, &'a Field<List<String>>)>,
     pub(super) severity_map: &'a Field<Named<SeverityWord>>,
     pub(super) engine_map: &'a Field<Named<EngineWord>>,
 }
@@ -53,6 +56,10 @@ pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> O
     let sensor = keys.sensor.map(|field| (field.is_present(), c.line("sensor", field, 200)));
     let severity_map = parts::severities(keys.severity_map, c);
     let engine_map = parts::engines(keys.engine_map, c);
+    let handles = match keys.write_back {
+        Some((word, of)) => handles(word, of, &common, c),
+        None => Some(Vec::new()),
+    };
     let (name, agent) = (common.name?, common.agent?);
     let sensor = match sensor {
         Some((true, said)) => said?,
@@ -72,10 +79,45 @@ pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> O
         http: http::Settings { url: url?, token: token?, tls: tls?, proxy: proxy.ok()? },
         console: keys.console,
         devices_interval: devices_interval?,
+        handles: handles?,
         format: format.clone(),
     };
     let input = Input::Defender { interval: interval?, api: Box::new(api) };
     Some(Settings { name, kind: keys.kind, input, format: Reads::new(format), silent_after: None })
+}
+
+/// The sources whose closed tickets the console is told of.
+fn handles(
+    word: &Field<WriteBack>,
+    of: &Field<List<String>>,
+    common: &Common<'_>,
+    c: &mut Check<'_>,
+) -> Option<Vec<SourceName>> {
+    let word = c.value("write_back", word, WriteBack::None, |word| word.as_str())?;
+    let Some((list, at)) = of.get() else {
+        let own = common.name.clone().filter(|_| matches!(word, WriteBack::Handle));
+        return (!of.is_present()).then(|| own.into_iter().collect());
+    };
+    let shown: Vec<&str> = list.items.iter().map(|(name, _)| name.as_str()).collect();
+    c.effective.note_field("write_back_for", Value::from(shown), of);
+    if matches!(word, WriteBack::None) {
+        c.problems.error(at, "nothing is written back", |p| {
+            p.hint("set write_back = \"handle\", or remove this key")
+        });
+        return None;
+    }
+    let mut all = Vec::new();
+    for (name, at) in &list.items {
+        match SourceName::new(name) {
+            Ok(known) if !c.complete || common.all.contains(name) => all.push(known),
+            _ => {
+                c.problems.error(at, "there is no source with this name", |p| {
+                    p.found(format!("\"{name}\"")).near(name, common.all.iter().map(String::as_str))
+                });
+            }
+        }
+    }
+    (all.len() == list.written && !all.is_empty()).then_some(all)
 }
 
 /// The base address; it may have a path, for a gateway. Found text is repeated only when it cannot hold a password.

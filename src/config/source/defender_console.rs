@@ -4,8 +4,8 @@ use super::defender::{self, Keys};
 use super::{Common, Kind};
 use crate::config::check::Check;
 use crate::config::file::{Proxy, Tls};
-use crate::config::read::{Field, Named, table};
-use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord};
+use crate::config::read::{Field, List, Named, table};
+use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord, WriteBack};
 use crate::source::Settings;
 
 table! {
@@ -31,6 +31,10 @@ table! {
         poll_interval: Period,
         /// Time between two readings of devices, at least 5m. Default 60m.
         devices_interval: Period,
+        /// What it is told when the ticket of an alert was resolved or closed: `none` (default) or `handle`.
+        write_back: WriteBack,
+        /// The sources whose alerts carry this console's UUIDs, such as its syslog. Default: itself alone.
+        write_back_for: List<String>,
         /// Its word for a severity to ours, laid over `Warning`, `Minor`, `Major` and `Critical`.
         severity_map: Named<SeverityWord>,
         /// Its word for an engine to ours, laid over its five.
@@ -65,6 +69,7 @@ impl Kind for DefenderConsole {
             poll_interval: &self.poll_interval,
             devices_interval: &self.devices_interval,
             sensor: None,
+            write_back: Some((&self.write_back, &self.write_back_for)),
             severity_map: &self.severity_map,
             engine_map: &self.engine_map,
         };

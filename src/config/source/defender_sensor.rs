@@ -67,6 +67,8 @@ impl Kind for DefenderSensor {
             poll_interval: &self.poll_interval,
             devices_interval: &self.devices_interval,
             sensor: Some(&self.sensor),
+            // No way to write is documented for a sensor.
+            write_back: None,
             severity_map: &self.severity_map,
             engine_map: &self.engine_map,
         };

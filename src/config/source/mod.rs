@@ -47,6 +47,8 @@ trait Kind: Table + Read + JsonSchema {
 struct Common<'a> {
     name: Option<SourceName>,
     agent: Option<&'a Agent>,
+    /// The names of all sources.
+    all: &'a [String],
     /// Where the table is.
     at: &'a At,
 }
@@ -227,6 +229,8 @@ pub(in crate::config) fn check(
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
     let mut paths: BTreeMap<&str, &At> = BTreeMap::new();
     let mut checked = Vec::new();
+    let all: Vec<String> =
+        sources.items.iter().filter_map(|(source, _)| Some(source.name().get()?.0.clone())).collect();
     for (source, at) in &sources.items {
         if let Some((name, place)) = source.name().get() {
             if let Some(first) = names.get(name.as_str()) {
@@ -256,7 +260,7 @@ pub(in crate::config) fn check(
         c.effective.begin("[[source]]", at.key.to_string());
         let name = name(source.name(), at, c);
         let silent_after = source.silent_after().map_or(Some(None), |field| silence(field, c));
-        let settings = source.check(Common { name, agent, at }, c);
+        let settings = source.check(Common { name, agent, all: &all, at }, c);
         checked.extend(
             settings.zip(silent_after).map(|(settings, silent_after)| Settings { silent_after, ..settings }),
         );

@@ -104,6 +104,30 @@ pub(super) struct Ledger {
     pub(super) in_flight: usize,
     pub(super) most_in_flight: usize,
     pub(super) drops_field: bool,
+    /// A rule of so many requests an hour; what is beyond it gets 429 until the hour ends.
+    pub(super) hourly: Option<u32>,
+    /// The hour of that rule and the requests that were let through in it, and when others were refused.
+    pub(super) hour: (Option<Timestamp>, u32),
+    pub(super) refusals: Vec<Timestamp>,
+}
+
+impl Ledger {
+    /// What the rule makes of a request.
+    fn limited(&mut self, now: Timestamp) -> Option<Fault> {
+        const HOUR: Duration = Duration::from_hours(1);
+        let most = self.hourly?;
+        let began = self.hour.0.filter(|began| now.since(*began) < HOUR);
+        let began = began.unwrap_or_else(|| {
+            self.hour = (Some(now), 0);
+            now
+        });
+        if self.hour.1 < most {
+            self.hour.1 += 1;
+            return None;
+        }
+        self.refusals.push(now);
+        Some(Fault::Told(began.after(HOUR).since(now).as_secs() + 1))
+    }
 }
 
 pub(super) struct FakeDestination {
@@ -144,7 +168,9 @@ impl FakeDestination {
             let stuck = l.stuck.get(table).copied();
             let next = if create { l.opens.pop_front() } else { l.finds.pop_front() };
             let refused = l.refused.get(what).copied().filter(|_| create);
-            refused.or(stuck).or(next).unwrap_or(Fault::None)
+            let now = self.clock.now();
+            let limited = l.limited(now);
+            limited.or(refused).or(stuck).or(next).unwrap_or(Fault::None)
         };
         tokio::time::sleep(self.takes).await;
         self.ledger().in_flight -= 1;
@@ -264,8 +290,9 @@ impl Destination for FakeDestination {
         self.calls() as u64
     }
 
+    /// Headers tell it, where there is a rule.
     fn rate_limit(&self) -> RateLimit {
-        RateLimit::default()
+        RateLimit { limit: self.ledger().hourly, ..RateLimit::default() }
     }
 }
 

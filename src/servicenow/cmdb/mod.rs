@@ -35,7 +35,7 @@ const BYTES_MAX: usize = 500_000;
 /// The table that stands for all classes in holds and messages.
 pub const TABLE: &str = "cmdb_ci";
 
-pub use rows::COLUMNS;
+pub use rows::{COLUMNS, Part, columns_of};
 pub use shared::Other;
 
 /// What is done with a device that its source no longer has.

@@ -62,6 +62,61 @@ pub const COLUMNS: [(&str, &str); 43] = [
     ("additional_data", "Additional Data"),
 ];
 
+/// Which table a row is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Devices.
+    Device,
+    /// Who talks to whom.
+    Connection,
+    /// Firmware of devices and their modules.
+    Firmware,
+}
+
+const OF_CONNECTIONS: [&str; 12] = [
+    "correlation_id",
+    "appliance",
+    "direction",
+    "source_device_id",
+    "source_device_name",
+    "source_ip",
+    "destination_device_id",
+    "destination_device_name",
+    "destination_ip",
+    "protocols",
+    "ports",
+    "last_seen",
+];
+const OF_FIRMWARE: [&str; 13] = [
+    "correlation_id",
+    "appliance",
+    "device",
+    "device_id",
+    "address",
+    "module_address",
+    "rack",
+    "slot",
+    "vendor",
+    "model",
+    "serial",
+    "version",
+    "additional_data",
+];
+
+/// The columns that a table needs, with their labels.
+pub fn columns_of(part: Part) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    static ALL: [(&str, &str); COLUMNS.len()] = COLUMNS;
+    let device = ALL.iter().position(|(name, _)| *name == "direction").unwrap_or(ALL.len());
+    ALL.iter().enumerate().filter_map(move |(at, column)| {
+        let wanted = match part {
+            Part::Device => at < device,
+            Part::Connection => OF_CONNECTIONS.contains(&column.0),
+            Part::Firmware => OF_FIRMWARE.contains(&column.0),
+        };
+        wanted.then_some(column)
+    })
+}
+
 /// A row, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {

@@ -215,3 +215,30 @@ fn a_relation_that_is_refused_is_said_and_one_of_a_refused_device_is_not() {
     assert_eq!(remarks.len(), 1);
     assert!(remarks[0].text.contains("INVALID_INPUT_DATA: no such type"), "{}", remarks[0].text);
 }
+
+#[test]
+fn a_table_has_the_columns_that_its_rows_fill() {
+    let table = |name: &str| TableName::new(name).unwrap();
+    let import = Import {
+        device: table("u_device"),
+        connection: Some(table("u_connection")),
+        firmware: Some(table("u_firmware")),
+        columns: BTreeMap::new(),
+        insert_multiple: false,
+    };
+    let connection = Connection { ip: Some("10.3.0.9".parse().unwrap()), ..Connection::default() };
+    let device = Device { connections: vec![connection], ..plc() };
+    let all = rows::rows(&settings(), &import, &order("d1", device)).unwrap();
+    for (name, part) in
+        [("u_device", Part::Device), ("u_connection", Part::Connection), ("u_firmware", Part::Firmware)]
+    {
+        let columns: Vec<&str> = columns_of(part).map(|(column, _)| *column).collect();
+        let filled = all.iter().filter(|row| row.table.as_str() == name).flat_map(|row| row.fields.keys());
+        for field in filled {
+            assert!(columns.contains(&field.as_str()), "{name} has no {field}");
+        }
+    }
+    let of_all = [Part::Device, Part::Connection, Part::Firmware];
+    let known: BTreeSet<&str> = of_all.into_iter().flat_map(columns_of).map(|(column, _)| *column).collect();
+    assert_eq!(known.len(), COLUMNS.len(), "each column is in some table");
+}

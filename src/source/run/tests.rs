@@ -76,6 +76,7 @@ impl Bench {
             clock: ManualClock::at(NOW),
             heartbeat: Heartbeat::default(),
             own: Arc::default(),
+            closed: None,
             remember: Arc::new(move |_| {
                 let now = stored.lock().unwrap().clone();
                 Box::pin(async move { Ok(now) })

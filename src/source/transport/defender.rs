@@ -7,18 +7,21 @@
 //! by [`Told`](super::poll::told::Told). There is no paging on alerts, so an answer that is too much is asked for again
 //! in shorter spans of time.
 //!
-//! What this does not do: read records, or write to the other side in a round ([`write_back`] is for those who do).
+//! What this does not do: read records. What a console is told is in [`handling`].
+
+pub mod handling;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::handling::{Closed, Handling};
 use super::Decoding;
 use super::poll::http::{self, Caller};
 use super::poll::told::{CHUNK_MARK, OPEN_MARK, Seen, Step};
 use super::poll::{Api, Feed, Halt, Trouble, Why};
-use crate::model::{Alert, AlertKind, AlertState, Fingerprint, Timestamp};
+use crate::model::{Alert, AlertKind, AlertState, Fingerprint, SourceName, Timestamp};
 use crate::source::format::defender::split::Piece;
 use crate::source::format::defender::{self as format, Directory};
 use crate::source::format::{Decoded, Finding, Format, Outcome};
@@ -62,6 +65,8 @@ pub struct Settings {
     pub console: bool,
     /// How often devices are asked for.
     pub devices_interval: Duration,
+    /// Sources of whose closed tickets the console is told that they are handled; empty: of none.
+    pub handles: Vec<SourceName>,
     /// How its records are read.
     pub format: format::Defender,
 }
@@ -80,8 +85,10 @@ pub struct Defender {
     swept: Option<(Instant, Duration)>,
     sensors_at: Option<Instant>,
     devices_due: Option<Instant>,
-    /// What was wrong with sensors and with devices when they were last asked for.
-    lesser: [Option<Box<Trouble>>; 2],
+    /// What the console is to be told, and of what.
+    handling: Option<(Handling, Arc<dyn Closed>)>,
+    /// What was wrong with sensors, with devices and with what is told when that was last tried.
+    lesser: [Option<Box<Trouble>>; 3],
 }
 
 /// What a question brought.
@@ -108,8 +115,25 @@ impl Defender {
             swept: None,
             sensors_at: None,
             devices_due: None,
-            lesser: [None, None],
+            handling: None,
+            lesser: [None, None, None],
         }
+    }
+
+    /// One that tells the console what people have closed.
+    #[must_use]
+    pub fn telling(mut self, closed: Arc<dyn Closed>) -> Self {
+        let of = &self.settings.handles;
+        self.handling = (!of.is_empty()).then(|| (Handling::new(of.clone()), closed));
+        self
+    }
+
+    /// What was closed, after alerts were read: what the other side knows already is known then.
+    async fn tell(&mut self, caller: &Caller, feed: &mut Feed) -> Result<(), Halt> {
+        let Some((handling, closed)) = &mut self.handling else { return Ok(()) };
+        let told = handling.round(caller, feed, closed.as_ref()).await?;
+        self.lesser[2] = told.map(Box::new);
+        Ok(())
     }
 
     /// All states of all alerts of a time, however many questions it takes.
@@ -332,6 +356,8 @@ impl Api for Defender {
         let devices = self.devices(&caller, feed).await;
         self.still(1, devices)?;
         self.alerts(&caller, feed).await?;
+        let told = self.tell(&caller, feed).await;
+        self.still(2, told)?;
         Ok(self.lesser.iter().flatten().next().map(|trouble| Trouble::clone(trouble)))
     }
 }
@@ -478,25 +504,6 @@ pub async fn greet(settings: &Settings, now: Timestamp) -> Result<(), Trouble> {
     }
 }
 
-/// Tells a console that an alert is handled. `uuid` has to be one that the product itself gave (its syslog does).
-/// Handled twice is handled once.
-///
-/// # Errors
-/// The id cannot be one, there was no answer, or it said no.
-pub async fn write_back(settings: &http::Settings, uuid: &str) -> Result<(), Trouble> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    if uuid.is_empty() || uuid.len() > 64 || !uuid.bytes().all(plain) {
-        return Err(Trouble {
-            text: "this is no id of an alert that a console knows".to_owned(),
-            remedy: "only alerts that came with a UUID can be handled there".to_owned(),
-            why: Why::Other,
-            retry_after: None,
-        });
-    }
-    let caller = Caller::new(settings)?;
-    caller.put(&format!("/external/v1/alerts/{uuid}"), br#"{"action":"handle"}"#.to_vec()).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -531,18 +538,5 @@ mod tests {
             (span, rounds) = (Some(longer), rounds + 1);
         }
         assert_eq!((rounds, span.and_then(longer)), (9, None));
-    }
-
-    #[tokio::test]
-    async fn only_what_can_be_an_id_is_written_back() {
-        let settings = http::Settings {
-            url: "https://console.example".parse().unwrap(),
-            token: crate::model::Secret::new("test", "t"),
-            tls: crate::net::TlsSettings::default(),
-            proxy: None,
-        };
-        for bad in ["", "../x", "1-2?x", &"1".repeat(65)] {
-            assert!(write_back(&settings, bad).await.unwrap_err().text.contains("no id"), "{bad}");
-        }
     }
 }

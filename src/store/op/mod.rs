@@ -10,6 +10,7 @@ pub mod cursors;
 pub mod dead;
 pub mod destination_state;
 pub mod device;
+pub mod handled;
 pub mod health;
 pub mod identity;
 pub mod life;

@@ -10,7 +10,7 @@ use rusqlite::params;
 
 use super::row::{NewDelivery, NewTicket, insert_delivery, insert_ticket};
 use super::{life, turn};
-use crate::model::life::Life;
+use crate::model::life::{Attach, Life};
 use crate::model::{Alert, DeliveryKind, Timestamp};
 use crate::store::StoreError;
 use crate::store::pack::body::Bodies;
@@ -93,11 +93,11 @@ fn is_live(tx: &Tx<'_>, ticket: i64) -> Result<bool, StoreError> {
         .query_row([ticket], |r| r.get(0))?)
 }
 
-/// Makes the parent of a kind, and folds this finding into it.
+/// Makes the parent of a kind, with the evidence of this finding, and folds this finding into it.
 pub(super) fn lead(
     tx: &mut Tx<'_>,
     new: &NewTicket<'_>,
-    kind: &str,
+    (alert, attach): (&Alert, Attach),
     destination_id: i64,
     severity: i64,
     now: i64,
@@ -113,9 +113,11 @@ pub(super) fn lead(
     let opens = NewDelivery::opens(parent, now);
     let delivery = NewDelivery { destination_id, route_id, severity, turn, ..opens };
     insert_delivery(tx, &delivery, &destination)?;
+    // Of the finding that the parent quotes, and of no other: what comes later makes the ticket no larger.
+    life::attach(tx, parent, alert, attach, now)?;
     let storms = tx.memory.storms.0.get_or_insert_default();
     let lately = storms.entry((new.rule.to_owned(), new.route_id)).or_default();
-    lately.kinds.insert(kind_of(kind), Kind { at: now, parent: Some(parent) });
+    lately.kinds.insert(kind_of(kind(alert)), Kind { at: now, parent: Some(parent) });
     Ok(true)
 }
 

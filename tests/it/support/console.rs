@@ -92,6 +92,10 @@ pub(crate) struct State {
     pub(crate) refused: u64,
     /// Alerts that were handled from outside, by UUID.
     pub(crate) written_back: Vec<String>,
+    /// It knows none of the UUIDs that it is told of.
+    pub(crate) refuses_handling: bool,
+    /// So many times it says that it failed, after the work.
+    pub(crate) loses_handling: u32,
 }
 
 /// A mock at work; it ends when dropped.
@@ -205,6 +209,8 @@ impl State {
             asked: Vec::new(),
             refused: 0,
             written_back: Vec::new(),
+            refuses_handling: false,
+            loses_handling: 0,
         }
     }
 
@@ -300,7 +306,14 @@ impl State {
             ("GET", false, ["api", version, "alerts"]) | ("GET", true, ["external", version, "alerts"]) => {
                 self.alerts_reply(version, query)
             }
+            ("PUT", true, ["external", "v1", "alerts", _]) if self.refuses_handling => {
+                error(500, "no alert found for this UUID")
+            }
             ("PUT", true, ["external", "v1", "alerts", uuid]) => {
+                if self.loses_handling > 0 {
+                    self.loses_handling -= 1;
+                    self.faults.insert(0, Fault::Status(500));
+                }
                 if body.contains("\"handle\"") || body.contains("\"handleAndLearn\"") {
                     self.written_back.push((*uuid).to_owned());
                     json_reply(&json!({"content": "Alert update request finished successfully"}))

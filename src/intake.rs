@@ -7,6 +7,7 @@
 //! its own log) is held for up to `HOLD`, so that few alerts of a quiet sensor share the pages of one commit.
 
 mod lanes;
+mod tap;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::store::op::reroute::Undelivered;
 use crate::store::{RepairRow, Store, StoreError};
 
 pub use lanes::{Lanes, lanes};
+pub use tap::Tap;
 
 /// `[sync] backfill`: which alerts are forwarded when a source is first read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,7 @@ pub struct Intake {
     clock: SharedClock,
     settings: Settings,
     heartbeat: Heartbeat,
+    tap: Tap,
 }
 
 /// What one commit may take; a wait for room is none.
@@ -111,7 +114,14 @@ const ALLOWANCE: Duration = Duration::from_mins(2);
 impl Intake {
     /// An intake that decides by these rules.
     pub fn new(store: Store, rules: Arc<Rules>, clock: SharedClock, settings: Settings) -> Self {
-        Self { store, rules, clock, settings, heartbeat: Heartbeat::default() }
+        Self { store, rules, clock, settings, heartbeat: Heartbeat::default(), tap: Tap::default() }
+    }
+
+    /// The same, telling there what it decides.
+    #[must_use]
+    pub fn telling(mut self, tap: Tap) -> Self {
+        self.tap = tap;
+        self
     }
 
     /// The same, telling that it lives among these.
@@ -326,9 +336,16 @@ impl Intake {
         let waits = batch.acknowledge.map(taken);
         for sighting in batch.sightings {
             // Each sighting by itself: two of one finding may be on both sides of a window's edge.
+            let seen = self.tap.begin(&batch.source, &sighting);
             match self.exclusion(&batch.source, &sighting) {
-                Some(name) => folded.exclude(name, &sighting.alert),
-                None => folded.add(sighting, |s| self.verdict(s, now)),
+                Some(name) => {
+                    folded.exclude(name, &sighting.alert);
+                    self.tap.excluded(seen, name);
+                }
+                None => {
+                    let place = folded.add(sighting, |s| self.verdict(s, now));
+                    self.tap.decided(seen, place, folded.routes(place));
+                }
             }
         }
         let record = Record {
@@ -551,7 +568,19 @@ enum Place {
 }
 
 impl Folded {
-    fn add(&mut self, sighting: Sighting, verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>) {
+    /// Where a place leads.
+    fn routes(&self, place: Place) -> &[Routed] {
+        match place {
+            Place::Entry(at) => self.entries.get(at).map_or(&[], |entry| &entry.routes),
+            Place::Filtered(_) => &[],
+        }
+    }
+
+    fn add(
+        &mut self,
+        sighting: Sighting,
+        verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>,
+    ) -> Place {
         if sighting.alert.state == AlertState::Cleared {
             return self.clear(sighting);
         }
@@ -563,17 +592,19 @@ impl Folded {
                 let entry = &mut self.entries[*at];
                 entry.occurrences += 1;
                 entry.last_seen_at = entry.last_seen_at.max(time);
+                Place::Entry(*at)
             }
             Some(Place::Filtered(reason)) if !sighting.backlog => {
                 let reason = *reason;
                 self.filter(reason, &sighting.alert);
+                Place::Filtered(reason)
             }
             _ => self.decide(key, sighting, verdict),
         }
     }
 
     /// No rule is asked: a clearing opens nothing. What comes after it stands on its own, in its order.
-    fn clear(&mut self, sighting: Sighting) {
+    fn clear(&mut self, sighting: Sighting) -> Place {
         self.seen.retain(|(fingerprint, ..), _| *fingerprint != sighting.fingerprint);
         self.entries.push(Entry {
             fingerprint: sighting.fingerprint,
@@ -582,6 +613,7 @@ impl Folded {
             occurrences: 1,
             routes: Vec::new(),
         });
+        Place::Entry(self.entries.len() - 1)
     }
 
     fn decide(
@@ -589,7 +621,7 @@ impl Folded {
         key: Key,
         sighting: Sighting,
         verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>,
-    ) {
+    ) -> Place {
         let place = match verdict(&sighting) {
             Err(reason) => {
                 self.filter(reason, &sighting.alert);
@@ -600,7 +632,7 @@ impl Folded {
                     let entry = &mut self.entries[*at];
                     entry.occurrences += 1;
                     entry.last_seen_at = entry.last_seen_at.max(sighting.alert.time);
-                    return;
+                    return Place::Entry(*at);
                 }
                 self.entries.push(Entry {
                     fingerprint: sighting.fingerprint,
@@ -613,6 +645,7 @@ impl Folded {
             }
         };
         self.seen.insert(key, place);
+        place
     }
 
     fn filter(&mut self, reason: Reason, alert: &Alert) {

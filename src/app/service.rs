@@ -21,7 +21,7 @@ use crate::config::{Config, Level, Problem};
 use crate::control::client::is_there;
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
 use crate::heartbeat::{Heartbeat, Heartbeats};
-use crate::intake::Intake;
+use crate::intake::{Intake, Tap};
 use crate::model::HealthIssue;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
@@ -166,6 +166,8 @@ struct Service {
     /// Why the status page cannot be shown.
     page: watch::Sender<Option<HealthIssue>>,
     heartbeats: Heartbeats,
+    /// What is decided, for those who watch.
+    tap: Tap,
 }
 
 impl Service {
@@ -191,6 +193,7 @@ impl Service {
             facts,
             page: watch::Sender::default(),
             heartbeats: Heartbeats::default(),
+            tap: Tap::default(),
         }
     }
 
@@ -207,6 +210,7 @@ impl Service {
             store: self.store.clone(),
             relay: ask,
             progress: self.progress.subscribe(),
+            tap: self.tap.clone(),
             behind: self.behind(),
             concerns: self.concerns.subscribe(),
             clock: Arc::clone(&self.around.clock),
@@ -262,6 +266,7 @@ impl Service {
                 Live { behind: behind(), ..live(&progress.borrow(), concerns) }
             }),
             facts: self.facts.subscribe(),
+            usual_level: crate::servicenow::cmdb::class::usual_level,
             clock: Arc::clone(&self.around.clock),
         };
         if let Some(path) = self.config.status.textfile.clone() {
@@ -289,6 +294,7 @@ impl Service {
     /// Starts the sources of a generation and its intake.
     async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let intake = self.components.intake(&self.config, &self.store, &self.around.clock);
+        let intake = intake.telling(self.tap.clone());
         self.apply_rules(&intake).await?;
         Components::identify(&self.config, &self.store).await?;
         let clock = &self.around.clock;

@@ -108,6 +108,9 @@ mod systemd;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tables;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod tap;
 #[cfg(test)]
 mod tidy;
 #[cfg(feature = "simulator")]

@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
@@ -278,6 +279,20 @@ pub fn main() -> ExitCode {
             let _ = writeln!(terminal.err, "otrelay: {}{}", one_line(&chain(&e)), Code::behind(e.code()));
             ExitCode::from(e.exit() as u8)
         }
+    }
+}
+
+/// Whether these arguments, without the program's name, are a command line that otrelay takes; else what it says.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn understands(arguments: &[&str]) -> Result<(), String> {
+    let all = std::iter::once("otrelay").chain(arguments.iter().copied());
+    match Cli::try_parse_from(all) {
+        Err(e) if !matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Err(e.to_string())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -72,8 +72,8 @@ pub const CODES: &[Code] = &[
         "E104",
         "shed",
         "Undelivered alerts were given up, the least severe first, because the buffer was full.",
-        "The destination was away for longer than `[buffer] max_size` has room for, and `when_full` says to drop.",
-        "Raise `[buffer] max_size`, narrow the rules, or set `when_full` so that the intake waits.",
+        "The destination was away for longer than `[buffer] max_size` has room for, and `when_full` is \"shed-lowest\".",
+        "Raise `[buffer] max_size`, narrow the rules, or set `when_full = \"refuse\"`: then the intake waits.",
     ),
     code(
         "E105",

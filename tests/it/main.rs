@@ -118,4 +118,7 @@ mod tidy;
 mod tls;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod top;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod zeek;

@@ -104,9 +104,12 @@ fn each_alert_is_shown_with_what_became_of_it() {
     let line = two.line();
     assert!(line.ends_with("[rule Critical → prod incident]\n"), "{line:?}");
     assert_eq!(two.ends().ends(0).out.lines().count(), 1);
-    // The finding is the one of the list.
-    let finding = &agent.json(&["alerts", "--grep", &eve::title(1)])[0];
-    assert_eq!(finding["fingerprint"], one["fingerprint"]);
+    // The finding is the one of the list, which has it a moment later: it is shown when it is decided.
+    let finding = crate::support::until("it is in the list", || {
+        let list = agent.json(&["alerts", "--grep", &eve::title(1)]);
+        list[0]["fingerprint"].as_str().map(str::to_owned)
+    });
+    assert_eq!(finding, one["fingerprint"]);
 
     // A reload goes on telling.
     service.hang_up();

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use ratatui::backend::{Backend, ClearType, WindowSize};
@@ -26,9 +27,10 @@ const TENTHS: u8 = 5;
 /// A terminal that says less, or more, is not believed.
 const SIZES: (std::ops::RangeInclusive<u16>, std::ops::RangeInclusive<u16>) = (10..=1000, 3..=500);
 
-/// What is drawn on.
+/// What is drawn on: standard output, with the modes of standard input, which is the same terminal.
 pub(super) struct Screen {
     file: Arc<File>,
+    keys: Arc<File>,
     before: Termios,
     /// What goes out at the next flush.
     text: String,
@@ -40,36 +42,43 @@ pub(super) struct Keys(Arc<File>);
 impl Screen {
     /// Takes the terminal of the process.
     pub(super) fn open() -> io::Result<(Self, Keys)> {
-        let file = Arc::new(File::options().read(true).write(true).open("/dev/tty")?);
-        let before = tcgetattr(&file)?;
-        let mut keys = before.clone();
-        keys.local_modes
+        let file = Arc::new(File::from(io::stdout().as_fd().try_clone_to_owned()?));
+        let keys = Arc::new(File::from(io::stdin().as_fd().try_clone_to_owned()?));
+        let before = tcgetattr(&keys)?;
+        let mut modes = before.clone();
+        modes
+            .local_modes
             .remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
-        keys.special_codes[SpecialCodeIndex::VMIN] = 0;
-        keys.special_codes[SpecialCodeIndex::VTIME] = TENTHS;
-        tcsetattr(&file, OptionalActions::Flush, &keys)?;
+        modes.special_codes[SpecialCodeIndex::VMIN] = 0;
+        modes.special_codes[SpecialCodeIndex::VTIME] = TENTHS;
+        tcsetattr(&keys, OptionalActions::Flush, &modes)?;
         // From here on it is given back.
-        let screen = Self { file: Arc::clone(&file), before: before.clone(), text: String::new() };
-        let (of_panic, told) = (Arc::clone(&file), std::panic::take_hook());
+        let screen = Self {
+            file: Arc::clone(&file),
+            keys: Arc::clone(&keys),
+            before: before.clone(),
+            text: String::new(),
+        };
+        let (of_panic, keys_of_panic) = (Arc::clone(&file), Arc::clone(&keys));
+        let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            give_back(&of_panic, &before);
+            give_back(&of_panic, &keys_of_panic, &before);
             told(panic);
         }));
         (&*file).write_all(TAKE)?;
-        Ok((screen, Keys(file)))
+        Ok((screen, Keys(keys)))
     }
 }
 
 /// Nobody is left to tell where this fails.
-fn give_back(file: &File, before: &Termios) {
-    let mut out = file;
-    let _ = out.write_all(GIVE_BACK);
-    let _ = tcsetattr(file, OptionalActions::Flush, before);
+fn give_back(mut file: &File, keys: &File, before: &Termios) {
+    let _ = file.write_all(GIVE_BACK);
+    let _ = tcsetattr(keys, OptionalActions::Flush, before);
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        give_back(&self.file, &self.before);
+        give_back(&self.file, &self.keys, &self.before);
     }
 }
 

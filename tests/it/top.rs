@@ -54,8 +54,9 @@ impl Top {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
 
+    /// What a person sees has these words.
     fn until(&self, words: &str) {
-        until(words, || self.shown().contains(words).then_some(()));
+        until(words, || screen(&self.shown()).contains(words).then_some(()));
     }
 
     fn modes(&self) -> LocalModes {
@@ -77,6 +78,39 @@ impl Drop for Top {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The screen after what was written, as lines: only places that were changed are written.
+fn screen(written: &str) -> String {
+    let mut rows = vec![[' '; 80]; 24];
+    let (mut x, mut y) = (0, 0);
+    let mut rest = written.chars();
+    while let Some(c) = rest.next() {
+        if c != '\u{1b}' {
+            if let Some(place) = rows.get_mut(y).and_then(|row: &mut [char; 80]| row.get_mut(x)) {
+                *place = c;
+            }
+            x += 1;
+            continue;
+        }
+        let mut sequence = String::new();
+        // `[` first, a letter last; what is cut off comes with the next look.
+        for c in rest.by_ref().skip(1) {
+            sequence.push(c);
+            if c.is_ascii_alphabetic() {
+                break;
+            }
+        }
+        match sequence.split_at(sequence.len().saturating_sub(1)) {
+            (place, "H") => {
+                let (row, column) = place.split_once(';').unwrap();
+                (y, x) = (row.parse::<usize>().unwrap() - 1, column.parse::<usize>().unwrap() - 1);
+            }
+            ("2", "J") => rows = vec![[' '; 80]; 24],
+            _ => {}
+        }
+    }
+    rows.iter().map(|row| row.iter().collect::<String>() + "\n").collect()
 }
 
 fn resize(person: &File, columns: u16, rows: u16) {

@@ -35,6 +35,14 @@ advisories:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 
+# The book as HTML, into target/book (needs mdbook)
+book:
+    mdbook build docs
+
+# The page of errors, from the table in the code
+errors:
+    cargo run --locked -- help --page > docs/errors.md
+
 # The main job from nothing, against the built-in ServiceNow simulator
 demo *ARGS:
     cargo run --locked --release -- demo {{ ARGS }}

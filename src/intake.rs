@@ -7,11 +7,9 @@
 //! its own log) is held for up to `HOLD`, so that few alerts of a quiet sensor share the pages of one commit.
 
 mod lanes;
-
 mod own;
-
 mod silence;
-
+mod tap;
 mod told;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +36,7 @@ use crate::store::{Store, StoreError};
 pub use lanes::{Lanes, lanes};
 pub use own::OWN;
 use silence::Silences;
+pub use tap::Tap;
 use told::{Older, Troubles};
 
 /// `[sync] backfill`: which alerts are forwarded when a source is first read.
@@ -110,6 +109,7 @@ pub struct Intake {
     clock: SharedClock,
     settings: Settings,
     heartbeat: Heartbeat,
+    tap: Tap,
 }
 
 /// What one commit may take; a wait for room is none.
@@ -118,7 +118,14 @@ const ALLOWANCE: Duration = Duration::from_mins(2);
 impl Intake {
     /// An intake that decides by these rules.
     pub fn new(store: Store, rules: Arc<Rules>, clock: SharedClock, settings: Settings) -> Self {
-        Self { store, rules, clock, settings, heartbeat: Heartbeat::default() }
+        Self { store, rules, clock, settings, heartbeat: Heartbeat::default(), tap: Tap::default() }
+    }
+
+    /// The same, telling there what it decides.
+    #[must_use]
+    pub fn telling(mut self, tap: Tap) -> Self {
+        self.tap = tap;
+        self
     }
 
     /// The same, telling that it lives among these.
@@ -298,14 +305,26 @@ impl Intake {
         let waits = batch.acknowledge.map(taken);
         for sighting in batch.sightings {
             // Each sighting by itself: two of one finding may be on both sides of a window's edge.
+            let seen = self.tap.begin(&batch.source, &sighting);
             match self.exclusion(&batch.source, &sighting) {
                 excluded if again.is_some() && sighting.backlog => {
-                    if excluded.is_none() {
-                        self.decide_again(again, sighting, &mut folded);
+                    let place = if excluded.is_none() {
+                        self.decide_again(again, sighting, &mut folded)
+                    } else {
+                        None
+                    };
+                    if let Some(place) = place {
+                        self.tap.decided(seen, place, folded.routes(place));
                     }
                 }
-                Some(name) => folded.exclude(name, &sighting.alert),
-                None => folded.add(sighting, |s| self.verdict(s, now)),
+                Some(name) => {
+                    folded.exclude(name, &sighting.alert);
+                    self.tap.excluded(seen, name);
+                }
+                None => {
+                    let place = folded.add(sighting, |s| self.verdict(s, now));
+                    self.tap.decided(seen, place, folded.routes(place));
+                }
             }
         }
         let record = Record {
@@ -338,14 +357,16 @@ impl Intake {
     }
 
     /// What is read a second time: each sighting by itself, as the store says which was counted; nothing is counted here.
-    fn decide_again(&self, again: Option<Again>, sighting: Sighting, folded: &mut Folded) {
+    fn decide_again(&self, again: Option<Again>, sighting: Sighting, folded: &mut Folded) -> Option<Place> {
         let is_too_old = again.and_then(|again| again.since).is_some_and(|since| sighting.alert.time < since);
         let is_cleared = sighting.alert.state == AlertState::Cleared;
         let decision = self.rules.decide(&sighting.alert);
-        if !is_too_old && (is_cleared || decision.is_forwarded()) {
-            let routes = if is_cleared { Vec::new() } else { routed(&decision) };
-            folded.entries.push(Entry { again, ..Entry::of(sighting, routes) });
+        if is_too_old || !(is_cleared || decision.is_forwarded()) {
+            return None;
         }
+        let routes = if is_cleared { Vec::new() } else { routed(&decision) };
+        folded.entries.push(Entry { again, ..Entry::of(sighting, routes) });
+        Some(Place::Entry(folded.entries.len() - 1))
     }
 
     fn verdict(&self, sighting: &Sighting, now: Timestamp) -> Result<Vec<Routed>, Reason> {
@@ -509,7 +530,19 @@ enum Place {
 }
 
 impl Folded {
-    fn add(&mut self, sighting: Sighting, verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>) {
+    /// Where a place leads.
+    fn routes(&self, place: Place) -> &[Routed] {
+        match place {
+            Place::Entry(at) => self.entries.get(at).map_or(&[], |entry| &entry.routes),
+            Place::Filtered(_) => &[],
+        }
+    }
+
+    fn add(
+        &mut self,
+        sighting: Sighting,
+        verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>,
+    ) -> Place {
         if sighting.alert.state == AlertState::Cleared {
             return self.clear(sighting);
         }
@@ -521,19 +554,22 @@ impl Folded {
                 let entry = &mut self.entries[*at];
                 entry.occurrences += 1;
                 entry.last_seen_at = entry.last_seen_at.max(time);
+                Place::Entry(*at)
             }
             Some(Place::Filtered(reason)) if !sighting.backlog => {
                 let reason = *reason;
                 self.filter(reason, &sighting.alert);
+                Place::Filtered(reason)
             }
             _ => self.decide(key, sighting, verdict),
         }
     }
 
     /// No rule is asked: a clearing opens nothing. What comes after it stands on its own, in its order.
-    fn clear(&mut self, sighting: Sighting) {
+    fn clear(&mut self, sighting: Sighting) -> Place {
         self.seen.retain(|(fingerprint, ..), _| *fingerprint != sighting.fingerprint);
         self.entries.push(Entry::of(sighting, Vec::new()));
+        Place::Entry(self.entries.len() - 1)
     }
 
     fn decide(
@@ -541,7 +577,7 @@ impl Folded {
         key: Key,
         sighting: Sighting,
         verdict: impl FnOnce(&Sighting) -> Result<Vec<Routed>, Reason>,
-    ) {
+    ) -> Place {
         let place = match verdict(&sighting) {
             Err(reason) => {
                 self.filter(reason, &sighting.alert);
@@ -552,13 +588,14 @@ impl Folded {
                     let entry = &mut self.entries[*at];
                     entry.occurrences += 1;
                     entry.last_seen_at = entry.last_seen_at.max(sighting.alert.time);
-                    return;
+                    return Place::Entry(*at);
                 }
                 self.entries.push(Entry::of(sighting, routes));
                 Place::Entry(self.entries.len() - 1)
             }
         };
         self.seen.insert(key, place);
+        place
     }
 
     fn filter(&mut self, reason: Reason, alert: &Alert) {

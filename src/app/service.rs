@@ -22,7 +22,7 @@ use crate::config::{Config, Level, Problem};
 use crate::control::client::is_there;
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
 use crate::heartbeat::{Heartbeat, Heartbeats};
-use crate::intake::Intake;
+use crate::intake::{Intake, Tap};
 use crate::model::HealthIssue;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
@@ -169,6 +169,8 @@ struct Service {
     heartbeats: Heartbeats,
     /// The ways to the sources of this generation.
     doors: Doors,
+    /// What is decided, for those who watch.
+    tap: Tap,
 }
 
 impl Service {
@@ -195,6 +197,7 @@ impl Service {
             page: watch::Sender::default(),
             heartbeats: Heartbeats::default(),
             doors: Doors::default(),
+            tap: Tap::default(),
         }
     }
 
@@ -211,6 +214,7 @@ impl Service {
             store: self.store.clone(),
             relay: ask,
             progress: self.progress.subscribe(),
+            tap: self.tap.clone(),
             behind: self.behind(),
             rewind: self.doors.rewinds(&self.store, &self.around.clock),
             concerns: self.concerns.subscribe(),
@@ -267,6 +271,7 @@ impl Service {
                 Live { behind: behind(), ..live(&progress.borrow(), concerns) }
             }),
             facts: self.facts.subscribe(),
+            usual_level: crate::servicenow::cmdb::class::usual_level,
             clock: Arc::clone(&self.around.clock),
         };
         if let Some(path) = self.config.status.textfile.clone() {
@@ -294,6 +299,7 @@ impl Service {
     /// Starts the sources of a generation and its intake.
     async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let intake = self.components.intake(&self.config, &self.store, &self.around.clock);
+        let intake = intake.telling(self.tap.clone());
         self.apply_rules(&intake).await?;
         Components::identify(&self.config, &self.store).await?;
         let clock = &self.around.clock;

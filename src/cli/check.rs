@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::app;
 use crate::config::{self, Config, ConfigError, Environment, Level, Problem, Purpose, TemplateCheck};
+use crate::model::codes::Code;
 use crate::model::text::one_line;
 
 /// The exit code for a config that cannot be used; the unit does not restart on it.
@@ -72,7 +73,7 @@ pub fn check(
         writeln!(out, "{report:#}")?;
     } else {
         for problem in problems {
-            writeln!(err, "{}", one_line(&problem.to_string()))?;
+            writeln!(err, "{}", told(problem))?;
         }
         match fine {
             Some(config) => {
@@ -93,10 +94,16 @@ pub fn check(
 /// Only when `err` cannot be written to.
 pub fn refuse(error: &ConfigError, err: &mut dyn Write) -> io::Result<u8> {
     for problem in &error.problems {
-        writeln!(err, "{}", one_line(&problem.to_string()))?;
+        writeln!(err, "{}", told(problem))?;
     }
     writeln!(err, "{}", verdict(&error.problems))?;
     Ok(EX_CONFIG)
+}
+
+/// A problem as a line, with the code behind an error.
+fn told(problem: &Problem) -> String {
+    let code = if problem.level == Level::Error { Code::behind(problem.code()) } else { String::new() };
+    format!("{}{code}", one_line(&problem.to_string()))
 }
 
 fn verdict(problems: &[Problem]) -> String {

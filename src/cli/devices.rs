@@ -8,11 +8,13 @@ use clap::{Args, Subcommand};
 
 use super::ask::Asker;
 use super::human::{Listing, json, relative, time};
-use super::{CliError, Exit, Outcome, Terminal, clock, graph, load, load_to_look, runtime};
+use super::{CliError, Exit, Outcome, Terminal, clock, load, load_to_look, runtime};
 use crate::control::Question;
 use crate::destination::DeviceOrder;
 use crate::model::text::one_line;
+use crate::servicenow::cmdb::class::usual_level;
 use crate::servicenow::{ServiceNow, cmdb};
+use crate::status::graph;
 use crate::store::{DeviceFilter, DeviceRow};
 
 /// Arguments of `otrelay devices`.
@@ -119,7 +121,7 @@ pub(super) fn run(args: &DevicesArgs, terminal: &mut Terminal<'_>) -> Outcome {
                 ..DeviceFilter::default()
             };
             let rows: Vec<DeviceRow> = Asker::new(terminal)?.ask(&Question::Devices(filter))?;
-            write!(terminal.out, "{}", graph::draw(&rows))?;
+            write!(terminal.out, "{}", graph::draw(&rows, usual_level, graph::Frame::File))?;
             Ok(Exit::Fine)
         }
         Some(DevicesCommand::Resync) => {

@@ -12,7 +12,7 @@ pub mod devices;
 pub mod diag;
 pub mod doctor;
 pub mod explain;
-mod graph;
+pub mod help;
 mod human;
 pub mod init;
 mod input;
@@ -30,7 +30,9 @@ pub mod simulate;
 pub mod sources;
 pub mod status;
 pub mod sync;
+pub mod tap;
 pub mod test;
+pub mod top;
 mod verdict;
 
 use std::error::Error;
@@ -39,6 +41,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
@@ -46,7 +49,9 @@ use tokio_util::sync::CancellationToken;
 use crate::app::AppError;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError, Environment, Loaded, Purpose, Service};
+use crate::control::client::AskError;
 use crate::log::{self, Volume};
+use crate::model::codes::Code;
 use crate::model::text::one_line;
 use crate::rules::template::check_template;
 use crate::store::backup::CopyError;
@@ -54,7 +59,14 @@ use crate::store::{OpenError, StoreError};
 
 /// Carries OT/IoT security alerts from this sensor into ServiceNow.
 #[derive(Debug, Parser)]
-#[command(name = "otrelay", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "otrelay",
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[arg(
         long,
@@ -88,6 +100,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Last sync, next sync, backlog, dead letters, sources, destinations; quiet when fine
     Status(status::StatusArgs),
+    /// How things are, live on a terminal: countdown, rates, queue, last alerts and tickets, what needs a person
+    Top(top::TopArgs),
+    /// What the running service decides, alert by alert, as it decides it
+    Tap(tap::TapArgs),
     /// How far each source was read, and how to have one read again
     Sources(sources::SourcesArgs),
     /// Push what is due now
@@ -122,6 +138,8 @@ enum Command {
     /// The ServiceNow simulator alone, to rehearse a config against
     #[cfg(feature = "simulator")]
     Simulate(Box<simulate::SimulateArgs>),
+    /// Of a command, or of the code beside a message: what it means, how it comes about, the remedy
+    Help(help::HelpArgs),
     /// What a shell needs to complete otrelay's arguments
     Completions(completions::CompletionsArgs),
     /// The manual pages, written into a directory
@@ -173,7 +191,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Copy(#[from] CopyError),
     #[error(transparent)]
-    Ask(#[from] crate::control::client::AskError),
+    Ask(#[from] AskError),
     #[error("cannot write the output")]
     Output(#[from] std::io::Error),
     #[error("cannot write JSON")]
@@ -202,6 +220,33 @@ impl CliError {
             | Self::App(AppError::Store(StoreError::Disk(_) | StoreError::Damaged(_))) => Exit::Disk,
             Self::Store(e) | Self::App(AppError::Store(e)) if e.is_passing() => Exit::Later,
             _ => Exit::Failure,
+        }
+    }
+}
+
+impl CliError {
+    /// Its words in the table of codes; empty: the message says all there is.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Open(e) | Self::App(AppError::Open(e)) | Self::Copy(CopyError::Open(e)) => match e {
+                OpenError::Locked { .. } => "in-use",
+                OpenError::Newer { .. } => "newer-store",
+                OpenError::Absent(_) => "no-store",
+                OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                    "not-the-owner"
+                }
+                e if e.is_disk() => "store-failed",
+                _ => "",
+            },
+            Self::Store(StoreError::Disk(_) | StoreError::Damaged(_))
+            | Self::App(AppError::Store(StoreError::Disk(_) | StoreError::Damaged(_))) => "store-failed",
+            Self::App(AppError::Destination(_)) => "destination-set-up",
+            Self::Ask(AskError::NotRunning(_) | AskError::Stopped) => "no-service",
+            Self::Ask(AskError::Strange(_) | AskError::Refused(_)) => "refused-by-service",
+            Self::Input { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "not-the-owner"
+            }
+            _ => "",
         }
     }
 }
@@ -237,9 +282,23 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Err(e) => {
-            let _ = writeln!(terminal.err, "otrelay: {}", one_line(&chain(&e)));
+            let _ = writeln!(terminal.err, "otrelay: {}{}", one_line(&chain(&e)), Code::behind(e.code()));
             ExitCode::from(e.exit() as u8)
         }
+    }
+}
+
+/// Whether these arguments, without the program's name, are a command line that otrelay takes; else what it says.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn understands(arguments: &[&str]) -> Result<(), String> {
+    let all = std::iter::once("otrelay").chain(arguments.iter().copied());
+    match Cli::try_parse_from(all) {
+        Err(e) if !matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Err(e.to_string())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -267,6 +326,8 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         Command::Diag(args) => diag::run(&args, terminal),
         Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Status(args) => status::run(&args, terminal),
+        Command::Top(args) => top::run(args, terminal),
+        Command::Tap(args) => tap::run(&args, terminal),
         Command::Sources(args) => sources::run(&args, terminal),
         Command::Sync(args) => sync::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
@@ -286,6 +347,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
         }
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate(*args, terminal),
+        Command::Help(args) => help::run(&args, Cli::command(), terminal.out),
         Command::Completions(args) => completions::run(&args, Cli::command(), terminal.out),
         Command::Man(args) => man::run(&args, Cli::command(), terminal.out),
     }

@@ -122,6 +122,28 @@ impl Problem {
         }
     }
 
+    /// Its class in `model::codes`: what `otrelay help` explains.
+    pub fn code(&self) -> &'static str {
+        let says = |words: &str| self.message.contains(words);
+        let of_secret = |key: &str| {
+            let last = key.rsplit('.').next().unwrap_or_default();
+            ["password", "secret", "token", "key_file", "api_key"].iter().any(|word| last.contains(word))
+        };
+        if self.message.starts_with("not valid TOML") {
+            "config-syntax"
+        } else if self.message == "unknown key" {
+            "config-unknown-key"
+        } else if self.message.starts_with("missing") {
+            "config-missing-key"
+        } else if of_secret(&self.key) || says("secret") || says("credential") {
+            "config-secret"
+        } else if self.place.is_none() || says("cannot be read") || says("may not") {
+            "config-machine"
+        } else {
+            "config-value"
+        }
+    }
+
     pub(super) fn at(mut self, at: &At) -> Self {
         self.place = Some(Box::new(at.place()));
         self.file_order = u32::try_from(at.file.order).unwrap_or(u32::MAX);
@@ -307,6 +329,24 @@ mod tests {
         assert_eq!(json["line"], 14);
         assert_eq!(json["file"], "/etc/otrelay/otrelay.toml");
         assert_eq!(json["level"], "error");
+    }
+
+    #[test]
+    fn each_class_of_problems_has_its_words_in_the_table() {
+        let at = At::file(Path::new("x"), 0);
+        let code = |key: &str, message: &str| Problem::new(Level::Error, key, message).at(&at).code();
+        for (key, message, expected) in [
+            ("", "not valid TOML: newline", "config-syntax"),
+            ("sync.intervall", "unknown key", "config-unknown-key"),
+            ("servicenow.prod.username", "missing: auth = \"basic\" needs it", "config-missing-key"),
+            ("servicenow.prod.password.file", "cannot be read", "config-machine"),
+            ("servicenow.prod.password", "cannot be read", "config-secret"),
+            ("sync.interval", "too small", "config-value"),
+        ] {
+            assert_eq!(code(key, message), expected, "{key}: {message}");
+            assert!(crate::model::codes::Code::of(expected).is_some(), "{expected}");
+        }
+        assert_eq!(Problem::new(Level::Error, "", "/var/lib/x: not there").code(), "config-machine");
     }
 
     #[test]

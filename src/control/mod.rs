@@ -1,19 +1,22 @@
 //! The running service's ear: a unix socket in the state directory (or `$RUNTIME_DIRECTORY`), for this machine only.
 //!
-//! One JSON line in, one JSON line out, then the connection ends. Mode 0600, and the peer's user is checked: it has to
+//! One JSON line in, one JSON line out, then the connection ends; who watches (`tap.rs`) is told line after line. Mode 0600, and the peer's user is checked: it has to
 //! be the service's own or root. `server.rs` answers in the service, `client.rs` asks; where no service runs, commands
 //! read the store themselves through the same [`answer`].
 
 pub mod client;
 pub mod server;
+mod tap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::seen::Watched;
 use crate::model::{DeliveryId, DeliveryState};
+use crate::status::Status;
 use crate::store::op::again::Wanted;
 use crate::store::op::by_hand::ByHand;
 use crate::store::op::dead::Verdict;
-use crate::store::{DeviceFilter, ListFilter, Reader, StoreError};
+use crate::store::{AlertRow, DeviceFilter, ListFilter, Reader, StoreError, TicketRow};
 
 /// Name of the socket.
 pub const SOCKET: &str = "otrelay.sock";
@@ -26,6 +29,8 @@ const QUESTION_MAX: u64 = 64 * 1024;
 pub enum Question {
     /// How things are.
     Status,
+    /// The same with the newest findings and tickets, for one who looks again and again: nothing is written for it.
+    Glance,
     /// Findings.
     Alerts(ListFilter),
     /// Recent alerts that were not forwarded.
@@ -76,6 +81,8 @@ pub enum Question {
     Sources,
     /// Read a source again.
     Rewind(Wanted),
+    /// What is decided from now on, until one of both sides ends.
+    Tap(Watched),
     /// Sync now.
     Sync,
     /// What a sync would send.
@@ -93,6 +100,32 @@ impl Question {
             Self::Drop { ids } => Some((ids, Verdict::Drop)),
             _ => None,
         }
+    }
+}
+
+/// How things are at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Glance {
+    /// The numbers, and what needs a person.
+    pub status: Status,
+    /// The newest findings, without their texts and originals.
+    pub alerts: Vec<AlertRow>,
+    /// The newest tickets.
+    pub tickets: Vec<TicketRow>,
+}
+
+impl Glance {
+    /// Rows of each list.
+    const ROWS: u32 = 20;
+
+    /// Puts it together. Blocking.
+    fn new(reader: &Reader, status: Status) -> Result<Self, StoreError> {
+        let newest = ListFilter { limit: Self::ROWS, ..ListFilter::default() };
+        let mut alerts = reader.alerts(&newest)?;
+        for alert in alerts.iter_mut().filter_map(|row| row.alert.as_mut()) {
+            (alert.raw, alert.message) = (String::new(), String::new());
+        }
+        Ok(Self { status, alerts, tickets: reader.tickets(&newest)? })
     }
 }
 

@@ -14,8 +14,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, QUESTION_MAX, Question, answer};
+use super::{Answer, Glance, QUESTION_MAX, Question, answer, tap};
 use crate::clock::SharedClock;
+use crate::intake::Tap;
 use crate::model::HealthIssue;
 use crate::relay::{Ask, Progress};
 use crate::status::{Live, Status};
@@ -29,6 +30,8 @@ const AT_ONCE: usize = 16;
 const TO_END: Duration = Duration::from_secs(15);
 /// Callers of those that may wait for the relay: a sync can take long, and the others have to be answered meanwhile.
 const WAITING: usize = 8;
+/// Callers of those that may watch what is decided: each costs a place for as long as it likes.
+const WATCHING: usize = 4;
 /// Between two tries to open the socket in a directory that cannot be written.
 const TO_LISTEN: Duration = Duration::from_secs(15);
 /// Time for a caller to ask.
@@ -37,6 +40,11 @@ const TO_ASK: Duration = Duration::from_secs(5);
 /// Stops a source, sets it back and lets it go on; or says why not.
 pub type Rewind =
     Arc<dyn Fn(Wanted) -> Pin<Box<dyn Future<Output = Result<Rewound, String>> + Send>> + Send + Sync>;
+/// Places of those that stay longer than an answer takes.
+struct Places {
+    waiting: Semaphore,
+    watching: Semaphore,
+}
 
 /// What the ear needs.
 #[derive(Clone)]
@@ -49,6 +57,8 @@ pub struct Control {
     pub relay: mpsc::Sender<Ask>,
     /// What the relay tells about itself.
     pub progress: watch::Receiver<Progress>,
+    /// What the intake decides.
+    pub tap: Tap,
     /// Bytes that each source has not read.
     pub behind: Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
     /// Has a source read again.
@@ -114,14 +124,15 @@ impl Control {
     /// Answers until `stop`.
     pub async fn run(self, listener: UnixListener, path: PathBuf, stop: CancellationToken) {
         let mut callers = JoinSet::new();
-        let waiting = Arc::new(Semaphore::new(WAITING));
+        let places =
+            Arc::new(Places { waiting: Semaphore::new(WAITING), watching: Semaphore::new(WATCHING) });
         loop {
             while callers.try_join_next().is_some() {}
             tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept(), if callers.len() < AT_ONCE => match accepted {
                     Ok((stream, _)) => {
-                        callers.spawn(self.clone().serve(stream, Arc::clone(&waiting), stop.clone()));
+                        callers.spawn(self.clone().serve(stream, Arc::clone(&places), stop.clone()));
                     }
                     // Out of file descriptors: the callers that are there give theirs back.
                     Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -136,7 +147,7 @@ impl Control {
         let _ = tokio::time::timeout(TO_END, answered).await;
     }
 
-    async fn serve(self, mut stream: UnixStream, waiting: Arc<Semaphore>, stop: CancellationToken) {
+    async fn serve(self, mut stream: UnixStream, places: Arc<Places>, stop: CancellationToken) {
         let own = rustix::process::geteuid().as_raw();
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
             return;
@@ -150,7 +161,15 @@ impl Control {
         };
         let answer = match question {
             Ok(Ok(_)) => match serde_json::from_slice(&line) {
-                Ok(question) => self.answer(question, &waiting).await,
+                Ok(Question::Tap(watched)) => match places.watching.try_acquire() {
+                    Ok(_place) => {
+                        return tap::tell(&self.tap, &watched, &mut reader, &mut write, &stop).await;
+                    }
+                    Err(_) => Answer::Error(format!(
+                        "{WATCHING} are watching already, more cannot: end one of them (ps -C otrelay -o pid,args)"
+                    )),
+                },
+                Ok(question) => self.answer(question, &places.waiting).await,
                 Err(e) => Answer::Error(format!("not a question that this version knows: {e}")),
             },
             _ => return,
@@ -216,8 +235,10 @@ impl Control {
             let devices = self.store.resync_devices().await.map_err(|e| e.to_string())?;
             return serde_json::to_value(devices).map_err(|e| e.to_string());
         }
-        // Who looks sees all that was taken in.
-        self.store.commit_gathered().await;
+        // Who looks sees all that was taken in; who looks again and again must not wear the disk.
+        if !matches!(question, Question::Glance) {
+            self.store.commit_gathered().await;
+        }
         let (agent, now) = (self.agent.clone(), self.clock.now());
         let live = {
             let progress = self.progress.borrow();
@@ -232,10 +253,14 @@ impl Control {
         let store = self.store.clone();
         let read = move || -> Result<serde_json::Value, String> {
             let reader = store.reader().map_err(|e| e.to_string())?;
-            if matches!(question, Question::Status) {
+            if matches!(question, Question::Status | Question::Glance) {
                 let overview = reader.overview().map_err(|e| e.to_string())?;
                 let status = Status::new(&agent, now, overview, Some(live));
-                return serde_json::to_value(status).map_err(|e| e.to_string());
+                let value = match question {
+                    Question::Status => serde_json::to_value(status),
+                    _ => serde_json::to_value(Glance::new(&reader, status).map_err(|e| e.to_string())?),
+                };
+                return value.map_err(|e| e.to_string());
             }
             answer(&reader, &question)
                 .map_err(|e| e.to_string())?

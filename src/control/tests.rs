@@ -14,7 +14,9 @@ use super::client::{AskError, ask};
 use super::server::{Control, listen};
 use super::*;
 use crate::clock::ManualClock;
-use crate::model::Timestamp;
+use crate::intake::Tap;
+use crate::model::seen::{Seen, Told};
+use crate::model::{Alert, Fingerprint, Severity, SourceName, Timestamp};
 use crate::relay::{Ask, Progress, Report};
 use crate::store::{Settings, Store, WhenFull};
 
@@ -22,6 +24,7 @@ struct Bench {
     dir: tempfile::TempDir,
     path: PathBuf,
     asked: mpsc::Receiver<Ask>,
+    tap: Tap,
     stop: CancellationToken,
     control: tokio::task::JoinHandle<()>,
 }
@@ -48,11 +51,13 @@ impl Bench {
         spawn(writer.run());
         let (relay, asked) = mpsc::channel(4);
         let (_, progress) = watch::channel(Progress::default());
+        let tap = Tap::default();
         let control = Control {
             agent: "a".to_owned(),
             store,
             relay,
             progress,
+            tap: tap.clone(),
             behind: Arc::new(std::collections::BTreeMap::new),
             rewind: Arc::new(|_| Box::pin(async { Err("not here".to_owned()) })),
             concerns: watch::channel(Vec::new()).1,
@@ -60,7 +65,7 @@ impl Bench {
         };
         let stop = CancellationToken::new();
         let control = spawn(control.run(listen(&path).unwrap(), path.clone(), stop.clone()));
-        Self { dir, path, asked, stop, control }
+        Self { dir, path, asked, tap, stop, control }
     }
 
     async fn ask(&self, question: Question) -> Result<serde_json::Value, AskError> {
@@ -132,4 +137,90 @@ async fn many_who_wait_for_a_sync_do_not_keep_the_others_out() {
     let Some(Ask::Sync(_answer)) = bench.asked.recv().await else { panic!("a sync was asked for") };
     let status = tokio::time::timeout(Duration::from_secs(3), bench.ask(Question::Status)).await;
     assert!(status.expect("the status is told meanwhile").is_ok());
+}
+
+fn seen(number: u32) -> Seen {
+    let (source, time) = (SourceName::new("eve").unwrap(), Timestamp::from_secs(1));
+    let severity = if number.is_multiple_of(2) { Severity::Critical } else { Severity::Minor };
+    let alert = Alert::sample(&format!("finding {number} {}", "x".repeat(400)), severity, time);
+    Seen::of(&source, &alert, Fingerprint::from_bytes([1; 32]))
+}
+
+/// Reads what a watcher is told until its end.
+async fn told(mut stream: UnixStream) -> Vec<Told> {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let part = |line: &str| {
+        let mut part: serde_json::Value = serde_json::from_str(line).unwrap();
+        serde_json::from_value(part["ok"].take()).unwrap()
+    };
+    text.lines().map(part).collect()
+}
+
+async fn watcher(bench: &Bench, question: &[u8]) -> UnixStream {
+    let mut stream = UnixStream::connect(&bench.path).await.unwrap();
+    let before = bench.tap.watchers();
+    stream.write_all(question).await.unwrap();
+    while bench.tap.watchers() == before {
+        tokio::task::yield_now().await;
+    }
+    stream
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_holds_nobody_up_and_is_told_what_it_missed() {
+    let bench = Bench::new();
+    let slow = watcher(&bench, b"{\"ask\":\"tap\"}\n").await;
+    const ALL: u32 = 20_000;
+    for number in 0..ALL {
+        // Never waits, whoever reads.
+        bench.tap.send(seen(number));
+        if number % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    bench.stop.cancel();
+    let told = told(slow).await;
+    assert_eq!(told.first(), Some(&Told::Begin));
+    assert_eq!(told.last(), Some(&Told::End("the service stops".to_owned())));
+    let (mut next, mut missed) = (0, 0);
+    for one in &told[1..told.len() - 1] {
+        match one {
+            Told::Alert(seen) => {
+                // In order, and what is not there was said at its place.
+                assert!(seen.title.starts_with(&format!("finding {next} ")), "{next}: {}", seen.title);
+                next += 1;
+            }
+            Told::LeftOut(count) => {
+                missed += count;
+                next += count;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(next, u64::from(ALL), "each is shown or counted");
+    assert!(missed > 0);
+    bench.control.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_only_what_it_wants_and_gives_its_place_back() {
+    let bench = Bench::new();
+    let critical = watcher(&bench, b"{\"ask\":\"tap\",\"min_severity\":\"critical\"}\n").await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(watcher(&bench, b"{\"ask\":\"tap\"}\n").await);
+    }
+    let refused = bench.raw(b"{\"ask\":\"tap\"}\n").await;
+    assert!(refused.contains("4 are watching already"), "{refused}");
+    bench.ask(Question::Status).await.unwrap();
+    others.clear();
+    while bench.tap.watchers() > 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(watcher(&bench, b"{\"ask\":\"tap\"}\n").await);
+    (0..10).for_each(|number| bench.tap.send(seen(number)));
+    bench.stop.cancel();
+    let told = told(critical).await;
+    assert_eq!(told.len(), 7, "{told:?}");
 }

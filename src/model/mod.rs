@@ -2,6 +2,8 @@
 
 pub mod alert;
 
+pub mod codes;
+
 pub mod cursor;
 
 pub mod delivery;
@@ -25,6 +27,8 @@ pub mod protocol;
 pub mod scrub;
 
 pub mod secret;
+
+pub mod seen;
 
 pub mod text;
 

@@ -5,6 +5,7 @@
 //! Reads only. Whether something needs a person is decided here and nowhere else, so that the text, the JSON and the
 //! exit code cannot disagree.
 
+pub mod graph;
 mod keeper;
 mod metrics;
 pub mod page;

@@ -120,11 +120,17 @@ mod systemd;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tables;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod tap;
 #[cfg(test)]
 mod tidy;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod tls;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
+mod top;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod zeek;

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::agent::{Agent, Service};
 use crate::support::{eve, simulator, until};
 
@@ -176,6 +178,34 @@ fn only_names_of_this_machine_are_answered_and_only_reading() {
     let long = ask("GET /", &format!("Host: localhost\r\nX: {}\r\n", "x".repeat(20_000)));
     assert_eq!(long.status, 431);
     assert_eq!(page.get("/").status, 200, "it goes on");
+}
+
+#[test]
+fn devices_are_drawn_by_zone_and_level_without_anything_the_policy_would_stop() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    let (page, _service) = Page::start(&agent);
+    assert!(!page.get("/devices").body.contains("<svg"), "nothing to draw");
+    for n in 1..4 {
+        let arp = json!({
+            "opcode": "request", "src_mac": format!("00:1b:1b:00:00:0{n}"), "src_ip": format!("10.0.0.{n}"),
+            "dest_mac": "00:00:00:00:00:00", "dest_ip": "10.0.0.9"
+        });
+        agent.feed(format!(
+            "{}\n",
+            json!({ "timestamp": "2026-11-21T08:15:00.000000+0000", "event_type": "arp", "arp": arp })
+        ));
+    }
+    agent.until_status("they are known", |s| s["devices"]["known"] == 3);
+    let answer = page.get("/devices");
+    assert_locked(&answer);
+    let body = answer.body;
+    assert!(
+        body.contains("<svg class=\"zones\" role=\"img\"") && body.contains("Zones and levels"),
+        "{body}"
+    );
+    assert_eq!(body.matches("<rect class=\"box").count(), 3, "{body}");
+    assert!(!body.contains("<style") && !body.contains(" style="), "{body}");
 }
 
 #[test]

@@ -32,9 +32,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Reads back before a push: what it finds there, the push already knows.
     ("sync", &["store", "destination"]),
     ("servicenow", &["destination", "device", "net", "clock"]),
-    ("status", &["store", "clock", "heartbeat", "net"]),
-    // Answers for the running service: what it knows, and a sync when one is asked for.
-    ("control", &["status", "store", "relay", "clock"]),
+    ("status", &["store", "device", "clock", "heartbeat", "net"]),
+    // Answers for the running service: what it knows, what its intake decides, and a sync when one is asked for.
+    ("control", &["intake", "status", "store", "relay", "clock"]),
     // The other side of the wire: it may know how to listen, and nothing of the agent.
     ("simulator", &["net", "clock"]),
     // Builds every room's Settings; what else a room has is none of its business.
@@ -84,8 +84,9 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap_mangen", &["cli"]),
     ("indicatif", &["cli"]),
     ("comfy_table", &["cli"]),
+    ("ratatui", &["cli"]),
     ("tracing_subscriber", &["log"]),
-    ("minijinja", &["rules", "status"]),
+    ("minijinja", &["rules", "status", "simulator"]),
     ("prometheus_client", &["status"]),
     ("strsim", &["rules", "config"]),
     // The machine's side.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::Device;
+
 /// Where what nothing says anything of belongs.
 pub const OTHER: &str = "cmdb_ci_ot";
 /// The class of sensors.
@@ -133,6 +135,22 @@ pub fn of(kind: Option<&str>, system: Option<&str>, own: &BTreeMap<String, Strin
 
 fn fold(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// The Purdue level that devices of a type usually have.
+pub fn usual_level(d: &Device) -> Option<usize> {
+    let class = of(d.kind.as_deref(), d.operating_system.as_deref(), &BTreeMap::new())?;
+    match class.strip_prefix("cmdb_ci_")? {
+        "ot_field_device"
+        | "ot_industrial_sensor"
+        | "ot_industrial_actuator"
+        | "ot_industrial_drive"
+        | "ot_industrial_robot" => Some(0),
+        "ot_plc" | "ot_rtu" | "ot_dcs" | "ot_ied" | "ot_control" | "ot_control_module" => Some(1),
+        "ot_hmi" | "ot_ews" => Some(2),
+        "ot_historian" => Some(3),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

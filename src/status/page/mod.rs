@@ -30,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::graph::{self, Frame, UsualLevel};
 use super::metrics::{self, Format};
 use super::{Live, Status};
 use crate::clock::SharedClock;
@@ -82,6 +83,8 @@ pub struct Page {
     pub live: LiveNow,
     /// The config, which a reload changes.
     pub facts: watch::Receiver<Facts>,
+    /// For the picture of devices.
+    pub usual_level: UsualLevel,
     /// The time.
     pub clock: SharedClock,
 }
@@ -201,6 +204,7 @@ fn templates() -> Environment<'static> {
         ("now", include_str!("files/now.html")),
         ("bars", include_str!("files/bars.html")),
         ("list", include_str!("files/list.html")),
+        ("picture", include_str!("files/picture.html")),
     ] {
         // A test renders each; one that does not parse would be an answer of 500.
         let _ = environment.add_template(name, text);
@@ -297,8 +301,16 @@ impl Shared {
             }
             Entry::Tickets => lists::tickets(&reader.tickets(&first(ROWS))?, &facts, now),
             Entry::Devices => {
-                let filter = DeviceFilter { limit: ROWS, ..DeviceFilter::default() };
-                lists::devices(&reader.devices(&filter)?, &status, now)
+                let filter = DeviceFilter { limit: ROWS, peers: true, ..DeviceFilter::default() };
+                let rows = reader.devices(&filter)?;
+                let tables = lists::devices(&rows, &status, now);
+                let mut html = self.template("list", context! { tables => Value::from(Serde(&tables)) })?;
+                if !rows.is_empty() {
+                    let picture = graph::draw(&rows, self.page.usual_level, Frame::Page);
+                    let picture = Value::from_safe_string(picture);
+                    html.push_str(&self.template("picture", context! { picture })?);
+                }
+                return Ok(Body { html, stamp });
             }
             Entry::Queue => lists::queue(
                 &reader.waiting()?,
@@ -417,7 +429,7 @@ mod tests {
     #[test]
     fn every_template_can_be_read() {
         let templates = templates();
-        for name in ["shell", "now", "bars", "list"] {
+        for name in ["shell", "now", "bars", "list", "picture"] {
             assert!(templates.get_template(name).is_ok(), "{name}: {:?}", templates.get_template(name).err());
         }
     }

@@ -1,7 +1,8 @@
-//! `otrelay devices graph`: who talks to whom as one SVG, a row for each Purdue level and a column for each zone.
+//! Who talks to whom as one SVG, a row for each Purdue level and a column for each zone: a file of its own for `otrelay
+//! devices graph`, a part of the page of devices.
 //!
-//! The layout is pure; every text from outside goes through [`Svg`], which knows no way to write one unescaped. At most
-//! [`DEVICES_MAX`] devices are drawn, those that talk most; what was left out is said in the picture.
+//! The layout is pure; every text from outside goes through [`Svg`], which knows no way to write one unescaped. Only so many
+//! devices are drawn, those that talk most; what was left out is said in the picture.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,11 +10,30 @@ use std::fmt::Write as _;
 use crate::device::keys::called;
 use crate::model::Device;
 use crate::model::text::{clip, one_line, push_xml};
-use crate::servicenow::cmdb::class;
 use crate::store::DeviceRow;
 
-/// Most devices of one picture.
-const DEVICES_MAX: usize = 400;
+/// Where a picture stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// In a file of its own, which brings its look.
+    File,
+    /// In a page, whose style sheet it follows: the page takes no other.
+    Page,
+}
+
+impl Frame {
+    /// Most devices of one picture. A page is sent again when it changes.
+    fn most(self) -> usize {
+        match self {
+            Self::File => 400,
+            Self::Page => 100,
+        }
+    }
+}
+
+/// The level that devices of this one's type usually have; `None`: nothing is usual.
+pub type UsualLevel = fn(&Device) -> Option<usize>;
+
 /// A device's box, and the room around it.
 const BOX: (usize, usize) = (150, 34);
 const GAP: usize = 14;
@@ -58,13 +78,13 @@ struct Talk {
 }
 
 /// The picture of these devices.
-pub(super) fn draw(rows: &[DeviceRow]) -> String {
-    let (mut nodes, left_out) = nodes(rows);
+pub fn draw(rows: &[DeviceRow], usual: UsualLevel, frame: Frame) -> String {
+    let (mut nodes, left_out) = nodes(rows, usual, frame.most());
     let (zones, levels) = place(&mut nodes);
     let (talks, outside) = talks(&nodes);
     let width = zones.last().map_or(LEFT + 400, |(_, x, w)| x + w + GAP).max(LEFT + 400);
     let height = levels.last().map_or(TOP, |(_, y, h)| y + h) + 60;
-    let mut svg = Svg::new(width, height);
+    let mut svg = Svg::new(frame, width, height);
     for (name, x, w) in &zones {
         svg.empty(
             "rect",
@@ -112,37 +132,21 @@ fn short(text: &str, most: usize) -> String {
 }
 
 /// The devices that talk most, and how many others there are.
-fn nodes(rows: &[DeviceRow]) -> (Vec<Node<'_>>, usize) {
+fn nodes(rows: &[DeviceRow], usual: UsualLevel, most: usize) -> (Vec<Node<'_>>, usize) {
     let mut all: Vec<&DeviceRow> = rows.iter().collect();
     all.sort_by_key(|row| (std::cmp::Reverse(row.peers.len()), &row.id));
-    let left_out = all.len().saturating_sub(DEVICES_MAX);
-    all.truncate(DEVICES_MAX);
-    (all.into_iter().map(Node::of).collect(), left_out)
+    let left_out = all.len().saturating_sub(most);
+    all.truncate(most);
+    (all.into_iter().map(|row| Node::of(row, usual)).collect(), left_out)
 }
 
 impl<'a> Node<'a> {
-    fn of(row: &'a DeviceRow) -> Self {
+    fn of(row: &'a DeviceRow, usual: UsualLevel) -> Self {
         let d = &row.view.device;
         let told = d.level().map(usize::from);
-        let level = told.or_else(|| usual_level(d)).unwrap_or(NO_LEVEL);
+        let level = told.or_else(|| usual(d)).unwrap_or(NO_LEVEL);
         let zone = d.zone.clone().or_else(|| d.site.clone()).unwrap_or_else(|| "no zone".to_owned());
         Self { row, level, guessed: told.is_none() && level != NO_LEVEL, zone, x: 0, y: 0 }
-    }
-}
-
-/// The level that devices of a type usually have.
-fn usual_level(d: &Device) -> Option<usize> {
-    let class = class::of(d.kind.as_deref(), d.operating_system.as_deref(), &BTreeMap::new())?;
-    match class.strip_prefix("cmdb_ci_")? {
-        "ot_field_device"
-        | "ot_industrial_sensor"
-        | "ot_industrial_actuator"
-        | "ot_industrial_drive"
-        | "ot_industrial_robot" => Some(0),
-        "ot_plc" | "ot_rtu" | "ot_dcs" | "ot_ied" | "ot_control" | "ot_control_module" => Some(1),
-        "ot_hmi" | "ot_ews" => Some(2),
-        "ot_historian" => Some(3),
-        _ => None,
     }
 }
 
@@ -214,19 +218,23 @@ fn talks(nodes: &[Node<'_>]) -> (Vec<Talk>, usize) {
 struct Svg(String);
 
 impl Svg {
-    fn new(width: usize, height: usize) -> Self {
+    fn new(frame: Frame, width: usize, height: usize) -> Self {
         let mut svg = Self(String::new());
         let (w, h) = (n(width), n(height));
         let view = format!("0 0 {w} {h}");
-        svg.open(
-            "svg",
-            &[("xmlns", "http://www.w3.org/2000/svg"), ("width", &w), ("height", &h), ("viewBox", &view)],
-        );
+        let size = [("width", w.as_str()), ("height", &h), ("viewBox", &view)];
+        let own = match frame {
+            Frame::File => ("xmlns", "http://www.w3.org/2000/svg"),
+            Frame::Page => ("class", "zones"),
+        };
+        svg.open("svg", &[&[own, ("role", "img")], &size[..]].concat());
         svg.with_text("title", &[], "Devices and who talks to whom");
-        svg.with_text("style", &[], STYLE);
+        if frame == Frame::File {
+            svg.with_text("style", &[], STYLE);
+        }
         svg.open("defs", &[]);
         let arrow = [
-            ("id", "a"),
+            ("id", "arrow"),
             ("viewBox", "0 0 8 8"),
             ("refX", "7"),
             ("refY", "4"),
@@ -288,10 +296,10 @@ impl Svg {
             (y1.saturating_sub(24), y2.saturating_sub(24))
         };
         let path = format!("M{x1} {y1}C{x1} {c1} {x2} {c2} {x2} {y2}");
-        let start = if talk.two_way { "url(#a)" } else { "none" };
+        let start = if talk.two_way { "url(#arrow)" } else { "none" };
         self.open(
             "path",
-            &[("class", "talk"), ("d", &path), ("marker-end", "url(#a)"), ("marker-start", start)],
+            &[("class", "talk"), ("d", &path), ("marker-end", "url(#arrow)"), ("marker-start", start)],
         );
         let ends = format!("{} → {}", called(&from.row.view.device), called(&to.row.view.device));
         let words = if talk.words.is_empty() { ends } else { format!("{ends}: {}", talk.words) };
@@ -355,6 +363,10 @@ mod tests {
         }
     }
 
+    fn usual(device: &Device) -> Option<usize> {
+        device.kind.as_deref().filter(|kind| *kind == "PLC").map(|_| 1)
+    }
+
     fn peer(place: usize, key: &str) -> Peer {
         Peer { place, key: key.to_owned(), ..Peer::default() }
     }
@@ -378,7 +390,7 @@ mod tests {
             row("d1", device("SCADA", "Server", Some("Level 3"), &[false, false]), vec![peer(0, "d2")]),
             row("d2", device("PLC-7", "PLC", None, &[true]), vec![peer(0, "d1")]),
         ];
-        let (mut nodes, left_out) = nodes(&rows);
+        let (mut nodes, left_out) = nodes(&rows, usual, 10);
         place(&mut nodes);
         let at = |name: &str| nodes.iter().find(|node| node.row.id == name).unwrap();
         assert!(at("d1").y < at("d2").y && (at("d2").level, at("d2").guessed) == (1, true));
@@ -392,7 +404,7 @@ mod tests {
     fn no_text_of_a_sensor_is_an_element_or_ends_one() {
         let evil = "</text><script>alert(1)</script>\u{1}\" onload=\"x&y";
         let device = Device { zone: Some(evil.to_owned()), ..device(evil, evil, None, &[]) };
-        let svg = draw(&[row("d1", device, Vec::new())]);
+        let svg = draw(&[row("d1", device, Vec::new())], usual, Frame::File);
         assert!(
             !svg.contains("<script") && !svg.contains("onload=\"x") && svg.contains("&lt;script&gt;"),
             "{svg}"
@@ -403,12 +415,19 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_said() {
-        let rows: Vec<DeviceRow> = (0..DEVICES_MAX + 3)
+        let most = Frame::File.most();
+        let rows: Vec<DeviceRow> = (0..most + 3)
             .map(|n| row(&format!("d{n:04}"), device("x", "PLC", None, &[]), Vec::new()))
             .collect();
-        let svg = draw(&rows);
+        let svg = draw(&rows, usual, Frame::File);
         assert!(svg.contains("3 devices that talk least are left out"));
-        assert_eq!(svg.matches("box guessed").count(), DEVICES_MAX);
-        assert!(draw(&[]).contains("0 devices"));
+        assert_eq!(svg.matches("box guessed").count(), most);
+        assert!(draw(&[], usual, Frame::File).contains("0 devices"));
+    }
+
+    #[test]
+    fn in_a_page_it_brings_no_look_that_the_page_would_refuse() {
+        let svg = draw(&[row("d1", device("x", "PLC", None, &[]), Vec::new())], usual, Frame::Page);
+        assert!(!svg.contains("style") && svg.starts_with("<svg class=\"zones\" role=\"img\""), "{svg}");
     }
 }

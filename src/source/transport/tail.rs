@@ -7,8 +7,10 @@
 //!
 //! Invariants: a cursor is the start of a line; it moves in the same batch that carries the line's alert; what a file's
 //! decoder has learnt goes with the cursor; memory does not depend on the size of a line, a file or the number of files.
-//! What this does not do: store cursors, decide what is forwarded, read files that are packed
-//! while it follows them: only those that it finds packed when it is first met (`packed`).
+//! What was packed before the source was first met is read by `packed`, what was packed unread after that by `archive`.
+//! What this does not do: store cursors, decide what is forwarded.
+
+mod archive;
 
 mod file;
 
@@ -17,6 +19,8 @@ mod packed;
 mod pattern;
 
 mod search;
+
+mod unpacked;
 
 mod watch;
 
@@ -50,7 +54,8 @@ pub struct Settings {
     pub name: SourceName,
     /// Its kind, as in the config.
     pub kind: &'static str,
-    /// Glob over files; those that end in `.gz` are read only by [`Tail::unpacking`].
+    /// Glob over files. Those that end in `.gz` are generations that a rotation packed; what there are when the source is
+    /// first met is read only by [`Tail::unpacking`].
     pub pattern: String,
     /// How a line is read. Each file has a decoder of its own.
     pub format: Reads,
@@ -112,6 +117,8 @@ pub struct Tail {
     packed: Option<Packed>,
     /// Whether a mark was ever committed, and is to be forgotten at the end.
     marked: bool,
+    /// Whether packed lines were read since a batch was handed out: their file is the next that a rotation removes.
+    unpacked: bool,
     /// One chunk; as long as the longest line only while that is read.
     buffer: Vec<u8>,
     pending: Batch,
@@ -141,6 +148,7 @@ impl Tail {
             pattern: settings.pattern,
             packed: None,
             marked: false,
+            unpacked: false,
             handed: Handed::default(),
             buffer: vec![0; CHUNK],
             told: None,
@@ -266,6 +274,15 @@ impl Tail {
 
     /// Reads packed files for a part of the turn; whether there is more of them.
     fn unpack(&mut self) -> bool {
+        let more = self.unpack_first();
+        // Its cursors are told in the batch of its lines.
+        let (archive, at) = (&mut self.watch.archive, self.clock.now());
+        self.unpacked |= archive.has_more();
+        archive.read(&self.format, UNPACK_MAX, at, &mut self.pending) | more
+    }
+
+    /// The same, of what was packed before the source was first met.
+    fn unpack_first(&mut self) -> bool {
         let Some(packed) = &mut self.packed else { return false };
         let more = packed.read(&self.format, UNPACK_MAX, self.clock.now(), &mut self.pending);
         let mark = Cursor::Mark(packed.mark());
@@ -351,7 +368,11 @@ impl Tail {
         }
         // What is lost in memory is in the file, as long as that is where it was.
         let changed = told_at.is_none() || told != trouble.as_ref() || !batch.finished.is_empty();
-        let urgent = changed || last || self.handed == Handed::Urgent || self.reading == Reading::Once;
+        let urgent = std::mem::take(&mut self.unpacked)
+            || changed
+            || last
+            || self.handed == Handed::Urgent
+            || self.reading == Reading::Once;
         batch.can_wait = !urgent;
         self.handed = if urgent { Handed::Committed } else { Handed::MayWait };
         batch.trouble.clone_from(&trouble);

@@ -31,7 +31,6 @@ pub mod sync;
 pub mod test;
 mod verdict;
 
-use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,7 +44,7 @@ use crate::app::AppError;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError, Environment, Loaded, Purpose, Service};
 use crate::log::{self, Volume};
-use crate::model::text::one_line;
+use crate::model::text::{chain, one_line};
 use crate::rules::template::check_template;
 use crate::store::backup::CopyError;
 use crate::store::{OpenError, StoreError};
@@ -289,22 +288,6 @@ fn numbered(code: u8) -> Exit {
         78 => Exit::Config,
         _ => Exit::Failure,
     }
-}
-
-/// The error and its causes in one line.
-fn chain(e: &dyn Error) -> String {
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(e) = cause {
-        let next = e.to_string();
-        // Transparent errors repeat their cause.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = e.source();
-    }
-    text
 }
 
 /// Loads the config for work, and becomes the owner of its state directory; warnings go to stderr once.

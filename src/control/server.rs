@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Answer, QUESTION_MAX, Question, answer};
 use crate::clock::SharedClock;
 use crate::model::HealthIssue;
+use crate::model::text::chain;
 use crate::relay::{Ask, Progress};
 use crate::status::{Live, Status};
 use crate::store::Store;
@@ -219,7 +220,7 @@ impl Control {
         };
         let store = self.store.clone();
         let read = move || -> Result<serde_json::Value, String> {
-            let reader = store.reader().map_err(|e| e.to_string())?;
+            let reader = store.reader().map_err(|e| chain(&e))?;
             if matches!(question, Question::Status) {
                 let overview = reader.overview().map_err(|e| e.to_string())?;
                 let status = Status::new(&agent, now, overview, Some(live));

@@ -242,7 +242,10 @@ fn name_of(kept: &Kept) -> &str {
 pub(in crate::store) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     use std::os::unix::fs::DirBuilderExt;
     let io = |source| OpenError::Io { path: dir.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    // On a file system that has shut down nothing is said to be there, and nothing can be made either.
+    if is_absent(dir)? {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    }
     if !fs::metadata(dir).map_err(io)?.is_dir() {
         return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
     }

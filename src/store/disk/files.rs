@@ -75,6 +75,21 @@ pub(in crate::store) fn is_absent(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
+/// Has a file read from the disk from now on, and not as the page cache has it. After a write that failed, that has pages
+/// which are not on the disk, as good as written; ext4 also takes their blocks for written ones, and what is written there
+/// later does not last. Not there where a file system does not let go of them: what follows is done all the same.
+pub(in crate::store) fn forget_cached(path: &Path) -> Result<(), OpenError> {
+    let file = match open_ours(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(path)(e)),
+    };
+    // Only clean pages are let go of. An error here may be the old one, told once more; the next sync tells of a new one.
+    let _ = file.sync_data();
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    Ok(())
+}
+
 /// Writes a file again as it is read, in its place, and syncs it. After a write or a sync that failed, what can be read
 /// may be in the page cache alone, and counts there as written: it would go with the power.
 pub(in crate::store) fn write_again(path: &Path) -> Result<(), OpenError> {

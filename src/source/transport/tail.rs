@@ -117,8 +117,6 @@ pub struct Tail {
     packed: Option<Packed>,
     /// Whether a mark was ever committed, and is to be forgotten at the end.
     marked: bool,
-    /// Whether packed lines were read since a batch was handed out: their file is the next that a rotation removes.
-    unpacked: bool,
     /// One chunk; as long as the longest line only while that is read.
     buffer: Vec<u8>,
     pending: Batch,
@@ -148,7 +146,6 @@ impl Tail {
             pattern: settings.pattern,
             packed: None,
             marked: false,
-            unpacked: false,
             handed: Handed::default(),
             buffer: vec![0; CHUNK],
             told: None,
@@ -276,9 +273,13 @@ impl Tail {
     fn unpack(&mut self) -> bool {
         let more = self.unpack_first();
         // Its cursors are told in the batch of its lines.
-        let (archive, at) = (&mut self.watch.archive, self.clock.now());
-        self.unpacked |= archive.has_more();
-        archive.read(&self.format, UNPACK_MAX, at, &mut self.pending) | more
+        let (archive, before) = (&mut self.watch.archive, self.pending.lines());
+        let has_more = archive.read(&self.format, UNPACK_MAX, self.clock.now(), &mut self.pending);
+        if self.pending.lines() > before {
+            // Its file is the next that a rotation removes.
+            self.handed = Handed::Urgent;
+        }
+        has_more | more
     }
 
     /// The same, of what was packed before the source was first met.
@@ -368,11 +369,7 @@ impl Tail {
         }
         // What is lost in memory is in the file, as long as that is where it was.
         let changed = told_at.is_none() || told != trouble.as_ref() || !batch.finished.is_empty();
-        let urgent = std::mem::take(&mut self.unpacked)
-            || changed
-            || last
-            || self.handed == Handed::Urgent
-            || self.reading == Reading::Once;
+        let urgent = changed || last || self.handed == Handed::Urgent || self.reading == Reading::Once;
         batch.can_wait = !urgent;
         self.handed = if urgent { Handed::Committed } else { Handed::MayWait };
         batch.trouble.clone_from(&trouble);

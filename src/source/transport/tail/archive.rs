@@ -237,7 +237,7 @@ impl Archive {
             let is_copy = |cursor: &FileCursor| cursor.offset == length && found.is_of(cursor);
             let complete = self.first || self.known.values().any(|(cursor, _)| is_copy(cursor));
             let offset = if complete { length } else { 0 };
-            self.put(found, FileCursor { complete, offset, ..FileCursor::default() }, events);
+            self.put(found, FileCursor { offset, complete, ..FileCursor::default() }, events);
         }
     }
 

@@ -108,12 +108,7 @@ impl<D: Destination> Relay<D> {
         report.cut = true;
         while !stop.is_cancelled() {
             let state = self.store.destination_state(name).await?;
-            let limits = self.limits_of(name);
-            let mut budget = Budget {
-                limit: limits.requests_per_hour,
-                started_at: state.window_started_at,
-                used: state.window_used,
-            };
+            let mut budget = Budget::of(self.limits_of(name).requests_per_hour, &state);
             let now = self.clock.now();
             budget.roll(now);
             budget.heed(destination.rate_limit().limit);
@@ -142,10 +137,7 @@ impl<D: Destination> Relay<D> {
             let before = destination.requests();
             let mut group = self.send_devices(destination, settings, claimed, most, stop).await;
             budget.spend(u32::try_from(destination.requests().saturating_sub(before)).unwrap_or(u32::MAX));
-            group.changes.push(DestinationChange::Budget {
-                window_started_at: budget.started_at,
-                window_used: budget.used,
-            });
+            group.changes.push(budget.change());
             self.account_devices(name, settings, &state, &mut group, report);
             let Group { settled, told, changes, notices, .. } = group;
             self.patiently(stop, || {

@@ -67,6 +67,10 @@ faults *SCRIPTS:
 faults-long *ARGUMENTS:
     tests/faults.sh --long {{ ARGUMENTS }}
 
+# Beside Fluent Bit and rsyslog, where they are installed, on one file of alerts
+peers:
+    tests/peers.sh
+
 # What the service costs: size, memory, wake-ups, writes, requests
 footprint:
     tests/footprint.sh

@@ -331,10 +331,16 @@ impl TaskGroups {
         });
         match first {
             None => rest,
-            Some(ended) => match ended? {
-                (_, Err(e)) => Err(e),
-                (name, Ok(())) => Err(AppError::Ended(name)),
-            },
+            Some(ended) => {
+                let (name, result) = ended?;
+                let e = result.err().unwrap_or(AppError::Ended(name));
+                // Who was left only knows that: the cause is who left, and decides what the process ends with.
+                let was_left = matches!(
+                    e,
+                    AppError::Source(SourceError::Closed(_)) | AppError::Store(StoreError::Closed)
+                );
+                Err(if was_left { rest.err().unwrap_or(e) } else { e })
+            }
         }
     }
 

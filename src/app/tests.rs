@@ -96,6 +96,18 @@ async fn a_task_that_ends_unasked_ends_the_rest_in_order() {
     let (result, _) = bench.wait(&never).await;
     assert_eq!(result.unwrap_err().to_string(), "the disk failed under the store (gone)");
 
+    // A source may be the first to end, as nobody takes what it has.
+    let mut bench = Bench::new();
+    bench.usual();
+    let left = SourceError::Closed(SourceName::new("eve").unwrap());
+    bench.stages.sources.spawn(async { ("source", Err(left.into())) });
+    bench.stages.intake.spawn(async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        ("intake", Err(StoreError::Disk("gone".to_owned()).into()))
+    });
+    let (result, _) = bench.wait(&never).await;
+    assert_eq!(result.unwrap_err().to_string(), "the disk failed under the store (gone)");
+
     let mut bench = Bench::new();
     bench.usual();
     bench.stages.sources.spawn(async { panic!("a fault of ours") });

@@ -35,7 +35,6 @@ pub mod test;
 pub mod top;
 mod verdict;
 
-use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +51,7 @@ use crate::config::{Config, ConfigError, Environment, Loaded, Purpose, Service};
 use crate::control::client::AskError;
 use crate::log::{self, Volume};
 use crate::model::codes::Code;
-use crate::model::text::one_line;
+use crate::model::text::{chain, one_line};
 use crate::rules::template::check_template;
 use crate::store::backup::CopyError;
 use crate::store::{OpenError, StoreError};
@@ -359,22 +358,6 @@ fn numbered(code: u8) -> Exit {
         78 => Exit::Config,
         _ => Exit::Failure,
     }
-}
-
-/// The error and its causes in one line.
-fn chain(e: &dyn Error) -> String {
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(e) = cause {
-        let next = e.to_string();
-        // Transparent errors repeat their cause.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = e.source();
-    }
-    text
 }
 
 /// Loads the config for work, and becomes the owner of its state directory; warnings go to stderr once.

@@ -18,6 +18,7 @@ use super::{Answer, Glance, QUESTION_MAX, Question, answer, tap};
 use crate::clock::SharedClock;
 use crate::intake::Tap;
 use crate::model::HealthIssue;
+use crate::model::text::chain;
 use crate::relay::{Ask, Progress};
 use crate::status::{Live, Status};
 use crate::store::Store;
@@ -252,7 +253,7 @@ impl Control {
         };
         let store = self.store.clone();
         let read = move || -> Result<serde_json::Value, String> {
-            let reader = store.reader().map_err(|e| e.to_string())?;
+            let reader = store.reader().map_err(|e| chain(&e))?;
             if matches!(question, Question::Status | Question::Glance) {
                 let overview = reader.overview().map_err(|e| e.to_string())?;
                 let status = Status::new(&agent, now, overview, Some(live));

@@ -73,6 +73,22 @@ pub fn push_xml(document: &mut String, text: &str) {
     }
 }
 
+/// The error and its causes in one line.
+pub fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        let next = e.to_string();
+        // Transparent errors repeat their cause.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = e.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

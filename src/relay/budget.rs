@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::model::{Severity, Timestamp};
+use crate::store::op::destination_state::{DestinationChange, DestinationState};
 
 const HOUR: Duration = Duration::from_hours(1);
 /// Requests that a delivery may take: it is looked up, then sent.
@@ -29,6 +30,16 @@ pub(super) enum Allowance {
 }
 
 impl Budget {
+    /// As the store has it.
+    pub(super) fn of(limit: u32, state: &DestinationState) -> Self {
+        Self { limit, started_at: state.window_started_at, used: state.window_used }
+    }
+
+    /// As it is to be stored.
+    pub(super) fn change(&self) -> DestinationChange {
+        DestinationChange::Budget { window_started_at: self.started_at, window_used: self.used }
+    }
+
     /// Begins a new hour when the last is over. A clock that was set back begins one too, but forgives nothing.
     pub(super) fn roll(&mut self, now: Timestamp) {
         if now >= self.started_at.after(HOUR) {

@@ -164,10 +164,7 @@ impl<D: Destination> Relay<D> {
             let room = Room { most, fresh: budget.used == 0 };
             let mut group = self.send_devices(destination, settings, claimed, room, stop).await;
             budget.spend(u32::try_from(destination.requests().saturating_sub(before)).unwrap_or(u32::MAX));
-            group.changes.push(DestinationChange::Budget {
-                window_started_at: budget.started_at,
-                window_used: budget.used,
-            });
+            group.changes.push(budget.change());
             self.account_devices(name, settings, &state, &mut group, report);
             let beyond = group.beyond;
             self.settle_group(name, group, stop).await?;
@@ -181,11 +178,7 @@ impl<D: Destination> Relay<D> {
 
     /// What is left of the hour.
     fn budget(&self, destination: &Arc<D>, state: &DestinationState) -> Budget {
-        let mut budget = Budget {
-            limit: self.limits_of(destination.name()).requests_per_hour,
-            started_at: state.window_started_at,
-            used: state.window_used,
-        };
+        let mut budget = Budget::of(self.limits_of(destination.name()).requests_per_hour, state);
         budget.roll(self.clock.now());
         budget.heed(destination.rate_limit().limit);
         budget

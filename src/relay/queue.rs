@@ -174,11 +174,7 @@ impl<D: Destination> Relay<D> {
         self.store.straighten(name, self.clock.now()).await?;
         let mut state = self.store.destination_state(name).await?;
         let limits = self.limits_of(name);
-        let mut budget = Budget {
-            limit: limits.requests_per_hour,
-            started_at: state.window_started_at,
-            used: state.window_used,
-        };
+        let mut budget = Budget::of(limits.requests_per_hour, &state);
         if !cause.only_tried() {
             self.read_back(destination, cause, &mut state, &mut budget).await?;
         }
@@ -201,8 +197,7 @@ impl<D: Destination> Relay<D> {
             let claimed = self.claim(claim.clone()).await?;
             if claimed.is_empty() {
                 if self.leaves_less_urgent(claim).await? {
-                    let own = limits.requests_per_hour;
-                    report.wait_for(format!("{name}: {}", budget.words(own)));
+                    report.wait_for(format!("{name}: {}", budget.words(limits.requests_per_hour)));
                 }
                 report.cut = false;
                 unfinished = report.next_at.is_some();
@@ -219,17 +214,9 @@ impl<D: Destination> Relay<D> {
             let mut group = self.send(&permit, &state, claimed).await;
             budget.spend(permit.made());
             self.learn_at_once(name, limits.max_in_flight, &group);
-            group.changes.push(DestinationChange::Budget {
-                window_started_at: budget.started_at,
-                window_used: budget.used,
-            });
+            group.changes.push(budget.change());
             self.account(destination, &state, &mut group, &mut report);
-            let (settled, changes) = (group.settled, group.changes);
-            self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
-            self.tell(group.notices).await?;
-            for subject in group.over {
-                self.store.notice_over(admit::HELD, subject).await?;
-            }
+            self.keep(name, group, stop).await?;
             state = self.store.destination_state(name).await?;
         }
         if unfinished != state.unfinished && !only_tried {
@@ -238,6 +225,22 @@ impl<D: Destination> Relay<D> {
         // What was due at the last look and is still there is blocked by something that the report has a time for.
         report.wake(self.store.next_due(name, looked_at).await?);
         Ok(report)
+    }
+
+    /// Commits what came of a group, then tells what needs a person.
+    async fn keep(
+        &self,
+        name: &DestinationName,
+        group: Group,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let (settled, changes) = (group.settled, group.changes);
+        self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
+        self.tell(group.notices).await?;
+        for subject in group.over {
+            self.store.notice_over(admit::HELD, subject).await?;
+        }
+        Ok(())
     }
 
     /// Whether something waits only because it is not urgent enough for the rest of the budget.
@@ -273,9 +276,7 @@ impl<D: Destination> Relay<D> {
         let made = destination.requests().saturating_sub(before);
         if made > 0 {
             budget.spend(u32::try_from(made).unwrap_or(u32::MAX));
-            let change =
-                DestinationChange::Budget { window_started_at: budget.started_at, window_used: budget.used };
-            self.store.change_destination(name, vec![change]).await?;
+            self.store.change_destination(name, vec![budget.change()]).await?;
             *state = self.store.destination_state(name).await?;
         }
         let twins = report.twins.iter().map(|(table, found)| twins(name, table, found));

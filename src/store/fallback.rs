@@ -72,11 +72,11 @@ pub(super) fn open(path: &Path, name: &str, pages: i64) -> Result<Opened, OpenEr
     schema::to_latest(&mut conn)?;
     if !whole {
         // A file that cannot be read at all is as good as none: the sources are read from their beginning.
-        let copied = copy_some(&conn, &schema::uri(path, schema::WAYS[0]))
-            .or_else(|_| copy_some(&conn, &schema::uri(path, schema::WAYS[1])));
-        if let Err(e) = copied {
-            tracing::debug!("nothing could be read of the store: {e}");
-        }
+        let copied = schema::WAYS.iter().any(|way| {
+            let copied = copy_some(&conn, &schema::uri(path, way));
+            copied.inspect_err(|e| tracing::debug!("nothing could be read of the store: {e}")).is_ok()
+        });
+        tracing::debug!(copied, "the store is not whole");
     }
     conn.execute_batch(
         "CREATE TEMP TABLE touched (alert_id INTEGER PRIMARY KEY, before INTEGER NOT NULL);

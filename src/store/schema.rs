@@ -196,9 +196,11 @@ pub(super) fn open_frozen(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(uri(path, "immutable=1"), flags)
 }
 
-/// How a file is read that cannot be written: with its WAL where that is there; after a clean stop there is none, and
-/// then the file alone is the truth. SQLite cannot know that nobody will write it, so it has to be told.
-pub(super) const WAYS: [&str; 2] = ["vfs=unix&mode=ro", "vfs=unix&immutable=1"];
+/// How a file is read that cannot be written: with its WAL where that is there, by an index in memory where the one beside
+/// it has no room to grow (a full disk); after a clean stop there is none, and then the file alone is the truth. SQLite
+/// cannot know that nobody will write it, so it has to be told.
+pub(super) const WAYS: [&str; 3] =
+    ["vfs=unix&mode=ro&readonly_shm=1", "vfs=unix&mode=ro", "vfs=unix&immutable=1"];
 
 /// Opens a database that cannot be written, or not now. Blocking.
 ///
@@ -214,7 +216,13 @@ pub(super) fn open_readonly(path: &Path) -> Result<Connection, OpenError> {
         conn.pragma_update(None, "trusted_schema", false)?;
         Ok(conn)
     };
-    Ok(open(WAYS[0]).or_else(|_| open(WAYS[1]))?)
+    let [without_index, with_index, alone] = WAYS;
+    let opened = open(without_index).or_else(|_| open(with_index));
+    if std::fs::metadata(with(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+        // Without its log the file is an older state, or none: pages of a checkpoint that was begun are in it.
+        return Ok(opened?);
+    }
+    Ok(opened.or_else(|_| open(alone))?)
 }
 
 /// The name of a file for SQLite, with what it has to know.
@@ -323,7 +331,13 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
     // On a read-only file system, or a full one, there is no -shm to be made.
     let cannot =
         readable.is_err_and(|e| matches!(super::StoreError::of(&e), crate::store::StoreError::Disk(_)));
-    let conn = if cannot { open_readonly(path)? } else { conn };
+    let conn = if cannot {
+        // Its index would be shared with this one.
+        drop(conn);
+        open_readonly(path)?
+    } else {
+        conn
+    };
     keep_wal(&conn)?;
     refuse_newer(&conn, path)?;
     conn.pragma_update(None, "busy_timeout", 5_000)?;

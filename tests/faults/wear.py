@@ -8,57 +8,14 @@ Before it, syncs with nothing to do, which must cost nothing.
 Needs root, losetup and mkfs.ext4; where they are missing it says so and tries nothing.
 """
 
-import os
-import pathlib
-import random
-import shutil
 import signal
-import subprocess
-import sys
 
+import loop
 import scene
 
 # The gate is a tenth above the goal: where pages fall is not the same in each run.
 GOAL, GATE = 16_000, 17_600
 GROUPS, EACH, ROUNDS = 10, 5, 7
-SECTOR = 512
-
-
-class Disk:
-    """A file as a block device with a file system, and what was written to it."""
-
-    EXT4 = ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0")
-    BTRFS = ("mkfs.btrfs", "-q")
-
-    def __init__(self, directory, make=EXT4):
-        image = directory / "disk"
-        with open(image, "wb") as file:
-            file.truncate(256 << 20)
-        run(*make, str(image))
-        self.device = run("losetup", "--show", "-f", str(image)).strip()
-        self.place = None
-
-    def mount(self, place):
-        run("mount", "-o", "noatime", self.device, str(place))
-        self.place = place
-        place.chmod(0o700)
-
-    def written(self):
-        run("sync", "-f", str(self.place))
-        stat = pathlib.Path(f"/sys/block/{pathlib.Path(self.device).name}/stat").read_text().split()
-        return int(stat[6]) * SECTOR
-
-    def close(self):
-        if self.place:
-            run("umount", str(self.place))
-        run("losetup", "-d", self.device)
-
-
-def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise scene.Failed(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done.stdout
 
 
 def ask(agent, what):
@@ -105,40 +62,19 @@ def lives(sensor, disk):
     return (disk.written() - before) // (sensor.number - first)
 
 
-def main():
-    scene.binary()
-    seed = int(os.environ.get("SEED") or random.randrange(1, 1_000_000))
-    if os.geteuid() or not all(shutil.which(tool) for tool in ("losetup", "mkfs.ext4", "mount")):
-        print("wear: 0 alerts: left out, it needs root, losetup and mkfs.ext4")
-        return
-    with scene.Scratch("wear") as directory:
-        try:
-            disk = Disk(directory)
-        except scene.Failed as e:
-            print(f"wear: 0 alerts: left out, no loop device here ({e})")
-            return
-        simulator = scene.Simulator(directory, seed)
-        try:
-            agent = scene.Agent(directory / "agent", simulator.url)
-            disk.mount(agent.state)
-            process = agent.serve()
-            nothing = empty_syncs(agent, disk)
-            sensor = Sensor(agent)
-            each = lives(sensor, disk)
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
-            scene.judge(simulator, range(sensor.number))
-        finally:
-            simulator.stop()
-            disk.close()
-        if each > GATE or nothing:
-            raise scene.Failed(f"an alert's life costs {each} bytes at the block device (goal {GOAL}), an empty sync {nothing} (0)")
-    print(f"wear: {sensor.number} alerts at ten a minute: {each} bytes each at the block device (goal {GOAL}), an empty sync {nothing}")
+def main(agent, simulator, disk):
+    disk.mount(agent.state)
+    process = agent.serve()
+    nothing = empty_syncs(agent, disk)
+    sensor = Sensor(agent)
+    each = lives(sensor, disk)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    scene.judge(simulator, range(sensor.number))
+    if each > GATE or nothing:
+        raise scene.Failed(f"an alert's life costs {each} bytes at the block device (goal {GOAL}), an empty sync {nothing} (0)")
+    return f"{sensor.number} alerts at ten a minute: {each} bytes each at the block device (goal {GOAL}), an empty sync {nothing}"
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except scene.Failed as e:
-        print(f"FAILED: {e}", file=sys.stderr)
-        sys.exit(1)
+    loop.main("wear", "alerts", loop.Disk.EXT4, main)

@@ -277,3 +277,26 @@ fn a_rule_to_em_event_tells_each_finding_once() {
         assert!(more["engine"].is_string() && more["severity"].is_string(), "{more}");
     }
 }
+
+#[test]
+fn an_agent_whose_host_got_another_name_is_the_same_and_another_identity_is_told() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    let config = fs::read_to_string(agent.config_path()).unwrap();
+    agent.feed(alert(1).line());
+    agent.once().ends(0).says("1 ticket created");
+    // Before a lease it was `localhost`, then it has a name.
+    fs::write(agent.config_path(), config.replace(&format!("name = \"{NAME}\""), "name = \"sensor7\""))
+        .unwrap();
+    agent.feed(alert(1).line());
+    agent.once().ends(0).says("0 tickets created");
+    assert_one_each(&simulator, [eve::short(1)]);
+    assert!(!agent.status().to_string().contains("identity-changed"));
+    // Another identity makes every finding a new one: that is said, with the way back.
+    fs::write(agent.config_path(), config.replace(&format!("id = \"{NAME}-id\""), "id = \"another\""))
+        .unwrap();
+    agent.feed(alert(2).line());
+    agent.once().ends(0).says("1 ticket created");
+    let status = agent.status().to_string();
+    assert!(status.contains("identity-changed") && status.contains(&format!("{NAME}-id")), "{status}");
+}

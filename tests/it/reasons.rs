@@ -168,3 +168,14 @@ fn explain_says_what_an_exclusion_takes() {
     let file = agent.log("eve.json");
     agent.run(&["explain", file.to_str().unwrap()]).ends(0).says("not forwarded: excluded: valve tests");
 }
+
+#[test]
+fn two_sources_that_can_read_one_file_are_warned_about() {
+    let agent = Agent::at("http://127.0.0.1:1");
+    let config = fs::read_to_string(agent.config_path()).unwrap();
+    let pattern = agent.log("*.json");
+    let more =
+        format!("\n[[source]]\nname = \"all\"\nkind = \"suricata-eve\"\npath = \"{}\"\n", pattern.display());
+    fs::write(agent.config_path(), config + &more).unwrap();
+    agent.run(&["check"]).says("can lead to the same file");
+}

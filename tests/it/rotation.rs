@@ -2,6 +2,7 @@
 //! is doubled.
 
 use std::fs;
+use std::io::Write as _;
 use std::time::Duration;
 
 use crate::support::agent::Agent;
@@ -51,6 +52,55 @@ fn renamed_twice_with(pattern: &str) {
     agent.once().ends(0).says("15 tickets created");
     assert_one_each(&simulator, (0..25).map(eve::short));
     assert_eq!((counted(&agent, "alerts"), rejected(&agent).as_str()), (25, "{}"));
+}
+
+/// What `gzip` does with a file of the log's directory.
+fn pack(agent: &Agent, name: &str) {
+    let plain = fs::read(agent.log(name)).unwrap();
+    let packed = fs::File::create(agent.log(&format!("{name}.gz"))).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(packed, flate2::Compression::default());
+    packed.write_all(&plain).unwrap();
+    packed.finish().unwrap();
+    fs::remove_file(agent.log(name)).unwrap();
+}
+
+#[test]
+fn renamed_twice_and_packed_while_the_agent_was_away() {
+    // All of them, or all but the newest (`delaycompress`).
+    for names in [&["eve.json.1", "eve.json.2"][..], &["eve.json.2"]] {
+        let simulator = simulator();
+        let agent = Agent::new(&simulator);
+        agent.feed(eve::alerts(0..10));
+        agent.once().ends(0);
+        agent.feed(eve::alerts(10..15));
+        fs::rename(agent.log("eve.json"), agent.log("eve.json.2")).unwrap();
+        agent.feed_to("eve.json.1", eve::alerts(15..20));
+        agent.feed(eve::alerts(20..25));
+        names.iter().for_each(|name| pack(&agent, name));
+        agent.once().ends(0).says("15 tickets created");
+        assert_one_each(&simulator, (0..25).map(eve::short));
+        assert_eq!((counted(&agent, "alerts"), rejected(&agent).as_str()), (25, "{}"));
+        agent.once().ends(0).says("0 tickets created");
+        assert_eq!((counted(&agent, "alerts"), rejected(&agent).as_str()), (25, "{}"));
+    }
+}
+
+#[test]
+fn a_packed_generation_that_is_damaged_is_a_gap_that_is_told() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..10));
+    agent.once().ends(0);
+    agent.feed(eve::alerts(10..2_000));
+    fs::rename(agent.log("eve.json"), agent.log("eve.json.1")).unwrap();
+    pack(&agent, "eve.json.1");
+    let packed = fs::read(agent.log("eve.json.1.gz")).unwrap();
+    fs::write(agent.log("eve.json.1.gz"), &packed[..packed.len() / 2]).unwrap();
+    agent.feed(eve::alerts(2_000..2_001));
+    agent.once().ends(0);
+    assert!(counted(&agent, "alerts") > 100, "what is whole of it is taken");
+    assert_eq!(rejected(&agent), r#"{"lost":1}"#);
+    agent.run(&["alerts", "--rejected"]).ends(0).says("eve.json.1.gz, byte").says("what follows is lost");
 }
 
 #[test]

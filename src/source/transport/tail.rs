@@ -7,8 +7,10 @@
 //!
 //! Invariants: a cursor is the start of a line; it moves in the same batch that carries the line's alert; what a file's
 //! decoder has learnt goes with the cursor; memory does not depend on the size of a line, a file or the number of files.
-//! What this does not do: store cursors, decide what is forwarded, read files that are packed
-//! while it follows them: only those that it finds packed when it is first met (`packed`).
+//! What was packed before the source was first met is read by `packed`, what was packed unread after that by `archive`.
+//! What this does not do: store cursors, decide what is forwarded.
+
+mod archive;
 
 mod file;
 
@@ -17,6 +19,8 @@ mod packed;
 mod pattern;
 
 mod search;
+
+mod unpacked;
 
 mod watch;
 
@@ -50,7 +54,8 @@ pub struct Settings {
     pub name: SourceName,
     /// Its kind, as in the config.
     pub kind: &'static str,
-    /// Glob over files; those that end in `.gz` are read only by [`Tail::unpacking`].
+    /// Glob over files. Those that end in `.gz` are generations that a rotation packed; what there are when the source is
+    /// first met is read only by [`Tail::unpacking`].
     pub pattern: String,
     /// How a line is read. Each file has a decoder of its own.
     pub format: Reads,
@@ -270,6 +275,19 @@ impl Tail {
 
     /// Reads packed files for a part of the turn; whether there is more of them.
     fn unpack(&mut self) -> bool {
+        let more = self.unpack_first();
+        // Its cursors are told in the batch of its lines.
+        let (archive, before) = (&mut self.watch.archive, self.pending.lines());
+        let has_more = archive.read(&self.format, UNPACK_MAX, self.clock.now(), &mut self.pending);
+        if self.pending.lines() > before {
+            // Its file is the next that a rotation removes.
+            self.handed = Handed::Urgent;
+        }
+        has_more | more
+    }
+
+    /// The same, of what was packed before the source was first met.
+    fn unpack_first(&mut self) -> bool {
         let Some(packed) = &mut self.packed else { return false };
         let more = packed.read(&self.format, UNPACK_MAX, self.clock.now(), &mut self.pending);
         let mark = Cursor::Mark(packed.mark());

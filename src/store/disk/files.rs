@@ -75,6 +75,21 @@ pub(in crate::store) fn is_absent(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
+/// Has a file read from the disk from now on, and not as the page cache has it. After a write that failed, that has pages
+/// which are not on the disk, as good as written; ext4 also takes their blocks for written ones, and what is written there
+/// later does not last. Not there where a file system does not let go of them: what follows is done all the same.
+pub(in crate::store) fn forget_cached(path: &Path) -> Result<(), OpenError> {
+    let file = match open_ours(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(path)(e)),
+    };
+    // Only clean pages are let go of. An error here may be the old one, told once more; the next sync tells of a new one.
+    let _ = file.sync_data();
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    Ok(())
+}
+
 /// Writes a file again as it is read, in its place, and syncs it. After a write or a sync that failed, what can be read
 /// may be in the page cache alone, and counts there as written: it would go with the power.
 pub(in crate::store) fn write_again(path: &Path) -> Result<(), OpenError> {
@@ -242,7 +257,10 @@ fn name_of(kept: &Kept) -> &str {
 pub(in crate::store) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     use std::os::unix::fs::DirBuilderExt;
     let io = |source| OpenError::Io { path: dir.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    // On a file system that has shut down nothing is said to be there, and nothing can be made either.
+    if is_absent(dir)? {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    }
     if !fs::metadata(dir).map_err(io)?.is_dir() {
         return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
     }

@@ -346,45 +346,20 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
             if let Subject::Ticket(ticket) = was.subject {
                 links::wait(tx, ticket, looks_for)?;
             }
-            next.state = DeliveryState::Delivered;
-            let word = if *created { "created" } else { "found" };
-            tx.count(&destination_scope(&was.destination), word, 1);
-            attempt(tx, one, next.attempts, word, number)?;
+            done(tx, one, &was, &mut next, made(*created), number)?;
         }
         Outcome::Later { created, seen, noted, renews } => {
             life::later(tx, &was, seen, *noted, *renews, now.as_micros())?;
-            next.state = DeliveryState::Delivered;
-            let word = if *created { "done" } else { "nothing to do" };
-            tx.count(&destination_scope(&was.destination), if *created { "updated" } else { "moot" }, 1);
-            attempt(tx, one, next.attempts, word, seen.state.as_str())?;
+            done(tx, one, &was, &mut next, changed(*created), seen.state.as_str())?;
         }
-        Outcome::Added { created } => {
-            next.state = DeliveryState::Delivered;
-            let word = if *created { "done" } else { "nothing to do" };
-            tx.count(&destination_scope(&was.destination), if *created { "updated" } else { "moot" }, 1);
-            attempt(tx, one, next.attempts, word, "")?;
-        }
+        Outcome::Added { created } => done(tx, one, &was, &mut next, changed(*created), "")?,
         Outcome::Told { created } => {
             record_is(tx, &was, TicketState::Open)?;
-            next.state = DeliveryState::Delivered;
-            let word = if *created { "created" } else { "found" };
-            tx.count(&destination_scope(&was.destination), word, 1);
-            attempt(tx, one, next.attempts, word, "")?;
+            done(tx, one, &was, &mut next, made(*created), "")?;
         }
         Outcome::ClosedThere { sys_id, number, state } => {
             let there = There { state: TicketState::Closed, sys_id, number, remote: state, at: now };
-            ticket_is(tx, &was, &there)?;
-            let new = NewTicket {
-                alert_id: was.alert_id,
-                route_id: was.route_id,
-                generation: was.generation.next(),
-                rule: &was.rule,
-            };
-            let next_ticket = insert_ticket(tx, &new)?;
-            if let Subject::Ticket(ticket) = was.subject {
-                life::bring_evidence(tx, ticket, next_ticket, now)?;
-            }
-            next.subject = Subject::Ticket(next_ticket);
+            next.subject = next_generation(tx, &was, &there)?;
             next.due_at = Some(now);
             attempt(tx, one, next.attempts, "found closed", number)?;
         }
@@ -411,6 +386,46 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         }
     }
     move_delivery(tx, one.id, &was, &next)
+}
+
+/// Counter and word of a record that was to be there.
+fn made(created: bool) -> [&'static str; 2] {
+    if created { ["created", "created"] } else { ["found", "found"] }
+}
+
+/// The same of a change.
+fn changed(created: bool) -> [&'static str; 2] {
+    if created { ["updated", "done"] } else { ["moot", "nothing to do"] }
+}
+
+/// It is there, or done: the delivery is at its end.
+fn done(
+    tx: &mut Tx<'_>,
+    one: &Settled,
+    was: &Current,
+    next: &mut Next<'_>,
+    [counter, word]: [&'static str; 2],
+    message: &str,
+) -> Result<(), StoreError> {
+    next.state = DeliveryState::Delivered;
+    tx.count(&destination_scope(&was.destination), counter, 1);
+    attempt(tx, one, next.attempts, word, message)
+}
+
+/// The ticket is closed there: the delivery is of the next generation from now on.
+fn next_generation(tx: &mut Tx<'_>, was: &Current, there: &There<'_>) -> Result<Subject, StoreError> {
+    ticket_is(tx, was, there)?;
+    let new = NewTicket {
+        alert_id: was.alert_id,
+        route_id: was.route_id,
+        generation: was.generation.next(),
+        rule: &was.rule,
+    };
+    let next = insert_ticket(tx, &new)?;
+    if let Subject::Ticket(ticket) = was.subject {
+        life::bring_evidence(tx, ticket, next, there.at)?;
+    }
+    Ok(Subject::Ticket(next))
 }
 
 fn attempt(tx: &Tx<'_>, one: &Settled, n: i64, outcome: &str, message: &str) -> Result<(), StoreError> {

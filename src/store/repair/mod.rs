@@ -90,7 +90,10 @@ pub(in crate::store) fn open(
     let mut rewound = go_on(settings, now)?;
     if *before != Before::Clean {
         // All that is not yet in the database file is in the log, and what a checkpoint took over without its sync as well.
-        files::write_again(&with(&settings.dir.join(DATABASE), "-wal"))?;
+        let path = settings.dir.join(DATABASE);
+        files::forget_cached(&path)?;
+        files::forget_cached(&with(&path, "-wal"))?;
+        files::write_again(&with(&path, "-wal"))?;
     }
     let (mut before, mut repaired, mut last) = (before.clone(), false, String::new());
     if let Before::Damaged { cause, again } = &before {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::model::HealthIssue;
 use crate::store::disk::ballast;
+use crate::store::disk::files::with;
 use crate::store::fallback;
 use crate::store::health::Kind;
 use crate::store::op::record::write_all;
@@ -261,6 +262,14 @@ async fn a_name_with_odd_characters_is_read_without_being_written() {
     };
     let path = bench.dir.path().join(DATABASE);
     assert_eq!(count(&schema::open_readonly(&path).unwrap()), 1, "with its WAL");
+    // Where no index of the log can be made, the file alone would be an older state.
+    let apart = tempfile::tempdir().unwrap();
+    let copy = apart.path().join(DATABASE);
+    for side in ["", "-wal"] {
+        std::fs::copy(with(&path, side), with(&copy, side)).unwrap();
+    }
+    std::os::unix::fs::symlink("elsewhere", with(&copy, "-shm")).unwrap();
+    assert!(schema::open_readonly(&copy).is_err(), "it is not passed over");
     let Bench { dir, store, writer, .. } = bench;
     drop(store);
     writer.await.unwrap().unwrap();

@@ -53,6 +53,12 @@ impl Head {
         Ok(Self { hash: hash(&bytes[..len]), len: len as u32 })
     }
 
+    /// Of a file that begins with these bytes.
+    pub(super) fn of(start: &[u8]) -> Self {
+        let start = &start[..start.len().min(HEAD_LEN)];
+        Self { hash: hash(start), len: start.len() as u32 }
+    }
+
     /// Whether the file begins like this.
     pub(super) fn is_of(self, file: &File) -> io::Result<bool> {
         Ok(Self::read(file, self.len as usize)? == self)
@@ -79,6 +85,11 @@ fn proves(file: &File, proof: Proof) -> io::Result<bool> {
     let bytes = &mut bytes[..(proof.len as usize).min(PROOF_LEN)];
     let len = read_full(file, bytes, proof.offset - u64::from(proof.len))?;
     Ok(len == bytes.len() && hash(bytes) == proof.hash)
+}
+
+/// Whether these bytes are what stood before a place.
+pub(super) fn is_before(known: Proof, before: &[u8]) -> bool {
+    before.len().checked_sub(known.len as usize).is_some_and(|from| hash(&before[from..]) == known.hash)
 }
 
 /// The last place at which a file is as it was read.

@@ -2,17 +2,16 @@
 //!
 //! Which one is read and how far is a mark beside the cursors, committed with the alerts; a restart unpacks up to there
 //! again and goes on. Bounds: files, bytes that a file may become, length of a line. A file that is no gzip, or ends
-//! before its time, is one reject; what was whole of it is taken. Files that are packed later were read before they were.
+//! before its time, is one reject; what was whole of it is taken. What is packed later: `archive`.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
 use super::file::{self, Id};
+use super::pattern::Pattern;
+use super::unpacked::Unpacked;
 use crate::model::Timestamp;
 use crate::model::cursor::Mark;
 use crate::source::transport::Decoding;
@@ -22,10 +21,6 @@ use crate::source::{Batch, OwnIds, Reads, RejectReason};
 pub const MARK: &str = "packed";
 /// Most files.
 const FILES_MAX: usize = 1_024;
-/// Most bytes that one file may become.
-const UNPACKED_MAX: u64 = 4 << 30;
-/// Largest piece of packed bytes that is read at once.
-const PIECE: usize = 64 * 1024;
 
 /// Packed files that are still to be read.
 pub(super) struct Packed {
@@ -42,19 +37,10 @@ pub(super) struct Packed {
 struct Open {
     path: PathBuf,
     id: Id,
-    lines: BufReader<MultiGzDecoder<BufReader<File>>>,
-    /// Bytes that came out of it, up to the next line.
-    offset: u64,
+    lines: Unpacked,
+    /// Up to where its lines were taken by an earlier process.
+    taken: u64,
     decoding: Decoding,
-}
-
-/// A line that came out.
-struct Line {
-    /// With its end.
-    length: u64,
-    /// All of it, or the beginning of one that is too long.
-    start: Vec<u8>,
-    is_whole: bool,
 }
 
 impl Packed {
@@ -65,10 +51,14 @@ impl Packed {
             Some(mark) => parse(mark)?,
             None => (now.as_secs(), None),
         };
-        let mut found: Vec<_> = [pattern.to_owned(), format!("{pattern}*.gz")]
-            .iter()
-            .filter_map(|pattern| glob::glob(pattern).ok())
-            .flat_map(|paths| paths.filter_map(Result::ok))
+        let mut paths = Vec::new();
+        for pattern in [pattern.to_owned(), format!("{pattern}*.gz")] {
+            if let Ok(pattern) = Pattern::new(&pattern) {
+                pattern.each(|path| paths.push(path), |_, _| ());
+            }
+        }
+        let mut found: Vec<_> = paths
+            .into_iter()
             .filter(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")))
             .take(FILES_MAX)
             .filter_map(|path| {
@@ -90,7 +80,7 @@ impl Packed {
 
     /// How far they are read.
     pub(super) fn mark(&self) -> Mark {
-        let place = self.open.as_ref().map(|open| (open.id, open.offset)).or(self.skip);
+        let place = self.open.as_ref().map(|open| (open.id, open.lines.offset.max(open.taken))).or(self.skip);
         let value = match place {
             Some((id, offset)) => format!("{} {} {} {offset}", self.met_at, id.device, id.inode),
             None => self.met_at.to_string(),
@@ -114,7 +104,7 @@ impl Packed {
                 Ok(0) => self.end(),
                 Ok(length) => left = left.saturating_sub(length),
                 Err(error) => {
-                    refuse(batch, &open.path, open.offset, &error);
+                    refuse(batch, &open.path, open.lines.offset, &error);
                     self.end();
                 }
             }
@@ -134,84 +124,20 @@ impl Packed {
     fn begin(&mut self, path: &Path, format: &Reads) -> io::Result<Open> {
         let (handle, meta) = file::open_regular(path, file::any)?;
         let id = Id::of(&meta);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let name = name.strip_suffix(".gz").unwrap_or(&name).to_owned();
-        let unpacked = MultiGzDecoder::new(BufReader::with_capacity(PIECE, handle));
-        let mut open = Open {
-            path: path.to_owned(),
-            id,
-            lines: BufReader::with_capacity(PIECE, unpacked),
-            offset: 0,
-            decoding: Decoding::new(&format.0, &name, None, None),
-        };
-        if let Some((_, offset)) = self.skip.take().filter(|(skip, _)| *skip == id) {
-            open.skip(offset)?;
-        }
-        Ok(open)
+        let taken = self.skip.take().filter(|(skip, _)| *skip == id).map_or(0, |(_, offset)| offset);
+        let decoding = Unpacked::decoding(path, format, None);
+        Ok(Open { path: path.to_owned(), id, lines: Unpacked::new(path, handle), taken, decoding })
     }
 }
 
 impl Open {
-    /// Takes the next line; how many bytes it had, 0 at the end.
+    /// Takes the next line, or reads over one that is known; how many bytes came out, 0 at the end.
     fn line(&mut self, at: Timestamp, batch: &mut Batch) -> io::Result<u64> {
-        let Line { length, start: line, is_whole } = self.next()?;
-        if length == 0 {
-            return Ok(0);
+        if self.lines.offset < self.taken {
+            return self.lines.pass(&mut self.decoding);
         }
-        let (path, offset) = (&self.path, self.offset);
-        let place = || format!("{}, byte {offset} unpacked", path.display());
-        if is_whole {
-            let record = line.strip_suffix(b"\n").unwrap_or(&line);
-            self.decoding.each(record, at, |decoded, record| batch.take(decoded, record, true, place));
-        } else {
-            let long = || format!("{}: a line of {length} bytes, of which {} are read", place(), line.len());
-            batch.take(self.decoding.decode_start(&line, at), &line, true, long);
-        }
-        self.offset += length;
-        if self.offset > UNPACKED_MAX {
-            return Err(io::Error::other("it unpacks to more than 4 GiB; the rest is left out"));
-        }
-        Ok(length)
-    }
-
-    fn next(&mut self) -> io::Result<Line> {
-        const MAX: u64 = file::LINE_MAX as u64 + 1;
-        let mut start = Vec::new();
-        let mut length = (&mut self.lines).take(MAX).read_until(b'\n', &mut start)? as u64;
-        let is_whole = length < MAX || start.last() == Some(&b'\n');
-        if !is_whole {
-            length += self.skip_line()?;
-        }
-        Ok(Line { length, start, is_whole })
-    }
-
-    /// Reads over the rest of a line.
-    fn skip_line(&mut self) -> io::Result<u64> {
-        let mut skipped = 0;
-        loop {
-            let piece = self.lines.fill_buf()?;
-            let end = memchr::memchr(b'\n', piece);
-            let length = end.map_or(piece.len(), |end| end + 1);
-            self.lines.consume(length);
-            skipped += length as u64;
-            if end.is_some() || length == 0 || skipped > UNPACKED_MAX {
-                return Ok(skipped);
-            }
-        }
-    }
-
-    /// Goes on at a place; what the decoder has to know stands before it.
-    fn skip(&mut self, offset: u64) -> io::Result<()> {
-        while self.offset < offset {
-            let Line { length, start: line, .. } = self.next()?;
-            if length == 0 {
-                return Ok(());
-            }
-            // Headers are read, alerts are known.
-            self.decoding.decode(line.strip_suffix(b"\n").unwrap_or(&line), Timestamp::EPOCH);
-            self.offset += length;
-        }
-        Ok(())
+        // All of it was there before.
+        self.lines.take(&mut self.decoding, at, u64::MAX, batch)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which paths a pattern of files leads to. Names are bytes that anybody may have written: one that is no UTF-8 is
 //! matched with `U+FFFD` for each bad byte, and opened as it is. What is looked at is bounded. A rotated name
-//! (`eve.json.1`, `eve.json-20260518`) belongs to the pattern that its old name belongs to.
+//! (`eve.json.1`, `eve.json-20260518`, `eve.json.2.gz`) belongs to the pattern that its old name belongs to.
 
 use std::fs;
 use std::io;
@@ -49,6 +49,8 @@ pub(super) enum Name {
     Own,
     /// It did before it was rotated.
     Rotated,
+    /// It did before it was rotated and packed.
+    Packed,
 }
 
 impl Pattern {
@@ -113,8 +115,8 @@ impl Walk<'_> {
                 let matches = |name: &str| pattern.matches_with(name, OPTIONS);
                 if matches(&name) {
                     walk.down(&entry.path(), rest, depth);
-                } else if rest.is_empty() && before_rotation(&name).any(matches) {
-                    (walk.found)(entry.path(), Name::Rotated);
+                } else if let Some(kind) = rotated(&name, matches).filter(|_| rest.is_empty()) {
+                    (walk.found)(entry.path(), kind);
                 }
             }),
             Part::Deep => {
@@ -159,8 +161,8 @@ impl Walk<'_> {
         let at = if at.as_os_str().is_empty() { Path::new(".") } else { at };
         let Ok(entries) = fs::read_dir(at) else { return };
         for entry in entries.take(NAMES_MAX).flatten() {
-            if before_rotation(&entry.file_name().to_string_lossy()).any(|before| before == name) {
-                (self.found)(entry.path(), Name::Rotated);
+            if let Some(kind) = rotated(&entry.file_name().to_string_lossy(), |before| before == name) {
+                (self.found)(entry.path(), kind);
             }
         }
     }
@@ -171,6 +173,15 @@ impl Walk<'_> {
             (self.refused)(at, error);
         }
     }
+}
+
+/// How a name belongs to those that a rotation left.
+fn rotated(name: &str, matches: impl Fn(&str) -> bool) -> Option<Name> {
+    if before_rotation(name).any(&matches) {
+        return Some(Name::Rotated);
+    }
+    let plain = name.strip_suffix(".gz")?;
+    (matches(plain) || before_rotation(plain).any(matches)).then_some(Name::Packed)
 }
 
 /// The names that a rotated file may have had: without the number or the date that a rotation put behind them.

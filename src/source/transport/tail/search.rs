@@ -23,8 +23,8 @@ const ENTRIES_MAX: usize = 10_000;
 /// Most files that are opened to find the copy of a truncated one.
 const COPIES_MAX: usize = 64;
 /// Shortest beginning by which a copy is known.
-const COPY_HEAD_MIN: u32 = 64;
-/// Packed files; what they hold was read before they were packed, or is not readable as lines.
+pub(super) const COPY_HEAD_MIN: u32 = 64;
+/// Packed files: not readable as lines. Those of gzip are `archive`'s.
 const PACKED: [&str; 8] = ["gz", "xz", "zst", "bz2", "lz4", "zip", "z", "lzma"];
 
 /// A place that was read up to, in a file that is no longer there under its identity.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::archive::{self, Archive};
 use super::file::{self, Change, Followed, Id, Look};
 use super::pattern::{Name, Pattern, before_rotation};
 use super::search::{
@@ -55,7 +56,7 @@ pub(super) struct Events {
     pub(super) gaps: Vec<String>,
     /// Files whose last line has no end and never will.
     pub(super) cut: Vec<Cut>,
-    /// Rotated files that are read to their end.
+    /// Rotated files that are read to their end, and packed ones as far as they are.
     pub(super) complete: Vec<FileCursor>,
     /// Files that are gone.
     pub(super) finished: Vec<FileCursor>,
@@ -101,6 +102,8 @@ pub(super) struct Watch {
     waiting: bool,
     /// Files that were left alone as copies of others, as they were then: they have their turn after all others.
     copies: HashMap<Id, Look>,
+    /// Generations that a rotation packed.
+    pub(super) archive: Archive,
     /// What is not read, whatever leads to it.
     pub(super) own: Arc<Own>,
     /// Most files that are followed at once.
@@ -119,13 +122,17 @@ impl Watch {
     pub(super) fn new(pattern: &str, remembered: Vec<FileCursor>, read_before: bool) -> Self {
         let parent = Path::new(pattern).parent().filter(|dir| !dir.as_os_str().is_empty());
         let plain = |dir: &&Path| !dir.to_string_lossy().contains(['*', '?', '[']);
+        let nothing = remembered.is_empty();
+        let (packed, remembered): (Vec<_>, Vec<_>) =
+            remembered.into_iter().partition(archive::is_packed_cursor);
         Self {
             pattern: pattern.to_owned(),
             directory: parent.filter(plain).map(Path::to_owned),
             directory_changed: None,
             files: Vec::new(),
-            first: !read_before && remembered.is_empty(),
+            first: !read_before && nothing,
             remembered,
+            archive: Archive::new(packed, !read_before && nothing),
             orphans: Vec::new(),
             settled: HashMap::new(),
             waiting: false,
@@ -153,7 +160,8 @@ impl Watch {
     pub(super) fn trouble(&self) -> Option<String> {
         const SHOWN: usize = 3;
         let of_files = self.files.iter().filter_map(|file| file.trouble.as_ref());
-        let all: Vec<_> = self.troubles.iter().chain(of_files).map(String::as_str).collect();
+        let all: Vec<_> =
+            self.troubles.iter().chain(&self.archive.trouble).chain(of_files).map(String::as_str).collect();
         match all.len() {
             0 => None,
             1..=SHOWN => Some(all.join("; ")),
@@ -226,7 +234,9 @@ impl Watch {
         self.directory_changed = self.directory_time();
         self.troubles.clear();
         self.refused = false;
-        let seen = self.list();
+        let (seen, packed) = self.list();
+        let mut troubles = self.archive.look(packed, &self.own, events);
+        self.troubles.append(&mut troubles);
         let successors: HashMap<PathBuf, Id> = seen
             .iter()
             .filter(|seen| seen.name == Name::Own && seen.look.size > 0)
@@ -241,24 +251,35 @@ impl Watch {
         self.finish(&successors, &mut entries, now, events);
         self.adopt(&mut fresh, &mut entries, now, events);
         self.register(fresh, taken, events);
+        if self.archive.has_found() {
+            let followed = self.files.iter().map(Followed::cursor);
+            let settled = self.settled.values().map(|(cursor, _)| cursor.clone());
+            let plain: Vec<_> = followed.chain(settled).chain(self.remembered.iter().cloned()).collect();
+            self.archive.settle(&plain, events);
+        }
+        if !self.refused {
+            self.archive.met();
+        }
         self.first = self.first && self.refused && self.files.is_empty();
     }
 
-    /// What the pattern leads to, each file once.
-    fn list(&mut self) -> Vec<Seen> {
+    /// What the pattern leads to, each file once, and what is packed.
+    fn list(&mut self) -> (Vec<Seen>, Vec<PathBuf>) {
         let pattern = match Pattern::new(&self.pattern) {
             Ok(pattern) => pattern,
             Err(error) => {
                 self.troubles.push(format!("`{}` is not a path pattern: {error}", self.pattern));
-                return Vec::new();
+                return (Vec::new(), Vec::new());
             }
         };
         let mut seen: Vec<Seen> = Vec::new();
         let mut ids = HashSet::new();
-        let (mut paths, mut refused) = (Vec::new(), Vec::new());
+        let (mut paths, mut packed, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         pattern.generations(
             |path, name| {
-                if !is_packed(&path) {
+                if archive::is_gz(&path) {
+                    packed.push(path);
+                } else if !is_packed(&path) {
                     paths.push((name == Name::Rotated, path, name));
                 }
             },
@@ -286,7 +307,7 @@ impl Watch {
         if seen.iter().all(|seen| seen.name == Name::Rotated) && self.troubles.is_empty() {
             self.troubles.push(format!("no file matches `{}`", self.pattern));
         }
-        seen
+        (seen, packed)
     }
 
     fn refuse(&mut self, path: &Path, error: &io::Error) {
@@ -529,7 +550,9 @@ impl Watch {
             // was read of the original.
             let is_new =
                 |file: &Followed| is_whole(file) && search::begins_as(file, &orphan.cursor).unwrap_or(false);
-            let found = copies.iter().any(is_whole) || orphan.cursor.offset == 0 && fresh.iter().any(is_new);
+            let found = copies.iter().any(is_whole)
+                || orphan.cursor.offset == 0 && fresh.iter().any(is_new)
+                || self.archive.take(&orphan, events);
             for mut file in copies {
                 go_on(&mut file, &orphan.cursor);
                 if file.name.is_some() || file.has_more() {

@@ -1,7 +1,7 @@
 //! Tests of packed files: what is read of them, once, across restarts, and what is refused.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -132,9 +132,13 @@ fn oldest_first_and_once() {
     assert_eq!((&bench.titles, &bench.mark), (&titles(0..40), &None));
     bench.run(10);
     assert_eq!(bench.titles.len(), 40, "only when it is first met");
-    bench.file("a.jsonl.3.gz", gzip(&lines(0..10)), 0);
+    bench.file("a.jsonl.3.gz", gzip(&lines(10..20)), 0);
     bench.run(10);
-    assert_eq!((bench.titles.len(), bench.rejects.len()), (40, 0));
+    assert_eq!((bench.titles.len(), bench.rejects.len()), (40, 0), "a copy of one that was read");
+    // Packed later, and nobody read it.
+    bench.file("a.jsonl.4.gz", gzip(&lines(40..50)), 0);
+    bench.run(10);
+    assert_eq!((&bench.titles, bench.rejects.len()), (&titles(0..50), 0));
 }
 
 #[test]

@@ -701,12 +701,12 @@ fn a_console_that_refuses_is_said_and_told_again_after_a_restart() {
     agent.once().ends(0);
     close(&simulator, "Told 1");
     agent.run(&["sync"]).ends(0);
-    console.state().refuses_handling = true;
+    console.state().refuses_handling = u32::MAX;
     agent.run(&["run", "--once"]);
     let trouble = agent.status()["sources"][2]["trouble"].to_string();
     assert!(trouble.contains("no alert found") && trouble.contains("write_back"), "{trouble}");
     // The answer to the next is lost after the work: once more is as good.
-    console.state().refuses_handling = false;
+    console.state().refuses_handling = 0;
     console.state().loses_handling = 1;
     agent.run(&["run", "--once"]);
     agent.run(&["run", "--once"]);

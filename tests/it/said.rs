@@ -45,7 +45,7 @@ fn without_counts(text: &str) -> String {
         });
         parts.collect::<Vec<_>>().join(", ")
     };
-    text.lines().map(line).collect::<Vec<_>>().join("\n")
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -139,6 +139,6 @@ fn tables_of_devices_have_their_own_columns_and_labels() {
 fn labels_are_words() {
     assert_eq!(
         (label("source_ip"), label("u_plant"), label("")),
-        ("Source IP".into(), "Plant".into(), "".into())
+        ("Source IP".into(), "Plant".into(), String::new())
     );
 }

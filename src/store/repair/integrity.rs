@@ -64,6 +64,9 @@ pub(in crate::store) fn complaint(conn: &Connection, until: Instant) -> Option<S
         if answer != "ok" {
             return Ok(Some(answer));
         }
+        if let Some(index) = partial(conn)? {
+            return Ok(Some(index));
+        }
         let orphan = conn.query_row("PRAGMA foreign_key_check", [], |r| r.get::<_, String>(0)).optional()?;
         Ok(orphan.map(|table| format!("a row of {table} refers to one that is not there")))
     };
@@ -76,6 +79,29 @@ pub(in crate::store) fn complaint(conn: &Connection, until: Instant) -> Option<S
         // Out of time; or the disk has no room for the WAL's index, which says nothing about the file.
         Err(_) => None,
     }
+}
+
+/// What is wrong with an index of some rows only. SQLite does not count the entries of one, nor looks into one that no row
+/// has to be in: an entry too many is a delivery that is made again, and a page of something else in its place ends each
+/// process that asks for it.
+fn partial(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let sql =
+        "SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'index' AND instr(sql, ' WHERE ') > 0";
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (index, table, made): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let Some((_, of)) = made.split_once(" WHERE ") else { continue };
+        // What the index says by itself: its condition is not looked at again in the row.
+        let count = |by: &str| -> rusqlite::Result<i64> {
+            conn.query_row(&format!("SELECT count(*) FROM \"{table}\" {by} WHERE {of}"), [], |r| r.get(0))
+        };
+        let (entries, rows) = (count(&format!("INDEXED BY \"{index}\""))?, count("NOT INDEXED")?);
+        if entries != rows {
+            return Ok(Some(format!("index {index} has {entries} entries of {rows} rows")));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether an error of reading is the file's fault: damage, or a place on the disk that cannot be read.
@@ -121,6 +147,31 @@ mod tests {
         let quick: String = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).unwrap();
         assert_eq!(quick, "ok", "it would have passed");
         assert!(complaint(&conn, later()).is_some_and(|text| text.contains("missing from index")));
+    }
+
+    #[test]
+    fn an_index_of_some_rows_with_an_entry_too_many_or_of_another_page_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.db");
+        let later = || Instant::now() + std::time::Duration::from_secs(60);
+        let change = |sql: &str| {
+            let conn = Connection::open(&path).unwrap();
+            conn.execute_batch(&format!("PRAGMA writable_schema = 1; {sql}")).unwrap();
+            drop(conn);
+            complaint(&Connection::open(&path).unwrap(), later())
+        };
+        let whole = "CREATE TABLE t (a INTEGER, b INTEGER); INSERT INTO t VALUES (1, 2), (3, 4);
+             CREATE INDEX i ON t (a) WHERE b > 0; CREATE INDEX none ON t (a) WHERE b > 9;";
+        assert_eq!(change(whole), None);
+        let more =
+            change("UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t (a) WHERE b > 3' WHERE name = 'i';");
+        assert_eq!(more.as_deref(), Some("index i has 2 entries of 1 rows"));
+        change("UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t (a) WHERE b > 0' WHERE name = 'i';");
+        // No row is in it, and its page is one of a table: whoever asks for it meets damage.
+        let other = change(
+            "UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 't') WHERE name = 'none';",
+        );
+        assert!(other.is_some(), "{other:?}");
     }
 
     #[test]

@@ -92,8 +92,8 @@ pub(crate) struct State {
     pub(crate) refused: u64,
     /// Alerts that were handled from outside, by UUID.
     pub(crate) written_back: Vec<String>,
-    /// It knows none of the UUIDs that it is told of.
-    pub(crate) refuses_handling: bool,
+    /// So many UUIDs that it is told of it does not know.
+    pub(crate) refuses_handling: u32,
     /// So many times it says that it failed, after the work.
     pub(crate) loses_handling: u32,
 }
@@ -209,7 +209,7 @@ impl State {
             asked: Vec::new(),
             refused: 0,
             written_back: Vec::new(),
-            refuses_handling: false,
+            refuses_handling: 0,
             loses_handling: 0,
         }
     }
@@ -306,7 +306,8 @@ impl State {
             ("GET", false, ["api", version, "alerts"]) | ("GET", true, ["external", version, "alerts"]) => {
                 self.alerts_reply(version, query)
             }
-            ("PUT", true, ["external", "v1", "alerts", _]) if self.refuses_handling => {
+            ("PUT", true, ["external", "v1", "alerts", _]) if self.refuses_handling > 0 => {
+                self.refuses_handling -= 1;
                 error(500, "no alert found for this UUID")
             }
             ("PUT", true, ["external", "v1", "alerts", uuid]) => {

@@ -487,10 +487,7 @@ pub(super) fn deliver(
                 life::fold(tx, &new, parent)?;
                 return Ok(false);
             }
-            Verdict::Leads => {
-                let evidence = (alert, life.attach);
-                return storm::lead(tx, &new, evidence, destination_id, severity, now);
-            }
+            Verdict::Leads => return storm::lead(tx, &new, (alert, life), destination_id, severity, now),
         }
     }
     let ticket = insert_ticket(tx, &new)?;

@@ -10,7 +10,7 @@ use rusqlite::params;
 
 use super::row::{NewDelivery, NewTicket, insert_delivery, insert_ticket};
 use super::{life, turn};
-use crate::model::life::{Attach, Life};
+use crate::model::life::Life;
 use crate::model::{Alert, DeliveryKind, Timestamp};
 use crate::store::StoreError;
 use crate::store::pack::body::Bodies;
@@ -97,7 +97,7 @@ fn is_live(tx: &Tx<'_>, ticket: i64) -> Result<bool, StoreError> {
 pub(super) fn lead(
     tx: &mut Tx<'_>,
     new: &NewTicket<'_>,
-    (alert, attach): (&Alert, Attach),
+    (alert, life): (&Alert, Life),
     destination_id: i64,
     severity: i64,
     now: i64,
@@ -114,7 +114,7 @@ pub(super) fn lead(
     let delivery = NewDelivery { destination_id, route_id, severity, turn, ..opens };
     insert_delivery(tx, &delivery, &destination)?;
     // Of the finding that the parent quotes, and of no other: what comes later makes the ticket no larger.
-    life::attach(tx, parent, alert, attach, now)?;
+    life::attach(tx, parent, alert, life.attach, now)?;
     let storms = tx.memory.storms.0.get_or_insert_default();
     let lately = storms.entry((new.rule.to_owned(), new.route_id)).or_default();
     lately.kinds.insert(kind_of(kind(alert)), Kind { at: now, parent: Some(parent) });

@@ -337,15 +337,12 @@ impl Intake {
         for sighting in batch.sightings {
             // Each sighting by itself: two of one finding may be on both sides of a window's edge.
             let seen = self.tap.begin(&batch.source, &sighting);
-            match self.exclusion(&batch.source, &sighting) {
-                Some(name) => {
-                    folded.exclude(name, &sighting.alert);
-                    self.tap.excluded(seen, name);
-                }
-                None => {
-                    let place = folded.add(sighting, |s| self.verdict(s, now));
-                    self.tap.decided(seen, place, folded.routes(place));
-                }
+            if let Some(name) = self.exclusion(&batch.source, &sighting) {
+                folded.exclude(name, &sighting.alert);
+                self.tap.excluded(seen, name);
+            } else {
+                let place = folded.add(sighting, |s| self.verdict(s, now));
+                self.tap.decided(seen, place, folded.routes(place));
             }
         }
         let record = Record {

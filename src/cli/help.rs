@@ -68,17 +68,21 @@ fn list(out: &mut dyn Write) -> std::io::Result<()> {
 
 /// `docs/errors.md`, made by `otrelay help --page`.
 pub fn page() -> String {
+    use std::fmt::Write as _;
+
     let mut page = String::from(
         "# Errors and their remedies\n\nThe number stands beside the message; `otrelay help E101` says the same on the box. \
          What is in `status --json` under `code` are the words behind the number.\n",
     );
     for (first, title) in [("E1", "What needs a person"), ("E2", "The config"), ("E3", "A command failed")] {
-        page.push_str(&format!("\n## {title}\n"));
+        // Writing to a string does not fail.
+        let _ = writeln!(page, "\n## {title}");
         for code in CODES.iter().filter(|code| code.number.starts_with(first)) {
             let Code { number, name, means, comes, remedy } = code;
-            page.push_str(&format!(
-                "\n### {number} {name}\n\n{means}\n\n- Comes from: {comes}\n- Remedy: {remedy}\n"
-            ));
+            let _ = writeln!(
+                page,
+                "\n### {number} {name}\n\n{means}\n\n- Comes from: {comes}\n- Remedy: {remedy}"
+            );
         }
     }
     page

@@ -20,6 +20,7 @@ use crate::model::time::as_text;
 
 /// Arguments of `otrelay tap`.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an argument without a value")]
 pub struct TapArgs {
     /// End after so many alerts; 0: never
     #[arg(long, short = 'n', value_name = "N", default_value_t = 0)]

@@ -76,7 +76,9 @@ fn renamed_twice_and_packed_while_the_agent_was_away() {
         fs::rename(agent.log("eve.json"), agent.log("eve.json.2")).unwrap();
         agent.feed_to("eve.json.1", eve::alerts(15..20));
         agent.feed(eve::alerts(20..25));
-        names.iter().for_each(|name| pack(&agent, name));
+        for name in names {
+            pack(&agent, name);
+        }
         agent.once().ends(0).says("15 tickets created");
         assert_one_each(&simulator, (0..25).map(eve::short));
         assert_eq!((counted(&agent, "alerts"), rejected(&agent).as_str()), (25, "{}"));

@@ -246,6 +246,7 @@ impl TaskGroups {
     }
 
     /// Starts the sources and the intake behind them. Gives the sources' heartbeats.
+    #[expect(clippy::too_many_arguments, reason = "the wiring hands everything on, and nothing else does")]
     fn sources(
         &mut self,
         config: &Config,

@@ -164,7 +164,9 @@ impl Intake {
             let can_wait = !wanted && waiting.iter().all(|batch| batch.can_wait);
             let (records, told): (Vec<Record>, Vec<Option<Waits>>) =
                 waiting.into_iter().map(|batch| self.decide(batch)).unzip();
-            records.iter().for_each(|record| older.tell(record, self.settings.backfill));
+            for record in &records {
+                older.tell(record, self.settings.backfill);
+            }
             let lines = records.iter().map(|record| record.lines).sum();
             held.records.extend(records);
             let news = silences.news();

@@ -373,6 +373,7 @@ fn a_commented_default_is_the_default() {
         "short_description",
         "textfile",
         "attach",
+        "silent_after",
     ];
     for n in commented(text) {
         let line = text.lines().nth(n).unwrap();

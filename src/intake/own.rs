@@ -73,20 +73,17 @@ impl Intake {
         let mut batch = Batch::new(own().ok()?, OWN);
         for News { source, silent_for } in news {
             let mark = Mark { name: format!("{MARK}{source}"), value: "raised".to_owned() };
-            let (state, message) = match silent_for {
-                Some(limit) => {
-                    batch.cursors.push(Cursor::Mark(mark));
-                    let hours = limit.as_secs_f64() / 3600.0;
-                    let message = format!(
-                        "No record came of source {source} for {hours:.1} hours (its `silent_after`). Look whether the \
-                         sensor works and still writes there; `otrelay sources` says how far it was read."
-                    );
-                    (AlertState::Raised, message)
-                }
-                None => {
-                    batch.finished.push(Cursor::Mark(mark));
-                    (AlertState::Cleared, format!("Records come of source {source} again."))
-                }
+            let (state, message) = if let Some(limit) = silent_for {
+                batch.cursors.push(Cursor::Mark(mark));
+                let hours = limit.as_secs_f64() / 3600.0;
+                let message = format!(
+                    "No record came of source {source} for {hours:.1} hours (its `silent_after`). Look whether the \
+                     sensor works and still writes there; `otrelay sources` says how far it was read."
+                );
+                (AlertState::Raised, message)
+            } else {
+                batch.finished.push(Cursor::Mark(mark));
+                (AlertState::Cleared, format!("Records come of source {source} again."))
             };
             let agent = &self.settings.agent;
             let title = format!("Source {source} of {agent} is silent");

@@ -172,7 +172,8 @@ pub async fn run(
     loop {
         let began = Instant::now();
         let stop = context.stop.child_token();
-        let work = caught(begin(&settings, &context, stop.clone()));
+        // It holds whatever its transport holds: large, and not moved about.
+        let work = Box::pin(caught(begin(&settings, &context, stop.clone())));
         let (ended, order) = attend(work, &mut orders, &stop).await;
         let is_still = matches!(ended, Ok(Ok(()))) && !context.stop.is_cancelled();
         if let Some(order) = order.filter(|_| is_still) {

@@ -269,6 +269,7 @@ pub(in crate::config) fn check(
 }
 
 /// `silent_after`; `Some(None)`: it is not said, `None`: it is wrong.
+#[expect(clippy::option_option, reason = "absent and wrong are not the same")]
 fn silence(field: &Field<Period>, c: &mut Check<'_>) -> Option<Option<Duration>> {
     if !field.is_present() {
         return Some(None);

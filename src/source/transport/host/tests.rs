@@ -1,3 +1,5 @@
+//! What a machine tells of itself: what is raised is known after a restart, and what cannot be seen is not judged.
+
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::Timestamp;

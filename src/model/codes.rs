@@ -248,6 +248,14 @@ pub const CODES: &[Code] = &[
         "Merge the two in ServiceNow (Duplicate CI Remediator).",
     ),
     code(
+        "E129",
+        "cmdb-other-source",
+        "Another integration tells the same CMDB of the same devices.",
+        "A Service Graph Connector or another agent reads the same sensor or console, or the instance discovers the network.",
+        "If both read the same, end one of them; else decide in ServiceNow whose word counts (reconciliation rules of \
+         cmdb_ci).",
+    ),
+    code(
         "E201",
         "config-syntax",
         "A config file is no TOML: nothing behind the place is looked at.",

@@ -106,7 +106,7 @@ fn a_rotated_and_a_packed_generation_are_read_again_too() {
     agent.feed(eve::alerts(6..7) + &fresh(7));
     // The third line is not of the first reading, so it is forwarded, whatever its age.
     agent.once().ends(0).says("2 tickets created");
-    agent.run(&["sources", "rewind", "eve"]).ends(0).says("2 files");
+    agent.run(&["sources", "rewind", "eve"]).ends(0).says("3 files");
     agent.once().ends(0).says("6 tickets created");
     assert_one_each(&simulator, (0..8).map(eve::short));
     assert_eq!(agent.status()["sources"][0]["rejected"].to_string(), "{}");

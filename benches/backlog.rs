@@ -196,5 +196,6 @@ fn entry(number: u64) -> Entry {
             rule: RuleName::new("OT security incidents").expect("one line"),
             kind: otrelay::model::DeliveryKind::OpenTicket,
         }],
+        again: None,
     }
 }

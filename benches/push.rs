@@ -155,5 +155,6 @@ fn entry(number: u64) -> Entry {
             rule: RuleName::new("OT security incidents").expect("one line"),
             kind: DeliveryKind::OpenTicket,
         }],
+        again: None,
     }
 }

@@ -93,7 +93,7 @@ fn nobody_gets_in_without_the_token_and_the_token_does_not_get_out() {
     let (status, answer) = push(address, "authorization: Bearer canary-of-another\r\n", alert);
     assert_eq!(status, 401);
     assert!(!answer.to_string().contains("canary"), "{answer}");
-    assert_eq!(counted(&agent)["lines"], 0);
+    agent.until_status("the source is told, without a line", |_| counted(&agent)["lines"] == 0);
     assert_eq!(service.stop(), 0);
     let shown = agent.run(&["config", "show"]).ends(0);
     assert!(!shown.out.contains(TOKEN) && !agent.logged().contains(TOKEN));

@@ -27,7 +27,8 @@ clean() {
     if [ -n "${KEEP:-}" ]; then say "kept: $work"; else rm -rf "$work"; fi
 }
 trap clean EXIT
-ip link set lo up
+# The loopback of the namespace is down at first; SIOCSIFFLAGS with IFF_UP, as `ip` is not everywhere.
+python3 -c 'import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh22x", b"lo", 1))'
 
 # Says what the file `answer` says, to every question, over UDP.
 cat >"$work/resolver.py" <<'END'

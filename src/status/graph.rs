@@ -1,7 +1,7 @@
 //! Who talks to whom as one SVG, a row for each Purdue level and a column for each zone: a file of its own for `otrelay
 //! devices graph`, a part of the page of devices.
 //!
-//! The layout is pure; every text from outside goes through [`Svg`], which knows no way to write one unescaped. Only so many
+//! The layout is pure; every text from outside goes through `Svg`, which knows no way to write one unescaped. Only so many
 //! devices are drawn, those that talk most; what was left out is said in the picture.
 
 use std::collections::{BTreeMap, BTreeSet};

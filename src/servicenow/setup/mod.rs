@@ -1,7 +1,7 @@
 //! What an instance needs for a config (`otrelay instance-setup`). Pure.
 //!
-//! [`plan`] goes from the destination and the actions that lead there to a [`Setup`]; [`update_set`] writes that as a file for
-//! *Retrieved Update Sets*, [`steps`] as a list for people. Invariants: a set changes nothing that is there already, so it has
+//! [`plan`] goes from the destination and the actions that lead there to a [`Setup`]; [`update_set()`] writes that as a file for
+//! *Retrieved Update Sets*, [`steps()`] as a list for people. Invariants: a set changes nothing that is there already, so it has
 //! access rules only for the tables that it makes itself; the same config gives the same bytes, as every `sys_id` is derived
 //! from the names it stands for. Nothing here asks the instance.
 

@@ -3,6 +3,7 @@
 //!
 //! A complaint has to be about what was read. A read that failed once, or a look that ran out of time, is none.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 use tokio::time::Instant;
 
@@ -64,8 +65,8 @@ pub(in crate::store) fn complaint(conn: &Connection, until: Instant) -> Option<S
         if answer != "ok" {
             return Ok(Some(answer));
         }
-        if let Some(index) = partial(conn)? {
-            return Ok(Some(index));
+        if let Some(wrong) = partial(conn)?.map_or_else(|| no_text(conn), |index| Ok(Some(index)))? {
+            return Ok(Some(wrong));
         }
         let orphan = conn.query_row("PRAGMA foreign_key_check", [], |r| r.get::<_, String>(0)).optional()?;
         Ok(orphan.map(|table| format!("a row of {table} refers to one that is not there")))
@@ -104,6 +105,30 @@ fn partial(conn: &Connection) -> rusqlite::Result<Option<String>> {
     Ok(None)
 }
 
+/// A text that is none: SQLite does not look at what the bytes of one say, and each process that reads it ends.
+fn no_text(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT m.name, group_concat('\"' || p.name || '\"') FROM sqlite_schema m, pragma_table_info(m.name) p
+         WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND p.type = 'TEXT' GROUP BY m.name";
+    let mut tables = conn.prepare(sql)?;
+    let mut tables = tables.query([])?;
+    while let Some(table) = tables.next()? {
+        let (table, columns): (String, String) = (table.get(0)?, table.get(1)?);
+        let mut statement = conn.prepare(&format!("SELECT {columns} FROM \"{table}\""))?;
+        let count = statement.column_count();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            for at in 0..count {
+                if let ValueRef::Text(bytes) = row.get_ref(at)?
+                    && std::str::from_utf8(bytes).is_err()
+                {
+                    return Ok(Some(format!("a text in a row of {table} is none")));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Whether an error of reading is the file's fault: damage, or a place on the disk that cannot be read.
 fn is_of_the_file(e: &rusqlite::Error) -> bool {
     use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
@@ -126,6 +151,19 @@ fn is_of_the_file(e: &rusqlite::Error) -> bool {
 mod tests {
     use super::*;
     use crate::store::schema::open_writer;
+
+    #[test]
+    fn a_text_that_is_none_is_damage() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "CREATE TABLE t (a INTEGER, b TEXT, c BLOB); INSERT INTO t VALUES (1, 'ä', x'e4');",
+        )
+        .unwrap();
+        let later = || Instant::now() + std::time::Duration::from_secs(60);
+        assert_eq!(complaint(&conn, later()), None);
+        conn.execute_batch("INSERT INTO t VALUES (1, CAST(x'e432' AS TEXT), NULL)").unwrap();
+        assert_eq!(complaint(&conn, later()).as_deref(), Some("a text in a row of t is none"));
+    }
 
     #[test]
     fn an_index_that_does_not_know_a_row_is_damage() {

@@ -317,8 +317,8 @@ class Try:
         after = database.judge(self.agent.state, database.Promised()).wrong
         if self.sound is None and not aside:
             # A row of something that is done with is not read again, and so not found out; how often it was seen may be
-            # what was hit, or for which alerts a pack of bodies is.
-            unseen = ("checksum", "sightings were counted", "alerts have no body")
+            # what was hit, or for which alerts a pack of bodies is, or which attempt an outcome of the history is of.
+            unseen = ("checksum", "sightings were counted", "alerts have no body", database.OUTCOMES)
             after = [text for text in after if not text.endswith(unseen) and not text.startswith("the counter of ")]
         if aside:
             after = database.after_salvage(after)

@@ -6,6 +6,8 @@
 #
 #   OTRELAY=target/release/otrelay KEEP=1 tests/senders.sh
 #
+# Figures, not judged: OTRELAY=target/release/otrelay python3 tests/senders/senders.py rate
+#
 # Needs Python 3; installs the senders from Debian where they are missing. rsyslog and syslog-ng exclude each other there, so
 # they come one after the other.
 set -eu

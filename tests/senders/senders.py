@@ -55,7 +55,8 @@ def messages():
 class Scene:
     """A directory with certificates, a config and an agent at work."""
 
-    def __init__(self):
+    def __init__(self, more=""):
+        """`more`: further tables of the config."""
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="senders-"))
         binary = pathlib.Path(os.environ.get("OTRELAY", ROOT / "target/release/otrelay")).resolve()
         if not os.access(binary, os.X_OK):
@@ -75,7 +76,7 @@ class Scene:
         self.ports["http"] = free_port()
         text += f'[[source]]\nname = "http"\nkind = "http"\nlisten = "127.0.0.1:{self.ports["http"]}"\ntoken = "senders"\n'
         self.config = self.dir / "otrelay.toml"
-        self.config.write_text(text)
+        self.config.write_text(text + more)
         self.config.chmod(0o600)
         self.lines = self.dir / "messages"
         self.lines.write_text("\n".join(messages()) + "\n")
@@ -309,11 +310,54 @@ def curl(scene):
     print("ok  curl with another token: refused")
 
 
-SENDERS = {"curl": curl, "logger": logger, "openssl": openssl, "rsyslog": rsyslog, "syslog-ng": syslog_ng, "kill": kill}
+# Everything is kept, nobody is told: what is measured is the way into the database.
+KEPT = """[servicenow.none]
+instance = "http://127.0.0.1:9"
+auth = "basic"
+username = "nobody"
+password = "nobody"
+[[rule]]
+name = "everything"
+[[rule.action]]
+"""
+
+
+def rate(scene):
+    """How many messages become durable alerts: by second, and by second of the agent's CPU. Judges nothing but the counts."""
+    def cpu():
+        fields = pathlib.Path(f"/proc/{scene.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    for way in ("tcp", "udp"):
+        kind = socket.SOCK_STREAM if way == "tcp" else socket.SOCK_DGRAM
+        data = [message(number).encode() for number in range(MANY)]
+        before, spent, began = scene.counts()[way][0], cpu(), time.monotonic()
+        with socket.socket(socket.AF_INET, kind) as sender:
+            sender.connect(("127.0.0.1", scene.ports[way]))
+            if way == "tcp":
+                sender.sendall(b"\n".join(data) + b"\n")
+            else:
+                for one in data:
+                    sender.send(one)
+            sent = time.monotonic() - began
+        now, came = before, time.monotonic()
+        # What does not come any more was dropped on its way.
+        while now - before < MANY and time.monotonic() - came < 5:
+            time.sleep(0.1)
+            last, now = now, scene.counts()[way][0]
+            came = came if now == last else time.monotonic()
+        took, spent, taken = came - began, cpu() - spent, now - before
+        if way == "tcp" and taken != MANY:
+            raise Failed(f"{taken} of {MANY} came by TCP")
+        print(f"{way}: {taken} of {MANY} CEF messages, sent in {sent:.1f} s, durable after {took:.1f} s: {taken / took:.0f}/s, "
+              f"{taken / spent:.0f} in a second of CPU")
+
+
+SENDERS = {"curl": curl, "logger": logger, "openssl": openssl, "rsyslog": rsyslog, "syslog-ng": syslog_ng, "kill": kill, "rate": rate}
 
 
 def main():
-    scene = Scene()
+    scene = Scene(KEPT if "rate" in sys.argv else "")
     try:
         scene.start()
         for name in sys.argv[1:]:

@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::silence::{MARK, News};
 use super::{Intake, passing};
-use crate::model::alert::{AlertKind, AlertState};
+use crate::model::alert::AlertState;
 use crate::model::cursor::Mark;
-use crate::model::{Alert, Cursor, Endpoint, Engine, Fingerprint, Identity, Severity, SourceName, Timestamp};
+use crate::model::{Alert, Cursor, Fingerprint, Identity, SourceName, Timestamp};
 use crate::source::{Batch, Sighting};
 use crate::store::op::record::Record;
 use crate::store::{RepairRow, StoreError};
@@ -58,11 +58,8 @@ impl Intake {
     /// The sources that were told to be silent.
     pub(super) async fn silent(&self) -> Result<Vec<String>, StoreError> {
         let remembered = self.store.remembered(&own()?).await.or_else(passing)?;
-        let silent = |cursor| match cursor {
-            Cursor::Mark(mark) => mark.name.strip_prefix(MARK).map(ToOwned::to_owned),
-            Cursor::File(_) => None,
-        };
-        Ok(remembered.cursors.into_iter().filter_map(silent).collect())
+        let silent = |mark: &Mark| mark.name.strip_prefix(MARK).map(ToOwned::to_owned);
+        Ok(remembered.marks().filter_map(silent).collect())
     }
 
     /// What is to be committed for sources that have fallen silent, or are heard again.
@@ -99,24 +96,11 @@ impl Intake {
         let agent = &self.settings.agent;
         let fingerprint = Fingerprint::derive(agent, source, &Identity::Own(identity));
         let alert = Alert {
-            id: Some(said.id),
             time: said.time,
-            received_at: self.clock.now(),
             title: said.title,
             message: said.message,
-            severity: Severity::Major,
-            engine: Engine::Operational,
-            protocols: Vec::new(),
-            category: None,
-            source: Endpoint { name: Some(agent.clone()), ..Endpoint::default() },
-            destination: Endpoint::default(),
-            sensor: agent.clone(),
-            site: None,
-            zone: None,
             state: said.state,
-            kind: AlertKind::SystemNotification,
-            references: Vec::new(),
-            raw: String::new(),
+            ..Alert::notification(&said.id, agent, self.clock.now())
         };
         Sighting { alert, fingerprint, backlog: false }
     }

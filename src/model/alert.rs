@@ -201,6 +201,31 @@ impl Alert {
     pub fn parties(&self) -> String {
         format!("{} → {}", self.source.label(), self.destination.label())
     }
+
+    /// What a sensor, or this agent, says of itself, raised: `id` makes it one finding. Nothing was seen on the wire, so
+    /// there is no protocol, no other side and no original. Title and message are the caller's.
+    pub fn notification(id: &str, sensor: &str, at: Timestamp) -> Self {
+        Self {
+            id: Some(id.to_owned()),
+            time: at,
+            received_at: at,
+            title: String::new(),
+            message: String::new(),
+            severity: Severity::Major,
+            engine: Engine::Operational,
+            protocols: Vec::new(),
+            category: None,
+            source: Endpoint { name: Some(sensor.to_owned()), ..Endpoint::default() },
+            destination: Endpoint::default(),
+            sensor: sensor.to_owned(),
+            site: None,
+            zone: None,
+            state: AlertState::Raised,
+            kind: AlertKind::SystemNotification,
+            references: Vec::new(),
+            raw: String::new(),
+        }
+    }
 }
 
 #[cfg(test)]

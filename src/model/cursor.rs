@@ -168,12 +168,17 @@ pub struct Remembered {
 }
 
 impl Remembered {
+    /// All marks.
+    pub fn marks(&self) -> impl Iterator<Item = &Mark> + Clone {
+        self.cursors.iter().filter_map(|cursor| match cursor {
+            Cursor::Mark(mark) => Some(mark),
+            Cursor::File(_) => None,
+        })
+    }
+
     /// The value of the mark of this name.
     pub fn mark(&self, name: &str) -> Option<&str> {
-        self.cursors.iter().find_map(|cursor| match cursor {
-            Cursor::Mark(mark) if mark.name == name => Some(mark.value.as_str()),
-            _ => None,
-        })
+        self.marks().find(|mark| mark.name == name).map(|mark| mark.value.as_str())
     }
 
     /// The order to read it again, if there was one.

@@ -24,10 +24,10 @@ use super::super::{Batch, Reading, Sighting, Source, SourceError, host};
 use super::send;
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
-use crate::model::alert::{AlertKind, AlertState, TITLE_MAX};
+use crate::model::alert::{AlertState, TITLE_MAX};
 use crate::model::cursor::{Mark, Remembered};
 use crate::model::text::{clip, one_line};
-use crate::model::{Alert, Cursor, Device, Endpoint, Engine, Fingerprint, Identity, Severity, SourceName};
+use crate::model::{Alert, Cursor, Device, Fingerprint, Identity, Severity, SourceName};
 use crate::source::format::host::{Change, Conditions, Disk, Limits, Look};
 
 /// First part of the mark of a condition that is raised.
@@ -90,10 +90,8 @@ impl Host {
         clock: SharedClock,
         heartbeat: Heartbeat,
     ) -> Self {
-        let raised = remembered.cursors.iter().filter_map(|cursor| match cursor {
-            Cursor::Mark(mark) => mark.name.strip_prefix(RAISED).map(ToOwned::to_owned),
-            Cursor::File(_) => None,
-        });
+        let raised =
+            remembered.marks().filter_map(|mark| mark.name.strip_prefix(RAISED).map(ToOwned::to_owned));
         Self {
             name,
             kind,
@@ -151,27 +149,15 @@ impl Host {
     fn sighting(&self, change: Change) -> Sighting {
         let Settings { agent, sensor, site, zone, .. } = &self.settings;
         let fingerprint = Fingerprint::derive(agent, &self.name, &Identity::Own(&change.key));
-        let now = self.clock.now();
         let title = format!("{sensor}: {}", change.title);
         let alert = Alert {
-            id: Some(change.key),
-            time: now,
-            received_at: now,
             title: clip(&one_line(&title), TITLE_MAX).into_owned(),
             message: change.message,
             severity: if change.is_critical { Severity::Critical } else { Severity::Major },
-            engine: Engine::Operational,
-            protocols: Vec::new(),
-            category: None,
-            source: Endpoint { name: Some(sensor.clone()), ..Endpoint::default() },
-            destination: Endpoint::default(),
-            sensor: sensor.clone(),
             site: site.clone(),
             zone: zone.clone(),
             state: if change.raised { AlertState::Raised } else { AlertState::Cleared },
-            kind: AlertKind::SystemNotification,
-            references: Vec::new(),
-            raw: String::new(),
+            ..Alert::notification(&change.key, sensor, self.clock.now())
         };
         Sighting { alert, fingerprint, backlog: false }
     }

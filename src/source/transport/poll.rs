@@ -281,10 +281,7 @@ impl<A: Api> Poll<A> {
     }
 
     fn feed(&self, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Feed {
-        let marks = self.remembered.cursors.iter().filter_map(|cursor| match cursor {
-            Cursor::Mark(mark) => Some(mark),
-            Cursor::File(_) => None,
-        });
+        let marks = self.remembered.marks();
         let Settings { name, kind, .. } = &self.settings;
         Feed {
             batch: Batch { again: self.remembered.again(), ..Batch::new(name.clone(), kind) },

@@ -12,10 +12,7 @@ use super::values::{attribute, id, ip, mac, number, time};
 use super::wire::{self, AConnection, ADeleted, ADevice, ASensor, AVulnerable, Named};
 use crate::model::device::{ATTRIBUTE_MAX, Connection, Cve, Module, PARTS_MAX};
 use crate::model::text::{clip, one_line};
-use crate::model::{
-    Alert, AlertKind, AlertState, Device, Endpoint, Engine, Fingerprint, Identity, Protocol, Severity,
-    Timestamp,
-};
+use crate::model::{Alert, AlertState, Device, Endpoint, Fingerprint, Identity, Protocol, Timestamp};
 use crate::source::RejectReason;
 use crate::source::format::{Decoded, Finding, Outcome};
 
@@ -333,15 +330,9 @@ fn notification(
         ),
     };
     let alert = Alert {
-        id: Some(own.clone()),
-        time: received_at,
-        received_at,
         title: clip(&one_line(&format!("Sensor disconnected: {name}")), crate::model::alert::TITLE_MAX)
             .into_owned(),
         message,
-        severity: Severity::Major,
-        engine: Engine::Operational,
-        protocols: Vec::new(),
         category: Some("Sensor Traffic".to_owned()),
         source: Endpoint {
             ip: device.ips.first().copied(),
@@ -349,14 +340,10 @@ fn notification(
             device_id: device.id.clone(),
             ..Endpoint::default()
         },
-        destination: Endpoint::default(),
-        sensor: name.to_owned(),
         site: device.site.clone(),
         zone: device.zone.clone(),
         state: if connected { AlertState::Cleared } else { AlertState::Raised },
-        kind: AlertKind::SystemNotification,
-        references: Vec::new(),
-        raw: String::new(),
+        ..Alert::notification(&own, name, received_at)
     };
     let fingerprint = Fingerprint::derive(&settings.agent, &settings.source, &Identity::Own(&own));
     Finding { alert, fingerprint }

@@ -20,6 +20,8 @@ pub mod health;
 
 pub mod life;
 
+pub mod markup;
+
 pub mod names;
 
 pub mod protocol;

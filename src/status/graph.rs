@@ -1,15 +1,15 @@
 //! Who talks to whom as one SVG, a row for each Purdue level and a column for each zone: a file of its own for `otrelay
 //! devices graph`, a part of the page of devices.
 //!
-//! The layout is pure; every text from outside goes through `Svg`, which knows no way to write one unescaped. Only so many
+//! The layout is pure; every text from outside goes through [`Markup`], which knows no way to write one unescaped. Only so many
 //! devices are drawn, those that talk most; what was left out is said in the picture.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use crate::device::keys::called;
 use crate::model::Device;
-use crate::model::text::{clip, one_line, push_xml};
+use crate::model::markup::{Attribute, Markup};
+use crate::model::text::{clip, one_line};
 use crate::store::DeviceRow;
 
 /// Where a picture stands.
@@ -86,7 +86,7 @@ pub fn draw(rows: &[DeviceRow], usual: UsualLevel, frame: Frame) -> String {
     let height = levels.last().map_or(TOP, |(_, y, h)| y + h) + 60;
     let mut svg = Svg::new(frame, width, height);
     for (name, x, w) in &zones {
-        svg.empty(
+        svg.0.empty(
             "rect",
             &[
                 ("class", "zone"),
@@ -102,7 +102,7 @@ pub fn draw(rows: &[DeviceRow], usual: UsualLevel, frame: Frame) -> String {
     for (level, y, _) in &levels {
         let name = if *level == NO_LEVEL { "no level".to_owned() } else { format!("Level {level}") };
         svg.text(("head", 10, y + GAP + 20), &name);
-        svg.empty(
+        svg.0.empty(
             "line",
             &[("class", "level"), ("x1", "0"), ("x2", &n(width)), ("y1", &n(*y)), ("y2", &n(*y))],
         );
@@ -214,12 +214,12 @@ fn talks(nodes: &[Node<'_>]) -> (Vec<Talk>, usize) {
     (all.into_values().collect(), outside)
 }
 
-/// Writes SVG. Names of elements and attributes are ours; every value and text is escaped here.
-struct Svg(String);
+/// Writes SVG.
+struct Svg(Markup);
 
 impl Svg {
     fn new(frame: Frame, width: usize, height: usize) -> Self {
-        let mut svg = Self(String::new());
+        let mut svg = Self(Markup::default());
         let (w, h) = (n(width), n(height));
         let view = format!("0 0 {w} {h}");
         let size = [("width", w.as_str()), ("height", &h), ("viewBox", &view)];
@@ -227,12 +227,12 @@ impl Svg {
             Frame::File => ("xmlns", "http://www.w3.org/2000/svg"),
             Frame::Page => ("class", "zones"),
         };
-        svg.open("svg", &[&[own, ("role", "img")], &size[..]].concat());
+        svg.0.open("svg", &[&[own, ("role", "img")], &size[..]].concat());
         svg.with_text("title", &[], "Devices and who talks to whom");
         if frame == Frame::File {
             svg.with_text("style", &[], STYLE);
         }
-        svg.open("defs", &[]);
+        svg.0.open("defs", &[]);
         let arrow = [
             ("id", "arrow"),
             ("viewBox", "0 0 8 8"),
@@ -242,8 +242,8 @@ impl Svg {
             ("markerHeight", "7"),
             ("orient", "auto-start-reverse"),
         ];
-        svg.open("marker", &arrow);
-        svg.empty("path", &[("d", "M0 0L8 4L0 8z"), ("fill", "#2b6cb0")]);
+        svg.0.open("marker", &arrow);
+        svg.0.empty("path", &[("d", "M0 0L8 4L0 8z"), ("fill", "#2b6cb0")]);
         svg.close("marker");
         svg.close("defs");
         svg
@@ -251,12 +251,12 @@ impl Svg {
 
     fn finish(mut self) -> String {
         self.close("svg");
-        self.0
+        self.0.into_string()
     }
 
     fn node(&mut self, node: &Node<'_>) {
         let d = &node.row.view.device;
-        self.open("g", &[("class", if d.deleted { "gone" } else { "" })]);
+        self.0.open("g", &[("class", if d.deleted { "gone" } else { "" })]);
         let all: Vec<String> = d.ips.iter().map(ToString::to_string).chain(d.macs.iter().cloned()).collect();
         let kind = d.kind.clone().unwrap_or_else(|| "unknown".to_owned());
         let vendor = d.vendor.clone().unwrap_or_default();
@@ -265,7 +265,7 @@ impl Svg {
         self.with_text("title", &[], &one_line(&full));
         let class = if node.guessed { "box guessed" } else { "box" };
         let (w, h) = (n(BOX.0), n(BOX.1));
-        self.empty(
+        self.0.empty(
             "rect",
             &[
                 ("class", class),
@@ -297,7 +297,7 @@ impl Svg {
         };
         let path = format!("M{x1} {y1}C{x1} {c1} {x2} {c2} {x2} {y2}");
         let start = if talk.two_way { "url(#arrow)" } else { "none" };
-        self.open(
+        self.0.open(
             "path",
             &[("class", "talk"), ("d", &path), ("marker-end", "url(#arrow)"), ("marker-start", start)],
         );
@@ -311,33 +311,15 @@ impl Svg {
         self.with_text("text", &[("class", class), ("x", &n(x)), ("y", &n(y))], text);
     }
 
-    fn with_text(&mut self, name: &'static str, attributes: &[(&'static str, &str)], text: &str) {
-        self.open(name, attributes);
-        push_xml(&mut self.0, text);
-        self.close(name);
+    fn with_text(&mut self, name: &'static str, attributes: &[Attribute<'_>], text: &str) {
+        self.0.with(name, attributes, text);
+        self.0.raw("\n");
     }
 
-    fn begin(&mut self, name: &'static str, attributes: &[(&'static str, &str)]) {
-        let _ = write!(self.0, "<{name}");
-        for (attribute, value) in attributes {
-            let _ = write!(self.0, " {attribute}=\"");
-            push_xml(&mut self.0, value);
-            self.0.push('"');
-        }
-    }
-
-    fn open(&mut self, name: &'static str, attributes: &[(&'static str, &str)]) {
-        self.begin(name, attributes);
-        self.0.push('>');
-    }
-
-    fn empty(&mut self, name: &'static str, attributes: &[(&'static str, &str)]) {
-        self.begin(name, attributes);
-        self.0.push_str("/>");
-    }
-
+    /// Ends a line, too: people open the file.
     fn close(&mut self, name: &'static str) {
-        let _ = writeln!(self.0, "</{name}>");
+        self.0.close(name);
+        self.0.raw("\n");
     }
 }
 

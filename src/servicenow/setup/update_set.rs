@@ -1,13 +1,14 @@
 //! An update set as *Retrieved Update Sets* imports it: `sys_remote_update_set`, then a `sys_update_xml` for each record, whose
 //! payload is the record as XML within XML. Pure.
 //!
-//! Elements and attributes have names of ours; every value goes through [`push_xml`], and there is no way to write one without.
+//! Elements and attributes have names of ours; every value goes through [`Markup`], and there is no way to write one without.
 //! In the order in which it can be committed: role, tables, columns, access, maps.
 
 use super::{Column, MAPPED, ROLE, Setup, Staging};
 use crate::clock::RELEASED_AT;
 use crate::model::SysId;
-use crate::model::text::{clip, push_xml};
+use crate::model::markup::{Attribute, Markup};
+use crate::model::text::clip;
 
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
 /// The scope: tables whose names begin with `u_` are nobody's but the instance's.
@@ -27,42 +28,17 @@ struct Update {
     payload: String,
 }
 
-/// XML, element by element.
-struct Xml(String);
-
-type Attribute<'a> = (&'static str, &'a str);
-
-impl Xml {
-    fn open(&mut self, name: &'static str, attributes: &[Attribute<'_>]) {
-        self.0.push('<');
-        self.0.push_str(name);
-        for (attribute, value) in attributes {
-            self.0.push(' ');
-            self.0.push_str(attribute);
-            self.0.push_str("=\"");
-            push_xml(&mut self.0, value);
-            self.0.push('"');
-        }
-        self.0.push('>');
+fn put_all(xml: &mut Markup, fields: &[Attribute<'_>]) {
+    for (name, text) in fields {
+        xml.with(name, &[], text);
     }
+}
 
-    fn close(&mut self, name: &'static str) {
-        self.0.push_str("</");
-        self.0.push_str(name);
-        self.0.push('>');
-    }
-
-    fn with(&mut self, name: &'static str, attributes: &[Attribute<'_>], text: &str) {
-        self.open(name, attributes);
-        push_xml(&mut self.0, text);
-        self.close(name);
-    }
-
-    fn all(&mut self, fields: &[(&'static str, &str)]) {
-        for (name, text) in fields {
-            self.with(name, &[], text);
-        }
-    }
+/// A document, as far as its declaration.
+fn document() -> Markup {
+    let mut xml = Markup::default();
+    xml.raw(DECLARATION);
+    xml
 }
 
 const MAKE: Attribute<'static> = ("action", "INSERT_OR_UPDATE");
@@ -77,19 +53,19 @@ fn payload(
     fields: &[(&'static str, &str)],
     references: &[(&'static str, &str, &str)],
 ) -> String {
-    let mut xml = Xml(DECLARATION.to_owned());
+    let mut xml = document();
     xml.open("record_update", &[("table", table)]);
     let mut own = vec![MAKE];
     own.extend_from_slice(attributes);
     xml.open(table, &own);
-    xml.all(fields);
+    put_all(&mut xml, fields);
     for (name, shown, value) in references {
         let both = [("display_value", *shown), ("name", *shown)];
         xml.with(name, if BY_NAME.contains(name) { &both } else { &both[..1] }, value);
     }
     xml.close(table);
     xml.close("record_update");
-    xml.0
+    xml.into_string()
 }
 
 fn id(parts: &[&str]) -> SysId {
@@ -298,55 +274,62 @@ pub fn update_set(setup: &Setup<'_>) -> String {
     let content: Vec<&str> = updates.iter().map(|update| update.payload.as_str()).collect();
     let set = id(&content);
     let at = RELEASED_AT.servicenow();
-    let mut xml = Xml(format!("{DECLARATION}\n"));
+    let mut xml = document();
+    xml.raw("\n");
     xml.open("unload", &[("unload_date", &at)]);
-    xml.0.push('\n');
+    xml.raw("\n");
     xml.open("sys_remote_update_set", &[MAKE]);
     xml.with("application", &[("display_value", "Global")], SCOPE);
-    xml.all(&[
-        ("application_name", "Global"),
-        ("application_scope", SCOPE),
-        ("description", &description),
-        ("name", &title),
-        ("remote_sys_id", set.as_str()),
-        ("state", "loaded"),
-        ("sys_class_name", "sys_remote_update_set"),
-        ("sys_created_by", "otrelay"),
-        ("sys_created_on", &at),
-        ("sys_id", set.as_str()),
-        ("sys_mod_count", "0"),
-    ]);
+    put_all(
+        &mut xml,
+        &[
+            ("application_name", "Global"),
+            ("application_scope", SCOPE),
+            ("description", &description),
+            ("name", &title),
+            ("remote_sys_id", set.as_str()),
+            ("state", "loaded"),
+            ("sys_class_name", "sys_remote_update_set"),
+            ("sys_created_by", "otrelay"),
+            ("sys_created_on", &at),
+            ("sys_id", set.as_str()),
+            ("sys_mod_count", "0"),
+        ],
+    );
     xml.close("sys_remote_update_set");
-    xml.0.push('\n');
+    xml.raw("\n");
     for update in &updates {
         record(&mut xml, update, (&title, set.as_str()), &at);
     }
     xml.close("unload");
-    xml.0.push('\n');
-    xml.0
+    xml.raw("\n");
+    xml.into_string()
 }
 
-fn record(xml: &mut Xml, update: &Update, (title, set): (&str, &str), at: &str) {
+fn record(xml: &mut Markup, update: &Update, (title, set): (&str, &str), at: &str) {
     let own = id(&["sys_update_xml", set, &update.name]);
     xml.open("sys_update_xml", &[MAKE]);
     xml.with("application", &[("display_value", "Global")], SCOPE);
-    xml.all(&[
-        ("action", "INSERT_OR_UPDATE"),
-        ("category", "customer"),
-        ("name", &update.name),
-        ("payload", &update.payload),
-        ("replace_on_upgrade", "false"),
-        ("sys_created_by", "otrelay"),
-        ("sys_created_on", at),
-        ("sys_id", own.as_str()),
-        ("sys_mod_count", "0"),
-        ("target_name", &update.target),
-        ("type", update.kind),
-        ("update_domain", SCOPE),
-    ]);
+    put_all(
+        xml,
+        &[
+            ("action", "INSERT_OR_UPDATE"),
+            ("category", "customer"),
+            ("name", &update.name),
+            ("payload", &update.payload),
+            ("replace_on_upgrade", "false"),
+            ("sys_created_by", "otrelay"),
+            ("sys_created_on", at),
+            ("sys_id", own.as_str()),
+            ("sys_mod_count", "0"),
+            ("target_name", &update.target),
+            ("type", update.kind),
+            ("update_domain", SCOPE),
+        ],
+    );
     xml.with("remote_update_set", &[("display_value", title)], set);
     xml.close("sys_update_xml");
-    xml.0.push('\n');
+    xml.raw("\n");
 }
 
 /// The choice of the data source alone, as records for *Import XML*. In an update set a choice stands for its whole list, and
@@ -354,20 +337,24 @@ fn record(xml: &mut Xml, update: &Update, (title, set): (&str, &str), at: &str) 
 pub fn choice(setup: &Setup<'_>) -> Option<String> {
     let source = setup.data_source()?;
     let own = id(&["sys_choice", "cmdb_ci", "discovery_source", source]);
-    let mut xml = Xml(format!("{DECLARATION}\n"));
+    let mut xml = document();
+    xml.raw("\n");
     xml.open("unload", &[("unload_date", &RELEASED_AT.servicenow())]);
     xml.open("sys_choice", &[MAKE]);
-    xml.all(&[
-        ("element", "discovery_source"),
-        ("inactive", "false"),
-        ("label", source),
-        ("language", "en"),
-        ("name", "cmdb_ci"),
-        ("sys_id", own.as_str()),
-        ("value", source),
-    ]);
+    put_all(
+        &mut xml,
+        &[
+            ("element", "discovery_source"),
+            ("inactive", "false"),
+            ("label", source),
+            ("language", "en"),
+            ("name", "cmdb_ci"),
+            ("sys_id", own.as_str()),
+            ("value", source),
+        ],
+    );
     xml.close("sys_choice");
     xml.close("unload");
-    xml.0.push('\n');
-    Some(xml.0)
+    xml.raw("\n");
+    Some(xml.into_string())
 }

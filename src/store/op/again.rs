@@ -11,8 +11,7 @@ use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::cursors::{of_source, put_file, put_mark};
-use super::record::{Entry, Recorded, Sighting, deliver};
-use super::row::AlertCrc;
+use super::record::{Entry, Recorded, Sighting, deliver, known};
 use crate::model::cursor::{AGAIN, Again};
 use crate::model::{AlertState, Cursor, FileCursor, Mark, SourceName, Timestamp};
 use crate::store::handle::Operation;
@@ -142,22 +141,7 @@ pub(super) fn is_known(
     if id > again.known_to {
         return Ok(false);
     }
-    let (mut row, has_ended) = tx
-        .conn
-        .prepare_cached(
-            "SELECT severity, first_seen_at, last_seen_at, occurrences, cleared_at IS NOT NULL FROM alert
-             WHERE id = ?1",
-        )?
-        .query_row([id], |r| {
-            let row = AlertCrc {
-                fingerprint: entry.fingerprint.as_bytes(),
-                severity: r.get(0)?,
-                first_seen_at: r.get(1)?,
-                last_seen_at: r.get(2)?,
-                occurrences: r.get(3)?,
-            };
-            Ok((row, r.get::<_, bool>(4)?))
-        })?;
+    let (mut row, has_ended) = known(tx, id, entry)?;
     let time = entry.alert.time;
     if is_cleared {
         // Of what came later it says nothing.

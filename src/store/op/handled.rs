@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::record::set_cleared;
 use crate::model::SourceName;
 use crate::store::handle::Operation;
 use crate::store::pack::body::Bodies;
@@ -75,11 +76,6 @@ impl Operation for Handled {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        for id in self.0 {
-            tx.conn
-                .prepare_cached("UPDATE alert SET cleared_at = ?2 WHERE id = ?1 AND cleared_at IS NULL")?
-                .execute([id, self.1])?;
-        }
-        Ok(())
+        self.0.into_iter().try_for_each(|id| set_cleared(tx, id, self.1).map(drop))
     }
 }

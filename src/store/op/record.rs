@@ -380,7 +380,7 @@ fn by_severity(entries: &[Entry]) -> Vec<&Entry> {
 
 /// Marks a finding as taken back by its source, since the first time that it was; the next sighting raises it again.
 /// Whether this was the first.
-fn set_cleared(tx: &Tx<'_>, id: i64, at: i64) -> Result<bool, StoreError> {
+pub(super) fn set_cleared(tx: &Tx<'_>, id: i64, at: i64) -> Result<bool, StoreError> {
     let changed = tx
         .conn
         .prepare_cached("UPDATE alert SET cleared_at = ?2 WHERE id = ?1 AND cleared_at IS NULL")?
@@ -388,9 +388,9 @@ fn set_cleared(tx: &Tx<'_>, id: i64, at: i64) -> Result<bool, StoreError> {
     Ok(changed > 0)
 }
 
-/// Counts sightings of a known finding, which stands by them. Whether it had ended.
-fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<bool, StoreError> {
-    let (mut row, had_ended) = tx
+/// A known finding as it stands, and whether it has ended.
+pub(super) fn known<'a>(tx: &Tx<'_>, id: i64, entry: &'a Entry) -> Result<(AlertCrc<'a>, bool), StoreError> {
+    let known = tx
         .conn
         .prepare_cached(
             "SELECT severity, first_seen_at, last_seen_at, occurrences, cleared_at IS NOT NULL FROM alert
@@ -406,6 +406,12 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<bool, StoreErr
             };
             Ok((row, r.get(4)?))
         })?;
+    Ok(known)
+}
+
+/// Counts sightings of a known finding, which stands by them. Whether it had ended.
+fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<bool, StoreError> {
+    let (mut row, had_ended) = known(tx, id, entry)?;
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
     tx.conn

@@ -25,8 +25,7 @@ use crate::rules::redact::Redaction;
 use crate::rules::template::TicketContext;
 use crate::rules::{Rules, RulesError};
 use crate::servicenow::{ServiceNow, SetupError, default_fields, row_fields};
-use crate::source::transport::defender::handling::{Asking, Closed};
-use crate::source::{self, Reading, SourceError};
+use crate::source::{self, Asking, Closed, Reading, SourceError};
 use crate::store::op::identity::FROM_NAME;
 use crate::store::{OpenError, Store, StoreError, Writer};
 

@@ -308,25 +308,20 @@ impl Intake {
         for sighting in batch.sightings {
             // Each sighting by itself: two of one finding may be on both sides of a window's edge.
             let seen = self.tap.begin(&batch.source, &sighting);
-            match self.exclusion(&batch.source, &sighting) {
-                excluded if again.is_some() && sighting.backlog => {
-                    let place = if excluded.is_none() {
-                        self.decide_again(again, sighting, &mut folded)
-                    } else {
-                        None
-                    };
-                    if let Some(place) = place {
-                        self.tap.decided(seen, place, folded.routes(place));
-                    }
-                }
-                Some(name) => {
+            let second = again.filter(|_| sighting.backlog);
+            let place = match (self.exclusion(&batch.source, &sighting), second) {
+                // Counted when it was read first.
+                (Some(_), Some(_)) => None,
+                (Some(name), None) => {
                     folded.exclude(name, &sighting.alert);
                     self.tap.excluded(seen, name);
+                    continue;
                 }
-                None => {
-                    let place = folded.add(sighting, |s| self.verdict(s, now));
-                    self.tap.decided(seen, place, folded.routes(place));
-                }
+                (None, Some(again)) => self.decide_again(again, sighting, &mut folded),
+                (None, None) => Some(folded.add(sighting, |s| self.verdict(s, now))),
+            };
+            if let Some(place) = place {
+                self.tap.decided(seen, place, folded.routes(place));
             }
         }
         let record = Record {
@@ -359,15 +354,15 @@ impl Intake {
     }
 
     /// What is read a second time: each sighting by itself, as the store says which was counted; nothing is counted here.
-    fn decide_again(&self, again: Option<Again>, sighting: Sighting, folded: &mut Folded) -> Option<Place> {
-        let is_too_old = again.and_then(|again| again.since).is_some_and(|since| sighting.alert.time < since);
+    fn decide_again(&self, again: Again, sighting: Sighting, folded: &mut Folded) -> Option<Place> {
+        let is_too_old = again.since.is_some_and(|since| sighting.alert.time < since);
         let is_cleared = sighting.alert.state == AlertState::Cleared;
         let decision = self.rules.decide(&sighting.alert);
         if is_too_old || !(is_cleared || decision.is_forwarded()) {
             return None;
         }
         let routes = if is_cleared { Vec::new() } else { routed(&decision) };
-        folded.entries.push(Entry { again, ..Entry::of(sighting, routes) });
+        folded.entries.push(Entry { again: Some(again), ..Entry::of(sighting, routes) });
         Some(Place::Entry(folded.entries.len() - 1))
     }
 

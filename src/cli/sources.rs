@@ -64,19 +64,16 @@ fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = period(text) {
         return Ok(clock().now().before(ago));
     }
-    let wrong = || {
-        "expected how long ago (90m, 24h, 7d), or a time in UTC, such as 2026-11-21 or 2026-11-21T08:00Z"
-            .to_owned()
-    };
-    let (text, zone) = (text.trim().trim_end_matches(['z', 'Z']), text.trim());
-    let plain = text.replace('T', " ");
+    let plain = text.trim().trim_end_matches(['z', 'Z']).replace('T', " ");
     let whole = match plain.len() {
         10 => format!("{plain} 00:00:00"),
         16 => format!("{plain}:00"),
         _ => plain,
     };
-    let at = Timestamp::from_servicenow(&whole).ok_or_else(wrong)?;
-    if zone.is_empty() { Err(wrong()) } else { Ok(at) }
+    Timestamp::from_servicenow(&whole).ok_or_else(|| {
+        "expected how long ago (90m, 24h, 7d), or a time in UTC, such as 2026-11-21 or 2026-11-21T08:00Z"
+            .to_owned()
+    })
 }
 
 /// A source as it is shown.

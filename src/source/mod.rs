@@ -30,6 +30,7 @@ pub use batch::{
 };
 pub use own::{Own, OwnIds};
 pub use run::{Answer, Context, Input, Order, Reads, Remember, Settings, behind, heartbeat, run};
+pub use transport::defender::handling::{Asking, Closed};
 
 /// Whether a source ends when it has read what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

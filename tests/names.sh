@@ -19,14 +19,9 @@ if [ -z "${OTRELAY_NAMES:-}" ]; then
     OTRELAY=$otrelay OTRELAY_NAMES=1 exec unshare -rmn -- "$0"
 fi
 
-work=$(mktemp -d)
-pids=()
-clean() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait
-    if [ -n "${KEEP:-}" ]; then say "kept: $work"; else rm -rf "$work"; fi
-}
-trap clean EXIT
+PATIENCE=300
+# shellcheck source=tests/scratch.sh
+. tests/scratch.sh
 # The loopback of the namespace is down at first; SIOCSIFFLAGS with IFF_UP, as `ip` is not everywhere.
 python3 -c 'import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh22x", b"lo", 1))'
 
@@ -68,16 +63,6 @@ mount --bind "$work/nsswitch.conf" /etc/nsswitch.conf
 python3 "$work/resolver.py" "$work/answer" >"$work/resolver" &
 pids+=($!)
 
-# until_true WHAT COMMAND…
-until_true() {
-    local what=$1 left=300
-    shift
-    until "$@" >/dev/null 2>&1; do
-        left=$((left - 1))
-        [ "$left" -gt 0 ] || fail "in vain: $what"
-        sleep 0.1
-    done
-}
 until_true "the resolver listens" grep -q ready "$work/resolver"
 
 # simulate ADDRESS:PORT NAME: an instance; the same name and CA for all.

@@ -6,35 +6,18 @@
 #
 # Listens on loopback only; everything it makes is in a directory that it removes.
 set -euo pipefail
-# shellcheck source=packaging/common.sh
-. "$(dirname "$0")/../packaging/common.sh"
+# Two minutes each.
+PATIENCE=1200
+# shellcheck source=tests/scratch.sh
+. "$(dirname "$0")/scratch.sh"
 otrelay=${OTRELAY:-$PWD/target/debug/otrelay}
 command -v promtool >/dev/null || apt prometheus
-work=$(mktemp -d)
-pids=()
-clean() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait
-    rm -rf "$work"
-}
-trap clean EXIT
-
-# until_there COMMAND…: tries until it succeeds, for two minutes.
-until_there() {
-    for _ in $(seq 600); do
-        if "$@" >/dev/null 2>&1; then return; fi
-        sleep 0.2
-    done
-    echo "in vain: $*" >&2
-    exit 1
-}
-
 promtool check rules packaging/prometheus/otrelay.rules.yml
 promtool test rules packaging/prometheus/otrelay.rules.test.yml
 
 "$otrelay" simulate --listen 127.0.0.1:0 >"$work/simulator" 2>&1 &
 pids+=($!)
-until_there grep -o 'http://127.0.0.1:[0-9]*' "$work/simulator"
+until_true "the simulator listens" grep -o 'http://127.0.0.1:[0-9]*' "$work/simulator"
 url=$(grep -o -m1 'http://127.0.0.1:[0-9]*' "$work/simulator" | head -1)
 python3 - "$work" <<'P'
 import sys, zlib
@@ -71,15 +54,15 @@ textfile = "$work/otrelay.prom"
 T
 "$otrelay" --config "$work/otrelay.toml" run >"$work/service" 2>&1 &
 pids+=($!)
-until_there grep -o 'status page is at' "$work/service"
+until_true "the page is there" grep -o 'status page is at' "$work/service"
 page=$(grep -o 'http://127.0.0.1:[0-9]*' "$work/service" | head -1)
-until_there sh -c "curl -sf $page/metrics | grep -q '^otrelay_last_sync_duration_seconds'"
+until_true "/metrics has the last sync" sh -c "curl -sf $page/metrics | grep -q '^otrelay_last_sync_duration_seconds'"
 
 curl -sf "$page/metrics" >"$work/open"
 curl -sf -H 'Accept: text/plain' "$page/metrics" >"$work/text"
 [ "$(tail -1 "$work/open")" = "# EOF" ]
 promtool check metrics <"$work/text"
-until_there grep -q otrelay_alerts_total "$work/otrelay.prom"
+until_true "the text file is written" grep -q otrelay_alerts_total "$work/otrelay.prom"
 promtool check metrics <"$work/otrelay.prom"
 # The same numbers by both formats.
 diff <(grep -v '^#' "$work/open" | grep -v seconds) <(grep -v '^#' "$work/text" | grep -v seconds)

@@ -7,8 +7,8 @@
 # Needs squid with OpenSSL (Debian: squid-openssl), openssl and, where squid is missing, the right to install it. Listens on
 # loopback only; everything it makes is in a directory that it removes. KEEP=1 keeps it.
 set -euo pipefail
-# shellcheck source=packaging/common.sh
-. "$(dirname "$0")/../packaging/common.sh"
+# shellcheck source=tests/scratch.sh
+. "$(dirname "$0")/scratch.sh"
 otrelay=${OTRELAY:-$PWD/target/debug/otrelay}
 export PATH=$PATH:/usr/sbin
 helpers=/usr/lib/squid
@@ -16,14 +16,6 @@ if ! command -v squid >/dev/null || ! [ -x "$helpers/security_file_certgen" ]; t
     apt squid-openssl openssl
 fi
 
-work=$(mktemp -d)
-pids=()
-clean() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait
-    if [ -n "${KEEP:-}" ]; then say "kept: $work"; else rm -rf "$work"; fi
-}
-trap clean EXIT
 # Squid gives up root and then has to read and write here.
 chmod 0755 "$work"
 
@@ -32,16 +24,6 @@ ca() {
     openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$2" -keyout "$work/$1.key" -out "$work/$1.pem" 2>/dev/null
 }
 
-# until_true WHAT COMMAND…
-until_true() {
-    local what=$1 left=150
-    shift
-    until "$@" >/dev/null 2>&1; do
-        left=$((left - 1))
-        [ "$left" -gt 0 ] || fail "in vain: $what"
-        sleep 0.1
-    done
-}
 
 listens() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null

@@ -7,29 +7,15 @@
 # Needs Python 3 and tcpdump, and the right to install that where it is missing. Listens on loopback only; everything it makes
 # is in a directory that it removes. KEEP=1 keeps it.
 set -euo pipefail
-# shellcheck source=packaging/common.sh
-. "$(dirname "$0")/../packaging/common.sh"
+# shellcheck source=tests/scratch.sh
+. "$(dirname "$0")/scratch.sh"
 otrelay=${OTRELAY:-$PWD/target/debug/otrelay}
 export PATH=$PATH:/usr/sbin
 command -v tcpdump >/dev/null || apt tcpdump
 
-work=$(mktemp -d)
-simulator=
-clean() {
-    [ -z "$simulator" ] || kill "$simulator" 2>/dev/null || true
-    wait
-    if [ -n "${KEEP:-}" ]; then say "kept: $work"; else rm -rf "$work"; fi
-}
-trap clean EXIT
-
 "$otrelay" simulate --listen 127.0.0.1:0 >"$work/simulator" &
-simulator=$!
-left=150
-until grep -q '^instance' "$work/simulator"; do
-    left=$((left - 1))
-    [ "$left" -gt 0 ] || fail "the simulator does not listen"
-    sleep 0.1
-done
+pids+=($!)
+until_true "the simulator listens" grep -q '^instance' "$work/simulator"
 url=$(sed -n 's/^instance *\(http[^ ]*\)$/\1/p' "$work/simulator")
 
 mkdir -m 0700 "$work/state"

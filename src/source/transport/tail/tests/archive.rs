@@ -17,6 +17,14 @@ impl Bench {
         fs::rename(self.path(from), self.path(to)).unwrap();
     }
 
+    /// All of these come, in whatever order their files are met, and then nothing any more.
+    fn comes(&mut self, wanted: std::ops::Range<u64>) {
+        self.poll();
+        self.got.sort_unstable();
+        self.check(wanted);
+        self.stays();
+    }
+
     /// Nothing comes again, whatever stops.
     fn stays(&mut self) {
         let got = self.got.clone();
@@ -42,10 +50,7 @@ fn packed_while_nobody_read_it_is_read_on_from_its_place() {
         bench.pack("eve.json.1");
         bench.append("eve.json", &lines(9..11));
         bench.restart();
-        bench.poll();
-        bench.got.sort_unstable();
-        bench.check(0..11);
-        bench.stays();
+        bench.comes(0..11);
     }
 }
 
@@ -61,10 +66,7 @@ fn two_generations_with_the_last_one_packed_later_are_both_read() {
     bench.append("eve.json.1", &lines(6..8));
     bench.append("eve.json", &line(8));
     bench.restart();
-    bench.poll();
-    bench.got.sort_unstable();
-    bench.check(0..9);
-    bench.stays();
+    bench.comes(0..9);
 }
 
 #[test]
@@ -84,10 +86,7 @@ fn a_packed_generation_that_nobody_saw_is_read_whole() {
     {
         bench.crash();
     }
-    bench.poll();
-    bench.got.sort_unstable();
-    bench.check(0..1_301);
-    bench.stays();
+    bench.comes(0..1_301);
 }
 
 #[test]
@@ -136,10 +135,7 @@ fn copied_truncated_and_packed_while_nobody_read_it() {
     fs::write(bench.path("eve.json"), lines(7..9)).unwrap();
     bench.pack("eve.json.1");
     bench.restart();
-    bench.poll();
-    bench.got.sort_unstable();
-    bench.check(0..9);
-    bench.stays();
+    bench.comes(0..9);
 }
 
 #[test]

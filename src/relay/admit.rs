@@ -6,9 +6,8 @@ use super::lane::{Lane, back, not_looked_up};
 use super::queue::{Group, SendPermit};
 use super::{Relay, retry};
 use crate::destination::{Admission, Destination, Remark, SendError};
-use crate::model::{Class, HoldScope};
+use crate::model::{Class, HealthIssue, HoldScope};
 use crate::store::op::claim::Claimed;
-use crate::store::op::health::Notice;
 use crate::store::op::settle::{Outcome, Settled};
 
 /// Code of the health issue of an action that waits.
@@ -96,13 +95,13 @@ fn note(group: &mut Group, place: &str, remark: Remark) {
     let subject =
         if remark.field.is_empty() { place.to_owned() } else { format!("{place}:{}", remark.field) };
     let Remark { code, text, remedy, .. } = remark;
-    let make = || Notice { code, subject: subject.clone(), text, remedy };
-    group.notices.entry(format!("{code}:{subject}")).or_insert_with(make);
+    let make = || HealthIssue::new(code, text, remedy).about(&*subject);
+    group.issues.entry(format!("{code}:{subject}")).or_insert_with(make);
 }
 
 fn note_hold(group: &mut Group, subject: &str, rule: &str, e: SendError) {
     group.over.retain(|over| over != subject);
     let text = format!("rule `{rule}` waits: {}", e.message);
-    let make = || Notice { code: HELD, subject: subject.to_owned(), text, remedy: e.remedy };
-    group.notices.entry(format!("{HELD}:{subject}")).or_insert_with(make);
+    let make = || HealthIssue::new(HELD, text, e.remedy).about(subject);
+    group.issues.entry(format!("{HELD}:{subject}")).or_insert_with(make);
 }

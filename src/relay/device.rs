@@ -15,11 +15,10 @@ use super::{Cause, Planned, Relay, Report, hold, retry};
 use crate::destination::{
     Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, SendError,
 };
-use crate::model::{Class, DestinationName, HoldScope, Severity, TableName, Timestamp};
+use crate::model::{Class, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp};
 use crate::store::StoreError;
 use crate::store::op::destination_state::{DestinationChange, DestinationState};
 use crate::store::op::device::outbox::{ClaimDevices, ClaimedDevice, ToldDevice};
-use crate::store::op::health::Notice;
 use crate::store::op::settle::{Outcome, Settled};
 
 /// Devices that are claimed and settled together.
@@ -57,7 +56,7 @@ struct Group {
     settled: Vec<Settled>,
     told: Vec<ToldDevice>,
     changes: Vec<DestinationChange>,
-    notices: Vec<Notice>,
+    issues: Vec<HealthIssue>,
     held: Option<SendError>,
     /// The next of them takes more requests than are left of the hour.
     beyond: bool,
@@ -201,14 +200,14 @@ impl<D: Destination> Relay<D> {
         group: Group,
         stop: &CancellationToken,
     ) -> Result<(), StoreError> {
-        let Group { settled, told, changes, notices, .. } = group;
+        let Group { settled, told, changes, issues, .. } = group;
         self.patiently(stop, || {
             self.store.settle_devices(name, settled.clone(), told.clone(), changes.clone())
         })
         .await?;
-        for notice in notices {
-            let text = notice.text.clone();
-            if self.store.notice(notice).await? {
+        for issue in issues {
+            let text = issue.text.clone();
+            if self.store.tell(issue).await? {
                 tracing::warn!("{text}");
             }
         }
@@ -364,8 +363,8 @@ fn take_answer(
     group: &mut Group,
 ) {
     let mut works = false;
-    group.notices.extend(sent.remarks.iter().map(|remark| Notice {
-        code: remark.code,
+    group.issues.extend(sent.remarks.iter().map(|remark| HealthIssue {
+        code: remark.code.to_owned(),
         subject: format!("{}:{}", settings.destination, remark.field),
         text: remark.text.clone(),
         remedy: remark.remedy.clone(),
@@ -382,7 +381,7 @@ fn take_answer(
                 if let Some((code, subject)) = refusal.notice.clone() {
                     let (text, remedy) = (refusal.message.clone(), refusal.remedy.clone());
                     let subject = format!("{}:{subject}", settings.destination);
-                    group.notices.push(Notice { code, subject, text, remedy });
+                    group.issues.push(HealthIssue::new(code, text, remedy).about(subject));
                 }
                 let message = with_remedy(&refusal.message, &refusal.remedy);
                 if refusal.again {

@@ -16,11 +16,12 @@ use super::lane::{Lane, back};
 use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
 use crate::model::ticket::KeysKept;
-use crate::model::{Class, DeliveryKind, DestinationName, HoldScope, Severity, TableName, Timestamp};
+use crate::model::{
+    Class, DeliveryKind, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp,
+};
 use crate::store::StoreError;
 use crate::store::op::claim::{Claim, Claimed};
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
-use crate::store::op::health::Notice;
 use crate::store::op::settle::{Outcome, Settled};
 use crate::sync;
 
@@ -37,8 +38,8 @@ pub(super) struct Group {
     pub(super) changes: Vec<DestinationChange>,
     /// The destination (`None`), or tables of it, have to wait.
     pub(super) holds: Vec<(Option<TableName>, SendError)>,
-    /// Told after the settlement: a notice that cannot be kept must not cost an outcome.
-    pub(super) notices: BTreeMap<String, Notice>,
+    /// Told after the settlement: an issue that cannot be kept must not cost an outcome.
+    pub(super) issues: BTreeMap<String, HealthIssue>,
     /// Subjects of holds of actions that are over.
     pub(super) over: Vec<String>,
     /// What tables did to our keys.
@@ -53,7 +54,7 @@ impl Group {
 
     /// What the answer to a send shows beside that it was done.
     pub(super) fn note_sent(&mut self, destination: &DestinationName, lane: &Lane<'_>, sent: &Sent) {
-        note_dropped(destination, lane.table, sent, &mut self.notices);
+        note_dropped(destination, lane.table, sent, &mut self.issues);
         let Some(kept) = sent.kept.filter(|_| sent.created) else { return };
         if lane.keeps != Some(kept) && self.keys.insert(lane.table.clone(), kept) != Some(kept) {
             self.changes.push(DestinationChange::Keeps { table: lane.table.clone(), kept });
@@ -65,20 +66,20 @@ impl Group {
 
     /// More than one record there carries a key of ours.
     pub(super) fn note_twins(&mut self, destination: &DestinationName, table: &TableName, found: &Found) {
-        let notice = twins(destination, table, found);
-        self.notices.entry(format!("twins:{}", notice.subject)).or_insert(notice);
+        let issue = twins(destination, table, found);
+        self.issues.entry(format!("twins:{}", issue.subject)).or_insert(issue);
     }
 
     /// Settles one whose record was found or made.
     pub(super) fn settle(&mut self, destination: &DestinationName, lane: &Lane<'_>, settled: Settled) {
         if let Outcome::Delivered { adopted: Some(words), sys_id, number, .. } = &settled.outcome {
             let record = if number.is_empty() { sys_id.as_str() } else { number };
-            // One for all of a creator: who makes many decoys makes no more notices.
+            // One for all of a creator: who makes many decoys makes no more of them.
             let by = words.split(" at ").next().unwrap_or_default();
             let subject = format!("{destination}:{}:{by}", lane.table);
             let place = format!("{destination}, table {}", lane.table);
-            self.notices.entry(format!("adopted:{subject}")).or_insert_with(|| Notice {
-                code: "adopted",
+            self.issues.entry(format!("adopted:{subject}")).or_insert_with(|| HealthIssue {
+                code: "adopted".to_owned(),
                 subject,
                 text: format!("{record} of {place}, was found by our key and is taken for our ticket; it was {words}"),
                 remedy: "look at it: who may create records there can make one beforehand, so that a finding seems to be \
@@ -92,10 +93,10 @@ impl Group {
 }
 
 /// That more than one record carries a key of ours.
-fn twins(destination: &DestinationName, table: &TableName, found: &Found) -> Notice {
+fn twins(destination: &DestinationName, table: &TableName, found: &Found) -> HealthIssue {
     let number = &found.remote.number;
-    Notice {
-        code: "twins",
+    HealthIssue {
+        code: "twins".to_owned(),
         subject: format!("{destination}:{table}:{}", found.correlation_id),
         text: format!(
             "{} records of {destination}, table {table}, carry the key {}; {} is taken for it",
@@ -236,9 +237,9 @@ impl<D: Destination> Relay<D> {
     ) -> Result<(), StoreError> {
         let (settled, changes) = (group.settled, group.changes);
         self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
-        self.tell(group.notices).await?;
+        self.tell(group.issues).await?;
         for subject in group.over {
-            self.store.notice_over(admit::HELD, subject).await?;
+            self.store.issue_over(admit::HELD, subject).await?;
         }
         Ok(())
     }
@@ -280,10 +281,10 @@ impl<D: Destination> Relay<D> {
             *state = self.store.destination_state(name).await?;
         }
         let twins = report.twins.iter().map(|(table, found)| twins(name, table, found));
-        self.tell(twins.map(|notice| (notice.subject.clone(), notice)).collect()).await?;
+        self.tell(twins.map(|issue| (issue.subject.clone(), issue)).collect()).await?;
         if let Some((table, e)) = report.failure {
-            let notice = Notice {
-                code: "read-back",
+            let issue = HealthIssue {
+                code: "read-back".to_owned(),
                 subject: format!("{name}:{table}"),
                 text: format!("tickets of {name}, table {table}, could not be read back: {}", e.message),
                 remedy: if e.remedy.is_empty() {
@@ -292,7 +293,7 @@ impl<D: Destination> Relay<D> {
                     e.remedy
                 },
             };
-            self.tell(BTreeMap::from([(notice.subject.clone(), notice)])).await?;
+            self.tell(BTreeMap::from([(issue.subject.clone(), issue)])).await?;
         }
         Ok(())
     }
@@ -353,10 +354,10 @@ impl<D: Destination> Relay<D> {
     }
 
     /// Keeps what a person should know; said in the log only the first time.
-    async fn tell(&self, notices: BTreeMap<String, Notice>) -> Result<(), StoreError> {
-        for notice in notices.into_values() {
-            let text = notice.text.clone();
-            if self.store.notice(notice).await? {
+    async fn tell(&self, issues: BTreeMap<String, HealthIssue>) -> Result<(), StoreError> {
+        for issue in issues.into_values() {
+            let text = issue.text.clone();
+            if self.store.tell(issue).await? {
                 tracing::warn!("{text}");
             }
         }
@@ -522,14 +523,14 @@ fn note_dropped(
     destination: &DestinationName,
     table: &TableName,
     sent: &Sent,
-    notices: &mut BTreeMap<String, Notice>,
+    issues: &mut BTreeMap<String, HealthIssue>,
 ) {
     let record = sent.remote.as_ref().map_or("it", |remote| remote.number.as_str());
     for d in &sent.dropped {
         let got = if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
         let subject = format!("{destination}:{table}:{}", d.field);
-        notices.entry(format!("dropped-field:{subject}")).or_insert_with(|| Notice {
-            code: "dropped-field",
+        issues.entry(format!("dropped-field:{subject}")).or_insert_with(|| HealthIssue {
+            code: "dropped-field".to_owned(),
             subject,
             text: format!("{destination} took {record} but not its field `{}`: it {got}", d.field),
             remedy: if d.field == "correlation_id" || d.field == "correlation_display" {

@@ -2,29 +2,16 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::model::Timestamp;
 use crate::model::text::clip;
+use crate::model::{HealthIssue, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
 use crate::store::{Store, StoreError};
 
-/// Notices that are kept; the oldest go first. Subjects come from outside (field names), so they are bounded.
-const NOTICES: i64 = 200;
+/// Issues that are kept; the oldest go first. Subjects come from outside (field names), so they are bounded.
+const ISSUES: i64 = 200;
 /// Syncs that are kept.
 const SYNCS: i64 = 100;
-
-/// What a person should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// Stable words: `dropped-field`.
-    pub code: &'static str,
-    /// What it is about: `prod:incident:assignment_group`. With the code, one row each.
-    pub subject: String,
-    /// What is the case.
-    pub text: String,
-    /// What to do.
-    pub remedy: String,
-}
 
 /// One run of pushing what is due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +32,7 @@ pub struct SyncRun {
     pub dead: u64,
 }
 
-struct Tell(Notice, Timestamp);
+struct Tell(HealthIssue, Timestamp);
 
 struct Ran(SyncRun);
 
@@ -54,20 +41,20 @@ struct Over(&'static str, String);
 struct LastSync;
 
 impl Store {
-    /// Keeps a notice; true when the subject is new.
+    /// Keeps an issue; true when the subject is new.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn notice(&self, notice: Notice) -> Result<bool, StoreError> {
+    pub async fn tell(&self, issue: HealthIssue) -> Result<bool, StoreError> {
         let now = self.shared.clock.now();
-        self.call(Tell(notice, now)).await
+        self.call(Tell(issue, now)).await
     }
 
-    /// Takes a notice back: what it says is no longer so.
+    /// Takes an issue back: what it says is no longer so.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn notice_over(&self, code: &'static str, subject: String) -> Result<(), StoreError> {
+    pub async fn issue_over(&self, code: &'static str, subject: String) -> Result<(), StoreError> {
         self.call(Over(code, subject)).await
     }
 
@@ -96,12 +83,16 @@ impl Operation for Tell {
     }
 }
 
-/// Keeps a notice; true when the subject is new.
-pub(in crate::store) fn keep(conn: &Connection, notice: &Notice, now: Timestamp) -> Result<bool, StoreError> {
-    let subject = clip(&notice.subject, 200);
+/// Keeps an issue; true when the subject is new.
+pub(in crate::store) fn keep(
+    conn: &Connection,
+    issue: &HealthIssue,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let subject = clip(&issue.subject, 200);
     let known: bool = conn.query_row(
         "SELECT EXISTS (SELECT 1 FROM health_issue WHERE code = ?1 AND subject = ?2)",
-        params![notice.code, subject],
+        params![issue.code, subject],
         |row| row.get(0),
     )?;
     conn.execute(
@@ -110,15 +101,15 @@ pub(in crate::store) fn keep(conn: &Connection, notice: &Notice, now: Timestamp)
          count = count + 1",
         params![
             subject,
-            clip(&notice.text, super::WORDS_MAX),
-            clip(&notice.remedy, super::WORDS_MAX),
+            clip(&issue.text, super::WORDS_MAX),
+            clip(&issue.remedy, super::WORDS_MAX),
             now.as_micros(),
-            notice.code
+            issue.code
         ],
     )?;
     conn.execute(
         "DELETE FROM health_issue WHERE (code, subject) IN (SELECT code, subject FROM health_issue ORDER BY last_at DESC LIMIT -1 OFFSET ?1)",
-        [NOTICES],
+        [ISSUES],
     )?;
     Ok(!known)
 }

@@ -3,8 +3,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::health::{Notice, keep};
-use crate::model::Timestamp;
+use super::health::keep;
+use crate::model::{HealthIssue, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
 use crate::store::{Store, StoreError};
@@ -35,8 +35,8 @@ impl Operation for Identify {
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let known = meta(tx.conn, "agent_id")?;
         if let Some(before) = known.as_ref().filter(|known| **known != self.id) {
-            let notice = Notice {
-                code: "identity-changed",
+            let issue = HealthIssue {
+                code: "identity-changed".to_owned(),
                 subject: self.id.clone(),
                 text: format!(
                     "the agent's identity was {before} and is {} now: every finding is taken for a new one",
@@ -44,7 +44,7 @@ impl Operation for Identify {
                 ),
                 remedy: format!("set [agent] id = \"{before}\" if this is still the same agent"),
             };
-            keep(tx.conn, &notice, self.now)?;
+            keep(tx.conn, &issue, self.now)?;
         }
         for (key, value, was) in [
             ("agent_id", self.id.as_str(), known.as_deref()),

@@ -150,7 +150,7 @@ fn try_open(settings: &Settings, now: Timestamp, before: &Before) -> Result<Sess
     }
     let conn = schema::open_writer(&path, settings.max_size)?;
     files::bound_kept(settings, now);
-    forget_notices(&conn, &settings.dir)?;
+    forget_issues(&conn, &settings.dir)?;
     Ok(Session::new(conn, schema::pages(settings.max_size))?)
 }
 
@@ -258,7 +258,7 @@ fn is_full(e: &OpenError) -> bool {
 }
 
 /// Takes away what is said about kept files that are not there any more.
-fn forget_notices(conn: &Connection, dir: &Path) -> rusqlite::Result<()> {
+fn forget_issues(conn: &Connection, dir: &Path) -> rusqlite::Result<()> {
     let mut select = conn.prepare("SELECT subject FROM health_issue WHERE code = ?1")?;
     let subjects: Vec<String> = select.query_map([rebuild::CODE], |r| r.get(0))?.collect::<Result<_, _>>()?;
     for subject in subjects {

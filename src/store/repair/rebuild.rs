@@ -10,10 +10,10 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use crate::model::{Fingerprint, Timestamp};
+use crate::model::{Fingerprint, HealthIssue, Timestamp};
 use crate::store::OpenError;
 use crate::store::catalog::{self, TABLES};
-use crate::store::op::health::{Notice, keep};
+use crate::store::op::health::keep;
 use crate::store::op::repairs::{deliver_again, note};
 use crate::store::repair::salvage::{Salvage, open_damaged};
 use crate::store::rows::RepairRow;
@@ -58,7 +58,7 @@ pub(in crate::store) fn make_anew(
         rewound,
     };
     note(&conn, &repair).map_err(OpenError::Repair)?;
-    keep(&conn, &notice(&repair), damage.at).map_err(OpenError::Repair)?;
+    keep(&conn, &issue(&repair), damage.at).map_err(OpenError::Repair)?;
     conn.execute_batch("COMMIT")?;
     conn.close().map_err(|(_, e)| e)?;
     Ok(repair)
@@ -153,9 +153,9 @@ fn raise_ids(conn: &Connection, salvage: &Salvage<'_>) -> Result<(), OpenError> 
 }
 
 /// What a person should know.
-fn notice(repair: &RepairRow) -> Notice {
-    Notice {
-        code: CODE,
+fn issue(repair: &RepairRow) -> HealthIssue {
+    HealthIssue {
+        code: CODE.to_owned(),
         subject: repair.kept_as.clone(),
         text: repair.text(),
         remedy: format!(
@@ -166,5 +166,5 @@ fn notice(repair: &RepairRow) -> Notice {
     }
 }
 
-/// Of notices about kept files; the subject is the file's name.
+/// Of issues about kept files; the subject is the file's name.
 pub(in crate::store) const CODE: &str = "store-repaired";

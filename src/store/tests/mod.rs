@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::op::claim::{Claim, Claimed};
 use super::op::dead::Verdict;
 use super::op::destination_state::{DestinationChange, Hold};
-use super::op::health::{Notice, SyncRun};
+use super::op::health::SyncRun;
 use super::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sample};
 use super::op::settle::{Outcome, Settled};
 use super::*;
@@ -542,12 +542,11 @@ async fn a_full_buffer_gives_up_the_lowest_severity_and_counts_it() {
 }
 
 #[tokio::test]
-async fn notices_and_syncs_are_kept_and_bounded() {
+async fn issues_and_syncs_are_kept_and_bounded() {
     let bench = Bench::new();
-    let notice =
-        |n: u32| Notice { code: "c", subject: format!("s{n}"), text: "t".to_owned(), remedy: "r".to_owned() };
-    assert!(bench.store.notice(notice(0)).await.unwrap());
-    assert!(!bench.store.notice(notice(0)).await.unwrap(), "told before");
+    let issue = |n: u32| crate::model::HealthIssue::new("c", "t", "r").about(format!("s{n}"));
+    assert!(bench.store.tell(issue(0)).await.unwrap());
+    assert!(!bench.store.tell(issue(0)).await.unwrap(), "told before");
     assert_eq!(bench.reader().overview().unwrap().issues[0].count, 2);
     assert_eq!(bench.store.last_sync_at().await.unwrap(), None);
     for n in 0..120 {

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::super::health::{Notice, keep};
+use super::super::health::keep;
 use super::super::row::{KEPT, Subject};
 use super::super::settle::{self, Next};
 use crate::device::merge::{Said, View, bounded, merge, overlay};
 use crate::device::{diff, keys};
-use crate::model::{DeliveryId, DeliveryState, Device, Timestamp};
+use crate::model::{DeliveryId, DeliveryState, Device, HealthIssue, Timestamp};
 use crate::store::StoreError;
 use crate::store::catalog::crc;
 use crate::store::session::Tx;
@@ -314,15 +314,15 @@ fn absorb(tx: &mut Tx<'_>, from: i64, into: i64, now: Timestamp) -> Result<(), S
         .prepare_cached("SELECT a.sys_id, b.key || ' and ' || a.key FROM device a, device b WHERE a.id = ?1 AND b.id = ?2")?
         .query_row([from, into], |r| Ok((r.get(0)?, r.get(1)?)))?;
     if let Some(sys_id) = sys_id {
-        let notice = Notice {
-            code: "device-twins",
+        let issue = HealthIssue {
+            code: "device-twins".to_owned(),
             subject: keys.clone(),
             text: format!(
                 "the devices {keys} turned out to be one, and each has a CI; the one that is no longer told of is {sys_id}"
             ),
             remedy: "merge the two there (Duplicate CI Remediator)".to_owned(),
         };
-        keep(tx.conn, &notice, now)?;
+        keep(tx.conn, &issue, now)?;
     }
     Ok(())
 }

@@ -256,6 +256,14 @@ pub const CODES: &[Code] = &[
          cmdb_ci).",
     ),
     code(
+        "E130",
+        "ticket-damaged",
+        "What is kept of a ticket is not what was written: it is not read back, and its finding gets no other ticket.",
+        "A bit that flipped on the disk: SQLite's own check does not see it, the row's checksum does.",
+        "Look after that record by hand. When it happens again, the disk is failing: replace it and `otrelay restore` a \
+         backup.",
+    ),
+    code(
         "E201",
         "config-syntax",
         "A config file is no TOML: nothing behind the place is looked at.",

@@ -3,11 +3,16 @@
 
 use std::sync::Arc;
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 
+use super::health;
 use super::life::{self, Seen, SeenTicket};
+use super::row::{AlertCrc, ticket_crc};
 use crate::model::life::Lives;
-use crate::model::{DeliveryKind, DestinationName, Fingerprint, Generation, SysId, TableName, Timestamp};
+use crate::model::{
+    DeliveryKind, DestinationName, Fingerprint, Generation, HealthIssue, SysId, TableName, TicketState,
+    Timestamp,
+};
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
 use crate::store::{Store, StoreError};
@@ -53,7 +58,7 @@ pub struct LookedAt {
 }
 
 struct Watches(DestinationName);
-struct SeenAgain(DestinationName, i64);
+struct SeenAgain(DestinationName, i64, Timestamp);
 struct Page(i64, i64);
 struct TakeHome(Vec<LookedAt>, Arc<Lives>, Timestamp);
 struct ReadUntil(i64, Timestamp, Timestamp);
@@ -77,7 +82,8 @@ impl Store {
         destination: &DestinationName,
         after: i64,
     ) -> Result<Vec<SeenTicket>, StoreError> {
-        self.call(SeenAgain(destination.clone(), after)).await
+        let now = self.shared.clock.now();
+        self.call(SeenAgain(destination.clone(), after, now)).await
     }
 
     /// Tickets of a table that are there as far as we know, by row, after `after`.
@@ -149,30 +155,65 @@ impl Operation for SeenAgain {
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<SeenTicket>, StoreError> {
         let id = tx.destination_id(self.0.as_str())?;
         let mut select = tx.conn.prepare_cached(
-            "SELECT t.id, r.table_name, t.sys_id, a.fingerprint, t.generation, t.seen_at
+            "SELECT t.id, r.table_name, t.sys_id, a.fingerprint, t.generation, t.seen_at, t.alert_id, t.route_id, t.state,
+                    t.crc, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, t.number
              FROM ticket t INDEXED BY ticket_seen JOIN route r ON r.id = t.route_id JOIN alert a ON a.id = t.alert_id
              WHERE t.seen_at IS NOT NULL AND t.route_id IN (SELECT id FROM route WHERE destination_id = ?1)
                AND t.id > ?2 AND t.state IN ('open', 'resolved', 'closed') ORDER BY t.id LIMIT ?3",
         )?;
+        let (mut all, mut damaged) = (Vec::new(), Vec::new());
         let mut rows = select.query([id, self.1, PAGE])?;
-        let mut all = Vec::new();
         while let Some(r) = rows.next()? {
-            let (Ok(table), Ok(sys_id)) =
-                (TableName::new(&r.get::<_, String>(1)?), SysId::new(&r.get::<_, String>(2)?))
-            else {
-                continue;
-            };
-            all.push(SeenTicket {
-                ticket: r.get(0)?,
-                table,
-                sys_id,
-                fingerprint: r.get(3)?,
-                generation: Generation(r.get(4)?),
-                seen_at: Timestamp::from_micros(r.get(5)?),
-            });
+            match seen_ticket(r) {
+                Some(ticket) => all.push(ticket),
+                None => damaged.push((r.get::<_, i64>(0)?, damage(&self.0, r))),
+            }
+        }
+        for (ticket, issue) in damaged {
+            health::keep(tx.conn, &issue, self.2)?;
+            // Told once a sighting, and not at each sync.
+            tx.conn.prepare_cached("UPDATE ticket SET seen_at = NULL WHERE id = ?1")?.execute([ticket])?;
         }
         Ok(all)
     }
+}
+
+/// The row as it was written. What was changed on the disk since names another record, which would be taken for deleted.
+fn seen_ticket(r: &Row<'_>) -> Option<SeenTicket> {
+    let fingerprint: [u8; 32] = r.get(3).ok()?;
+    let finding = AlertCrc {
+        fingerprint: &fingerprint,
+        severity: r.get(10).ok()?,
+        first_seen_at: r.get(11).ok()?,
+        last_seen_at: r.get(12).ok()?,
+        occurrences: r.get(13).ok()?,
+    };
+    let (sys_id, generation): (String, _) = (r.get(2).ok()?, Generation(r.get(4).ok()?));
+    let state = TicketState::parse(&r.get::<_, String>(8).ok()?)?;
+    let sum = ticket_crc(r.get(6).ok()?, r.get(7).ok()?, generation, state, &sys_id);
+    let sound = Some(sum) == r.get(9).ok() && Some(finding.value()) == r.get(14).ok();
+    sound.then_some(SeenTicket {
+        ticket: r.get(0).ok()?,
+        table: TableName::new(&r.get::<_, String>(1).ok()?).ok()?,
+        sys_id: SysId::new(&sys_id).ok()?,
+        fingerprint,
+        generation,
+        seen_at: Timestamp::from_micros(r.get(5).ok()?),
+    })
+}
+
+fn damage(destination: &DestinationName, r: &Row<'_>) -> HealthIssue {
+    let text = |at| r.get::<_, String>(at).unwrap_or_default();
+    let (table, number) = (text(1), text(15));
+    HealthIssue::new(
+        "ticket-damaged",
+        format!(
+            "what is kept here of ticket {number} of {destination}, table {table}, is not what was written: it is not read \
+             back, and its finding gets no other ticket"
+        ),
+        "look after that record by hand; when it happens again, the disk is failing",
+    )
+    .about(format!("{destination}:{table}:{number}"))
 }
 
 impl SeenTicket {
@@ -187,18 +228,28 @@ impl Operation for Page {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Known>, StoreError> {
         let mut select = tx.conn.prepare_cached(
-            "SELECT id, sys_id, mod_count FROM ticket
+            "SELECT id, sys_id, mod_count, alert_id, generation, state, crc FROM ticket
              WHERE id > ?2 AND route_id = ?1 AND state IN ('open', 'resolved', 'closed') ORDER BY id LIMIT ?3",
         )?;
         let mut rows = select.query([self.0, self.1, 10 * PAGE])?;
         let mut all = Vec::new();
         while let Some(r) = rows.next()? {
-            if let Ok(sys_id) = SysId::new(&r.get::<_, String>(1)?) {
-                all.push(Known { ticket: r.get(0)?, sys_id, mod_count: r.get(2)? });
-            }
+            all.extend(known(self.0, r));
         }
         Ok(all)
     }
+}
+
+/// The row as it was written; one that is not is told of when its finding is seen again.
+fn known(route: i64, r: &Row<'_>) -> Option<Known> {
+    let sys_id: String = r.get(1).ok()?;
+    let state = TicketState::parse(&r.get::<_, String>(5).ok()?)?;
+    let sum = ticket_crc(r.get(3).ok()?, route, Generation(r.get(4).ok()?), state, &sys_id);
+    (Some(sum) == r.get(6).ok()).then_some(Known {
+        ticket: r.get(0).ok()?,
+        sys_id: SysId::new(&sys_id).ok()?,
+        mod_count: r.get(2).ok()?,
+    })
 }
 
 impl Operation for TakeHome {

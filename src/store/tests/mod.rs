@@ -587,6 +587,35 @@ async fn files_are_for_the_owner_only() {
     }
 }
 
+/// A record that is not found there was deleted, and its finding gets a new ticket: so it must be the right one that is
+/// looked for.
+#[tokio::test]
+async fn a_ticket_whose_row_is_damaged_is_not_looked_for() {
+    let bench = Bench::new();
+    bench.record(vec![entry(1, Severity::Major), entry(2, Severity::Major)]).await;
+    for (n, claimed) in (1..).zip(bench.claim(2).await) {
+        bench.settle(&claimed, there(n)).await;
+    }
+    bench.record(vec![entry(1, Severity::Major), entry(2, Severity::Major)]).await;
+    assert_eq!(bench.store.seen_again(&destination(), 0).await.unwrap().len(), 2);
+    let Bench { dir, store, writer, .. } = bench;
+    drop(store);
+    writer.await.unwrap().unwrap();
+    let conn = rusqlite::Connection::open(dir.path().join(DATABASE)).unwrap();
+    conn.execute("UPDATE ticket SET sys_id = replace(sys_id, '0001', '0009')", []).unwrap();
+    drop(conn);
+
+    let bench = Bench::open(dir, |_| {});
+    let seen = bench.store.seen_again(&destination(), 0).await.unwrap();
+    assert_eq!(seen.iter().map(|t| t.sys_id.to_string()).collect::<Vec<_>>(), [format!("{:032x}", 2)]);
+    let route = bench.store.watches(&destination()).await.unwrap()[0].route;
+    assert_eq!(bench.store.known_tickets(route, 0).await.unwrap().len(), 1);
+    let issues = bench.reader().overview().unwrap().issues;
+    assert_eq!(issues.len(), 1);
+    assert_eq!(issues[0].issue.code, "ticket-damaged");
+    assert!(issues[0].issue.text.contains("INC0000001"), "{}", issues[0].issue.text);
+}
+
 #[tokio::test]
 async fn a_flipped_bit_is_noticed() {
     let bench = Bench::new();

@@ -281,6 +281,8 @@ class Try:
         """True: all right. False: SQLite says that it is damaged. None: pages are right and a row or a name is not."""
         try:
             with contextlib.closing(sqlite3.connect(place / database.NAME)) as db:
+                # A flipped bit may leave no text, even in a comment of the schema, of which SQLite says nothing.
+                db.text_factory = lambda text: text.decode(errors="surrogateescape")
                 if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                     return False
                 is_named = names(db) == expected

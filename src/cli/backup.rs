@@ -62,9 +62,12 @@ impl<'a> Shown<'a> {
 pub(super) fn run_backup(args: &BackupArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let config = load_to_look(terminal)?;
     let dir = &config.store.dir;
-    let copy = match owner::as_owner(dir, || backup::export(dir))? {
-        Some(export) => backup::keep(export?, dir, &args.file, args.force)?,
-        None => backup::backup(dir, &args.file, args.force)?,
+    let place = backup::parent(&args.file);
+    let copy = if owner::is_root_among_others(dir) || owner::is_root_among_others(place) {
+        let export = owner::as_owner(dir, || backup::export(dir))??;
+        owner::as_owner(place, || backup::keep(export, dir, &args.file, args.force))??
+    } else {
+        backup::backup(dir, &args.file, args.force)?
     };
     let shown = Shown::new(&args.file, &copy, None);
     if args.json {

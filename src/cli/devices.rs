@@ -8,10 +8,12 @@ use clap::{Args, Subcommand};
 
 use super::ask::Asker;
 use super::human::{Listing, json, relative, time};
-use super::{CliError, Exit, Outcome, Terminal, clock, load, load_to_look, runtime};
+use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, runtime};
+use crate::config::{Config, Purpose};
 use crate::control::Question;
 use crate::destination::DeviceOrder;
 use crate::model::text::one_line;
+use crate::model::time::as_text;
 use crate::servicenow::cmdb::class::usual_level;
 use crate::servicenow::{ServiceNow, cmdb};
 use crate::status::graph;
@@ -269,6 +271,12 @@ fn quoted(cell: &str) -> String {
 }
 
 fn show(args: &ShowArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    // What it needs may be for root alone, and asking makes root the owner of the state directory.
+    let loaded = match (args.query, args.payload) {
+        (true, _) => Some(load_as_caller(terminal, Purpose::Run)),
+        (_, true) => Some(load_as_caller(terminal, Purpose::Show)),
+        _ => None,
+    };
     let row: Option<DeviceRow> = Asker::new(terminal)?.ask(&Question::Device { id: args.id.clone() })?;
     let Some(row) = row else {
         return Err(CliError::Words(format!("there is no device {}", one_line(&args.id))));
@@ -277,19 +285,16 @@ fn show(args: &ShowArgs, terminal: &mut Terminal<'_>) -> Outcome {
         json(terminal.out, &row)?;
         return Ok(Exit::Fine);
     }
-    if args.payload {
-        return payload(&row, terminal);
-    }
-    if args.query {
-        return query(&row, terminal);
-    }
-    print(&row, terminal.out)?;
-    Ok(Exit::Fine)
+    let Some(loaded) = loaded else {
+        print(&row, terminal.out)?;
+        return Ok(Exit::Fine);
+    };
+    let config = begin(loaded?, terminal)?;
+    if args.query { query(&row, config, terminal) } else { payload(&row, config, terminal) }
 }
 
 /// As the config would send it; without `[devices]` as its defaults would.
-fn payload(row: &DeviceRow, terminal: &mut Terminal<'_>) -> Outcome {
-    let config = load_to_look(terminal)?;
+fn payload(row: &DeviceRow, config: Config, terminal: &mut Terminal<'_>) -> Outcome {
     let own = config.destinations.iter().find_map(|destination| destination.devices.clone());
     let settings = own.unwrap_or_else(|| cmdb::Settings {
         agent: config.agent.id.clone(),
@@ -314,8 +319,7 @@ fn order(row: &DeviceRow) -> DeviceOrder {
 }
 
 /// Asks the destination of `[devices]`.
-fn query(row: &DeviceRow, terminal: &mut Terminal<'_>) -> Outcome {
-    let config = load(terminal)?;
+fn query(row: &DeviceRow, config: Config, terminal: &mut Terminal<'_>) -> Outcome {
     let own = config.destinations.into_iter().find(|destination| destination.devices.is_some());
     let none = || CliError::Words("devices go nowhere: set [devices] enabled = true".to_owned());
     let words = |e: &dyn std::fmt::Display| CliError::Words(e.to_string());
@@ -335,7 +339,7 @@ fn query(row: &DeviceRow, terminal: &mut Terminal<'_>) -> Outcome {
 fn print(row: &DeviceRow, out: &mut dyn Write) -> std::io::Result<()> {
     let now = clock().now();
     writeln!(out, "device {}", row.id)?;
-    let json = serde_json::to_value(&row.view.device).unwrap_or_default();
+    let json = as_text(|| serde_json::to_value(&row.view.device)).unwrap_or_default();
     for (name, value) in json.as_object().into_iter().flatten() {
         let Some(text) = said(value) else { continue };
         let from = row.view.from.get(name);
@@ -358,7 +362,7 @@ fn print(row: &DeviceRow, out: &mut dyn Write) -> std::io::Result<()> {
         )?,
     }
     for word in &row.sources {
-        let json = serde_json::to_value(&word.device).unwrap_or_default();
+        let json = as_text(|| serde_json::to_value(&word.device)).unwrap_or_default();
         let all: Vec<String> = json
             .as_object()
             .into_iter()

@@ -60,6 +60,13 @@ struct Part {
 }
 
 pub(super) fn run(args: &DiagArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    let now = clock().now().to_string();
+    let stamp: String =
+        now.split('.').next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
+    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("otrelay-diag-{stamp}.txt.gz")));
+    let cannot = |e: std::io::Error| CliError::Words(format!("cannot write {}: {e}", path.display()));
+    // Before the store is asked, which makes root its owner: that user may not write here.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(cannot)?;
     let mut parts = vec![machine(), config_of(terminal)];
     let loaded = config::load(&terminal.environment, Purpose::Run, check_template).ok();
     match Asker::new(terminal) {
@@ -68,13 +75,6 @@ pub(super) fn run(args: &DiagArgs, terminal: &mut Terminal<'_>) -> Outcome {
     }
     let scrubber = scrubber(loaded.as_ref().map(|loaded| &loaded.config));
     let whole = scrubber.text(&whole(&parts)).into_owned();
-
-    let now = clock().now().to_string();
-    let stamp: String =
-        now.split('.').next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
-    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("otrelay-diag-{stamp}.txt.gz")));
-    let cannot = |e: std::io::Error| CliError::Words(format!("cannot write {}: {e}", path.display()));
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(cannot)?;
     let mut packer = GzEncoder::new(file, Compression::default());
     packer.write_all(whole.as_bytes()).map_err(cannot)?;
     packer.finish().and_then(|file| file.sync_all()).map_err(cannot)?;

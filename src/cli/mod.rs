@@ -21,6 +21,7 @@ pub mod lists;
 pub mod login;
 pub mod man;
 mod owner;
+mod plain;
 mod prompt;
 pub mod replay;
 mod report;
@@ -45,6 +46,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
 
+use self::plain::Plain;
 use crate::app::AppError;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError, Environment, Loaded, Purpose, Service};
@@ -262,8 +264,8 @@ pub fn main() -> ExitCode {
         .on_machine(crate::source::host::machine_id())
         .beside(Service::find(std::path::Path::new("/")))
         .with_config(cli.config.clone());
-    let mut out = std::io::stdout().lock();
-    let mut err = std::io::stderr();
+    let mut out = Plain::new(std::io::stdout().lock());
+    let mut err = Plain::new(std::io::stderr());
     let mut terminal = Terminal { out: &mut out, err: &mut err, environment };
     log_for(&cli, &terminal.environment);
     let result = dispatch(cli.command, &mut terminal).and_then(|exit| {

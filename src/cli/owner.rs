@@ -76,15 +76,19 @@ pub(super) fn become_owner(dir: &Path) -> Result<(), CliError> {
     result.map_err(|e| failed(&heir, dir, &e))
 }
 
-/// Does `work` with the rights of the owner of the state directory; `None` where root, or whoever runs this, needs no
-/// other ones.
-pub(super) fn as_owner<T: Send>(dir: &Path, work: impl FnOnce() -> T + Send) -> Result<Option<T>, CliError> {
-    let Some(heir) = heir(dir) else { return Ok(None) };
+/// Whether root runs this, and the directory or one above it is somebody else's.
+pub(super) fn is_root_among_others(dir: &Path) -> bool {
+    heir(dir).is_some()
+}
+
+/// Does `work` with the rights of the owner of a directory, where root runs this; everybody else stays who they are.
+pub(super) fn as_owner<T: Send>(dir: &Path, work: impl FnOnce() -> T + Send) -> Result<T, CliError> {
+    let Some(heir) = heir(dir) else { return Ok(work()) };
     let done = std::thread::scope(|scope| {
         let task = scope.spawn(|| take_over(&heir).map(|()| work()));
         task.join().unwrap_or_else(|_| Err(io::Error::other("the thread for it failed")))
     });
-    done.map(Some).map_err(|e| failed(&heir, dir, &e))
+    done.map_err(|e| failed(&heir, dir, &e))
 }
 
 #[cfg(test)]

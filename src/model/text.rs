@@ -28,10 +28,10 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     clean(text, true)
 }
 
-fn clean(text: &str, keep_newline: bool) -> Cow<'_, str> {
-    let bad = |c: char| match c {
-        '\n' | '\t' => !keep_newline,
-        // Marks that reorder text, take no room, end a line, or are ignored: with them one text looks like another.
+/// Whether a terminal may act on it, or it is a mark that reorders text, takes no room, ends a line, or is ignored: with
+/// those one text looks like another. So are newline and tab.
+pub fn is_unsafe(c: char) -> bool {
+    match c {
         '\u{ad}'
         | '\u{61c}'
         | '\u{180e}'
@@ -42,7 +42,11 @@ fn clean(text: &str, keep_newline: bool) -> Cow<'_, str> {
         | '\u{fff9}'..='\u{fffb}'
         | '\u{e0000}'..='\u{e007f}' => true,
         c => c.is_control(),
-    };
+    }
+}
+
+fn clean(text: &str, keep_newline: bool) -> Cow<'_, str> {
+    let bad = |c: char| is_unsafe(c) && !(keep_newline && matches!(c, '\n' | '\t'));
     if !text.chars().any(bad) {
         return Cow::Borrowed(text);
     }

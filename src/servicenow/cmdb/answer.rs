@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::destination::{DevicePut, DeviceRefusal, Remark};
-use crate::model::SysId;
 use crate::model::text::{clip, one_line};
+use crate::model::{SysId, TableName};
 
 /// Longest words of the engine that are repeated, in bytes.
 const WORDS_MAX: usize = 300;
@@ -92,11 +92,12 @@ fn device(items: &[Verdict<'_>], from: usize, to: usize, class: &str) -> Result<
     let Ok(sys_id) = SysId::new(text("sysId")) else {
         return Err(DeviceRefusal::again("the answer names no CI and no error".to_owned()));
     };
-    let named = text("className");
+    // A class is the name of a table; anything else is not shown to anybody.
+    let named = TableName::new(text("className")).map_or_else(|_| String::new(), |name| name.to_string());
     Ok(DevicePut {
         created: operation == "INSERT",
         sys_id: Some(sys_id),
-        class: if named.is_empty() { class.to_owned() } else { named.to_owned() },
+        class: if named.is_empty() { class.to_owned() } else { named },
     })
 }
 

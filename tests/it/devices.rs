@@ -12,7 +12,7 @@ use otrelay::simulator::{Fault, Options, Running};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, CRITICAL};
-use crate::support::{simulator, simulator_with, values};
+use crate::support::{eve, simulator, simulator_with, values};
 
 const DEVICES: &str = "\n[devices]\nservicenow = \"prod\"\n";
 const PATH: &str = "/api/now/identifyreconcile/enhanced";
@@ -571,6 +571,38 @@ fn another_integration_on_the_same_instance_is_named_and_not_fought() {
     let paths =
         || simulator.ledger().iter().skip(before as usize).map(|e| e.path.clone()).collect::<Vec<_>>();
     assert!(paths().iter().all(|path| !path.contains("identifyreconcile")), "{ip}: {:?}", paths());
+
+    // It is said as long as it is so, also by processes that found nothing new: each `sync` above was one.
+    agent.run(&["status"]).ends(0).says("`SG-OTDefender` tells the CMDB of ");
+    let rows = simulator.records("sys_object_source");
+    let theirs: Vec<_> = rows.iter().filter(|row| row.get("name") == CONNECTOR).collect();
+    assert_eq!(theirs.len(), 1);
+    assert!(simulator.delete("sys_object_source", theirs[0].get("sys_id")));
+    agent.run(&["sync"]).ends(0);
+    let status = agent.run(&["status"]).ends(0);
+    assert!(!status.out.contains("tells the CMDB"), "{}", status.out);
+    let before = simulator.requests();
+    agent.run(&["sync"]).ends(0);
+    assert_eq!(simulator.requests(), before, "nothing is looked at when there is nothing to take back");
+}
+
+#[test]
+fn what_an_instance_does_not_have_is_not_asked_for_again_by_each_process() {
+    let simulator = simulator_with(Options { batch_api: false, ..Options::default() });
+    simulator.add_fault("status=404".parse::<Fault>().unwrap().on("POST", PATH));
+    let agent = agent(&simulator, "");
+    let asked = |path: &str| simulator.ledger().iter().filter(|entry| entry.path.starts_with(path)).count();
+    let mut batches = Vec::new();
+    for from in [0, 50] {
+        agent.feed((from..from + 30).map(arp).collect::<String>());
+        agent.feed(eve::alerts(from..from + 30));
+        agent.once().ends(0);
+        batches.push(asked("/api/now/v1/batch"));
+    }
+    // Those that were under way together were refused together.
+    assert!(batches[0] > 0 && batches[1] == batches[0], "the second process knows: {batches:?}");
+    assert_eq!(asked(PATH), 1);
+    assert_eq!(simulator.records("incident").len(), 60);
 }
 
 #[test]

@@ -334,7 +334,7 @@ fn without_the_table_devices_are_kept_and_not_pushed() {
 fn an_incident_points_at_the_ci_of_the_device_it_is_about() {
     let simulator = simulator();
     let agent = agent(&simulator, "");
-    let alert = crate::support::eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
+    let alert = eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
     agent.feed(arp(1));
     agent.once().ends(0);
     agent.feed(format!("{}\n", alert.line()));
@@ -371,7 +371,7 @@ fn rows_of_devices_keep_the_hourly_budget_and_leave_what_is_kept_for_critical_al
     for (more, limit, count) in [("", 100, 200), ("insert_multiple = true\n", 30, 2_000)] {
         let simulator = staging_with(false);
         let agent = agent(&simulator, &format!("{IMPORT}{more}")).requests_per_hour(limit);
-        let alert = |n: u32| crate::support::eve::alert(n).severity(1).set("dest_ip", "192.0.2.9").line();
+        let alert = |n: u32| eve::alert(n).severity(1).set("dest_ip", "192.0.2.9").line();
         agent.feed(format!("{}\n", alert(1)));
         agent.once().ends(0);
         agent.feed((0..count).map(arp).collect::<String>());
@@ -466,7 +466,7 @@ fn columns_and_tables_have_the_names_of_the_instance_and_a_ci_of_a_transform_is_
     assert_eq!(values(&simulator, "cmdb_ci_ot", "serial_number"), ["", "00C0FFEF"]);
     let payload = agent.run(&["devices", "show", &ip(1), "--payload"]).ends(0).json();
     assert_eq!(payload["u_ci"][0]["serial_number"], json!("00C0FFEF"));
-    let alert = crate::support::eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
+    let alert = eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
     agent.feed(format!("{}\n", alert.line()));
     agent.once().ends(0);
     assert_eq!(values(&simulator, "incident", "cmdb_ci"), [simulator.records("cmdb_ci_ot")[1].get("sys_id")]);
@@ -499,8 +499,7 @@ fn a_ticket_that_came_before_its_device_is_linked_later_once_and_by_nobody_elses
     let simulator = simulator();
     let agent = agent(&simulator, "");
     let alert = |n: u32, target: u32| {
-        let alert =
-            crate::support::eve::alert(n).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(target));
+        let alert = eve::alert(n).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(target));
         format!("{}\n", alert.line())
     };
     agent.feed([alert(1, 1), alert(2, 2), alert(3, 3)].concat());

@@ -229,7 +229,7 @@ fn csv(rows: &[DeviceRow], out: &mut dyn Write) -> std::io::Result<()> {
         let d = &row.view.device;
         let all = |ips: Vec<String>| ips.join(" ");
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
-        let at = |at: Option<crate::model::Timestamp>| at.map(time).unwrap_or_default();
+        let at = |at: Option<Timestamp>| at.map(time).unwrap_or_default();
         let cells = [
             row.id.clone(),
             of(&d.name),

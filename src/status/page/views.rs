@@ -100,7 +100,9 @@ fn verdict(health: &[HealthIssue]) -> Value {
         n => format!("{n} things need a person"),
     };
     let more = health.len().saturating_sub(ISSUES);
-    context! { class, title, more, issues => Value::from(Serde(&health[..health.len().min(ISSUES)])) }
+    let told = |issue: &HealthIssue| context! { told => issue.told(), remedy => issue.remedy.as_str() };
+    let issues: Vec<Value> = health.iter().take(ISSUES).map(told).collect();
+    context! { class, title, more, issues }
 }
 
 fn figure(name: &str, value: String, note: String) -> Value {

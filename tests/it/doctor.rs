@@ -420,7 +420,13 @@ fn a_config_that_cannot_be_used_is_the_only_finding() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);
     agent.append_config("nonsense = 1\n");
-    agent.run(&["doctor"]).ends(78).says("fail    config: ").says("nonsense");
+    agent
+        .run(&["doctor"])
+        .ends(78)
+        .says("fail    config: ")
+        .says("nonsense")
+        .says("(E202)")
+        .says("→ Take the key that is suggested");
     assert_eq!(simulator.requests(), 0);
 }
 

@@ -93,7 +93,9 @@ fn of_config(problem: &config::Problem) -> Option<Finding> {
         return None;
     }
     let mut plain = problem.clone();
-    let hint = plain.hint.take().map(String::from).unwrap_or_default();
+    // Where the problem itself has no hint, what helps with its kind.
+    let known = Code::of(problem.code()).map_or("", |code| code.remedy);
+    let hint = plain.hint.take().map_or_else(|| known.to_owned(), String::from);
     let text = plain.to_string();
     Some(match problem.level {
         Level::Error => Finding::fail("config", format!("{text}{}", Code::behind(problem.code())), hint),

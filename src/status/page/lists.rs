@@ -178,7 +178,7 @@ pub(super) fn tickets(rows: &[TicketRow], facts: &Facts, now: Timestamp) -> Vec<
             severity(row.severity),
             wide(&row.title, &row.parties),
             n(row.occurrences),
-            cell(state(row)),
+            Cell { more: clean(&row.assigned_to), ..cell(state(row)) },
             cell(row.opened_at.map_or_else(String::new, |at| clock(at, now))),
             cell(&row.destination),
             wide(&row.rule, ""),

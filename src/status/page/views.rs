@@ -130,13 +130,21 @@ fn figures(look: &Look, facts: &Facts) -> Vec<Value> {
     let dead_class = if overview.dead > 0 { "bad" } else { "" };
     let used: i64 = overview.destinations.iter().map(|row| row.requests_this_hour).sum();
     let limit: i64 = facts.budgets.values().map(|limit| i64::from(*limit)).sum();
-    vec![
+    let devices = &overview.devices;
+    let told =
+        devices.last_sync.map_or_else(|| "told never".to_owned(), |at| format!("told {}", clock(at, now)));
+    let devices = (devices.known > 0).then(|| {
+        figure("Devices", number(devices.known), format!("{} changed, {told}", number(devices.changed)))
+    });
+    let mut all = vec![
         figure("Last Sync", last_value, last_note),
         figure("Next Sync", next_value, next_note),
         figure("Backlog", number(overview.backlog), backlog_note(look)),
         context! { name => "Dead letters", value => number(overview.dead), note => dead_note, class => dead_class },
-        figure("Budget this hour", number(used), format!("of {}", count(limit, "request", "requests"))),
-    ]
+    ];
+    all.extend(devices);
+    all.push(figure("Budget this hour", number(used), format!("of {}", count(limit, "request", "requests"))));
+    all
 }
 
 /// `60 min`, `24 h`.
@@ -274,6 +282,7 @@ fn ticket(row: &TicketRow, facts: &Facts) -> Value {
         parties => row.parties.as_str(),
         seen => number(row.occurrences),
         state => state(row),
+        whose => row.assigned_to.as_str(),
     }
 }
 

@@ -153,7 +153,7 @@ fn print_destination(d: &DestinationRow, s: &Status, out: &mut dyn Write) -> std
     let last = d.last_ok_at.map_or("never".to_owned(), |at| relative(at, s.now));
     writeln!(
         out,
-        "destination  {}: {} delivered, {} waiting, {} dead, {} requests this hour, last answer {last}",
+        "destination  {}: {} delivered, {} waiting, {} dead, {} requests this hour, last success {last}",
         d.name,
         get("delivered"),
         get("pending") + get("claimed"),

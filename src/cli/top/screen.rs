@@ -214,17 +214,18 @@ mod tests {
         std::panic::set_hook(Box::new(move |_| {
             let _ = (&*tells).write_all(b"told");
         }));
-        let (screen, _keys) = Screen::on(Arc::clone(&terminal), Arc::clone(&terminal)).unwrap();
+        let (screen, keys) = Screen::on(Arc::clone(&terminal), Arc::clone(&terminal)).unwrap();
         let taken = tcgetattr(&terminal).unwrap();
         // As where a release ends in a panic: nothing is dropped.
         let screen = std::mem::ManuallyDrop::new(screen);
         let ended = std::thread::spawn(|| panic!("on purpose")).join();
         std::panic::set_hook(told);
-        let mut written = [0; 256];
-        let read = File::from(person).read(&mut written).unwrap();
-        let written = String::from_utf8_lossy(&written[..read]).into_owned();
         let given_back = tcgetattr(&terminal).unwrap();
-        drop(screen);
+        drop((std::mem::ManuallyDrop::into_inner(screen), keys, terminal));
+        let mut written = Vec::new();
+        // Ends with an error where nobody has the terminal any more.
+        let _ = File::from(person).read_to_end(&mut written);
+        let written = String::from_utf8_lossy(&written).into_owned();
         assert!(ended.is_err() && !taken.local_modes.contains(LocalModes::ECHO));
         assert_eq!(given_back.local_modes, before.local_modes);
         let (took, rest) = written.split_once(str::from_utf8(GIVE_BACK).unwrap()).unwrap();

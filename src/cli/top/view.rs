@@ -99,7 +99,7 @@ fn sections(known: &Known, now: Timestamp) -> Vec<Section> {
     );
     add(heading, 2, status.overview.sources.iter().map(|s| source(s, known, now)).collect());
     let heading = format!(
-        "{:16} {:>9} {:>6} {:>10} {:>13}  LAST ANSWER",
+        "{:16} {:>9} {:>6} {:>10} {:>13}  LAST SUCCESS",
         "DESTINATION", "WAITING", "DEAD", "DELIVERED", "REQUESTS/HOUR"
     );
     add(heading, 2, status.overview.destinations.iter().map(|d| destination(d, now)).collect());

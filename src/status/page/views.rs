@@ -306,8 +306,8 @@ fn ends(look: &Look) -> Vec<Value> {
     let destination = |row: &crate::store::DestinationRow| {
         let (state, class) = match (row.holds.first(), row.last_ok_at) {
             (Some(hold), _) => (format!("waits: {}", clean(&hold.reason)), "bad"),
-            (None, Some(at)) => (format!("answered {}", relative(at, now)), ""),
-            (None, None) => ("nothing was asked yet".to_owned(), ""),
+            (None, Some(at)) => (format!("last success {}", relative(at, now)), ""),
+            (None, None) => ("nothing was sent yet".to_owned(), ""),
         };
         let made = today.of(&format!("destination:{}", row.name), "created");
         context! { name => row.name.as_str(), kind => "ServiceNow", state, class, today => number(made) }

@@ -44,10 +44,10 @@ impl Screen {
     pub(super) fn open() -> io::Result<(Self, Keys)> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let keys = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        Self::on(Arc::new(file), Arc::new(keys))
+        Self::on(&Arc::new(file), Arc::new(keys))
     }
 
-    fn on(file: Arc<File>, keys: Arc<File>) -> io::Result<(Self, Keys)> {
+    fn on(file: &Arc<File>, keys: Arc<File>) -> io::Result<(Self, Keys)> {
         let before = tcgetattr(&keys)?;
         let mut modes = before.clone();
         modes
@@ -58,18 +58,18 @@ impl Screen {
         tcsetattr(&keys, OptionalActions::Flush, &modes)?;
         // From here on it is given back.
         let screen = Self {
-            file: Arc::clone(&file),
+            file: Arc::clone(file),
             keys: Arc::clone(&keys),
             before: before.clone(),
             text: String::new(),
         };
-        let (of_panic, keys_of_panic) = (Arc::clone(&file), Arc::clone(&keys));
+        let (of_panic, keys_of_panic) = (Arc::clone(file), Arc::clone(&keys));
         let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             give_back(&of_panic, &keys_of_panic, &before);
             told(panic);
         }));
-        (&*file).write_all(TAKE)?;
+        (&**file).write_all(TAKE)?;
         Ok((screen, Keys(keys)))
     }
 }
@@ -214,7 +214,7 @@ mod tests {
         std::panic::set_hook(Box::new(move |_| {
             let _ = (&*tells).write_all(b"told");
         }));
-        let (screen, keys) = Screen::on(Arc::clone(&terminal), Arc::clone(&terminal)).unwrap();
+        let (screen, keys) = Screen::on(&terminal, Arc::clone(&terminal)).unwrap();
         let taken = tcgetattr(&terminal).unwrap();
         // As where a release ends in a panic: nothing is dropped.
         let screen = std::mem::ManuallyDrop::new(screen);

@@ -11,7 +11,9 @@ import fcntl, glob, html, http.server, json, os, pty, random, re, select, struct
 import look
 
 FAKETIME = next(iter(glob.glob("/usr/lib*/*/faketime/libfaketime.so.1")), None)
-HALF_HOURS = 48
+HALF_HOURS = 46
+# The day begins with the next midnight, UTC, whenever this is run: what came in today is all of it.
+AHEAD = 86400 - int(time.time()) % 86400
 # Name, type, vendor, zone, address; a device of another zone talks to the first of a zone.
 DEVICES = [
     ("mes-01", "Server", "Example Systems", "Plant", "192.0.2.10"), ("historian-01", "Historian", "Example Systems", "Plant", "192.0.2.11"),
@@ -88,7 +90,7 @@ def plant(root):
     agent.config.write_text(text + f'[devices]\nservicenow = "prod"\n[[source]]\nname = "console"\nkind = "defender-console"\n'
         f'url = "http://127.0.0.1:{server.server_port}"\ntoken = {{ file = "{agent.dir}/token" }}\n')
     random.seed(14)
-    begin = time.time()
+    begin = time.time() + AHEAD
     for half_hour in range(HALF_HOURS):
         at = begin + half_hour * 1800
         busy = 1 + (3 if 12 <= half_hour % 48 < 40 else 0) + (6 if half_hour in (30, 31) else 0)
@@ -106,7 +108,7 @@ def start(agent, log):
 
 
 def environment(half_hour):
-    return {**os.environ, "LD_PRELOAD": FAKETIME, "FAKETIME": f"+{half_hour * 1800}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "TERM": "xterm"}
+    return {**os.environ, "LD_PRELOAD": FAKETIME, "FAKETIME": f"+{AHEAD + half_hour * 1800}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "TERM": "xterm"}
 
 
 def run(agent, half_hour, *args):
@@ -190,7 +192,7 @@ def refused(agent, service):
     """The service with secrets that are refused, until it says so."""
     service.terminate()
     service.wait(30)
-    agent.feed(alert(time.time() + HALF_HOURS * 1800, 9))
+    agent.feed(alert(time.time() + AHEAD + HALF_HOURS * 1800, 9))
     start(agent, "refused.log")
     time.sleep(3)
     run(agent, HALF_HOURS, "sync")
@@ -202,7 +204,7 @@ def main():
     root = pathlib.Path(tempfile.mkdtemp(prefix="pictures-"))
     agent = plant(root)
     # What waits and needs a person is to be seen as well.
-    agent.feed(alert(time.time() + HALF_HOURS * 1800, 3))
+    agent.feed(alert(time.time() + AHEAD + HALF_HOURS * 1800, 3))
     service = start(agent, "service.log")
     time.sleep(4)
     (look.PICTURES / "zones.svg").write_text(run(agent, HALF_HOURS, "devices", "graph"))

@@ -227,8 +227,8 @@ pub(super) fn day(look: &Look) -> Value {
     let first = now - slots.len() as i64 + 1;
     let bars = chart::bars(&slots, |at| {
         let slot = first + at as i64;
-        // Every third hour that is whole.
-        slot.rem_euclid(6).eq(&0).then(|| {
+        // Every third hour that is whole; below the last bar there is no room for it.
+        (slot.rem_euclid(6) == 0 && at + 1 < slots.len()).then(|| {
             Timestamp::from_secs(slot * Ring::HalfHour.seconds()).servicenow().get(11..16).map(str::to_owned)
         })?
     });

@@ -35,9 +35,14 @@ advisories:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 
-# The book as HTML, into target/book (needs mdbook)
+# The book as HTML, into target/book; each link, anchor and picture of it has to lead somewhere
 book:
-    mdbook build docs
+    tests/book.sh
+
+# The pictures of README and book anew, from the program itself; look at them before they are committed
+pictures:
+    cargo build --locked
+    tests/pictures.sh
 
 # The page of errors, from the table in the code
 errors:

@@ -47,12 +47,13 @@ pub(super) async fn serve(
         match listen::tcp(address) {
             Ok(listener) => break listener,
             Err(e) => {
-                if trouble.borrow().is_none() {
-                    tracing::error!("the status page cannot be shown at {address}: {e}; tried again");
-                }
                 let what = format!("the status page cannot be shown at {address}: {e}");
                 let remedy = "give [status] listen another port, or end who has this one (ss -ltnp); then it goes on by itself";
-                trouble.send_replace(Some(HealthIssue::new("page", what, remedy)));
+                let issue = HealthIssue::new("page", what, remedy);
+                if trouble.borrow().is_none() {
+                    tracing::error!(remedy, "{}; tried again", issue.told());
+                }
+                trouble.send_replace(Some(issue));
             }
         }
         tokio::select! {

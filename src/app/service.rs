@@ -24,6 +24,7 @@ use crate::control::server::{Control, is_passing, listen, listen_patiently, live
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::{Intake, Tap};
 use crate::model::HealthIssue;
+use crate::model::codes::Code;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
 use crate::source::{self, Reading};
@@ -417,7 +418,12 @@ impl Service {
                 // Each place has its own share of the log.
                 Level::Error => {
                     let place = problem.place.as_deref().map(ToString::to_string).unwrap_or_default();
-                    tracing::error!(place, key = problem.key, "reload refused: {problem}");
+                    tracing::error!(
+                        place,
+                        key = problem.key,
+                        "reload refused: {problem}{}",
+                        Code::behind(problem.code())
+                    );
                 }
                 Level::Warning => tracing::warn!("{problem}"),
             }

@@ -47,6 +47,10 @@ impl Prompt {
         let file = File::options().read(true).write(true).open("/dev/tty").map_err(|e| {
             io::Error::new(e.kind(), format!("there is no terminal to ask at ({e}); use {instead}"))
         })?;
+        Self::on(file)
+    }
+
+    pub(super) fn on(file: File) -> io::Result<Self> {
         let before = tcgetattr(&file)?;
         let mut keys = before.clone();
         keys.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);

@@ -9,7 +9,6 @@ use super::human::{json, relative, span, time};
 use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::control::client::{AskError, ask};
-use crate::model::codes::Code;
 use crate::model::text::{lines, one_line};
 use crate::rules::Reason;
 use crate::servicenow;
@@ -67,7 +66,7 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "identity     {id}")?;
     }
     for a in &s.health {
-        writeln!(out, "  ! {}{}", one_line(&a.text), Code::behind(&a.code))?;
+        writeln!(out, "  ! {}", one_line(&a.told()))?;
         if !a.remedy.is_empty() {
             writeln!(out, "    {}", one_line(&a.remedy))?;
         }
@@ -154,7 +153,7 @@ fn print_destination(d: &DestinationRow, s: &Status, out: &mut dyn Write) -> std
     let last = d.last_ok_at.map_or("never".to_owned(), |at| relative(at, s.now));
     writeln!(
         out,
-        "destination  {}: {} delivered, {} waiting, {} dead, {} requests this hour, last answer {last}",
+        "destination  {}: {} delivered, {} waiting, {} dead, {} requests this hour, last success {last}",
         d.name,
         get("delivered"),
         get("pending") + get("claimed"),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Backfill;
 use crate::model::SourceName;
+use crate::model::codes::Code;
 use crate::rules::Reason;
 use crate::source::Batch;
 use crate::store::op::record::Record;
@@ -27,7 +28,7 @@ impl Troubles {
     pub(super) fn tell(&mut self, batch: &Batch) {
         let source = &batch.source;
         match self.change(source, batch.trouble.as_ref()) {
-            News::Trouble(now) => tracing::warn!(%source, "source {source}: {now}"),
+            News::Trouble(now) => tracing::warn!(%source, "source {source}: {now}{}", Code::behind("source")),
             News::Over => tracing::info!(%source, "source {source} is read again without trouble"),
             News::None => {}
         }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::codes::Code;
+
 /// Something that needs a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthIssue {
@@ -20,6 +22,11 @@ impl HealthIssue {
     /// The only one of its code.
     pub fn new(code: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { code: code.to_owned(), subject: String::new(), text: text.into(), remedy: remedy.into() }
+    }
+
+    /// What is the case, with the number that `otrelay help` explains: for every place where a person reads it.
+    pub fn told(&self) -> String {
+        format!("{}{}", self.text, Code::behind(&self.code))
     }
 
     /// The same about one of several.

@@ -15,6 +15,7 @@ use super::{Cause, Planned, Relay, Report, hold, retry};
 use crate::destination::{
     Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, Remark, SendError,
 };
+use crate::model::codes::Code;
 use crate::model::{Class, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp};
 use crate::store::StoreError;
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
@@ -244,7 +245,7 @@ impl<D: Destination> Relay<D> {
         })
         .await?;
         for issue in issues {
-            let text = issue.text.clone();
+            let text = issue.told();
             if self.store.tell(issue).await? {
                 tracing::warn!("{text}");
             }
@@ -354,7 +355,7 @@ impl<D: Destination> Relay<D> {
                 }
                 Outcome::Dead { message } => {
                     report.devices.dead += 1;
-                    tracing::error!(delivery = %one.id, destination = %name, "dead letter: {message}");
+                    tracing::error!(delivery = %one.id, destination = %name, "dead letter: {message}{}", Code::behind("dead-letters"));
                 }
                 _ => {}
             }

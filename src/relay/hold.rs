@@ -2,6 +2,7 @@
 
 use super::retry;
 use crate::destination::SendError;
+use crate::model::codes::Code;
 use crate::model::{Class, DestinationName, TableName, Timestamp};
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
 
@@ -42,7 +43,7 @@ pub(super) fn begin(
         remedy: e.remedy.clone(),
     };
     if before.is_none_or(|h| h.reason != hold.reason) {
-        tracing::error!(destination = %destination, until = %hold.until_at, remedy = %hold.remedy, "{destination} waits: {}", hold.reason);
+        tracing::error!(destination = %destination, until = %hold.until_at, remedy = %hold.remedy, "{destination} waits: {}{}", hold.reason, Code::behind("hold"));
     }
     let mut changes = Vec::new();
     if e.class == Class::Retry && table.is_none() {

@@ -15,6 +15,7 @@ use super::budget::{Allowance, Budget};
 use super::lane::{Lane, back};
 use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
+use crate::model::codes::Code;
 use crate::model::ticket::KeysKept;
 use crate::model::{
     Class, DeliveryKind, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp,
@@ -360,7 +361,7 @@ impl<D: Destination> Relay<D> {
     /// Keeps what a person should know; said in the log only the first time.
     async fn tell(&self, issues: BTreeMap<String, HealthIssue>) -> Result<(), StoreError> {
         for issue in issues.into_values() {
-            let text = issue.text.clone();
+            let text = issue.told();
             if self.store.tell(issue).await? {
                 tracing::warn!("{text}");
             }
@@ -392,7 +393,7 @@ impl<D: Destination> Relay<D> {
                 }
                 Outcome::Dead { message } => {
                     report.dead += 1;
-                    tracing::error!(delivery = %s.id, destination = %destination.name(), "dead letter: {message}");
+                    tracing::error!(delivery = %s.id, destination = %destination.name(), "dead letter: {message}{}", Code::behind("dead-letters"));
                 }
                 Outcome::ClosedThere { .. } | Outcome::Requeue { .. } => {}
             }

@@ -29,6 +29,7 @@ use super::transport::unix::{self, Unix};
 use super::{Acknowledge, Batch, Own, Reading, Source as _, SourceError};
 use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
+use crate::model::codes::Code;
 use crate::model::cursor::Remembered;
 use crate::model::text::{clip, one_line};
 use crate::model::{Cursor, Secret, SourceName};
@@ -312,7 +313,7 @@ async fn tell(
     wait: Duration,
 ) -> Result<bool, SourceError> {
     let name = &settings.name;
-    tracing::error!(source = %name, "source {name} failed ({failure}); it begins again in {} s", wait.as_secs());
+    tracing::error!(source = %name, "source {name} failed ({failure}); it begins again in {} s{}", wait.as_secs(), Code::behind("source"));
     let batch = Batch {
         trouble: Some(format!("its reader failed ({failure}) and begins again; please report it")),
         ..Batch::new(name.clone(), settings.kind)

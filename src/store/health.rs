@@ -42,7 +42,7 @@ pub(super) struct Conditions(Mutex<BTreeMap<Kind, HealthIssue>>);
 impl Conditions {
     /// It is so. What was said once is not said again; the words may change.
     pub(super) fn begin(&self, kind: Kind, issue: HealthIssue) {
-        let HealthIssue { code, text, remedy, .. } = issue.clone();
+        let (text, HealthIssue { code, remedy, .. }) = (issue.told(), issue.clone());
         if self.map(|all| all.insert(kind, issue)).is_none() {
             tracing::error!(code, remedy, "{text}");
         }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::destination::{Asked, Destination, FIND_MAX, Found, Remote, SendError};
+use crate::model::codes::Code;
 use crate::model::life::Lives;
 use crate::model::ticket::{NOT_FOUND, TicketKeys};
 use crate::model::{SysId, TableName, TicketState, Timestamp};
@@ -133,7 +134,7 @@ impl<D: Destination> Run<'_, D> {
     }
 
     fn fail(&mut self, table: TableName, e: SendError) {
-        tracing::warn!(destination = %self.destination.name(), table = %table, "could not read tickets back: {e}");
+        tracing::warn!(destination = %self.destination.name(), table = %table, "could not read tickets back: {e}{}", Code::behind("read-back"));
         self.report.failure.get_or_insert((table, e));
     }
 

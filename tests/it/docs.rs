@@ -188,6 +188,26 @@ fn every_page_is_in_the_book() {
 }
 
 #[test]
+fn each_picture_is_shown_small_and_asks_nobody() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let shown: String = pages().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let pictures: Vec<_> = fs::read_dir(docs.join("pictures")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(pictures.len() >= 4, "{pictures:?}");
+    for path in pictures {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert!(shown.contains(&format!("pictures/{name})")), "{name} is on no page");
+        assert!(bytes.len() <= 80_000, "{name}: {} bytes", bytes.len());
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            let fetched = ["href=", "url(\"", "url('", "@import", "<script", "<image"];
+            assert!(!fetched.iter().any(|one| text.contains(one)), "{name} fetches something");
+        } else {
+            assert!(bytes.starts_with(b"\x89PNG"), "{name} is neither SVG nor PNG");
+        }
+    }
+}
+
+#[test]
 fn the_page_of_errors_is_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
     if std::env::var_os("OTRELAY_BLESS").is_some() {

@@ -333,6 +333,23 @@ fn one_address_has_eight_connections_to_the_page_and_no_more() {
 }
 
 #[test]
+fn what_needs_a_person_has_the_number_that_help_explains() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.secrets("wrong", "admin");
+    agent.feed(eve::alerts(0..1));
+    let (page, service) = Page::start(&agent);
+    agent.until_status("it is held", |s| s["health"][0]["code"] == "hold");
+    let now = text(&page.get("/").body);
+    assert!(now.contains("1 thing needs a person") && now.contains("(E102)"), "{now}");
+    let issues = text(&page.get("/issues").body);
+    assert!(issues.contains("otrelay help E102"), "{issues}");
+    assert!(agent.logged().contains("(E102)"), "{}", agent.logged());
+    agent.run(&["help", "E102"]).ends(0).says("E102 hold");
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
 fn an_address_that_somebody_else_has_is_told_and_stops_nothing() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);
@@ -347,6 +364,8 @@ fn an_address_that_somebody_else_has_is_told_and_stops_nothing() {
     let issue = &status["health"][0];
     assert!(issue["text"].as_str().unwrap().contains(&at.to_string()), "{issue}");
     assert!(issue["remedy"].as_str().unwrap().contains("[status] listen"), "{issue}");
+    agent.run(&["status"]).ends(0).says("(E115)");
+    assert!(agent.logged().contains("(E115); tried again"), "{}", agent.logged());
     drop(other);
     agent.until_status("it goes on by itself", |s| s["health"] == serde_json::json!([]));
     let page = Page(at.to_string());

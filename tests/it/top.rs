@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -154,6 +155,14 @@ fn how_things_are_is_shown_and_the_terminal_is_given_back() {
     top.until("backlog 1 waiting");
     terminate(&top.child);
     top.gives_back(before);
+
+    // The connection of the person's terminal goes, somebody orders it to end: whatever ends it, the terminal is given back.
+    for signal in [Signal::HUP, Signal::QUIT, Signal::INT] {
+        let top = Top::new(&agent);
+        top.until("backlog 1 waiting");
+        kill_process(Pid::from_child(&top.child), signal).unwrap();
+        top.gives_back(before);
+    }
 
     // The service goes: said, with what was known; and Ctrl-C still ends it.
     let mut top = Top::new(&agent);

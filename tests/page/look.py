@@ -93,7 +93,7 @@ class Browser:
         start(["chromedriver", "--port=0"], log)
         port = until("chromedriver runs", said(log, r"started successfully on port (\d+)"))
         self.base = f"http://127.0.0.1:{port}"
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-device-scale-factor=1",
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage", "--force-device-scale-factor=1",
                  # It asks nobody but the page.
                  "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
         made = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": {
@@ -120,9 +120,9 @@ class Browser:
     def go(self, url):
         self.ask("POST", "/url", {"url": url})
 
-    def picture(self, name):
+    def picture(self, name, most=4000):
         size = self.cdp("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 4000), "scale": 1}
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], most), "scale": 1}
         shot = self.cdp("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         (PICTURES / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
@@ -134,6 +134,9 @@ class Browser:
             wrong.append("a title of a sensor was run")
         if self.run("return document.documentElement.scrollWidth > window.innerWidth + 1"):
             wrong.append("the page is wider than the window")
+        if self.run("return Math.min(...['header', 'main'].map(name => { const at = document.querySelector(name), style = getComputedStyle(at);"
+                    " return at.getBoundingClientRect().left + parseFloat(style.paddingLeft) }))") < 10:
+            wrong.append("the text touches the edge of the window")
         if AXE:
             self.run(AXE)
             found = self.ask("POST", "/execute/async", {"args": [], "script":
@@ -179,7 +182,7 @@ def main():
     agents, browser, wrong = states(root), Browser(root), []
     for state, agent in agents.items():
         for page, path in PAGES.items():
-            for kind, width, dark in (("wide", 1280, False), ("dark", 1280, True), ("narrow", 390, False)):
+            for kind, width, dark in (("wide", 1280, False), ("dark", 1280, True), ("narrow", 320, False)):
                 if kind != "wide" and state == "empty":
                     continue
                 browser.be(width, dark)
@@ -197,14 +200,19 @@ def main():
     return 1 if wrong else 0
 
 
-try:
-    code = main()
-finally:
-    # Its driver would leave the browser running.
-    for browser in browsers:
-        browser.ask("DELETE", "")
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    for process in processes:
-        process.wait(30)
-sys.exit(code)
+def ended(work):
+    """Does it, and leaves nothing running."""
+    try:
+        return work()
+    finally:
+        # Its driver would leave the browser running.
+        for browser in browsers:
+            browser.ask("DELETE", "")
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(30)
+
+
+if __name__ == "__main__":
+    sys.exit(ended(main))

@@ -191,7 +191,7 @@ fn service(asker: &Asker) -> Vec<Finding> {
             // Sources and holds have checks of their own.
             let others =
                 status.health.into_iter().filter(|issue| !["source", "hold"].contains(&issue.code.as_str()));
-            findings.extend(others.map(|issue| Finding::warn("service", issue.text, issue.remedy)));
+            findings.extend(others.map(|issue| Finding::warn("service", issue.told(), issue.remedy)));
         }
     }
     let process =

@@ -17,6 +17,7 @@ use super::check::{Examined, examine};
 use super::human::json;
 use super::{Exit, Outcome, Terminal, clock, runtime};
 use crate::config::{self, Config, Level, Purpose, Service};
+use crate::model::codes::Code;
 use crate::model::finding::State;
 use crate::model::text::one_line;
 use crate::model::{Finding, TableName};
@@ -92,10 +93,12 @@ fn of_config(problem: &config::Problem) -> Option<Finding> {
         return None;
     }
     let mut plain = problem.clone();
-    let hint = plain.hint.take().map(String::from).unwrap_or_default();
+    // Where the problem itself has no hint, what helps with its kind.
+    let known = Code::of(problem.code()).map_or("", |code| code.remedy);
+    let hint = plain.hint.take().map_or_else(|| known.to_owned(), String::from);
     let text = plain.to_string();
     Some(match problem.level {
-        Level::Error => Finding::fail("config", text, hint),
+        Level::Error => Finding::fail("config", format!("{text}{}", Code::behind(problem.code())), hint),
         Level::Warning => Finding::warn("config", text, hint),
     })
 }
@@ -105,10 +108,11 @@ fn worst(findings: &[Finding]) -> State {
 }
 
 fn tell(args: &DoctorArgs, findings: &[Finding], terminal: &mut Terminal<'_>) -> Result<(), super::CliError> {
+    let findings: Vec<Finding> = findings.iter().map(with_code).collect();
     if args.json {
-        return json(terminal.out, &json!({ "findings": findings, "worst": worst(findings) }));
+        return json(terminal.out, &json!({ "findings": findings, "worst": worst(&findings) }));
     }
-    for finding in findings {
+    for finding in &findings {
         let Finding { name, state, text, remedy } = finding;
         writeln!(terminal.out, "{:<8}{}: {}", state.as_str(), one_line(name), one_line(text))?;
         if !remedy.is_empty() {
@@ -125,6 +129,19 @@ fn tell(args: &DoctorArgs, findings: &[Finding], terminal: &mut Terminal<'_>) ->
         count(State::Fail)
     )?;
     Ok(())
+}
+
+/// What fails here is what the service tells with a number: the same number stands behind it.
+fn with_code(finding: &Finding) -> Finding {
+    let what = finding.name.split_once(": ").map_or(finding.name.as_str(), |(_, what)| what);
+    let code = match what.split(' ').next().unwrap_or_default() {
+        _ if !finding.fails() => "",
+        "files" | "listener" | "api" => "source",
+        "name" | "proxy" | "certificate" | "connection" | "log-in" | "instance" | "table" => "hold",
+        "clock" => "clock-wrong",
+        _ => "",
+    };
+    Finding { text: format!("{}{}", finding.text, Code::behind(code)), ..finding.clone() }
 }
 
 /// The clock of a check.

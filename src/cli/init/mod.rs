@@ -15,6 +15,7 @@ use clap::Args;
 use self::detect::{Found, Sensors};
 use self::write::{Planned, There};
 use super::check::{CheckArgs, check};
+use super::lists::severity;
 use super::prompt::{Prompt, of_descriptor, of_file};
 use super::{CliError, Exit, Outcome, Terminal, clock, runtime};
 use crate::app::AppError;
@@ -434,17 +435,17 @@ impl<'a> Interview<'a> {
 
     fn all(&mut self, sensors: &Sensors) -> Result<Answers, CliError> {
         let args = self.args;
-        let instance =
-            self.text(args.instance.as_ref(), "--instance", "Instance (https://NAME.service-now.com)", None)?;
+        let question = "Instance (https://NAME.service-now.com)";
+        let instance = self.text_that(args.instance.as_ref(), "--instance", question, None, |answer| {
+            let is_address = answer.contains("://");
+            is_address.then_some(()).ok_or_else(|| "expected an address with https:// before it".to_owned())
+        })?;
         let auth = match args.auth {
             Some(auth) => auth,
             None if self.prompt.is_some() => {
-                let word = self.text(
-                    None,
-                    "--auth",
-                    "Log-in: password, client-credentials, refresh-token, api-key, basic",
-                    Some("password"),
-                )?;
+                let question = "Log-in: password, client-credentials, refresh-token, api-key, basic";
+                let usable = |word: &str| log_in(word).map(|_| ());
+                let word = self.text_that(None, "--auth", question, Some("password"), usable)?;
                 log_in(&word).map_err(CliError::Words)?
             }
             None => LogIn::Password,
@@ -504,11 +505,12 @@ impl<'a> Interview<'a> {
             zeek,
             defender: defender.and_then(|(url, token)| Some((url, token?))),
             state_dir: args.state_dir.clone(),
-            min_severity: self.text(
+            min_severity: self.text_that(
                 args.min_severity.as_ref(),
                 "--min-severity",
                 "Least severity of a ticket",
                 Some("major"),
+                |answer| severity(answer).map(|_| ()),
             )?,
             backfill: self.text(
                 args.backfill.as_ref(),
@@ -532,16 +534,36 @@ impl<'a> Interview<'a> {
         question: &str,
         default: Option<&str>,
     ) -> Result<String, CliError> {
+        self.text_that(given, flag, question, default, |_| Ok(()))
+    }
+
+    /// What a person answered so that it cannot be used is asked once more, with the reason: the other answers are not lost
+    /// for it. The last one is taken as it is, and refused with the config.
+    fn text_that(
+        &mut self,
+        given: Option<&String>,
+        flag: &str,
+        question: &str,
+        default: Option<&str>,
+        usable: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<String, CliError> {
         if let Some(given) = given {
             return Ok(given.clone());
         }
         let shown = default.map_or(String::new(), |default| format!(" [{default}]"));
-        for _ in 0..PATIENCE {
+        let mut why = String::new();
+        for asked in 1..=PATIENCE {
             let Some(prompt) = &mut self.prompt else { break };
-            let answer = prompt.line(&format!("{question}{shown}: "), true).map_err(given_up)?;
+            let answer = prompt.line(&format!("{why}{question}{shown}: "), true).map_err(given_up)?;
             let answer = answer.trim();
             if !answer.is_empty() {
-                return Ok(answer.to_owned());
+                match usable(answer) {
+                    Err(reason) if asked < PATIENCE => {
+                        why = format!("{reason}\n");
+                        continue;
+                    }
+                    _ => return Ok(answer.to_owned()),
+                }
             }
             if default.is_some() {
                 break;
@@ -619,7 +641,41 @@ fn given_up(e: std::io::Error) -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Write as _};
+
+    use clap::FromArgMatches as _;
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
     use super::*;
+
+    #[test]
+    fn what_cannot_be_used_is_asked_once_more_and_nothing_else_is_lost() {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let terminal = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let mut person = File::from(person);
+        let none = InitArgs::augment_args(clap::Command::new("init")).get_matches_from(["init"]);
+        let args = InitArgs::from_arg_matches(&none).unwrap();
+        let prompt = Some(Prompt::on(terminal).unwrap());
+        let mut interview = Interview { args: &args, prompt, missing: Vec::new() };
+        person.write_all(b"high\nhigher\nmajor\nhigh\nhigher\nhighest\n\n").unwrap();
+        let mut ask = |default| {
+            let usable = |answer: &str| severity(answer).map(|_| ());
+            interview.text_that(None, "--min-severity", "Least severity", default, usable).unwrap()
+        };
+        assert_eq!(ask(None), "major");
+        assert_eq!(ask(None), "highest", "the last is refused with the config");
+        assert_eq!(ask(Some("minor")), "minor");
+        drop(interview);
+        let mut shown = Vec::new();
+        // Ends with an error where nobody has the terminal any more.
+        let _ = person.read_to_end(&mut shown);
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        assert_eq!(shown.matches("expected warning, minor, major or critical").count(), 4, "{shown}");
+    }
 
     #[test]
     fn what_is_kept_takes_the_place_of_nothing() {

@@ -74,10 +74,15 @@ pub(super) fn run(_: TopArgs, terminal: &mut Terminal<'_>) -> Outcome {
         trouble: None,
         colours: variable("NO_COLOR").is_none(),
     };
+    let runtime = runtime()?;
+    // They are caught from before the terminal is taken.
+    let stop = {
+        let _inside = runtime.enter();
+        ordered_to_end()?
+    };
     let (screen, keys) = Screen::open().map_err(|e| words(&format!("and it cannot be had ({e})")))?;
     let cells = Cells::new(screen)?;
-    let runtime = runtime()?;
-    let ended = runtime.block_on(show(&mut known, cells, keys, asker.socket));
+    let ended = runtime.block_on(show(&mut known, cells, keys, asker.socket, stop));
     // A look that the service does not answer is not waited for.
     runtime.shutdown_background();
     ended.map(|()| Exit::Fine)
@@ -89,10 +94,11 @@ async fn show(
     mut cells: Cells<Screen>,
     keys: Keys,
     socket: PathBuf,
+    stop: impl Future<Output = ()>,
 ) -> Result<(), CliError> {
     let mut looking: Option<JoinHandle<Result<Glance, CliError>>> = None;
     let mut looked_at = known.at;
-    let (mut stop, mut pressed) = (std::pin::pin!(ordered_to_end()), keys.read());
+    let (mut stop, mut pressed) = (std::pin::pin!(stop), keys.read());
     loop {
         let now = known.glance.status.now.after(known.at.elapsed());
         cells.draw(|frame| view::draw(frame, known, now))?;
@@ -128,23 +134,22 @@ async fn done<T>(work: &mut Option<JoinHandle<T>>) -> Result<T, tokio::task::Joi
     }
 }
 
-/// The signals that would end the process and leave the terminal as it is now.
-async fn ordered_to_end() {
-    let on = |kind: SignalKind| signal(kind).ok();
-    let (Some(mut term), Some(mut int), Some(mut hangup), Some(mut quit)) = (
-        on(SignalKind::terminate()),
-        on(SignalKind::interrupt()),
-        on(SignalKind::hangup()),
-        on(SignalKind::quit()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        _ = hangup.recv() => {}
-        _ = quit.recv() => {}
-    }
+/// The signals that would end the process and leave the terminal as it is then: caught when this returns, not when what it
+/// returns is first looked at.
+fn ordered_to_end() -> Result<impl Future<Output = ()>, CliError> {
+    let on = |kind: SignalKind| signal(kind).map_err(CliError::from);
+    let mut term = on(SignalKind::terminate())?;
+    let mut int = on(SignalKind::interrupt())?;
+    let mut hangup = on(SignalKind::hangup())?;
+    let mut quit = on(SignalKind::quit())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
+        }
+    })
 }
 
 impl Known {

@@ -42,8 +42,12 @@ pub(super) struct Keys(Arc<File>);
 impl Screen {
     /// Takes the terminal of the process.
     pub(super) fn open() -> io::Result<(Self, Keys)> {
-        let file = Arc::new(File::from(io::stdout().as_fd().try_clone_to_owned()?));
-        let keys = Arc::new(File::from(io::stdin().as_fd().try_clone_to_owned()?));
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let keys = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        Self::on(&Arc::new(file), Arc::new(keys))
+    }
+
+    fn on(file: &Arc<File>, keys: Arc<File>) -> io::Result<(Self, Keys)> {
         let before = tcgetattr(&keys)?;
         let mut modes = before.clone();
         modes
@@ -54,18 +58,18 @@ impl Screen {
         tcsetattr(&keys, OptionalActions::Flush, &modes)?;
         // From here on it is given back.
         let screen = Self {
-            file: Arc::clone(&file),
+            file: Arc::clone(file),
             keys: Arc::clone(&keys),
             before: before.clone(),
             text: String::new(),
         };
-        let (of_panic, keys_of_panic) = (Arc::clone(&file), Arc::clone(&keys));
+        let (of_panic, keys_of_panic) = (Arc::clone(file), Arc::clone(&keys));
         let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             give_back(&of_panic, &keys_of_panic, &before);
             told(panic);
         }));
-        (&*file).write_all(TAKE)?;
+        (&**file).write_all(TAKE)?;
         Ok((screen, Keys(keys)))
     }
 }
@@ -191,8 +195,42 @@ mod tests {
     use ratatui::buffer::Buffer;
     use ratatui::layout::Rect;
     use ratatui::style::Style;
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     use super::*;
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let terminal = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let before = tcgetattr(&terminal).unwrap();
+        let terminal = Arc::new(terminal);
+        let told = std::panic::take_hook();
+        // What is told goes to the same terminal: its words show what came first.
+        let tells = Arc::clone(&terminal);
+        std::panic::set_hook(Box::new(move |_| {
+            let _ = (&*tells).write_all(b"told");
+        }));
+        let (screen, keys) = Screen::on(&terminal, Arc::clone(&terminal)).unwrap();
+        let taken = tcgetattr(&terminal).unwrap();
+        // As where a release ends in a panic: nothing is dropped.
+        let screen = std::mem::ManuallyDrop::new(screen);
+        let ended = std::thread::spawn(|| panic!("on purpose")).join();
+        std::panic::set_hook(told);
+        let given_back = tcgetattr(&terminal).unwrap();
+        drop((std::mem::ManuallyDrop::into_inner(screen), keys, terminal));
+        let mut written = Vec::new();
+        // Ends with an error where nobody has the terminal any more.
+        let _ = File::from(person).read_to_end(&mut written);
+        let written = String::from_utf8_lossy(&written).into_owned();
+        assert!(ended.is_err() && !taken.local_modes.contains(LocalModes::ECHO));
+        assert_eq!(given_back.local_modes, before.local_modes);
+        let (took, rest) = written.split_once(str::from_utf8(GIVE_BACK).unwrap()).unwrap();
+        assert!(took.contains("\u{1b}[?1049h") && rest.starts_with("told"), "{written:?}");
+    }
 
     #[test]
     fn cells_become_text_and_nothing_else_moves_the_terminal() {

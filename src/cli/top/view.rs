@@ -9,7 +9,6 @@ use ratatui::text::Line;
 
 use super::Known;
 use crate::cli::human::{relative, span};
-use crate::model::codes::Code;
 use crate::model::text::one_line;
 use crate::model::{Severity, Timestamp};
 use crate::store::{DestinationRow, SourceRow, SyncRow};
@@ -91,10 +90,7 @@ fn sections(known: &Known, now: Timestamp) -> Vec<Section> {
         }
     };
     let told = |issue: &crate::model::HealthIssue| {
-        [
-            (format!("! {}{}", issue.text, Code::behind(&issue.code)), PLAIN.fg(Color::Red)),
-            (format!("  {}", issue.remedy), PLAIN),
-        ]
+        [(format!("! {}", issue.told()), PLAIN.fg(Color::Red)), (format!("  {}", issue.remedy), PLAIN)]
     };
     add("NEEDS A PERSON".to_owned(), 4, status.health.iter().flat_map(told).collect());
     let heading = format!(
@@ -103,7 +99,7 @@ fn sections(known: &Known, now: Timestamp) -> Vec<Section> {
     );
     add(heading, 2, status.overview.sources.iter().map(|s| source(s, known, now)).collect());
     let heading = format!(
-        "{:16} {:>9} {:>6} {:>10} {:>13}  LAST ANSWER",
+        "{:16} {:>9} {:>6} {:>10} {:>13}  LAST SUCCESS",
         "DESTINATION", "WAITING", "DEAD", "DELIVERED", "REQUESTS/HOUR"
     );
     add(heading, 2, status.overview.destinations.iter().map(|d| destination(d, now)).collect());

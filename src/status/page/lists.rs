@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Facts;
 use super::views::{called, link, state, waits};
 use super::words::{clean, clock, number};
+use crate::model::codes::Code;
 use crate::model::{Alert, Timestamp};
 use crate::status::Status;
 use crate::store::{AlertRow, DeliveryRow, DeviceRow, FilteredRow, RejectRow, TicketRow, WaitingRow};
@@ -177,7 +178,7 @@ pub(super) fn tickets(rows: &[TicketRow], facts: &Facts, now: Timestamp) -> Vec<
             severity(row.severity),
             wide(&row.title, &row.parties),
             n(row.occurrences),
-            cell(state(row)),
+            Cell { more: clean(&row.assigned_to), ..cell(state(row)) },
             cell(row.opened_at.map_or_else(String::new, |at| clock(at, now))),
             cell(&row.destination),
             wide(&row.rule, ""),
@@ -243,7 +244,10 @@ pub(super) fn queue(
 pub(super) fn health(status: &Status, facts: &Facts) -> Vec<Table> {
     let (now, overview) = (status.now, &status.overview);
     let issue = |issue: &crate::model::HealthIssue| {
-        vec![Cell { code: true, ..cell(&issue.code) }, wide(&issue.text, &issue.remedy)]
+        let number = Code::of(&issue.code).map_or("", |code| code.number);
+        let command =
+            command(format!("otrelay help {}", if number.is_empty() { &issue.code } else { number }));
+        vec![command, wide(issue.told(), &issue.remedy)]
     };
     let source = |row: &crate::store::SourceRow| {
         let state = row.trouble.as_deref().unwrap_or("well");

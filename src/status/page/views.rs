@@ -100,7 +100,9 @@ fn verdict(health: &[HealthIssue]) -> Value {
         n => format!("{n} things need a person"),
     };
     let more = health.len().saturating_sub(ISSUES);
-    context! { class, title, more, issues => Value::from(Serde(&health[..health.len().min(ISSUES)])) }
+    let told = |issue: &HealthIssue| context! { told => issue.told(), remedy => issue.remedy.as_str() };
+    let issues: Vec<Value> = health.iter().take(ISSUES).map(told).collect();
+    context! { class, title, more, issues }
 }
 
 fn figure(name: &str, value: String, note: String) -> Value {
@@ -128,13 +130,21 @@ fn figures(look: &Look, facts: &Facts) -> Vec<Value> {
     let dead_class = if overview.dead > 0 { "bad" } else { "" };
     let used: i64 = overview.destinations.iter().map(|row| row.requests_this_hour).sum();
     let limit: i64 = facts.budgets.values().map(|limit| i64::from(*limit)).sum();
-    vec![
+    let devices = &overview.devices;
+    let told =
+        devices.last_sync.map_or_else(|| "told never".to_owned(), |at| format!("told {}", clock(at, now)));
+    let devices = (devices.known > 0).then(|| {
+        figure("Devices", number(devices.known), format!("{} changed, {told}", number(devices.changed)))
+    });
+    let mut all = vec![
         figure("Last Sync", last_value, last_note),
         figure("Next Sync", next_value, next_note),
         figure("Backlog", number(overview.backlog), backlog_note(look)),
         context! { name => "Dead letters", value => number(overview.dead), note => dead_note, class => dead_class },
-        figure("Budget this hour", number(used), format!("of {}", count(limit, "request", "requests"))),
-    ]
+    ];
+    all.extend(devices);
+    all.push(figure("Budget this hour", number(used), format!("of {}", count(limit, "request", "requests"))));
+    all
 }
 
 /// `60 min`, `24 h`.
@@ -217,8 +227,8 @@ pub(super) fn day(look: &Look) -> Value {
     let first = now - slots.len() as i64 + 1;
     let bars = chart::bars(&slots, |at| {
         let slot = first + at as i64;
-        // Every third hour that is whole.
-        slot.rem_euclid(6).eq(&0).then(|| {
+        // Every third hour that is whole; below the last bar there is no room for it.
+        (slot.rem_euclid(6) == 0 && at + 1 < slots.len()).then(|| {
             Timestamp::from_secs(slot * Ring::HalfHour.seconds()).servicenow().get(11..16).map(str::to_owned)
         })?
     });
@@ -272,6 +282,7 @@ fn ticket(row: &TicketRow, facts: &Facts) -> Value {
         parties => row.parties.as_str(),
         seen => number(row.occurrences),
         state => state(row),
+        whose => row.assigned_to.as_str(),
     }
 }
 
@@ -295,8 +306,8 @@ fn ends(look: &Look) -> Vec<Value> {
     let destination = |row: &crate::store::DestinationRow| {
         let (state, class) = match (row.holds.first(), row.last_ok_at) {
             (Some(hold), _) => (format!("waits: {}", clean(&hold.reason)), "bad"),
-            (None, Some(at)) => (format!("answered {}", relative(at, now)), ""),
-            (None, None) => ("nothing was asked yet".to_owned(), ""),
+            (None, Some(at)) => (format!("last success {}", relative(at, now)), ""),
+            (None, None) => ("nothing was sent yet".to_owned(), ""),
         };
         let made = today.of(&format!("destination:{}", row.name), "created");
         context! { name => row.name.as_str(), kind => "ServiceNow", state, class, today => number(made) }

@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::time::Instant;
 
 use crate::model::Timestamp;
+use crate::model::codes::Code;
 use crate::store::disk::files::{self, Aside, is_there, with};
 use crate::store::disk::lock::Before;
 use crate::store::repair::swap::Swap;
@@ -249,7 +250,7 @@ fn rebuild_from(swap: &Swap, settings: &Settings, now: Timestamp) -> Result<bool
         }
         make(SALVAGE).or_else(|e| if is_full(&e) { make(Duration::ZERO) } else { Err(e) })
     })?;
-    tracing::error!(kept = %kept.display(), "{}", healed.text());
+    tracing::error!(kept = %kept.display(), "{}{}", healed.text(), Code::behind("store-repaired"));
     Ok(healed.rewound)
 }
 

@@ -16,11 +16,15 @@ mod file;
 
 mod packed;
 
+mod packing;
+
 mod pattern;
 
 mod search;
 
 mod unpacked;
+
+mod unread;
 
 mod watch;
 

@@ -75,8 +75,7 @@ fn what_was_too_old_is_taken_in_after_all_and_once() {
     assert_eq!(source(&agent)["again"], 11);
     // The way was gone: nobody is sent there again.
     for list in ["sources", "status"] {
-        let said = agent.run(&[list]).ends(0);
-        said.says("taken in after all");
+        let said = agent.run(&[list]).ends(0).says("taken in after all");
         assert!(!said.out.contains("sources rewind"), "{list}: {}", said.out);
     }
 
@@ -102,7 +101,7 @@ fn since_bounds_how_far_it_goes_back() {
         .says("younger than 2026-04-01");
     agent.once().ends(0).says("2 tickets created");
     assert_one_each(&simulator, [2, 3].map(eve::short));
-    let rest = "what is younger than 2026-04-01 00:00 UTC was read again, `otrelay sources rewind eve` takes in the rest";
+    let rest = "what is younger than 2026-04-01 00:00:00 UTC was read again, `otrelay sources rewind eve` takes in the rest";
     agent.run(&["sources"]).ends(0).says(rest);
     agent.run(&["status"]).ends(0).says(rest);
     agent.run(&["sources", "rewind", "eve", "--since", "soon"]).ends(2).says("24h");
@@ -125,6 +124,16 @@ fn a_rotated_and_a_packed_generation_are_read_again_too() {
     agent.run(&["sources", "rewind", "eve"]).ends(0).says("3 files");
     agent.once().ends(0).says("6 tickets created");
     assert_one_each(&simulator, (0..8).map(eve::short));
+    // Each line was one sighting, and an order to read again adds none.
+    let occurrences = |agent: &Agent| -> Vec<u64> {
+        let alerts = agent.json(&["alerts"]);
+        alerts.as_array().unwrap().iter().map(|alert| alert["occurrences"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(occurrences(&agent), [1; 8]);
+    agent.run(&["sources", "rewind", "eve"]).ends(0);
+    agent.once().ends(0).says("0 tickets created");
+    agent.once().ends(0);
+    assert_eq!(occurrences(&agent), [1; 8]);
     assert_eq!(agent.status()["sources"][0]["rejected"].to_string(), "{}");
 }
 

@@ -83,6 +83,16 @@ impl Archive {
         }
     }
 
+    /// Leaves these files to somebody else; their cursors as they are from now on.
+    pub(super) fn leave(&mut self, ids: &HashSet<Id>) -> Vec<FileCursor> {
+        let left = self.remembered.iter_mut().filter(|(id, cursor)| ids.contains(id) && !cursor.complete);
+        left.map(|(_, cursor)| {
+            cursor.complete = true;
+            cursor.clone()
+        })
+        .collect()
+    }
+
     pub(super) fn has_more(&self) -> bool {
         !self.queue.is_empty()
     }

@@ -4,7 +4,7 @@
 //! again and goes on. Bounds: files, bytes that a file may become, length of a line. A file that is no gzip, or ends
 //! before its time, is one reject; what was whole of it is taken. What is packed later: `archive`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -77,6 +77,11 @@ impl Packed {
         }
         let left: VecDeque<_> = found.into_iter().map(|(_, path, _)| path).collect();
         (!left.is_empty()).then_some(Self { left, open: None, met_at, skip })
+    }
+
+    /// Which files are still to be read.
+    pub(super) fn ids(&self) -> HashSet<Id> {
+        self.left.iter().filter_map(|path| path.metadata().ok()).map(|meta| Id::of(&meta)).collect()
     }
 
     /// How far they are read.

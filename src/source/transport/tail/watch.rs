@@ -303,10 +303,15 @@ impl Watch {
         let mut ids = HashSet::new();
         let (mut paths, mut refused) = (Vec::new(), Vec::new());
         let (mut packed, mut unread) = (Vec::new(), Vec::new());
+        // A pattern may be meant for packed files.
+        let mut wants_packed = false;
         pattern.generations(
             |path, name| match Packing::of(&path) {
                 None => paths.push((name == Name::Rotated, path, name)),
-                Some(packing) if packing.is_read() => packed.push(path),
+                Some(packing) if packing.is_read() => {
+                    wants_packed |= name == Name::Own;
+                    packed.push(path);
+                }
                 Some(_) => unread.push(path),
             },
             |path, error| refused.push(unreadable(path, error)),
@@ -330,7 +335,8 @@ impl Watch {
                 Err(error) => self.refuse(&path, &error),
             }
         }
-        if seen.iter().all(|seen| seen.name == Name::Rotated) && self.troubles.is_empty() {
+        let is_quiet = wants_packed || !self.troubles.is_empty();
+        if seen.iter().all(|seen| seen.name == Name::Rotated) && !is_quiet {
             self.troubles.push(format!("no file matches `{}`", self.pattern));
         }
         List { seen, packed, unread }

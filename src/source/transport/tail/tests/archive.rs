@@ -372,6 +372,23 @@ fn what_was_packed_with_xz_unread_is_told_until_it_is_unpacked() {
 }
 
 #[test]
+fn a_pattern_that_leads_to_packed_files_alone_is_no_trouble() {
+    let mut bench = Bench::new("eve*");
+    bench.append("eve.json.1", &lines(0..3));
+    bench.pack("eve.json.1");
+    bench.poll();
+    assert_eq!(bench.trouble, None);
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json.1", &lines(0..3));
+    bench.pack("eve.json.1");
+    bench.poll();
+    assert!(
+        bench.trouble.unwrap().starts_with("no file matches"),
+        "it is the name of the one that is missed"
+    );
+}
+
+#[test]
 fn packed_with_xz_before_the_source_was_met() {
     let mut bench = Bench::new("eve*.json");
     bench.append("eve-1.json", &lines(0..3));

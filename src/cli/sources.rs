@@ -98,6 +98,8 @@ struct Shown<'a> {
     alerts: i64,
     /// Alerts that were older than `[sync] backfill` when it was first read.
     older: i64,
+    #[serde(skip)]
+    older_way: Option<String>,
     /// Alerts that a second reading took in after all.
     again: i64,
     /// Since when the last order takes in.
@@ -182,6 +184,7 @@ fn shown<'a>(row: &'a SourceRow, reading: &'a ReadingRow, state: &'static str, n
         records: row.lines,
         alerts: row.alerts,
         older: row.filtered.get(Reason::TooOld.as_str()).copied().unwrap_or(0),
+        older_way: older_way(row),
         again: row.again,
         rewound_since: reading.since,
         last_record_at: last,
@@ -210,8 +213,10 @@ fn print(all: &[Shown<'_>], now: Timestamp, terminal: &mut Terminal<'_>) -> Resu
         if let Some(trouble) = one.trouble {
             writeln!(terminal.out, "{}: {}", one.name, one_line(trouble))?;
         }
-        if one.older > 0 {
-            writeln!(terminal.out, "{}: {}", one.name, older(one.older, one.name))?;
+        if let Some(way) = one.older_way.as_ref().filter(|_| one.older > 0) {
+            let (name, count) = (one.name, one.older);
+            let told = "alerts were older than [sync] backfill when it was first read";
+            writeln!(terminal.out, "{name}: {count} {told}; {way}")?;
         }
         if one.again > 0 {
             writeln!(terminal.out, "{}: {} alerts were taken in after all", one.name, one.again)?;
@@ -220,12 +225,16 @@ fn print(all: &[Shown<'_>], now: Timestamp, terminal: &mut Terminal<'_>) -> Resu
     Ok(())
 }
 
-/// What was older than the first reading reached, and the way to it.
-pub(super) fn older(count: i64, source: &str) -> String {
-    format!(
-        "{count} alerts were older than [sync] backfill when it was first read; `otrelay sources rewind {source}` takes \
-         them in after all"
-    )
+/// The way to what was older than the first reading reached; `None`: all of it was read again.
+pub(super) fn older_way(row: &SourceRow) -> Option<String> {
+    let way = format!("`otrelay sources rewind {}` takes", row.name);
+    match (row.rewound, row.rewound_since) {
+        (false, _) => Some(format!("{way} them in after all")),
+        (true, Some(since)) => {
+            Some(format!("what is younger than {} UTC was read again, {way} in the rest", time(since)))
+        }
+        (true, None) => None,
+    }
 }
 
 /// `512 B`, `3.4 MiB`.
@@ -260,14 +269,37 @@ fn rewind(args: &RewindArgs, terminal: &mut Terminal<'_>) -> Outcome {
         (true, false) => "is read again by the next start",
     };
     writeln!(terminal.out, "source {name} {verb} from its beginning: {since}{files}")?;
-    for (reason, count) in &rewound.passed_over {
-        writeln!(terminal.out, "  {count} of its alerts were not forwarded: {}", one_line(reason))?;
-    }
+    counted(&rewound, terminal)?;
     writeln!(
         terminal.out,
         "  what is known gets no second ticket; what is new there waits until that is done"
     )?;
     Ok(Exit::Fine)
+}
+
+/// What is known of what will come: how much was counted, and what of it was passed over.
+fn counted(rewound: &Rewound, terminal: &mut Terminal<'_>) -> Result<(), CliError> {
+    let out = &mut *terminal.out;
+    let is_gone = |path: &&String| {
+        std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    for path in rewound.files.iter().filter(is_gone) {
+        writeln!(out, "  {} is gone and is not read again", one_line(path))?;
+    }
+    writeln!(out, "  {} records of it were counted, {} of them alerts", rewound.records, rewound.alerts)?;
+    for (reason, count) in &rewound.passed_over {
+        writeln!(out, "  {count} of its alerts were not forwarded: {}", one_line(reason))?;
+    }
+    for (name, count) in &rewound.excluded {
+        writeln!(out, "  {count} of its alerts were excluded: {}", one_line(name))?;
+    }
+    let most: i64 = rewound.passed_over.values().chain(rewound.excluded.values()).sum();
+    writeln!(
+        out,
+        "  so at most {most} alerts are new, as far as rules and exclusions want them now; and what the store has \
+         forgotten since"
+    )?;
+    Ok(())
 }
 
 #[cfg(test)]

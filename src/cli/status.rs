@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::ask::Asker;
 use super::human::{json, relative, span, time};
+use super::sources::older_way;
 use super::{CliError, Exit, Outcome, Terminal, clock};
 use crate::control::Question;
 use crate::control::client::{AskError, ask};
@@ -122,8 +123,8 @@ fn print_source(r: &SourceRow, s: &Status, out: &mut dyn Write) -> std::io::Resu
     }
     for (reason, count) in &r.filtered {
         writeln!(out, "             {count} not forwarded: {reason}")?;
-        if reason == Reason::TooOld.as_str() {
-            writeln!(out, "             (otrelay sources rewind {} takes them in after all)", r.name)?;
+        if let Some(way) = older_way(r).filter(|_| reason == Reason::TooOld.as_str()) {
+            writeln!(out, "             ({way})")?;
         }
     }
     if r.again > 0 {

@@ -264,6 +264,16 @@ pub const CODES: &[Code] = &[
          backup.",
     ),
     code(
+        "E131",
+        "packed-unread",
+        "Files of a source were packed in a way that is not read here, and nobody had read them before.",
+        "A rotation packs with xz, bzip2 or the like, and went on while otrelay did not run, or before it first met the \
+         source. Packed with gzip or zstd they would have been read.",
+        "Unpack each beside itself (`xz -dk FILE`, `bzip2 -dk FILE`): what appears under the plain name is read within \
+         seconds, whatever its age, and needs no `otrelay sources rewind`. Move away what you do not want. Have logrotate \
+         use gzip or zstd.",
+    ),
+    code(
         "E201",
         "config-syntax",
         "A config file is no TOML: nothing behind the place is looked at.",

@@ -117,6 +117,9 @@ impl FileCursor {
     }
 }
 
+/// Before every time.
+const ALWAYS: Timestamp = Timestamp::from_micros(i64::MIN);
+
 /// Name of the mark of an [`Again`].
 pub const AGAIN: &str = "again";
 
@@ -153,8 +156,13 @@ impl Again {
 
     /// How far back it reached, for the order after it: nothing before `None`.
     pub fn reached(&self) -> Timestamp {
-        let since = self.since.unwrap_or(Timestamp::from_micros(i64::MIN));
+        let since = self.since.unwrap_or(ALWAYS);
         self.before.map_or(since, |before| before.min(since))
+    }
+
+    /// The same, for people: `None` where it and those before it left nothing out.
+    pub fn reaches_since(&self) -> Option<Timestamp> {
+        Some(self.reached()).filter(|reached| *reached > ALWAYS)
     }
 }
 
@@ -215,6 +223,9 @@ mod tests {
         assert_eq!(reached(Some(at(9)), Some(at(7))), at(7));
         assert_eq!(reached(Some(at(3)), Some(at(7))), at(3));
         assert!(reached(None, Some(at(7))) < at(-1_000_000_000));
+        let since = |since, before| Again { since, known_to: 0, before }.reaches_since();
+        assert_eq!(since(Some(at(9)), Some(at(7))), Some(at(7)));
+        assert_eq!((since(None, Some(at(7))), since(Some(at(9)), Some(ALWAYS))), (None, None));
     }
 
     #[test]

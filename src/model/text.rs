@@ -43,7 +43,8 @@ fn clean(text: &str, keep_newline: bool) -> Cow<'_, str> {
         | '\u{e0000}'..='\u{e007f}' => true,
         c => c.is_control(),
     };
-    if !text.chars().any(bad) {
+    // Nearly every text is printable ASCII: that is told byte by byte.
+    if text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) || !text.chars().any(bad) {
         return Cow::Borrowed(text);
     }
     let space = |c: char| matches!(c, '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}');

@@ -6,6 +6,20 @@
 /// How the trouble of a source goes on in words when nothing of it can be read.
 pub const NOTHING_READ: &str = "; nothing of it is read";
 
+/// How it goes on, at the very end, when there are packed files that nobody read and nobody here can.
+pub const PACKED_UNREAD: &str = "packed in a way that is not read here, and read by nobody: ";
+
+/// What to do about those.
+pub const UNPACK: &str = "unpack each beside itself (xz -dk, bzip2 -dk, lz4 -dk, unzip): what appears under the plain name is \
+     read, and needs no rewind; move away what you do not want; have logrotate pack with gzip or zstd, which are read";
+
+/// What is wrong, and which packed files nobody read.
+pub fn split(trouble: &str) -> (Option<&str>, Option<&str>) {
+    let (rest, packed) = trouble.split_at(trouble.find(PACKED_UNREAD).unwrap_or(trouble.len()));
+    let rest = rest.strip_suffix("; ").unwrap_or(rest);
+    (Some(rest).filter(|rest| !rest.is_empty()), Some(packed).filter(|packed| !packed.is_empty()))
+}
+
 /// Whether nothing of the source is read.
 pub fn is_unread(trouble: &str) -> bool {
     trouble.contains(NOTHING_READ)
@@ -44,6 +58,10 @@ mod tests {
         let listen = "see `listen` of this [[source]]; it is tried again by itself";
         assert_eq!(parts("syslog", "cannot listen").1, listen);
         assert_eq!(parts("http", "cannot listen; nothing of it is read").1, listen);
+        let packed = format!("{PACKED_UNREAD}/x.xz");
+        assert_eq!(split(&packed), (None, Some(&*packed)));
+        assert_eq!(split(&format!("{file}; {packed}")), (Some(file), Some(&*packed)));
+        assert_eq!((split(file), split("")), ((Some(file), None), (None, None)));
         assert!(is_unread(poll) && is_unread(file) && !is_unread("a; b"));
     }
 }

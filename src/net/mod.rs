@@ -15,6 +15,8 @@ mod calls;
 
 mod certificate;
 
+pub mod chrony;
+
 mod client;
 
 mod error;

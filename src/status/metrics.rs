@@ -294,6 +294,8 @@ mod tests {
             first_read_at: None,
             last_read_at: Timestamp::from_micros(1_500_000),
             again: 0,
+            rewound: false,
+            rewound_since: None,
             last_alert_at: None,
             trouble: Some("x".to_owned()),
             behind: Some(8_123),

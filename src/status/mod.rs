@@ -166,8 +166,13 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     }
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
-            let (trouble, remedy) = trouble::parts(&source.kind, trouble);
-            add("source", format!("source {}: {trouble}", source.name), remedy);
+            let (trouble, packed) = trouble::split(trouble);
+            if let Some((trouble, remedy)) = trouble.map(|trouble| trouble::parts(&source.kind, trouble)) {
+                add("source", format!("source {}: {trouble}", source.name), remedy);
+            }
+            if let Some(packed) = packed {
+                add("packed-unread", format!("source {}: {packed}", source.name), trouble::UNPACK);
+            }
         }
     }
     for destination in &o.destinations {

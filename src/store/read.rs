@@ -16,6 +16,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Row, params};
 
+use crate::model::cursor::{AGAIN, Again};
 use crate::model::protocol::fold;
 use crate::model::ticket::TicketKeys;
 use crate::model::{
@@ -115,9 +116,13 @@ impl Reader {
 
     fn sources(&self, of: &dyn Fn(&str) -> BTreeMap<String, i64>) -> Result<Vec<SourceRow>> {
         let mut select = self.conn.prepare(
-            "SELECT name, first_read_at, last_read_at, last_alert_at, trouble, kind FROM source ORDER BY id",
+            "SELECT name, first_read_at, last_read_at, last_alert_at, trouble, kind,
+                    (SELECT value FROM mark WHERE source_id = source.id AND mark.name = ?1)
+             FROM source ORDER BY id",
         )?;
-        let rows = select.query_map([], |r| {
+        let rows = select.query_map([AGAIN], |r| {
+            let order: Option<String> = r.get(6)?;
+            let order = order.and_then(|order| Again::parse(&order));
             let name: String = r.get(0)?;
             let counts = of(&format!("source:{name}"));
             let get = |key: &str| counts.get(key).copied().unwrap_or(0);
@@ -136,6 +141,8 @@ impl Reader {
                 devices: get("devices"),
                 unauthenticated: get("unauthenticated"),
                 again: get("again"),
+                rewound: order.is_some(),
+                rewound_since: order.and_then(|order| order.reaches_since()),
                 filtered: of(&format!("filtered:{name}")),
                 excluded: of(&format!("excluded:{name}")),
                 ignored: of(&format!("ignored:{name}")),

@@ -218,6 +218,12 @@ pub struct SourceRow {
     /// Alerts that `otrelay sources rewind` took in after all; among `alerts`.
     #[serde(default)]
     pub again: i64,
+    /// Whether it was ordered to be read again.
+    #[serde(default)]
+    pub rewound: bool,
+    /// From when on orders to read it again took it in, the farthest of them; absent: all of it, or there was no order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewound_since: Option<Timestamp>,
     /// Alerts that were not forwarded, by reason.
     pub filtered: BTreeMap<String, i64>,
     /// Alerts that an exclusion kept from the rules, by its name.

@@ -56,7 +56,14 @@ fn what_was_too_old_is_taken_in_after_all_and_once() {
         .run(&["sources", "rewind", "eve", "--dry-run"])
         .ends(0)
         .says("would be read again")
-        .says("eve.json");
+        .says("eve.json")
+        .says("14 records of it were counted, 13 of them alerts")
+        .says("so at most 11 alerts are new");
+    let rewound = agent.json(&["sources", "rewind", "eve", "--dry-run"]);
+    assert_eq!(
+        (&rewound["done"], &rewound["records"], &rewound["alerts"]),
+        (&false.into(), &14.into(), &13.into())
+    );
     agent.once().ends(0).says("0 tickets created");
     agent.run(&["sources", "rewind", "eve"]).ends(0).says("by the next start").says("11 of its alerts");
     assert_eq!(source(&agent)["state"], "read again");
@@ -66,6 +73,11 @@ fn what_was_too_old_is_taken_in_after_all_and_once() {
     // Ten findings and one sighting of a known one are counted, beside the new line; what was counted before is not.
     assert_eq!(counted(&agent), [14 + 11 + 1, 13 + 11 + 1, 13, 1]);
     assert_eq!(source(&agent)["again"], 11);
+    // The way was gone: nobody is sent there again.
+    for list in ["sources", "status"] {
+        let said = agent.run(&[list]).ends(0).says("taken in after all");
+        assert!(!said.out.contains("sources rewind"), "{list}: {}", said.out);
+    }
 
     // Once more: there is nothing left to be taken in.
     agent.run(&["sources", "rewind", "eve"]).ends(0);
@@ -89,6 +101,9 @@ fn since_bounds_how_far_it_goes_back() {
         .says("younger than 2026-04-01");
     agent.once().ends(0).says("2 tickets created");
     assert_one_each(&simulator, [2, 3].map(eve::short));
+    let rest = "what is younger than 2026-04-01 00:00:00 UTC was read again, `otrelay sources rewind eve` takes in the rest";
+    agent.run(&["sources"]).ends(0).says(rest);
+    agent.run(&["status"]).ends(0).says(rest);
     agent.run(&["sources", "rewind", "eve", "--since", "soon"]).ends(2).says("24h");
 }
 
@@ -109,6 +124,16 @@ fn a_rotated_and_a_packed_generation_are_read_again_too() {
     agent.run(&["sources", "rewind", "eve"]).ends(0).says("3 files");
     agent.once().ends(0).says("6 tickets created");
     assert_one_each(&simulator, (0..8).map(eve::short));
+    // Each line was one sighting, and an order to read again adds none.
+    let occurrences = |agent: &Agent| -> Vec<u64> {
+        let alerts = agent.json(&["alerts"]);
+        alerts.as_array().unwrap().iter().map(|alert| alert["occurrences"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(occurrences(&agent), [1; 8]);
+    agent.run(&["sources", "rewind", "eve"]).ends(0);
+    agent.once().ends(0).says("0 tickets created");
+    agent.once().ends(0);
+    assert_eq!(occurrences(&agent), [1; 8]);
     assert_eq!(agent.status()["sources"][0]["rejected"].to_string(), "{}");
 }
 

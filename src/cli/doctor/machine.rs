@@ -12,6 +12,7 @@ use crate::clock::RELEASED_AT;
 use crate::config::look_around;
 use crate::control::Question;
 use crate::model::Finding;
+use crate::net::chrony;
 use crate::status::Status;
 use crate::store::Store;
 
@@ -46,7 +47,10 @@ fn time() -> Finding {
             "set the clock (timedatectl set-ntp true, or a time server of the plant); nothing is sent before",
         );
     }
-    let by = if Path::new(SYNCHRONISED).exists() { ", set by the network" } else { "" };
+    let by = match Path::new(SYNCHRONISED).exists() || chrony::is_synchronised() == Some(true) {
+        true => ", set by the network",
+        false => "",
+    };
     Finding::ok("clock", format!("{} UTC{by}", now.servicenow()))
 }
 

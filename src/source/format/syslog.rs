@@ -101,7 +101,7 @@ impl Syslog {
 
     /// Reads one message of `sender`.
     pub fn read(&self, bytes: &[u8], sender: Option<IpAddr>, received_at: Timestamp) -> Decoded {
-        let text = String::from_utf8_lossy(bytes);
+        let text = std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
         let settings = &*self.0;
         let message = Message::read(&text, &settings.time_zone, received_at);
         let mended = matches!(text, Cow::Owned(_));
@@ -155,6 +155,13 @@ impl Reading<'_> {
 
     /// The mark that comes first says what it is.
     fn auto(&self) -> Decoded {
+        if self.message.text.starts_with(cef::MARK)
+            && let Some(rest) = event::find(self.message.text, cef::MARK)
+            && rest.len() + cef::MARK.len() == self.message.text.len()
+        {
+            // As nearly every message: nothing can come before it.
+            return self.read_marked(rest, cef::read);
+        }
         let at = |mark| self.find(mark).map(|rest| self.line.len() - rest.len());
         match (at(cef::MARK), at(leef::MARK)) {
             (Some(cef), leef) if leef.is_none_or(|leef| cef < leef) => self.marked(cef::MARK, cef::read),
@@ -178,10 +185,18 @@ impl Reading<'_> {
         read: fn(&'s str) -> Result<event::Event<'s>, event::Refusal>,
     ) -> Decoded {
         match self.find(mark) {
-            Some(rest) => self.event(read(rest.trim_end_matches(['\r', '\n', '\0']))),
+            Some(rest) => self.read_marked(rest, read),
             None if mark == cef::MARK => reject("no `CEF:0|` in it"),
             None => reject("no `LEEF:1.0|` or `LEEF:2.0|` in it"),
         }
+    }
+
+    fn read_marked<'s>(
+        &'s self,
+        rest: &'s str,
+        read: fn(&'s str) -> Result<event::Event<'s>, event::Refusal>,
+    ) -> Decoded {
+        self.event(read(rest.trim_end_matches(['\r', '\n', '\0'])))
     }
 
     fn event(&self, event: Result<event::Event<'_>, event::Refusal>) -> Decoded {

@@ -28,6 +28,7 @@ use crate::model::alert::{AlertState, TITLE_MAX};
 use crate::model::cursor::{Mark, Remembered};
 use crate::model::text::{clip, one_line};
 use crate::model::{Alert, Cursor, Device, Fingerprint, Identity, Severity, SourceName};
+use crate::net::chrony;
 use crate::source::format::host::{Change, Conditions, Disk, Limits, Look};
 
 /// First part of the mark of a condition that is raised.
@@ -226,7 +227,7 @@ fn look(settings: &Settings) -> Seen {
         memory: memory.filter(|(total, _)| *total > 0).map(used),
         load: System::load_average().ok().filter(|_| has_load).map(|load| load.fifteen / cores),
         temperature: temperature(Path::new("/sys/class/thermal")),
-        synchronised: synchronised(Path::new("/run/systemd/timesync")),
+        synchronised: synchronised(Path::new("/run/systemd/timesync")).or_else(chrony::is_synchronised),
         processes: processes.collect(),
         power_cut: false,
     };
@@ -255,7 +256,8 @@ fn temperature(zones: &Path) -> Option<f64> {
     degrees.filter(|milli| (-50_000..200_000).contains(milli)).max().map(|milli| f64::from(milli) / 1000.0)
 }
 
-/// Whether systemd's time client has the time; others leave no word that an unprivileged program could read.
+/// Whether systemd's time client has the time. Chrony is asked; others leave no word that an unprivileged program could
+/// read.
 fn synchronised(client: &Path) -> Option<bool> {
     client.is_dir().then(|| client.join("synchronized").exists())
 }

@@ -1,9 +1,11 @@
 //! Packed input, unpacked within bounds of size and ratio: a few kilobytes can say terabytes. Pure.
 
-use std::io::{self, Read};
+use std::error::Error;
+use std::io::{self, BufRead, Read};
 
 use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError as Frame, ReadFrameHeaderError as Header};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// Up to here any ratio is taken, in bytes.
 const FREE: usize = 1024 * 1024;
@@ -11,6 +13,8 @@ const FREE: usize = 1024 * 1024;
 const RATIO_MAX: usize = 200;
 /// Largest window of zstd, in bytes: it is allocated on the word of the sender.
 const WINDOW_MAX: u64 = 8 * 1024 * 1024;
+/// Most frames of zstd in a row that hold nothing: who reads would wait for what never comes.
+const EMPTY_MAX: usize = 64;
 
 /// Why it cannot be unpacked.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,46 +36,79 @@ pub(super) fn unpack(body: Vec<u8>, encoding: &str, max: usize) -> Result<Vec<u8
         "" | "identity" if body.len() <= max => Ok(body),
         "" | "identity" => Err(Unpack::TooLarge(max)),
         "gzip" | "x-gzip" => collect(MultiGzDecoder::new(body.as_slice()), body.len(), max, "gzip"),
-        "zstd" => zstd(&body, max),
+        "zstd" => collect(Zstd::new(body.as_slice()), body.len(), max, "zstd with a window of at most 8 MiB"),
         _ => Err(Unpack::Unknown),
     }
 }
 
-/// Frame after frame.
-fn zstd(body: &[u8], max: usize) -> Result<Vec<u8>, Unpack> {
-    const NAME: &str = "zstd";
-    let (mut rest, mut all) = (body, Vec::new());
-    while !rest.is_empty() {
-        if window(rest).is_none_or(|window| window > WINDOW_MAX) {
-            return Err(Unpack::Damaged("zstd with a window of at most 8 MiB"));
-        }
-        let frame = StreamingDecoder::new(&mut rest).map_err(|_| Unpack::Damaged(NAME))?;
-        let more = collect(frame, body.len(), max - all.len(), NAME)?;
-        // A frame of nothing is none that a sender would write twice.
-        if more.is_empty() && !rest.is_empty() && all.is_empty() {
-            return Err(Unpack::Damaged(NAME));
-        }
-        all.extend_from_slice(&more);
-    }
-    Ok(all)
+/// Frames of zstd, one after the other, as they stand in a body or a file.
+pub(super) struct Zstd<R> {
+    from: R,
+    frame: FrameDecoder,
+    begun: bool,
+    /// Frames without content in a row.
+    empty: usize,
 }
 
-/// How much memory a frame of zstd asks for (RFC 8878, 3.1.1.1); `None`: no such frame.
-fn window(frame: &[u8]) -> Option<u64> {
-    let rest = frame.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
-    let (descriptor, rest) = rest.split_first()?;
-    if descriptor & 0x20 == 0 {
-        let byte = *rest.first()?;
-        let base = 1_u64 << (10 + u32::from(byte >> 3));
-        return Some(base + base / 8 * u64::from(byte & 7));
+impl<R: BufRead> Zstd<R> {
+    pub(super) fn new(from: R) -> Self {
+        let mut frame = FrameDecoder::new();
+        frame.set_max_window_size(WINDOW_MAX);
+        Self { from, frame, begun: false, empty: 0 }
     }
-    // A single segment: the window is the content.
-    let rest = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
-    let mut size = [0; 8];
-    let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
-    size[..length].copy_from_slice(rest.get(..length)?);
-    let size = u64::from_le_bytes(size);
-    Some(if length == 2 { size + 256 } else { size })
+
+    /// Begins the next frame; whether there is one.
+    fn begin(&mut self) -> io::Result<bool> {
+        while !self.from.fill_buf()?.is_empty() {
+            if self.empty == EMPTY_MAX {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "too many frames without content"));
+            }
+            self.empty += 1;
+            let mut from: &mut dyn Read = &mut self.from;
+            match self.frame.reset(&mut from) {
+                Ok(()) => {
+                    self.begun = true;
+                    return Ok(true);
+                }
+                // What somebody put there for others.
+                Err(Frame::ReadFrameHeaderError(Header::SkipFrame { length, .. })) => {
+                    io::copy(&mut from.take(u64::from(length)), &mut io::sink())?;
+                }
+                Err(error) => return Err(cause(error)),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl<R: BufRead> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            while self.begun && self.frame.can_collect() == 0 && !self.frame.is_finished() {
+                let mut from: &mut dyn Read = &mut self.from;
+                self.frame.decode_blocks(&mut from, BlockDecodingStrategy::UptoBlocks(1)).map_err(cause)?;
+            }
+            if self.begun && self.frame.can_collect() > 0 {
+                self.empty = 0;
+                return self.frame.read(buffer);
+            }
+            if !self.begin()? {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+/// What the disk says is no fault of what was packed, and is told as the disk said it.
+fn cause(error: Frame) -> io::Error {
+    let mut at: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(one) = at {
+        if let Some(number) = one.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return io::Error::from_raw_os_error(number);
+        }
+        at = one.source();
+    }
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
 fn collect(mut from: impl Read, packed: usize, max: usize, name: &'static str) -> Result<Vec<u8>, Unpack> {
@@ -137,6 +174,17 @@ mod tests {
         assert_eq!(unpack(zstd(&zeros), "zstd", 16 << 20), too_large);
         assert_eq!(unpack(gzip(&zeros[..2000]), "gzip", 1000), Err(Unpack::TooLarge(1000)));
         assert_eq!(unpack(gzip(&zeros[..2000]), "gzip", 2000).unwrap().len(), 2000);
+    }
+
+    #[test]
+    fn frames_without_content_end() {
+        let empty = zstd(b"");
+        let few = [empty.repeat(EMPTY_MAX - 1), zstd(b"x")].concat();
+        assert_eq!(unpack(few, "zstd", 10).unwrap(), b"x");
+        assert!(unpack(empty.repeat(EMPTY_MAX + 1), "zstd", 10).is_err());
+        // A frame for others, of three bytes.
+        let skipped = [b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec(), zstd(b"x")].concat();
+        assert_eq!(unpack(skipped, "zstd", 10).unwrap(), b"x");
     }
 
     #[test]

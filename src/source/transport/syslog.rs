@@ -204,9 +204,8 @@ impl Syslog {
     fn put(&self, mut decoded: Decoded, record: &[u8], peer: &Peer) -> bool {
         let unauthenticated = match &mut decoded.outcome {
             Outcome::Alert(finding) => {
-                let mark = peer.mark();
-                finding.alert.references.extend(mark.clone());
-                mark.is_some()
+                finding.alert.references.extend(peer.mark.clone());
+                peer.mark.is_some()
             }
             _ => false,
         };
@@ -469,23 +468,19 @@ struct Peer {
     ip: IpAddr,
     /// For people: `tcp from 10.20.0.5`.
     name: String,
-    protocol: Protocol,
-    authenticated: bool,
+    /// What stands in each alert when nobody has proved who sent it.
+    mark: Option<String>,
 }
 
 impl Peer {
     fn new(ip: IpAddr, protocol: Protocol, authenticated: bool) -> Self {
-        Self { ip, name: format!("{} from {ip}", protocol.as_str()), protocol, authenticated }
-    }
-
-    /// What stands in the alert when nobody has proved who sent it.
-    fn mark(&self) -> Option<String> {
-        let how = match self.protocol {
+        let how = match protocol {
             Protocol::Udp => "UDP",
             Protocol::Tcp => "TCP",
             Protocol::Tls => "TLS without a client certificate",
         };
-        (!self.authenticated).then(|| format!("unauthenticated sender {} ({how})", self.ip))
+        let mark = (!authenticated).then(|| format!("unauthenticated sender {ip} ({how})"));
+        Self { ip, name: format!("{} from {ip}", protocol.as_str()), mark }
     }
 }
 

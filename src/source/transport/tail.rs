@@ -16,11 +16,15 @@ mod file;
 
 mod packed;
 
+mod packing;
+
 mod pattern;
 
 mod search;
 
 mod unpacked;
+
+mod unread;
 
 mod watch;
 
@@ -167,6 +171,11 @@ impl Tail {
         self.marked = mark.is_some();
         if self.is_first || self.marked {
             self.packed = Packed::find(&self.pattern, mark, &self.watch.own.ids(), self.clock.now());
+        }
+        if let Some(packed) = &self.packed {
+            // After an order to read again they are read by that way alone, all of each.
+            let left = self.watch.archive.leave(&packed.ids());
+            self.pending.cursors.extend(left.into_iter().map(Cursor::File));
         }
         if let (None, Some(value)) = (&self.packed, mark) {
             // What was still to be read is gone.

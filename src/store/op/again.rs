@@ -7,11 +7,14 @@
 //! A finding that was there when it was ordered is not seen again by it: no ticket opens anew, none is made beside it on a
 //! route that has one. Its sightings count only where they are older than all that was counted.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::cursors::{of_source, put_file, put_mark};
 use super::record::{Entry, Recorded, Sighting, deliver, known};
+use super::row::source_scope;
 use crate::model::cursor::{AGAIN, Again};
 use crate::model::{AlertState, Cursor, FileCursor, Mark, SourceName, Timestamp};
 use crate::store::handle::Operation;
@@ -48,7 +51,16 @@ pub struct Rewound {
     /// Bytes of them that were read.
     pub bytes: u64,
     /// How many of its alerts were not forwarded, by reason.
-    pub passed_over: std::collections::BTreeMap<String, i64>,
+    pub passed_over: BTreeMap<String, i64>,
+    /// How many of them an exclusion kept from the rules, by its name.
+    #[serde(default)]
+    pub excluded: BTreeMap<String, i64>,
+    /// How many records of it were counted.
+    #[serde(default)]
+    pub records: i64,
+    /// How many of these were alerts.
+    #[serde(default)]
+    pub alerts: i64,
 }
 
 struct Rewind(Wanted, Steps);
@@ -91,15 +103,16 @@ impl Operation for Rewind {
         rewound.bytes = files.iter().map(|file| file.offset).sum();
         rewound.files = files.iter().map(|file| file.path.clone()).collect();
         rewound.files.sort();
-        rewound.passed_over = tx
-            .conn
-            .prepare_cached("SELECT name, value FROM counter WHERE scope = ?1")?
-            .query_map([format!("filtered:{name}")], |r| Ok((r.get(0)?, r.get(1)?)))?
-            .collect::<Result<_, _>>()?;
+        rewound.passed_over = counters(tx, &format!("filtered:{name}"))?;
+        rewound.excluded = counters(tx, &format!("excluded:{name}"))?;
+        let counted = counters(tx, &source_scope(name))?;
+        let of = |what: &str| counted.get(what).copied().unwrap_or(0);
+        (rewound.records, rewound.alerts) = (of("lines"), of("alerts"));
         if !rewound.done {
             return Ok(rewound);
         }
-        for file in files {
+        // Of what has no first bytes nothing comes, now as then.
+        for file in files.into_iter().filter(|file| file.head_len > 0) {
             put_file(tx, id, &beginning(file))?;
         }
         for prefix in steps.forget {
@@ -112,6 +125,12 @@ impl Operation for Rewind {
         steps.put.iter().chain([&again.mark()]).try_for_each(|mark| put_mark(tx, id, mark))?;
         Ok(rewound)
     }
+}
+
+fn counters(tx: &Tx<'_>, scope: &str) -> Result<BTreeMap<String, i64>, StoreError> {
+    let mut select = tx.conn.prepare_cached("SELECT name, value FROM counter WHERE scope = ?1")?;
+    let rows = select.query_map([scope], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The beginning of a file, whose backlog ends where it was read up to.

@@ -21,7 +21,7 @@ use crate::store::session::Tx;
 use crate::store::turns::Told;
 
 /// Numbers of rows to a statement, largest first; each is a prepared statement of its own.
-const ROWS: [usize; 3] = [16, 4, 1];
+const ROWS: [usize; 4] = [64, 16, 4, 1];
 /// Findings that are gathered.
 const GATHERED: usize = 64;
 

@@ -172,7 +172,9 @@ impl Look<'_, '_> {
         let map = &self.reading.settings.severity_map;
         for key in self.profile.severity {
             let Some(written) = get(self.event, key) else { continue };
-            if let Some(severity) = map.get(&written.trim().to_lowercase()) {
+            if let Some(severity) =
+                (!map.is_empty()).then(|| map.get(&written.trim().to_lowercase())).flatten()
+            {
                 return *severity;
             }
             if let Some(severity) = vendor::severity(&written) {
@@ -184,8 +186,9 @@ impl Look<'_, '_> {
 
     fn engine(&self, title: &str, category: &str, known: Option<titles::Known>) -> Engine {
         let map = &self.reading.settings.engine_map;
-        let words = [category, &self.event.class, title].map(str::to_lowercase);
-        if let Some(engine) = words.iter().find_map(|word| map.get(word)) {
+        let words = [category, &self.event.class, title];
+        let mapped = || words.iter().find_map(|word| map.get(&word.to_lowercase()));
+        if let Some(engine) = (!map.is_empty()).then(mapped).flatten() {
             return *engine;
         }
         let named = self.profile.engine.iter().find_map(|key| Engine::parse(&get(self.event, key)?));

@@ -72,7 +72,10 @@ impl<'a> Pairs<'a> {
 
     /// The decoded value of `key`; `None` where it is absent, empty, or a word that means nothing (`N/A`).
     pub(super) fn get(&self, key: &str) -> Option<Cow<'a, str>> {
-        let (_, value) = self.list.iter().find(|(name, _)| *name == key)?;
+        // Dozens of keys are asked for in each message, and most are not there: the first byte tells.
+        let first = key.as_bytes().first();
+        let (_, value) =
+            self.list.iter().find(|(name, _)| name.as_bytes().first() == first && *name == key)?;
         Some(self.decode(value)).filter(|value| !says_nothing(value))
     }
 

@@ -53,53 +53,94 @@ pub(super) fn nozomi_engine(event: &Event<'_>) -> Option<Engine> {
     TYPES.iter().find(|(begin, _)| class.starts_with(begin)).map(|(_, engine)| *engine)
 }
 
-/// Engine by the words of class, title or category, in lower case; the first word that is there counts.
+/// Words of classes, titles and categories; the first one here that is there counts.
+static WORDS: [(&str, Engine); 42] = [
+    ("malware", Engine::Malware),
+    ("malicious", Engine::Malware),
+    ("ransom", Engine::Malware),
+    ("trojan", Engine::Malware),
+    ("virus", Engine::Malware),
+    ("botnet", Engine::Malware),
+    ("exploit", Engine::Malware),
+    ("known threat", Engine::Malware),
+    ("backdoor", Engine::Malware),
+    ("dangerous file", Engine::Malware),
+    ("protocol violation", Engine::ProtocolViolation),
+    ("protocol error", Engine::ProtocolViolation),
+    ("malformed", Engine::ProtocolViolation),
+    ("illegal function", Engine::ProtocolViolation),
+    ("reserved", Engine::ProtocolViolation),
+    ("invalid", Engine::ProtocolViolation),
+    ("exception", Engine::ProtocolViolation),
+    ("policy", Engine::PolicyViolation),
+    ("unauthorized", Engine::PolicyViolation),
+    ("not allowed", Engine::PolicyViolation),
+    ("new asset", Engine::PolicyViolation),
+    ("new device", Engine::PolicyViolation),
+    ("new mac", Engine::PolicyViolation),
+    ("new node", Engine::PolicyViolation),
+    ("new link", Engine::PolicyViolation),
+    ("baseline", Engine::PolicyViolation),
+    ("download", Engine::PolicyViolation),
+    ("upload", Engine::PolicyViolation),
+    ("programming", Engine::PolicyViolation),
+    ("logic update", Engine::PolicyViolation),
+    ("firmware", Engine::PolicyViolation),
+    ("configuration change", Engine::PolicyViolation),
+    ("mode change", Engine::PolicyViolation),
+    ("online edit", Engine::PolicyViolation),
+    ("offline", Engine::Operational),
+    ("disconnect", Engine::Operational),
+    ("unresponsive", Engine::Operational),
+    ("health", Engine::Operational),
+    ("operational", Engine::Operational),
+    ("restart", Engine::Operational),
+    ("no traffic", Engine::Operational),
+    ("backup", Engine::Operational),
+];
+
+/// Which of them begin with a byte, a bit for each: every message is looked through for all.
+static BEGINS: [u64; 128] = {
+    assert!(WORDS.len() < 64);
+    let (mut begins, mut at) = ([0; 128], 0);
+    while at < WORDS.len() {
+        begins[WORDS[at].0.as_bytes()[0] as usize] |= 1 << at;
+        at += 1;
+    }
+    begins
+};
+
+/// Engine by the words of class, title or category, whatever their case.
 pub(super) fn by_words(text: &str) -> Option<Engine> {
-    const WORDS: [(&str, Engine); 42] = [
-        ("malware", Engine::Malware),
-        ("malicious", Engine::Malware),
-        ("ransom", Engine::Malware),
-        ("trojan", Engine::Malware),
-        ("virus", Engine::Malware),
-        ("botnet", Engine::Malware),
-        ("exploit", Engine::Malware),
-        ("known threat", Engine::Malware),
-        ("backdoor", Engine::Malware),
-        ("dangerous file", Engine::Malware),
-        ("protocol violation", Engine::ProtocolViolation),
-        ("protocol error", Engine::ProtocolViolation),
-        ("malformed", Engine::ProtocolViolation),
-        ("illegal function", Engine::ProtocolViolation),
-        ("reserved", Engine::ProtocolViolation),
-        ("invalid", Engine::ProtocolViolation),
-        ("exception", Engine::ProtocolViolation),
-        ("policy", Engine::PolicyViolation),
-        ("unauthorized", Engine::PolicyViolation),
-        ("not allowed", Engine::PolicyViolation),
-        ("new asset", Engine::PolicyViolation),
-        ("new device", Engine::PolicyViolation),
-        ("new mac", Engine::PolicyViolation),
-        ("new node", Engine::PolicyViolation),
-        ("new link", Engine::PolicyViolation),
-        ("baseline", Engine::PolicyViolation),
-        ("download", Engine::PolicyViolation),
-        ("upload", Engine::PolicyViolation),
-        ("programming", Engine::PolicyViolation),
-        ("logic update", Engine::PolicyViolation),
-        ("firmware", Engine::PolicyViolation),
-        ("configuration change", Engine::PolicyViolation),
-        ("mode change", Engine::PolicyViolation),
-        ("online edit", Engine::PolicyViolation),
-        ("offline", Engine::Operational),
-        ("disconnect", Engine::Operational),
-        ("unresponsive", Engine::Operational),
-        ("health", Engine::Operational),
-        ("operational", Engine::Operational),
-        ("restart", Engine::Operational),
-        ("no traffic", Engine::Operational),
-        ("backup", Engine::Operational),
-    ];
-    WORDS.iter().find(|(word, _)| text.contains(word)).map(|(_, engine)| *engine)
+    if !text.is_ascii() {
+        let lower = text.to_lowercase();
+        return by_bytes(lower.as_bytes());
+    }
+    by_bytes(text.as_bytes())
+}
+
+/// Case is told apart for ASCII only.
+fn by_bytes(text: &[u8]) -> Option<Engine> {
+    let mut first = WORDS.len();
+    for (at, byte) in text.iter().enumerate() {
+        let begins = BEGINS.get(usize::from(byte.to_ascii_lowercase())).copied().unwrap_or(0);
+        let mut left = begins & ((1 << first) - 1);
+        while left != 0 {
+            let word = left.trailing_zeros() as usize;
+            if begins_with(&text[at..], WORDS[word].0.as_bytes()) {
+                first = word;
+                break;
+            }
+            left &= left - 1;
+        }
+    }
+    WORDS.get(first).map(|(_, engine)| *engine)
+}
+
+/// Without a call for what differs at once.
+fn begins_with(text: &[u8], word: &[u8]) -> bool {
+    text.len() >= word.len()
+        && text.iter().zip(word).all(|(byte, wanted)| byte.to_ascii_lowercase() == *wanted)
 }
 
 /// Severity as written: our words, the words of CEF and of products, numbers to 10. `None`: nothing was written.
@@ -137,6 +178,29 @@ pub(super) fn syslog_severity(number: u8) -> Severity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_word_of_the_table_counts_wherever_it_stands() {
+        for text in [
+            "",
+            "x",
+            "Odd write",
+            "PLC was restarted with new firmware",
+            "Éxploit",
+            "MALWAR",
+            "é",
+            "K\u{212a}",
+        ]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(WORDS.iter().map(|(word, _)| format!("Ein {} here", word.to_uppercase())))
+        .chain(WORDS.windows(2).map(|two| format!("{}{}", two[1].0, two[0].0)))
+        {
+            let lower = text.to_lowercase();
+            let plain = WORDS.iter().find(|(word, _)| lower.contains(word)).map(|(_, engine)| *engine);
+            assert_eq!(by_words(&text), plain, "{text}");
+        }
+    }
 
     #[test]
     fn severities_as_written() {

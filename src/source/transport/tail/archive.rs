@@ -12,9 +12,8 @@ use std::io;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
 use super::file::{self, Head, Id, Look};
+use super::packing::Packing;
 use super::search::{COPY_HEAD_MIN, Orphan};
 use super::unpacked::Unpacked;
 use super::watch::{Events, unreadable};
@@ -49,8 +48,8 @@ struct Found {
     look: Look,
     /// The first bytes that come out of it.
     start: Vec<u8>,
-    /// How many come out of its last part, modulo 2^32: of all of it, as packers write it.
-    length: u32,
+    /// How many come out of its last part, modulo 2^32: of all of it, as gzip writes it. Zstd need not say it.
+    length: Option<u32>,
 }
 
 /// A packed file that is to be read from its cursor on.
@@ -71,15 +70,6 @@ enum Step {
     End,
 }
 
-/// Whether a cursor is one of a packed file.
-pub(super) fn is_packed_cursor(cursor: &FileCursor) -> bool {
-    is_gz(Path::new(&cursor.path))
-}
-
-pub(super) fn is_gz(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "gz")
-}
-
 impl Archive {
     pub(super) fn new(remembered: Vec<FileCursor>, first: bool) -> Self {
         let id = |cursor: &FileCursor| Id { device: cursor.device, inode: cursor.inode };
@@ -91,6 +81,16 @@ impl Archive {
             first,
             trouble: None,
         }
+    }
+
+    /// Leaves these files to somebody else; their cursors as they are from now on.
+    pub(super) fn leave(&mut self, ids: &HashSet<Id>) -> Vec<FileCursor> {
+        let left = self.remembered.iter_mut().filter(|(id, cursor)| ids.contains(id) && !cursor.complete);
+        left.map(|(_, cursor)| {
+            cursor.complete = true;
+            cursor.clone()
+        })
+        .collect()
     }
 
     pub(super) fn has_more(&self) -> bool {
@@ -218,7 +218,9 @@ impl Archive {
                 && self.found.iter().any(|found| found.begins_as(&orphan.cursor));
         };
         let found = self.found.remove(at);
-        let complete = u64::from(found.length) == orphan.cursor.offset & u64::from(u32::MAX);
+        let read = orphan.cursor.offset & u64::from(u32::MAX);
+        // Where the length is not known it is read over up to there, and is found to be all.
+        let complete = found.length.is_some_and(|length| u64::from(length) == read);
         self.put(found, FileCursor { complete, ..orphan.cursor.clone() }, events);
         if let Some(job) = self.queue.back_mut().filter(|_| !complete) {
             job.was_read = orphan.cursor.complete;
@@ -233,10 +235,14 @@ impl Archive {
                 // A copy of what is still there: it is matched when that is gone.
                 continue;
             }
-            let length = u64::from(found.length);
-            let is_copy = |cursor: &FileCursor| cursor.offset == length && found.is_of(cursor);
-            let complete = self.first || self.known.values().any(|(cursor, _)| is_copy(cursor));
-            let offset = if complete { length } else { 0 };
+            let length = found.length.map(u64::from);
+            let is_copy = |(cursor, look): &(FileCursor, Look)| match length {
+                Some(length) => cursor.offset == length && found.is_of(cursor),
+                None => look.size == found.look.size && found.is_of(cursor),
+            };
+            let copied = self.known.values().find(|known| is_copy(known)).map(|(cursor, _)| cursor.offset);
+            let complete = self.first || copied.is_some();
+            let offset = length.filter(|_| complete).or(copied).unwrap_or(0);
             self.put(found, FileCursor { offset, complete, ..FileCursor::default() }, events);
         }
     }
@@ -309,15 +315,16 @@ impl Found {
         let (handle, meta) = file::open_regular(path, |meta| {
             if Id::of(meta) == id { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
         })?;
+        let packing = Packing::of(path).unwrap_or(Packing::Gzip);
         let mut last = [0; 4];
         file::read_full(&handle, &mut last, meta.len().saturating_sub(4))?;
+        let length = (packing == Packing::Gzip).then(|| u32::from_le_bytes(last));
         let mut start = Vec::new();
-        let mut unpacked = MultiGzDecoder::new(io::BufReader::new(handle)).take(HEAD_LEN as u64);
-        match unpacked.read_to_end(&mut start) {
+        match packing.unpack(handle).take(HEAD_LEN as u64).read_to_end(&mut start) {
             Err(error) if error.raw_os_error().is_some() => Err(error),
             // The end of a damaged one may be missing: what came out tells what it is.
             Err(error) if start.is_empty() => Ok(Err(error)),
-            _ => Ok(Ok(Self { path: path.to_owned(), id, look, start, length: u32::from_le_bytes(last) })),
+            _ => Ok(Ok(Self { path: path.to_owned(), id, look, start, length })),
         }
     }
 

@@ -4,12 +4,13 @@
 //! again and goes on. Bounds: files, bytes that a file may become, length of a line. A file that is no gzip, or ends
 //! before its time, is one reject; what was whole of it is taken. What is packed later: `archive`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, Id};
+use super::packing::Packing;
 use super::pattern::Pattern;
 use super::unpacked::Unpacked;
 use crate::model::Timestamp;
@@ -52,14 +53,14 @@ impl Packed {
             None => (now.as_secs(), None),
         };
         let mut paths = Vec::new();
-        for pattern in [pattern.to_owned(), format!("{pattern}*.gz")] {
+        for pattern in [pattern.to_owned(), format!("{pattern}*")] {
             if let Ok(pattern) = Pattern::new(&pattern) {
-                pattern.each(|path| paths.push(path), |_, _| ());
+                let is_read = |path: &PathBuf| Packing::of(path).is_some_and(Packing::is_read);
+                pattern.each(|path| paths.extend(Some(path).filter(is_read)), |_, _| ());
             }
         }
         let mut found: Vec<_> = paths
             .into_iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")))
             .take(FILES_MAX)
             .filter_map(|path| {
                 let meta = path.metadata().ok()?;
@@ -76,6 +77,11 @@ impl Packed {
         }
         let left: VecDeque<_> = found.into_iter().map(|(_, path, _)| path).collect();
         (!left.is_empty()).then_some(Self { left, open: None, met_at, skip })
+    }
+
+    /// Which files are still to be read.
+    pub(super) fn ids(&self) -> HashSet<Id> {
+        self.left.iter().filter_map(|path| path.metadata().ok()).map(|meta| Id::of(&meta)).collect()
     }
 
     /// How far they are read.

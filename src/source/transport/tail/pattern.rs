@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::packing::Packing;
+
 /// Most names that are looked at for one pattern at once.
 const NAMES_MAX: usize = 200_000;
 /// How deep `**` goes.
@@ -180,7 +182,7 @@ fn rotated(name: &str, matches: impl Fn(&str) -> bool) -> Option<Name> {
     if before_rotation(name).any(&matches) {
         return Some(Name::Rotated);
     }
-    let plain = name.strip_suffix(".gz")?;
+    let (plain, _) = Packing::split(name)?;
     (matches(plain) || before_rotation(plain).any(matches)).then_some(Name::Packed)
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use tokio::time::Instant;
 
 use super::file::{self, Followed, Head, Id};
+use super::packing::Packing;
 use super::watch::unreadable;
 use crate::model::FileCursor;
 use crate::model::cursor::HEAD_LEN;
@@ -24,8 +25,6 @@ const ENTRIES_MAX: usize = 10_000;
 const COPIES_MAX: usize = 64;
 /// Shortest beginning by which a copy is known.
 pub(super) const COPY_HEAD_MIN: u32 = 64;
-/// Packed files: not readable as lines. Those of gzip are `archive`'s.
-const PACKED: [&str; 8] = ["gz", "xz", "zst", "bz2", "lz4", "zip", "z", "lzma"];
 
 /// A place that was read up to, in a file that is no longer there under its identity.
 pub(super) struct Orphan {
@@ -256,7 +255,7 @@ pub(super) fn begins(original: &mut Followed, copy: &mut Followed) -> io::Result
     Ok(one == other && ends[0] == ends[1])
 }
 
-pub(super) fn is_packed(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    PACKED.iter().any(|packed| extension.eq_ignore_ascii_case(packed))
+/// Not readable as lines: `archive`'s, or nobody's.
+fn is_packed(path: &Path) -> bool {
+    Packing::of(path).is_some()
 }

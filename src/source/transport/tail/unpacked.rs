@@ -7,9 +7,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
 use super::file;
+use super::packing::Packing;
 use crate::model::Timestamp;
 use crate::model::cursor::PROOF_LEN;
 use crate::source::Batch;
@@ -17,7 +16,7 @@ use crate::source::transport::Decoding;
 
 /// Most bytes that one file may become.
 const UNPACKED_MAX: u64 = 4 << 30;
-/// Largest piece of packed bytes that is read at once.
+/// Largest piece of what comes out that is looked at at once.
 const PIECE: usize = 64 * 1024;
 /// Most bytes of a line that is too long that one call reads over.
 const SKIP_MAX: u64 = 4 << 20;
@@ -25,7 +24,7 @@ const SKIP_MAX: u64 = 4 << 20;
 /// A packed file that is being read.
 pub(super) struct Unpacked {
     path: PathBuf,
-    lines: BufReader<MultiGzDecoder<BufReader<File>>>,
+    lines: BufReader<Box<dyn Read + Send>>,
     /// Bytes that came out of it, up to the next line.
     pub(super) offset: u64,
     /// A line that is too long, while its end is looked for.
@@ -45,7 +44,7 @@ struct Line {
 
 impl Unpacked {
     pub(super) fn new(path: &Path, handle: File) -> Self {
-        let unpacked = MultiGzDecoder::new(BufReader::with_capacity(PIECE, handle));
+        let unpacked = Packing::of(path).unwrap_or(Packing::Gzip).unpack(handle);
         Self {
             path: path.to_owned(),
             lines: BufReader::with_capacity(PIECE, unpacked),
@@ -58,7 +57,7 @@ impl Unpacked {
     /// A decoder for it; a file is packed under its name with another end.
     pub(super) fn decoding(path: &Path, format: &crate::source::Reads, state: Option<&str>) -> Decoding {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Decoding::new(&format.0, name.strip_suffix(".gz").unwrap_or(&name), None, state)
+        Decoding::new(&format.0, Packing::split(&name).map_or(&*name, |(plain, _)| plain), None, state)
     }
 
     /// Takes the next line, or a piece of one that is too long; how many bytes came out, 0 at the end.
@@ -176,6 +175,10 @@ pub(super) mod tests {
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
         packed.write_all(text).unwrap();
         packed.finish().unwrap()
+    }
+
+    pub(in super::super) fn zstd(text: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
     }
 
     /// A few hundred kilobytes that become this many.

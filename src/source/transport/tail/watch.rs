@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::archive::{self, Archive};
+use super::archive::Archive;
 use super::file::{self, Change, Followed, Id, Look};
+use super::packing::Packing;
 use super::pattern::{Name, Pattern, before_rotation};
 use super::search::{
-    self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_packed, is_read_copy, moved, resume,
+    self, Entries, Orphan, begins, continues, go_on, is_copy_of, is_read_copy, moved, resume,
 };
+use super::unread::Unread;
 use crate::model::FileCursor;
 use crate::model::text::one_line;
 use crate::model::trouble::NOTHING_READ;
@@ -104,6 +106,8 @@ pub(super) struct Watch {
     copies: HashMap<Id, Look>,
     /// Generations that a rotation packed.
     pub(super) archive: Archive,
+    /// Those that it packed in a way that is not read here.
+    unread: Unread,
     /// What is not read, whatever leads to it.
     pub(super) own: Arc<Own>,
     /// Most files that are followed at once.
@@ -118,20 +122,35 @@ pub(super) struct Watch {
     troubles: Vec<String>,
 }
 
+/// What a pattern leads to: files, what is packed, and what is packed in a way that is not read here.
+#[derive(Default)]
+struct List {
+    seen: Vec<Seen>,
+    packed: Vec<PathBuf>,
+    unread: Vec<PathBuf>,
+}
+
 impl Watch {
     pub(super) fn new(pattern: &str, remembered: Vec<FileCursor>, read_before: bool) -> Self {
         let parent = Path::new(pattern).parent().filter(|dir| !dir.as_os_str().is_empty());
         let plain = |dir: &&Path| !dir.to_string_lossy().contains(['*', '?', '[']);
         let nothing = remembered.is_empty();
-        let (packed, remembered): (Vec<_>, Vec<_>) =
-            remembered.into_iter().partition(archive::is_packed_cursor);
+        let (mut packed, mut unread, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for cursor in remembered {
+            match Packing::of(Path::new(&cursor.path)) {
+                None => others.push(cursor),
+                Some(packing) if packing.is_read() => packed.push(cursor),
+                Some(_) => unread.push(cursor),
+            }
+        }
         Self {
             pattern: pattern.to_owned(),
             directory: parent.filter(plain).map(Path::to_owned),
             directory_changed: None,
             files: Vec::new(),
             first: !read_before && nothing,
-            remembered,
+            remembered: others,
+            unread: Unread::new(unread),
             archive: Archive::new(packed, !read_before && nothing),
             orphans: Vec::new(),
             settled: HashMap::new(),
@@ -162,7 +181,7 @@ impl Watch {
         let of_files = self.files.iter().filter_map(|file| file.trouble.as_ref());
         let all: Vec<_> =
             self.troubles.iter().chain(&self.archive.trouble).chain(of_files).map(String::as_str).collect();
-        match all.len() {
+        let others = match all.len() {
             0 => None,
             1..=SHOWN => Some(all.join("; ")),
             more => Some(format!("{}; and {} more", all[..SHOWN].join("; "), more - SHOWN)),
@@ -170,7 +189,11 @@ impl Watch {
         .map(|trouble| {
             let nothing = self.files.iter().all(|file| file.trouble.is_some());
             format!("{}{}", one_line(&trouble), if nothing { NOTHING_READ } else { "" })
-        })
+        });
+        match (others, self.unread.trouble()) {
+            (Some(others), Some(unread)) => Some(format!("{others}; {unread}")),
+            (others, unread) => others.or(unread),
+        }
     }
 
     /// Whether anything may have happened. A few cheap calls; a no is right but for what a scan finds later.
@@ -234,7 +257,10 @@ impl Watch {
         self.directory_changed = self.directory_time();
         self.troubles.clear();
         self.refused = false;
-        let (seen, packed) = self.list();
+        let List { seen, packed, unread } = self.list();
+        self.unread.note(&self.files, &self.settled);
+        let any = !(seen.is_empty() && packed.is_empty() && unread.is_empty());
+        self.unread.look(unread, any, &self.own, events);
         let mut troubles = self.archive.look(packed, &self.own, events);
         self.troubles.append(&mut troubles);
         let successors: HashMap<PathBuf, Id> = seen
@@ -257,6 +283,7 @@ impl Watch {
             let plain: Vec<_> = followed.chain(settled).chain(self.remembered.iter().cloned()).collect();
             self.archive.settle(&plain, events);
         }
+        self.unread.settle(events);
         if !self.refused {
             self.archive.met();
         }
@@ -264,24 +291,28 @@ impl Watch {
     }
 
     /// What the pattern leads to, each file once, and what is packed.
-    fn list(&mut self) -> (Vec<Seen>, Vec<PathBuf>) {
+    fn list(&mut self) -> List {
         let pattern = match Pattern::new(&self.pattern) {
             Ok(pattern) => pattern,
             Err(error) => {
                 self.troubles.push(format!("`{}` is not a path pattern: {error}", self.pattern));
-                return (Vec::new(), Vec::new());
+                return List::default();
             }
         };
         let mut seen: Vec<Seen> = Vec::new();
         let mut ids = HashSet::new();
-        let (mut paths, mut packed, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut paths, mut refused) = (Vec::new(), Vec::new());
+        let (mut packed, mut unread) = (Vec::new(), Vec::new());
+        // A pattern may be meant for packed files.
+        let mut wants_packed = false;
         pattern.generations(
-            |path, name| {
-                if archive::is_gz(&path) {
+            |path, name| match Packing::of(&path) {
+                None => paths.push((name == Name::Rotated, path, name)),
+                Some(packing) if packing.is_read() => {
+                    wants_packed |= name == Name::Own;
                     packed.push(path);
-                } else if !is_packed(&path) {
-                    paths.push((name == Name::Rotated, path, name));
                 }
+                Some(_) => unread.push(path),
             },
             |path, error| refused.push(unreadable(path, error)),
         );
@@ -304,10 +335,11 @@ impl Watch {
                 Err(error) => self.refuse(&path, &error),
             }
         }
-        if seen.iter().all(|seen| seen.name == Name::Rotated) && self.troubles.is_empty() {
+        let is_quiet = wants_packed || !self.troubles.is_empty();
+        if seen.iter().all(|seen| seen.name == Name::Rotated) && !is_quiet {
             self.troubles.push(format!("no file matches `{}`", self.pattern));
         }
-        (seen, packed)
+        List { seen, packed, unread }
     }
 
     fn refuse(&mut self, path: &Path, error: &io::Error) {
@@ -553,6 +585,9 @@ impl Watch {
             let found = copies.iter().any(is_whole)
                 || orphan.cursor.offset == 0 && fresh.iter().any(is_new)
                 || self.archive.take(&orphan, events);
+            if !found && orphan.gone && orphan.size.is_none() {
+                self.unread.take();
+            }
             for mut file in copies {
                 go_on(&mut file, &orphan.cursor);
                 if file.name.is_some() || file.has_more() {

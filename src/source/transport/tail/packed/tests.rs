@@ -13,6 +13,7 @@ use crate::model::{Cursor, FileCursor, SourceName};
 use crate::source::Own;
 use crate::source::Reading;
 use crate::source::format::alert_json::{AlertJson, Settings as JsonSettings};
+use crate::source::transport::tail::unpacked::tests::zstd;
 use crate::source::transport::tail::{Settings, Tail};
 
 /// A directory, and what the store would have of a source over it.
@@ -125,7 +126,8 @@ fn oldest_first_and_once() {
     let mut bench = Bench::new();
     bench.file("a.jsonl.1.gz", gzip(&lines(10..20)), 100);
     bench.file("a.jsonl.2.gz", [gzip(&lines(0..5)), gzip(&lines(5..10))].concat(), 200);
-    bench.file("a-2026.jsonl.gz", gzip(&lines(20..30)), 50);
+    bench.file("a-2026.jsonl.GZ", gzip(&lines(20..25)), 50);
+    bench.file("a.jsonl-20261101.zst", zstd(lines(25..30).as_bytes()), 40);
     bench.file("b.jsonl.1.gz", gzip(&lines(90..99)), 50);
     bench.file("a.jsonl", lines(30..40), 0);
     bench.run(10);
@@ -134,7 +136,9 @@ fn oldest_first_and_once() {
     assert_eq!(bench.titles.len(), 40, "only when it is first met");
     bench.file("a.jsonl.3.gz", gzip(&lines(10..20)), 0);
     bench.run(10);
-    assert_eq!((bench.titles.len(), bench.rejects.len()), (40, 0), "a copy of one that was read");
+    bench.file("a.jsonl.5.zst", zstd(lines(25..30).as_bytes()), 0);
+    bench.run(10);
+    assert_eq!((bench.titles.len(), bench.rejects.len()), (40, 0), "copies of what was read");
     // Packed later, and nobody read it.
     bench.file("a.jsonl.4.gz", gzip(&lines(40..50)), 0);
     bench.run(10);

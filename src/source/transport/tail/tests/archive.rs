@@ -1,13 +1,18 @@
 //! Tests of generations that a rotation packed: what nobody read of them is read once, what is gone is told.
 
 use super::*;
-use crate::source::transport::tail::unpacked::tests::{bomb, gzip};
+use crate::source::transport::tail::unpacked::tests::{bomb, gzip, zstd};
 
 impl Bench {
     /// What `gzip` does: a new file with the old one's time of change, then the old one goes.
     fn pack(&self, name: &str) {
-        let (plain, packed) = (self.path(name), self.path(&format!("{name}.gz")));
-        fs::write(&packed, gzip(&fs::read(&plain).unwrap())).unwrap();
+        self.pack_as(name, "gz");
+    }
+
+    fn pack_as(&self, name: &str, end: &str) {
+        let (plain, packed) = (self.path(name), self.path(&format!("{name}.{end}")));
+        let pack = if end == "zst" { zstd } else { gzip };
+        fs::write(&packed, pack(&fs::read(&plain).unwrap())).unwrap();
         let modified = plain.metadata().unwrap().modified().unwrap();
         File::options().append(true).open(packed).unwrap().set_modified(modified).unwrap();
         fs::remove_file(plain).unwrap();
@@ -42,15 +47,17 @@ impl Bench {
 #[test]
 fn packed_while_nobody_read_it_is_read_on_from_its_place() {
     for pattern in ["eve.json", "eve*.json", "eve.json*"] {
-        let mut bench = Bench::new(pattern);
-        bench.append("eve.json", &lines(0..3));
-        bench.poll();
-        bench.append("eve.json", &lines(3..9));
-        bench.rename("eve.json", "eve.json.1");
-        bench.pack("eve.json.1");
-        bench.append("eve.json", &lines(9..11));
-        bench.restart();
-        bench.comes(0..11);
+        for end in ["gz", "GZ", "zst"] {
+            let mut bench = Bench::new(pattern);
+            bench.append("eve.json", &lines(0..3));
+            bench.poll();
+            bench.append("eve.json", &lines(3..9));
+            bench.rename("eve.json", "eve.json.1");
+            bench.pack_as("eve.json.1", end);
+            bench.append("eve.json", &lines(9..11));
+            bench.restart();
+            bench.comes(0..11);
+        }
     }
 }
 
@@ -91,12 +98,16 @@ fn a_packed_generation_that_nobody_saw_is_read_whole() {
 
 #[test]
 fn what_was_read_before_it_was_packed_is_not_read_again() {
+    ["gz", "zst"].into_iter().for_each(packed_after_it_was_read);
+}
+
+fn packed_after_it_was_read(end: &str) {
     let mut bench = Bench::new("eve*.json");
     for generation in 0..4 {
         bench.append("eve.json", &lines(generation * 9..generation * 9 + 9));
         bench.poll();
         for old in (1..=generation).rev() {
-            let (from, to) = (format!("eve.json.{old}.gz"), format!("eve.json.{}.gz", old + 1));
+            let (from, to) = (format!("eve.json.{old}.{end}"), format!("eve.json.{}.{end}", old + 1));
             if bench.path(&from).exists() {
                 bench.rename(&from, &to);
             }
@@ -109,7 +120,7 @@ fn what_was_read_before_it_was_packed_is_not_read_again() {
             bench.poll();
             bench.poll_after(6);
         }
-        bench.pack("eve.json.1");
+        bench.pack_as("eve.json.1", end);
         bench.poll();
         bench.poll_after(61);
     }
@@ -119,9 +130,9 @@ fn what_was_read_before_it_was_packed_is_not_read_again() {
     got.sort_unstable();
     assert_eq!(got, expected, "{:?}", bench.details);
     bench.stays();
-    fs::remove_file(bench.path("eve.json.4.gz")).unwrap();
+    fs::remove_file(bench.path(&format!("eve.json.4.{end}"))).unwrap();
     bench.poll_after(11);
-    let packed = bench.cursors.iter().filter(|cursor| cursor.path.contains(".gz")).count();
+    let packed = bench.cursors.iter().filter(|cursor| cursor.path.contains(&format!(".{end}"))).count();
     assert_eq!(packed, 3, "what is gone is forgotten: {:?}", bench.cursors);
 }
 
@@ -275,4 +286,115 @@ fn an_inode_that_another_packed_file_has_taken_is_no_reason_to_pass_it_over() {
     bench.poll();
     bench.check(0..9);
     bench.stays();
+}
+
+impl Bench {
+    /// What `xz` does, as far as anybody here can tell.
+    fn pack_xz(&self, name: &str) {
+        let (plain, packed) = (self.path(name), self.path(&format!("{name}.xz")));
+        fs::write(&packed, "nobody here can read this").unwrap();
+        let modified = plain.metadata().unwrap().modified().unwrap();
+        File::options().append(true).open(packed).unwrap().set_modified(modified).unwrap();
+        fs::remove_file(plain).unwrap();
+    }
+
+    /// The files that are told as read by nobody.
+    fn unread(&self) -> Vec<String> {
+        let told = self.trouble.as_deref().and_then(|trouble| crate::model::trouble::split(trouble).1);
+        let names = told.unwrap_or_default().split(['/', ',']).filter(|name| name.starts_with("eve"));
+        names.map(ToOwned::to_owned).collect()
+    }
+}
+
+#[test]
+fn what_was_read_before_it_was_packed_with_xz_is_no_trouble() {
+    let mut bench = Bench::new("eve.json");
+    for generation in 0..3 {
+        bench.append("eve.json", &lines(generation * 9..generation * 9 + 9));
+        bench.poll();
+        if bench.path("eve.json.1.xz").exists() {
+            bench.rename("eve.json.1.xz", "eve.json.2.xz");
+        }
+        bench.rename("eve.json", "eve.json.1");
+        bench.append("eve.json", &line(100 + generation));
+        bench.pack_xz("eve.json.1");
+        bench.poll_after(11);
+        bench.poll_after(61);
+        assert_eq!(bench.unread(), [""; 0], "generation {generation}: {:?}", bench.trouble);
+        fs::remove_file(bench.path("eve.json")).unwrap();
+        bench.poll_after(61);
+    }
+    // One more, of what was read up to its end before, while nobody looked.
+    bench.append("eve.json", &lines(50..53));
+    bench.poll();
+    bench.rename("eve.json", "eve.json.1");
+    bench.pack_xz("eve.json.1");
+    bench.append("eve.json", &line(53));
+    bench.restart();
+    bench.poll();
+    assert_eq!(bench.unread(), [""; 0], "{:?}", bench.trouble);
+}
+
+#[test]
+fn what_was_packed_with_xz_unread_is_told_until_it_is_unpacked() {
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json", &lines(0..3));
+    bench.poll();
+    for (generation, rest) in [(3, 3..6), (2, 6..8), (1, 8..9)] {
+        bench.append("eve.json", &lines(rest));
+        bench.rename("eve.json", &format!("eve.json.{generation}"));
+        bench.pack_xz(&format!("eve.json.{generation}"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bench.append("eve.json", &line(9));
+    bench.restart();
+    bench.poll();
+    // The oldest is the one that was read in part; its rest is told as lost.
+    assert_eq!(bench.unread(), ["eve.json.1.xz", "eve.json.2.xz"], "{:?}", bench.trouble);
+    assert_eq!(bench.details.len(), 1, "{:?}", bench.details);
+    bench.crash();
+    bench.poll();
+    assert_eq!(bench.unread().len(), 2, "a start knows them: {:?}", bench.trouble);
+    // A person unpacks one, and moves the other away.
+    bench.append("eve.json.2", &lines(6..8));
+    bench.poll_after(11);
+    bench.got.sort_unstable();
+    assert_eq!(bench.got, [0, 1, 2, 6, 7, 9]);
+    assert_eq!(bench.unread(), ["eve.json.1.xz"], "{:?}", bench.trouble);
+    fs::remove_file(bench.path("eve.json.1.xz")).unwrap();
+    bench.poll_after(11);
+    assert_eq!(bench.unread(), [""; 0], "{:?}", bench.trouble);
+    assert!(
+        bench.details.iter().any(|told| told.contains("eve.json.1.xz was removed")),
+        "{:?}",
+        bench.details
+    );
+}
+
+#[test]
+fn a_pattern_that_leads_to_packed_files_alone_is_no_trouble() {
+    let mut bench = Bench::new("eve*");
+    bench.append("eve.json.1", &lines(0..3));
+    bench.pack("eve.json.1");
+    bench.poll();
+    assert_eq!(bench.trouble, None);
+    let mut bench = Bench::new("eve.json");
+    bench.append("eve.json.1", &lines(0..3));
+    bench.pack("eve.json.1");
+    bench.poll();
+    assert!(
+        bench.trouble.unwrap().starts_with("no file matches"),
+        "it is the name of the one that is missed"
+    );
+}
+
+#[test]
+fn packed_with_xz_before_the_source_was_met() {
+    let mut bench = Bench::new("eve*.json");
+    bench.append("eve-1.json", &lines(0..3));
+    bench.pack_xz("eve-1.json");
+    bench.append("eve-2.json", &lines(3..5));
+    bench.poll();
+    bench.check(3..5);
+    assert_eq!(bench.unread(), ["eve-1.json.xz"], "{:?}", bench.trouble);
 }

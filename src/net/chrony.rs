@@ -81,7 +81,7 @@ mod tests {
             other[at] ^= 1;
             assert_eq!(read(&other, 7), None, "{at}");
         }
-        assert_eq!(read(&answer(7, 0)[..LEAP + 1], 7), None);
+        assert_eq!(read(&answer(7, 0)[..=LEAP], 7), None);
     }
 
     #[test]

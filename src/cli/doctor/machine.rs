@@ -47,10 +47,8 @@ fn time() -> Finding {
             "set the clock (timedatectl set-ntp true, or a time server of the plant); nothing is sent before",
         );
     }
-    let by = match Path::new(SYNCHRONISED).exists() || chrony::is_synchronised() == Some(true) {
-        true => ", set by the network",
-        false => "",
-    };
+    let is_set = Path::new(SYNCHRONISED).exists() || chrony::is_synchronised() == Some(true);
+    let by = if is_set { ", set by the network" } else { "" };
     Finding::ok("clock", format!("{} UTC{by}", now.servicenow()))
 }
 

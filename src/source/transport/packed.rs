@@ -74,7 +74,7 @@ impl<R: BufRead> Zstd<R> {
                 Err(Frame::ReadFrameHeaderError(Header::SkipFrame { length, .. })) => {
                     io::copy(&mut from.take(u64::from(length)), &mut io::sink())?;
                 }
-                Err(error) => return Err(cause(error)),
+                Err(error) => return Err(cause(&error)),
             }
         }
         Ok(false)
@@ -86,7 +86,9 @@ impl<R: BufRead> Read for Zstd<R> {
         loop {
             while self.begun && self.frame.can_collect() == 0 && !self.frame.is_finished() {
                 let mut from: &mut dyn Read = &mut self.from;
-                self.frame.decode_blocks(&mut from, BlockDecodingStrategy::UptoBlocks(1)).map_err(cause)?;
+                self.frame
+                    .decode_blocks(&mut from, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(|error| cause(&error))?;
             }
             if self.begun && self.frame.can_collect() > 0 {
                 self.empty = 0;
@@ -100,8 +102,8 @@ impl<R: BufRead> Read for Zstd<R> {
 }
 
 /// What the disk says is no fault of what was packed, and is told as the disk said it.
-fn cause(error: Frame) -> io::Error {
-    let mut at: Option<&(dyn Error + 'static)> = Some(&error);
+fn cause(error: &Frame) -> io::Error {
+    let mut at: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(one) = at {
         if let Some(number) = one.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
             return io::Error::from_raw_os_error(number);

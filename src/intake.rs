@@ -301,14 +301,14 @@ impl Intake {
             (acknowledge, Taken { alerts, devices: batch.devices.len() as u64 })
         };
         let mut by_severity = [0; 4];
-        for sighting in batch.sightings.iter().filter(|sighting| again.is_none() || !sighting.backlog) {
+        for sighting in batch.sightings.iter().filter(|sighting| !sighting.again) {
             by_severity[sighting.alert.severity as usize] += 1;
         }
         let waits = batch.acknowledge.map(taken);
         for sighting in batch.sightings {
             // Each sighting by itself: two of one finding may be on both sides of a window's edge.
             let seen = self.tap.begin(&batch.source, &sighting);
-            let second = again.filter(|_| sighting.backlog);
+            let second = again.filter(|_| sighting.again);
             let place = match (self.exclusion(&batch.source, &sighting), second) {
                 // Counted when it was read first.
                 (Some(_), Some(_)) => None,

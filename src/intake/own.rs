@@ -102,7 +102,7 @@ impl Intake {
             state: said.state,
             ..Alert::notification(&said.id, agent, self.clock.now())
         };
-        Sighting { alert, fingerprint, backlog: false }
+        Sighting { alert, fingerprint, backlog: false, again: false }
     }
 }
 

@@ -98,7 +98,7 @@ fn source() -> SourceName {
 fn sighting(title: &str, severity: Severity, time: Timestamp, backlog: bool) -> Sighting {
     let alert = Alert { received_at: NOW, ..Alert::sample(title, severity, time) };
     let fingerprint = Fingerprint::derive("a", &source(), &Identity::Own(title));
-    Sighting { alert, fingerprint, backlog }
+    Sighting { alert, fingerprint, backlog, again: false }
 }
 
 fn cursor(offset: u64) -> FileCursor {

@@ -124,7 +124,7 @@ const ALWAYS: Timestamp = Timestamp::from_micros(i64::MIN);
 pub const AGAIN: &str = "again";
 
 /// A second reading that a person ordered, by which its sightings are told from those that were counted before. It stays
-/// until the next order: what is read again is what lies before a file's `backlog_end`, or before a poll's beginning.
+/// until the next order: what is read again is what lies before a file's `backlog_end`, or what a poll had told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Again {
     /// Nothing older is taken in; `None`: all.

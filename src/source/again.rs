@@ -2,6 +2,7 @@
 
 use super::Input;
 use super::transport::defender;
+use super::transport::poll::told::ORDER_MARK;
 use super::transport::tail;
 use crate::model::Timestamp;
 use crate::model::cursor::Mark;
@@ -27,7 +28,10 @@ pub fn begins_anew(
             let packed = Mark { name: tail::PACKED.to_owned(), value: now.as_secs().to_string() };
             Ok((&[], Some(packed)))
         }
-        Input::Defender { .. } => Ok((defender::TOLD, None)),
+        Input::Defender { .. } => {
+            let order = Mark { name: ORDER_MARK.to_owned(), value: now.as_micros().to_string() };
+            Ok((defender::FORGOTTEN, Some(order)))
+        }
         Input::Http { .. } | Input::Syslog(_) | Input::Unix(_) => Err(LISTENS),
         Input::Host(_) => Err(HOST),
     }

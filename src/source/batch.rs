@@ -19,6 +19,8 @@ pub struct Sighting {
     pub fingerprint: Fingerprint,
     /// Whether it was already written when its source was first read, so that `backfill` applies to it.
     pub backlog: bool,
+    /// Whether it was counted before, and an order has it read again.
+    pub again: bool,
 }
 
 /// Why a piece of input did not become an alert. Counted by these names; nothing is dropped without one.
@@ -170,8 +172,7 @@ impl Batch {
 
     /// How many of the records are alerts; those that are read again are none of them.
     pub fn alerts(&self) -> u64 {
-        let all = self.sightings.iter();
-        all.filter(|sighting| self.again.is_none() || !sighting.backlog).count() as u64
+        self.sightings.iter().filter(|sighting| !sighting.again).count() as u64
     }
 
     /// Whether it should be handed over before anything more is taken.
@@ -179,20 +180,37 @@ impl Batch {
         self.sightings.len() >= SIGHTINGS_MAX || self.kept >= KEPT_MAX
     }
 
-    /// Takes what a decoder made of a record. `place` says where the record stands, for people.
+    /// Takes what a decoder made of a record. `place` says where the record stands, for people. After an order to read
+    /// again the backlog is what was read before it.
     pub fn take(&mut self, decoded: Decoded, record: &[u8], backlog: bool, place: impl FnOnce() -> String) {
         if backlog && self.again.is_some() {
             // Everything else of it was counted at the first time, and of a device the newest word counts.
             if let Outcome::Alert(finding) = decoded.outcome {
-                self.sight(*finding, true);
+                self.take_again(*finding);
             }
             return;
         }
+        self.take_once(decoded, record, backlog, place);
+    }
+
+    /// Takes an alert that was counted before.
+    pub fn take_again(&mut self, finding: Finding) {
+        self.sight(finding, true, self.again.is_some());
+    }
+
+    /// Takes what a decoder made of a record that was never read before, order or not.
+    pub fn take_once(
+        &mut self,
+        decoded: Decoded,
+        record: &[u8],
+        backlog: bool,
+        place: impl FnOnce() -> String,
+    ) {
         self.kept += decoded.devices.len() * DEVICE_WEIGHT;
         self.devices.extend(decoded.devices);
         match decoded.outcome {
             Outcome::Alert(finding) => {
-                self.sight(*finding, backlog);
+                self.sight(*finding, backlog, false);
             }
             Outcome::Ignored(kind) => self.ignore(kind),
             Outcome::Blank => {}
@@ -202,10 +220,10 @@ impl Batch {
         }
     }
 
-    fn sight(&mut self, finding: Finding, backlog: bool) {
+    fn sight(&mut self, finding: Finding, backlog: bool, again: bool) {
         let Finding { alert, fingerprint } = finding;
         self.kept += kept(&alert);
-        self.sightings.push(Sighting { alert, fingerprint, backlog });
+        self.sightings.push(Sighting { alert, fingerprint, backlog, again });
     }
 
     /// Counts a record that is no alert.

@@ -134,6 +134,7 @@ fn a_rotated_and_a_packed_generation_are_read_again_too() {
     agent.once().ends(0).says("0 tickets created");
     agent.once().ends(0);
     assert_eq!(occurrences(&agent), [1; 8]);
+    assert_eq!(source(&agent)["again"], 6, "what was too old at first is taken in once");
     assert_eq!(agent.status()["sources"][0]["rejected"].to_string(), "{}");
 }
 
@@ -212,6 +213,49 @@ fn a_listener_has_nothing_to_read_again() {
     said.says("source door cannot be read again").says("records are sent to it");
 }
 
+fn ask(agent: &Agent, console: &Console) {
+    agent.append_config(&format!(
+        "[[source]]\nname = \"console\"\nkind = \"defender-console\"\nurl = \"{}\"\ntoken = \"{TOKEN}\"\npoll_interval = \"5s\"\n",
+        console.url()
+    ));
+}
+
+#[test]
+fn an_alert_that_comes_late_is_taken_in_though_the_order_reached_less_far_back() {
+    const DAY: i64 = 86_400_000;
+    let (console, simulator) = (Console::start(true), simulator());
+    let agent = agent(&simulator);
+    ask(&agent, &console);
+    let raise = |sensor, time| {
+        let mut state = console.state();
+        let now = state.now;
+        state.raise_at(sensor, time, now);
+        state.alerts.last_mut().unwrap().severity = "Critical";
+    };
+    raise(4, NOW);
+    agent.once().ends(0).says("1 ticket created");
+    console.state().now += 20 * DAY;
+    raise(4, NOW + 15 * DAY);
+    agent.once().ends(0).says("1 ticket created");
+    agent.run(&["sources", "rewind", "console", "--since", "2025-06-11"]).ends(0);
+    agent.once().ends(0).says("0 tickets created");
+    // A sensor was cut off until now. What it says of before the first connection is too old, and counted.
+    raise(5, NOW + DAY);
+    raise(5, NOW - 40 * DAY);
+    agent.once().ends(0).says("1 ticket created");
+    assert_eq!(source_named(&agent, "console")["older"], 1);
+    agent.once().ends(0).says("0 tickets created");
+    // Told before a second order, it is known to it.
+    agent.run(&["sources", "rewind", "console", "--since", "2025-06-11"]).ends(0);
+    agent.once().ends(0).says("0 tickets created");
+    assert_eq!(simulator.records("incident").len(), 3);
+    assert_eq!(source_named(&agent, "console")["again"], 0);
+    // All of it: what was too old is taken in after all.
+    agent.run(&["sources", "rewind", "console"]).ends(0);
+    agent.once().ends(0).says("1 ticket created");
+    assert!(simulator.twins().is_empty());
+}
+
 #[test]
 fn a_console_is_asked_again() {
     let (console, simulator) = (Console::start(true), simulator());
@@ -224,10 +268,7 @@ fn a_console_is_asked_again() {
         }
     }
     let agent = agent(&simulator);
-    agent.append_config(&format!(
-        "[[source]]\nname = \"console\"\nkind = \"defender-console\"\nurl = \"{}\"\ntoken = \"{TOKEN}\"\npoll_interval = \"5s\"\n",
-        console.url()
-    ));
+    ask(&agent, &console);
     // The mock's clock stands long ago, so that all of it is too old at first.
     agent.once().ends(0);
     assert_eq!(source_named(&agent, "console")["older"], 3);

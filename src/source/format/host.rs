@@ -2,9 +2,10 @@
 //! judges what it saw.
 //!
 //! Each condition has a limit above which it is raised and a lower one below which it is cleared, and has to be so for as
-//! many looks in a row: what swings around a limit is one notification, not hundreds.
+//! many looks in a row: what swings around a limit is one notification, not hundreds. What becomes critical is raised once
+//! more as such.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Limits, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,26 +82,28 @@ struct Measure {
 /// What is raised, and what is about to change.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
-    raised: BTreeSet<String>,
+    /// By key, whether as critical.
+    raised: BTreeMap<String, bool>,
     counts: BTreeMap<String, u8>,
 }
 
 impl Conditions {
-    /// With what was raised before.
-    pub fn new(raised: impl IntoIterator<Item = String>) -> Self {
+    /// With what was raised before, and whether as critical.
+    pub fn new(raised: impl IntoIterator<Item = (String, bool)>) -> Self {
         Self { raised: raised.into_iter().collect(), counts: BTreeMap::new() }
     }
 
-    /// Judges a look: what has changed by it.
-    pub fn judge(&mut self, look: &Look, limits: &Limits) -> Vec<Change> {
+    /// Judges a look: what has changed by it. `disks` are the paths that are asked for, seen or not.
+    pub fn judge(&mut self, look: &Look, limits: &Limits, disks: &[String]) -> Vec<Change> {
         let measures = measures(look, limits);
         let mut changes: Vec<Change> = measures.into_iter().filter_map(|m| self.weigh(m)).collect();
-        // A program that nobody asks for any more.
-        let asked = |key: &str| match key.strip_prefix("process:") {
-            Some(name) => limits.processes.iter().any(|asked| asked == name),
-            None => true,
+        // A program or a file system that nobody asks for any more.
+        let asked = |key: &str| match key.split_once(':') {
+            Some(("process", name)) => limits.processes.iter().any(|asked| asked == name),
+            Some(("disk", path)) => disks.iter().any(|asked| asked == path),
+            _ => true,
         };
-        let gone: Vec<String> = self.raised.iter().filter(|key| !asked(key)).cloned().collect();
+        let gone: Vec<String> = self.raised.keys().filter(|key| !asked(key)).cloned().collect();
         for key in gone {
             self.raised.remove(&key);
             let message = "It is not watched any more.".to_owned();
@@ -110,8 +113,9 @@ impl Conditions {
     }
 
     fn weigh(&mut self, measure: Measure) -> Option<Change> {
-        let is_raised = self.raised.contains(&measure.key);
-        let turns = if is_raised { measure.is_calm } else { measure.is_over };
+        let raised = self.raised.get(&measure.key).copied();
+        let is_worse = raised == Some(false) && measure.is_over && measure.is_critical;
+        let turns = if raised.is_some() { measure.is_calm || is_worse } else { measure.is_over };
         if !turns {
             self.counts.remove(&measure.key);
             return None;
@@ -122,13 +126,14 @@ impl Conditions {
             return None;
         }
         self.counts.remove(&measure.key);
-        if is_raised {
-            self.raised.remove(&measure.key);
+        let is_over = raised.is_none() || is_worse;
+        if is_over {
+            self.raised.insert(measure.key.clone(), measure.is_critical);
         } else {
-            self.raised.insert(measure.key.clone());
+            self.raised.remove(&measure.key);
         }
         let Measure { key, title, message, is_critical, .. } = measure;
-        Some(Change { key, raised: !is_raised, title, message, is_critical })
+        Some(Change { key, raised: is_over, title, message, is_critical })
     }
 }
 
@@ -248,20 +253,35 @@ mod tests {
         Look { disks: vec![Disk { path: "/".to_owned(), percent, free: 7 << 20 }], ..Look::default() }
     }
 
-    /// Keys of what has changed: `+disk:/` raised, `-disk:/` cleared.
+    /// Keys of what has changed: `+disk:/` raised, `!disk:/` as critical, `-disk:/` cleared.
     fn told(conditions: &mut Conditions, look: &Look) -> Vec<String> {
-        let changes = conditions.judge(look, &limits());
-        changes.iter().map(|c| format!("{}{}", if c.raised { '+' } else { '-' }, c.key)).collect()
+        let changes = conditions.judge(look, &limits(), &["/".to_owned()]);
+        let word = |c: &Change| match (c.raised, c.is_critical && c.key.starts_with("disk")) {
+            (false, _) => "-",
+            (true, false) => "+",
+            (true, true) => "!",
+        };
+        changes.iter().map(|c| format!("{}{}", word(c), c.key)).collect()
     }
 
     #[test]
     fn what_swings_around_a_limit_is_told_once() {
         let mut conditions = Conditions::default();
-        let all: Vec<_> = [89.9, 90.0, 89.0, 91.0, 85.1, 99.0, 84.9, 89.0, 90.0]
+        let all: Vec<_> = [89.9, 90.0, 89.0, 91.0, 85.1, 97.0, 84.9, 89.0, 90.0]
             .into_iter()
             .map(|percent| told(&mut conditions, &disk(percent)).join(""))
             .collect();
         assert_eq!(all, ["", "+disk:/", "", "", "", "", "-disk:/", "", "+disk:/"]);
+    }
+
+    #[test]
+    fn what_becomes_critical_is_raised_once_more() {
+        let mut conditions = Conditions::default();
+        let all: Vec<_> = [90.0, 98.0, 99.0, 97.0, 98.5, 84.0, 98.0, 99.0]
+            .into_iter()
+            .map(|percent| told(&mut conditions, &disk(percent)).join(""))
+            .collect();
+        assert_eq!(all, ["+disk:/", "!disk:/", "", "", "", "-disk:/", "!disk:/", ""]);
     }
 
     #[test]
@@ -306,15 +326,17 @@ mod tests {
             all.sort();
             all.join(" ")
         };
-        assert_eq!(all(&bad), "+clock +disk:/ +load +memory +power-cut +process:suricata +temperature");
+        assert_eq!(all(&bad), "!disk:/ +clock +load +memory +power-cut +process:suricata +temperature");
         assert_eq!(all(&good), "-clock -disk:/ -load -memory -power-cut -process:suricata -temperature");
     }
 
     #[test]
     fn a_restart_knows_what_is_raised_and_what_nobody_asks_for() {
-        let raised = ["disk:/".to_owned(), "process:zeek".to_owned()];
+        let raised = ["disk:/", "disk:/data", "process:zeek"].map(|key| (key.to_owned(), false));
         let mut conditions = Conditions::new(raised);
-        assert_eq!(told(&mut conditions, &disk(95.0)), ["-process:zeek"]);
+        assert_eq!(told(&mut conditions, &disk(95.0)), ["-disk:/data", "-process:zeek"]);
+        // One that cannot be looked at at the moment is asked for all the same.
+        assert!(told(&mut conditions, &Look::default()).is_empty());
         assert_eq!(told(&mut conditions, &disk(50.0)), ["-disk:/"]);
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::handling::{Closed, Handling};
 use super::Decoding;
 use super::poll::http::{self, Caller};
-use super::poll::told::{CHUNK_MARK, OPEN_MARK, Seen, Step};
+use super::poll::told::{News, OPEN_MARK, Seen, Step};
 use super::poll::{Api, Feed, Halt, Trouble, Why};
 use crate::model::{Alert, AlertKind, AlertState, Fingerprint, SourceName, Timestamp};
 use crate::source::format::defender::split::Piece;
@@ -53,8 +53,9 @@ const WATERMARK: &str = "alerts";
 /// When devices were last asked for, by the other side's clock.
 const DEVICES: &str = "devices";
 
-/// What is remembered of the alerts that were told, as beginnings of marks' names: without it all are told once more.
-pub const TOLD: &[&str] = &[BEGAN, WATERMARK, CHUNK_MARK, OPEN_MARK];
+/// What is forgotten when it is ordered to be read again, as beginnings of marks' names. Not which alerts were told: by that
+/// those are known that were never told before the order.
+pub const FORGOTTEN: &[&str] = &[WATERMARK, OPEN_MARK];
 
 /// How it is asked, checked.
 #[derive(Clone, Debug)]
@@ -231,6 +232,7 @@ impl Defender {
         let state = query.iter().find(|(name, _)| *name == "state").map(|(_, state)| state.as_str());
         let address = state.map_or_else(|| path.to_owned(), |state| format!("{path}?state={state}"));
         let mut take = Take {
+            format: &self.settings.format,
             decoding: Decoding::new(&self.format, &address, None, None),
             address,
             began: feed.mark(BEGAN).and_then(millis).unwrap_or(server_now),
@@ -372,7 +374,8 @@ fn is_there<T>(asked: Result<T, Halt>) -> Result<bool, Halt> {
 }
 
 /// Turns pieces of a page into what a batch holds.
-struct Take {
+struct Take<'a> {
+    format: &'a format::Defender,
     decoding: Decoding,
     address: String,
     began: Timestamp,
@@ -381,7 +384,7 @@ struct Take {
     brought: Brought,
 }
 
-impl Take {
+impl Take<'_> {
     fn piece(&mut self, feed: &mut Feed, piece: Piece<'_>) {
         match piece {
             Piece::Record(record) => {
@@ -407,7 +410,7 @@ impl Take {
             feed.take(Decoded { outcome, devices }, record, false, &self.address);
             return;
         };
-        let Finding { alert, fingerprint } = *finding;
+        let Finding { alert, mut fingerprint } = *finding;
         if alert.kind == AlertKind::SystemNotification {
             let step = feed.told.condition(alert.id.as_deref().unwrap_or_default(), alert.state);
             // A sensor as a device is told when it changes, and when the source is first read.
@@ -423,10 +426,18 @@ impl Take {
             self.brought.newest = self.brought.newest.max(Some(time));
         }
         let backlog = alert.time < self.began;
-        let step = feed.told.step(&seen(&alert, &fingerprint, time, backlog));
+        let News { step, second, anew } = feed.told.step(&seen(&alert, &fingerprint, time, backlog));
+        if let Some(time) = anew {
+            fingerprint = self.format.numbered_anew(alert.id.as_deref().unwrap_or_default(), time);
+        }
         let mut tell = |state| {
             let alert = Alert { state, ..alert.clone() };
-            let outcome = Outcome::Alert(Box::new(Finding { alert, fingerprint }));
+            let finding = Finding { alert, fingerprint };
+            if second {
+                feed.take_again(finding);
+                return;
+            }
+            let outcome = Outcome::Alert(Box::new(finding));
             let devices = std::mem::take(&mut devices);
             feed.take(Decoded { outcome, devices }, record, backlog, &self.address);
         };

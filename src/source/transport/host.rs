@@ -33,6 +33,8 @@ use crate::source::format::host::{Change, Conditions, Disk, Limits, Look};
 
 /// First part of the mark of a condition that is raised.
 const RAISED: &str = "raised/";
+/// Its value, where it was raised as critical.
+const CRITICAL: &str = "critical";
 /// The mark of the boot that it runs in.
 const BOOT: &str = "boot";
 /// How long a power cut is told as one.
@@ -91,8 +93,11 @@ impl Host {
         clock: SharedClock,
         heartbeat: Heartbeat,
     ) -> Self {
-        let raised =
-            remembered.marks().filter_map(|mark| mark.name.strip_prefix(RAISED).map(ToOwned::to_owned));
+        let raised = remembered.marks().filter_map(|mark| {
+            let key = mark.name.strip_prefix(RAISED)?;
+            // Up to 0.3.0 no mark said so; a program that is gone always was.
+            Some((key.to_owned(), mark.value == CRITICAL || key.starts_with("process:")))
+        });
         Self {
             name,
             kind,
@@ -113,8 +118,9 @@ impl Host {
         let mut look = seen.look.clone();
         look.power_cut = self.began.elapsed() < POWER_CUT_FOR && is_other_boot(self.left.as_deref(), boot);
         let mut batch = Batch::new(self.name.clone(), self.kind);
-        for change in self.conditions.judge(&look, &self.settings.limits) {
-            let mark = Mark { name: format!("{RAISED}{}", change.key), value: "raised".to_owned() };
+        for change in self.conditions.judge(&look, &self.settings.limits, &self.settings.disks) {
+            let value = if change.is_critical { CRITICAL } else { "raised" };
+            let mark = Mark { name: format!("{RAISED}{}", change.key), value: value.to_owned() };
             let list = if change.raised { &mut batch.cursors } else { &mut batch.finished };
             list.push(Cursor::Mark(mark));
             batch.sightings.push(self.sighting(change));
@@ -160,7 +166,7 @@ impl Host {
             state: if change.raised { AlertState::Raised } else { AlertState::Cleared },
             ..Alert::notification(&change.key, sensor, self.clock.now())
         };
-        Sighting { alert, fingerprint, backlog: false }
+        Sighting { alert, fingerprint, backlog: false, again: false }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::heartbeat::Heartbeat;
 use crate::model::cursor::{Mark, Remembered};
 use crate::model::trouble::NOTHING_READ;
 use crate::model::{Cursor, SourceName, Timestamp};
-use crate::source::format::{Decoded, Outcome};
+use crate::source::format::{Decoded, Finding, Outcome};
 use crate::source::{Batch, Reading, RejectReason, Source, SourceError};
 
 /// First and longest wait after a round that failed.
@@ -144,7 +144,12 @@ impl Feed {
         if matches!(decoded.outcome, Outcome::Reject(..)) && !self.is_new_reject(record) {
             return;
         }
-        self.batch.take(decoded, record, backlog, || place.to_owned());
+        self.batch.take_once(decoded, record, backlog, || place.to_owned());
+    }
+
+    /// Takes an alert that was taken before, as an order to read again has it.
+    pub fn take_again(&mut self, finding: Finding) {
+        self.batch.take_again(finding);
     }
 
     /// Counts a record that is longer than can be read.
@@ -291,7 +296,7 @@ impl<A: Api> Poll<A> {
             heartbeat: self.heartbeat.clone(),
             out,
             stop,
-            told: Told::load(marks.clone()),
+            told: Told::load(&self.remembered),
             marks: marks
                 .filter(|mark| !mark.name.contains('/'))
                 .map(|mark| (mark.name.clone(), mark.value.clone()))

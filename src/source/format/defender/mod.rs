@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::directory::Directory;
 use super::{Decoded, Decoder, Format, Outcome, Stream};
-use crate::model::{Engine, Severity, SourceName, Timestamp};
+use crate::model::{Engine, Fingerprint, Identity, Severity, SourceName, Timestamp};
 
 /// How it is read, checked.
 #[derive(Clone, Debug)]
@@ -116,6 +116,13 @@ impl Defender {
     /// Does something with what the decoders know in common.
     pub fn with_directory<R>(&self, work: impl FnOnce(&mut Directory) -> R) -> R {
         work(&mut self.directory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The finding of an alert whose number meant another one before, as that of a sensor that was set up again. `time` tells
+    /// it from that one.
+    pub fn numbered_anew(&self, id: &str, time: u32) -> Fingerprint {
+        let Settings { agent, source, .. } = &*self.settings;
+        Fingerprint::derive(agent, source, &Identity::Own(&format!("{id}@{time}")))
     }
 
     /// A decoder for the records of one subject.

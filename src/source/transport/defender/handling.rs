@@ -80,6 +80,7 @@ impl Handling {
         self.due = Some(Instant::now() + self.wait);
         let found =
             closed.closed(self.of.clone(), Arc::clone(&self.let_go)).await.map_err(|e| unread(&*e))?;
+        self.forget_gone(&found);
         let (mut done, mut failed, mut nameless) = (Vec::new(), None, 0_u64);
         for (finding, id) in found {
             let Some(id) = id.filter(|id| is_id(id)) else {
@@ -136,6 +137,12 @@ impl Handling {
             why: Why::Other,
             retry_after: None,
         })
+    }
+
+    /// What is no longer to be told, as its ticket is open again or the console says that it is handled, fails no more. One
+    /// that older ones have pushed off the page is counted anew when it is back.
+    fn forget_gone(&mut self, found: &[(i64, Option<String>)]) {
+        self.tries.retain(|finding, _| found.iter().any(|(found, _)| found == finding));
     }
 
     fn fail(&mut self, finding: i64, id: &str, trouble: &Trouble) {
@@ -201,15 +208,26 @@ mod tests {
         }
     }
 
+    fn said(why: Why) -> Trouble {
+        Trouble { text: "no alert found".to_owned(), remedy: String::new(), why, retry_after: None }
+    }
+
+    #[test]
+    fn what_failed_and_is_no_longer_to_be_told_is_no_trouble() {
+        let mut handling = Handling::new(Vec::new());
+        for finding in [7, 8] {
+            handling.fail(finding, "5-1", &said(Why::Other));
+        }
+        assert!(handling.refused(None).text.starts_with("2 closed alerts"));
+        handling.forget_gone(&[(8, Some("5-2".to_owned())), (9, None)]);
+        assert_eq!(handling.tries, BTreeMap::from([(8, 1)]));
+        handling.forget_gone(&[]);
+        assert!(handling.tries.is_empty());
+    }
+
     #[test]
     fn what_is_refused_too_often_is_let_go() {
         let mut handling = Handling::new(Vec::new());
-        let said = |why| Trouble {
-            text: "no alert found".to_owned(),
-            remedy: String::new(),
-            why,
-            retry_after: None,
-        };
         for _ in 0..20 {
             handling.fail(7, "5-1", &said(Why::Away));
         }

@@ -60,6 +60,15 @@ async fn a_condition_is_one_finding_over_restarts() {
     let again = host.batch(&seen(97.0), Some("a")).unwrap();
     assert_eq!((states(&again), again.devices.len()), (vec![], 1));
     remember(&mut remembered, &again);
+    // Filled further it is told once more, as critical, and a restart knows that.
+    let worse = host.batch(&seen(98.0), Some("a")).unwrap();
+    assert_eq!(states(&worse), [(title.clone(), AlertState::Raised)]);
+    let severities = [&first, &worse].map(|batch| batch.sightings[0].alert.severity);
+    assert_eq!(severities, [Severity::Major, Severity::Critical]);
+    assert_eq!(worse.sightings[0].fingerprint, first.sightings[0].fingerprint);
+    remember(&mut remembered, &worse);
+    let mut host = machine(limits(), &remembered);
+    assert!(states(&host.batch(&seen(99.0), Some("a")).unwrap()).is_empty());
     let cleared = host.batch(&seen(50.0), Some("a")).unwrap();
     assert_eq!(states(&cleared), [(title, AlertState::Cleared)]);
     assert_eq!(cleared.sightings[0].fingerprint, first.sightings[0].fingerprint);

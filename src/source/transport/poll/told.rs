@@ -1,31 +1,42 @@
 //! What a polled source has told already: each alert once, each change of it once, however often the other side answers
 //! with it.
 //!
-//! Two bits for each alert, in chunks of consecutive numbers; a chunk that changed becomes a mark of a few hundred bytes
-//! that is committed in the batch with the alerts it speaks of. So nothing depends on clocks, on the order of answers or
-//! on how far the watermark is: that only saves work. Memory is bounded: chunks that the other side has not mentioned
-//! for longest are forgotten, and an alert in one of them that comes once more is one more occurrence of its finding.
+//! Bits and a time for each alert, in chunks of consecutive numbers; a chunk that changed becomes a mark of some hundred
+//! bytes that is committed in the batch with the alerts it speaks of. So nothing depends on clocks, on the order of answers
+//! or on how far the watermark is: that only saves work. A sensor that was set up again begins to number anew: a number with
+//! another time is another alert, in the next chunk of the same numbers, and both stay known. Memory is bounded: numbers
+//! that the other side has not mentioned for longest are forgotten, and an alert of them that comes once more is one more
+//! occurrence of its finding.
+//!
+//! An order to read again forgets nothing of it: what was told before the order is told once more and known as such, and
+//! what was never told is news, however old it is.
 
 use std::collections::{BTreeSet, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-use crate::model::cursor::Mark;
+use crate::model::cursor::{Mark, Remembered};
 use crate::model::{AlertState, Cursor};
 
 /// Alerts in a chunk.
-const CHUNK: u64 = 2_048;
-/// Bytes of one of its two bitmaps.
+const CHUNK: u64 = 128;
+/// Bytes of one of its bitmaps.
 const BYTES: usize = CHUNK as usize / 8;
-/// Most chunks; half a KiB each.
-const CHUNKS_MAX: usize = 4_096;
+/// Most chunks; some 600 bytes each.
+const CHUNKS_MAX: usize = 16_384;
+/// How often a number may mean another alert. One that does so more often replaces the last.
+const USES_MAX: usize = 4;
+/// Chunks that one of version 0.3.0 is read as: it had 2048 alerts, and one time for all of them.
+const PIECES: usize = 16;
 /// Most conditions that are open at a time.
 const OPEN_MAX: usize = 4_096;
 /// First part of a chunk's mark.
 pub const CHUNK_MARK: &str = "told/";
 /// First part of an open condition's mark.
 pub const OPEN_MARK: &str = "open/";
+/// The mark of the last order to read again: a number that no other order had.
+pub const ORDER_MARK: &str = "ordered";
 
 /// What is to be told of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +49,17 @@ pub enum Step {
     Clear,
     /// Both, one after the other: it came and went between two questions.
     RaiseAndClear,
+}
+
+/// What is to be told of an alert, and which it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// What is to be told.
+    pub step: Step,
+    /// Whether it was told before the order to read again.
+    pub second: bool,
+    /// Where its number meant another alert before: what of its time tells it from that one.
+    pub anew: Option<u32>,
 }
 
 /// An alert as an answer has it.
@@ -55,40 +77,158 @@ pub struct Seen<'a> {
     pub backlog: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chunk {
     told: [u8; BYTES],
     cleared: [u8; BYTES],
-    /// Latest time of its alerts, in milliseconds.
+    /// Told since `order`.
+    again: [u8; BYTES],
+    /// When each began, by [`short`]; 0: not known.
+    times: [u32; CHUNK as usize],
+    /// Latest time of those whose own is not known, in milliseconds.
     newest: i64,
+    /// The order to read again that `again` speaks of.
+    order: Option<i64>,
     changed: bool,
-    /// When it was last mentioned, in questions.
-    touched: u64,
 }
 
 impl Chunk {
-    fn new() -> Self {
-        Self { told: [0; BYTES], cleared: [0; BYTES], newest: i64::MIN, changed: false, touched: 0 }
-    }
+    const EMPTY: Self = Self {
+        told: [0; BYTES],
+        cleared: [0; BYTES],
+        again: [0; BYTES],
+        times: [0; CHUNK as usize],
+        newest: i64::MIN,
+        order: None,
+        changed: false,
+    };
 
+    /// At most some 800 bytes.
     fn value(&self) -> String {
-        let packed = |bits: &[u8; BYTES]| {
-            let end = bits.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            STANDARD_NO_PAD.encode(&bits[..end])
+        let packed = |bytes: &[u8]| {
+            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            STANDARD_NO_PAD.encode(&bytes[..end])
         };
-        format!("{}:{}:{}", self.newest, packed(&self.told), packed(&self.cleared))
+        let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let times: Vec<u8> = self.times.iter().flat_map(|time| time.to_le_bytes()).collect();
+        format!(
+            "2:{}:{}:{}:{}:{}:{}",
+            number(self.order),
+            number(Some(self.newest).filter(|newest| *newest > i64::MIN)),
+            packed(&self.told),
+            packed(&self.cleared),
+            packed(&self.again),
+            packed(&times),
+        )
     }
 
     fn read(value: &str) -> Option<Self> {
-        let mut parts = value.split(':');
-        let newest = parts.next()?.parse().ok()?;
-        let mut bits = || {
-            let bytes = STANDARD_NO_PAD.decode(parts.next()?).ok()?;
-            let mut bits = [0; BYTES];
-            bits.get_mut(..bytes.len())?.copy_from_slice(&bytes);
-            Some(bits)
+        let mut parts = value.strip_prefix("2:")?.split(':');
+        let mut number = || match parts.next()? {
+            "-" => Some(None),
+            digits => digits.parse().ok().map(Some),
         };
-        Some(Self { told: bits()?, cleared: bits()?, newest, ..Self::new() })
+        let (order, newest) = (number()?, number()?.unwrap_or(i64::MIN));
+        let (told, cleared, again) =
+            (unpacked(parts.next()?)?, unpacked(parts.next()?)?, unpacked(parts.next()?)?);
+        let bytes: [u8; 4 * CHUNK as usize] = unpacked(parts.next()?)?;
+        let mut times = [0; CHUNK as usize];
+        for (time, bytes) in times.iter_mut().zip(bytes.chunks_exact(4)) {
+            *time = bytes.iter().rev().fold(0, |time, byte| time << 8 | u32::from(*byte));
+        }
+        Some(Self { told, cleared, again, times, newest, order, changed: false })
+    }
+
+    /// Whether this is the alert of that time that was told.
+    fn has(&self, at: usize, time: Option<i64>) -> bool {
+        bit(&self.told, at)
+            && time.is_none_or(|time| match self.times[at] {
+                0 => self.newest == i64::MIN || time <= self.newest,
+                known => known == short(time),
+            })
+    }
+
+    fn step(&mut self, at: usize, seen: &Seen<'_>, order: Option<i64>) -> (Step, bool) {
+        if self.order != order {
+            (self.order, self.again) = (order, [0; BYTES]);
+        }
+        let told = self.has(at, seen.time);
+        let second = told && order.is_some() && !bit(&self.again, at);
+        let cleared = bit(&self.cleared, at) && !second;
+        let step = match seen.state {
+            AlertState::Raised if !told || second => Step::Raise,
+            AlertState::Raised => Step::Nothing,
+            AlertState::Cleared if told && cleared => Step::Nothing,
+            AlertState::Cleared if told || seen.backlog => Step::Clear,
+            AlertState::Cleared => Step::RaiseAndClear,
+        };
+        if step != Step::Nothing {
+            put(&mut self.told, at, true);
+            put(&mut self.cleared, at, step != Step::Raise);
+            put(&mut self.again, at, order.is_some());
+            self.changed = true;
+        }
+        // One that was told without its time, or by a version that kept none, has it from now on.
+        if let Some(time) = seen.time.map(short).filter(|time| *time != self.times[at]) {
+            self.times[at] = time;
+            self.changed = true;
+        }
+        (step, second)
+    }
+
+    /// Takes over what another says was told.
+    fn merge(&mut self, other: &Self) {
+        for at in (0..CHUNK as usize).filter(|at| bit(&other.told, *at)) {
+            put(&mut self.told, at, true);
+            put(&mut self.cleared, at, bit(&other.cleared, at));
+        }
+        self.newest = self.newest.max(other.newest);
+        self.changed = true;
+    }
+}
+
+/// What tells the times of two uses of a number apart, never 0: milliseconds, of which 49 days differ.
+fn short(time: i64) -> u32 {
+    (time.rem_euclid(1 << 32) as u32).max(1)
+}
+
+fn unpacked<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let read = STANDARD_NO_PAD.decode(text).ok()?;
+    let mut bytes = [0; N];
+    bytes.get_mut(..read.len())?.copy_from_slice(&read);
+    Some(bytes)
+}
+
+/// A mark of version 0.3.0, as chunks.
+fn read_old(value: &str) -> Option<Vec<Chunk>> {
+    let mut parts = value.split(':');
+    let newest = parts.next()?.parse().ok()?;
+    let told: [u8; PIECES * BYTES] = unpacked(parts.next()?)?;
+    let cleared: [u8; PIECES * BYTES] = unpacked(parts.next()?)?;
+    let pieces = told.chunks_exact(BYTES).zip(cleared.chunks_exact(BYTES));
+    let chunk = |(told, cleared): (&[u8], &[u8])| {
+        Some(Chunk { told: told.try_into().ok()?, cleared: cleared.try_into().ok()?, newest, ..Chunk::EMPTY })
+    };
+    pieces.map(chunk).collect()
+}
+
+/// Chunks of the same numbers of a sensor: what each meant first, then, and so on.
+#[derive(Debug, Default)]
+struct Uses {
+    chunks: Vec<Chunk>,
+    /// When they were last mentioned, in questions.
+    touched: u64,
+}
+
+impl Uses {
+    /// In which chunk an alert is, or has its place.
+    fn place(&self, at: usize, time: Option<i64>) -> usize {
+        let Some(last) = self.chunks.iter().rposition(|chunk| bit(&chunk.told, at)) else { return 0 };
+        if time.is_none() {
+            return last;
+        }
+        let known = self.chunks.iter().position(|chunk| chunk.has(at, time));
+        known.unwrap_or((last + 1).min(USES_MAX - 1))
     }
 }
 
@@ -109,7 +249,11 @@ fn put(bits: &mut [u8; BYTES], at: usize, on: bool) {
 #[derive(Debug, Default)]
 pub struct Told {
     /// By sensor and number of the chunk.
-    chunks: HashMap<(Box<str>, u64), Chunk>,
+    uses: HashMap<(Box<str>, u64), Uses>,
+    /// How many chunks there are.
+    chunks: usize,
+    /// The order to read again, where there was one.
+    order: Option<i64>,
     /// Conditions that stand.
     open: BTreeSet<String>,
     set: Vec<Mark>,
@@ -118,20 +262,50 @@ pub struct Told {
 }
 
 impl Told {
-    /// From the marks that are remembered; one that cannot be read is as if absent.
-    pub fn load<'a>(marks: impl Iterator<Item = &'a Mark>) -> Self {
-        let mut told = Self::default();
-        for mark in marks {
+    /// From what is remembered; a mark that cannot be read is as if absent.
+    pub fn load(remembered: &Remembered) -> Self {
+        let order = remembered.mark(ORDER_MARK).and_then(|order| order.parse().ok());
+        let mut told = Self { order: order.filter(|_| remembered.again().is_some()), ..Self::default() };
+        let mut old = Vec::new();
+        for mark in remembered.marks() {
             if let Some(id) = mark.name.strip_prefix(OPEN_MARK) {
                 told.open.insert(id.to_owned());
-            } else if let Some((sensor, number)) =
+            } else if let Some((sensor, place)) =
                 mark.name.strip_prefix(CHUNK_MARK).and_then(|rest| rest.rsplit_once('/'))
-                && let (Ok(number), Some(chunk)) = (number.parse(), Chunk::read(&mark.value))
             {
-                told.chunks.insert((sensor.into(), number), chunk);
+                match place.split_once('.') {
+                    Some((number, at)) => told.load_chunk(sensor, number, at, &mark.value),
+                    None => old.push((sensor, place, mark)),
+                }
             }
         }
+        // What 0.3.0 wrote becomes marks of this version in the first batch, which forgets the old ones: both or none.
+        for (sensor, place, mark) in old {
+            let number = place.parse::<u64>().ok().and_then(|number| number.checked_mul(PIECES as u64));
+            let (Some(number), Some(pieces)) = (number, read_old(&mark.value)) else { continue };
+            for (at, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.told != [0; BYTES]) {
+                told.chunk(sensor, number + at as u64, 0).merge(piece);
+            }
+            told.forgotten.push(mark.clone());
+        }
         told
+    }
+
+    fn load_chunk(&mut self, sensor: &str, number: &str, at: &str, value: &str) {
+        if let (Ok(number), Ok(at), Some(chunk)) = (number.parse(), at.parse(), Chunk::read(value))
+            && at < USES_MAX
+        {
+            *self.chunk(sensor, number, at) = chunk;
+        }
+    }
+
+    fn chunk(&mut self, sensor: &str, number: u64, at: usize) -> &mut Chunk {
+        let uses = self.uses.entry((sensor.into(), number)).or_default();
+        while uses.chunks.len() <= at {
+            uses.chunks.push(Chunk::EMPTY);
+            self.chunks += 1;
+        }
+        &mut uses.chunks[at]
     }
 
     /// Before each question: what is mentioned in its answer is what the other side still has.
@@ -140,33 +314,22 @@ impl Told {
     }
 
     /// What is to be told of an alert; from now on it is taken as told.
-    pub fn step(&mut self, seen: &Seen<'_>) -> Step {
-        let number = seen.number / CHUNK;
-        let key = (Box::from(seen.sensor), number);
-        if self.chunks.len() >= CHUNKS_MAX && !self.chunks.contains_key(&key) {
-            self.forget_oldest();
-        }
-        let chunk = self.chunks.entry(key).or_insert_with(Chunk::new);
-        chunk.touched = self.questions;
+    pub fn step(&mut self, seen: &Seen<'_>) -> News {
+        let key = (Box::from(seen.sensor), seen.number / CHUNK);
         let at = (seen.number % CHUNK) as usize;
-        let (told, cleared) = (bit(&chunk.told, at), bit(&chunk.cleared, at));
-        // A number that is used anew (a sensor was set up again), or a finding that was updated in its place.
-        let again = told && chunk.newest > i64::MIN && seen.time.is_some_and(|time| time > chunk.newest);
-        let step = match seen.state {
-            AlertState::Raised if !told || again => Step::Raise,
-            AlertState::Raised => Step::Nothing,
-            AlertState::Cleared if told && !cleared => Step::Clear,
-            AlertState::Cleared if cleared && !again => Step::Nothing,
-            AlertState::Cleared if seen.backlog => Step::Clear,
-            AlertState::Cleared => Step::RaiseAndClear,
-        };
-        if step != Step::Nothing {
-            put(&mut chunk.told, at, true);
-            put(&mut chunk.cleared, at, step != Step::Raise);
-            chunk.newest = chunk.newest.max(seen.time.unwrap_or(i64::MIN));
-            chunk.changed = true;
+        let (place, chunks) =
+            self.uses.get(&key).map_or((0, 0), |uses| (uses.place(at, seen.time), uses.chunks.len()));
+        if place >= chunks && self.chunks >= CHUNKS_MAX {
+            self.forget_oldest(&key);
         }
-        step
+        let (order, number) = (self.order, key.1);
+        let chunk = self.chunk(seen.sensor, number, place);
+        let (step, second) = chunk.step(at, seen, order);
+        let anew = (place > 0).then_some(chunk.times[at]);
+        if let Some(uses) = self.uses.get_mut(&key) {
+            uses.touched = self.questions;
+        }
+        News { step, second, anew }
     }
 
     /// What is to be told of a condition that may come and go (a sensor that is away).
@@ -192,9 +355,11 @@ impl Told {
     /// batch with what [`step`](Self::step) said is to be told.
     pub fn changes(&mut self) -> (Vec<Cursor>, Vec<Cursor>) {
         let mut set = std::mem::take(&mut self.set);
-        for ((sensor, number), chunk) in self.chunks.iter_mut().filter(|(_, chunk)| chunk.changed) {
-            chunk.changed = false;
-            set.push(Mark { name: format!("{CHUNK_MARK}{sensor}/{number}"), value: chunk.value() });
+        for ((sensor, number), uses) in &mut self.uses {
+            for (at, chunk) in uses.chunks.iter_mut().enumerate().filter(|(_, chunk)| chunk.changed) {
+                chunk.changed = false;
+                set.push(Mark { name: chunk_name(sensor, *number, at), value: chunk.value() });
+            }
         }
         let forgotten = std::mem::take(&mut self.forgotten);
         let cursors = |marks: Vec<Mark>| marks.into_iter().map(Cursor::Mark).collect();
@@ -203,16 +368,23 @@ impl Told {
 
     /// Whether [`changes`](Self::changes) would say anything.
     pub fn has_changes(&self) -> bool {
-        !self.set.is_empty() || !self.forgotten.is_empty() || self.chunks.values().any(|chunk| chunk.changed)
+        let mut chunks = self.uses.values().flat_map(|uses| &uses.chunks);
+        !self.set.is_empty() || !self.forgotten.is_empty() || chunks.any(|chunk| chunk.changed)
     }
 
-    fn forget_oldest(&mut self) {
-        let oldest = self.chunks.iter().min_by_key(|(key, chunk)| (chunk.touched, key.1));
-        let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
-        self.chunks.remove(&key);
-        let (sensor, number) = key;
-        self.forgotten.push(Mark { name: format!("{CHUNK_MARK}{sensor}/{number}"), value: String::new() });
+    /// Makes room for a chunk of these numbers, which stay.
+    fn forget_oldest(&mut self, kept: &(Box<str>, u64)) {
+        let others = self.uses.iter().filter(|(key, _)| *key != kept);
+        let oldest = others.min_by_key(|(key, uses)| (uses.touched, key.1)).map(|(key, _)| key.clone());
+        let Some((key, uses)) = oldest.and_then(|key| self.uses.remove_entry(&key)) else { return };
+        self.chunks -= uses.chunks.len();
+        let names = (0..uses.chunks.len()).map(|at| chunk_name(&key.0, key.1, at));
+        self.forgotten.extend(names.map(|name| Mark { name, value: String::new() }));
     }
+}
+
+fn chunk_name(sensor: &str, number: u64, at: usize) -> String {
+    format!("{CHUNK_MARK}{sensor}/{number}.{at}")
 }
 
 #[cfg(test)]
@@ -220,7 +392,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::cursor::MARK_MAX;
+    use crate::model::cursor::{Again, MARK_MAX};
 
     fn seen(number: u64, state: AlertState, time: i64) -> Seen<'static> {
         Seen { sensor: "4", number, state, time: Some(time), backlog: false }
@@ -245,19 +417,125 @@ mod tests {
             (Seen { sensor: "5", ..seen(1, Raised, 10) }, Step::Raise),
             (Seen { time: None, ..seen(2, Raised, 0) }, Step::Nothing),
         ] {
-            assert_eq!(told.step(&what), expected, "{what:?}");
+            assert_eq!(told.step(&what).step, expected, "{what:?}");
         }
     }
 
     #[test]
     fn a_number_that_is_used_anew_is_told_anew() {
         let mut told = Told::default();
-        told.step(&seen(1, Raised, 10));
-        told.step(&seen(1, Cleared, 10));
-        assert_eq!(told.step(&seen(1, Raised, 5_000)), Step::Raise);
-        assert_eq!(told.step(&seen(1, Raised, 5_000)), Step::Nothing);
-        assert_eq!(told.step(&seen(1, Cleared, 5_000)), Step::Clear);
-        assert_eq!(told.step(&seen(1, Cleared, 9_000)), Step::RaiseAndClear);
+        for (what, expected, anew) in [
+            (seen(1, Raised, 10), Step::Raise, false),
+            (seen(1, Cleared, 10), Step::Clear, false),
+            (seen(1, Raised, 5_000), Step::Raise, true),
+            (seen(1, Raised, 5_000), Step::Nothing, true),
+            (seen(1, Cleared, 5_000), Step::Clear, true),
+            (seen(1, Cleared, 9_000), Step::RaiseAndClear, true),
+            // A clock that went back, and an answer that still has all of them.
+            (seen(1, Raised, 7), Step::Raise, true),
+            (seen(1, Cleared, 10), Step::Nothing, false),
+            (seen(1, Cleared, 5_000), Step::Nothing, true),
+            (Seen { time: None, ..seen(1, Cleared, 0) }, Step::Clear, true),
+            (seen(1, Cleared, 7), Step::Nothing, true),
+        ] {
+            let news = told.step(&what);
+            assert_eq!((news.step, news.anew.is_some()), (expected, anew), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn a_sensor_that_was_set_up_again_loses_no_alert() {
+        let (mut told, mut stored) = (Told::default(), HashMap::new());
+        let first = (1..=5).map(|number| seen(number, Raised, number as i64));
+        // Newest first, and all of the same millisecond.
+        let second = (1..=5).rev().map(|number| seen(number, Raised, 100 + number as i64));
+        let third = (1..=5).map(|number| seen(number, Raised, 200));
+        let all: Vec<_> = first.chain(second).chain(third).collect();
+        let mut ids = BTreeSet::new();
+        for what in &all {
+            let news = told.step(what);
+            assert_eq!(news.step, Step::Raise, "{what:?}");
+            assert!(ids.insert((what.number, news.anew)), "{what:?} is another finding");
+            keep(&mut stored, &mut told);
+            told = load(&stored);
+        }
+        // Whichever of them an answer still has: none is news, and each keeps the finding that it is.
+        for what in &all {
+            let news = told.step(what);
+            assert_eq!(news.step, Step::Nothing, "{what:?}");
+            assert!(ids.contains(&(what.number, news.anew)), "{what:?}");
+            assert_eq!(told.step(&Seen { state: Cleared, ..*what }), News { step: Step::Clear, ..news });
+        }
+        // More often than is kept: told all the same.
+        for time in 300..310 {
+            assert_eq!(told.step(&seen(3, Raised, time)).step, Step::Raise);
+        }
+        assert_eq!(told.step(&seen(3, Cleared, 3)).step, Step::Nothing);
+    }
+
+    #[test]
+    fn what_an_older_version_remembers_is_read() {
+        // Numbers 1 and 200 of chunk 0 were told, 200 as cleared, the newer of them at 500.
+        let mut bits = [[0_u8; PIECES * BYTES]; 2];
+        (bits[0][0], bits[0][25], bits[1][25]) = (2, 1, 1);
+        let [raised, cleared] = bits.map(|bits| STANDARD_NO_PAD.encode(&bits[..26]));
+        let name = format!("{CHUNK_MARK}4/0");
+        let mark = Mark { name: name.clone(), value: format!("500:{raised}:{cleared}") };
+        let mut stored = HashMap::from([(name.clone(), mark)]);
+        let mut told = load(&stored);
+        assert!(told.has_changes());
+        keep(&mut stored, &mut told);
+        assert!(!stored.contains_key(&name) && stored.len() == 2, "{stored:?}");
+        let mut told = load(&stored);
+        for (what, expected) in [
+            (seen(1, Raised, 400), Step::Nothing),
+            (seen(1, Cleared, 400), Step::Clear),
+            (seen(200, Cleared, 500), Step::Nothing),
+            (seen(2, Raised, 300), Step::Raise),
+            // Its time is known by now, so that an older one is another alert.
+            (seen(200, Raised, 450), Step::Raise),
+            (seen(1, Raised, 501), Step::Raise),
+        ] {
+            assert_eq!(told.step(&what).step, expected, "{what:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_to_read_again_tells_once_more_what_was_told_and_as_such() {
+        let mut stored = HashMap::new();
+        let mut told = Told::default();
+        for what in [seen(1, Raised, 10), seen(2, Raised, 11), seen(2, Cleared, 11), seen(1, Raised, 90)] {
+            told.step(&what);
+        }
+        keep(&mut stored, &mut told);
+        for order in ["77", "78"] {
+            let again = Again { since: None, known_to: 9, before: None };
+            for mark in [again.mark(), Mark { name: ORDER_MARK.to_owned(), value: order.to_owned() }] {
+                stored.insert(mark.name.clone(), mark);
+            }
+            told = load(&stored);
+            for (what, step, second) in [
+                (seen(1, Raised, 10), Step::Raise, true),
+                (seen(2, Cleared, 11), Step::Clear, true),
+                (seen(1, Raised, 90), Step::Raise, true),
+            ] {
+                let news = told.step(&what);
+                assert_eq!((news.step, news.second), (step, second), "{order}: {what:?}");
+            }
+            keep(&mut stored, &mut told);
+            told = load(&stored);
+            for number in [1, 2] {
+                assert_eq!(
+                    told.step(&seen(number, Raised, 9 + number as i64)).step,
+                    Step::Nothing,
+                    "{order}"
+                );
+            }
+        }
+        // What was never told before the order is news.
+        let late = told.step(&seen(3, Raised, 1));
+        assert_eq!(late, News { step: Step::Raise, second: false, anew: None });
+        assert_eq!(told.step(&seen(3, Raised, 1)).step, Step::Nothing);
     }
 
     #[test]
@@ -271,6 +549,11 @@ mod tests {
         assert_eq!(told.condition("s", Cleared), Step::Clear);
         let (set, forgotten) = told.changes();
         assert_eq!((set.len(), forgotten.len(), told.has_changes()), (0, 1, false));
+    }
+
+    fn load(stored: &HashMap<String, Mark>) -> Told {
+        let cursors = stored.values().cloned().map(Cursor::Mark).collect();
+        Told::load(&Remembered { cursors, read_before: true })
     }
 
     /// Stored marks, as the store keeps them.
@@ -296,24 +579,38 @@ mod tests {
             told.step(&seen(chunk * CHUNK + 5, Raised, 1));
         }
         keep(&mut stored, &mut told);
-        assert_eq!((told.chunks.len(), stored.len()), (CHUNKS_MAX, CHUNKS_MAX));
-        assert_eq!(told.step(&seen(0, Raised, 1)), Step::Nothing, "it is mentioned all the time");
-        assert_eq!(told.step(&seen(CHUNK + 5, Raised, 1)), Step::Raise, "forgotten, so told once more");
+        assert_eq!((told.chunks, told.uses.len(), stored.len()), (CHUNKS_MAX, CHUNKS_MAX, CHUNKS_MAX));
+        assert_eq!(told.step(&seen(0, Raised, 1)).step, Step::Nothing, "it is mentioned all the time");
+        assert_eq!(told.step(&seen(CHUNK + 5, Raised, 1)).step, Step::Raise, "forgotten, so told once more");
+    }
+
+    #[test]
+    fn a_full_chunk_fits_into_its_mark() {
+        let (mut told, mut stored) = (Told::default(), HashMap::new());
+        for number in 0..CHUNK {
+            told.step(&seen(number, Cleared, i64::MIN + number as i64));
+        }
+        told.chunk("4", 0, 0).order = Some(i64::MIN);
+        told.chunk("4", 0, 0).newest = i64::MAX;
+        told.chunk("4", 0, 0).again = [255; BYTES];
+        keep(&mut stored, &mut told);
+        let value = stored.values().next().map_or(0, |mark| mark.value.len());
+        assert!((700..MARK_MAX).contains(&value), "{value}");
     }
 
     proptest! {
         #[test]
         fn what_was_told_outlives_a_restart(
-            steps in prop::collection::vec((0_u64..5_000, any::<bool>(), any::<bool>()), 1..200)
+            steps in prop::collection::vec((0_u64..500, 0_i64..3, any::<bool>(), any::<bool>()), 1..200)
         ) {
             let (mut kept, mut fresh) = (Told::default(), Told::default());
             let mut stored = HashMap::new();
-            for (number, handled, restart) in steps {
+            for (number, time, handled, restart) in steps {
                 if restart {
-                    fresh = Told::load(stored.values());
+                    fresh = load(&stored);
                 }
                 let state = if handled { Cleared } else { Raised };
-                let what = seen(number, state, number as i64);
+                let what = seen(number, state, number as i64 + time);
                 prop_assert_eq!(kept.step(&what), fresh.step(&what));
                 keep(&mut stored, &mut fresh);
             }
@@ -321,8 +618,12 @@ mod tests {
 
         #[test]
         fn any_mark_is_read_without_panic(name in "\\PC{0,30}", value in "\\PC{0,60}") {
-            let mark = Mark { name: format!("{CHUNK_MARK}{name}/7"), value };
-            Told::load([&mark].into_iter());
+            for end in ["7", "7.0", "7.3", "7.4", "1152921504606846975", "18446744073709551615"] {
+                for start in ["", "2:", "2:-:-:", "5:////:"] {
+                    let mark = Mark { name: format!("{CHUNK_MARK}{name}/{end}"), value: format!("{start}{value}") };
+                    load(&HashMap::from([(mark.name.clone(), mark)]));
+                }
+            }
         }
     }
 }

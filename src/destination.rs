@@ -293,6 +293,12 @@ pub trait Destination: Send + Sync + 'static {
         async { Err(no_devices()) }
     }
 
+    /// Looks whether what was remarked of devices is still so, now and then or as a person wants it.
+    fn review_devices(&self, is_order: bool) -> impl Future<Output = Reviewed> + Send {
+        let _ = is_order;
+        async { Reviewed::default() }
+    }
+
     /// What would be told of a device, as JSON.
     ///
     /// # Errors
@@ -334,11 +340,33 @@ pub trait Destination: Send + Sync + 'static {
         }
     }
 
+    /// What it has learned of the other side and would have to find out anew after a restart, in words of its own.
+    fn learned(&self) -> Learned {
+        Learned::new()
+    }
+
+    /// Is given what it had learned before the restart. What it does not understand counts for nothing.
+    fn recall(&self, learned: &Learned) {
+        let _ = learned;
+    }
+
     /// Requests made since it was built, token requests included: what the hourly budget counts.
     fn requests(&self) -> u64;
 
     /// What the last answer said about the hourly limit.
     fn rate_limit(&self) -> RateLimit;
+}
+
+/// What a destination has learned of the other side.
+pub type Learned = BTreeMap<String, String>;
+
+/// What a second look at remarks came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reviewed {
+    /// What is still so.
+    pub remarks: Vec<Remark>,
+    /// What is no longer: code and field of the remark.
+    pub over: Vec<(&'static str, String)>,
 }
 
 /// A destination that keeps no devices.

@@ -11,6 +11,7 @@ use super::human::{Listing, json, relative, time};
 use super::{CliError, Exit, Outcome, Terminal, clock, load, load_to_look, runtime};
 use crate::control::Question;
 use crate::destination::DeviceOrder;
+use crate::model::Timestamp;
 use crate::model::text::one_line;
 use crate::servicenow::cmdb::class::usual_level;
 use crate::servicenow::{ServiceNow, cmdb};
@@ -228,7 +229,7 @@ fn csv(rows: &[DeviceRow], out: &mut dyn Write) -> std::io::Result<()> {
         let d = &row.view.device;
         let all = |ips: Vec<String>| ips.join(" ");
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
-        let at = |at: Option<crate::model::Timestamp>| at.map(time).unwrap_or_default();
+        let at = |at: Option<Timestamp>| at.map(time).unwrap_or_default();
         let cells = [
             row.id.clone(),
             of(&d.name),
@@ -337,7 +338,7 @@ fn print(row: &DeviceRow, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "device {}", row.id)?;
     let json = serde_json::to_value(&row.view.device).unwrap_or_default();
     for (name, value) in json.as_object().into_iter().flatten() {
-        let Some(text) = said(value) else { continue };
+        let Some(text) = said(name, value) else { continue };
         let from = row.view.from.get(name);
         let from = from.map_or(String::new(), |f| format!("   ({}, {})", f.source, relative(f.at, now)));
         writeln!(out, "  {name:<17} {}{from}", one_line(&text))?;
@@ -363,7 +364,7 @@ fn print(row: &DeviceRow, out: &mut dyn Write) -> std::io::Result<()> {
             .as_object()
             .into_iter()
             .flatten()
-            .filter_map(|(name, value)| Some(format!("{name} {}", said(value)?)))
+            .filter_map(|(name, value)| Some(format!("{name} {}", said(name, value)?)))
             .collect();
         writeln!(out, "source {} ({}): {}", word.source, relative(word.at, now), one_line(&all.join("; ")))?;
     }
@@ -371,16 +372,36 @@ fn print(row: &DeviceRow, out: &mut dyn Write) -> std::io::Result<()> {
 }
 
 /// A value for people; `None`: it says nothing.
-fn said(value: &serde_json::Value) -> Option<String> {
+fn said(name: &str, value: &serde_json::Value) -> Option<String> {
     use serde_json::Value;
+    let joined = |parts: Vec<String>, by: &str| (!parts.is_empty()).then(|| parts.join(by));
     match value {
         Value::Null | Value::Bool(false) => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Array(all) if all.is_empty() => None,
-        Value::Array(all) if all.iter().all(Value::is_string) => {
-            Some(all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
+        Value::Bool(true) => Some("yes".to_owned()),
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        Value::Number(at) => {
+            let micros = at.as_i64().filter(|_| name.ends_with("_seen"));
+            Some(
+                micros
+                    .map_or_else(|| at.to_string(), |at| format!("{} UTC", time(Timestamp::from_micros(at)))),
+            )
         }
-        other => Some(other.to_string()),
+        Value::Array(all) => {
+            let by = match all.first() {
+                Some(Value::Object(_) | Value::Array(_)) => "; ",
+                // A pair: a name of the source's own, and its value.
+                _ if name == "extra" => ": ",
+                _ => ", ",
+            };
+            joined(all.iter().filter_map(|one| said(name, one)).collect(), by)
+        }
+        Value::Object(all) => {
+            let part = |(name, value): (&String, &Value)| match value {
+                Value::Bool(true) => Some(name.clone()),
+                _ => Some(format!("{name} {}", said(name, value)?)),
+            };
+            joined(all.iter().filter_map(part).collect(), ", ")
+        }
     }
 }
 
@@ -388,6 +409,34 @@ fn said(value: &serde_json::Value) -> Option<String> {
 mod tests {
     use super::*;
     use crate::model::Device;
+    use crate::model::device::Connection;
+
+    #[test]
+    fn what_is_known_is_shown_in_words() {
+        let check = |name: &str, value: serde_json::Value, expected: &str| {
+            assert_eq!(said(name, &value).unwrap_or_default(), expected, "{name}");
+        };
+        let device = Device {
+            last_seen: Some(Timestamp::from_secs(1_178_205_958)),
+            connections: vec![Connection {
+                ip: Some([192, 0, 2, 7].into()),
+                inbound: true,
+                protocols: vec!["DNP3".to_owned()],
+                ports: vec![20_000, 502],
+                last_seen: Some(Timestamp::from_secs(1_178_205_958)),
+                ..Connection::default()
+            }],
+            extra: [("dnp3_role", "client"), ("asn", "7")].map(|(a, b)| (a.to_owned(), b.to_owned())).into(),
+            ..Device::default()
+        };
+        let mut json = serde_json::to_value(&device).unwrap();
+        check("last_seen", json["last_seen"].take(), "2007-05-03 15:25:58 UTC");
+        check("extra", json["extra"].take(), "dnp3_role: client; asn: 7");
+        let connection =
+            "inbound, ip 192.0.2.7, last_seen 2007-05-03 15:25:58 UTC, ports 20000, 502, protocols DNP3";
+        check("connections", json["connections"].take(), connection);
+        check("ips", json["ips"].take(), "");
+    }
 
     #[test]
     fn a_cell_is_quoted_and_no_formula() {
@@ -408,11 +457,11 @@ mod tests {
             id: "d1".to_owned(),
             view: crate::device::merge::View { device, ..crate::device::merge::View::default() },
             changed: Vec::new(),
-            changed_at: crate::model::Timestamp::EPOCH,
+            changed_at: Timestamp::EPOCH,
             told_at: None,
             sys_id: String::new(),
             class: String::new(),
-            seen_at: crate::model::Timestamp::EPOCH,
+            seen_at: Timestamp::EPOCH,
             peers: Vec::new(),
             sources: Vec::new(),
         };

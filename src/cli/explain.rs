@@ -16,8 +16,8 @@ use crate::app;
 use crate::config::Config;
 use crate::control::Question;
 use crate::destination::{Compose, Fields, TicketFacts};
-use crate::model::ticket::TicketKeys;
-use crate::model::{Alert, DeliveryKind, Fingerprint, Generation, SourceName, Timestamp};
+use crate::model::ticket::{NOT_FOUND, TicketKeys};
+use crate::model::{Alert, DeliveryKind, Fingerprint, Generation, SourceName, TicketState, Timestamp};
 use crate::rules::Rules;
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
@@ -351,6 +351,7 @@ fn print_ticket(ticket: &TicketRow, out: &mut dyn Write) -> std::io::Result<()> 
     let opened = ticket.opened_at.map_or_else(String::new, |at| format!("{at}"));
     for (name, value) in [
         ("state", ticket.state.clone()),
+        ("not found", if ticket.state == TicketState::Deleted.as_str() { NOT_FOUND } else { "" }.to_owned()),
         ("in", format!("{}, table {}", ticket.destination, ticket.table)),
         ("confirmed there", opened),
         ("adopted", ticket.adopted.clone()),

@@ -200,6 +200,12 @@ pub enum TicketState {
     Withdrawn,
 }
 
+/// What it means when a ticket that was there is not found, and what to do.
+pub const NOT_FOUND: &str = "deleted there or lost in a clone, or moved to a domain (or behind a rule) where the integration \
+     user does not see it. For this agent it is gone: seen again, its finding gets a new ticket. Where it was moved, let the \
+     user see that domain (sys_user.sys_domain, or a visibility domain of its groups), or keep business rules from moving \
+     records whose correlation_display begins with otrelay";
+
 impl TicketState {
     /// All of them.
     pub const ALL: [Self; 7] = [

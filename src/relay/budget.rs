@@ -52,8 +52,14 @@ impl Budget {
     /// Takes what the other side said about its own limit into account: we stay a twentieth below it.
     pub(super) fn heed(&mut self, theirs: Option<u32>) {
         if let Some(theirs) = theirs {
-            self.limit = self.limit.min((theirs - theirs / 20).max(1));
+            self.limit = self.limit.min(below(theirs));
         }
+    }
+
+    /// What that leaves of an hour with so many requests in it: the other side may tell its limit in the middle of a group.
+    pub(super) fn told(theirs: Option<u32>, used: u32) -> u32 {
+        let least = if used == 0 { DELIVERY } else { 0 };
+        theirs.map_or(u32::MAX, |theirs| below(theirs).saturating_sub(used).max(least))
     }
 
     /// What may be sent at `now`. Call [`Self::roll`] first.
@@ -98,6 +104,10 @@ impl Budget {
     pub(super) fn spend(&mut self, requests: u32) {
         self.used = self.used.saturating_add(requests);
     }
+}
+
+fn below(theirs: u32) -> u32 {
+    (theirs - theirs / 20).max(1)
 }
 
 #[cfg(test)]

@@ -13,16 +13,18 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Allowance, Budget};
 use super::{Cause, Planned, Relay, Report, hold, retry};
 use crate::destination::{
-    Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, SendError,
+    Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, Remark, SendError,
 };
 use crate::model::{Class, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp};
 use crate::store::StoreError;
-use crate::store::op::destination_state::{DestinationChange, DestinationState};
+use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
 use crate::store::op::device::outbox::{ClaimDevices, ClaimedDevice, ToldDevice};
 use crate::store::op::settle::{Outcome, Settled};
 
 /// Devices that are claimed and settled together.
 const GROUP: usize = 200;
+/// Requests that must be left of the hour for a second look at remarks: two or three, and those for a token.
+const REVIEW: u32 = 5;
 /// How often it is looked whether requests are made.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -106,6 +108,7 @@ impl<D: Destination> Relay<D> {
         report.cut = end == End::Cut;
         if all && !report.cut {
             if end == End::Done {
+                self.review_devices(destination, settings, cause).await?;
                 self.patiently(stop, || self.store.devices_synced()).await?;
             }
             // Tickets that came before their devices.
@@ -173,6 +176,41 @@ impl<D: Destination> Relay<D> {
             }
         }
         Ok(End::Cut)
+    }
+
+    /// Looks whether what was remarked of devices is still so, where there are requests left for that.
+    async fn review_devices(
+        &self,
+        destination: &Arc<D>,
+        settings: &Devices,
+        cause: Cause,
+    ) -> Result<(), StoreError> {
+        let (name, now) = (destination.name(), self.clock.now());
+        let state = self.store.destination_state(name).await?;
+        let mut budget = self.budget(destination, &state);
+        let is_left = matches!(budget.allowance(), Allowance::Requests(n, severity)
+            if n >= REVIEW && severity <= Severity::Warning);
+        let is_here = |hold: &Hold| {
+            hold.table.as_ref().is_none_or(|table| *table == settings.table) && hold.until_at > now
+        };
+        if !is_left || state.holds.iter().any(is_here) {
+            return Ok(());
+        }
+        let before = destination.requests();
+        let reviewed = destination.review_devices(cause.is_order()).await;
+        let made = destination.requests().saturating_sub(before);
+        if made > 0 {
+            budget.spend(u32::try_from(made).unwrap_or(u32::MAX));
+            self.store.change_destination(name, vec![budget.change()]).await?;
+        }
+        for remark in &reviewed.remarks {
+            self.store.tell(issue_of(name, remark)).await?;
+        }
+        for (code, field) in reviewed.over {
+            tracing::info!("{name}: `{field}` is no longer so ({code})");
+            self.store.issue_over(code, format!("{name}:{field}")).await?;
+        }
+        Ok(())
     }
 
     /// What is left of the hour.
@@ -363,12 +401,7 @@ fn take_answer(
     group: &mut Group,
 ) {
     let mut works = false;
-    group.issues.extend(sent.remarks.iter().map(|remark| HealthIssue {
-        code: remark.code.to_owned(),
-        subject: format!("{}:{}", settings.destination, remark.field),
-        text: remark.text.clone(),
-        remedy: remark.remedy.clone(),
-    }));
+    group.issues.extend(sent.remarks.iter().map(|remark| issue_of(&settings.destination, remark)));
     for (at, (one, _)) in batch.iter().enumerate() {
         let missing = DeviceRefusal::again("the answer says nothing of it".to_owned());
         let outcome = match sent.outcomes.get(at).cloned().unwrap_or(Err(missing)) {
@@ -398,6 +431,11 @@ fn take_answer(
     if works {
         group.changes.push(DestinationChange::Works { table: settings.table.clone() });
     }
+}
+
+fn issue_of(destination: &DestinationName, remark: &Remark) -> HealthIssue {
+    let Remark { code, field, text, remedy } = remark;
+    HealthIssue::new(code, text.as_str(), remedy.as_str()).about(format!("{destination}:{field}"))
 }
 
 fn after_device_failure(one: &ClaimedDevice, e: &SendError, now: Timestamp) -> Outcome {

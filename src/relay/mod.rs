@@ -16,6 +16,7 @@ mod device;
 mod hold;
 mod kind;
 mod lane;
+mod learned;
 mod queue;
 mod retry;
 
@@ -31,7 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{RELEASED_AT, SharedClock};
-use crate::destination::{Compose, Destination, Fields};
+use crate::destination::{Compose, Destination, Fields, Learned};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::{DeliveryId, DestinationName, Timestamp};
 use crate::store::op::health::SyncRun;
@@ -280,6 +281,8 @@ struct Memory {
     at_once: HashMap<DestinationName, usize>,
     /// Whether a sync of this process is in the store: the next start knows from it when the last one was, about.
     synced: bool,
+    /// What destinations have learned, as the store has it.
+    learned: HashMap<DestinationName, Learned>,
     /// Destination, table and rule whose records fit when they were last asked about.
     fitting: HashSet<String>,
 }
@@ -539,6 +542,7 @@ impl<D: Destination> Relay<D> {
         if !cause.only_tried() {
             self.store.commit_gathered().await;
         }
+        self.recall_learned().await?;
         // All to their end, whatever one of them meets: what is claimed has to be settled.
         let pushes = self.destinations.iter().map(|destination| self.push(destination, cause, stop));
         let reports = futures_util::future::join_all(pushes).await;
@@ -549,6 +553,7 @@ impl<D: Destination> Relay<D> {
         let devices = self.push_devices(cause, stop).await;
         self.progress.send_modify(|p| p.syncing = false);
         report.add(devices?);
+        self.keep_learned().await?;
         if report.cut {
             report
                 .waiting

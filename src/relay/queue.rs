@@ -134,6 +134,8 @@ pub(super) struct SendPermit<'a, D> {
     /// The destination's own count when the group began.
     before: u64,
     most: u32,
+    /// Requests of the hour before the group.
+    used: u32,
     begun: AtomicU32,
 }
 
@@ -146,7 +148,8 @@ impl<D: Destination> SendPermit<'_, D> {
 
     /// Whether one more request may begin.
     pub(super) fn may_begin(&self) -> bool {
-        self.made() < self.most && !self.stop.is_cancelled()
+        let most = self.most.min(Budget::told(self.destination.rate_limit().limit, self.used));
+        self.made() < most && !self.stop.is_cancelled()
     }
 
     /// The same; if so, it counts as begun.
@@ -210,6 +213,7 @@ impl<D: Destination> Relay<D> {
                 stop,
                 before: destination.requests(),
                 most,
+                used: budget.used,
                 begun: AtomicU32::new(0),
             };
             let mut group = self.send(&permit, &state, claimed).await;

@@ -23,31 +23,20 @@ impl ServiceNow {
         let attempt = self.attempt(What::LookUp, table);
         let query = query(asked)
             .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
-        let called = self
-            .call(&Call {
-                what: What::LookUp,
-                table,
-                method: Method::Get,
-                path: Path::Records(table),
-                query: format!(
-                    "sysparm_query={}&sysparm_fields=sys_id%2Ctable_sys_id%2Cfile_name&{VALUES}&sysparm_limit={}",
-                    query.encoded(),
-                    asked.len() * SAME_NAME
-                ),
-                body: None,
-            })
-            .await;
-        let (value, answer) = match called {
-            Ok(called) => called,
-            Err(e) if classify::is_no_record(&e) => {
-                return Ok(LookedUp { status: e.status, ..LookedUp::default() });
-            }
-            Err(e) => return Err(e),
+        let call = Call {
+            what: What::LookUp,
+            table,
+            method: Method::Get,
+            path: Path::Records(table),
+            query: format!(
+                "sysparm_query={}&sysparm_fields=sys_id%2Ctable_sys_id%2Cfile_name&{VALUES}&sysparm_limit={}",
+                query.encoded(),
+                asked.len() * SAME_NAME
+            ),
+            body: None,
         };
-        let Some(rows) = value.get("result").and_then(Value::as_array) else {
-            let cause = "the answer to a look for files has no list of records";
-            return Err(attempt.retry(cause).answered(answer.status));
-        };
+        let listed = self.list(&call, &attempt, "a look for files").await?;
+        let rows = &listed.rows;
         let is_it = |row: &&Value, one: &Asked| {
             wire::field(row, "file_name") == one.mark
                 && wire::field(row, "table_sys_id") == one.keys.sys_id.as_str()
@@ -69,7 +58,7 @@ impl ServiceNow {
                  nothing is attached",
             ));
         }
-        Ok(LookedUp { found, status: Some(answer.status), server_now: None })
+        Ok(LookedUp { found, status: listed.status, server_now: None })
     }
 
     /// Attaches a file.

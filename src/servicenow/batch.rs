@@ -6,7 +6,6 @@
 //! them gets smaller ones.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use super::call::{Call, Path, ServiceNow};
 use super::change;
 use super::classify::{self, What};
+use super::learned::Absent;
 use super::wire;
 use crate::destination::{Item, Order, SendError, Sent};
 use crate::model::{Class, DeliveryKind, TableName};
@@ -24,22 +24,20 @@ use crate::net::{Answer, Method};
 const ITEMS: usize = 20;
 /// Fewer are sent singly: that takes little longer, and each has an answer of its own.
 const FEW: usize = 20;
-/// How long an instance that refuses batches is not asked again.
-const REFUSED: Duration = Duration::from_hours(24);
 
 /// What is known of the instance's batches.
 #[derive(Debug)]
 pub(super) struct Batching {
     most: AtomicUsize,
-    /// Seconds of the clock until which none is sent; 0: none are refused.
-    refused_until: AtomicU64,
+    /// It takes none.
+    pub(super) refused: Absent,
     /// The next batch's number.
     next: AtomicU64,
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { most: AtomicUsize::new(ITEMS), refused_until: AtomicU64::new(0), next: AtomicU64::new(1) }
+        Self { most: AtomicUsize::new(ITEMS), refused: Absent::default(), next: AtomicU64::new(1) }
     }
 }
 
@@ -65,8 +63,7 @@ impl ServiceNow {
 
     /// How many of so many rows go into one request.
     pub(super) fn rows_together(&self, due: usize) -> usize {
-        let refused = self.now().as_secs() < self.batching.refused_until.load(Ordering::Relaxed) as i64;
-        if refused || due < FEW {
+        if due < FEW || self.batching.refused.is_so(self.now()) {
             return 1;
         }
         self.batching.most.load(Ordering::Relaxed).clamp(1, ITEMS)
@@ -109,9 +106,8 @@ impl ServiceNow {
         let value = match called {
             Ok((value, _)) => value,
             Err(e) if is_refused(&e) => {
-                let until = self.now().after(REFUSED);
                 tracing::info!("{} takes no batches; single requests are made: {e}", self.place);
-                self.batching.refused_until.store(until.as_secs().max(0) as u64, Ordering::Relaxed);
+                self.batching.refused.learn(self.now());
                 // Nothing was carried out.
                 return Ok(singles.iter().map(|_| Item::NotDone).collect());
             }

@@ -3,7 +3,7 @@
 //! Every address of the API stands here; what goes over it is put together in `ticket`, `change`, `row` and `event`. Nothing is remembered here but the token and two numbers the relay's
 //! budget asks for: how many requests were made, and what the instance last said about its limit.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -13,6 +13,8 @@ use super::Settings;
 use super::auth::{Authorization, Line, Login};
 use super::batch::Batching;
 use super::classify::{self, Attempt, What};
+use super::cmdb::KnownOthers;
+use super::learned::Absent;
 use super::query::url_value;
 use super::schema::Known;
 use super::ticket::DISPLAY;
@@ -72,7 +74,7 @@ pub struct ServiceNow {
     /// Keys in one look-up: fewer once something in between refused a long address.
     pub(super) look_up_max: AtomicUsize,
     /// Set once the instance has shown that it has no Change Management API.
-    pub(super) no_change_api: AtomicBool,
+    pub(super) no_change_api: Absent,
     /// What is known of its batches.
     pub(super) batching: Batching,
     /// What is known of its tables; `None`: nobody asks.
@@ -84,9 +86,9 @@ pub struct ServiceNow {
     /// How devices are told.
     pub(super) devices: Option<super::cmdb::Settings>,
     /// The instance has only the plain form of identification.
-    pub(super) plain_identify: AtomicBool,
-    /// When it was last looked whether others tell of the same devices, in seconds.
-    pub(super) looked_for_others: AtomicU64,
+    pub(super) plain_identify: Absent,
+    /// Which others tell of the same devices, as far as it was looked.
+    pub(super) others: KnownOthers,
 }
 
 /// A clock has no `Debug` of its own.
@@ -218,14 +220,14 @@ impl ServiceNow {
             requests: AtomicU64::new(0),
             rate_limit: Mutex::default(),
             look_up_max: AtomicUsize::new(FIND_MAX),
-            no_change_api: AtomicBool::new(false),
+            no_change_api: Absent::default(),
             batching: Batching::default(),
             schema: None,
             user,
             display: DISPLAY.to_owned(),
             devices,
-            plain_identify: AtomicBool::new(false),
-            looked_for_others: AtomicU64::new(0),
+            plain_identify: Absent::default(),
+            others: KnownOthers::default(),
         })
     }
 

@@ -1,9 +1,7 @@
 //! What was changed there since: polled by `sys_updated_on`, by the server's clock, a page at a time.
 
-use serde_json::Value;
-
 use super::call::{Call, Path, ServiceNow};
-use super::classify::{self, What};
+use super::classify::What;
 use super::query::{Query, url_value};
 use super::ticket::{DETAIL_FIELDS, DISPLAY, VALUES, remote};
 use super::wire;
@@ -37,40 +35,29 @@ impl ServiceNow {
             .and_then(|q| q.order_by("sys_id"))
             .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
         let offset = page.saturating_mul(PAGE);
-        let called = self
-            .call(&Call {
-                what: What::LookUp,
-                table,
-                method: Method::Get,
-                path: Path::Records(table),
-                query: format!(
-                    "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={PAGE}&sysparm_offset={offset}",
-                    query.encoded(),
-                    url_value(DETAIL_FIELDS)
-                ),
-                body: None,
-            })
-            .await;
-        let (value, answer) = match called {
-            Ok(called) => called,
-            // Old releases say so where nothing was changed.
-            Err(e) if classify::is_no_record(&e) => return Ok(Changed::default()),
-            Err(e) => return Err(e),
+        let call = Call {
+            what: What::LookUp,
+            table,
+            method: Method::Get,
+            path: Path::Records(table),
+            query: format!(
+                "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={PAGE}&sysparm_offset={offset}",
+                query.encoded(),
+                url_value(DETAIL_FIELDS)
+            ),
+            body: None,
         };
-        let Some(rows) = value.get("result").and_then(Value::as_array) else {
-            let cause = "the answer to a look for changes has no list of records";
-            return Err(attempt.retry(cause).answered(answer.status));
-        };
+        let listed = self.list(&call, &attempt, "a look for changes").await?;
+        let rows = &listed.rows;
         // A condition that the instance ignored lets the records of others in: they are none of ours, and the next
         // page would only hold more of them.
         let ours = rows.iter().filter(|row| wire::field(row, "correlation_id").starts_with("otrelay-"));
         let records: Vec<_> = ours.filter_map(|row| remote(table, row)).collect();
-        let total: Option<usize> = answer.header("x-total-count").and_then(|v| v.trim().parse().ok());
-        let is_last = match total {
+        let is_last = match listed.total {
             Some(total) => total <= offset.saturating_add(PAGE),
             None => rows.is_empty(),
         };
         let more = !is_last && !records.is_empty();
-        Ok(Changed { records, more, server_now: classify::server_date(&answer) })
+        Ok(Changed { records, more, server_now: listed.server_now })
     }
 }

@@ -183,28 +183,19 @@ impl ServiceNow {
         fields: &str,
         limit: usize,
     ) -> Result<Vec<Value>, SendError> {
-        let called = self
-            .call(&Call {
-                what: What::LookUp,
-                table: attempt.table,
-                method: Method::Get,
-                path: Path::Records(from),
-                query: format!(
-                    "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={limit}",
-                    query.encoded(),
-                    url_value(fields)
-                ),
-                body: None,
-            })
-            .await;
-        match called {
-            Ok((mut value, _)) => match value.get_mut("result").map(Value::take) {
-                Some(Value::Array(rows)) => Ok(rows),
-                _ => Ok(Vec::new()),
-            },
-            Err(e) if classify::is_no_record(&e) => Ok(Vec::new()),
-            Err(e) => Err(e),
-        }
+        let call = Call {
+            what: What::LookUp,
+            table: attempt.table,
+            method: Method::Get,
+            path: Path::Records(from),
+            query: format!(
+                "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={limit}",
+                query.encoded(),
+                url_value(fields)
+            ),
+            body: None,
+        };
+        Ok(self.list(&call, attempt, "a look-up").await?.rows)
     }
 
     /// Which of these notes are there.

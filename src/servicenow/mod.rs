@@ -10,8 +10,8 @@
 use url::Url;
 
 use crate::destination::{
-    Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, Item, LookedUp, MayAsk, Order,
-    RateLimit, SendError, Sent,
+    Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, Item, Learned, LookedUp, MayAsk, Order,
+    RateLimit, Reviewed, SendError, Sent,
 };
 use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
@@ -45,6 +45,10 @@ pub mod setup;
 mod fields;
 
 mod later;
+
+mod learned;
+
+mod listed;
 
 mod states;
 
@@ -184,6 +188,18 @@ impl Destination for ServiceNow {
             || Err("this destination is not the one of [devices]".to_owned()),
             |settings| cmdb::shown(settings, order),
         )
+    }
+
+    async fn review_devices(&self, is_order: bool) -> Reviewed {
+        self.review_others(is_order).await
+    }
+
+    fn learned(&self) -> Learned {
+        self.what_is_learned()
+    }
+
+    fn recall(&self, learned: &Learned) {
+        self.recall_learned(learned);
     }
 
     async fn read_back(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {

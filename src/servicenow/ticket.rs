@@ -113,41 +113,26 @@ impl ServiceNow {
         let (mut status, mut server_now) = (None, None);
         for page in 0..PAGES_MAX {
             let offset = page * limit;
-            let called = self
-                .call(&Call {
-                    what: What::LookUp,
-                    table: attempt.table,
-                    method: Method::Get,
-                    path: Path::Records(attempt.table),
-                    query: format!("{query}&sysparm_limit={limit}&sysparm_offset={offset}"),
-                    body: None,
-                })
-                .await;
-            let (value, answer) = match called {
-                Ok(called) => called,
-                Err(e) if classify::is_no_record(&e) => {
-                    status = e.status;
-                    break;
-                }
-                Err(e) => return Err(e),
+            let call = Call {
+                what: What::LookUp,
+                table: attempt.table,
+                method: Method::Get,
+                path: Path::Records(attempt.table),
+                query: format!("{query}&sysparm_limit={limit}&sysparm_offset={offset}"),
+                body: None,
             };
-            status = Some(answer.status);
-            server_now = classify::server_date(&answer).or(server_now);
-            let Some(result) = value.get("result").and_then(Value::as_array) else {
-                let cause = "the answer to a look-up has no list of records";
-                return Err(attempt.retry(cause).answered(answer.status));
-            };
-            for row in result {
+            let listed = self.list(&call, attempt, "a look-up").await?;
+            status = listed.status;
+            server_now = listed.server_now.or(server_now);
+            for row in &listed.rows {
                 rows.take(attempt.table, row, keys)
-                    .map_err(|cause| attempt.retry(cause).answered(answer.status))?;
+                    .map_err(|cause| attempt.retry(cause).answered(listed.status.unwrap_or_default()))?;
             }
             if rows.foreign > 0 {
                 break;
             }
-            let total: usize =
-                answer.header("x-total-count").and_then(|v| v.trim().parse().ok()).unwrap_or(0);
             // Rows that we may not see count against the limit, so a short page alone is not the end.
-            if total <= offset + limit && result.len() < limit {
+            if listed.total.unwrap_or_default() <= offset + limit && listed.rows.len() < limit {
                 break;
             }
         }
@@ -211,14 +196,14 @@ impl ServiceNow {
     }
 
     async fn create(&self, attempt: &Attempt<'_>, order: &Order, fields: &Fields) -> Result<Sent, SendError> {
-        if order.table.as_str() == change::TABLE && !self.no_change_api.load(Ordering::Relaxed) {
+        if order.table.as_str() == change::TABLE && !self.no_change_api.is_so(self.now()) {
             match self.create_change(attempt, order, fields).await {
                 Err(e) if classify::is_no_such_api(&e) => {
                     tracing::info!(
                         "{} has no Change Management API; changes go by the Table API",
                         self.place
                     );
-                    self.no_change_api.store(true, Ordering::Relaxed);
+                    self.no_change_api.learn(self.now());
                 }
                 made => return made,
             }

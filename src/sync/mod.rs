@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use crate::destination::{Asked, Destination, FIND_MAX, Found, Remote, SendError};
 use crate::model::life::Lives;
-use crate::model::ticket::TicketKeys;
-use crate::model::{SysId, TableName, Timestamp};
+use crate::model::ticket::{NOT_FOUND, TicketKeys};
+use crate::model::{SysId, TableName, TicketState, Timestamp};
 use crate::store::op::life::SeenTicket;
 use crate::store::op::sync_back::{LookedAt, Watch};
 use crate::store::{Store, StoreError};
@@ -230,6 +230,16 @@ impl<D: Destination> Run<'_, D> {
             })
             .collect();
         self.report.changed += looked_at.iter().filter(|one| one.renews).count() as u64;
+        let missing = looked_at.iter().filter(|one| one.seen.state == TicketState::Deleted).count();
+        if missing > 0 {
+            let which =
+                tickets.iter().zip(&looked_at).find(|(_, one)| one.seen.state == TicketState::Deleted);
+            let first = which.map(|(ticket, _)| ticket.sys_id.to_string()).unwrap_or_default();
+            tracing::warn!(
+                destination = %name, table = %table, sys_id = first,
+                "{missing} tickets whose findings were seen again are not found in {name} {table}, one of them {first}: {NOT_FOUND}"
+            );
+        }
         self.store.take_home(looked_at, Arc::clone(&self.settings.lives)).await?;
         Ok(Ok(()))
     }

@@ -17,6 +17,8 @@ import typing
 import scene
 
 PATH = scene.ROOT / "docs/faults-report.md"
+# What is not part of a long run, and where it is tested.
+OTHER_SIDE = scene.ROOT / "tests/faults/other_side.md"
 # Locks, and what each script said.
 PLACE = scene.ROOT / "target/faults"
 
@@ -160,7 +162,8 @@ Ended between {min((r.ended for r in all_rows), default='-')} and {max((r.ended 
 | part | fault | result | ended | seconds | program |
 |---|---|---|---|---|---|
 {chr(10).join(map(str, ordered))}
-"""
+
+{OTHER_SIDE.read_text(encoding="utf-8")}"""
     part = PATH.with_name(f".{PATH.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(PATH)

@@ -678,6 +678,9 @@ fn the_console_is_told_once_of_what_people_closed_and_nothing_comes_back() {
     agent.run(&["sync"]).ends(0);
     agent.once().ends(0);
     assert_eq!(console.state().written_back, ["1-1557059334000", "2-1557059334000"]);
+    let trouble = agent.status()["sources"][2]["trouble"].to_string();
+    assert!(trouble.contains("1 closed alerts cannot be marked as handled: they carry no UUID"), "{trouble}");
+    assert!(trouble.contains("write_back_for"), "{trouble}");
     // The console says so itself, and again nothing is told, there or here.
     for _ in 0..2 {
         agent.once().ends(0);
@@ -732,4 +735,7 @@ fn wrong_keys_of_writing_back_are_said() {
         std::fs::write(agent.config_path(), config.replace(from, to)).unwrap();
         agent.run(&["check"]).ends(78).says(words);
     }
+    // Only for its own alerts, none of which carries what the console takes.
+    std::fs::write(agent.config_path(), config.replace("write_back_for = [\"feed\"]\n", "")).unwrap();
+    agent.run(&["check"]).ends(0).says("carry no UUID").says("write_back_for = [\"console-syslog\"]");
 }

@@ -12,7 +12,7 @@ use otrelay::simulator::{Fault, Options, Running};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, CRITICAL};
-use crate::support::{simulator, simulator_with, values};
+use crate::support::{eve, simulator, simulator_with, values};
 
 const DEVICES: &str = "\n[devices]\nservicenow = \"prod\"\n";
 const PATH: &str = "/api/now/identifyreconcile/enhanced";
@@ -334,7 +334,7 @@ fn without_the_table_devices_are_kept_and_not_pushed() {
 fn an_incident_points_at_the_ci_of_the_device_it_is_about() {
     let simulator = simulator();
     let agent = agent(&simulator, "");
-    let alert = crate::support::eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
+    let alert = eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
     agent.feed(arp(1));
     agent.once().ends(0);
     agent.feed(format!("{}\n", alert.line()));
@@ -371,7 +371,7 @@ fn rows_of_devices_keep_the_hourly_budget_and_leave_what_is_kept_for_critical_al
     for (more, limit, count) in [("", 100, 200), ("insert_multiple = true\n", 30, 2_000)] {
         let simulator = staging_with(false);
         let agent = agent(&simulator, &format!("{IMPORT}{more}")).requests_per_hour(limit);
-        let alert = |n: u32| crate::support::eve::alert(n).severity(1).set("dest_ip", "192.0.2.9").line();
+        let alert = |n: u32| eve::alert(n).severity(1).set("dest_ip", "192.0.2.9").line();
         agent.feed(format!("{}\n", alert(1)));
         agent.once().ends(0);
         agent.feed((0..count).map(arp).collect::<String>());
@@ -466,7 +466,7 @@ fn columns_and_tables_have_the_names_of_the_instance_and_a_ci_of_a_transform_is_
     assert_eq!(values(&simulator, "cmdb_ci_ot", "serial_number"), ["", "00C0FFEF"]);
     let payload = agent.run(&["devices", "show", &ip(1), "--payload"]).ends(0).json();
     assert_eq!(payload["u_ci"][0]["serial_number"], json!("00C0FFEF"));
-    let alert = crate::support::eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
+    let alert = eve::alert(1).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(1));
     agent.feed(format!("{}\n", alert.line()));
     agent.once().ends(0);
     assert_eq!(values(&simulator, "incident", "cmdb_ci"), [simulator.records("cmdb_ci_ot")[1].get("sys_id")]);
@@ -499,8 +499,7 @@ fn a_ticket_that_came_before_its_device_is_linked_later_once_and_by_nobody_elses
     let simulator = simulator();
     let agent = agent(&simulator, "");
     let alert = |n: u32, target: u32| {
-        let alert =
-            crate::support::eve::alert(n).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(target));
+        let alert = eve::alert(n).severity(1).set("src_ip", "192.0.2.9").set("dest_ip", ip(target));
         format!("{}\n", alert.line())
     };
     agent.feed([alert(1, 1), alert(2, 2), alert(3, 3)].concat());
@@ -571,6 +570,38 @@ fn another_integration_on_the_same_instance_is_named_and_not_fought() {
     let paths =
         || simulator.ledger().iter().skip(before as usize).map(|e| e.path.clone()).collect::<Vec<_>>();
     assert!(paths().iter().all(|path| !path.contains("identifyreconcile")), "{ip}: {:?}", paths());
+
+    // It is said as long as it is so, also by processes that found nothing new: each `sync` above was one.
+    agent.run(&["status"]).ends(0).says("`SG-OTDefender` tells the CMDB of ");
+    let rows = simulator.records("sys_object_source");
+    let theirs: Vec<_> = rows.iter().filter(|row| row.get("name") == CONNECTOR).collect();
+    assert_eq!(theirs.len(), 1);
+    assert!(simulator.delete("sys_object_source", theirs[0].get("sys_id")));
+    agent.run(&["sync"]).ends(0);
+    let status = agent.run(&["status"]).ends(0);
+    assert!(!status.out.contains("tells the CMDB"), "{}", status.out);
+    let before = simulator.requests();
+    agent.run(&["sync"]).ends(0);
+    assert_eq!(simulator.requests(), before, "nothing is looked at when there is nothing to take back");
+}
+
+#[test]
+fn what_an_instance_does_not_have_is_not_asked_for_again_by_each_process() {
+    let simulator = simulator_with(Options { batch_api: false, ..Options::default() });
+    simulator.add_fault("status=404".parse::<Fault>().unwrap().on("POST", PATH));
+    let agent = agent(&simulator, "");
+    let asked = |path: &str| simulator.ledger().iter().filter(|entry| entry.path.starts_with(path)).count();
+    let mut batches = Vec::new();
+    for from in [0, 50] {
+        agent.feed((from..from + 30).map(arp).collect::<String>());
+        agent.feed(eve::alerts(from..from + 30));
+        agent.once().ends(0);
+        batches.push(asked("/api/now/v1/batch"));
+    }
+    // Those that were under way together were refused together.
+    assert!(batches[0] > 0 && batches[1] == batches[0], "the second process knows: {batches:?}");
+    assert_eq!(asked(PATH), 1);
+    assert_eq!(simulator.records("incident").len(), 60);
 }
 
 #[test]

@@ -253,3 +253,34 @@ fn each_code_that_is_told_is_explained_and_no_other() {
         assert!(sources.iter().any(told), "{} is explained and never told", code.name);
     }
 }
+
+#[test]
+fn each_fault_of_the_other_side_has_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("tests/faults/other_side.md")).unwrap();
+    let report = fs::read_to_string(root.join("docs/faults-report.md")).unwrap();
+    assert!(report.ends_with(&table), "docs/faults-report.md ends with tests/faults/other_side.md");
+    let (mut open, mut code) = (vec![root.join("src"), root.join("tests/it")], String::new());
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            code.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| F")).collect();
+    let faults: Vec<&str> = rows.iter().map(|row| &row[2..5]).collect();
+    assert_eq!(faults, (14..=24).map(|n| format!("F{n}")).collect::<Vec<_>>());
+    for row in rows {
+        let tests: Vec<&str> = row.rsplit_once("| `").unwrap().1.split('`').filter(|t| t.len() > 2).collect();
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests {
+            let is_there = if test.contains('/') {
+                root.join(test).exists()
+            } else {
+                code.contains(&format!("fn {test}("))
+            };
+            assert!(is_there, "{test}, of {}", &row[..5]);
+        }
+    }
+}

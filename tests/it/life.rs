@@ -328,6 +328,20 @@ fn ten_thousand_alerts_of_five_hundred_findings_take_few_requests() {
 }
 
 #[test]
+fn ten_thousand_alerts_of_five_hundred_findings_take_few_requests_with_a_note_for_each() {
+    let plant = Plant::new("");
+    for _ in 0..2 {
+        let lines: String = (0..10).map(|_| eve::alerts(0..500)).collect();
+        plant.agent.feed(lines);
+        plant.after(HOUR * 25).once();
+    }
+    let notes: usize = (0..500).map(|at| plant.notes(at).len()).sum();
+    assert_eq!((plant.records().len(), notes), (500, 500));
+    let requests = plant.simulator.requests();
+    assert!(requests <= 600, "{requests} requests");
+}
+
+#[test]
 fn wrong_keys_are_said() {
     let simulator = simulator();
     let agent = Agent::new(&simulator).rules(

@@ -4,11 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use otrelay::clock::{Clock as _, ManualClock, RELEASED_AT, SystemClock};
-use otrelay::simulator::{Fault, FaultKind};
+use otrelay::simulator::{Fault, FaultKind, Options, RateRule};
 
 use crate::support::agent::Agent;
 use crate::support::eve::{self, alert, noise};
-use crate::support::{assert_one_each, simulator, values};
+use crate::support::{assert_one_each, simulator, simulator_with, values};
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
 const SOON: Duration = Duration::from_millis(100);
@@ -202,4 +202,20 @@ fn a_hold_that_was_made_while_the_clock_was_ahead_ends() {
     agent.until_status("the service sends them by itself", |status| status["backlog"] == 0);
     assert_one_each(&simulator, (0..5).map(eve::short));
     assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn a_limit_that_the_instance_tells_in_the_middle_of_a_group_is_heeded_in_it() {
+    let rule = RateRule { limit: 40, window: Duration::from_hours(1) };
+    let simulator =
+        simulator_with(Options { rate_limit: Some(rule), batch_api: false, ..Options::default() });
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..100));
+    let said = agent.once().ends(75);
+    said.says("the instance allows 38 requests an hour");
+    let ledger = simulator.ledger();
+    let refused = ledger.iter().filter(|entry| entry.status == Some(429)).count();
+    let made = ledger.iter().filter(|entry| entry.path.starts_with("/api/")).count();
+    assert!(refused == 0 && made <= 40, "{refused} refused of {made}");
+    assert!(simulator.records("incident").len() >= 15, "{} tickets", simulator.records("incident").len());
 }

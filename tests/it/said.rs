@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use otrelay::simulator::Options;
 
-use crate::support::agent::Agent;
+use crate::support::agent::{Agent, CRITICAL};
 use crate::support::{eve, redact, simulator_with};
 
 /// What goes wrong, by the simulator's notation; empty: only the secret is wrong.
@@ -25,6 +25,14 @@ const FAILURES: [&str; 15] = [
     "hide-field=correlation_id",
     "refuses=valve",
     "throws=valve",
+];
+
+/// Likewise, for the second snapshot.
+const MORE: [&str; 4] = [
+    "status=401:path=/api",
+    "status=404:method=POST,path=/api/now/table",
+    "commit-drop:method=POST,path=/api/now/table/incident,count=1",
+    "drop-field=short_description",
 ];
 
 /// Lines that warn, each once, without their times.
@@ -48,6 +56,24 @@ fn without_counts(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Starts the service on one alert, syncs, and gives what is to be read then.
+fn read(name: &str, agent: &Agent, url: &str) -> String {
+    agent.feed(eve::alerts(1..2));
+    let service = agent.start();
+    agent.until_status("it is read", |status| status["sources"][0]["alerts"] == 1);
+    agent.run(&["sync"]);
+    let status = agent.run(&["status"]).out;
+    assert_eq!(service.stop(), 0, "{name}");
+    let log: Vec<String> = warnings(&agent.logged()).into_iter().collect();
+    let text = format!("=== {name}\n{status}--- log\n{}\n", log.join("\n"));
+    let host = url.split("//").last().unwrap();
+    let text = text
+        .replace(url, "https://instance")
+        .replace(host, "instance")
+        .replace(agent.dir().to_str().unwrap(), "DIR");
+    without_counts(&redact::times(&text))
+}
+
 #[test]
 fn in_each_failure() {
     let mut all = Vec::new();
@@ -60,17 +86,47 @@ fn in_each_failure() {
         if failure.is_empty() {
             agent.secrets("wrong", "admin");
         }
-        agent.feed(eve::alerts(1..2));
-        let service = agent.start();
-        agent.until_status("it is read", |status| status["sources"][0]["alerts"] == 1);
-        agent.run(&["sync"]);
-        let status = agent.run(&["status"]).out;
-        assert_eq!(service.stop(), 0, "{failure}");
-        let log: Vec<String> = warnings(&agent.logged()).into_iter().collect();
-        let text = format!("=== {failure}\n{status}--- log\n{}\n", log.join("\n"));
-        let text =
-            text.replace(simulator.url(), "https://instance").replace(agent.dir().to_str().unwrap(), "DIR");
-        all.push(without_counts(&redact::times(&text)));
+        all.push(read(failure, &agent, simulator.url()));
     }
     insta::assert_snapshot!("said_in_each_failure", all.join("\n"));
+}
+
+/// What the way there, the limits and the names in the config can get wrong.
+#[test]
+fn in_each_failure_of_the_way_and_of_names() {
+    let one = |options: Options| simulator_with(Options { batch_api: false, ..options });
+    let mut all = Vec::new();
+    let gone = one(Options::default());
+    let (agent, url) = (Agent::new(&gone), gone.url().to_owned());
+    drop(gone);
+    all.push(read("nobody listens", &agent, &url));
+
+    let (simulator, other) = (
+        one(Options { tls: true, ..Options::default() }),
+        one(Options { tls: true, seed: 2, ..Options::default() }),
+    );
+    let agent = Agent::new(&simulator);
+    let ca = agent.dir().join("plant-ca.pem");
+    std::fs::write(&ca, other.ca_pem().unwrap()).unwrap();
+    let agent = agent.destination(&format!("tls = {{ ca_file = \"{}\" }}", ca.display()));
+    all.push(read("the certificate is of another CA", &agent, simulator.url()));
+
+    let simulator = one(Options::default());
+    let agent = Agent::new(&simulator)
+        .rules(&format!("{CRITICAL}[rule.action.fields]\nassignment_group = \"Nobody\"\n"));
+    all.push(read("a group that is not there", &agent, simulator.url()));
+
+    let simulator = one(Options::default());
+    let devices = "[devices]\nservicenow = \"prod\"\ndata_source = \"nobody\"\n";
+    let agent = Agent::new(&simulator).rules(&format!("{CRITICAL}{devices}"));
+    agent.feed("{\"timestamp\":\"2026-11-21T08:15:00.000000+0000\",\"event_type\":\"arp\",\"arp\":{\"opcode\":\"request\",\
+        \"src_mac\":\"00:1b:1b:00:00:01\",\"src_ip\":\"10.0.0.1\",\"dest_mac\":\"00:00:00:00:00:00\",\"dest_ip\":\"10.0.0.2\"}}\n");
+    all.push(read("a data source that is not there", &agent, simulator.url()));
+
+    for failure in MORE {
+        let simulator = one(Options::default());
+        simulator.add_fault(failure.parse().unwrap());
+        all.push(read(failure, &Agent::new(&simulator), simulator.url()));
+    }
+    insta::assert_snapshot!("said_in_each_failure_of_the_way", all.join("\n"));
 }

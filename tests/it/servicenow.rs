@@ -410,3 +410,117 @@ async fn a_ticket_is_resolved_with_a_code_that_the_instance_has() {
     let sent = destination.send(&resolve(fields(""))).await.unwrap();
     assert_eq!((sent.created, sent.remote), (false, None));
 }
+
+/// How a connection breaks after the instance did the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Breaks {
+    /// Closed without a byte.
+    Closed,
+    /// Reset: something of the request was never read.
+    Reset,
+    /// This side sends no more, and goes on reading.
+    HalfClosed,
+    /// Nothing comes any more, and nothing ends.
+    Blackhole,
+    /// The answer comes a byte at a time, for minutes.
+    SlowLoris,
+}
+
+/// Something between us and the simulator, which breaks the connection of the first create that comes on it.
+fn between(to: std::net::SocketAddr, how: Breaks) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let is_left = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let is_left = Arc::clone(&is_left);
+            std::thread::spawn(move || pass_on(near, to, how, &is_left));
+        }
+    });
+    address
+}
+
+fn pass_on(
+    mut near: std::net::TcpStream,
+    to: std::net::SocketAddr,
+    how: Breaks,
+    is_left: &std::sync::atomic::AtomicBool,
+) -> Option<()> {
+    let mut far = std::net::TcpStream::connect(to).unwrap();
+    loop {
+        let (head, length) = head(&mut near)?;
+        let is_it = head.starts_with(b"POST /api/now/table")
+            && is_left.swap(false, std::sync::atomic::Ordering::SeqCst);
+        // The last byte of a JSON object is known without being read.
+        let unread = usize::from(is_it && how == Breaks::Reset);
+        let mut body = exactly(&mut near, length - unread)?;
+        body.extend(std::iter::repeat_n(b'}', unread));
+        far.write_all(&[head, body].concat()).ok()?;
+        let (answer, length) = self::head(&mut far)?;
+        let answer = [answer, exactly(&mut far, length)?].concat();
+        if !is_it {
+            near.write_all(&answer).ok()?;
+            continue;
+        }
+        let wait = || std::thread::sleep(Duration::from_secs(4));
+        match how {
+            Breaks::Closed | Breaks::Reset => {}
+            Breaks::HalfClosed => {
+                near.shutdown(std::net::Shutdown::Write).ok()?;
+                wait();
+            }
+            Breaks::Blackhole => wait(),
+            Breaks::SlowLoris => {
+                for byte in answer {
+                    near.write_all(&[byte]).ok()?;
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+        return None;
+    }
+}
+
+/// A head with its empty line, and how long its body is.
+fn head(stream: &mut std::net::TcpStream) -> Option<(Vec<u8>, usize)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(exactly(stream, 1)?);
+    }
+    let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    Some((head, length.unwrap_or(0)))
+}
+
+fn exactly(stream: &mut std::net::TcpStream, count: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; count];
+    std::io::Read::read_exact(stream, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// F20. The connection is a used one each time: a look-up went over it before.
+#[tokio::test]
+async fn f20_however_a_connection_breaks_after_the_work_there_is_one_ticket() {
+    for how in [Breaks::Closed, Breaks::Reset, Breaks::HalfClosed, Breaks::Blackhole, Breaks::SlowLoris] {
+        let simulator = start(Options::default()).await;
+        let far = simulator.url().trim_start_matches("http://").parse().unwrap();
+        let instance = format!("http://{}", between(far, how)).parse().unwrap();
+        let settings = settings(&simulator, password(), TlsSettings::default());
+        let destination = built(Settings { instance, ..settings }, Arc::new(SystemClock));
+        let order = order(1);
+        assert_eq!(find(&destination, &order).await.unwrap(), vec![], "{how:?}");
+        let error = destination.send(&order).await.unwrap_err();
+        assert_eq!((error.class, error.doubtful), (Class::Retry, true), "{how:?}: {error}");
+        assert_eq!(
+            find(&destination, &order).await.unwrap().len(),
+            1,
+            "{how:?}: it is found, and not made again"
+        );
+        let creates = simulator
+            .ledger()
+            .iter()
+            .filter(|entry| entry.method == "POST" && entry.path.starts_with(API))
+            .count();
+        assert_eq!((creates, simulator.records("incident").len()), (1, 1), "{how:?}: one request made it");
+    }
+}

@@ -441,5 +441,14 @@ fn a_ticket_that_a_rule_moved_to_another_domain_is_taken_for_deleted() {
     agent.once().ends(0).says("2 tickets created");
     agent.run(&["sync"]).ends(0);
     assert_eq!(simulator.records("incident").len(), 2, "nothing is seen again, so nothing is made again");
+    // Seen again: the look does not find it, and both that it may be are said, with what to do.
+    agent.feed(eve::alerts(0..2));
+    let synced = agent.once().ends(0);
+    assert!(synced.err.contains("deleted there or lost in a clone, or moved to a domain"), "{}", synced.err);
+    let tickets: serde_json::Value =
+        serde_json::from_str(&agent.run(&["tickets", "--json", "-n", "0"]).ends(0).out).unwrap();
+    let gone = tickets.as_array().unwrap().iter().find(|ticket| ticket["state"] == "deleted").unwrap();
+    let explained = agent.run(&["explain", gone["number"].as_str().unwrap()]).ends(0);
+    explained.says("moved to a domain").says("let the user see that domain");
     assert!(simulator.twins().is_empty(), "{:?}", simulator.twins());
 }

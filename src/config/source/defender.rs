@@ -96,6 +96,13 @@ fn handles(
     let word = c.value("write_back", word, WriteBack::None, |word| word.as_str())?;
     let Some((list, at)) = of.get() else {
         let own = common.name.clone().filter(|_| matches!(word, WriteBack::Handle));
+        if own.is_some() {
+            c.problems.warn(
+                common.at,
+                "nothing will be written back: alerts of the console's API carry no UUID",
+                |p| p.hint("name the source that takes in its syslog: write_back_for = [\"console-syslog\"]"),
+            );
+        }
         return (!of.is_present()).then(|| own.into_iter().collect());
     };
     let shown: Vec<&str> = list.items.iter().map(|(name, _)| name.as_str()).collect();

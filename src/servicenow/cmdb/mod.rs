@@ -15,7 +15,6 @@ mod shared;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
@@ -36,6 +35,7 @@ const BYTES_MAX: usize = 500_000;
 pub const TABLE: &str = "cmdb_ci";
 
 pub use rows::{COLUMNS, Part, columns_of};
+pub(super) use shared::KnownOthers;
 pub use shared::Other;
 
 /// What is done with a device that its source no longer has.
@@ -233,7 +233,7 @@ impl ServiceNow {
         dry: bool,
     ) -> Result<(Value, u16), SendError> {
         loop {
-            let plain = self.plain_identify.load(Ordering::Relaxed);
+            let plain = self.plain_identify.is_so(self.now());
             let source = format!("sysparm_data_source={}", url_value(&settings.data_source));
             let options = "partial_commits:true,deduplicate_payloads:true";
             let call = Call {
@@ -270,7 +270,7 @@ impl ServiceNow {
                 )
                 .answered(error.status.unwrap_or_default()));
             }
-            self.plain_identify.store(true, Ordering::Relaxed);
+            self.plain_identify.learn(self.now());
         }
     }
 

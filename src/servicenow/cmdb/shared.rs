@@ -4,17 +4,21 @@
 //! the device itself changes. It is looked when the engine found one of our new devices there already, else once an hour.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::call::ServiceNow;
 use super::super::classify::What;
+use super::super::learned::{OTHERS_MAX, seconds};
 use super::super::query::Query;
 use super::super::wire;
 use super::{Settings, TABLE};
-use crate::destination::{DeviceOrder, DevicePut, DeviceRefusal, Remark, SendError};
+use crate::destination::{DeviceOrder, DevicePut, DeviceRefusal, Remark, Reviewed, SendError};
 use crate::model::text::{clip, one_line};
 use crate::model::{SysId, TableName};
 
+/// What it is called in `status`.
+const CODE: &str = "cmdb-other-source";
 /// Where each source of a CI has a row.
 const SOURCES: &str = "sys_object_source";
 /// CIs that are looked at.
@@ -58,6 +62,30 @@ impl Other {
     }
 }
 
+/// The others that were named: what is looked at again, to see whether it is still so.
+#[derive(Debug, Default)]
+pub(in super::super) struct KnownOthers {
+    /// When it was last looked, in seconds.
+    pub(in super::super) looked_at: AtomicU64,
+    /// Name, and one of the CIs.
+    pub(in super::super) names: Mutex<BTreeMap<String, String>>,
+}
+
+impl KnownOthers {
+    fn names(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn know(&self, others: &[Other]) {
+        let mut names = self.names();
+        for other in others {
+            if names.len() < OTHERS_MAX || names.contains_key(&other.name) {
+                names.insert(other.name.clone(), other.example.clone());
+            }
+        }
+    }
+}
+
 impl ServiceNow {
     /// Other integrations that have these CIs too, as remarks.
     pub(super) async fn others(
@@ -75,22 +103,66 @@ impl ServiceNow {
             })
             .collect();
         let found = known.iter().any(|(order, _)| !order.is_known);
-        let now = u64::try_from(self.now().as_secs()).unwrap_or_default();
-        let due = now.abs_diff(self.looked_for_others.load(Ordering::Relaxed)) >= LOOK_EVERY_S;
-        if known.is_empty() || !found && !due {
+        if known.is_empty() || !found && !self.is_time_to_look() {
             return Vec::new();
         }
-        self.looked_for_others.store(now, Ordering::Relaxed);
+        self.others.looked_at.store(seconds(self.now()), Ordering::Relaxed);
         let ids = known.iter().map(|(_, id)| id.as_str());
         // It is an extra: who may not read it hears that from `otrelay doctor`.
         let others = self.others_of(settings, ids).await.unwrap_or_default();
-        let remark = |other: Other| Remark {
-            code: "cmdb-other-source",
-            field: other.name.clone(),
-            text: other.text(&self.place),
-            remedy: other.remedy(&settings.data_source),
+        self.others.know(&others);
+        others.into_iter().map(|other| self.remark(settings, other)).collect()
+    }
+
+    fn is_time_to_look(&self) -> bool {
+        let looked_at = self.others.looked_at.load(Ordering::Relaxed);
+        seconds(self.now()).abs_diff(looked_at) >= LOOK_EVERY_S
+    }
+
+    fn remark(&self, settings: &Settings, other: Other) -> Remark {
+        let (text, remedy) = (other.text(&self.place), other.remedy(&settings.data_source));
+        Remark { code: CODE, field: other.name, text, remedy }
+    }
+
+    /// Whether the others that were named are still there, once an hour or as a person wants it: at the CIs where they were seen, and where
+    /// they are no longer, at those that `otrelay doctor` looks at.
+    pub(in super::super) async fn review_others(&self, is_order: bool) -> Reviewed {
+        let mut reviewed = Reviewed::default();
+        let known = self.others.names().clone();
+        if known.is_empty() {
+            return reviewed;
+        }
+        let over = |names: Vec<String>| names.into_iter().map(|name| (CODE, name)).collect();
+        let Some(settings) = self.devices.as_ref().filter(|settings| settings.import.is_none()) else {
+            // Nothing is told by identification any more: there is nothing to fight over.
+            self.others.names().clear();
+            reviewed.over = over(known.into_keys().collect());
+            return reviewed;
         };
-        others.into_iter().map(remark).collect()
+        if !is_order && !self.is_time_to_look() {
+            return reviewed;
+        }
+        self.others.looked_at.store(seconds(self.now()), Ordering::Relaxed);
+        // What cannot be seen now stays as it was.
+        let Ok(mut others) = self.others_of(settings, known.values().map(String::as_str)).await else {
+            return reviewed;
+        };
+        let gone = |others: &[Other]| {
+            let is_there = |name: &String| others.iter().any(|other| other.name == *name);
+            known.keys().filter(|name| !is_there(name)).cloned().collect::<Vec<String>>()
+        };
+        if !gone(&others).is_empty() {
+            let Ok(more) = self.other_sources().await else { return reviewed };
+            let is_new = |other: &Other| others.iter().all(|known| known.name != other.name);
+            let more: Vec<Other> = more.unwrap_or_default().into_iter().filter(is_new).collect();
+            others.extend(more);
+        }
+        let gone = gone(&others);
+        self.others.names().retain(|name, _| !gone.contains(name));
+        self.others.know(&others);
+        reviewed.over = over(gone);
+        reviewed.remarks = others.into_iter().map(|other| self.remark(settings, other)).collect();
+        reviewed
     }
 
     /// Other integrations that have CIs of ours, as `otrelay doctor` looks: at some that have our name. `None`: none has.

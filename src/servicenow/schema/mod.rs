@@ -12,7 +12,6 @@
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -185,8 +184,9 @@ impl ServiceNow {
             );
             known.tables().clear();
             known.names().clear();
-            self.no_change_api.store(false, Ordering::Relaxed);
-            self.plain_identify.store(false, Ordering::Relaxed);
+            for absent in self.absent() {
+                absent.1.forget();
+            }
         }
         *known.build() = Some((reading.now, build));
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, params};
 
+use super::identity::meta;
 use crate::model::text::clip;
 use crate::model::ticket::KeysKept;
 use crate::model::{DestinationName, TableName, Timestamp};
@@ -89,6 +90,10 @@ pub enum DestinationChange {
 
 struct Ask(DestinationName);
 
+struct AskLearned(DestinationName);
+
+struct KeepLearned(DestinationName, BTreeMap<String, String>);
+
 pub(super) struct Change {
     pub(super) destination: DestinationName,
     pub(super) changes: Vec<DestinationChange>,
@@ -105,6 +110,26 @@ impl Store {
         destination: &DestinationName,
     ) -> Result<DestinationState, StoreError> {
         self.call(Ask(destination.clone())).await
+    }
+
+    /// What a destination had learned of the other side.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn learned(&self, name: &DestinationName) -> Result<BTreeMap<String, String>, StoreError> {
+        self.call(AskLearned(name.clone())).await
+    }
+
+    /// Keeps what it has learned, in the place of what was kept.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_learned(
+        &self,
+        name: &DestinationName,
+        learned: BTreeMap<String, String>,
+    ) -> Result<(), StoreError> {
+        self.call(KeepLearned(name.clone(), learned)).await
     }
 
     /// Remembers what changed.
@@ -162,6 +187,31 @@ impl Operation for Ask {
         state.holds = rows.collect::<Result<_, _>>()?;
         state.keys = keys(tx, id)?;
         Ok(state)
+    }
+}
+
+/// Where it is kept in `meta`.
+fn learned_key(name: &DestinationName) -> String {
+    format!("learned:{name}")
+}
+
+impl Operation for AskLearned {
+    type Output = BTreeMap<String, String>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError> {
+        let kept = meta(tx.conn, &learned_key(&self.0))?;
+        // A damaged one says nothing: it is learned anew.
+        Ok(kept.and_then(|kept| serde_json::from_str(&kept).ok()).unwrap_or_default())
+    }
+}
+
+impl Operation for KeepLearned {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let values = [learned_key(&self.0), serde_json::json!(self.1).to_string()];
+        tx.conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", values)?;
+        Ok(())
     }
 }
 

@@ -26,6 +26,10 @@ const EVERY_MAX: Duration = Duration::from_hours(1);
 const TRIES_MAX: u32 = 8;
 /// Most findings that are known to be none of the console's.
 const LET_GO_MAX: usize = 50_000;
+/// Why an alert cannot be told.
+const NO_ID: &str = "they carry no UUID of the console, and its API gives none";
+/// What to do about that.
+const NO_ID_REMEDY: &str = "handle them there by hand; those that come by the console's syslog carry it: name that source in write_back_for";
 /// Longest id.
 const ID_MAX: usize = 64;
 
@@ -52,11 +56,13 @@ pub(super) struct Handling {
     tries: BTreeMap<i64, u32>,
     /// What no console knows, or refused too often.
     let_go: Arc<BTreeSet<i64>>,
+    /// How many had no id that the console takes.
+    without_id: u64,
 }
 
 impl Handling {
     pub(super) fn new(of: Vec<SourceName>) -> Self {
-        Self { of, due: None, wait: EVERY, tries: BTreeMap::new(), let_go: Arc::default() }
+        Self { of, due: None, wait: EVERY, tries: BTreeMap::new(), let_go: Arc::default(), without_id: 0 }
     }
 
     /// Tells some of what was closed. What was refused is told as trouble, and tried again later and later.
@@ -68,15 +74,18 @@ impl Handling {
     ) -> Result<Option<Trouble>, Halt> {
         if self.due.is_some_and(|due| Instant::now() < due) {
             // What was wrong is still wrong.
-            return Ok(self.tries.values().max().map(|_| self.refused(None)));
+            let refused = self.tries.values().max().map(|_| self.refused(None));
+            return Ok(refused.or_else(|| self.nameless()));
         }
         self.due = Some(Instant::now() + self.wait);
         let found =
             closed.closed(self.of.clone(), Arc::clone(&self.let_go)).await.map_err(|e| unread(&*e))?;
-        let (mut done, mut failed) = (Vec::new(), None);
+        let (mut done, mut failed, mut nameless) = (Vec::new(), None, 0_u64);
         for (finding, id) in found {
             let Some(id) = id.filter(|id| is_id(id)) else {
                 self.let_go(finding);
+                self.without_id += 1;
+                nameless += 1;
                 continue;
             };
             feed.rests();
@@ -98,6 +107,12 @@ impl Handling {
                 }
             }
         }
+        if nameless > 0 {
+            tracing::warn!(
+                alerts = nameless,
+                "{nameless} closed alerts cannot be marked as handled at the console: {NO_ID}. {NO_ID_REMEDY}"
+            );
+        }
         let told = done.len();
         if !done.is_empty() {
             closed.handled(done).await.map_err(|e| unread(&*e))?;
@@ -108,8 +123,19 @@ impl Handling {
         match failed {
             Some(trouble) if trouble.why == Why::Away => Err(trouble.into()),
             Some(trouble) => Ok(Some(self.refused(Some(trouble)))),
-            None => Ok(None),
+            None => Ok(self.nameless()),
         }
+    }
+
+    /// What can never be told, as long as this process lives.
+    fn nameless(&self) -> Option<Trouble> {
+        let text = format!("{} closed alerts cannot be marked as handled: {NO_ID}", self.without_id);
+        (self.without_id > 0).then(|| Trouble {
+            text,
+            remedy: NO_ID_REMEDY.to_owned(),
+            why: Why::Other,
+            retry_after: None,
+        })
     }
 
     fn fail(&mut self, finding: i64, id: &str, trouble: &Trouble) {

@@ -177,13 +177,23 @@ pub struct LookedUp {
     pub server_now: Option<Timestamp>,
 }
 
+/// From where on what was changed there is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// Changed at this time or later, by the server's clock.
+    pub at: Timestamp,
+    /// Of those of exactly this time, only the ones behind this record.
+    pub behind: Option<SysId>,
+}
+
 /// A page of what was changed there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
     /// Records, oldest change first.
     pub records: Vec<Remote>,
-    /// Whether there are more.
-    pub more: bool,
+    /// From where on there are more, if there are. A record that is changed meanwhile moves behind it and is read again:
+    /// none is passed over, as it would be where pages are counted.
+    pub next: Option<Since>,
     /// What the server's clock said.
     pub server_now: Option<Timestamp>,
 }
@@ -315,12 +325,11 @@ pub trait Destination: Send + Sync + 'static {
         asked: &[Asked],
     ) -> impl Future<Output = Result<LookedUp, SendError>> + Send;
 
-    /// Our records of a table that were changed since then (by the server's clock), a page of them.
+    /// Our records of a table that were changed since then, a page of them.
     fn changed(
         &self,
         table: &TableName,
-        since: Timestamp,
-        page: usize,
+        since: &Since,
     ) -> impl Future<Output = Result<Changed, SendError>> + Send;
 
     /// How many of so many due orders like this one go into one request; 1: each into its own.

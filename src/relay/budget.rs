@@ -65,7 +65,7 @@ impl Budget {
     /// What may be sent at `now`. Call [`Self::roll`] first.
     pub(super) fn allowance(&self) -> Allowance {
         let left = self.limit.saturating_sub(self.used);
-        let reserve = if self.limit < 10 { 0 } else { (self.limit / 10).max(DELIVERY) };
+        let reserve = self.reserve();
         if left >= reserve + DELIVERY {
             Allowance::Requests(left - reserve, Severity::Warning)
         } else if left >= DELIVERY {
@@ -75,6 +75,26 @@ impl Budget {
             Allowance::Requests(DELIVERY, Severity::Warning)
         } else {
             Allowance::NotBefore(self.ends_at())
+        }
+    }
+
+    /// What is kept for critical alerts.
+    fn reserve(&self) -> u32 {
+        if self.limit < 10 { 0 } else { (self.limit / 10).max(DELIVERY) }
+    }
+
+    /// How many of them reading back may make now. Call [`Self::roll`] first.
+    ///
+    /// What is kept for critical alerts is not for that. Of the rest it has the first half, or the first quarter while
+    /// deliveries are due, whoever used it up: were it a part of what is left, one sync after the other would leave nothing
+    /// to an alert that comes late in the hour. What is not read then is read in the next hour.
+    pub(super) fn for_reading(&self, deliveries_are_due: bool) -> u32 {
+        let Allowance::Requests(left, Severity::Warning) = self.allowance() else { return 0 };
+        let rest = self.limit.saturating_sub(self.reserve());
+        if deliveries_are_due {
+            (rest / 4).saturating_sub(self.used).min(left.saturating_sub(DELIVERY))
+        } else {
+            (rest / 2).max(1).saturating_sub(self.used).min(left)
         }
     }
 
@@ -129,6 +149,26 @@ mod tests {
         assert_eq!(budget(2, 0).allowance(), Allowance::Requests(2, Severity::Warning));
         assert_eq!(budget(1, 0).allowance(), Allowance::Requests(2, Severity::Warning));
         assert_eq!(budget(1, 2).allowance(), Allowance::NotBefore(Timestamp::from_secs(4_600)));
+    }
+
+    #[test]
+    fn reading_back_has_the_first_half_and_a_quarter_while_deliveries_are_due() {
+        let check = |limit, used, idle, due| {
+            let b = budget(limit, used);
+            assert_eq!((b.for_reading(false), b.for_reading(true)), (idle, due), "{used} of {limit}");
+        };
+        check(1_000, 0, 450, 225);
+        check(1_000, 225, 225, 0);
+        check(1_000, 450, 0, 0);
+        // Only what is kept for critical alerts is left, or nothing.
+        check(40, 36, 0, 0);
+        check(40, 40, 0, 0);
+        // A delivery is always left room for, and where nothing is due something is read.
+        check(12, 0, 5, 2);
+        check(4, 0, 2, 1);
+        check(2, 0, 1, 0);
+        check(1, 0, 1, 0);
+        check(1, 1, 0, 0);
     }
 
     #[test]

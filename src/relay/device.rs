@@ -68,11 +68,11 @@ struct Group {
 /// How a push of devices ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Nothing more is due, or it is held.
+    /// Nothing more is due.
     Done,
     /// The service stops.
     Cut,
-    /// The hour's requests are used up: the sync goes on with the next hour.
+    /// The hour's requests are used up, or it is held: the sync goes on then, with what was never tried too.
     Owed(Timestamp),
 }
 
@@ -142,11 +142,10 @@ impl<D: Destination> Relay<D> {
             let mut budget = self.budget(destination, &state);
             let now = self.clock.now();
             let claim = self.next_claim(destination, cause, &state, &budget, now, report);
-            let held =
-                state.holds.iter().any(|h| h.table.as_ref() == Some(&settings.table) && h.until_at > now);
+            let held = held_until(&state, settings, now);
             // What is kept for critical alerts is not for an inventory.
             let claim = claim.filter(|(claim, _)| claim.min_severity <= Severity::Warning);
-            let Some((claim, most)) = claim.filter(|_| !held) else {
+            let Some((claim, most)) = claim.filter(|_| held.is_none()) else {
                 return Ok(self.no_more(&budget, name, held, report));
             };
             self.heartbeat.busy();
@@ -191,10 +190,7 @@ impl<D: Destination> Relay<D> {
         let mut budget = self.budget(destination, &state);
         let is_left = matches!(budget.allowance(), Allowance::Requests(n, severity)
             if n >= REVIEW && severity <= Severity::Warning);
-        let is_here = |hold: &Hold| {
-            hold.table.as_ref().is_none_or(|table| *table == settings.table) && hold.until_at > now
-        };
-        if !is_left || state.holds.iter().any(is_here) {
+        if !is_left || held_until(&state, settings, now).is_some() {
             return Ok(());
         }
         let before = destination.requests();
@@ -223,10 +219,19 @@ impl<D: Destination> Relay<D> {
     }
 
     /// Why there is nothing to claim now.
-    fn no_more(&self, budget: &Budget, name: &DestinationName, held: bool, report: &mut Report) -> End {
+    fn no_more(
+        &self,
+        budget: &Budget,
+        name: &DestinationName,
+        held: Option<Timestamp>,
+        report: &mut Report,
+    ) -> End {
         let spent =
             !matches!(budget.allowance(), Allowance::Requests(_, severity) if severity <= Severity::Warning);
-        if held || !spent {
+        if let Some(at) = held {
+            return End::Owed(at);
+        }
+        if !spent {
             return End::Done;
         }
         report.wait_for(format!("{name}: {}", budget.words(self.limits_of(name).requests_per_hour)));
@@ -390,6 +395,12 @@ impl<D: Destination> Relay<D> {
         };
         Ok(changed.iter().map(planned).collect())
     }
+}
+
+/// Until when devices have to wait.
+fn held_until(state: &DestinationState, settings: &Devices, now: Timestamp) -> Option<Timestamp> {
+    let is_here = |hold: &&Hold| hold.table.as_ref().is_none_or(|table| *table == settings.table);
+    state.holds.iter().filter(is_here).map(|hold| hold.until_at).filter(|until| *until > now).max()
 }
 
 /// What became of each device of a request.

@@ -180,10 +180,11 @@ impl<D: Destination> Relay<D> {
         let mut state = self.store.destination_state(name).await?;
         let limits = self.limits_of(name);
         let mut budget = Budget::of(limits.requests_per_hour, &state);
-        if !cause.only_tried() {
+        // One that goes on where an hour's budget ended takes its look too: a backlog of days must not be all that is done.
+        let only_tried = cause.only_tried() && !state.unfinished;
+        if !only_tried {
             self.read_back(destination, cause, &mut state, &mut budget).await?;
         }
-        let only_tried = cause.only_tried() && !state.unfinished;
         let mut unfinished = true;
         let mut looked_at = self.clock.now();
         report.cut = true;
@@ -272,10 +273,7 @@ impl<D: Destination> Relay<D> {
         let waiting = state.holds.iter().filter(|hold| hold.until_at > now);
         let except: Vec<TableName> = waiting.clone().filter_map(|hold| hold.table.clone()).collect();
         let halted = waiting.clone().any(|hold| hold.table.is_none()) || hold::is_probing(state);
-        let requests = match budget.allowance() {
-            Allowance::Requests(n, _) if !halted => n,
-            _ => 0,
-        };
+        let requests = if halted { 0 } else { budget.for_reading(self.has_due(name, &except, now).await?) };
         let allowed = sync::Allowed { is_order: cause.is_order(), requests, except: &except, now };
         let before = destination.requests();
         let report = sync::run(&self.store, destination.as_ref(), &self.settings.sync, allowed).await?;
@@ -301,6 +299,29 @@ impl<D: Destination> Relay<D> {
             self.tell(BTreeMap::from([(issue.subject.clone(), issue)])).await?;
         }
         Ok(())
+    }
+
+    /// Whether a delivery is due there, in a table that does not wait.
+    async fn has_due(
+        &self,
+        name: &DestinationName,
+        except: &[TableName],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut except = except.to_vec();
+        except.extend(self.settings.devices.iter().map(|devices| devices.table.clone()));
+        let peek = Claim {
+            destination: name.clone(),
+            except,
+            limit: 1,
+            only_tried: false,
+            fresh_first: false,
+            min_severity: Severity::Warning,
+            peek: true,
+            links: false,
+            now,
+        };
+        Ok(!self.store.claim(peek).await?.is_empty())
     }
 
     pub(super) fn limits_of(&self, destination: &DestinationName) -> Limits {

@@ -1,5 +1,6 @@
 //! The relay on a ticket system in memory, in paused time: what it sends, when, and what it never does.
 
+mod back;
 mod fake;
 mod histories;
 

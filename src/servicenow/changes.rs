@@ -1,12 +1,15 @@
 //! What was changed there since: polled by `sys_updated_on`, by the server's clock, a page at a time.
+//!
+//! A page begins behind the last record of the one before, never at a count of records: what is changed while pages are read
+//! moves to the end, and a count would pass over as many others.
 
 use super::call::{Call, Path, ServiceNow};
-use super::classify::What;
-use super::query::{Query, url_value};
+use super::classify::{Attempt, What};
+use super::query::{Query, QueryError, url_value};
 use super::ticket::{DETAIL_FIELDS, DISPLAY, VALUES, remote};
 use super::wire;
-use crate::destination::{Changed, SendError};
-use crate::model::{TableName, Timestamp};
+use crate::destination::{Changed, Remote, SendError, Since};
+use crate::model::TableName;
 use crate::net::Method;
 
 /// Records in one page.
@@ -24,24 +27,18 @@ impl ServiceNow {
     pub(super) async fn changed_tickets(
         &self,
         table: &TableName,
-        since: Timestamp,
-        page: usize,
+        since: &Since,
     ) -> Result<Changed, SendError> {
         let attempt = self.attempt(What::LookUp, table);
-        let query = Query::default()
-            .starts_with("correlation_display", self.display_prefix())
-            .and_then(|q| q.at_least("sys_updated_on", &since.servicenow()))
-            .and_then(|q| q.order_by("sys_updated_on"))
-            .and_then(|q| q.order_by("sys_id"))
+        let query = query(self.display_prefix(), since)
             .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
-        let offset = page.saturating_mul(PAGE);
         let call = Call {
             what: What::LookUp,
             table,
             method: Method::Get,
             path: Path::Records(table),
             query: format!(
-                "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={PAGE}&sysparm_offset={offset}",
+                "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={PAGE}",
                 query.encoded(),
                 url_value(DETAIL_FIELDS)
             ),
@@ -54,10 +51,36 @@ impl ServiceNow {
         let ours = rows.iter().filter(|row| wire::field(row, "correlation_id").starts_with("otrelay-"));
         let records: Vec<_> = ours.filter_map(|row| remote(table, row)).collect();
         let is_last = match listed.total {
-            Some(total) => total <= offset.saturating_add(PAGE),
+            Some(total) => total <= PAGE,
             None => rows.is_empty(),
         };
-        let more = !is_last && !records.is_empty();
-        Ok(Changed { records, more, server_now: listed.server_now })
+        let next = if is_last { None } else { next(&records, since, &attempt)? };
+        Ok(Changed { records, next, server_now: listed.server_now })
     }
+}
+
+fn query(display: &str, since: &Since) -> Result<Query, QueryError> {
+    let at = since.at.servicenow();
+    let mut query =
+        Query::default().starts_with("correlation_display", display)?.at_least("sys_updated_on", &at)?;
+    if let Some(behind) = &since.behind {
+        query = query.either_above(("sys_updated_on", &at), ("sys_id", behind.as_str()))?;
+    }
+    query.order_by("sys_updated_on")?.order_by("sys_id")
+}
+
+/// Where the next page begins. An instance that does not show the time, or that ignored where this page was to begin, would
+/// answer with the same one for ever.
+fn next(records: &[Remote], since: &Since, attempt: &Attempt<'_>) -> Result<Option<Since>, SendError> {
+    let Some(last) = records.last() else { return Ok(None) };
+    let Some(at) = last.detail.updated_at else {
+        let cause =
+            format!("it has more than {PAGE} changed records and does not show when they were changed");
+        return Err(attempt.hold_table(&cause, "let the integration user read sys_updated_on in this table"));
+    };
+    let is_behind = since.behind.as_ref().is_none_or(|id| (at, &last.sys_id) > (since.at, id));
+    if !is_behind {
+        return Err(attempt.retry("a page of what was changed begins where the one before began"));
+    }
+    Ok(Some(Since { at, behind: Some(last.sys_id.clone()) }))
 }

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::destination::{
     Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, Item, Learned, LookedUp, MayAsk, Order,
-    RateLimit, Reviewed, SendError, Sent,
+    RateLimit, Reviewed, SendError, Sent, Since,
 };
 use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
 use crate::net::{ProxySettings, TlsSettings};
@@ -206,8 +206,8 @@ impl Destination for ServiceNow {
         self.find_with_details(table, asked).await
     }
 
-    async fn changed(&self, table: &TableName, since: Timestamp, page: usize) -> Result<Changed, SendError> {
-        self.changed_tickets(table, since, page).await
+    async fn changed(&self, table: &TableName, since: &Since) -> Result<Changed, SendError> {
+        self.changed_tickets(table, since).await
     }
 
     fn together(&self, order: &Order, due: usize) -> usize {

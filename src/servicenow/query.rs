@@ -79,6 +79,19 @@ impl Query {
         Ok(self)
     }
 
+    /// One field is later (or larger) than its value, or the other than its own. The instance joins an OR to the condition
+    /// before it only, so this stands beside the others as one.
+    pub(super) fn either_above(
+        mut self,
+        (field, value): (&str, &str),
+        (other, others): (&str, &str),
+    ) -> Result<Self, QueryError> {
+        let (value, others) = (escaped(value)?, escaped(others)?);
+        self.push(checked(field)?, ">", &value);
+        self.push("OR", checked(other)?, &format!(">{others}"));
+        Ok(self)
+    }
+
     /// Oldest (or smallest) first by this field.
     pub(super) fn order_by(mut self, field: &str) -> Result<Self, QueryError> {
         self.push("ORDERBY", checked(field)?, "");

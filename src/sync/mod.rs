@@ -1,9 +1,14 @@
 //! 7 — what changed there comes home, before a sync pushes: one run over one destination.
 //!
 //! Two questions. What was changed lately is polled by the server's clock, at its own interval or when a person orders
-//! it; the watermark overlaps, and what is not news is known by its count of changes, our own echoes too. And every
-//! ticket whose finding was seen again is looked at, so that one that was closed, deleted, or lost by a clone there is
-//! known within one sync of that sighting. Then the notes that are due go into the outbox.
+//! it; the watermark overlaps, and what is not news is known by its count of changes, our own echoes too. A poll that has to
+//! stop before its end goes on at the next sync behind the very record it had come to, without overlap: however many records
+//! one second has, it gets past them. And every ticket whose finding was seen again is looked at, so that one that was closed,
+//! deleted, or lost by a clone there is known within one sync of that sighting; where requests do not suffice for all, the
+//! next sync begins behind the last, so that each gets its turn. Then the notes that are due go into the outbox.
+//!
+//! On disk: what was read is committed before how far it was read; after a power cut in between it is read again, which is no
+//! news.
 //!
 //! Nothing is written there, nothing is retried here: the next run asks again. A failure is told and keeps nothing from
 //! being pushed. `reconcile` decides; this file carries it out.
@@ -14,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::destination::{Asked, Destination, FIND_MAX, Found, Remote, SendError};
+use crate::destination::{Asked, Destination, FIND_MAX, Found, Remote, SendError, Since};
 use crate::model::codes::Code;
 use crate::model::life::Lives;
 use crate::model::ticket::{NOT_FOUND, TicketKeys};
@@ -27,7 +32,7 @@ use crate::store::{Store, StoreError};
 const OVERLAP: Duration = Duration::from_mins(2);
 /// The same for the first, whose beginning is by our own clock.
 const FIRST_OVERLAP: Duration = Duration::from_hours(1);
-/// Pages of one poll; the next goes on from there.
+/// Pages of one poll; the next sync goes on from there.
 const PAGES_MAX: usize = 25;
 /// Keys in one look: the fields that are asked for make the address longer.
 const LOOK_MAX: usize = if FIND_MAX < 30 { FIND_MAX } else { 30 };
@@ -96,7 +101,7 @@ pub async fn run<D: Destination>(
         report: Report::default(),
     };
     for watch in store.watches(name).await? {
-        if !run.may(&watch.table) || !reconcile::is_due(&watch, settings.interval, &allowed) {
+        if !run.may_poll(&watch.table) || !reconcile::is_due(&watch, settings.interval, &allowed) {
             continue;
         }
         if let Err(e) = run.poll(&watch).await? {
@@ -126,11 +131,20 @@ struct Run<'a, D> {
 
 impl<D: Destination> Run<'_, D> {
     fn may(&self, table: &TableName) -> bool {
-        let made = self.destination.requests().saturating_sub(self.before);
-        made < u64::from(self.allowed.requests)
-            && !self.allowed.except.contains(table)
-            && table.as_str() != "em_event"
-            && self.report.failure.is_none()
+        self.has_left(self.allowed.requests) && self.is_read(table)
+    }
+
+    /// A poll leaves a third of the requests to the looks: a table with very many changes must not keep them waiting.
+    fn may_poll(&self, table: &TableName) -> bool {
+        self.has_left(self.allowed.requests - self.allowed.requests / 3) && self.is_read(table)
+    }
+
+    fn has_left(&self, most: u32) -> bool {
+        self.destination.requests().saturating_sub(self.before) < u64::from(most)
+    }
+
+    fn is_read(&self, table: &TableName) -> bool {
+        !self.allowed.except.contains(table) && table.as_str() != "em_event" && self.report.failure.is_none()
     }
 
     fn fail(&mut self, table: TableName, e: SendError) {
@@ -138,26 +152,45 @@ impl<D: Destination> Run<'_, D> {
         self.report.failure.get_or_insert((table, e));
     }
 
-    /// Takes home what was changed in a table.
+    /// Takes home what was changed in a table. What was read before a failure counts.
     async fn poll(&mut self, watch: &Watch) -> Result<Result<(), SendError>, StoreError> {
         let overlap = if watch.read_at.is_some() { OVERLAP } else { FIRST_OVERLAP };
+        let mut since = match &watch.behind {
+            Some(_) => Since { at: watch.until, behind: watch.behind.clone() },
+            None => Since { at: watch.until.before(overlap), behind: None },
+        };
         let mut news: BTreeMap<SysId, Remote> = BTreeMap::new();
-        let (mut until, mut page) = (watch.until, 0);
-        loop {
-            let changed =
-                match self.destination.changed(&watch.table, watch.until.before(overlap), page).await {
-                    Ok(changed) => changed,
-                    Err(e) => return Ok(Err(e)),
-                };
-            let last = changed.records.iter().filter_map(|r| r.detail.updated_at).max();
-            let more = changed.more;
-            until = if more { last.unwrap_or(until) } else { changed.server_now.unwrap_or(self.allowed.now) };
+        let (mut read_until, mut page) = (None, 0);
+        let outcome = loop {
+            let changed = match self.destination.changed(&watch.table, &since).await {
+                Ok(changed) => changed,
+                Err(e) => break Err(e),
+            };
             news.extend(changed.records.into_iter().map(|remote| (remote.sys_id.clone(), remote)));
             page += 1;
-            if !more || page == PAGES_MAX || !self.may(&watch.table) {
-                break;
+            let Some(next) = changed.next else {
+                let until = changed.server_now.unwrap_or(self.allowed.now);
+                read_until = Some((until.max(watch.until), None));
+                break Ok(());
+            };
+            read_until = Some((next.at, next.behind.clone()));
+            since = next;
+            if page == PAGES_MAX || !self.may_poll(&watch.table) {
+                break Ok(());
             }
+        };
+        self.take_news_home(watch, news).await?;
+        if let Some((until, behind)) = read_until {
+            self.store.read_until(watch.route, until, behind).await?;
         }
+        Ok(outcome)
+    }
+
+    async fn take_news_home(
+        &mut self,
+        watch: &Watch,
+        news: BTreeMap<SysId, Remote>,
+    ) -> Result<(), StoreError> {
         let mut after = 0;
         while !news.is_empty() {
             let known = self.store.known_tickets(watch.route, after).await?;
@@ -167,32 +200,54 @@ impl<D: Destination> Run<'_, D> {
             self.report.changed += looked_at.len() as u64;
             self.store.take_home(looked_at, Arc::clone(&self.settings.lives)).await?;
         }
-        self.store.read_until(watch.route, until.max(watch.until)).await?;
-        Ok(Ok(()))
+        Ok(())
     }
 
-    /// Looks at each ticket whose finding was seen again.
+    /// Looks at each ticket whose finding was seen again: first those that the last sync did not get to.
     async fn look_at_seen(&mut self) -> Result<(), StoreError> {
-        let mut after = 0;
+        if !self.has_left(self.allowed.requests) {
+            return Ok(());
+        }
+        let name = self.destination.name();
+        let began = self.store.looked_until(name).await?;
+        let stopped = match self.look_from(began, i64::MAX).await? {
+            None if began > 0 => self.look_from(0, began).await?,
+            stopped => stopped,
+        };
+        let until = stopped.unwrap_or(0);
+        if until != began {
+            self.store.look_until(name, until).await?;
+        }
+        Ok(())
+    }
+
+    /// The same of tickets behind `after`, up to `last`. Where it has to stop, says behind which ticket the rest begins.
+    async fn look_from(&mut self, mut after: i64, last: i64) -> Result<Option<i64>, StoreError> {
         loop {
-            let seen = self.store.seen_again(self.destination.name(), after).await?;
-            let Some(last) = seen.last() else { return Ok(()) };
-            after = last.ticket;
-            let mut tables: BTreeMap<TableName, Vec<SeenTicket>> = BTreeMap::new();
-            for ticket in seen {
-                tables.entry(ticket.table.clone()).or_default().push(ticket);
-            }
-            for (table, tickets) in tables {
-                for some in tickets.chunks(LOOK_MAX) {
-                    if !self.may(&table) {
-                        break;
-                    }
-                    if let Err(e) = self.look_at(&table, some).await? {
-                        self.fail(table, e);
-                        return Ok(());
-                    }
+            let mut seen = self.store.seen_again(self.destination.name(), after).await?;
+            seen.retain(|ticket| ticket.ticket <= last);
+            let Some(end) = seen.last() else { return Ok(None) };
+            let end = end.ticket;
+            while let Some(first) = seen.first() {
+                let (table, first) = (first.table.clone(), first.ticket);
+                if !self.has_left(self.allowed.requests) || self.report.failure.is_some() {
+                    return Ok(Some(first - 1));
+                }
+                let (mut some, rest): (Vec<_>, Vec<_>) = seen.into_iter().partition(|t| t.table == table);
+                seen = rest;
+                if !self.may(&table) {
+                    continue;
+                }
+                let more = some.split_off(some.len().min(LOOK_MAX));
+                seen.extend(more);
+                seen.sort_unstable_by_key(|ticket| ticket.ticket);
+                if let Err(e) = self.look_at(&table, &some).await? {
+                    self.fail(table, e);
+                    // Not before the same one again: the others get their turn.
+                    return Ok(Some(first));
                 }
             }
+            after = end;
         }
     }
 

@@ -12,9 +12,9 @@ use crate::store::op::sync_back::{Known, LookedAt, Watch};
 /// How exactly the time of a sighting is kept: in doubt it came after the closing.
 const SEEN_WITHIN: Duration = Duration::from_mins(1);
 
-/// Whether a table is to be polled.
+/// Whether a table is to be polled. What a poll left goes on with the next sync, not an interval later.
 pub(super) fn is_due(watch: &Watch, interval: Duration, allowed: &Allowed<'_>) -> bool {
-    let Some(read_at) = watch.read_at else { return true };
+    let Some(read_at) = watch.read_at.filter(|_| watch.behind.is_none()) else { return true };
     // A time to come is one that a clock wrote that was ahead.
     allowed.is_order || allowed.now < read_at || allowed.now >= read_at.after(interval)
 }
@@ -145,13 +145,15 @@ mod tests {
     #[test]
     fn a_table_is_polled_at_its_interval_or_on_order() {
         let check = |read_at, is_order, expected: bool| {
-            let watch = Watch { route: 1, table: sighting().table, until: NOON, read_at };
+            let watch = Watch { route: 1, table: sighting().table, until: NOON, behind: None, read_at };
             let allowed = Allowed { is_order, requests: 1, except: &[], now: NOON };
             assert_eq!(
                 is_due(&watch, Duration::from_hours(24), &allowed),
                 expected,
                 "{read_at:?} {is_order}"
             );
+            let unfinished = Watch { behind: Some(sighting().sys_id), ..watch };
+            assert!(is_due(&unfinished, Duration::from_hours(24), &allowed), "{read_at:?} {is_order}");
         };
         let day = Duration::from_hours(24);
         check(None, false, true);

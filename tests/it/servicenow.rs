@@ -4,8 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otrelay::clock::{SharedClock, SystemClock};
-use otrelay::destination::{Asked, Destination, Fields, Found, Order, Remote, SendError, Sent};
+use otrelay::clock::{Clock as _, ManualClock, SharedClock, SystemClock};
+use otrelay::destination::{Asked, Destination, Fields, Found, Order, Remote, SendError, Sent, Since};
 use otrelay::model::ticket::TicketKeys;
 use otrelay::model::{
     Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName,
@@ -523,4 +523,35 @@ async fn f20_however_a_connection_breaks_after_the_work_there_is_one_ticket() {
             .count();
         assert_eq!((creates, simulator.records("incident").len()), (1, 1), "{how:?}: one request made it");
     }
+}
+
+#[tokio::test]
+async fn what_is_changed_while_pages_are_read_makes_no_other_be_passed_over() {
+    const COUNT: usize = 450;
+    let clock = ManualClock::at(SystemClock.now());
+    let simulator = start(Options { clock: clock.clone(), ..Options::default() }).await;
+    for n in 0..COUNT {
+        let key = format!("otrelay-{n}");
+        let fields = [("correlation_id", key.as_str()), ("correlation_display", "otrelay")];
+        simulator.plant("incident", &fields).unwrap();
+    }
+    let destination = destination(&simulator);
+    let since = Since { at: clock.now().before(Duration::from_mins(2)), behind: None };
+    // All of one second, and one of the first page is changed a minute later, when that page was read.
+    let first = destination.changed(&incident(), &since).await.unwrap();
+    clock.advance(Duration::from_mins(1));
+    assert!(simulator.edit("incident", first.records[0].sys_id.as_str(), &[("state", "2")]));
+    let mut read = vec![first.records.len()];
+    let mut seen: Vec<_> = first.records.into_iter().map(|r| r.sys_id).collect();
+    let mut next = first.next;
+    while let Some(since) = next {
+        let page = destination.changed(&incident(), &since).await.unwrap();
+        read.push(page.records.len());
+        seen.extend(page.records.into_iter().map(|r| r.sys_id));
+        next = page.next;
+    }
+    assert_eq!(read, [200, 200, 51], "the one that was changed comes once more");
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), COUNT);
 }

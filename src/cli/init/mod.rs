@@ -20,7 +20,7 @@ use super::prompt::{Prompt, of_descriptor, of_file};
 use super::{CliError, Exit, Outcome, Terminal, clock, runtime};
 use crate::app::AppError;
 use crate::config::{self, Answers, Config, Kept, LogIn, Secrets, Service};
-use crate::destination::Destination as _;
+use crate::destination::{Destination as _, Since};
 use crate::model::text::one_line;
 use crate::model::{SecretString, TableName};
 use crate::rules::template::check_template;
@@ -386,7 +386,8 @@ fn tried(
     }
     let destination = ServiceNow::new(settings.clone(), clock()).map_err(AppError::from)?;
     let table = TableName::new(TABLE).map_err(|e| CliError::Words(e.to_string()))?;
-    let read = runtime()?.block_on(destination.changed(&table, clock().now(), 0));
+    let since = Since { at: clock().now(), behind: None };
+    let read = runtime()?.block_on(destination.changed(&table, &since));
     let Err(e) = read else {
         writeln!(
             terminal.out,

@@ -1,13 +1,13 @@
 //! A ticket system in memory: keeps what was created, and fails as it is told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::destination::{
-    Asked, Changed, Compose, Destination, Detail, DroppedField, Fields, Found, LookedUp, Order, RateLimit,
-    Remote, SendError, Sent, TicketFacts,
+    Asked, Changed, Compose, Destination, Detail, DeviceOrder, DevicePut, DevicesSent, DroppedField, Fields,
+    Found, LookedUp, Order, RateLimit, Remote, SendError, Sent, Since, TicketFacts,
 };
 use crate::model::ticket::KeysKept;
 use crate::model::{
@@ -109,7 +109,18 @@ pub(super) struct Ledger {
     /// The hour of that rule and the requests that were let through in it, and when others were refused.
     pub(super) hour: (Option<Timestamp>, u32),
     pub(super) refusals: Vec<Timestamp>,
+    /// Records that were looked at by their ids.
+    pub(super) looked_at: BTreeSet<SysId>,
+    /// Keys of devices that were told.
+    pub(super) devices: BTreeSet<String>,
+    /// Records that were resolved, and when.
+    pub(super) changes: BTreeMap<SysId, Timestamp>,
+    /// The first of the next page is changed once more before the page after it is read.
+    pub(super) touches: bool,
 }
+
+/// Records in a page of what was changed.
+const CHANGED_PAGE: usize = 200;
 
 impl Ledger {
     /// What the rule makes of a request.
@@ -261,12 +272,24 @@ impl Destination for FakeDestination {
         })
     }
 
+    async fn put_devices(&self, orders: &[DeviceOrder], _: u32) -> Result<DevicesSent, SendError> {
+        let fault = self.called("devices", &TableName::new("cmdb_ci").unwrap(), true).await;
+        if let Some(e) = fault.error() {
+            return Err(e);
+        }
+        self.ledger().devices.extend(orders.iter().map(|order| order.key.clone()));
+        let put = |_| Ok(DevicePut { created: true, ..DevicePut::default() });
+        let outcomes = orders.iter().map(put).collect();
+        Ok(DevicesSent { outcomes, status: Some(200), ..DevicesSent::default() })
+    }
+
     async fn read_back(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
         if let Some(e) = self.called("find", table, false).await.error() {
             return Err(SendError { doubtful: false, ..e });
         }
         // By the record's own id nothing lags.
-        let ledger = self.ledger();
+        let mut ledger = self.ledger();
+        ledger.looked_at.extend(asked.iter().map(|a| a.keys.sys_id.clone()));
         let is_asked = |k: &Kept| asked.iter().any(|a| a.keys.sys_id == k.keys.1);
         let found = ledger.tickets.iter().filter(|(t, k)| t == table && is_asked(k)).map(|(_, k)| Found {
             correlation_id: k.keys.0.clone(),
@@ -282,8 +305,38 @@ impl Destination for FakeDestination {
         Ok(LookedUp { found: found.collect(), status: Some(200), server_now: None })
     }
 
-    async fn changed(&self, _: &TableName, _: Timestamp, _: usize) -> Result<Changed, SendError> {
-        Ok(Changed::default())
+    async fn changed(&self, table: &TableName, since: &Since) -> Result<Changed, SendError> {
+        if self.ledger().changes.is_empty() {
+            return Ok(Changed::default());
+        }
+        if let Some(e) = self.called("changed", table, false).await.error() {
+            return Err(SendError { doubtful: false, ..e });
+        }
+        let mut ledger = self.ledger();
+        let mut all: Vec<(Timestamp, SysId)> =
+            ledger.changes.iter().map(|(id, at)| (*at, id.clone())).collect();
+        all.sort();
+        all.retain(|(at, id)| {
+            *at >= since.at && since.behind.as_ref().is_none_or(|b| (at, id) > (&since.at, b))
+        });
+        let more = all.len() > CHANGED_PAGE;
+        all.truncate(CHANGED_PAGE);
+        let next = all.last().filter(|_| more).map(|(at, id)| Since { at: *at, behind: Some(id.clone()) });
+        if let Some((_, first)) = all.first().filter(|_| std::mem::take(&mut ledger.touches)) {
+            ledger.changes.insert(first.clone(), self.clock.now());
+        }
+        let resolved = |(at, sys_id)| Remote {
+            sys_id,
+            number: "INC1".to_owned(),
+            active: true,
+            state: "6".to_owned(),
+            detail: Detail { resolved: true, mod_count: Some(1), updated_at: Some(at), ..Detail::default() },
+        };
+        Ok(Changed {
+            records: all.into_iter().map(resolved).collect(),
+            next,
+            server_now: Some(self.clock.now()),
+        })
     }
 
     fn requests(&self) -> u64 {

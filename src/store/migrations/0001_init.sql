@@ -90,6 +90,7 @@ CREATE TABLE destination (
     name              TEXT    NOT NULL UNIQUE,
     window_started_at INTEGER NOT NULL DEFAULT 0,  -- of the hourly budget
     window_used       INTEGER NOT NULL DEFAULT 0,
+    looked_until      INTEGER NOT NULL DEFAULT 0,  -- the ticket up to which those seen again were looked at; 0: all of them
     failures          INTEGER NOT NULL DEFAULT 0,  -- in a row; 0 after a success
     unfinished        INTEGER NOT NULL DEFAULT 0 CHECK (unfinished IN (0, 1)),  -- the last sync had to leave some
     last_ok_at        INTEGER,
@@ -104,7 +105,8 @@ CREATE TABLE route (
     keeps_sys_id         INTEGER CHECK (keeps_sys_id = 0 OR keeps_sys_id = 1),  -- NULL: not learned yet
     keeps_correlation_id INTEGER CHECK (keeps_correlation_id = 0 OR keeps_correlation_id = 1),
     read_until     INTEGER,                     -- how far its tickets were read back, by the server's clock
-    read_at        INTEGER,                     -- when that was, by this machine's
+    read_behind    TEXT,                        -- of that very time, up to this record; NULL: there was no more
+    read_at        INTEGER,                     -- when there was no more, by this machine's
     UNIQUE (destination_id, table_name)
 ) STRICT;
 

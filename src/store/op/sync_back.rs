@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::health;
 use super::life::{self, Seen, SeenTicket};
@@ -29,7 +29,9 @@ pub struct Watch {
     pub table: TableName,
     /// How far it was read, by the server's clock; at first, when its oldest ticket was opened.
     pub until: Timestamp,
-    /// When that was, by this machine's.
+    /// The last poll had no more requests left: of exactly that time it was read up to this record.
+    pub behind: Option<SysId>,
+    /// When there was no more to read, by this machine's.
     pub read_at: Option<Timestamp>,
 }
 
@@ -61,7 +63,9 @@ struct Watches(DestinationName);
 struct SeenAgain(DestinationName, i64, Timestamp);
 struct Page(i64, i64);
 struct TakeHome(Vec<LookedAt>, Arc<Lives>, Timestamp);
-struct ReadUntil(i64, Timestamp, Timestamp);
+struct ReadUntil(i64, Timestamp, Option<SysId>, Timestamp);
+struct LookedUntil(DestinationName);
+struct LookUntil(DestinationName, i64);
 struct DueNotes(DestinationName, Timestamp);
 
 impl Store {
@@ -106,13 +110,34 @@ impl Store {
         self.call(TakeHome(all, lives, now)).await
     }
 
-    /// Remembers how far a table was read back, by the server's clock.
+    /// Remembers how far a table was read back, by the server's clock; up to which record of that time, where there is more.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn read_until(&self, route: i64, until: Timestamp) -> Result<(), StoreError> {
+    pub async fn read_until(
+        &self,
+        route: i64,
+        until: Timestamp,
+        behind: Option<SysId>,
+    ) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
-        self.call(ReadUntil(route, until, now)).await
+        self.call(ReadUntil(route, until, behind, now)).await
+    }
+
+    /// Up to which ticket those that were seen again have been looked at; 0: all of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn looked_until(&self, destination: &DestinationName) -> Result<i64, StoreError> {
+        self.call(LookedUntil(destination.clone())).await
+    }
+
+    /// Remembers that.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look_until(&self, destination: &DestinationName, ticket: i64) -> Result<(), StoreError> {
+        self.call(LookUntil(destination.clone(), ticket)).await
     }
 
     /// Puts the notes that are due into the outbox. Gives their number.
@@ -131,7 +156,7 @@ impl Operation for Watches {
         let id = tx.destination_id(self.0.as_str())?;
         let mut select = tx.conn.prepare_cached(
             "SELECT r.id, r.table_name, coalesce(r.read_until,
-                    (SELECT min(opened_at) FROM ticket t WHERE t.route_id = r.id AND t.opened_at > 0)), r.read_at
+                    (SELECT min(opened_at) FROM ticket t WHERE t.route_id = r.id AND t.opened_at > 0)), r.read_at, r.read_behind
              FROM route r WHERE r.destination_id = ?1",
         )?;
         let mut rows = select.query([id])?;
@@ -143,7 +168,15 @@ impl Operation for Watches {
                 continue;
             };
             let read_at = r.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros);
-            all.push(Watch { route: r.get(0)?, table, until: Timestamp::from_micros(until), read_at });
+            // One that was damaged costs a poll that begins somewhat earlier.
+            let behind = r.get::<_, Option<String>>(4)?.and_then(|id| SysId::new(&id).ok());
+            all.push(Watch {
+                route: r.get(0)?,
+                table,
+                until: Timestamp::from_micros(until),
+                behind,
+                read_at,
+            });
         }
         Ok(all)
     }
@@ -275,11 +308,40 @@ impl Operation for ReadUntil {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        tx.conn.prepare_cached("UPDATE route SET read_until = ?2, read_at = ?3 WHERE id = ?1")?.execute([
-            self.0,
-            self.1.as_micros(),
-            self.2.as_micros(),
-        ])?;
+        let Self(route, until, behind, now) = self;
+        tx.conn
+            .prepare_cached(
+                "UPDATE route SET read_until = ?2, read_behind = ?3,
+                 read_at = CASE WHEN ?3 IS NULL THEN ?4 ELSE read_at END WHERE id = ?1",
+            )?
+            .execute(params![
+                route,
+                until.as_micros(),
+                behind.as_ref().map(SysId::as_str),
+                now.as_micros()
+            ])?;
+        Ok(())
+    }
+}
+
+impl Operation for LookedUntil {
+    type Output = i64;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<i64, StoreError> {
+        let id = tx.destination_id(self.0.as_str())?;
+        let mut select = tx.conn.prepare_cached("SELECT looked_until FROM destination WHERE id = ?1")?;
+        Ok(select.query_row([id], |r| r.get(0)).optional()?.unwrap_or_default())
+    }
+}
+
+impl Operation for LookUntil {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let id = tx.destination_id(self.0.as_str())?;
+        tx.conn
+            .prepare_cached("UPDATE destination SET looked_until = ?2 WHERE id = ?1")?
+            .execute([id, self.1])?;
         Ok(())
     }
 }

@@ -286,3 +286,81 @@ async fn alerts_are_claimed_as_if_there_were_no_devices() {
     assert!(bench.claim(10).await.is_empty());
     assert_eq!(bench.claim_devices(10).await.len(), 1);
 }
+
+fn outcome_of(claimed: &ClaimedDevice, outcome: Outcome) -> Vec<Settled> {
+    vec![Settled { id: claimed.id, started_at: NOW, duration_ms: 1, status: Some(200), outcome }]
+}
+
+/// One of two devices is on its way when a source shows that they are one.
+async fn merged_in_flight() -> (Bench, ClaimedDevice) {
+    let bench = Bench::new();
+    bench.say("eve", "suricata-eve", vec![Device { serial: text("C0FFEE01"), ..at("10.3.0.17") }]).await;
+    assert_eq!(bench.tell_devices().await, 1);
+    bench.say("zeek", "zeek", vec![with_mac("10.3.0.18", "00:1b:1b:aa:bb:cc")]).await;
+    bench.enqueue().await;
+    let claimed = bench.claim_devices(10).await.remove(0);
+    let both =
+        Device { id: text("7"), serial: text("C0FFEE01"), ..with_mac("10.3.0.18", "00:1b:1b:aa:bb:cc") };
+    bench.say("console", "defender-console", vec![both]).await;
+    assert_eq!(bench.devices().len(), 1);
+    (bench, claimed)
+}
+
+impl Bench {
+    fn count(&self, state: DeliveryState) -> usize {
+        self.reader().deliveries(state, &ListFilter::default()).unwrap().len()
+    }
+
+    /// Only the one that is left is told of any more, and nobody hears of damage.
+    async fn goes_on_as_one(&self) {
+        self.clock.advance(Duration::from_hours(1));
+        assert_eq!(self.tell_devices().await, 1);
+        assert_eq!(self.tell_devices().await, 0);
+        assert_eq!((self.count(DeliveryState::Dead), self.count(DeliveryState::Pending)), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_turns_out_to_be_another_while_it_is_told_leaves_a_twin_that_is_said() {
+    let (bench, claimed) = merged_in_flight().await;
+    let sys_id = SysId::new(&"b".repeat(32)).ok();
+    let told =
+        ToldDevice { device: claimed.device, hash: claimed.hash.clone(), sys_id, class: String::new() };
+    let settled = outcome_of(&claimed, Outcome::Told { created: true });
+    bench.store.settle_devices(&destination(), settled, vec![told], Vec::new()).await.unwrap();
+    let issues = bench.reader().overview().unwrap().issues;
+    let twins = issues.iter().find(|row| row.issue.code == "device-twins").unwrap();
+    assert!(twins.issue.text.contains(&"b".repeat(32)), "{}", twins.issue.text);
+    bench.goes_on_as_one().await;
+}
+
+#[tokio::test]
+async fn a_device_that_turns_out_to_be_another_while_its_telling_fails_is_told_of_no_more() {
+    let message = || "busy".to_owned();
+    let retry = Outcome::Retry { due_at: NOW, word: "retry", doubtful: true, message: message() };
+    let requeue = Outcome::Requeue { doubtful: true, message: message() };
+    for outcome in [retry, requeue, Outcome::Dead { message: message() }] {
+        let (bench, claimed) = merged_in_flight().await;
+        let settled = outcome_of(&claimed, outcome);
+        bench.store.settle_devices(&destination(), settled, Vec::new(), Vec::new()).await.unwrap();
+        assert_eq!(bench.count(DeliveryState::Withdrawn), 1);
+        bench.goes_on_as_one().await;
+    }
+    // The same if the process ends before.
+    let (bench, _) = merged_in_flight().await;
+    let bench = bench.reopen().await;
+    assert_eq!(bench.store.recover(bench.clock_now()).await.unwrap(), 1);
+    bench.goes_on_as_one().await;
+}
+
+#[tokio::test]
+async fn what_changed_while_one_was_refused_is_told() {
+    let bench = Bench::new();
+    bench.say("zeek", "zeek", vec![at("10.3.0.17")]).await;
+    bench.enqueue().await;
+    let claimed = bench.claim_devices(10).await.remove(0);
+    bench.say("zeek", "zeek", vec![Device { vendor: text("Siemens"), ..at("10.3.0.17") }]).await;
+    let settled = outcome_of(&claimed, Outcome::Dead { message: "MULTI_MATCH".to_owned() });
+    bench.store.settle_devices(&destination(), settled, Vec::new(), Vec::new()).await.unwrap();
+    assert_eq!(bench.tell_devices().await, 1);
+}

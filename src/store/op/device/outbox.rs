@@ -7,16 +7,18 @@ use rusqlite::{OptionalExtension, params};
 
 use super::super::attempt;
 use super::super::destination_state::{Change, DestinationChange};
+use super::super::health;
 use super::super::identity::meta;
 use super::super::row::{DeliveryCrc, KEPT, NewDelivery, Subject, insert_delivery};
-use super::super::settle::{self, Outcome, Settled};
+use super::super::settle::{self, Settled};
 use super::peers::Peers;
 use super::take::{device_crc, withdraw};
 use crate::device::merge::View;
 use crate::model::device::Peer;
 use crate::model::text::clip;
 use crate::model::{
-    DeliveryId, DeliveryKind, DeliveryState, DestinationName, Severity, SysId, TableName, Timestamp,
+    DeliveryId, DeliveryKind, DeliveryState, DestinationName, HealthIssue, Severity, SysId, TableName,
+    Timestamp,
 };
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
@@ -26,6 +28,8 @@ use crate::store::{Store, StoreError};
 const STEP: i64 = 500;
 /// When devices were last synced, in `meta`.
 const SYNCED: &str = "devices_synced_at";
+/// Why nothing more is told of a device that turned out to be another.
+const SAME: &str = "it is the same device as another one";
 /// To which destination and table devices were told, in `meta`.
 const TOLD_TO: &str = "devices_told_to";
 
@@ -301,11 +305,18 @@ impl Operation for ClaimDevices {
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<ClaimedDevice>, StoreError> {
         let (destination_id, route_id) = tx.route_id(self.destination.as_str(), self.table.as_str())?;
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let mut found: Vec<(ClaimedDevice, i64, i64)> = tx
-            .conn
-            .prepare_cached(&select(self.only_tried))?
-            .query_map(params![route_id, self.now.as_micros(), limit, destination_id], claimed)?
-            .collect::<Result<_, _>>()?;
+        let mut found: Vec<(ClaimedDevice, i64, i64)>;
+        loop {
+            found = tx
+                .conn
+                .prepare_cached(&select(self.only_tried))?
+                .query_map(params![route_id, self.now.as_micros(), limit, destination_id], claimed)?
+                .collect::<Result<_, _>>()?;
+            // What was withdrawn is not found again.
+            if self.peek || !withdraw_merged(tx, &found, self.now)? {
+                break;
+            }
+        }
         find_peers(tx, destination_id, &mut found)?;
         if self.peek {
             return Ok(found.into_iter().map(|(claimed, ..)| claimed).collect());
@@ -324,8 +335,31 @@ impl Operation for ClaimDevices {
             };
             update.execute(params![one.id.0, crc.value()])?;
         }
+        // What is told is what is known now: what comes from here on is a change, whatever becomes of this.
+        let mut is_told =
+            tx.conn.prepare_cached("UPDATE device SET changed = 0 WHERE id = ?1 AND changed = 1")?;
+        for (one, ..) in &found {
+            is_told.execute([one.device])?;
+        }
         Ok(found.into_iter().map(|(claimed, ..)| claimed).collect())
     }
+}
+
+/// Withdraws those that turned out to be another device: the process may have ended while they were in flight. Says whether
+/// there were any.
+fn withdraw_merged(
+    tx: &mut Tx<'_>,
+    found: &[(ClaimedDevice, i64, i64)],
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let mut any = false;
+    for (one, ..) in found.iter().filter(|(one, ..)| one.view.is_none()) {
+        if merged(tx, "?1", one.device)?.is_some() {
+            withdraw(tx, one.device, now, SAME)?;
+            any = true;
+        }
+    }
+    Ok(any)
 }
 
 fn find_peers(
@@ -367,21 +401,18 @@ impl Operation for SettleDevices {
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let destination_id = tx.destination_id(self.change.destination.as_str())?;
         for one in &self.settled {
+            // One that is refused is told again when something else is known of it, which may have come meanwhile, or when a
+            // person says so.
             settle::settle(tx, one, self.change.now)?;
-            if matches!(one.outcome, Outcome::Dead { .. }) {
-                // It is told again when something else is known of it, or when a person says so.
-                tx.conn
-                    .prepare_cached(
-                        "UPDATE device SET changed = 0 WHERE id = (SELECT device_id FROM delivery WHERE id = ?1)",
-                    )?
-                    .execute([one.id.0])?;
+            if let Some((device, _)) = merged(tx, "SELECT device_id FROM delivery WHERE id = ?1", one.id.0)? {
+                withdraw(tx, device, self.change.now, SAME)?;
             }
         }
         for told in &self.told {
             tx.conn
                 .prepare_cached(
                     "UPDATE device SET told = ?2, told_at = ?3, told_to = ?4, sys_id = ?5, class = ?6,
-                     changed = (hash <> ?2) WHERE id = ?1",
+                     changed = (hash <> ?2 AND merged_into IS NULL) WHERE id = ?1",
                 )?
                 .execute(params![
                     told.device,
@@ -391,9 +422,40 @@ impl Operation for SettleDevices {
                     told.sys_id.as_ref().map(SysId::as_str),
                     clip(&told.class, 80)
                 ])?;
+            if let (Some(sys_id), Some((_, into))) = (&told.sys_id, merged(tx, "?1", told.device)?) {
+                twins(tx, told.device, into, sys_id, self.change.now)?;
+            }
         }
         self.change.run(tx)
     }
+}
+
+/// The device that this expression gives for `?1`, and the one that it turned out to be; `None`: it is one by itself.
+fn merged(tx: &Tx<'_>, which: &str, id: i64) -> Result<Option<(i64, i64)>, StoreError> {
+    let sql = format!("SELECT id, merged_into FROM device WHERE id = ({which}) AND merged_into IS NOT NULL");
+    let mut select = tx.conn.prepare_cached(&sql)?;
+    Ok(select.query_row([id], |r| Ok((r.get(0)?, r.get(1)?))).optional()?)
+}
+
+/// While a device was told it turned out to be another one, and now it has a CI: what was there before is said when the two
+/// are put together, this could not be known then.
+fn twins(tx: &Tx<'_>, from: i64, into: i64, sys_id: &SysId, now: Timestamp) -> Result<(), StoreError> {
+    let (keys, other): (String, Option<String>) = tx
+        .conn
+        .prepare_cached(
+            "SELECT b.key || ' and ' || a.key, b.sys_id FROM device a, device b WHERE a.id = ?1 AND b.id = ?2",
+        )?
+        .query_row([from, into], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    if other.as_deref() == Some(sys_id.as_str()) {
+        return Ok(());
+    }
+    let text = format!(
+        "the devices {keys} turned out to be one while it was told, and a CI was made of each; the one that is no longer told \
+         of is {sys_id}"
+    );
+    let remedy = "merge the two there (Duplicate CI Remediator)";
+    health::keep(tx.conn, &HealthIssue::new("device-twins", text, remedy).about(keys), now)?;
+    Ok(())
 }
 
 fn forget_told(tx: &Tx<'_>) -> Result<u64, StoreError> {

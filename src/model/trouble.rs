@@ -6,6 +6,14 @@
 /// How the trouble of a source goes on in words when nothing of it can be read.
 pub const NOTHING_READ: &str = "; nothing of it is read";
 
+/// How the trouble of a listener begins that has no place for more connections.
+pub const TURNED_AWAY: &str = "connections are turned away";
+
+/// What the trouble is called among the issues of health.
+pub fn code(trouble: &str) -> &'static str {
+    if trouble.starts_with(TURNED_AWAY) { "turned-away" } else { "source" }
+}
+
 /// Whether nothing of the source is read.
 pub fn is_unread(trouble: &str) -> bool {
     trouble.contains(NOTHING_READ)
@@ -15,6 +23,10 @@ pub fn is_unread(trouble: &str) -> bool {
 pub fn parts<'a>(kind: &str, trouble: &'a str) -> (&'a str, &'a str) {
     let polls = kind.starts_with("defender-");
     let usual = match kind {
+        _ if code(trouble) == "turned-away" => {
+            "see who has them (ss -tnp) and who is counted as over the limit (otrelay alerts --rejected); keep strangers \
+             out with a firewall and, at syslog, `allow`"
+        }
         "host" => "put the drop-in host.conf in place and restart otrelay",
         "syslog" | "http" => "see `listen` of this [[source]]; it is tried again by itself",
         _ if polls => "it is asked again by itself",
@@ -44,6 +56,9 @@ mod tests {
         let listen = "see `listen` of this [[source]]; it is tried again by itself";
         assert_eq!(parts("syslog", "cannot listen").1, listen);
         assert_eq!(parts("http", "cannot listen; nothing of it is read").1, listen);
+        let crowd = format!("{TURNED_AWAY}: 64 connections are open");
+        assert!(parts("syslog", &crowd).1.starts_with("see who has them"));
+        assert_eq!((code(&crowd), code(file)), ("turned-away", "source"));
         assert!(is_unread(poll) && is_unread(file) && !is_unread("a; b"));
     }
 }

@@ -166,8 +166,9 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     }
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
+            let code = trouble::code(trouble);
             let (trouble, remedy) = trouble::parts(&source.kind, trouble);
-            add("source", format!("source {}: {trouble}", source.name), remedy);
+            add(code, format!("source {}: {trouble}", source.name), remedy);
         }
     }
     for destination in &o.destinations {

@@ -117,7 +117,7 @@ impl Unread {
 
 /// Looks what is there for the service where one is given, else for who runs this; `own` is what no source reads.
 pub fn found(pattern: &str, service: Option<&Service>, own: &OwnIds) -> Result<Found, String> {
-    let paths = Pattern::new(pattern).map_err(|error| error.to_string())?;
+    let paths = Pattern::new(pattern)?;
     let (mut names, mut barred, mut found) = (Vec::new(), Vec::new(), Found::default());
     paths.each(
         |path| {

@@ -489,7 +489,10 @@ fn check_doctor_and_the_service_say_the_same_of_files_and_sockets() {
         socket.display()
     ));
     let before = three(&agent, "sock");
-    assert!(before[..2].iter().all(|words| words.ends_with("eve.sock: the directory is not there")), "{before:?}");
+    assert!(
+        before[..2].iter().all(|words| words.ends_with("eve.sock: the directory is not there")),
+        "{before:?}"
+    );
     let service = agent.start();
     agent.until_status("both are told", |status| {
         let health = status["health"].to_string();

@@ -121,7 +121,8 @@ fn init_leads_from_nothing_to_a_ticket() {
 #[test]
 fn a_wrong_answer_is_named_by_its_argument() {
     let (simulator, machine) = (instance(), Box::new());
-    let said = machine.init(&simulator, &["--min-severity", "high"], PASSWORD).ends(78).says("--min-severity: ");
+    let said =
+        machine.init(&simulator, &["--min-severity", "high"], PASSWORD).ends(78).says("--min-severity: ");
     assert!(!said.err.contains("rule[1]") && !said.err.contains("secret itself"), "{said:?}");
     assert!(!machine.written());
 }

@@ -162,7 +162,7 @@ fn nothing_is_written_when_an_answer_cannot_be_used_or_the_instance_refuses() {
     machine
         .init(&simulator, &["--min-severity", "high"], PASSWORD)
         .ends(78)
-        .says("min_severity")
+        .says("--min-severity: ")
         .says("\"critical\"");
     machine.init(&simulator, &[], "wrong").ends(1).says("nothing was written; --offline");
     machine.init(&simulator, &[], "").ends(1).says("Password: expected one line");

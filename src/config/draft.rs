@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::secret::INLINE;
 use super::{Config, ConfigError, Environment, Purpose, TemplateCheck, load};
 use crate::model::SecretString;
 use crate::model::secret::ExposeSecret as _;
@@ -203,7 +204,55 @@ pub fn rehearse(
 ) -> Result<Config, ConfigError> {
     let text = answers.text(Secrets::Inline);
     let path = Path::new("the answers");
-    load::alone(path, &text, environment, Purpose::Run, templates).map(|loaded| loaded.config)
+    load::alone(path, &text, environment, Purpose::Run, templates).map(|loaded| loaded.config).map_err(
+        |mut error| {
+            // That a secret stands in it is true of the draft alone, which is never written.
+            error.problems.retain(|problem| problem.message != INLINE);
+            for problem in &mut error.problems {
+                if let Some(argument) = argument(answers, &problem.key) {
+                    argument.clone_into(&mut problem.key);
+                    // A line of what nobody sees says nothing.
+                    if let Some(place) = &mut problem.place {
+                        (place.line, place.column) = (0, 0);
+                    }
+                }
+            }
+            error
+        },
+    )
+}
+
+/// Which argument an answer came from, by its key in the draft.
+fn argument(answers: &Answers, key: &str) -> Option<&'static str> {
+    const KNOWN: [(&str, &str); 12] = [
+        ("servicenow.prod.instance", "--instance"),
+        ("servicenow.prod.auth", "--auth"),
+        ("servicenow.prod.client_id", "--client-id"),
+        ("servicenow.prod.client_secret", "--client-secret-file"),
+        ("servicenow.prod.username", "--username"),
+        ("servicenow.prod.password", "--password-file"),
+        ("servicenow.prod.api_key", "--api-key-file"),
+        ("servicenow.prod.proxy", "--proxy"),
+        ("servicenow.prod.tls", "--ca-file"),
+        ("rule[1].min_severity", "--min-severity"),
+        ("sync.backfill", "--backfill"),
+        ("agent.state_dir", "--state-dir"),
+    ];
+    // In the order of the text.
+    let sources = [
+        (answers.suricata.is_some(), "--suricata-path"),
+        (answers.zeek.is_some(), "--zeek-path"),
+        (answers.defender.is_some(), "--defender-url"),
+    ];
+    let given = sources.into_iter().filter(|(is_given, _)| *is_given).enumerate();
+    for (at, (_, argument)) in given {
+        if let Some(rest) = key.strip_prefix(&format!("source[{}].", at + 1)) {
+            return Some(if rest == "token" { "--defender-token-file" } else { argument });
+        }
+    }
+    let within =
+        |own: &str| key.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    KNOWN.into_iter().find(|(own, _)| within(own)).map(|(_, argument)| argument)
 }
 
 #[cfg(test)]
@@ -303,9 +352,21 @@ mod tests {
             min_severity: "high".to_owned(),
             ..answers()
         });
-        assert!(wrong.contains("http is for loopback") && wrong.contains("min_severity"), "{wrong}");
+        assert!(wrong.contains("http is for loopback") && wrong.contains("--min-severity: "), "{wrong}");
+        assert!(!wrong.contains("rule[1]") && !wrong.contains("secret itself"), "{wrong}");
         let injected =
             Answers { instance: "https://a.service-now.com\"\nauth = \"basic".to_owned(), ..answers() };
-        assert!(said(injected).contains("instance"));
+        assert!(said(injected).contains("--instance: "));
+        for (answers, argument) in [
+            (Answers { proxy: Some("ftp://x".to_owned()), ..answers() }, "--proxy: "),
+            (Answers { backfill: "soon".to_owned(), ..answers() }, "--backfill: "),
+            (Answers { state_dir: Some("here".to_owned()), ..answers() }, "--state-dir: "),
+            (Answers { ca_file: Some("/nowhere/ca.pem".to_owned()), ..answers() }, "--ca-file: "),
+            (Answers { suricata: Some("eve.json".to_owned()), ..answers() }, "--suricata-path: "),
+            (Answers { zeek: Some("*.log".to_owned()), ..answers() }, "--zeek-path: "),
+        ] {
+            let error = said(answers);
+            assert!(error.contains(argument), "{argument}: {error}");
+        }
     }
 }

@@ -43,7 +43,7 @@ pub use draft::{Answers, Kept, LogIn, Secrets, rehearse};
 pub use example::example;
 
 pub use load::{DEFAULT_PATH, load, parse_str, whereabouts};
-pub use machine::{look_around, unread};
+pub use machine::{Found, SHOWN, SOCKET, found, look_around, unfit_socket};
 pub use problem::{Level, Place, Problem};
 pub use service::{Barred, Rights, Service};
 pub use show::{Effective, Entry, Origin, Section};

@@ -15,6 +15,8 @@ use super::{Environment, Purpose};
 use crate::model::Secret;
 use crate::model::secret::ExposeSecret as _;
 
+/// Said of a secret that stands in the config.
+pub(super) const INLINE: &str = "the secret itself is written in the config";
 /// Longest secret, in bytes.
 const MAX: u64 = 64 * 1024;
 
@@ -32,7 +34,7 @@ pub(super) fn fetch(
     }
     let text = match secret {
         SecretRef::Bare(text) => {
-            problems.warn(at, "the secret itself is written in the config", |p| {
+            problems.warn(at, INLINE, |p| {
                 p.hint("move it to a credential or a file: { credential = \"NAME\" } or { file = \"/PATH\" }")
             });
             Ok(text.expose_secret().to_owned())

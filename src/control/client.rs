@@ -33,6 +33,9 @@ pub enum AskError {
     /// It said no.
     #[error("{0}")]
     Refused(String),
+    /// It does not have what was asked for.
+    #[error("{0}")]
+    No(String),
 }
 
 /// Longest answer in bytes.
@@ -59,6 +62,7 @@ pub fn ask(socket: &Path, question: &Question) -> Result<serde_json::Value, AskE
     match serde_json::from_str(&answer).map_err(AskError::Strange)? {
         Answer::Ok(value) => Ok(value),
         Answer::Error(why) => Err(AskError::Refused(why)),
+        Answer::No(why) => Err(AskError::No(why)),
     }
 }
 

@@ -137,6 +137,8 @@ pub enum Answer {
     Ok(serde_json::Value),
     /// Why not.
     Error(String),
+    /// Why not, where it is what was asked for that cannot be: another question may be answered.
+    No(String),
 }
 
 /// Answers what only needs reading. `None`: this question needs the service, or a writer. Blocking.

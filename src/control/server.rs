@@ -184,6 +184,7 @@ impl Control {
 
     async fn answer(&self, question: Question, waiting: &Semaphore) -> Answer {
         let place = waiting.try_acquire();
+        let is_of_arguments = matches!(&question, Question::Rewind(_) | Question::OrderTicket(_));
         let value = match &question {
             Question::Sync | Question::Plan { .. } if place.is_err() => {
                 Err("too many are waiting for a sync already; try again later".to_owned())
@@ -201,7 +202,7 @@ impl Control {
                 self.ask_store(question).await
             }
         };
-        value.map_or_else(Answer::Error, Answer::Ok)
+        value.map_or_else(if is_of_arguments { Answer::No } else { Answer::Error }, Answer::Ok)
     }
 
     async fn ask_relay<T: serde::Serialize>(

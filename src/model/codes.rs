@@ -274,6 +274,16 @@ pub const CODES: &[Code] = &[
          use gzip or zstd.",
     ),
     code(
+        "E132",
+        "turned-away",
+        "A listener closes connections because it has no place for them: senders may be kept out.",
+        "More senders than its 64 places (syslog: 32 of one address, http: 8; an IPv6 network of 64 bits is one), senders \
+         that never close, or somebody who opens connections or begins TLS handshakes only to keep others out. A connection \
+         that was silent for a minute goes for a new one, an unfinished handshake for the next.",
+        "See who is there (ss -tnp) and who is counted as over the limit (otrelay alerts --rejected). Keep strangers out with a \
+         firewall and, at syslog, `allow`; spread many senders over several [[source]].",
+    ),
+    code(
         "E201",
         "config-syntax",
         "A config file is no TOML: nothing behind the place is looked at.",

@@ -20,6 +20,14 @@ pub fn split(trouble: &str) -> (Option<&str>, Option<&str>) {
     (Some(rest).filter(|rest| !rest.is_empty()), Some(packed).filter(|packed| !packed.is_empty()))
 }
 
+/// How the trouble of a listener begins that has no place for more connections.
+pub const TURNED_AWAY: &str = "connections are turned away";
+
+/// What the trouble is called among the issues of health.
+pub fn code(trouble: &str) -> &'static str {
+    if trouble.starts_with(TURNED_AWAY) { "turned-away" } else { "source" }
+}
+
 /// Whether nothing of the source is read.
 pub fn is_unread(trouble: &str) -> bool {
     trouble.contains(NOTHING_READ)
@@ -29,6 +37,10 @@ pub fn is_unread(trouble: &str) -> bool {
 pub fn parts<'a>(kind: &str, trouble: &'a str) -> (&'a str, &'a str) {
     let polls = kind.starts_with("defender-");
     let usual = match kind {
+        _ if code(trouble) == "turned-away" => {
+            "see who has them (ss -tnp) and who is counted as over the limit (otrelay alerts --rejected); keep strangers \
+             out with a firewall and, at syslog, `allow`"
+        }
         "host" => "put the drop-in host.conf in place and restart otrelay",
         "syslog" | "http" => "see `listen` of this [[source]]; it is tried again by itself",
         _ if polls => "it is asked again by itself",
@@ -62,6 +74,9 @@ mod tests {
         assert_eq!(split(&packed), (None, Some(&*packed)));
         assert_eq!(split(&format!("{file}; {packed}")), (Some(file), Some(&*packed)));
         assert_eq!((split(file), split("")), ((Some(file), None), (None, None)));
+        let crowd = format!("{TURNED_AWAY}: 64 connections are open");
+        assert!(parts("syslog", &crowd).1.starts_with("see who has them"));
+        assert_eq!((code(&crowd), code(file)), ("turned-away", "source"));
         assert!(is_unread(poll) && is_unread(file) && !is_unread("a; b"));
     }
 }

@@ -26,15 +26,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Acceptor;
-use super::places::{Place, Places};
+use super::places::{Bounds, Doors, Place};
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most connections.
-    pub connections: usize,
-    /// Most connections from one address.
-    pub per_address: usize,
+    /// Of connections.
+    pub connections: Bounds,
     /// Longest time for a request's head, and between two requests.
     pub head: Duration,
     /// Longest time for a body.
@@ -45,11 +43,13 @@ pub struct Limits {
     pub bodies_max: usize,
 }
 
+/// Connections of a listener for HTTP. Who sends no request costs nothing when it is closed: it asks again.
+pub(super) const CONNECTIONS: Bounds = Bounds { most: 64, of_one: 8, silent_min: Duration::from_secs(2) };
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 64,
-            per_address: 8,
+            connections: CONNECTIONS,
             head: Duration::from_secs(5),
             body: Duration::from_secs(15),
             body_max: 1024 * 1024,
@@ -122,11 +122,12 @@ pub trait Handler: Send + Sync + 'static {
     fn answer(&self, head: Head, body: Vec<u8>) -> impl Future<Output = Reply> + Send;
 }
 
-/// Serves until `stop`; then requests that are being answered have a moment to end.
+/// Serves until `stop`; then requests that are being answered have a moment to end. `doors` are made of the bounds in
+/// `limits`; who has them hears of crowds.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     tls: Option<Acceptor>,
-    limits: Limits,
+    (limits, doors): (Limits, Doors),
     handler: Arc<H>,
     stop: CancellationToken,
 ) {
@@ -136,7 +137,7 @@ pub async fn serve<H: Handler>(
         handler,
         stop: stop.clone(),
         bodies: Semaphore::new(limits.bodies_max.div_ceil(KIB)),
-        places: Places::new(limits.connections, limits.per_address),
+        doors,
     });
     let mut connections = JoinSet::new();
     loop {
@@ -146,11 +147,10 @@ pub async fn serve<H: Handler>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let shared = Arc::clone(&shared);
-                    match shared.places.take(peer.ip()) {
+                    let of = if shared.tls.is_none() { &shared.doors.places } else { &shared.doors.handshakes };
+                    match of.take(peer.ip()) {
                         Ok(place) => drop(connections.spawn(shared.connection(stream, peer, place))),
-                        Err(_) if shared.tls.is_none() => turn_away(&stream),
-                        // Saying so would cost a handshake.
-                        Err(_) => {}
+                        Err(_) => turn_away(&stream),
                     }
                 }
                 Err(error) if is_of_the_peer(error.kind()) => {}
@@ -188,29 +188,32 @@ struct Shared<H> {
     handler: Arc<H>,
     stop: CancellationToken,
     bodies: Semaphore,
-    places: Places,
+    doors: Doors,
 }
 
 impl<H: Handler> Shared<H> {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
         // Answers are one write each; without this the second of two waits for the peer's delayed ack.
         stream.set_nodelay(true).ok();
-        match &self.tls {
-            None => self.http(stream, peer).await,
-            Some(tls) => {
-                if let Ok(stream) = tls.accept(stream).await {
-                    self.http(stream, peer).await;
-                }
-            }
-        }
+        let Some(tls) = &self.tls else { return self.http(stream, peer, &place).await };
+        let shaken = tokio::select! {
+            () = place.told_to_go() => return,
+            shaken = tls.accept(stream) => shaken,
+        };
         drop(place);
+        // Without a place it is closed: who gets so far knows that it has to come again.
+        if let Ok(stream) = shaken
+            && let Ok(place) = self.doors.places.take(peer.ip())
+        {
+            self.http(stream, peer, &place).await;
+        }
     }
 
-    async fn http<S>(&self, stream: S, peer: SocketAddr)
+    async fn http<S>(&self, stream: S, peer: SocketAddr, place: &Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = service_fn(|request| async move { self.request(request, peer).await });
+        let service = service_fn(|request| async move { self.request(request, peer, place).await });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head)
@@ -221,6 +224,7 @@ impl<H: Handler> Shared<H> {
         // A broken connection is the sender's business.
         tokio::select! {
             served = serving.as_mut() => drop(served),
+            () = place.told_to_go() => {}
             () = self.stop.cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 drop(serving.await);
@@ -232,6 +236,7 @@ impl<H: Handler> Shared<H> {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
+        place: &Place,
     ) -> Result<Response<Full<Bytes>>, NoAnswer> {
         let (parts, mut body) = request.into_parts();
         let head = Head {
@@ -243,20 +248,29 @@ impl<H: Handler> Shared<H> {
         if let Some(reply) = self.handler.judge(&head) {
             return Ok(self.refused(reply, &mut body).await);
         }
+        // From here on it is somebody who may send: it is not closed for another one.
+        place.is_busy();
+        let reply = self.body(head, &mut body).await;
+        place.is_silent();
+        reply
+    }
+
+    /// The answer to a request whose head is in order.
+    async fn body(&self, head: Head, body: &mut Incoming) -> Result<Response<Full<Bytes>>, NoAnswer> {
         let announced = body.size_hint().upper().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
         let max = self.limits.body_max;
         if announced.is_some_and(|size| size > max) {
-            return Ok(self.refused(self.handler.refuse(413), &mut body).await);
+            return Ok(self.refused(self.handler.refuse(413), body).await);
         }
         let room = announced.unwrap_or(max).div_ceil(KIB) as u32;
         let Ok(_room) = self.bodies.try_acquire_many(room) else {
             let mut reply = self.handler.refuse(429);
             reply.headers.push(("retry-after", COME_AGAIN_S.to_string()));
-            return Ok(self.refused(reply, &mut body).await);
+            return Ok(self.refused(reply, body).await);
         };
-        match self.read(&mut body, announced.unwrap_or(0)).await {
+        match self.read(body, announced.unwrap_or(0)).await {
             Ok(bytes) => Ok(response(self.handler.answer(head, bytes).await, false)),
-            Err(Unread::TooLarge) => Ok(self.refused(self.handler.refuse(413), &mut body).await),
+            Err(Unread::TooLarge) => Ok(self.refused(self.handler.refuse(413), body).await),
             Err(Unread::TooSlow) => Ok(response(self.handler.refuse(408), true)),
             Err(Unread::Broken) => Err(NoAnswer),
         }

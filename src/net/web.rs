@@ -15,18 +15,16 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::places::Places;
-use super::serve::turn_away;
+use super::places::{Doors, Place};
+use super::serve::{CONNECTIONS, turn_away};
 
-/// Most connections, and of one address; a browser keeps six.
-const CONNECTIONS: usize = 64;
-const OF_ONE_ADDRESS: usize = 8;
 /// Longest time of a connection.
 const CONNECTION_TIME: Duration = Duration::from_mins(10);
 /// Longest time for a request's head, and between two requests.
@@ -56,7 +54,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 /// Serves until `stop`; then requests that are being answered have a moment to end.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let router = router.layer(from_fn(guard));
-    let places = Places::new(CONNECTIONS, OF_ONE_ADDRESS);
+    let places = Doors::new(CONNECTIONS).places;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -65,11 +63,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match places.take(peer.ip()) {
                     Ok(place) => {
-                        let serving = connection(stream, router.clone(), stop.clone());
+                        let serving = connection(stream, place, router.clone(), stop.clone());
                         // A visitor who reads slowly has a place for so long; a browser comes again by itself.
                         connections.spawn(async move {
                             let _ = tokio::time::timeout(CONNECTION_TIME, serving).await;
-                            drop(place);
                         });
                     }
                     Err(_) => turn_away(&stream),
@@ -86,19 +83,25 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     connections.shutdown().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn connection(stream: TcpStream, place: Place, router: Router, stop: CancellationToken) {
     // Answers are one write each; without this the second of two waits for the peer's delayed ack.
     let _ = stream.set_nodelay(true);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        place.is_silent();
+        router.call(request)
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
     // A broken connection is the visitor's business.
     tokio::select! {
         served = serving.as_mut() => drop(served),
+        () = place.told_to_go() => {}
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             drop(serving.await);

@@ -296,11 +296,16 @@ impl<'a> Quoted<'a> {
     }
 
     fn token(&self, token: &str) -> String {
-        let bare = token.trim_matches(['.', ':', '-']);
         let known = |text: &str| self.address(text);
-        // `10.0.0.1:502` and `10.0.0.1-10.0.0.9` are two each.
-        if let Some(shown) = known(bare) {
-            return token.replacen(bare, &shown, 1);
+        // IPv6 may begin and end with colons; a colon may also be the sentence's.
+        let inner = token.trim_matches(['.', '-']);
+        for bare in
+            [inner, inner.trim_end_matches(':'), inner.trim_start_matches(':'), inner.trim_matches(':')]
+        {
+            // `10.0.0.1:502` and `10.0.0.1-10.0.0.9` are two each.
+            if let Some(shown) = known(bare) {
+                return token.replacen(bare, &shown, 1);
+            }
         }
         let mut parts = token.split_inclusive([':', '-']).map(|part| {
             let value = part.trim_end_matches([':', '-', '.']);
@@ -317,15 +322,18 @@ impl<'a> Quoted<'a> {
     fn address(&self, text: &str) -> Option<String> {
         let r = self.redaction;
         if let Ok(ip) = text.parse::<IpAddr>() {
-            let how =
-                self.ips.iter().find(|(known, _)| *known == ip).map(|(_, how)| *how).or(self.every_ip)?;
+            // `::ffff:a01:203` is 10.1.2.3 as an IPv6 socket sees it.
+            let ip = ip.to_canonical();
+            let same = |known: &IpAddr| known.to_canonical() == ip;
+            let how = self.ips.iter().find(|(known, _)| same(known)).map(|(_, how)| *how).or(self.every_ip)?;
             return Some(r.ip(ip, how).map_or_else(|| "[redacted]".to_owned(), |ip| ip.to_string()));
         }
         let mac = digits(text);
         let separators = text.matches([':', '-', '.']).count();
-        if mac.len() == 12 && matches!(separators, 2 | 5) && text.len() == mac.len() + separators {
-            let how =
-                self.macs.iter().find(|(known, _)| *known == mac).map(|(_, how)| *how).or(self.every_mac)?;
+        if mac.len() == 12 && matches!(separators, 0 | 2 | 5) && text.len() == mac.len() + separators {
+            // Twelve bare digits may be a number or a time: only the MAC of an end is known for one.
+            let every = self.every_mac.filter(|_| separators > 0);
+            let how = self.macs.iter().find(|(known, _)| *known == mac).map(|(_, how)| *how).or(every)?;
             return Some(r.mac(&mac_of(&mac), how).unwrap_or_else(|| "[redacted]".to_owned()));
         }
         None
@@ -473,6 +481,32 @@ mod tests {
         assert_eq!(shown.source.mac.as_deref(), Some("00:1b:1b:00:00:00"));
         assert_eq!(shown.source.name.as_deref(), Some("H***"));
         assert!(shown.message.contains("(00:1b:1b:00:00:00, H***)"), "{}", shown.message);
+    }
+
+    #[test]
+    fn bare_macs_and_mapped_addresses_go_like_their_other_forms() {
+        let mut alert = alert();
+        alert.message =
+            "arp 001b1baabbcc=001B1BAABBCC [::ffff:a01:203]:502 ::ffff:10.1.2.3, 0:0:0:0:0:ffff:0a01:0203; \
+                         ::ffff:a01:203: it; not 001b1baabbcd, 202611281530 or ::ffff:a01:204"
+                .to_owned();
+        let r = redaction(&[("source.ip", How::Mask), ("source.mac", How::Remove)]);
+        assert_eq!(
+            r.apply(alert.clone()).message,
+            "arp [redacted]=[redacted] [10.1.2.0]:502 10.1.2.0, 10.1.2.0; 10.1.2.0: it; not 001b1baabbcd, \
+             202611281530 or ::ffff:a01:204"
+        );
+        // An end that is told as a mapped address is the same machine.
+        alert.source.ip = Some("::ffff:10.1.2.3".parse().unwrap());
+        let shown = r.apply(alert).message;
+        assert!(shown.contains("[10.1.2.0]:502 10.1.2.0, 10.1.2.0"), "{shown}");
+        let mut alert = self::alert();
+        alert.destination.ip = Some("fe80::".parse().unwrap());
+        alert.message = "::1 asks fe80:: and 10.1.2.3".to_owned();
+        assert_eq!(
+            both_addresses(How::Remove).apply(alert).message,
+            "[redacted] asks [redacted] and [redacted]"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::net::listen;
+use crate::net::places::Doors;
 use crate::net::serve::{Handler, Head, Limits, Reply, serve};
 
 /// What has to be shown to it.
@@ -42,7 +43,8 @@ impl Console {
 
     /// Answers until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        serve(self.listener, None, Limits::default(), Arc::new(Answers), stop).await;
+        let limits = Limits::default();
+        serve(self.listener, None, (limits, Doors::new(limits.connections)), Arc::new(Answers), stop).await;
     }
 }
 

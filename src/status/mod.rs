@@ -167,8 +167,10 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     for source in &o.sources {
         if let Some(trouble) = &source.trouble {
             let (trouble, packed) = trouble::split(trouble);
-            if let Some((trouble, remedy)) = trouble.map(|trouble| trouble::parts(&source.kind, trouble)) {
-                add("source", format!("source {}: {trouble}", source.name), remedy);
+            if let Some(trouble) = trouble {
+                let code = trouble::code(trouble);
+                let (trouble, remedy) = trouble::parts(&source.kind, trouble);
+                add(code, format!("source {}: {trouble}", source.name), remedy);
             }
             if let Some(packed) = packed {
                 add("packed-unread", format!("source {}: {packed}", source.name), trouble::UNPACK);

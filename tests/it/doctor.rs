@@ -442,3 +442,85 @@ fn the_service_is_looked_at_while_it_runs() {
         .says("→ start it by systemd");
     assert_eq!(service.stop(), 0);
 }
+
+/// The words of the three about one source: what `check` warns of, what `doctor` finds, what `status` says of it.
+fn three(agent: &Agent, name: &str) -> [String; 3] {
+    let warnings = agent.run(&["check", "--json"]).ends(0).json()["warnings"].clone();
+    let of_source = |value: &Value, key: &str| value[key].as_str().is_some_and(|text| text.contains(name));
+    let checked: Vec<String> = warnings
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|warning| of_source(warning, "key"))
+        .map(|warning| warning["message"].as_str().unwrap().to_owned())
+        .collect();
+    let found: Vec<String> = agent.run(&["doctor", "--json"]).json()["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| of_source(finding, "name") && finding["state"] == "fail")
+        .map(|finding| finding["text"].as_str().unwrap().to_owned())
+        .collect();
+    let status = agent.status();
+    let sick: Vec<&str> = status["health"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|issue| issue["text"].as_str())
+        .filter(|text| text.starts_with(&format!("source {name}: ")))
+        .collect();
+    [checked.join("\n"), found.join("\n"), sick.join("\n")]
+}
+
+#[test]
+fn check_doctor_and_the_service_say_the_same_of_files_and_sockets() {
+    use std::os::unix::fs::symlink;
+
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed(alert(1).line());
+    // A link that leads nowhere yet.
+    symlink(agent.dir().join("gone"), agent.log("eve-gone.json")).unwrap();
+    let service = agent.start();
+    agent.until_status("it is read", |status| status["sources"][0]["lines"] == 1);
+    assert_eq!(three(&agent, "eve"), [""; 3]);
+    assert_eq!(service.stop(), 0);
+
+    // A secret, a directory and a pipe under names of the pattern, and a socket without a directory.
+    symlink(agent.dir().join("password"), agent.log("eve-secret.json")).unwrap();
+    fs::create_dir(agent.log("eve-dir.json")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        agent.log("eve-pipe.json"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let socket = agent.dir().join("nodir/eve.sock");
+    agent.append_config(&format!(
+        "\n[[source]]\nname = \"sock\"\nkind = \"suricata-eve\"\nlisten = \"unix_stream://{}\"\n",
+        socket.display()
+    ));
+    let before = three(&agent, "sock");
+    assert!(
+        before[..2].iter().all(|words| words.ends_with("eve.sock: the directory is not there")),
+        "{before:?}"
+    );
+    let service = agent.start();
+    agent.until_status("both are told", |status| {
+        let health = status["health"].to_string();
+        health.contains("eve-secret.json") && health.contains("eve.sock")
+    });
+    for (source, words) in [
+        ("eve", &["one of otrelay's own files", "is a directory, not a file", "is a pipe, not a file"][..]),
+        ("sock", &["the directory is not there"]),
+    ] {
+        let said = three(&agent, source);
+        for (text, word) in said.iter().flat_map(|text| words.iter().map(move |word| (text, word))) {
+            assert!(text.contains(word), "{source}: no `{word}` in {said:#?}");
+        }
+        assert!(said.iter().all(|text| !text.contains("eve-gone")), "{said:#?}");
+    }
+    assert_eq!(service.stop(), 0);
+}

@@ -119,6 +119,15 @@ fn init_leads_from_nothing_to_a_ticket() {
 }
 
 #[test]
+fn a_wrong_answer_is_named_by_its_argument() {
+    let (simulator, machine) = (instance(), Box::new());
+    let said =
+        machine.init(&simulator, &["--min-severity", "high"], PASSWORD).ends(78).says("--min-severity: ");
+    assert!(!said.err.contains("rule[1]") && !said.err.contains("secret itself"), "{said:?}");
+    assert!(!machine.written());
+}
+
+#[test]
 fn what_is_missing_is_named_at_once() {
     let machine = Box::new();
     let output = machine.config();
@@ -153,7 +162,7 @@ fn nothing_is_written_when_an_answer_cannot_be_used_or_the_instance_refuses() {
     machine
         .init(&simulator, &["--min-severity", "high"], PASSWORD)
         .ends(78)
-        .says("min_severity")
+        .says("--min-severity: ")
         .says("\"critical\"");
     machine.init(&simulator, &[], "wrong").ends(1).says("nothing was written; --offline");
     machine.init(&simulator, &[], "").ends(1).says("Password: expected one line");

@@ -87,6 +87,26 @@ fn what_was_too_old_is_taken_in_after_all_and_once() {
 }
 
 #[test]
+fn a_source_that_is_not_there_or_is_pushed_to_is_no_matter_of_an_upgrade() {
+    let simulator = simulator();
+    let agent = agent(&simulator);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    agent.append_config(&format!("\n[[source]]\nname = \"siem\"\nkind = \"http\"\nlisten = \"{free}\"\n"));
+    agent.feed(eve::alerts(0..1));
+    let both = |agent: &Agent| {
+        for (name, words) in [("nope", "nope"), ("siem", "siem")] {
+            let said = agent.run(&["sources", "rewind", name]).ends(1).says(words);
+            assert!(!said.err.contains("E306") && !said.err.contains("upgrade"), "{said:?}");
+        }
+    };
+    let service = agent.start();
+    agent.until_status("it is read", |status| status["sources"][0]["lines"] == 1);
+    both(&agent);
+    assert_eq!(service.stop(), 0);
+    both(&agent);
+}
+
+#[test]
 fn since_bounds_how_far_it_goes_back() {
     let simulator = simulator();
     let agent = agent(&simulator);

@@ -98,6 +98,37 @@ fn senders_that_may_not_send_are_counted() {
     assert_eq!(service.stop(), 0);
 }
 
+/// Senders that say nothing have all the places of a listener.
+#[test]
+fn a_listener_without_a_place_is_named_by_status_and_doctor() {
+    let (simulator, address) = (simulator(), free());
+    let agent = agent(&simulator, address, "");
+    let service = agent.start();
+    let first = connect(address);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let held = runtime.block_on(async {
+        let mut held = Vec::new();
+        for at in 0..63 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::from(([127, 0, 0, 2 + at % 2], 0))).unwrap();
+            held.push(socket.connect(address).await.unwrap());
+        }
+        held
+    });
+    // It looks for half a second; on a slow machine not every look is long enough.
+    let said = until("doctor names it", || {
+        Some(agent.run(&["doctor"])).filter(|said| said.out.contains("closes it at once"))
+    });
+    said.ends(1);
+    let status = agent.until_status("the crowd", |status| {
+        status["health"].as_array().unwrap().iter().any(|issue| issue["code"] == "turned-away")
+    });
+    assert!(source(&status)["rejected"]["over the limit"].as_u64() >= Some(1), "{status:#}");
+    agent.run(&["status"]).ends(0).says("connections are turned away").says("E132");
+    drop((first, held));
+    assert_eq!(service.stop(), 0);
+}
+
 #[test]
 fn a_listener_for_everybody_is_refused() {
     let (simulator, address) = (simulator(), free());

@@ -3,29 +3,29 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::{Scene, now};
 use crate::cli::human::span;
-use crate::config::unread;
+use crate::config::{Found, SHOWN, SOCKET, found, unfit_socket};
 use crate::model::Finding;
 use crate::model::Timestamp;
 use crate::source::transport::defender;
 use crate::source::transport::syslog::Protocol;
-use crate::source::transport::tail::Pattern;
 use crate::source::transport::unix::Listen;
 use crate::source::{Input, Settings};
 
-/// Most files of a pattern that are looked at.
-const FILES_MAX: usize = 1_000;
 /// A sensor whose files are older is asked about.
 const QUIET: Duration = Duration::from_hours(24);
 /// How long a listener may take.
 const ANSWERS: Duration = Duration::from_secs(3);
+/// How long a listener is watched that took the connection.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// All checks of the sources.
 pub(super) async fn all(scene: &Scene<'_>) -> Vec<Finding> {
@@ -38,21 +38,25 @@ pub(super) async fn all(scene: &Scene<'_>) -> Vec<Finding> {
 
 async fn one(scene: &Scene<'_>, source: &Settings) -> Vec<Finding> {
     match &source.input {
-        Input::Files { pattern } => vec![files(pattern, now(), &|path| unread(path, scene.service))],
+        Input::Files { pattern } => {
+            files(pattern, now(), found(pattern, scene.service, &scene.config.own.ids()))
+        }
         // Nothing stands between it and this machine.
         Input::Host(_) => Vec::new(),
-        Input::Unix(listen) => vec![socket(listen, scene.running)],
+        Input::Unix(listen) => vec![socket(listen, scene.running, unfit_socket(listen, scene.service))],
         Input::Defender { api, .. } if !scene.secrets => {
             vec![Finding::skipped("api", without_secrets(api.http.url.as_str()))]
         }
         Input::Defender { api, .. } => vec![api_answers(api).await],
-        Input::Http { listen, .. } => vec![stream(*listen, scene.running).await],
+        Input::Http { listen, .. } => vec![stream(*listen, scene.running, &[]).await],
         Input::Syslog(listeners) => {
             let mut findings = Vec::new();
             for listen in &listeners.listen {
                 findings.push(match listen.protocol {
                     Protocol::Udp => datagrams(listen.address, scene.running).await,
-                    Protocol::Tcp | Protocol::Tls => stream(listen.address, scene.running).await,
+                    Protocol::Tcp | Protocol::Tls => {
+                        stream(listen.address, scene.running, &listeners.allow).await
+                    }
                 });
             }
             findings
@@ -66,12 +70,13 @@ pub(super) fn without_secrets(place: &str) -> String {
 }
 
 /// Whether the socket is there as long as the service runs: then a sensor can write to it.
-fn socket(listen: &Listen, running: bool) -> Finding {
+fn socket(listen: &Listen, running: bool, unfit: Option<&str>) -> Finding {
     let there = std::fs::symlink_metadata(&listen.path).is_ok_and(|meta| meta.file_type().is_socket());
-    match (running, there) {
-        (true, true) => Finding::ok("listener", format!("{listen} is there")),
-        (false, _) => Finding::skipped("listener", format!("{listen}: the service does not run")),
-        (true, false) => Finding::fail(
+    match (running, there, unfit) {
+        (true, true, _) => Finding::ok("listener", format!("{listen} is there")),
+        (_, _, Some(why)) => Finding::fail("listener", format!("cannot listen on {listen}: {why}"), SOCKET),
+        (false, ..) => Finding::skipped("listener", format!("{listen}: the service does not run")),
+        (true, false, None) => Finding::fail(
             "listener",
             format!("{listen} is not there although the service runs"),
             "`otrelay status` says why; its directory has to be one that the service may write, e.g. /run/otrelay",
@@ -79,42 +84,45 @@ fn socket(listen: &Listen, running: bool) -> Finding {
     }
 }
 
-fn files(pattern: &str, now: Timestamp, judge: &dyn Fn(&Path) -> Option<(String, String)>) -> Finding {
-    const WAY: &str = "correct `path`, or put the user of the service into the group of the files (also the directories \
-                       above them have to let it through)";
-    let paths = match Pattern::new(pattern) {
-        Ok(paths) => paths,
-        Err(e) => return Finding::fail("files", format!("`{pattern}` is no pattern: {e}"), "correct `path`"),
+fn files(pattern: &str, now: Timestamp, found: Result<Found, String>) -> Vec<Finding> {
+    let found = match found {
+        Ok(found) => found,
+        Err(e) => {
+            return vec![Finding::fail("files", format!("`{pattern}` is no pattern: {e}"), "correct `path`")];
+        }
     };
-    let (mut found, mut refused) = (Vec::new(), Vec::new());
-    paths.each(
-        |path| {
-            if found.len() < FILES_MAX {
-                found.push(path);
-            }
-        },
-        |path, error| refused.push((path.to_owned(), (error.to_string(), WAY.to_owned()))),
-    );
-    refused.extend(found.iter().filter_map(|path| Some((path.clone(), judge(path)?))));
-    if let Some((path, (why, remedy))) = refused.into_iter().next() {
-        return Finding::fail("files", format!("{} cannot be read: {why}", path.display()), remedy);
+    let more = found.unread.len().saturating_sub(SHOWN);
+    let mut findings: Vec<Finding> = found
+        .unread
+        .into_iter()
+        .take(SHOWN)
+        .map(|unread| Finding::fail("files", unread.text, unread.remedy))
+        .collect();
+    if more > 0 {
+        findings.push(Finding::fail("files", format!("{more} more cannot be read"), "correct `path`"));
     }
     let written = |path: &PathBuf| {
         let since = path.metadata().ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
         Some(Timestamp::EPOCH.after(since))
     };
-    let Some(newest) = found.iter().filter_map(written).max() else {
-        let text = format!("no file matches `{pattern}`");
-        return Finding::warn("files", text, "right if the sensor has not written yet; else correct `path`");
+    let Some(newest) = found.files.iter().filter_map(written).max() else {
+        if findings.is_empty() {
+            let text = format!("no file matches `{pattern}`");
+            let remedy = "right if the sensor has not written yet; else correct `path`";
+            findings.push(Finding::warn("files", text, remedy));
+        }
+        return findings;
     };
     let age = now.since(newest);
-    let many = if found.len() == 1 { "1 file".to_owned() } else { format!("{} files", found.len()) };
+    let many =
+        if found.files.len() == 1 { "1 file".to_owned() } else { format!("{} files", found.files.len()) };
     let text = format!("{many}, last written {} ago", span(age));
-    if age > QUIET {
+    findings.push(if age > QUIET {
         Finding::warn("files", text, "see whether the sensor runs and still writes there")
     } else {
         Finding::ok("files", text)
-    }
+    });
+    findings
 }
 
 async fn api_answers(api: &defender::Settings) -> Finding {
@@ -139,16 +147,29 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn stream(address: SocketAddr, running: bool) -> Finding {
+async fn stream(address: SocketAddr, running: bool, allow: &[IpNet]) -> Finding {
     let name = format!("listener {address}");
     if running {
         return match timeout(ANSWERS, TcpStream::connect(reached_at(address))).await {
+            Ok(Ok(stream)) if is_closed_at_once(&stream, allow).await => Finding::fail(
+                name,
+                "it takes the connection and closes it at once: it has no place for more",
+                "see `otrelay status` and who has the places (ss -tnp); keep strangers out with a firewall",
+            ),
             Ok(Ok(_)) => Finding::ok(name, "it answers; a firewall on the way is not seen from here"),
             Ok(Err(e)) => unreached(name, &e.to_string()),
             Err(_) => unreached(name, "no answer"),
         };
     }
     bound(name, TcpListener::bind(address).await.map(drop))
+}
+
+/// Whether the other side ends a connection that has sent nothing. It does so to all that may not send: then it says
+/// nothing of those that may.
+async fn is_closed_at_once(stream: &TcpStream, allow: &[IpNet]) -> bool {
+    let may_send = |from: SocketAddr| allow.is_empty() || allow.iter().any(|net| net.contains(&from.ip()));
+    // An answer where nothing was asked is that of HTTP: no place.
+    stream.local_addr().is_ok_and(may_send) && timeout(MOMENT, stream.readable()).await.is_ok()
 }
 
 fn unreached(name: String, why: &str) -> Finding {
@@ -193,21 +214,23 @@ mod tests {
     fn files_that_are_quiet_or_closed_are_said() {
         let dir = tempfile::tempdir().unwrap();
         let pattern = dir.path().join("eve*.json").to_str().unwrap().to_owned();
+        let own = crate::source::Own::default().ids();
+        let of = |now| files(&pattern, now, found(&pattern, None, &own));
         let now = crate::cli::clock().now();
-        let of = |now, judge: &dyn Fn(&Path) -> Option<(String, String)>| files(&pattern, now, judge);
-        assert_eq!(of(now, &|path| unread(path, None)).state, State::Warn);
+        assert_eq!(of(now)[0].state, State::Warn);
         std::fs::write(dir.path().join("eve.json"), "x").unwrap();
-        assert_eq!(of(now, &|path| unread(path, None)).state, State::Ok);
-        let quiet =
-            of(now.after(Duration::from_hours(25) + Duration::from_mins(1)), &|path| unread(path, None));
-        assert_eq!((quiet.state, quiet.text.as_str()), (State::Warn, "1 file, last written 25 h ago"));
-        let closed = of(now, &|_| Some(("permission denied".to_owned(), "open it".to_owned())));
-        assert!(closed.fails() && closed.text.ends_with("eve.json cannot be read: permission denied"));
-        std::fs::create_dir(dir.path().join("eve-old.json")).unwrap();
+        assert_eq!(of(now)[0].state, State::Ok);
+        let quiet = of(now.after(Duration::from_hours(25) + Duration::from_mins(1)));
+        assert_eq!((quiet[0].state, quiet[0].text.as_str()), (State::Warn, "1 file, last written 25 h ago"));
+        for number in 0..12 {
+            std::fs::create_dir(dir.path().join(format!("eve-{number:02}.json"))).unwrap();
+        }
+        let all = of(now);
+        assert_eq!(all.len(), 12);
         assert!(
-            of(now, &|path| unread(path, None))
-                .text
-                .ends_with("eve-old.json cannot be read: it is a directory")
+            all[0].fails()
+                && all[0].text.ends_with("eve-00.json cannot be read: it is a directory, not a file")
         );
+        assert_eq!((all[10].text.as_str(), all[11].state), ("2 more cannot be read", State::Ok));
     }
 }

@@ -22,6 +22,9 @@ impl Handler for Echo {
     }
 }
 
+/// Longer than any test.
+const LONG: Duration = Duration::from_hours(1);
+
 struct Server {
     address: SocketAddr,
     stop: CancellationToken,
@@ -32,7 +35,7 @@ fn server(limits: Limits) -> Server {
     let listener = crate::net::listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let mut task = JoinSet::new();
-    task.spawn(serve(listener, None, limits, Arc::new(Echo), stop.clone()));
+    task.spawn(serve(listener, None, (limits, Doors::new(limits.connections)), Arc::new(Echo), stop.clone()));
     Server { address, stop, task }
 }
 
@@ -109,7 +112,10 @@ async fn who_is_slow_is_cut() {
 
 #[tokio::test]
 async fn connections_are_bounded_by_address() {
-    let server = server(Limits { per_address: 2, ..Limits::default() });
+    let server = server(Limits {
+        connections: Bounds { of_one: 2, silent_min: LONG, ..CONNECTIONS },
+        ..Limits::default()
+    });
     let (mut one, _two) = (server.open().await, server.open().await);
     one.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut start = [0; 12];
@@ -160,4 +166,27 @@ async fn the_order_to_stop_ends_idle_connections() {
     assert!(server.task.join_next().await.unwrap().is_ok());
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_sends_nothing_goes_for_who_does() {
+    let connections = Bounds { most: 2, of_one: 2, silent_min: Duration::ZERO };
+    let server = server(Limits { connections, ..Limits::default() });
+    let (mut silent, mut busy) = (server.open().await, server.open().await);
+    busy.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
+        .await
+        .unwrap();
+    let mut start = [0; 12];
+    busy.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 100", "its head was read");
+    let third = server.ask(&post("", "x")).await;
+    assert!(third.starts_with("HTTP/1.1 200"), "{third}");
+    let mut rest = Vec::new();
+    // Closed, in whichever way.
+    let _ = silent.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+    busy.write_all(b"ok").await.unwrap();
+    rest.resize(" Continue\r\n\r\nHTTP/1.1 200".len(), 0);
+    busy.read_exact(&mut rest).await.unwrap();
+    assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 200"), "{rest:?}");
 }

@@ -7,6 +7,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,10 @@ use super::packed::{Unpack, unpack};
 use super::{Decoding, send};
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
+use crate::model::trouble::TURNED_AWAY;
 use crate::model::{Fingerprint, Secret, SourceName};
 use crate::net::listen::{self, Acceptor, ListenTls};
+use crate::net::places::{Crowd, Doors};
 use crate::net::serve::{Handler, Head, Limits, Reply, serve};
 use crate::source::format::Outcome;
 use crate::source::format::alert_json::body::{Item, items};
@@ -75,6 +78,24 @@ impl Push {
         self
     }
 
+    /// Says so while connections are turned away; ends only with the intake.
+    async fn tell_of_crowds(
+        &self,
+        mut crowd: Crowd,
+        out: &mpsc::Sender<Batch>,
+        stop: &CancellationToken,
+    ) -> Result<(), SourceError> {
+        let Settings { name, kind, .. } = &self.settings;
+        loop {
+            let trouble = crowd.next().await.map(|why| format!("{TURNED_AWAY}: {why}"));
+            let batch = Batch { trouble, ..Batch::new(name.clone(), kind) };
+            if !send(out, batch, name, stop).await? {
+                // The order to stop: what is being answered ends first.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The socket and the certificate, or what is wrong with them.
     fn open(&self) -> Result<(tokio::net::TcpListener, Option<Acceptor>), String> {
         let tls = self.settings.tls.as_ref().map(Acceptor::new).transpose();
@@ -114,13 +135,17 @@ impl Source for Push {
             token: self.settings.token.clone(),
             are_certified: self.settings.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some()),
             format: self.settings.format.clone(),
-            clock: self.clock,
+            clock: Arc::clone(&self.clock),
             out: out.clone(),
             stop: stop.clone(),
             turn: Semaphore::new(1),
         };
-        serve(listener, tls, self.limits, Arc::new(inbox), stop).await;
-        Ok(())
+        let doors = Doors::new(self.limits.connections);
+        let mut telling = pin!(self.tell_of_crowds(doors.crowd(), &out, &stop));
+        tokio::select! {
+            () = serve(listener, tls, (self.limits, doors), Arc::new(inbox), stop.clone()) => Ok(()),
+            told = &mut telling => told,
+        }
     }
 }
 

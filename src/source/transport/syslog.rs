@@ -37,8 +37,9 @@ use super::gather::Gather;
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
+use crate::model::trouble::TURNED_AWAY;
 use crate::net::listen::{self, Acceptor, Connection, Datagrams, ListenTls};
-use crate::net::places::Places;
+use crate::net::places::{Doors, Place};
 
 /// How a listener is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +108,7 @@ pub struct Syslog {
     clock: SharedClock,
     heartbeat: Heartbeat,
     gather: Gather,
-    places: Places,
+    doors: Doors,
     rates: Rates,
 }
 
@@ -121,7 +122,7 @@ impl Syslog {
         clock: SharedClock,
         heartbeat: Heartbeat,
     ) -> Self {
-        let gather = Gather::new(name.clone(), kind, settings.listen.len());
+        let gather = Gather::new(name.clone(), kind, settings.listen.len() + 1);
         let rates = Rates::new(settings.rate);
         Self {
             name,
@@ -130,7 +131,7 @@ impl Syslog {
             clock,
             heartbeat,
             gather,
-            places: Places::new(limits::CONNECTIONS_MAX, limits::CONNECTIONS_OF_ONE),
+            doors: Doors::new(limits::CONNECTIONS),
             rates,
         }
     }
@@ -344,25 +345,30 @@ impl Syslog {
             self.refuse(RejectReason::Foreign, &peer, "its address is not in `allow`", b"");
             return None;
         }
-        let place = match self.places.take(sender) {
-            Ok(place) => place,
-            Err(why) => {
-                self.refuse(RejectReason::OverLimit, &peer, &why, b"");
-                return None;
-            }
-        };
         listen::keep_alive(&stream);
+        // At once, so that who comes first is first to go; behind a handshake it is taken by those who got there.
+        let place = match &tls {
+            None => self.place(sender, &peer)?,
+            Some(_) => self.doors.handshakes.take(sender).ok()?,
+        };
         Some(async move {
-            let _place = place;
-            let connection = match tls {
-                None => Connection::Plain(stream),
+            let (connection, place) = match tls {
+                None => (Connection::Plain(stream), place),
                 Some(tls) => {
                     let shaken = tokio::select! {
                         () = stop.cancelled() => return,
+                        () = place.told_to_go() => {
+                            self.refuse(RejectReason::OverLimit, &peer, &self.doors.handshakes.gone(), b"");
+                            return;
+                        }
                         shaken = tls.accept(stream) => shaken,
                     };
+                    drop(place);
                     match shaken {
-                        Ok(connection) => connection,
+                        Ok(connection) => match self.place(sender, &peer) {
+                            Some(place) => (connection, place),
+                            None => return,
+                        },
                         Err(error) => {
                             let why = format!("the TLS handshake failed: {error}");
                             self.refuse(RejectReason::Foreign, &peer, &why, b"");
@@ -371,22 +377,45 @@ impl Syslog {
                     }
                 }
             };
-            self.serve(connection, &peer, stop).await;
+            self.serve(connection, &place, &peer, stop).await;
         })
     }
 
+    /// A place among the connections that are read; without one that is counted.
+    fn place(&self, sender: IpAddr, peer: &Peer) -> Option<Place> {
+        let refused = |why: String| self.refuse(RejectReason::OverLimit, peer, &why, b"");
+        self.doors.places.take(sender).map_err(refused).ok()
+    }
+
+    /// Says so while connections are turned away.
+    async fn tell_of_crowds(&self) {
+        let mut crowd = self.doors.crowd();
+        loop {
+            let now = crowd.next().await.map(|why| format!("{TURNED_AWAY}: {why}"));
+            self.gather.trouble(self.settings.listen.len(), now);
+        }
+    }
+
     /// Reads a connection to its end, or to the order to stop.
-    async fn serve(&self, mut connection: Connection, peer: &Peer, stop: &CancellationToken) {
+    async fn serve(&self, mut connection: Connection, place: &Place, peer: &Peer, stop: &CancellationToken) {
         let mut decoding = Decoding::new(&self.format.0, &peer.name, Some(peer.ip), None);
         let mut framer = Framer::default();
-        loop {
+        place.is_busy();
+        let why = loop {
             self.gather.has_room().await;
             let mut room = framer.room(READ).limit(READ);
+            // Silent is who sends nothing while it is read, not who waits for us.
+            place.is_silent();
             let read = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break "otrelay stopped in the middle of a message",
                 read = connection.read_buf(&mut room) => read,
+                () = place.told_to_go() => {
+                    self.refuse(RejectReason::OverLimit, peer, &self.doors.places.gone(), b"");
+                    break "the connection was closed in the middle of a message, silent, for another one";
+                }
             };
+            place.is_busy();
             let ended = !matches!(read, Ok(1..));
             let mut messages = 0;
             while let Some(frame) = framer.next() {
@@ -408,11 +437,11 @@ impl Syslog {
                     () = tokio::time::sleep(wait) => {}
                 }
             }
-        }
+        };
         // Whole messages were given out as they came. What is begun will not be ended here: the sender knows no better
         // than that it was sent.
         if let Some(Frame::Message(rest) | Frame::Unfinished(rest) | Frame::TooLong(rest)) = framer.end() {
-            self.refuse(RejectReason::Lost, peer, "otrelay stopped in the middle of a message", rest);
+            self.refuse(RejectReason::Lost, peer, why, rest);
         }
     }
 
@@ -442,6 +471,7 @@ impl Source for Syslog {
         tokio::select! {
             ended = &mut handing => return ended,
             _ = &mut listening => self.gather.close(),
+            () = self.tell_of_crowds() => {}
         }
         handing.await
     }

@@ -43,6 +43,7 @@ use crate::model::cursor::{Again, Mark};
 use crate::model::{Cursor, FileCursor, SourceName, Timestamp};
 use crate::source::{Batch, Own, Reading, Reads, RejectReason, Source, SourceError};
 
+pub use self::file::judge;
 use self::file::{CHUNK, Followed, Piece};
 pub use self::packed::MARK as PACKED;
 use self::packed::Packed;

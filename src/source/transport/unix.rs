@@ -269,9 +269,26 @@ enum Bound {
     Datagram(UnixDatagram),
 }
 
+/// What is said where its directory is missing.
+const NO_DIRECTORY: &str = "the directory is not there";
+/// What is said of anything else in its place.
+const NO_SOCKET: &str = "what is there is no socket; move it away or name another path";
+
+/// Why nobody can listen there, as far as that is to be seen without trying: for whoever checks a config.
+pub fn unfit(listen: &Listen) -> Option<&'static str> {
+    let is_dir = listen.path.parent().map_or(Ok(false), |dir| dir.metadata().map(|meta| meta.is_dir()));
+    let is_missing =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    if is_dir.as_ref().map_or_else(is_missing, |is_dir| !is_dir) {
+        return Some(NO_DIRECTORY);
+    }
+    let there = std::fs::symlink_metadata(&listen.path).ok()?;
+    (!there.file_type().is_socket()).then_some(NO_SOCKET)
+}
+
 fn bind(listen: &Listen) -> Result<Bound, String> {
     let said = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => "the directory is not there".to_owned(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => NO_DIRECTORY.to_owned(),
         io::ErrorKind::AddrInUse => "something else is in its place".to_owned(),
         _ => error.to_string(),
     };
@@ -291,7 +308,7 @@ fn bind(listen: &Listen) -> Result<Bound, String> {
 fn take_away_stale(listen: &Listen) -> Result<(), String> {
     let Ok(there) = std::fs::symlink_metadata(&listen.path) else { return Ok(()) };
     if !there.file_type().is_socket() {
-        return Err("what is there is no socket; move it away or name another path".to_owned());
+        return Err(NO_SOCKET.to_owned());
     }
     if there.uid() != rustix::process::geteuid().as_raw() {
         return Err("the socket that is there belongs to another user".to_owned());

@@ -8,9 +8,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
-/// Most connections of one source, and of one address.
-pub(super) const CONNECTIONS_MAX: usize = 64;
-pub(super) const CONNECTIONS_OF_ONE: usize = 32;
+use crate::net::places::Bounds;
+
+/// Of one source. A sender writes to a closed connection once before it notices, so one that was silent for less than a
+/// minute is not closed for another.
+pub(super) const CONNECTIONS: Bounds = Bounds { most: 64, of_one: 32, silent_min: Duration::from_mins(1) };
 /// Most senders whose rate is known; beyond them those that are silent are forgotten.
 const SENDERS_MAX: usize = 4096;
 /// What a sender may send at once, as time of its rate.

@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::heartbeat::Heartbeats;
 use crate::model::Timestamp;
+use crate::net::places::Bounds;
 
 /// Longest wait for what has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,9 +59,14 @@ struct Bench {
 impl Bench {
     /// Runs the source beside `work`, then stops it and takes what is left.
     async fn with(settings: &Listeners, work: impl AsyncFnOnce(&mut Self)) -> Self {
+        Self::of(source(settings), work).await
+    }
+
+    /// The same for a source that was made already.
+    async fn of(source: Syslog, work: impl AsyncFnOnce(&mut Self)) -> Self {
         let (out, batches) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let running = source(settings).run(out, stop.clone());
+        let running = source.run(out, stop.clone());
         let mut bench = Self {
             batches,
             stop: stop.clone(),
@@ -208,7 +214,7 @@ async fn a_line_without_end_and_a_lying_count_are_skipped() {
 async fn one_address_has_a_share_of_the_connections() {
     let settings = settings(&[Protocol::Tcp]);
     let bench = Bench::with(&settings, async |bench| {
-        let mut held: Vec<_> = (0..limits::CONNECTIONS_OF_ONE).map(|_| connect(&settings, 0)).collect();
+        let mut held: Vec<_> = (0..limits::CONNECTIONS.of_one).map(|_| connect(&settings, 0)).collect();
         let _refused = [connect(&settings, 0), connect(&settings, 0)];
         bench.lines(2).await;
         writeln!(held[7], "{}", cef("still")).unwrap();
@@ -216,6 +222,62 @@ async fn one_address_has_a_share_of_the_connections() {
     })
     .await;
     assert_eq!((bench.count(RejectReason::OverLimit), bench.titles()), (2, vec!["still"]));
+}
+
+/// From another address of this machine.
+async fn connect_from(settings: &Listeners, at: usize, from: &str) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+    socket.connect(settings.listen[at].address).await.unwrap()
+}
+
+#[tokio::test]
+async fn while_all_places_are_taken_that_is_its_trouble() {
+    let settings = settings(&[Protocol::Tcp]);
+    let bench = Bench::with(&settings, async |bench| {
+        let mut held = Vec::new();
+        for from in ["127.0.0.2", "127.0.0.3"] {
+            for _ in 0..limits::CONNECTIONS.of_one {
+                held.push(connect_from(&settings, 0, from).await);
+            }
+        }
+        let _refused = connect(&settings, 0);
+        bench.lines(1).await;
+        while bench.trouble.is_none() {
+            assert!(bench.next().await);
+        }
+    })
+    .await;
+    assert_eq!(bench.count(RejectReason::OverLimit), 1);
+    let trouble = bench.trouble.as_deref().unwrap();
+    assert!(trouble.starts_with(TURNED_AWAY) && trouble.contains("64 connections"), "{trouble}");
+}
+
+#[tokio::test]
+async fn who_is_silent_for_longest_goes_for_a_new_sender() {
+    let settings = settings(&[Protocol::Tcp]);
+    let mut source = source(&settings);
+    let bounds = Bounds { most: 3, of_one: 2, silent_min: Duration::ZERO };
+    source.doors = Doors::new(bounds);
+    let bench = Bench::of(source, async |bench| {
+        let mut one = connect(&settings, 0);
+        writeln!(one, "{}", cef("one")).unwrap();
+        bench.lines(1).await;
+        let _other =
+            [connect_from(&settings, 0, "127.0.0.2").await, connect_from(&settings, 0, "127.0.0.2").await];
+        let mut new = connect_from(&settings, 0, "127.0.0.3").await.into_std().unwrap();
+        writeln!(new, "{}", cef("new")).unwrap();
+        bench.lines(3).await;
+        writeln!(one, "{}", cef("still")).unwrap();
+        bench.lines(4).await;
+    })
+    .await;
+    assert_eq!(bench.titles(), ["one", "new", "still"]);
+    assert!(
+        bench.details[0].starts_with("tcp from 127.0.0.2: closed for another one"),
+        "{:?}",
+        bench.details
+    );
 }
 
 #[tokio::test]
@@ -378,6 +440,33 @@ mod tls {
             "{:?}",
             bench.details
         );
+    }
+
+    /// Every unfinished handshake was accepted before the sender's connection: the kernel keeps their order.
+    #[tokio::test]
+    async fn strangers_that_never_finish_a_handshake_keep_no_sender_out() {
+        const STRANGERS: usize = 64;
+        let files = Files::new();
+        let mut settings = settings(&[Protocol::Tls]);
+        settings.tls = Some(files.listener(true));
+        let address = settings.listen[0].address;
+        let bench = Bench::with(&settings, async |bench| {
+            let mut strangers = Vec::new();
+            for at in 0..STRANGERS {
+                strangers.push(connect_from(&settings, 0, ["127.0.0.2", "127.0.0.3"][at % 2]).await);
+            }
+            let sender = files.send(address, true, format!("{} {}", cef("known").len(), cef("known")));
+            let gone = (STRANGERS + 1 - crate::net::places::HANDSHAKES_MAX) as u64;
+            bench.lines(gone + 1).await;
+            assert!(sender.join().unwrap());
+            while bench.trouble.is_none() {
+                assert!(bench.next().await);
+            }
+        })
+        .await;
+        assert_eq!(bench.titles(), ["known"]);
+        assert!(bench.trouble.as_ref().is_some_and(|trouble| trouble.contains("32 unfinished handshakes")));
+        assert!(bench.count(RejectReason::OverLimit) > 0 && bench.unauthenticated == 0);
     }
 
     #[tokio::test]

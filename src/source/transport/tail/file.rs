@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::pattern::Name;
 use crate::model::FileCursor;
 use crate::model::cursor::{HEAD_LEN, PROOF_LEN, Proof};
+use crate::source::OwnIds;
 use crate::source::Reads;
 use crate::source::transport::Decoding;
 
@@ -500,27 +501,53 @@ pub(super) fn open_regular(
     fits: impl Fn(&Metadata) -> io::Result<()>,
 ) -> io::Result<(File, Metadata)> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let regular = |meta: &Metadata| {
-        if meta.is_file() { Ok(()) } else { Err(io::Error::other(format!("is {}, not a file", kind(meta)))) }
-    };
-    let named = path.symlink_metadata()?;
-    let held = OpenOptions::new().read(true).custom_flags(OFlags::PATH.bits().cast_signed()).open(path)?;
-    let meta = held.metadata()?;
-    regular(&meta)?;
-    fits(&meta)?;
-    if named.is_symlink() && !may_follow(named.uid(), meta.uid(), rustix::process::geteuid().as_raw()) {
-        let text = format!(
-            "is a link that user {} made to a file of user {}; it is not followed",
-            named.uid(),
-            meta.uid()
-        );
-        return Err(io::Error::other(text));
-    }
+    let (held, meta) = hold(path, rustix::process::geteuid().as_raw(), fits)?;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
         .open(format!("/proc/self/fd/{}", held.as_raw_fd()))?;
     Ok((file, meta))
+}
+
+/// Looks at what stands under a name, as the user `me`, and holds it.
+fn hold(path: &Path, me: u32, fits: impl Fn(&Metadata) -> io::Result<()>) -> io::Result<(File, Metadata)> {
+    let named = path.symlink_metadata()?;
+    let held = OpenOptions::new().read(true).custom_flags(OFlags::PATH.bits().cast_signed()).open(path)?;
+    let meta = held.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other(format!("it is {}, not a file", kind(&meta))));
+    }
+    fits(&meta)?;
+    if named.is_symlink() && !may_follow(named.uid(), meta.uid(), me) {
+        let text = format!(
+            "it is a link that user {} made to a file of user {}, and not followed",
+            named.uid(),
+            meta.uid()
+        );
+        return Err(io::Error::other(text));
+    }
+    Ok((held, meta))
+}
+
+/// What is said of a file of otrelay's own.
+const OWN: &str = "it is one of otrelay's own files (its config, a secret, its state) under this name, and not read: see \
+     who may write into that directory";
+
+/// For [`open_regular`]: any file but those of otrelay.
+pub(super) fn foreign(meta: &Metadata, own: &OwnIds) -> io::Result<()> {
+    if own.has(meta) { Err(io::Error::other(OWN)) } else { Ok(()) }
+}
+
+/// What a source of files makes of one, for whoever checks a config; nothing of it is read. With the user of a service the
+/// same for that user, but for its rights on the file: those are not tried.
+///
+/// # Errors
+/// Why it is not read. [`io::ErrorKind::NotFound`]: nothing is there, also at the end of a link; that is no trouble.
+pub fn judge(path: &Path, own: &OwnIds, service: Option<u32>) -> io::Result<()> {
+    match service {
+        Some(user) => hold(path, user, |meta| foreign(meta, own)).map(drop),
+        None => open_regular(path, |meta| foreign(meta, own)).map(drop),
+    }
 }
 
 /// For [`open_regular`]: any file.

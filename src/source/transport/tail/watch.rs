@@ -81,10 +81,6 @@ struct Seen {
     look: Look,
 }
 
-/// What is said of a file of otrelay's own.
-const OWN: &str = "it is one of otrelay's own files (its config, a secret, its state) under this name, and not read: see \
-     who may write into that directory";
-
 /// The set of files.
 pub(super) struct Watch {
     pattern: String,
@@ -377,8 +373,7 @@ impl Watch {
         let own = (!unknown.is_empty()).then(|| self.own.ids());
         for seen in self.admit(unknown) {
             let opened = file::open_regular(&seen.path, |meta| {
-                let is_own = own.as_ref().is_some_and(|own| own.has(meta));
-                if is_own { Err(io::Error::other(OWN)) } else { Ok(()) }
+                own.as_ref().map_or(Ok(()), |own| file::foreign(meta, own))
             });
             match opened.and_then(|(handle, _)| Followed::new(seen.path.clone(), handle, 0, now)) {
                 Ok(mut file) => {

@@ -77,6 +77,17 @@ alert 1 >log/eve.json
 "$otrelay" restore private/copy.db >said 2>&1 || fail "restore of root from its own directory: $(cat said)"
 "$otrelay" status >said 2>&1 || fail "status of root: $(cat said)"
 [ -z "$(ours)" ] || fail "backup, restore and status left in the state directory: $(ours)"
+"$otrelay" diag -o private/diag.txt.gz >said 2>&1 || fail "diag of root into its own directory: $(cat said)"
+[ "$(stat -c '%u %a' private/diag.txt.gz)" = "0 600" ] || fail "the archive is $(stat -c '%u %a' private/diag.txt.gz)"
+printf '{"timestamp":"2026-11-27T08:00:00.000000+0000","event_type":"dnp3","src_ip":"192.0.2.77","dest_ip":"198.51.100.7","proto":"TCP","dnp3":{"type":"request"}}\n' >>log/eve.json
+"$otrelay" run --once 2>said || fail "run --once of root: $(cat said)"
+# There is no [devices] here: that it says so means that it has read the secrets, which are root's.
+"$otrelay" devices show 192.0.2.77 --query >said 2>&1 || true
+grep -q "devices go nowhere" said || fail "devices show --query of root: $(cat said)"
+# Into a directory of the service it is written as the service, who may put any link there.
+"$otrelay" backup state/kept.db >said 2>&1 || fail "backup of root into the state directory: $(cat said)"
+[ -z "$(ours)" ] || fail "a backup into the state directory left there: $(ours)"
+rm state/kept.db
 svc "$otrelay" --config /dev/null status >/dev/null 2>&1 || true
 echo "ok  root works in the state directory of the service as its owner"
 

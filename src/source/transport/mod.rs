@@ -13,6 +13,8 @@ pub mod http;
 
 mod gather;
 
+mod last;
+
 mod packed;
 
 pub mod poll;

@@ -34,6 +34,7 @@ use super::super::format::{Decoded, Outcome};
 use super::super::{Batch, Reads, RejectReason, Source, SourceError};
 use super::Decoding;
 use super::gather::Gather;
+use super::last::{Last, nothing_more};
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
@@ -400,22 +401,28 @@ impl Syslog {
     async fn serve(&self, mut connection: Connection, place: &Place, peer: &Peer, stop: &CancellationToken) {
         let mut decoding = Decoding::new(&self.format.0, &peer.name, Some(peer.ip), None);
         let mut framer = Framer::default();
+        let mut last = Last::default();
         place.is_busy();
         let why = loop {
             self.gather.has_room().await;
+            if last.is_over(stop) {
+                break STOPPED;
+            }
             let mut room = framer.room(READ).limit(READ);
             // Silent is who sends nothing while it is read, not who waits for us.
             place.is_silent();
             let read = tokio::select! {
+                // What is there goes before the order to stop.
                 biased;
-                () = stop.cancelled() => break "otrelay stopped in the middle of a message",
                 read = connection.read_buf(&mut room) => read,
+                () = nothing_more(stop) => break STOPPED,
                 () = place.told_to_go() => {
                     self.refuse(RejectReason::OverLimit, peer, &self.doors.places.gone(), b"");
                     break "the connection was closed in the middle of a message, silent, for another one";
                 }
             };
             place.is_busy();
+            last.read(stop, *read.as_ref().unwrap_or(&0));
             let ended = !matches!(read, Ok(1..));
             let mut messages = 0;
             while let Some(frame) = framer.next() {
@@ -476,6 +483,9 @@ impl Source for Syslog {
         handing.await
     }
 }
+
+/// Why the rest of a connection is not read.
+const STOPPED: &str = "otrelay stopped in the middle of a message";
 
 /// A listener at work.
 enum Bound {

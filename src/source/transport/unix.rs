@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Batch, Reads, RejectReason, Source, SourceError};
 use super::Decoding;
 use super::gather::Gather;
+use super::last::{Last, nothing_more};
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
@@ -171,6 +172,7 @@ impl Unix {
                 read = stream.read_buf(&mut room) => read,
                 () = nothing_more(stop) => break,
             };
+            last.read(stop, *read.as_ref().unwrap_or(&0));
             let ended = !matches!(read, Ok(1..));
             while let Some(line) = lines.next() {
                 if !self.put(line, &mut decoding) {
@@ -245,22 +247,6 @@ impl Source for Unix {
         }
         handing.await
     }
-}
-
-/// The time after the order to stop in which what is there already is read.
-#[derive(Default)]
-struct Last(Option<Instant>);
-
-impl Last {
-    fn is_over(&mut self, stop: &CancellationToken) -> bool {
-        stop.is_cancelled() && *self.0.get_or_insert_with(|| Instant::now() + LAST) <= Instant::now()
-    }
-}
-
-/// After the order to stop, what is there is read at once; this is for the time behind it.
-async fn nothing_more(stop: &CancellationToken) {
-    stop.cancelled().await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
 /// A socket at work.

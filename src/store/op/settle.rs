@@ -355,7 +355,8 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         Outcome::Added { created } => done(tx, one, &was, &mut next, changed(*created), "")?,
         Outcome::Told { created } => {
             record_is(tx, &was, TicketState::Open)?;
-            done(tx, one, &was, &mut next, made(*created), "")?;
+            let words = if matches!(was.subject, Subject::Device(_)) { told(*created) } else { made(*created) };
+            done(tx, one, &was, &mut next, words, "")?;
         }
         Outcome::ClosedThere { sys_id, number, state } => {
             let there = There { state: TicketState::Closed, sys_id, number, remote: state, at: now };
@@ -391,6 +392,11 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
 /// Counter and word of a record that was to be there.
 fn made(created: bool) -> [&'static str; 2] {
     if created { ["created", "created"] } else { ["found", "found"] }
+}
+
+/// The same of a device: it is no ticket, and counted by itself.
+fn told(created: bool) -> [&'static str; 2] {
+    if created { ["devices created", "created"] } else { ["devices found", "found"] }
 }
 
 /// The same of a change.

@@ -297,6 +297,22 @@ async fn what_has_come_is_taken_at_the_stop() {
     assert_eq!(bench.count(RejectReason::Lost), 1);
 }
 
+/// The kernel has taken them from the sender, who knows no better than that they have come.
+#[tokio::test]
+async fn what_the_kernel_has_of_a_connection_is_taken_at_the_stop() {
+    const MANY: usize = 1_000;
+    let settings = settings(&[Protocol::Tcp]);
+    let bench = Bench::with(&settings, async |bench| {
+        let mut lines = connect(&settings, 0);
+        writeln!(lines, "{}", cef("first")).unwrap();
+        bench.lines(1).await;
+        let all: String = (1..MANY).map(|number| format!("{}\n", cef(&format!("n{number}")))).collect();
+        lines.write_all(all.as_bytes()).unwrap();
+    })
+    .await;
+    assert_eq!((bench.titles().len(), bench.count(RejectReason::Lost)), (MANY, 0));
+}
+
 #[tokio::test]
 async fn while_the_intake_has_no_room_nothing_is_read_and_nothing_is_lost() {
     const MANY: u64 = 20_000;

@@ -297,6 +297,9 @@ impl<D: Destination> Relay<D> {
         settings: Settings,
     ) -> Self {
         let (progress, _) = watch::channel(Progress::default());
+        if settings.devices.is_some() {
+            store.want_devices();
+        }
         Self {
             store,
             destinations,

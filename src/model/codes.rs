@@ -101,7 +101,8 @@ pub const CODES: &[Code] = &[
         "E108",
         "buffer-full",
         "The buffer is full and its policy makes no room: nothing is taken in until something is delivered.",
-        "The destination is away or on hold, or the rules make more than the budget of requests can carry.",
+        "The destination is away or on hold, or the rules make more than the budget of requests can carry. What only traffic \
+         shows of devices was forgotten before; an inventory's devices hold half of the buffer at most.",
         "See what keeps the deliveries waiting, raise `[buffer] max_size` or `requests_per_hour`, or narrow the rules.",
     ),
     code(
@@ -262,6 +263,16 @@ pub const CODES: &[Code] = &[
         "A bit that flipped on the disk: SQLite's own check does not see it, the row's checksum does.",
         "Look after that record by hand. When it happens again, the disk is failing: replace it and `otrelay restore` a \
          backup.",
+    ),
+    code(
+        "E133",
+        "devices-share",
+        "Devices have used up their share of the buffer: the oldest that were only seen as addresses are forgotten, and where \
+         none of them is left, new ones are left out.",
+        "Forged or scanned addresses in the plant's traffic, or a plant with more devices than half of `[buffer] max_size` \
+         holds (an eighth without `[devices]`): 1 to 3 kB each.",
+        "`otrelay devices` shows what they are. For a plant with so many raise `[buffer] max_size` to 6 kB a device, then \
+         `otrelay sources rewind NAME` takes in what was left out; alerts lose nothing by it.",
     ),
     code(
         "E201",

@@ -27,10 +27,10 @@ const SHARE: i64 = 2;
 const SHARE_UNWANTED: i64 = 8;
 /// In a tight store what only traffic shows comes down to this part before any finding goes, settled or not.
 const FLOOR: i64 = 16;
-/// Bytes of a device besides its view: keys, a delivery, all in their indexes, and what pages leave empty (measured).
-const DEVICE_ROW: i64 = 700;
+/// Bytes of a device besides its texts: keys, a delivery, all in their indexes (docs/figures.md).
+const DEVICE_ROW: i64 = 300;
 /// The same of what one source says of it.
-const WORD_ROW: i64 = 200;
+const WORD_ROW: i64 = 100;
 /// Devices that are forgotten in one transaction at most: their rows are spread over the indexes, and the log has a bound.
 const STEP: usize = 200;
 /// Where none was found that gives way, it is looked for again after this.
@@ -121,8 +121,8 @@ pub(in crate::store::op) fn held(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
 
 /// The same from the rows; the tables are read for it.
 pub(in crate::store) fn counted_anew(conn: &Connection) -> rusqlite::Result<i64> {
-    let sql = "SELECT (SELECT coalesce(sum(length(view) + ?1), 0) FROM device)
-               + (SELECT coalesce(sum(length(said) + ?2), 0) FROM device_source)";
+    let sql = "SELECT (SELECT coalesce(sum(length(view) * 3 / 2 + ?1), 0) FROM device)
+               + (SELECT coalesce(sum(length(said) * 3 / 2 + ?2), 0) FROM device_source)";
     conn.query_row(sql, [DEVICE_ROW, WORD_ROW], |r| r.get(0))
 }
 
@@ -136,14 +136,19 @@ fn weigh(tx: &mut Tx<'_>, more: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What a text takes: its row grows with it when the device is told, and pages are left half empty by that.
+fn room_of(length: i64) -> i64 {
+    length * 3 / 2
+}
+
 /// A device was made, or its view is of another length.
 pub(super) fn view_is(tx: &mut Tx<'_>, before: Option<i64>, after: usize) -> Result<(), StoreError> {
-    weigh(tx, before.map_or(DEVICE_ROW, |before| -before) + after as i64)
+    weigh(tx, before.map_or(DEVICE_ROW, |before| -room_of(before)) + room_of(after as i64))
 }
 
 /// The same of what a source says.
 pub(super) fn word_is(tx: &mut Tx<'_>, before: Option<i64>, after: usize) -> Result<(), StoreError> {
-    weigh(tx, before.map_or(WORD_ROW, |before| -before) + after as i64)
+    weigh(tx, before.map_or(WORD_ROW, |before| -room_of(before)) + room_of(after as i64))
 }
 
 /// Whether a device that is new has a place; others give way for it, and are named in `gone`.
@@ -155,7 +160,7 @@ pub(super) fn admits(
     gone: &mut Vec<i64>,
 ) -> Result<bool, StoreError> {
     // It stands in the view and in the word.
-    let wanted = DEVICE_ROW + WORD_ROW + 2 * said as i64;
+    let wanted = DEVICE_ROW + WORD_ROW + 2 * room_of(said as i64);
     for give in [Give::Untold, Give::Seen] {
         let short = held(tx)? + wanted - share(tx);
         if short <= 0 {
@@ -186,7 +191,7 @@ pub(in crate::store::op) fn give_way(
     let mut left = 2;
     while left > 0 && gone.len() < STEP && held(tx)? > until {
         let hand = tx.memory.devices.hands[place];
-        let at_once = (STEP - gone.len()).min(16) as i64;
+        let at_once = ((held(tx)? - until) / DEVICE_ROW + 1).min((STEP - gone.len()) as i64);
         let ids: Vec<i64> = tx
             .conn
             .prepare_cached(&sql)?
@@ -218,7 +223,9 @@ fn forget(tx: &mut Tx<'_>, id: i64) -> Result<(), StoreError> {
         .query_row([id], |r| Ok((r.get(0)?, r.get(1)?)))?;
     let words: i64 = tx
         .conn
-        .prepare_cached("SELECT coalesce(sum(length(said) + ?2), 0) FROM device_source WHERE device_id = ?1")?
+        .prepare_cached(
+            "SELECT coalesce(sum(length(said) * 3 / 2 + ?2), 0) FROM device_source WHERE device_id = ?1",
+        )?
         .query_row([id, WORD_ROW], |r| r.get(0))?;
     forget_deliveries(tx, id, "d.device_id = ?1")?;
     let gone = tx.conn.prepare_cached("DELETE FROM delivery WHERE device_id = ?1")?.execute([id])?;
@@ -231,7 +238,7 @@ fn forget(tx: &mut Tx<'_>, id: i64) -> Result<(), StoreError> {
         tx.conn.prepare_cached(sql)?.execute([id])?;
     }
     tx.count(KEPT, "devices", -i64::from(!is_merged));
-    weigh(tx, -(view + DEVICE_ROW + words))
+    weigh(tx, -(room_of(view) + DEVICE_ROW + words))
 }
 
 /// In a tight store, before findings go: devices come down to their share, and those that only traffic shows to less. Gives

@@ -91,14 +91,14 @@ async fn by_turns(
         let got_on = more.delivered() > 0;
         report.add(more);
         if !got_on && store.is_refusing() {
-            report.waiting.extend(store.conditions().into_iter().map(words));
+            report.waiting.extend(store.conditions().iter().map(words));
             end.cancel();
         }
     }
 }
 
 /// What is the case, its code, and what to do.
-fn words(issue: HealthIssue) -> String {
+fn words(issue: &HealthIssue) -> String {
     format!("{}{}: {}", issue.text, Code::behind(&issue.code), issue.remedy)
 }
 
@@ -170,7 +170,7 @@ pub async fn plan_first(
                 () = tokio::time::sleep(TURN) => {}
             }
             if store.is_refusing() && !end.is_cancelled() {
-                more.extend(store.conditions().into_iter().map(words));
+                more.extend(store.conditions().iter().map(words));
                 end.cancel();
             }
         }

@@ -15,6 +15,7 @@ mod fallback;
 mod gathered;
 mod handle;
 mod health;
+mod held;
 mod history;
 pub mod op;
 mod pack;

@@ -49,7 +49,7 @@ pub(super) struct Memory {
     /// Whose turn it is in the outbox.
     pub(super) turns: crate::store::turns::Turns,
     /// What devices hold of their share.
-    pub(super) devices: crate::store::op::device::share::Held,
+    pub(super) devices: crate::store::held::Held,
     /// Who made which MACs.
     pub(super) vendors: crate::store::vendors::Vendors,
 }

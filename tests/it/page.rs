@@ -275,7 +275,9 @@ fn ready_and_doctor_say_when_nothing_more_is_taken_in() {
     let simulator = simulator();
     let mut agent = Agent::new(&simulator).buffer("max_size = \"8MiB\"\nwhen_full = \"refuse\"");
     agent.set_sync("enabled = false");
-    agent.feed((0..700).map(|n| eve::alert(n).set("payload", eve::noise(n, 30_000)).line()).collect::<String>());
+    agent.feed(
+        (0..700).map(|n| eve::alert(n).set("payload", eve::noise(n, 30_000)).line()).collect::<String>(),
+    );
     let (page, _service) = Page::start(&agent);
     let answer = until("it is not ready", || Some(page.get("/ready")).filter(|answer| answer.status != 200));
     assert!(answer.status == 503 && answer.body.contains("not ready: the buffer is"), "{answer:?}");

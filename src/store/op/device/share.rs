@@ -41,19 +41,6 @@ const CODE: &str = "devices-share";
 /// What can be seen of a device by whoever sees traffic is only an address; an inventory knows it by more.
 const INVENTORIES: &str = "'host', 'defender-sensor', 'defender-console', 'json-lines', 'http'";
 
-/// What is kept in memory of it.
-#[derive(Default)]
-pub(in crate::store) struct Held {
-    /// `None`: not read yet.
-    bytes: Option<i64>,
-    /// Of each kind that gives way: up to which row they were looked at, oldest first.
-    hands: [i64; 3],
-    /// Since when none of them is known.
-    none: [Option<Timestamp>; 3],
-    /// Whether the issue stands; `None`: not known.
-    said: Option<bool>,
-}
-
 /// Which devices give way; each has those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store::op) enum Give {
@@ -106,14 +93,13 @@ pub(in crate::store::op) fn held(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
         .conn
         .query_row("SELECT value FROM counter WHERE scope = ?1 AND name = ?2", [KEPT, BYTES], |r| r.get(0))
         .optional()?;
-    let bytes = match kept {
-        Some(bytes) => bytes,
+    let bytes = if let Some(bytes) = kept {
+        bytes
+    } else {
         // A store of an earlier version, or one that was made anew.
-        None => {
-            let bytes = counted_anew(tx.conn)?;
-            tx.count(KEPT, BYTES, bytes);
-            bytes
-        }
+        let bytes = counted_anew(tx.conn)?;
+        tx.count(KEPT, BYTES, bytes);
+        bytes
     };
     tx.memory.devices.bytes = Some(bytes);
     Ok(bytes)

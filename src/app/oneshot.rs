@@ -14,6 +14,8 @@ use super::{AppError, Components, TaskGroups};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::heartbeat::Heartbeats;
+use crate::model::HealthIssue;
+use crate::model::codes::Code;
 use crate::relay::{Planned, Progress, Relay, Report};
 use crate::servicenow::ServiceNow;
 use crate::source::Reading;
@@ -89,10 +91,15 @@ async fn by_turns(
         let got_on = more.delivered() > 0;
         report.add(more);
         if !got_on && store.is_refusing() {
-            report.waiting.extend(store.conditions().into_iter().map(|issue| issue.text));
+            report.waiting.extend(store.conditions().iter().map(words));
             end.cancel();
         }
     }
+}
+
+/// What is the case, its code, and what to do.
+fn words(issue: &HealthIssue) -> String {
+    format!("{}{}: {}", issue.text, Code::behind(&issue.code), issue.remedy)
 }
 
 /// `otrelay sync` where no service runs: only the pushing.
@@ -163,7 +170,7 @@ pub async fn plan_first(
                 () = tokio::time::sleep(TURN) => {}
             }
             if store.is_refusing() && !end.is_cancelled() {
-                more.extend(store.conditions().into_iter().map(|issue| issue.text));
+                more.extend(store.conditions().iter().map(words));
                 end.cancel();
             }
         }

@@ -239,8 +239,7 @@ impl CliError {
                 e if e.is_disk() => "store-failed",
                 _ => "",
             },
-            Self::Store(StoreError::Disk(_) | StoreError::Damaged(_))
-            | Self::App(AppError::Store(StoreError::Disk(_) | StoreError::Damaged(_))) => "store-failed",
+            Self::Store(e) | Self::App(AppError::Store(e)) => e.code(),
             Self::App(AppError::Destination(_)) => "destination-set-up",
             Self::Ask(AskError::NotRunning(_) | AskError::Stopped) => "no-service",
             Self::Ask(AskError::Strange(_) | AskError::Refused(_)) => "refused-by-service",
@@ -249,6 +248,12 @@ impl CliError {
             }
             _ => "",
         }
+    }
+
+    /// The number of its code; where there is no room also what to do, as that is not in the words of the message.
+    fn behind(&self) -> String {
+        let code = Code::of(self.code()).filter(|code| ["buffer-full", "disk-full"].contains(&code.name));
+        code.map_or_else(|| Code::behind(self.code()), |code| format!(" ({}): {}", code.number, code.remedy))
     }
 }
 
@@ -283,7 +288,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Err(e) => {
-            let _ = writeln!(terminal.err, "otrelay: {}{}", one_line(&chain(&e)), Code::behind(e.code()));
+            let _ = writeln!(terminal.err, "otrelay: {}{}", one_line(&chain(&e)), e.behind());
             ExitCode::from(e.exit() as u8)
         }
     }

@@ -124,9 +124,13 @@ pub fn overlay(old: &Device, new: &Device) -> Device {
         all.modules.clone_from(&old.modules);
     }
     add_by(&mut all.cves, &old.cves, |cve| cve.id.clone());
-    talks(&mut all.connections, &old.connections, |one, other| {
+    let new_talks = std::mem::replace(&mut all.connections, old.connections.clone());
+    talks(&mut all.connections, &new_talks, |one, other| {
         // Each record says who began it.
         one.two_way |= other.two_way || one.inbound != other.inbound;
+        // The newer word counts.
+        one.device_id = other.device_id.clone().or_else(|| one.device_id.take());
+        one.name = other.name.clone().or_else(|| one.name.take());
     });
     add_by(&mut all.extra, &old.extra, |(name, _)| name.clone());
     all.is_sensor |= old.is_sensor;
@@ -248,14 +252,15 @@ fn add_from<T: Clone + PartialEq>(
     }
 }
 
+/// Whether two connections lead to the same one: by its address, else by what it is called.
+pub fn is_same_peer(one: &Connection, other: &Connection) -> bool {
+    one.ip == other.ip && (one.ip.is_some() || (&one.device_id, &one.name) == (&other.device_id, &other.name))
+}
+
 /// Puts connections together: of one peer all protocols and ports that anybody saw, and the direction as `direct` says.
 fn talks(to: &mut Vec<Connection>, from: &[Connection], direct: impl Fn(&mut Connection, &Connection)) {
-    let peer = |c: &Connection| {
-        let named = || (c.device_id.clone(), c.name.clone());
-        (c.ip, if c.ip.is_some() { (None, None) } else { named() })
-    };
     for one in from {
-        let Some(known) = to.iter_mut().find(|known| peer(known) == peer(one)) else {
+        let Some(known) = to.iter_mut().find(|known| is_same_peer(known, one)) else {
             if to.len() < PARTS_MAX {
                 to.push(one.clone());
             }

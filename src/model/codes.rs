@@ -101,7 +101,8 @@ pub const CODES: &[Code] = &[
         "E108",
         "buffer-full",
         "The buffer is full and its policy makes no room: nothing is taken in until something is delivered.",
-        "The destination is away or on hold, or the rules make more than the budget of requests can carry.",
+        "The destination is away or on hold, or the rules make more than the budget of requests can carry. What only traffic \
+         shows of devices was forgotten before; an inventory's devices hold half of the buffer at most.",
         "See what keeps the deliveries waiting, raise `[buffer] max_size` or `requests_per_hour`, or narrow the rules.",
     ),
     code(
@@ -282,6 +283,16 @@ pub const CODES: &[Code] = &[
          that was silent for a minute goes for a new one, an unfinished handshake for the next.",
         "See who is there (ss -tnp) and who is counted as over the limit (otrelay alerts --rejected). Keep strangers out with a \
          firewall and, at syslog, `allow`; spread many senders over several [[source]].",
+    ),
+    code(
+        "E133",
+        "devices-share",
+        "Devices have used up their share of the buffer: the oldest that were only seen as addresses are forgotten, and where \
+         none of them is left, new ones are left out.",
+        "Forged or scanned addresses in the plant's traffic, or a plant with more devices than half of `[buffer] max_size` \
+         holds (an eighth without `[devices]`): 1 to 3 kB each.",
+        "`otrelay devices` shows what they are. For a plant with so many raise `[buffer] max_size` to 6 kB a device, then \
+         `otrelay sources rewind NAME` takes in what was left out; alerts lose nothing by it.",
     ),
     code(
         "E201",

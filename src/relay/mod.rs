@@ -300,6 +300,9 @@ impl<D: Destination> Relay<D> {
         settings: Settings,
     ) -> Self {
         let (progress, _) = watch::channel(Progress::default());
+        if settings.devices.is_some() {
+            store.want_devices();
+        }
         Self {
             store,
             destinations,
@@ -390,7 +393,7 @@ impl<D: Destination> Relay<D> {
                 // A claim may have been committed though its answer was an error. Nothing is in flight here.
                 self.patiently(stop, || self.recover()).await?;
                 let next_at = Some(self.clock.now().after(ROOM_WAIT));
-                Ok(Report { waiting: vec![e.to_string()], next_at, owed: true, ..Report::default() })
+                Ok(Report { waiting: vec![e.with_remedy()], next_at, owed: true, ..Report::default() })
             }
             other => other,
         }
@@ -411,7 +414,7 @@ impl<D: Destination> Relay<D> {
             };
             waits = waits.saturating_add(1);
             if waits == 1 {
-                tracing::error!("pushing waits for room in the store: {e}");
+                tracing::error!("pushing waits for room in the store: {}", e.with_remedy());
             }
             self.store.make_room().await?;
             self.heartbeat.idle();

@@ -121,6 +121,7 @@ fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     let mut script: String = ["BEGIN;"].into_iter().chain(statements.flatten()).collect();
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
+         DELETE FROM main.counter WHERE scope = 'store' AND name = 'device bytes';
          DELETE FROM main.sqlite_sequence;
          INSERT INTO main.sqlite_sequence SELECT name, seq FROM file.sqlite_sequence;
          COMMIT;",

@@ -81,9 +81,19 @@ impl Store {
         Budget::of(self.shared.settings.max_size).part
     }
 
+    /// Somebody is told of devices: they may have their whole share of the store.
+    pub fn want_devices(&self) {
+        self.shared.conditions.want_devices();
+    }
+
     /// Whether nothing more is taken in until there is room, on the disk or in the buffer.
     pub fn is_refusing(&self) -> bool {
-        [Kind::Disk, Kind::Log, Kind::Buffer].into_iter().any(|kind| self.shared.conditions.is(kind))
+        self.refusal().is_some()
+    }
+
+    /// Why nothing more is taken in until there is room.
+    pub fn refusal(&self) -> Option<HealthIssue> {
+        [Kind::Disk, Kind::Log, Kind::Buffer].into_iter().find_map(|kind| self.shared.conditions.get(kind))
     }
 
     /// Whether an agent runs on this state directory.

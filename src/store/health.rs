@@ -5,6 +5,7 @@
 //! and when it ends, not for each attempt.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::model::HealthIssue;
@@ -37,7 +38,10 @@ impl Kind {
 
 /// What is the case now. Shared between the writer, which knows, and whoever asks.
 #[derive(Debug, Default)]
-pub(super) struct Conditions(Mutex<BTreeMap<Kind, HealthIssue>>);
+pub(super) struct Conditions {
+    all: Mutex<BTreeMap<Kind, HealthIssue>>,
+    devices_are_wanted: AtomicBool,
+}
 
 impl Conditions {
     /// It is so. What was said once is not said again; the words may change.
@@ -76,8 +80,18 @@ impl Conditions {
         self.map(|all| all.values().cloned().collect())
     }
 
+    /// Somebody is told of devices (`[devices]`), so that they have their whole share of the store.
+    pub(super) fn want_devices(&self) {
+        self.devices_are_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody is.
+    pub(super) fn devices_are_wanted(&self) -> bool {
+        self.devices_are_wanted.load(Ordering::Relaxed)
+    }
+
     fn map<T>(&self, work: impl FnOnce(&mut BTreeMap<Kind, HealthIssue>) -> T) -> T {
         // Nothing in here can be half done.
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -15,6 +15,7 @@ mod fallback;
 mod gathered;
 mod handle;
 mod health;
+mod held;
 mod history;
 pub mod op;
 mod pack;
@@ -32,6 +33,8 @@ mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::model::codes::Code;
 
 pub use handle::Store;
 pub use read::Reader;
@@ -183,6 +186,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Its words in the table of codes; empty: the message says all there is.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Full(_) => "buffer-full",
+            Self::DiskFull(_) => "disk-full",
+            Self::Disk(_) | Self::Damaged(_) => "store-failed",
+            _ => "",
+        }
+    }
+
+    /// The message with its code, and for what passes what a person can do.
+    pub fn with_remedy(&self) -> String {
+        let code = Code::of(self.code()).filter(|_| self.is_passing());
+        code.map_or_else(|| self.to_string(), |code| format!("{self} ({}): {}", code.number, code.remedy))
+    }
+
     /// Whether trying the same again later can help.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Full(_) | Self::DiskFull(_) | Self::ReadOnly(_) | Self::Busy(_))

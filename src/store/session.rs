@@ -48,6 +48,8 @@ pub(super) struct Memory {
     pub(super) storms: crate::store::storms::Storms,
     /// Whose turn it is in the outbox.
     pub(super) turns: crate::store::turns::Turns,
+    /// What devices hold of their share.
+    pub(super) devices: crate::store::held::Held,
     /// Who made which MACs.
     pub(super) vendors: crate::store::vendors::Vendors,
 }
@@ -172,6 +174,16 @@ impl Tx<'_> {
         if by != 0 {
             *self.memory.counters.entry((scope.to_owned(), name.into())).or_default() += by;
         }
+    }
+
+    /// What a counter stands at, with what is not written of it yet.
+    pub(super) fn counted(&self, scope: &str, name: &'static str) -> Result<i64, StoreError> {
+        let kept: i64 = self
+            .conn
+            .prepare_cached("SELECT coalesce((SELECT value FROM counter WHERE scope = ?1 AND name = ?2), 0)")?
+            .query_row([scope, name], |r| r.get(0))?;
+        let more = self.memory.counters.get(&(scope.to_owned(), Cow::Borrowed(name)));
+        Ok(kept + more.copied().unwrap_or_default())
     }
 
     fn flush_counters(&mut self) -> Result<(), StoreError> {

@@ -42,7 +42,7 @@ fn once_with_a_full_buffer_that_refuses_goes_by_turns_and_loses_nothing() {
 
     // Nothing makes room: the rest waits in the sensor's files.
     agent.set_sync("enabled = false");
-    agent.once().ends(75).says("waiting");
+    agent.once().ends(75).says("waiting").says("(E108)").says("[buffer] max_size");
     let status = agent.json(&["status"]);
     let taken = status["backlog"].as_u64().unwrap();
     assert!((50..u64::from(COUNT)).contains(&taken) && status["shed"] == 0, "{status:#}");

@@ -271,6 +271,22 @@ fn metrics_health_and_ready_are_for_machines() {
 }
 
 #[test]
+fn ready_and_doctor_say_when_nothing_more_is_taken_in() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator).buffer("max_size = \"8MiB\"\nwhen_full = \"refuse\"");
+    agent.set_sync("enabled = false");
+    agent.feed(
+        (0..700).map(|n| eve::alert(n).set("payload", eve::noise(n, 30_000)).line()).collect::<String>(),
+    );
+    let (page, _service) = Page::start(&agent);
+    let answer = until("it is not ready", || Some(page.get("/ready")).filter(|answer| answer.status != 200));
+    assert!(answer.status == 503 && answer.body.contains("not ready: the buffer is"), "{answer:?}");
+    assert!(answer.body.contains("(E108)"), "{answer:?}");
+    assert_eq!(page.get("/health").status, 200);
+    agent.run(&["doctor"]).says("(E108)").says("raise [buffer] max_size");
+}
+
+#[test]
 fn a_large_backlog_makes_no_large_page() {
     let simulator = simulator();
     let mut agent = Agent::new(&simulator);

@@ -11,7 +11,7 @@ use crate::cli::ask::Asker;
 use crate::clock::RELEASED_AT;
 use crate::config::look_around;
 use crate::control::Question;
-use crate::model::Finding;
+use crate::model::{Finding, HealthIssue};
 use crate::net::chrony;
 use crate::status::Status;
 use crate::store::Store;
@@ -193,7 +193,7 @@ fn service(asker: &Asker) -> Vec<Finding> {
             // Sources and holds have checks of their own.
             let others =
                 status.health.into_iter().filter(|issue| !["source", "hold"].contains(&issue.code.as_str()));
-            findings.extend(others.map(|issue| Finding::warn("service", issue.told(), issue.remedy)));
+            findings.extend(others.map(of_service));
         }
     }
     let process =
@@ -203,6 +203,17 @@ fn service(asker: &Asker) -> Vec<Finding> {
         None => Finding::skipped("sandbox", "the process of the service cannot be looked at"),
     });
     findings
+}
+
+/// Where nothing more is taken in, the check fails.
+fn of_service(issue: HealthIssue) -> Finding {
+    let stops = ["disk-full", "log-full", "buffer-full"].contains(&issue.code.as_str());
+    let text = issue.told();
+    if stops {
+        Finding::fail("service", text, issue.remedy)
+    } else {
+        Finding::warn("service", text, issue.remedy)
+    }
 }
 
 /// What `/proc/PID/status` says.
@@ -236,6 +247,19 @@ fn sandbox(process: &str) -> Finding {
 mod tests {
     use super::*;
     use crate::model::finding::State;
+
+    #[test]
+    fn a_service_that_takes_nothing_in_fails() {
+        let issue = |code: &str| HealthIssue {
+            code: code.to_owned(),
+            subject: String::new(),
+            text: "the buffer is full".to_owned(),
+            remedy: "raise it".to_owned(),
+        };
+        let full = of_service(issue("buffer-full"));
+        assert!(full.fails() && full.text.ends_with("(E108)"), "{full:?}");
+        assert!(!of_service(issue("devices-share")).fails());
+    }
 
     #[test]
     fn room_is_judged_by_what_the_buffer_may_still_take() {

@@ -35,6 +35,7 @@ use super::metrics::{self, Format};
 use super::{Live, Status};
 use crate::clock::SharedClock;
 use crate::model::DeliveryState;
+use crate::model::codes::Code;
 use crate::model::text::clip;
 use crate::net::web;
 use crate::store::{DeviceFilter, ListFilter, Reader, Ring, Store, StoreError};
@@ -417,9 +418,12 @@ async fn numbers(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
-/// Whether the store can be read, which is when it can be asked how things are.
-async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Trouble> {
-    shared.look(|_, _, _| Ok("ready\n")).await
+/// Whether the store can be read, which is when it can be asked how things are, and alerts are taken in.
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Trouble> {
+    let refusal = shared.look(|shared, _, _| Ok(shared.page.store.refusal())).await?;
+    let Some(issue) = refusal else { return Ok("ready\n".into_response()) };
+    let words = format!("not ready: {}{}\n", issue.text, Code::behind(&issue.code));
+    Ok((StatusCode::SERVICE_UNAVAILABLE, words).into_response())
 }
 
 #[cfg(test)]

@@ -118,11 +118,15 @@ impl Operation for Over {
     type Output = ();
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let subject = clip(&self.1, 200);
-        tx.conn
-            .execute("DELETE FROM health_issue WHERE code = ?1 AND subject = ?2", params![self.0, subject])?;
-        Ok(())
+        over(tx.conn, self.0, &self.1)
     }
+}
+
+/// Takes an issue back.
+pub(in crate::store) fn over(conn: &Connection, code: &str, subject: &str) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM health_issue WHERE code = ?1 AND subject = ?2")?
+        .execute(params![code, clip(subject, 200)])?;
+    Ok(())
 }
 
 impl Operation for LastSync {

@@ -6,6 +6,7 @@
 use rusqlite::{OptionalExtension, Params, params};
 
 use super::attempt;
+use super::device::share;
 use super::row::{KEPT, destination_scope};
 use crate::model::HealthIssue;
 use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
@@ -34,6 +35,7 @@ struct Prune {
 struct RoomNow;
 
 struct Shed {
+    now: Timestamp,
     /// Whether undelivered findings may go.
     give_up: bool,
 }
@@ -45,6 +47,8 @@ pub struct Made {
     pub forgotten: u64,
     /// Undelivered findings given up.
     pub given_up: u64,
+    /// Devices forgotten.
+    pub devices: u64,
 }
 
 /// How full the buffer is.
@@ -82,7 +86,8 @@ impl Store {
         Ok(forgotten)
     }
 
-    /// When room is tight, makes some by the policy, as far as it goes; on a full disk, only by what is settled. Settled findings go, oldest first; where there
+    /// When room is tight, makes some by the policy, as far as it goes; on a full disk, only by what is settled. First devices go
+    /// that have more than their share, and those that only traffic shows; then settled findings, oldest first; where there
     /// are none, `when_full = "shed-lowest"` gives up the oldest of the lowest severity, counted as `shed`.
     ///
     /// # Errors
@@ -91,10 +96,12 @@ impl Store {
         let give_up = self.shared.settings.when_full == WhenFull::ShedLowest;
         let mut made = Made::default();
         loop {
-            match self.call(Shed { give_up }).await {
+            let now = self.shared.clock.now();
+            match self.call(Shed { now, give_up }).await {
                 Ok((room, step)) => {
                     made.forgotten += step.forgotten;
                     made.given_up += step.given_up;
+                    made.devices += step.devices;
                     if !room.is_tight() || step == Made::default() {
                         return Ok(made);
                     }
@@ -207,6 +214,13 @@ impl Operation for Shed {
         if !now.is_tight() && !short {
             return Ok((now, Made::default()));
         }
+        if now.is_tight() {
+            let devices = share::come_down(tx, self.now)?;
+            if devices > 0 {
+                shrink(tx)?;
+                return Ok((room(tx)?, Made { devices, ..Made::default() }));
+            }
+        }
         let settled = pick(
             tx,
             &format!("SELECT a.id, a.fingerprint FROM alert a WHERE {SETTLED} ORDER BY a.id LIMIT ?1"),
@@ -220,11 +234,16 @@ impl Operation for Shed {
             } else {
                 shrink(tx)?;
             }
-            return Ok((room(tx)?, Made { forgotten: settled.len() as u64, given_up: 0 }));
+            return Ok((room(tx)?, Made { forgotten: settled.len() as u64, ..Made::default() }));
         }
         if !now.is_tight() {
             give_back(tx)?;
             return Ok((now, Made::default()));
+        }
+        let devices = share::step_aside(tx, self.now)?;
+        if devices > 0 {
+            shrink(tx)?;
+            return Ok((room(tx)?, Made { devices, ..Made::default() }));
         }
         // What is in memory for a while is no reason to give anything up: the sensor's files are the buffer then.
         let lowest: Option<u8> = if self.give_up && !tx.conditions.is(Kind::Memory) {
@@ -256,7 +275,7 @@ impl Operation for Shed {
         if let Some(severity) = Severity::ALL.into_iter().find(|s| *s as u8 == severity) {
             tx.count("shed", severity.as_str(), lowest.len() as i64);
         }
-        Ok((room(tx)?, Made { forgotten: 0, given_up: lowest.len() as u64 }))
+        Ok((room(tx)?, Made { given_up: lowest.len() as u64, ..Made::default() }))
     }
 }
 
@@ -304,13 +323,13 @@ fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError>
 }
 
 /// Outcomes of deliveries that go, and what they are counted as.
-fn forget_deliveries(tx: &mut Tx<'_>, alert: i64, condition: &str) -> Result<(), StoreError> {
+pub(super) fn forget_deliveries(tx: &mut Tx<'_>, subject: i64, condition: &str) -> Result<(), StoreError> {
     let gone: Vec<(String, String, i64)> = tx
         .conn
         .prepare_cached(&format!(
             "SELECT k.name, d.state, d.id FROM delivery d JOIN destination k ON k.id = d.destination_id WHERE {condition}"
         ))?
-        .query_map([alert], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+        .query_map([subject], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
         .collect::<Result<_, _>>()?;
     for (destination, state, delivery) in gone {
         attempt::forget(tx, delivery)?;

@@ -115,6 +115,7 @@ fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &RepairCounts) -> Re
 fn count_anew(conn: &Connection) -> Result<(), OpenError> {
     conn.execute_batch(
         "DELETE FROM counter WHERE scope GLOB 'destination:*' AND name IN ('pending', 'dead');
+         DELETE FROM counter WHERE scope = 'store' AND name = 'device bytes';
          INSERT OR IGNORE INTO counter (scope, name, value)
            SELECT 'destination:' || k.name, iif(d.state = 'claimed', 'pending', d.state), count(*)
            FROM delivery d JOIN destination k ON k.id = d.destination_id GROUP BY 1, 2;

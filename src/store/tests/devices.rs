@@ -6,11 +6,11 @@ use crate::model::device::Connection;
 use crate::store::op::device::outbox::{ClaimDevices, ClaimedDevice, ToldDevice};
 
 #[expect(clippy::unnecessary_wraps, reason = "every attribute may be absent")]
-fn text(value: &str) -> Option<String> {
+pub(super) fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-fn at(ip: &str) -> Device {
+pub(super) fn at(ip: &str) -> Device {
     Device { ips: vec![ip.parse().unwrap()], ..Device::default() }
 }
 
@@ -18,23 +18,23 @@ fn with_mac(ip: &str, mac: &str) -> Device {
     Device { macs: vec![mac.to_owned()], macs_are_own: true, ..at(ip) }
 }
 
-fn destination() -> DestinationName {
+pub(super) fn destination() -> DestinationName {
     DestinationName::new("prod").unwrap()
 }
 
-fn table() -> TableName {
+pub(super) fn table() -> TableName {
     TableName::new("cmdb_ci").unwrap()
 }
 
 impl Bench {
     /// A source says it.
-    async fn say(&self, source: &str, kind: &'static str, devices: Vec<Device>) {
+    pub(super) async fn say(&self, source: &str, kind: &'static str, devices: Vec<Device>) {
         let record =
             Record { kind, devices, ..Record::new(SourceName::new(source).unwrap(), self.clock_now()) };
         self.store.record(vec![record]).await.unwrap();
     }
 
-    fn devices(&self) -> Vec<DeviceRow> {
+    pub(super) fn devices(&self) -> Vec<DeviceRow> {
         self.reader().devices(&DeviceFilter::default()).unwrap()
     }
 
@@ -50,12 +50,12 @@ impl Bench {
         self.store.claim_devices(claim).await.unwrap()
     }
 
-    async fn enqueue(&self) -> u64 {
+    pub(super) async fn enqueue(&self) -> u64 {
         self.store.enqueue_devices(&destination(), &table()).await.unwrap()
     }
 
     /// Tells all that is to be told; gives how many that were.
-    async fn tell_devices(&self) -> usize {
+    pub(super) async fn tell_devices(&self) -> usize {
         self.enqueue().await;
         let claimed = self.claim_devices(1_000).await;
         let outcome = Outcome::Told { created: true };

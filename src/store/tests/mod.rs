@@ -6,6 +6,7 @@ mod faults;
 mod model;
 mod repair;
 mod room;
+mod share;
 mod turns;
 mod upgrade;
 

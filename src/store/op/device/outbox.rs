@@ -9,9 +9,11 @@ use super::super::attempt;
 use super::super::destination_state::{Change, DestinationChange};
 use super::super::health;
 use super::super::identity::meta;
+use super::super::prune::room;
 use super::super::row::{DeliveryCrc, KEPT, NewDelivery, Subject, insert_delivery};
 use super::super::settle::{self, Settled};
 use super::peers::Peers;
+use super::share;
 use super::take::{device_crc, withdraw};
 use crate::device::merge::View;
 use crate::model::device::Peer;
@@ -200,6 +202,10 @@ impl Operation for Enqueue {
     type Output = (u64, Option<i64>);
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(u64, Option<i64>), StoreError> {
+        tx.conditions.want_devices();
+        if !share::may_plan(tx, self.now)? {
+            return Ok((0, None));
+        }
         let (destination_id, route_id) = tx.route_id(self.destination.as_str(), self.table.as_str())?;
         let place = format!("{} {}", self.destination, self.table);
         if self.after == 0 && meta(tx.conn, TOLD_TO)?.as_deref() != Some(place.as_str()) {
@@ -501,7 +507,9 @@ impl Operation for Synced {
     type Output = Option<Timestamp>;
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Option<Timestamp>, StoreError> {
-        if let Some(at) = self.0 {
+        let is_tight = self.0.is_some() && room(tx)?.is_tight();
+        // Not all could be planned: the next sync goes on.
+        if let Some(at) = self.0.filter(|_| !is_tight) {
             let values = [SYNCED, &at.as_micros().to_string()];
             tx.conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", values)?;
             return Ok(Some(at));

@@ -1,17 +1,22 @@
 //! What a source says of devices, into the store: which device it is, and the view that all its sources make of it.
 //!
 //! One record costs one look by the source's own key. Only where that is new, or says by what else it can be known, the
-//! keys of other devices are asked. What says nothing new writes nothing, but once in a while that it was seen.
+//! keys of other devices are asked. What says nothing new writes nothing, but once in a while that it was seen; what a batch
+//! says of one device is written once.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
+use serde_json::Value;
 
 use super::super::health::keep;
 use super::super::row::{KEPT, Subject};
 use super::super::settle::{self, Next};
-use crate::device::merge::{Said, View, bounded, merge, overlay};
+use super::share;
+use crate::device::merge::{Said, View, bounded, is_same_peer, merge, overlay};
 use crate::device::{diff, keys};
+use crate::model::device::{Connection, PARTS_MAX};
 use crate::model::{DeliveryId, DeliveryState, Device, HealthIssue, Timestamp};
 use crate::store::StoreError;
 use crate::store::catalog::crc;
@@ -36,11 +41,37 @@ pub(in crate::store::op) struct Source<'a> {
     pub(in crate::store::op) now: Timestamp,
 }
 
+/// Connections of words that a batch keeps at most before it writes them: a word may have many, and a batch many words.
+const TALKS_HELD: usize = 4_096;
+
 /// What is stored of a source's word on a device.
 struct Word {
     device: i64,
     said: Device,
     at: Timestamp,
+    /// Not written yet.
+    is_new: bool,
+}
+
+impl Word {
+    fn weight(&self) -> usize {
+        1 + self.said.connections.len()
+    }
+}
+
+/// The words of a batch, each written once at its end: a device that many talk to is in many lines, and is large.
+struct Batch<'a> {
+    source: &'a Source<'a>,
+    kind: String,
+    /// By the source's keys.
+    words: HashMap<String, Word>,
+    /// Keys of those that are not written, by device.
+    unwritten: HashMap<i64, Vec<String>>,
+    weight: usize,
+    /// New ones that had no place.
+    left_out: u64,
+    /// Whether others went.
+    made_way: bool,
 }
 
 /// Takes them in; gives how many could not be kept, because nothing of them would last.
@@ -49,67 +80,198 @@ pub(in crate::store::op) fn take(
     source: &Source<'_>,
     devices: &[Device],
 ) -> Result<u64, StoreError> {
+    let kind = tx.conn.query_row("SELECT kind FROM source WHERE id = ?1", [source.id], |r| r.get(0))?;
+    let mut batch = Batch {
+        source,
+        kind,
+        words: HashMap::new(),
+        unwritten: HashMap::new(),
+        weight: 0,
+        left_out: 0,
+        made_way: false,
+    };
     let mut unknown = 0;
     for device in devices {
         let device = bounded(device.clone());
         match keys::at_source(&device) {
-            Some(key) => take_one(tx, source, &key, &device)?,
+            Some(key) => batch.take_one(tx, key, device)?,
             None => unknown += 1,
         }
+    }
+    batch.write(tx)?;
+    batch.made_way |= !share::settle_down(tx, source.now)?.is_empty();
+    if batch.left_out > 0 || batch.made_way {
+        share::say(tx, batch.left_out, source.now)?;
+    } else {
+        share::is_well(tx)?;
     }
     Ok(unknown)
 }
 
-fn take_one(tx: &mut Tx<'_>, source: &Source<'_>, key: &str, device: &Device) -> Result<(), StoreError> {
-    let known = word(tx, source.id, key)?;
-    // An address can be given to another device; what is known by it then is another one.
-    let still_it = |word: &Word| !keys::contradict(&word.said, device, key.starts_with("ip:"));
-    let left = known.as_ref().filter(|word| !still_it(word)).map(|word| word.device);
-    let known = known.filter(still_it);
-    let said = known.as_ref().map_or_else(|| device.clone(), |word| overlay(&word.said, device));
-    if let Some(word) = &known {
-        if same_but_for_times(&said, &word.said) && !is_due(tx, word, source.now)? {
-            return Ok(());
+impl Batch<'_> {
+    fn take_one(&mut self, tx: &mut Tx<'_>, key: String, mut device: Device) -> Result<(), StoreError> {
+        let known = match self.words.remove(&key) {
+            Some(word) => {
+                self.weight -= word.weight();
+                Some(word)
+            }
+            None => word(tx, self.source.id, &key)?,
+        };
+        // An address can be given to another device; what is known by it then is another one.
+        let is_still_it =
+            known.as_ref().is_some_and(|word| !keys::contradict(&word.said, &device, key.starts_with("ip:")));
+        let Some(mut word) = known else { return self.find(tx, &key, &device, None, None) };
+        if !is_still_it {
+            self.put(tx, &key, &word)?;
+            return self.find(tx, &key, &device, None, Some(word.device));
+        }
+        if device.id.is_none() && (word.said.connections.len() >= PARTS_MAX || share::is_used_up(tx)?) {
+            // Who came first stays: in a full list each new peer would take another one's place, and it would be written
+            // and told for ever.
+            let is_known = |one: &Connection| word.said.connections.iter().any(|c| is_same_peer(c, one));
+            device.connections.retain(is_known);
+        }
+        let mut said = overlay(&word.said, &device);
+        let is_same = same_but_for_times(&mut said, &mut word.said);
+        if is_same && !word.is_new && !is_due(tx, &word, self.source.now)? {
+            return self.hold(tx, key, word);
         }
         let all = |device: &Device| [keys::strong(device), keys::weak(device)].concat();
-        if all(&said) == all(&word.said) {
-            write_word(tx, source, key, word.device, &said)?;
-            return refresh(tx, word.device, source.now);
-        }
-    }
-    let mut same = candidates(tx, source.id, key, &said)?;
-    same.extend(known.map(|word| word.device));
-    same.sort_unstable();
-    same.dedup();
-    let id = match same.split_first() {
-        None => make(tx, source, key, &said)?,
-        Some((first, others)) => {
-            for other in others {
-                absorb(tx, *other, *first, source.now)?;
+        if is_same || all(&said) == all(&word.said) {
+            if !word.is_new {
+                self.unwritten.entry(word.device).or_default().push(key.clone());
             }
-            *first
+            (word.said, word.at, word.is_new) = (said, self.source.now, true);
+            return self.hold(tx, key, word);
         }
-    };
-    write_word(tx, source, key, id, &said)?;
-    for value in [keys::strong(&said), keys::weak(&said)].concat() {
-        tx.conn
-            .prepare_cached("INSERT OR IGNORE INTO device_key (value, device_id) VALUES (?1, ?2)")?
-            .execute(params![value, id])?;
+        self.put(tx, &key, &word)?;
+        self.find(tx, &key, &said, Some(word.device), None)
     }
-    if let Some(left) = left.filter(|left| *left != id) {
-        refresh(tx, left, source.now)?;
+
+    /// Keeps a word for the lines that follow, within bounds.
+    fn hold(&mut self, tx: &mut Tx<'_>, key: String, word: Word) -> Result<(), StoreError> {
+        self.weight += word.weight();
+        self.words.insert(key, word);
+        if self.weight > TALKS_HELD { self.write(tx) } else { Ok(()) }
     }
-    refresh(tx, id, source.now)
+
+    /// Writes all that is not written.
+    fn write(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let devices: Vec<i64> = self.unwritten.keys().copied().collect();
+        for device in devices {
+            self.write_device(tx, device)?;
+        }
+        self.words.clear();
+        self.weight = 0;
+        Ok(())
+    }
+
+    /// Writes what was said of one device, and its view.
+    fn write_device(&mut self, tx: &mut Tx<'_>, device: i64) -> Result<(), StoreError> {
+        let Some(keys) = self.unwritten.remove(&device) else { return Ok(()) };
+        for key in keys {
+            if let Some(word) = self.words.get_mut(&key).filter(|word| word.is_new && word.device == device) {
+                write_word(tx, self.source, &key, device, &word.said)?;
+                word.is_new = false;
+            }
+        }
+        refresh(tx, device, self.source.now)
+    }
+
+    /// Writes a word that was taken out, before others are compared with its device.
+    fn put(&mut self, tx: &mut Tx<'_>, key: &str, word: &Word) -> Result<(), StoreError> {
+        if word.is_new {
+            write_word(tx, self.source, key, word.device, &word.said)?;
+            self.unwritten.entry(word.device).or_default();
+        }
+        self.write_device(tx, word.device)
+    }
+
+    /// Those devices are gone, or are others now.
+    fn let_go(&mut self, gone: &[i64]) {
+        if !gone.is_empty() {
+            self.words.retain(|_, word| !gone.contains(&word.device));
+            self.unwritten.retain(|device, _| !gone.contains(device));
+            self.weight = self.words.values().map(Word::weight).sum();
+        }
+    }
+
+    /// Finds the device that a word is of, by all its keys, or makes it. `left`: the one that had the key before.
+    fn find(
+        &mut self,
+        tx: &mut Tx<'_>,
+        key: &str,
+        said: &Device,
+        known: Option<i64>,
+        left: Option<i64>,
+    ) -> Result<(), StoreError> {
+        let (source, values) = (self.source, [keys::strong(said), keys::weak(said)].concat());
+        if !self.unwritten.is_empty() {
+            for value in &values {
+                for id in with_key(tx, value)? {
+                    self.write_device(tx, id)?;
+                }
+            }
+        }
+        let mut same = candidates(tx, source.id, key, said)?;
+        same.extend(known);
+        same.sort_unstable();
+        same.dedup();
+        let id = match same.split_first() {
+            None => match self.make(tx, key, said)? {
+                Some(id) => id,
+                None => return Ok(()),
+            },
+            Some((first, others)) => {
+                for other in others {
+                    absorb(tx, *other, *first, source.now)?;
+                }
+                self.let_go(others);
+                *first
+            }
+        };
+        write_word(tx, source, key, id, said)?;
+        for value in values {
+            tx.conn
+                .prepare_cached("INSERT OR IGNORE INTO device_key (value, device_id) VALUES (?1, ?2)")?
+                .execute(params![value, id])?;
+        }
+        if let Some(left) = left.filter(|left| *left != id) {
+            refresh(tx, left, source.now)?;
+        }
+        refresh(tx, id, source.now)
+    }
+
+    /// A new device, where it has a place.
+    fn make(&mut self, tx: &mut Tx<'_>, key: &str, said: &Device) -> Result<Option<i64>, StoreError> {
+        let is_known = share::is_known_by_inventory(&self.kind, key, said);
+        let mut gone = Vec::new();
+        let is_admitted = share::admits(tx, json(said)?.len(), is_known, self.source.now, &mut gone)?;
+        self.made_way |= !gone.is_empty();
+        self.let_go(&gone);
+        if is_admitted {
+            return make(tx, self.source, key, said).map(Some);
+        }
+        self.left_out += 1;
+        Ok(None)
+    }
 }
 
-/// Whether two words differ in nothing but when things were last seen.
-fn same_but_for_times(one: &Device, other: &Device) -> bool {
-    let timeless = |device: &Device| {
-        let mut device = Device { last_seen: None, ..device.clone() };
-        device.connections.iter_mut().for_each(|connection| connection.last_seen = None);
-        device
+/// Whether two words differ in nothing but when things were last seen. Both are as they were afterwards.
+fn same_but_for_times(one: &mut Device, other: &mut Device) -> bool {
+    let bare = |device: &mut Device| (std::mem::take(&mut device.connections), device.last_seen.take());
+    let (of_one, of_other) = (bare(one), bare(other));
+    let talk = |c: &Connection, d: &Connection| {
+        (c.ip, &c.device_id, &c.name, c.two_way, c.inbound)
+            == (d.ip, &d.device_id, &d.name, d.two_way, d.inbound)
+            && (&c.protocols, &c.ports) == (&d.protocols, &d.ports)
     };
-    timeless(one) == timeless(other)
+    let is_same = of_one.0.len() == of_other.0.len()
+        && of_one.0.iter().zip(&of_other.0).all(|(c, d)| talk(c, d))
+        && one == other;
+    (one.connections, one.last_seen) = of_one;
+    (other.connections, other.last_seen) = of_other;
+    is_same
 }
 
 /// Whether it is time to write that a device was seen again.
@@ -134,7 +296,7 @@ fn word(tx: &Tx<'_>, source_id: i64, key: &str) -> Result<Option<Word>, StoreErr
     // What cannot be read is as if it had not been said; it is written anew.
     Ok(row.and_then(|(device, said, at)| {
         let said = serde_json::from_slice(&said).ok()?;
-        Some(Word { device, said, at: Timestamp::from_micros(at) })
+        Some(Word { device, said, at: Timestamp::from_micros(at), is_new: false })
     }))
 }
 
@@ -218,20 +380,28 @@ fn make(tx: &mut Tx<'_>, source: &Source<'_>, key: &str, said: &Device) -> Resul
                 "INSERT INTO device (key, view, hash, changed, changed_at, seen_at, crc) VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5)",
             )?
             .execute(params![born, view, hash, source.now.as_micros(), device_crc(&born, &view, &hash)])?;
+        let id = tx.conn.last_insert_rowid();
         tx.count(KEPT, "devices", 1);
-        return Ok(tx.conn.last_insert_rowid());
+        share::view_is(tx, None, view.len())?;
+        return Ok(id);
     }
     Err(StoreError::Refused(format!("more than {BORN_MAX} devices are known by {key}")))
 }
 
 fn write_word(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     source: &Source<'_>,
     key: &str,
     device: i64,
     said: &Device,
 ) -> Result<(), StoreError> {
     let (said, at) = (json(said)?, source.now.as_micros());
+    let before: Option<i64> = tx
+        .conn
+        .prepare_cached("SELECT length(said) FROM device_source WHERE source_id = ?1 AND key = ?2")?
+        .query_row(params![source.id, key], |r| r.get(0))
+        .optional()?;
+    share::word_is(tx, before, said.len())?;
     tx.conn
         .prepare_cached(
             "INSERT INTO device_source (device_id, source_id, key, said, at, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -266,10 +436,11 @@ fn refresh(tx: &mut Tx<'_>, id: i64, now: Timestamp) -> Result<(), StoreError> {
     let mut view = merge(&said);
     tx.memory.vendors.fill(&mut view, now);
     let (hash, view) = (diff::digests(&view.device), json(&view)?);
-    let (key, before, told): (String, Vec<u8>, Option<Vec<u8>>) = tx
+    let (key, before, told, length): (String, Vec<u8>, Option<Vec<u8>>, i64) = tx
         .conn
-        .prepare_cached("SELECT key, hash, told FROM device WHERE id = ?1")?
-        .query_row([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+        .prepare_cached("SELECT key, hash, told, length(view) FROM device WHERE id = ?1")?
+        .query_row([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?;
+    share::view_is(tx, Some(length), view.len())?;
     let changed_at = (before != hash).then_some(now.as_micros());
     tx.conn
         .prepare_cached(
@@ -350,8 +521,31 @@ pub(super) fn withdraw(tx: &mut Tx<'_>, device: i64, now: Timestamp, why: &str) 
     Ok(())
 }
 
+/// As it is stored: without what is absent, as most of a device is. What reads it takes absent for nothing.
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|e| StoreError::Refused(format!("a device cannot be written: {e}")))
+    let refused = |e| StoreError::Refused(format!("a device cannot be written: {e}"));
+    let mut value = serde_json::to_value(value).map_err(refused)?;
+    thin(&mut value);
+    serde_json::to_vec(&value).map_err(refused)
+}
+
+/// Facts that may be unknown: of them `false` says something.
+const MAY_BE_UNKNOWN: [&str; 3] = ["authorized", "programming", "scanner"];
+
+fn thin(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, value| match value {
+                Value::Null => false,
+                Value::Bool(is) => *is || MAY_BE_UNKNOWN.contains(&name.as_str()),
+                Value::Array(all) => !all.is_empty(),
+                _ => true,
+            });
+            fields.values_mut().for_each(thin);
+        }
+        Value::Array(all) => all.iter_mut().for_each(thin),
+        _ => {}
+    }
 }
 
 /// The checksum of a device's row.

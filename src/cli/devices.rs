@@ -291,11 +291,11 @@ fn show(args: &ShowArgs, terminal: &mut Terminal<'_>) -> Outcome {
         return Ok(Exit::Fine);
     };
     let config = begin(loaded?, terminal)?;
-    if args.query { query(&row, config, terminal) } else { payload(&row, config, terminal) }
+    if args.query { query(&row, config, terminal) } else { payload(&row, &config, terminal) }
 }
 
 /// As the config would send it; without `[devices]` as its defaults would.
-fn payload(row: &DeviceRow, config: Config, terminal: &mut Terminal<'_>) -> Outcome {
+fn payload(row: &DeviceRow, config: &Config, terminal: &mut Terminal<'_>) -> Outcome {
     let own = config.destinations.iter().find_map(|destination| destination.devices.clone());
     let settings = own.unwrap_or_else(|| cmdb::Settings {
         agent: config.agent.id.clone(),

@@ -22,7 +22,7 @@ impl<W: Write> Plain<W> {
         let bad = |c: char| is_unsafe(c) && !matches!(c, '\n' | '\t');
         let mut rest = text;
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| bad(*c)) {
-            self.inner.write_all(rest[..at].as_bytes())?;
+            self.inner.write_all(&rest.as_bytes()[..at])?;
             for unit in c.encode_utf16(&mut [0; 2]) {
                 write!(self.inner, "\\u{unit:04x}")?;
             }
@@ -51,7 +51,7 @@ impl<W: Write> Write for Plain<W> {
             let is_begun =
                 chunks.peek().is_none() && std::str::from_utf8(cut).is_err_and(|e| e.error_len().is_none());
             if is_begun {
-                self.begun = cut.to_owned();
+                cut.clone_into(&mut self.begun);
             } else {
                 self.inner.write_all("\u{fffd}".as_bytes())?;
             }
@@ -70,7 +70,9 @@ mod tests {
 
     fn printed(parts: &[&[u8]]) -> String {
         let mut plain = Plain::new(Vec::new());
-        parts.iter().for_each(|part| plain.write_all(part).unwrap());
+        for part in parts {
+            plain.write_all(part).unwrap();
+        }
         String::from_utf8(plain.inner).unwrap()
     }
 

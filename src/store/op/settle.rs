@@ -355,7 +355,8 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         Outcome::Added { created } => done(tx, one, &was, &mut next, changed(*created), "")?,
         Outcome::Told { created } => {
             record_is(tx, &was, TicketState::Open)?;
-            let words = if matches!(was.subject, Subject::Device(_)) { told(*created) } else { made(*created) };
+            let words =
+                if matches!(was.subject, Subject::Device(_)) { told(*created) } else { made(*created) };
             done(tx, one, &was, &mut next, words, "")?;
         }
         Outcome::ClosedThere { sys_id, number, state } => {

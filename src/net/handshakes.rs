@@ -19,6 +19,7 @@ use super::*;
 
 struct Ca {
     issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
     pem: tempfile::NamedTempFile,
 }
 
@@ -30,12 +31,13 @@ fn ca(name: &str) -> Ca {
     let certificate = params.self_signed(&key).unwrap();
     let mut pem = tempfile::NamedTempFile::new().unwrap();
     pem.write_all(certificate.pem().as_bytes()).unwrap();
-    Ca { issuer: Issuer::new(params, key), pem }
+    Ca { issuer: Issuer::new(params, key), certificate: certificate.der().clone(), pem }
 }
 
 /// A server's certificate and key.
 struct Identity {
     certificate: CertificateDer<'static>,
+    pem: String,
     key: KeyPair,
 }
 
@@ -45,14 +47,14 @@ impl Identity {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         change(&mut params);
         let certificate = params.signed_by(&key, &ca.issuer).unwrap();
-        Self { certificate: certificate.der().clone(), key }
+        Self { certificate: certificate.der().clone(), pem: certificate.pem(), key }
     }
 
     fn self_signed() -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-        Self { certificate: certificate.der().clone(), key }
+        Self { certificate: certificate.der().clone(), pem: certificate.pem(), key }
     }
 
     fn pin(&self) -> [u8; 32] {
@@ -221,7 +223,11 @@ async fn a_self_signed_certificate_needs_its_pin() {
 #[tokio::test]
 async fn a_pin_still_wants_the_key_behind_the_certificate() {
     let real = Identity::self_signed();
-    let thief = Identity { certificate: real.certificate.clone(), key: KeyPair::generate().unwrap() };
+    let thief = Identity {
+        certificate: real.certificate.clone(),
+        pem: String::new(),
+        key: KeyPair::generate().unwrap(),
+    };
     let key = rustls::crypto::ring::sign::any_supported_type(&PrivateKeyDer::Pkcs8(
         PrivatePkcs8KeyDer::from(thief.key.serialize_der()),
     ))
@@ -237,12 +243,10 @@ async fn a_pin_still_wants_the_key_behind_the_certificate() {
     }
 }
 
-#[tokio::test]
-async fn a_server_that_wants_our_certificate_is_told_apart() {
-    let ca = ca("Plant CA");
-    let identity = Identity::signed(&ca, "localhost", |_| {});
+/// A server that takes only clients with a certificate of this CA.
+fn with_clients_of(ca: &Ca, identity: &Identity) -> SocketAddr {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(identity.certificate.clone()).unwrap();
+    roots.add(ca.certificate.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
@@ -255,9 +259,38 @@ async fn a_server_that_wants_our_certificate_is_told_apart() {
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![identity.certificate.clone()], key)
         .unwrap();
+    serve(config)
+}
+
+#[tokio::test]
+async fn a_server_that_wants_our_certificate_is_told_apart() {
+    let ca = ca("Plant CA");
+    let identity = Identity::signed(&ca, "localhost", |_| {});
     // TLS 1.3 refuses after our first bytes went out, so this one is doubtful.
-    let (text, _) = refusal(&trusting(Some(ca.pem.path()), None), serve(config)).await;
+    let (text, _) = refusal(&trusting(Some(ca.pem.path()), None), with_clients_of(&ca, &identity)).await;
     assert!(text.contains("asks for a client certificate"), "{text}");
+}
+
+#[tokio::test]
+async fn our_own_certificate_that_has_expired_is_named() {
+    let ca = ca("Plant CA");
+    let address = with_clients_of(&ca, &Identity::signed(&ca, "localhost", |_| {}));
+    let with = |change: fn(&mut CertificateParams)| {
+        let ours = Identity::signed(&ca, "otrelay", change);
+        let dir = tempfile::tempdir().unwrap();
+        let client = ClientCertificate {
+            cert_file: dir.path().join("cert.pem"),
+            key_file: dir.path().join("key.pem"),
+        };
+        std::fs::write(&client.cert_file, ours.pem).unwrap();
+        std::fs::write(&client.key_file, ours.key.serialize_pem()).unwrap();
+        (TlsSettings { client: Some(client), ..trusting(Some(ca.pem.path()), None) }, dir)
+    };
+    let (good, _dir) = with(|_| {});
+    check_works(&good, address).await;
+    let (expired, _dir) = with(|params| params.not_after = date_time_ymd(2020, 1, 1));
+    let (text, _) = refusal(&expired, address).await;
+    assert!(text.contains("CertificateExpired") && text.contains("tls.client_cert_file"), "{text}");
 }
 
 #[tokio::test]
@@ -485,7 +518,7 @@ async fn a_certificate_with_only_a_common_name_is_named() {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(DnType::CommonName, "localhost");
     let certificate = params.signed_by(&key, &ca.issuer).unwrap().der().clone();
-    let server = Identity { certificate, key }.serve();
+    let server = Identity { certificate, pem: String::new(), key }.serve();
     let expected = ["subjectAltName), only the common name `localhost`", "tls.pin"];
     check_refused(&trusting(Some(ca.pem.path()), None), server, &expected).await;
 }

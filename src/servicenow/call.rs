@@ -85,6 +85,8 @@ pub struct ServiceNow {
     pub(super) display: String,
     /// How devices are told.
     pub(super) devices: Option<super::cmdb::Settings>,
+    /// Import sets that were not through in time.
+    pub(super) sets: super::cmdb::Sets,
     /// The instance has only the plain form of identification.
     pub(super) plain_identify: Absent,
     /// Which others tell of the same devices, as far as it was looked.
@@ -226,6 +228,7 @@ impl ServiceNow {
             user,
             display: DISPLAY.to_owned(),
             devices,
+            sets: super::cmdb::Sets::default(),
             plain_identify: Absent::default(),
             others: KnownOthers::default(),
         })

@@ -6,7 +6,6 @@
 //! answer, or where the import set is not through in time, the rows are sent again and make nothing twice.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -15,6 +14,7 @@ use super::super::classify::{Attempt, What};
 use super::super::query::Query;
 use super::super::{fields, row, wire};
 use super::rows::{self, Row};
+use super::sets::{Open, ROWS_MAX};
 use super::{BYTES_MAX, Import, Settings};
 use crate::destination::{
     Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, Item, SendError, Sent,
@@ -23,19 +23,8 @@ use crate::model::text::{clip, one_line};
 use crate::model::{Class, SysId, TableName};
 use crate::net::Method;
 
-/// Most rows of one `insertMultiple`.
-const ROWS_MAX: usize = 500;
 /// Devices of one call where each row is a request or an item of a batch.
 const ROWS_FEW: usize = 60;
-/// When an import set is looked at, each after the one before.
-const LOOKS: [Duration; 6] = [
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(6),
-    Duration::from_secs(12),
-];
 /// The table that rows of all import sets are in.
 const IMPORT_ROWS: &str = "sys_import_set_row";
 /// Longest words of a transform that are repeated, in bytes.
@@ -66,7 +55,7 @@ impl ServiceNow {
         orders: &[DeviceOrder],
         requests: u32,
     ) -> Result<DevicesSent, SendError> {
-        let most = if import.insert_multiple { ROWS_MAX } else { ROWS_FEW };
+        let most = if import.insert_multiple { self.sets.most() } else { ROWS_FEW };
         let (mut all, mut spans, mut bytes): (Vec<Row>, Vec<usize>, usize) = (Vec::new(), Vec::new(), 0);
         for order in orders {
             let mut own = rows::rows(settings, import, order).unwrap_or_default();
@@ -104,7 +93,7 @@ impl ServiceNow {
     fn requests_for(&self, import: &Import, rows: &[Row]) -> usize {
         if import.insert_multiple {
             let tables: BTreeSet<&TableName> = rows.iter().map(|row| &row.table).collect();
-            return 1 + tables.len() * (1 + LOOKS.len());
+            return 1 + tables.len() * (1 + self.sets.looks_max());
         }
         let (mut at, mut requests) = (0, 1);
         while at < rows.len() {
@@ -188,8 +177,52 @@ impl ServiceNow {
         done.into_iter().map_while(|one| one).collect()
     }
 
+    /// What became of these rows: by the sets that they are in already, and of the rest by one more.
     async fn import_set(&self, table: &TableName, records: &[Fields]) -> Result<Vec<Done>, SendError> {
         let attempt = self.attempt(What::Rows, table);
+        let mut done: Vec<Option<Done>> = records.iter().map(|_| None).collect();
+        for open in self.sets.of(table) {
+            self.read_set(&attempt, &open, records, &mut done).await?;
+        }
+        let left: Vec<usize> = (0..records.len()).filter(|at| done[*at].is_none()).collect();
+        if !left.is_empty() {
+            let rows: Vec<Fields> = left.iter().map(|at| records[*at].clone()).collect();
+            let each = self.new_set(&attempt, &rows).await?;
+            left.iter().zip(each).for_each(|(at, one)| done[*at] = Some(one));
+        }
+        Ok(done.into_iter().flatten().collect())
+    }
+
+    /// The same of those that are in a set that was not through in time. Nothing of it is sent again before it was looked at
+    /// often.
+    async fn read_set(
+        &self,
+        attempt: &Attempt<'_>,
+        open: &Open,
+        records: &[Fields],
+        done: &mut [Option<Done>],
+    ) -> Result<(), SendError> {
+        let places = open.places();
+        let unknown = (0..records.len()).filter(|at| done[*at].is_none());
+        let here: Vec<(usize, usize)> =
+            unknown.filter_map(|at| Some((at, *places.get(&records[at])?))).collect();
+        if here.is_empty() {
+            return Ok(());
+        }
+        let rows = self.rows_of_set(attempt, &open.set).await?;
+        let states = states(&rows, open.len());
+        if here.iter().any(|(_, place)| states[*place].is_none_or(is_waiting)) {
+            return if self.sets.again(&open.set) { Err(not_through(attempt, open)) } else { Ok(()) };
+        }
+        for (at, place) in &here {
+            done[*at] = states[*place].map(|row| outcome(row, attempt));
+        }
+        self.sets.taken(&open.set, here.into_iter().map(|(_, place)| place));
+        Ok(())
+    }
+
+    async fn new_set(&self, attempt: &Attempt<'_>, records: &[Fields]) -> Result<Vec<Done>, SendError> {
+        let table = attempt.table;
         let body = serde_json::to_vec(&json!({ "records": records }))
             .map_err(|_| attempt.reject("the rows cannot be written as JSON", "report it"))?;
         let (value, answer) = self
@@ -205,16 +238,25 @@ impl ServiceNow {
         let inner = value.get("result").filter(|inner| inner.is_object()).unwrap_or(&value);
         let set = SysId::new(&wire::field(inner, "import_set_id"))
             .map_err(|_| attempt.retry("the answer names no import set").answered(answer.status))?;
-        for wait in LOOKS {
+        for wait in self.sets.looks() {
             tokio::time::sleep(wait).await;
-            let rows = self.rows_of_set(&attempt, &set).await?;
+            let rows = match self.rows_of_set(attempt, &set).await {
+                Ok(rows) => rows,
+                Err(e) => {
+                    self.sets.keep(Open::new(table, set, records));
+                    return Err(e);
+                }
+            };
             let states = states(&rows, records.len());
             if states.iter().all(|row| row.is_some_and(|row| !is_waiting(row))) {
-                return Ok(states.into_iter().flatten().map(|row| outcome(row, &attempt)).collect());
+                return Ok(states.into_iter().flatten().map(|row| outcome(row, attempt)).collect());
             }
         }
-        let words = format!("the import set {set} of {} rows is not through yet", records.len());
-        Err(attempt.retry(&words))
+        let open = Open::new(table, set, records);
+        let failure = not_through(attempt, &open);
+        self.sets.slow(open.len());
+        self.sets.keep(open);
+        Err(failure)
     }
 
     async fn rows_of_set(&self, attempt: &Attempt<'_>, set: &SysId) -> Result<Vec<Value>, SendError> {
@@ -230,6 +272,10 @@ impl ServiceNow {
         rows.retain(|row| wire::field(row, "sys_import_set") == set.as_str());
         Ok(rows)
     }
+}
+
+fn not_through(attempt: &Attempt<'_>, open: &Open) -> SendError {
+    attempt.retry(&format!("the import set {} of {} rows is not through yet", open.set, open.len()))
 }
 
 /// The rows by their places, from 0; where they are not numbered, in their order.

@@ -9,6 +9,7 @@ mod answer;
 mod import;
 mod payload;
 mod rows;
+mod sets;
 mod shared;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ const BYTES_MAX: usize = 500_000;
 pub const TABLE: &str = "cmdb_ci";
 
 pub use rows::{COLUMNS, Part, columns_of};
+pub(super) use sets::Sets;
 pub(super) use shared::KnownOthers;
 pub use shared::Other;
 

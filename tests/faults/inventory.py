@@ -1,16 +1,18 @@
 """An inventory of many devices into the CMDB: what is sent, how often, and how much memory it takes.
 
-The devices are named by ARP lines of Suricata. The simulator's ledger says which requests came, its tables what is there.
+The devices are named by ARP lines of Suricata, then by the API of a Defender sensor (`Sensor`). The simulator's ledger says which requests came, its tables what is there.
 The peak of resident memory is `VmHWM` of the process while it runs. What `wait4` says when it has ended is no measure: there
 the kernel counts the memory of this script too, from which the process was started.
 """
 
+import http.server
 import json
 import os
 import pathlib
 import random
 import sys
 import tempfile
+import threading
 import time
 
 import scene
@@ -45,6 +47,43 @@ def lease(number):
     """The same device tells its name."""
     told = {"type": "reply", "client_mac": mac(number), "assigned_ip": address(number), "dhcp_type": "ack", "hostname": f"host-{number}"}
     return json.dumps({"timestamp": "2026-11-21T08:16:00.000000+0000", "event_type": "dhcp", "dhcp": told}) + "\n"
+
+
+class Sensor:
+    """A Defender sensor that has devices and no alerts (its API: /api/v1)."""
+
+    TOKEN = "sensor-token"
+
+    def __init__(self, count):
+        self.devices = [{"id": n + 1, "name": address(n), "type": "PLC", "vendor": "Plant Devices", "operatingSystem": None,
+                         "ipAddresses": [address(n)], "macAddresses": [mac(n)], "engineeringStation": False,
+                         "authorized": True, "scanner": False, "protocols": [{"id": 1, "name": "MODBUS", "addresses": ["1"]}],
+                         "firmware": None, "hasDynamicAddress": False} for n in range(count)]
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.source = (f'\n[[source]]\nname = "sensor"\nkind = "defender-sensor"\n'
+                       f'url = "http://127.0.0.1:{self.server.server_port}"\ntoken = "{self.TOKEN}"\npoll_interval = "5s"\n')
+
+    def handler(sensor):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                path = self.path.split("?")[0]
+                lists = {"/api/v1/devices": sensor.devices, "/api/v1/devices/connections": [], "/api/v1/devices/cves": [],
+                         "/api/v1/alerts": [], "/api/v2/alerts": []}
+                is_known = self.headers.get("Authorization") == sensor.TOKEN
+                body = json.dumps(lists.get(path, {"error": "not found"})).encode()
+                self.send_response(401 if not is_known else 200 if path in lists else 404)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        return Handler
 
 
 def feed(agent, lines):
@@ -145,6 +184,35 @@ def killed(agent, simulator, rng):
     print(f"{KILLS} kills: {last} devices, each once")
 
 
+def polled(directory):
+    """The same from the API of a sensor."""
+    rng = random.Random(SEED)
+    simulator, sensor = scene.Simulator(directory, SEED), Sensor(DEVICES)
+    try:
+        agent = scene.Agent(directory / "agent", simulator.url, more=MORE + sensor.source)
+        code, took, peak = run(agent)
+        first = puts(simulator)
+        print(f"a sensor's API, first sync: {DEVICES} devices, {first} requests, {took:.1f} s, peak {peak:.0f} MiB (exit {code})")
+        expect(f"the first sync ended with {code}", code == scene.OK)
+        expect(f"{first} requests, at most {REQUESTS} were expected", first <= REQUESTS)
+        # The sensor itself is one more.
+        macs = rows(simulator, "cmdb_ci_network_adapter", "mac_address")
+        expect(f"{len(macs)} adapters of {len(set(macs))} MACs", len(macs) == len(set(macs)) == DEVICES)
+        expect("the second sync sent something", (run(agent)[0], puts(simulator)) == (scene.OK, first))
+        changed = rng.sample(sensor.devices, max(DEVICES // 100, 1))
+        for device in changed:
+            device["name"] = f"plc-{device['id']}"
+        code, took, peak = run(agent)
+        now = puts(simulator)
+        told = sum(1 for name in rows(simulator, "cmdb_ci_ot_plc", "name") if name.startswith("plc-"))
+        print(f"a sensor's API, one in a hundred changed: {told} told, {now - first} requests, {took:.1f} s, peak {peak:.0f} MiB (exit {code})")
+        expect(f"{told} devices have their name, {len(changed)} were to have one", told == len(changed))
+        expect("more was sent than had changed", now - first <= len(changed) // 20 + 3)
+    finally:
+        sensor.server.shutdown()
+        simulator.stop()
+
+
 def staged(directory, how, rng):
     """The same as rows of staging tables, killed when some requests of a push were made: each device has its row, and one."""
     simulator = scene.Simulator(directory, SEED, more=STAGING)
@@ -177,6 +245,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="otrelay-inventory-") as directory:
         try:
             work(pathlib.Path(directory))
+            (pathlib.Path(directory) / "polled").mkdir()
+            polled(pathlib.Path(directory) / "polled")
             for how in STAGED:
                 (pathlib.Path(directory) / how).mkdir()
                 staged(pathlib.Path(directory) / how, how, random.Random(SEED))

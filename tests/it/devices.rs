@@ -12,6 +12,7 @@ use otrelay::simulator::{Fault, Options, Running};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, CRITICAL};
+use crate::support::console::{Console, TOKEN};
 use crate::support::{eve, simulator, simulator_with, values};
 
 const DEVICES: &str = "\n[devices]\nservicenow = \"prod\"\n";
@@ -612,6 +613,55 @@ fn an_instance_that_otrelay_alone_tells_has_no_other_integration() {
     agent.once().ends(0);
     agent.run(&["doctor"]).says("ok      prod: other integrations: no other data source");
     assert!(!agent.run(&["status"]).out.contains("tells the CMDB"));
+}
+
+/// From the wire of each source to the CIs.
+#[test]
+fn one_plc_of_three_sources_is_one_ci_and_a_shared_mac_or_a_moved_address_makes_none_of_two() {
+    let (simulator, console) = (simulator(), Console::start(false));
+    console.state().devices = vec![
+        json!({"id": 7, "name": "PLC-7", "type": "PLC", "ipAddresses": [ip(7)], "macAddresses": [mac(7)]}),
+    ];
+    let agent = Agent::new(&simulator);
+    let zeek = agent.log("known_*.log").display().to_string();
+    let agent = agent.rules(&format!(
+        "[[source]]\nname = \"zeek\"\nkind = \"zeek\"\npath = \"{zeek}\"\n\
+         [[source]]\nname = \"sensor\"\nkind = \"defender-sensor\"\nurl = \"{}\"\ntoken = \"{TOKEN}\"\n\
+         {CRITICAL}{DEVICES}",
+        console.url()
+    ));
+    let header = "#separator \\x09\n#set_separator\t,\n#empty_field\t(empty)\n#unset_field\t-\n#path\tknown_devices\n#fields\tts\tmac\tdhcp_host_name\n";
+    agent.feed_to("known_devices.log", format!("{header}1795248900.0\t{}\t-\n", mac(7)));
+    // Two behind one router, which shows its own MAC for both.
+    let behind = |n| arp(n).replace(&mac(n), &mac(99));
+    agent.feed(
+        [arp(7), identity(7, "1756-L61/B"), behind(8), identity(8, "a"), behind(9), identity(9, "b")]
+            .concat(),
+    );
+    agent.once().ends(0);
+    let plcs = || ["name", "serial_number"].map(|field| values(&simulator, "cmdb_ci_ot_plc", field));
+    let before = plcs();
+    assert_eq!(before[0].len(), 3, "{before:?}");
+    assert_eq!(before[0].iter().filter(|name| *name == "PLC-7").count(), 1, "{before:?}");
+    assert_eq!(
+        values(&simulator, "cmdb_ci_network_adapter", "mac_address").iter().filter(|m| **m == mac(7)).count(),
+        1
+    );
+    let known = agent.json(&["devices", "show", &ip(7), "--json"]);
+    assert_eq!(known["sources"].as_array().unwrap().len(), 3, "{known:#}");
+
+    // Its address goes to another one, by DHCP.
+    let lease = |n: u32, to: u32, name: &str| {
+        let told = json!({"type": "reply", "client_mac": mac(n), "assigned_ip": ip(to), "dhcp_type": "ack", "hostname": name});
+        format!(
+            "{}\n",
+            json!({"timestamp": "2026-11-21T08:16:00.000000+0000", "event_type": "dhcp", "dhcp": told})
+        )
+    };
+    agent.feed(lease(7, 70, "plc-7") + &lease(71, 7, "laptop"));
+    agent.once().ends(0);
+    assert_eq!(plcs(), before, "no PLC has another name or serial number");
+    assert!(values(&simulator, "cmdb_ci_ot", "name").contains(&"laptop".to_owned()));
 }
 
 #[test]

@@ -362,7 +362,7 @@ class Try:
             with contextlib.closing(sqlite3.connect(f"file:{self.agent.state / heal['kept_as']}?mode=ro", uri=True)) as db:
                 sql = "SELECT value FROM counter WHERE scope = 'store' AND name = ?"
                 return db.execute(sql, (counter,)).fetchone()[0]
-        except (sqlite3.Error, TypeError):
+        except (sqlite3.Error, UnicodeError, TypeError):
             return None
 
 

@@ -22,7 +22,7 @@ run() {
 command -v logger >/dev/null || apt bsdutils
 command -v openssl >/dev/null || apt openssl
 command -v curl >/dev/null || apt curl
-run logger openssl curl kill
+run logger openssl curl kill kill-udp
 
 { command -v rsyslogd && ls /usr/lib/*/rsyslog/lmnsd_ossl.so; } >/dev/null 2>&1 || apt rsyslog rsyslog-openssl
 run rsyslog

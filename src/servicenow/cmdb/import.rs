@@ -14,7 +14,7 @@ use super::super::classify::{Attempt, What};
 use super::super::query::Query;
 use super::super::{fields, row, wire};
 use super::rows::{self, Row};
-use super::sets::{Open, ROWS_MAX};
+use super::sets::{LOOKS_MAX, Open, ROWS_MAX};
 use super::{BYTES_MAX, Import, Settings};
 use crate::destination::{
     Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, Item, SendError, Sent,
@@ -93,7 +93,7 @@ impl ServiceNow {
     fn requests_for(&self, import: &Import, rows: &[Row]) -> usize {
         if import.insert_multiple {
             let tables: BTreeSet<&TableName> = rows.iter().map(|row| &row.table).collect();
-            return 1 + tables.len() * (1 + self.sets.looks_max());
+            return 1 + tables.len() * (1 + LOOKS_MAX);
         }
         let (mut at, mut requests) = (0, 1);
         while at < rows.len() {

@@ -27,6 +27,8 @@ const LOOKS: [Duration; 6] = [
 ];
 /// Sets that are remembered.
 const OPEN_MAX: usize = 4;
+/// How many requests each table takes at most, beside the one that brings the rows.
+pub(super) const LOOKS_MAX: usize = LOOKS.len() + OPEN_MAX;
 /// How often one is looked at again before its rows are sent once more: it may never be worked on.
 const AGAIN_MAX: u32 = 8;
 /// How long a set is remembered.
@@ -91,11 +93,6 @@ impl Sets {
     /// When a set is looked at.
     pub(super) fn looks(&self) -> Vec<Duration> {
         self.known().looks.clone()
-    }
-
-    /// How many requests each table takes at most, beside the one that brings the rows.
-    pub(super) fn looks_max(&self) -> usize {
-        LOOKS.len() + OPEN_MAX
     }
 
     /// The open ones of a table, oldest first.

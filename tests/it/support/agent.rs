@@ -267,7 +267,10 @@ path = "{dir}/log/{pattern}"
     /// `status --json`.
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
-        self.json(&["status"])
+        // On a machine that is busy with much else the client's patience may run out: it is asked again.
+        let answer =
+            || Some(self.run(&["status", "--json"])).filter(|said| !said.err.contains("did not answer"));
+        until("the service answers", answer).ends(0).json()
     }
 
     /// Starts the service and waits until it answers.

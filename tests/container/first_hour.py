@@ -72,7 +72,7 @@ SETUPS = {
     "a part of root": ("install -m 0600 /dev/null /etc/otrelay/conf.d/x.toml", r"x\.toml.*(may not read it|cannot be read: Permission denied)"),
     "a log of another group": (f"chgrp root {LOG}", r"eve\.json cannot be read.*(user otrelay)"),
     "a closed log directory": ("chmod 2700 /var/log/suricata", r"/var/log/suricata.* cannot be read"),
-    "a directory for a log": (f"rm {LOG}; mkdir {LOG}", r"it is not a file"),
+    "a directory for a log": (f"rm {LOG}; mkdir {LOG}", r"it is a directory, not a file"),
     "no log": (f"rm {LOG}", r"no file matches"),
     "no credential": (f"mkdir -p {DROP_INS}; printf '[Service]\\nLoadCredential=x:/etc/otrelay/secrets/none\\n' >{DROP_INS}/x.conf",
                       r"x\.conf: credential x: /etc/otrelay/secrets/none is not there"),

@@ -599,7 +599,7 @@ fn alerts_of_a_console_become_incidents_once_even_after_kill() {
         }
     }
     let agent = agent(&simulator, &console, TOKEN);
-    let source = |agent: &Agent| agent.status()["sources"][1].clone();
+    let source = |agent: &Agent| agent.source("console");
     {
         let service = agent.start();
         until("some alerts are stored", || (source(&agent)["alerts"].as_u64()? > 0).then_some(()));
@@ -643,7 +643,7 @@ fn fifty_thousand_alerts_fit_into_the_memory_that_is_there() {
     }
     let agent = agent(&simulator, &console, TOKEN);
     let service = agent.start();
-    let stored = || (agent.status()["sources"][1]["alerts"].as_u64()? == ALERTS).then_some(());
+    let stored = || (agent.source("console")["alerts"].as_u64()? == ALERTS).then_some(());
     let end = tokio::time::Instant::now() + Duration::from_secs(600);
     while stored().is_none() && tokio::time::Instant::now() < end {
         std::thread::sleep(Duration::from_millis(300));
@@ -711,7 +711,7 @@ fn the_console_is_told_once_of_what_people_closed_and_nothing_comes_back() {
     agent.run(&["sync"]).ends(0);
     agent.once().ends(0);
     assert_eq!(console.state().written_back, ["1-1557059334000", "2-1557059334000"]);
-    let trouble = agent.status()["sources"][2]["trouble"].to_string();
+    let trouble = agent.source("console")["trouble"].to_string();
     assert!(trouble.contains("1 closed alerts cannot be marked as handled: they carry no UUID"), "{trouble}");
     assert!(trouble.contains("write_back_for"), "{trouble}");
     // The console says so itself, and again nothing is told, there or here.
@@ -739,7 +739,7 @@ fn a_console_that_refuses_is_said_and_told_again_after_a_restart() {
     agent.run(&["sync"]).ends(0);
     console.state().refuses_handling = u32::MAX;
     agent.run(&["run", "--once"]);
-    let trouble = agent.status()["sources"][2]["trouble"].to_string();
+    let trouble = agent.source("console")["trouble"].to_string();
     assert!(trouble.contains("no alert found") && trouble.contains("write_back"), "{trouble}");
     // The answer to the next is lost after the work: once more is as good.
     console.state().refuses_handling = 0;
@@ -748,10 +748,7 @@ fn a_console_that_refuses_is_said_and_told_again_after_a_restart() {
     agent.run(&["run", "--once"]);
     assert_eq!(console.state().written_back, ["1-1557059334000"; 2]);
     agent.once().ends(0);
-    assert_eq!(
-        (console.state().written_back.len(), agent.status()["sources"][2]["trouble"].is_null()),
-        (2, true)
-    );
+    assert_eq!((console.state().written_back.len(), agent.source("console")["trouble"].is_null()), (2, true));
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_source_that_is_not_there_or_is_pushed_to_is_no_matter_of_an_upgrade() {
         }
     };
     let service = agent.start();
-    agent.until_status("it is read", |status| status["sources"][0]["lines"] == 1);
+    until("it is read", || (agent.source("eve")["lines"] == 1).then_some(()));
     both(&agent);
     assert_eq!(service.stop(), 0);
     both(&agent);

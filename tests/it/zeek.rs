@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::agent::Agent;
 use crate::support::simulator;
@@ -22,12 +22,6 @@ fn agent(simulator: &otrelay::simulator::Running) -> Agent {
         "[[source]]\nname = \"zeek\"\nkind = \"zeek\"\npath = \"{log}\"\n\
          [[source]]\nname = \"files\"\nkind = \"json-lines\"\npath = \"{json}\"\n{RULES}"
     ))
-}
-
-fn source(agent: &Agent, name: &str) -> Value {
-    let status = agent.status();
-    let found = status["sources"].as_array().unwrap().iter().find(|source| source["name"] == name).cloned();
-    found.unwrap_or_default()
 }
 
 fn header(path: &str, fields: &str) -> String {
@@ -57,7 +51,7 @@ fn each_line_is_accounted_for() {
     agent.feed_to("conn.log", header("conn", "ts uid proto") + "1.0\tC1\ttcp\n2.0\tC2\tudp\n");
     agent.feed_to("known_hosts.log", header("known_hosts", "ts host") + "1.0\t10.0.0.7\n");
     agent.once().ends(0).says("3 tickets created");
-    let zeek = source(&agent, "zeek");
+    let zeek = agent.source("zeek");
     assert_eq!(
         (&zeek["lines"], &zeek["alerts"], &zeek["new"], &zeek["repeats"]),
         (&json!(9), &json!(4), &json!(3), &json!(1))
@@ -90,7 +84,7 @@ fn a_restart_in_mid_file_and_a_rotation() {
     let other = header("notice", "src note ts") + "10.0.0.4\tScan::Port_Scan\t1521911720.5\n";
     agent.feed_to("notice.log", other);
     agent.once().ends(0).says("2 tickets created");
-    let zeek = source(&agent, "zeek");
+    let zeek = agent.source("zeek");
     assert_eq!((&zeek["lines"], &zeek["new"], &zeek["rejected"]), (&json!(4), &json!(4), &json!({})));
 }
 
@@ -107,7 +101,7 @@ fn files_of_json() {
     ];
     agent.feed_to("a.jsonl", lines.join("\n") + "\n");
     agent.once().ends(0).says("2 tickets created");
-    let files = source(&agent, "files");
+    let files = agent.source("files");
     assert_eq!(
         (&files["lines"], &files["alerts"], &files["ignored"]),
         (&json!(5), &json!(2), &json!({ "ocsf": 1 }))

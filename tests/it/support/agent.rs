@@ -273,6 +273,14 @@ path = "{dir}/log/{pattern}"
         until("the service answers", answer).ends(0).json()
     }
 
+    /// What `status` says of a source, by its name: in which order they come first to the store is chance.
+    #[track_caller]
+    pub(crate) fn source(&self, name: &str) -> Value {
+        let status = self.status();
+        let found = status["sources"].as_array().unwrap().iter().find(|source| source["name"] == name);
+        found.cloned().unwrap_or_default()
+    }
+
     /// Starts the service and waits until it answers.
     pub(crate) fn start(&self) -> Service {
         self.start_with(&[])

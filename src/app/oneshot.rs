@@ -15,7 +15,6 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::heartbeat::Heartbeats;
 use crate::model::HealthIssue;
-use crate::model::codes::Code;
 use crate::relay::{Planned, Progress, Relay, Report};
 use crate::servicenow::ServiceNow;
 use crate::source::Reading;
@@ -99,7 +98,7 @@ async fn by_turns(
 
 /// What is the case, its code, and what to do.
 fn words(issue: &HealthIssue) -> String {
-    format!("{}{}: {}", issue.text, Code::behind(&issue.code), issue.remedy)
+    format!("{}: {}", issue.told(), issue.remedy)
 }
 
 /// `otrelay sync` where no service runs: only the pushing.

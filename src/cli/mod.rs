@@ -252,8 +252,10 @@ impl CliError {
 
     /// The number of its code; where there is no room also what to do, as that is not in the words of the message.
     fn behind(&self) -> String {
-        let code = Code::of(self.code()).filter(|code| ["buffer-full", "disk-full"].contains(&code.name));
-        code.map_or_else(|| Code::behind(self.code()), |code| format!(" ({}): {}", code.number, code.remedy))
+        match self {
+            Self::Store(e) | Self::App(AppError::Store(e)) => e.behind(),
+            _ => Code::behind(self.code()),
+        }
     }
 }
 

@@ -249,13 +249,7 @@ impl<D: Destination> Relay<D> {
             self.store.settle_devices(name, settled.clone(), told.clone(), changes.clone())
         })
         .await?;
-        for issue in issues {
-            let text = issue.told();
-            if self.store.tell(issue).await? {
-                tracing::warn!("{text}");
-            }
-        }
-        Ok(())
+        self.tell(issues).await
     }
 
     /// Sends a group, as many at a time as the other side takes in one request.

@@ -393,7 +393,12 @@ impl<D: Destination> Relay<D> {
                 // A claim may have been committed though its answer was an error. Nothing is in flight here.
                 self.patiently(stop, || self.recover()).await?;
                 let next_at = Some(self.clock.now().after(ROOM_WAIT));
-                Ok(Report { waiting: vec![e.with_remedy()], next_at, owed: true, ..Report::default() })
+                Ok(Report {
+                    waiting: vec![format!("{e}{}", e.behind())],
+                    next_at,
+                    owed: true,
+                    ..Report::default()
+                })
             }
             other => other,
         }
@@ -414,7 +419,7 @@ impl<D: Destination> Relay<D> {
             };
             waits = waits.saturating_add(1);
             if waits == 1 {
-                tracing::error!("pushing waits for room in the store: {}", e.with_remedy());
+                tracing::error!("pushing waits for room in the store: {e}{}", e.behind());
             }
             self.store.make_room().await?;
             self.heartbeat.idle();

@@ -243,7 +243,7 @@ impl<D: Destination> Relay<D> {
     ) -> Result<(), StoreError> {
         let (settled, changes) = (group.settled, group.changes);
         self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
-        self.tell(group.issues).await?;
+        self.tell(group.issues.into_values().collect()).await?;
         for subject in group.over {
             self.store.issue_over(admit::HELD, subject).await?;
         }
@@ -284,7 +284,7 @@ impl<D: Destination> Relay<D> {
             *state = self.store.destination_state(name).await?;
         }
         let twins = report.twins.iter().map(|(table, found)| twins(name, table, found));
-        self.tell(twins.map(|issue| (issue.subject.clone(), issue)).collect()).await?;
+        self.tell(twins.collect()).await?;
         if let Some((table, e)) = report.failure {
             let issue = HealthIssue {
                 code: "read-back".to_owned(),
@@ -296,7 +296,7 @@ impl<D: Destination> Relay<D> {
                     e.remedy
                 },
             };
-            self.tell(BTreeMap::from([(issue.subject.clone(), issue)])).await?;
+            self.tell(vec![issue]).await?;
         }
         Ok(())
     }
@@ -380,8 +380,8 @@ impl<D: Destination> Relay<D> {
     }
 
     /// Keeps what a person should know; said in the log only the first time.
-    async fn tell(&self, issues: BTreeMap<String, HealthIssue>) -> Result<(), StoreError> {
-        for issue in issues.into_values() {
+    pub(super) async fn tell(&self, issues: Vec<HealthIssue>) -> Result<(), StoreError> {
+        for issue in issues {
             let text = issue.told();
             if self.store.tell(issue).await? {
                 tracing::warn!("{text}");

@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::call::{Call, Path, ServiceNow};
 use super::classify::{self, What};
 use super::query::{Query, QueryError, url_value};
-use super::ticket::VALUES;
 use super::wire;
 use crate::destination::{Asked, Attachment, Detail, Found, LookedUp, Order, Remote, SendError, Sent};
 use crate::model::{SysId, TableName};
@@ -23,19 +22,8 @@ impl ServiceNow {
         let attempt = self.attempt(What::LookUp, table);
         let query = query(asked)
             .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
-        let call = Call {
-            what: What::LookUp,
-            table,
-            method: Method::Get,
-            path: Path::Records(table),
-            query: format!(
-                "sysparm_query={}&sysparm_fields=sys_id%2Ctable_sys_id%2Cfile_name&{VALUES}&sysparm_limit={}",
-                query.encoded(),
-                asked.len() * SAME_NAME
-            ),
-            body: None,
-        };
-        let listed = self.list(&call, &attempt, "a look for files").await?;
+        let (wanted, limit) = ((table, "sys_id,table_sys_id,file_name"), asked.len() * SAME_NAME);
+        let listed = self.look(&attempt, wanted, &query, limit, "a look for files").await?;
         let rows = &listed.rows;
         let is_it = |row: &&Value, one: &Asked| {
             wire::field(row, "file_name") == one.mark

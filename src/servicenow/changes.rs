@@ -3,14 +3,13 @@
 //! A page begins behind the last record of the one before, never at a count of records: what is changed while pages are read
 //! moves to the end, and a count would pass over as many others.
 
-use super::call::{Call, Path, ServiceNow};
+use super::call::ServiceNow;
 use super::classify::{Attempt, What};
-use super::query::{Query, QueryError, url_value};
-use super::ticket::{DETAIL_FIELDS, DISPLAY, VALUES, remote};
+use super::query::{Query, QueryError};
+use super::ticket::{DETAIL_FIELDS, DISPLAY, remote};
 use super::wire;
 use crate::destination::{Changed, Remote, SendError, Since};
 use crate::model::TableName;
-use crate::net::Method;
 
 /// Records in one page.
 const PAGE: usize = 200;
@@ -32,19 +31,7 @@ impl ServiceNow {
         let attempt = self.attempt(What::LookUp, table);
         let query = query(self.display_prefix(), since)
             .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
-        let call = Call {
-            what: What::LookUp,
-            table,
-            method: Method::Get,
-            path: Path::Records(table),
-            query: format!(
-                "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={PAGE}",
-                query.encoded(),
-                url_value(DETAIL_FIELDS)
-            ),
-            body: None,
-        };
-        let listed = self.list(&call, &attempt, "a look for changes").await?;
+        let listed = self.look(&attempt, (table, DETAIL_FIELDS), &query, PAGE, "a look for changes").await?;
         let rows = &listed.rows;
         // A condition that the instance ignored lets the records of others in: they are none of ours, and the next
         // page would only hold more of them.

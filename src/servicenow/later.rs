@@ -174,30 +174,6 @@ impl ServiceNow {
         Ok(best.map(|code| (*code).to_owned()).or_else(|| values.first().cloned()))
     }
 
-    /// Rows of a table; whoever asks has to look whether they are what was asked for.
-    pub(super) async fn records_of(
-        &self,
-        attempt: &Attempt<'_>,
-        from: &TableName,
-        query: &Query,
-        fields: &str,
-        limit: usize,
-    ) -> Result<Vec<Value>, SendError> {
-        let call = Call {
-            what: What::LookUp,
-            table: attempt.table,
-            method: Method::Get,
-            path: Path::Records(from),
-            query: format!(
-                "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={limit}",
-                query.encoded(),
-                url_value(fields)
-            ),
-            body: None,
-        };
-        Ok(self.list(&call, attempt, "a look-up").await?.rows)
-    }
-
     /// Which of these notes are there.
     pub(super) async fn find_notes(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
         let mut all = LookedUp::default();

@@ -4,7 +4,6 @@
 //! time. Everything has an end, after which the instance is asked again: what an administrator mends is found a day later,
 //! or at once when the instance's build changes.
 
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -69,7 +68,7 @@ impl ServiceNow {
         if looked > 0 {
             learned.insert(LOOKED.to_owned(), looked.to_string());
         }
-        let names = self.others.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = self.others.names();
         for (name, ci) in names.iter() {
             learned.insert(format!("{OTHER}{name}"), ci.clone());
         }
@@ -91,7 +90,7 @@ impl ServiceNow {
             let ci = SysId::new(ci).ok()?;
             Some((name.strip_prefix(OTHER)?.to_owned(), ci.as_str().to_owned()))
         });
-        let mut names = self.others.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.others.names();
         names.extend(kept.take(OTHERS_MAX));
     }
 }

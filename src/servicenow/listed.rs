@@ -5,10 +5,13 @@
 
 use serde_json::Value;
 
-use super::call::{Call, ServiceNow};
-use super::classify::{self, Attempt};
+use super::call::{Call, Path, ServiceNow};
+use super::classify::{self, Attempt, What};
+use super::query::{Query, url_value};
+use super::ticket::VALUES;
 use crate::destination::SendError;
-use crate::model::Timestamp;
+use crate::model::{TableName, Timestamp};
+use crate::net::Method;
 
 /// What a look was answered with.
 #[derive(Default)]
@@ -24,6 +27,42 @@ pub(super) struct Listed {
 }
 
 impl ServiceNow {
+    /// Rows of a table; whoever asks has to look whether they are what was asked for.
+    pub(super) async fn records_of(
+        &self,
+        attempt: &Attempt<'_>,
+        from: &TableName,
+        query: &Query,
+        fields: &str,
+        limit: usize,
+    ) -> Result<Vec<Value>, SendError> {
+        Ok(self.look(attempt, (from, fields), query, limit, "a look-up").await?.rows)
+    }
+
+    /// Some records with these fields; `what` is what the look is called in messages.
+    pub(super) async fn look(
+        &self,
+        attempt: &Attempt<'_>,
+        (from, fields): (&TableName, &str),
+        query: &Query,
+        limit: usize,
+        what: &str,
+    ) -> Result<Listed, SendError> {
+        let call = Call {
+            what: What::LookUp,
+            table: attempt.table,
+            method: Method::Get,
+            path: Path::Records(from),
+            query: format!(
+                "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={limit}",
+                query.encoded(),
+                url_value(fields)
+            ),
+            body: None,
+        };
+        self.list(&call, attempt, what).await
+    }
+
     /// Makes a look; `what` is what it is called in messages.
     pub(super) async fn list(
         &self,

@@ -19,6 +19,7 @@ use crate::model::{
 use crate::store::catalog::TABLES;
 use crate::store::disk::files::is_absent;
 use crate::store::disk::space::Budget;
+use crate::store::op::device::share;
 use crate::store::op::record::{Entry, Record, Routed, write_all};
 use crate::store::pack::body::Bodies;
 use crate::store::schema;
@@ -119,9 +120,9 @@ fn copy_some(conn: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     let statements = chosen
         .map(|table| ["INSERT OR REPLACE INTO main.", table.name, " SELECT * FROM file.", table.name, ";"]);
     let mut script: String = ["BEGIN;"].into_iter().chain(statements.flatten()).collect();
+    script.push_str(share::COUNT_ANEW);
     script.push_str(
         "INSERT INTO main.meta SELECT * FROM file.meta WHERE key = 'rules';
-         DELETE FROM main.counter WHERE scope = 'store' AND name = 'device bytes';
          DELETE FROM main.sqlite_sequence;
          INSERT INTO main.sqlite_sequence SELECT name, seq FROM file.sqlite_sequence;
          COMMIT;",

@@ -196,10 +196,10 @@ impl StoreError {
         }
     }
 
-    /// The message with its code, and for what passes what a person can do.
-    pub fn with_remedy(&self) -> String {
+    /// What goes behind the message: the number of its code, and for what passes what a person can do.
+    pub fn behind(&self) -> String {
         let code = Code::of(self.code()).filter(|_| self.is_passing());
-        code.map_or_else(|| self.to_string(), |code| format!("{self} ({}): {}", code.number, code.remedy))
+        code.map_or_else(|| Code::behind(self.code()), |code| format!(" ({}): {}", code.number, code.remedy))
     }
 
     /// Whether trying the same again later can help.

@@ -133,6 +133,15 @@ class Scene:
                 raise Failed(f"waited {PATIENCE} s until {what}; now: {self.counts()}")
             time.sleep(0.1)
 
+    def settled(self, way):
+        """How many alerts came by a way, once no more do: what few records a quiet source brings is gathered for a while."""
+        def look():
+            first = self.counts()[way][0]
+            time.sleep(5)
+            return first if first == self.counts()[way][0] else None
+
+        return self.until("nothing more comes", look)
+
     def way(self, name, way, send):
         """Lets a sender hand over the file by a way, and compares counts."""
         before = self.counts().get(way, (0, {}))
@@ -279,12 +288,7 @@ def kill(scene):
             scene.kill()
     stream.close()
 
-    def settled():
-        first = scene.counts()["tcp"][0]
-        time.sleep(1)
-        return first if first == scene.counts()["tcp"][0] else None
-
-    arrived = scene.until("nothing more comes", settled) - before
+    arrived = scene.settled("tcp") - before
     lost, most = MANY - arrived, (RECEIVE + SEND + READ) // size + BATCHES
     if not killed or lost > most or arrived > MANY + 100:
         raise Failed(f"{arrived} of {MANY} messages arrived; at most {most} may be lost")
@@ -307,13 +311,7 @@ def kill_udp(scene):
             out.sendto(message(number).encode(), ("127.0.0.1", scene.ports["udp"]))
             time.sleep(1 / A_SECOND)
 
-    def settled():
-        first = scene.counts()["udp"][0]
-        # What few records a quiet source brings is gathered for a while.
-        time.sleep(5)
-        return first if first == scene.counts()["udp"][0] else None
-
-    arrived = scene.until("nothing more comes", settled) - before
+    arrived = scene.settled("udp") - before
     lost = DATAGRAMS - arrived
     if not 0 <= lost <= UDP_MOST:
         raise Failed(f"{arrived} of {DATAGRAMS} datagrams arrived; at most {UDP_MOST} may be lost")

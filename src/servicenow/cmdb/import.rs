@@ -3,7 +3,8 @@
 //!
 //! A single row's answer says what its transform did. Many at once are transformed later, so what became of each is read
 //! from the import set until all are through. Every row carries a key that the transform map coalesces on: after a lost
-//! answer, or where the import set is not through in time, the rows are sent again and make nothing twice.
+//! answer the rows are sent again and make nothing twice. An import set that is not through in time is looked at again first
+//! (`sets`).
 
 use std::collections::BTreeSet;
 

@@ -68,11 +68,11 @@ pub(in super::super) struct KnownOthers {
     /// When it was last looked, in seconds.
     pub(in super::super) looked_at: AtomicU64,
     /// Name, and one of the CIs.
-    pub(in super::super) names: Mutex<BTreeMap<String, String>>,
+    names: Mutex<BTreeMap<String, String>>,
 }
 
 impl KnownOthers {
-    fn names(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    pub(in super::super) fn names(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

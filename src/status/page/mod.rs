@@ -35,7 +35,6 @@ use super::metrics::{self, Format};
 use super::{Live, Status};
 use crate::clock::SharedClock;
 use crate::model::DeliveryState;
-use crate::model::codes::Code;
 use crate::model::text::clip;
 use crate::net::web;
 use crate::store::{DeviceFilter, ListFilter, Reader, Ring, Store, StoreError};
@@ -422,7 +421,7 @@ async fn numbers(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Trouble> {
     let refusal = shared.look(|shared, _, _| Ok(shared.page.store.refusal())).await?;
     let Some(issue) = refusal else { return Ok("ready\n".into_response()) };
-    let words = format!("not ready: {}{}\n", issue.text, Code::behind(&issue.code));
+    let words = format!("not ready: {}\n", issue.told());
     Ok((StatusCode::SERVICE_UNAVAILABLE, words).into_response())
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::model::{Fingerprint, HealthIssue, Timestamp};
 use crate::store::OpenError;
 use crate::store::catalog::{self, TABLES};
+use crate::store::op::device::share;
 use crate::store::op::health::keep;
 use crate::store::op::repairs::{deliver_again, note};
 use crate::store::repair::salvage::{Salvage, open_damaged};
@@ -113,9 +114,9 @@ fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &RepairCounts) -> Re
 /// Counters of what is kept are counted (what is claimed counts as pending, see `op/row.rs`); those of what was done are
 /// taken over where they could be read.
 fn count_anew(conn: &Connection) -> Result<(), OpenError> {
+    conn.execute_batch(share::COUNT_ANEW)?;
     conn.execute_batch(
         "DELETE FROM counter WHERE scope GLOB 'destination:*' AND name IN ('pending', 'dead');
-         DELETE FROM counter WHERE scope = 'store' AND name = 'device bytes';
          INSERT OR IGNORE INTO counter (scope, name, value)
            SELECT 'destination:' || k.name, iif(d.state = 'claimed', 'pending', d.state), count(*)
            FROM delivery d JOIN destination k ON k.id = d.destination_id GROUP BY 1, 2;

@@ -14,13 +14,12 @@ use super::super::row::{DeliveryCrc, KEPT, NewDelivery, Subject, insert_delivery
 use super::super::settle::{self, Settled};
 use super::peers::Peers;
 use super::share;
-use super::take::{device_crc, withdraw};
+use super::take::{self, SAME, device_crc, withdraw};
 use crate::device::merge::View;
 use crate::model::device::Peer;
 use crate::model::text::clip;
 use crate::model::{
-    DeliveryId, DeliveryKind, DeliveryState, DestinationName, HealthIssue, Severity, SysId, TableName,
-    Timestamp,
+    DeliveryId, DeliveryKind, DeliveryState, DestinationName, Severity, SysId, TableName, Timestamp,
 };
 use crate::store::handle::Operation;
 use crate::store::session::Tx;
@@ -30,8 +29,6 @@ use crate::store::{Store, StoreError};
 const STEP: i64 = 500;
 /// When devices were last synced, in `meta`.
 const SYNCED: &str = "devices_synced_at";
-/// Why nothing more is told of a device that turned out to be another.
-const SAME: &str = "it is the same device as another one";
 /// To which destination and table devices were told, in `meta`.
 const TOLD_TO: &str = "devices_told_to";
 
@@ -455,12 +452,8 @@ fn twins(tx: &Tx<'_>, from: i64, into: i64, sys_id: &SysId, now: Timestamp) -> R
     if other.as_deref() == Some(sys_id.as_str()) {
         return Ok(());
     }
-    let text = format!(
-        "the devices {keys} turned out to be one while it was told, and a CI was made of each; the one that is no longer told \
-         of is {sys_id}"
-    );
-    let remedy = "merge the two there (Duplicate CI Remediator)";
-    health::keep(tx.conn, &HealthIssue::new("device-twins", text, remedy).about(keys), now)?;
+    let issue = take::twins(&keys, " while it was told, and a CI was made of each", sys_id.as_str());
+    health::keep(tx.conn, &issue, now)?;
     Ok(())
 }
 

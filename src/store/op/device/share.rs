@@ -39,7 +39,10 @@ const AGAIN: Duration = Duration::from_mins(10);
 const BYTES: &str = "device bytes";
 const CODE: &str = "devices-share";
 /// What can be seen of a device by whoever sees traffic is only an address; an inventory knows it by more.
-const INVENTORIES: &str = "'host', 'defender-sensor', 'defender-console', 'json-lines', 'http'";
+const INVENTORIES: [&str; 5] = ["host", "defender-sensor", "defender-console", "json-lines", "http"];
+/// Where a store is made anew, or holds a part of another: they are counted when it is next asked for them.
+pub(in crate::store) const COUNT_ANEW: &str =
+    "DELETE FROM main.counter WHERE scope = 'store' AND name = 'device bytes';";
 
 /// Which devices give way; each has those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +57,10 @@ pub(in crate::store::op) enum Give {
 
 impl Give {
     fn sql(self) -> String {
+        let inventories = INVENTORIES.map(|kind| format!("'{kind}'")).join(", ");
         let seen = format!(
             "NOT EXISTS (SELECT 1 FROM device_source w JOIN source s ON s.id = w.source_id
-               WHERE w.device_id = v.id AND s.kind IN ({INVENTORIES})
+               WHERE w.device_id = v.id AND s.kind IN ({inventories})
                  AND (substr(w.key, 1, 3) <> 'ip:' OR instr(w.said, CAST('\"serial\":\"' AS BLOB)) > 0
                    OR instr(w.said, CAST('\"name\":\"' AS BLOB)) > 0))"
         );
@@ -75,8 +79,8 @@ impl Give {
 
 /// Whether an inventory knows it by more than an address.
 pub(super) fn is_known_by_inventory(kind: &str, key: &str, device: &Device) -> bool {
-    let is_inventory = INVENTORIES.split(", ").any(|word| word.trim_matches('\'') == kind);
-    is_inventory && (!key.starts_with("ip:") || device.serial.is_some() || device.name.is_some())
+    INVENTORIES.contains(&kind)
+        && (!key.starts_with("ip:") || device.serial.is_some() || device.name.is_some())
 }
 
 /// Bytes that devices may have.
@@ -267,17 +271,13 @@ pub(super) fn say(tx: &mut Tx<'_>, left_out: u64, now: Timestamp) -> Result<(), 
     tx.count(KEPT, "devices left out", left_out as i64);
     let (forgotten, left_out) =
         (tx.counted(KEPT, "devices forgotten")?, tx.counted(KEPT, "devices left out")?);
-    let issue = HealthIssue {
-        code: CODE.to_owned(),
-        subject: String::new(),
-        text: format!(
-            "devices have used up their share of the buffer ({} MiB of [buffer] max_size): {forgotten} were forgotten, \
-             the oldest first that were only seen as addresses, and {left_out} sightings of new ones were left out, so far",
-            share(tx) >> 20
-        ),
-        remedy: "see who is behind the addresses (otrelay devices); for a plant with more devices raise [buffer] max_size"
-            .to_owned(),
-    };
+    let text = format!(
+        "devices have used up their share of the buffer ({} MiB of [buffer] max_size): {forgotten} were forgotten, \
+         the oldest first that were only seen as addresses, and {left_out} sightings of new ones were left out, so far",
+        share(tx) >> 20
+    );
+    let remedy = "see who is behind the addresses (otrelay devices); for a plant with more devices raise [buffer] max_size";
+    let issue = HealthIssue::new(CODE, text, remedy);
     tx.memory.devices.said = Some(true);
     keep(tx.conn, &issue, now)?;
     Ok(())
@@ -300,14 +300,9 @@ pub(super) fn may_plan(tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, StoreErr
         over(tx.conn, CODE, SUBJECT)?;
         return Ok(true);
     }
-    let issue = HealthIssue {
-        code: CODE.to_owned(),
-        subject: SUBJECT.to_owned(),
-        text: "the buffer is nine tenths full ([buffer] max_size): no more devices are planned for sending until there is \
-               room; what is planned is sent"
-            .to_owned(),
-        remedy: "see what keeps the deliveries waiting (otrelay status), or raise [buffer] max_size".to_owned(),
-    };
-    keep(tx.conn, &issue, now)?;
+    let text = "the buffer is nine tenths full ([buffer] max_size): no more devices are planned for sending until there is \
+                room; what is planned is sent";
+    let remedy = "see what keeps the deliveries waiting (otrelay status), or raise [buffer] max_size";
+    keep(tx.conn, &HealthIssue::new(CODE, text, remedy).about(SUBJECT), now)?;
     Ok(false)
 }

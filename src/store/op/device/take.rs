@@ -41,6 +41,8 @@ pub(in crate::store::op) struct Source<'a> {
     pub(in crate::store::op) now: Timestamp,
 }
 
+/// Why nothing more is told of a device that turned out to be another.
+pub(super) const SAME: &str = "it is the same device as another one";
 /// Connections of words that a batch keeps at most before it writes them: a word may have many, and a batch many words.
 const TALKS_HELD: usize = 4_096;
 
@@ -475,7 +477,7 @@ fn absorb(tx: &mut Tx<'_>, from: i64, into: i64, now: Timestamp) -> Result<(), S
         .prepare_cached("UPDATE OR IGNORE device_key SET device_id = ?2 WHERE device_id = ?1")?
         .execute([from, into])?;
     tx.conn.prepare_cached("DELETE FROM device_key WHERE device_id = ?1")?.execute([from])?;
-    withdraw(tx, from, now, "it is the same device as another one")?;
+    withdraw(tx, from, now, SAME)?;
     tx.conn
         .prepare_cached("UPDATE device SET merged_into = ?2, changed = 0 WHERE id = ?1")?
         .execute([from, into])?;
@@ -485,17 +487,17 @@ fn absorb(tx: &mut Tx<'_>, from: i64, into: i64, now: Timestamp) -> Result<(), S
         .prepare_cached("SELECT a.sys_id, b.key || ' and ' || a.key FROM device a, device b WHERE a.id = ?1 AND b.id = ?2")?
         .query_row([from, into], |r| Ok((r.get(0)?, r.get(1)?)))?;
     if let Some(sys_id) = sys_id {
-        let issue = HealthIssue {
-            code: "device-twins".to_owned(),
-            subject: keys.clone(),
-            text: format!(
-                "the devices {keys} turned out to be one, and each has a CI; the one that is no longer told of is {sys_id}"
-            ),
-            remedy: "merge the two there (Duplicate CI Remediator)".to_owned(),
-        };
-        keep(tx.conn, &issue, now)?;
+        keep(tx.conn, &twins(&keys, ", and each has a CI", &sys_id), now)?;
     }
     Ok(())
+}
+
+/// That two devices, named together, are one and have two CIs; `how` goes on from there.
+pub(super) fn twins(keys: &str, how: &str, sys_id: &str) -> HealthIssue {
+    let text = format!(
+        "the devices {keys} turned out to be one{how}; the one that is no longer told of is {sys_id}"
+    );
+    HealthIssue::new("device-twins", text, "merge the two there (Duplicate CI Remediator)").about(keys)
 }
 
 /// Withdraws what still waits of a device.

@@ -126,7 +126,25 @@ pub(super) const TABLES: &[Table] = &[
         ..table("body_pack", Key::Row("first_id"), Repair::Kept)
     },
     Table {
-        checksum: Some(over(&["severity", "first_seen_at", "last_seen_at", "occurrences"], &["fingerprint"])),
+        names: Some((
+            "SELECT id, name FROM rule INDEXED BY sqlite_autoindex_rule_1",
+            "INSERT OR IGNORE INTO rule (id, name) VALUES (?1, ?2)",
+        )),
+        ..table("rule", Key::Row("id"), Repair::Kept)
+    },
+    Table {
+        checksum: Some(over(
+            &[
+                "severity",
+                "first_seen_at",
+                "last_seen_at",
+                "occurrences",
+                "route_id",
+                "rule_id",
+                "planned_id",
+            ],
+            &["fingerprint"],
+        )),
         counter: Some("alerts"),
         is_read_again: true,
         // One whose body is gone cannot be told to anybody; read again from its file, it can.

@@ -233,7 +233,10 @@ fn routes(memory: &Connection, alert: i64) -> Result<Vec<Routed>, StoreError> {
          UNION ALL
          SELECT k.name, r.table_name, c.rule, d.kind FROM record c JOIN delivery d ON d.record_id = c.id AND d.seq = 1
          JOIN route r ON r.id = c.route_id JOIN destination k ON k.id = r.destination_id
-         WHERE c.alert_id = ?1 AND c.state <> 'withdrawn'",
+         WHERE c.alert_id = ?1 AND c.state <> 'withdrawn'
+         UNION ALL
+         SELECT k.name, r.table_name, u.name, 'open-ticket' FROM alert a JOIN route r ON r.id = a.route_id
+         JOIN rule u ON u.id = a.rule_id JOIN destination k ON k.id = r.destination_id WHERE a.id = ?1",
     )?;
     let mut rows = select.query([alert])?;
     let mut routes = Vec::new();

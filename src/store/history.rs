@@ -9,11 +9,14 @@ use crate::model::{Severity, Timestamp};
 
 /// What waits of a severity, at most `?2`, and the oldest of each table.
 const WAITING: &str = "SELECT
-     (SELECT count(*) FROM (SELECT 1 FROM route k JOIN delivery d INDEXED BY delivery_due
-        ON d.state = 'pending' AND d.route_id = k.id AND d.severity = ?1 LIMIT ?2)),
+     min(?2, (SELECT count(*) FROM (SELECT 1 FROM route k JOIN delivery d INDEXED BY delivery_due
+        ON d.state = 'pending' AND d.route_id = k.id AND d.severity = ?1 LIMIT ?2))
+      + (SELECT count(*) FROM (SELECT 1 FROM route k JOIN alert a INDEXED BY alert_planned
+        ON a.route_id = k.id AND a.severity = ?1 LIMIT ?2))),
      (SELECT min(created_at) FROM (SELECT (SELECT d.created_at FROM delivery d INDEXED BY delivery_due
         WHERE d.state = 'pending' AND d.route_id = k.id AND d.severity = ?1 ORDER BY d.turn, d.id LIMIT 1) AS created_at
-        FROM route k))";
+        FROM route k UNION ALL SELECT (SELECT a.recorded_at FROM alert a INDEXED BY alert_planned
+        WHERE a.route_id = k.id AND a.severity = ?1 ORDER BY a.turn, a.planned_id LIMIT 1) FROM route k))";
 
 impl Reader {
     /// A ring, oldest first.

@@ -4,6 +4,7 @@
 //! What the lists are made of is in `rows.rs`.
 
 mod devices;
+pub(super) mod planned;
 
 mod sources;
 
@@ -80,7 +81,8 @@ impl Reader {
         let destinations = self.destinations(&of)?;
         let sum = |name: &str| destinations.iter().filter_map(|d| d.counts.get(name)).sum::<i64>();
         let (backlog, dead) = (sum("pending") + sum("claimed"), sum("dead"));
-        let oldest: Option<i64> = self.conn.query_row(OLDEST, [], |r| r.get(0))?;
+        let written: Option<i64> = self.conn.query_row(OLDEST, [], |r| r.get(0))?;
+        let planned: Option<i64> = self.conn.query_row(planned::OLDEST, [], |r| r.get(0))?;
         Ok(Overview {
             agent_id: meta(&self.conn, "agent_id")?,
             agent_id_from: meta(&self.conn, "agent_id_from")?,
@@ -90,7 +92,7 @@ impl Reader {
             issues: self.issues()?,
             backlog,
             dead,
-            oldest_pending_at: oldest.map(Timestamp::from_micros),
+            oldest_pending_at: written.into_iter().chain(planned).min().map(Timestamp::from_micros),
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
             repairs: repairs(&self.conn)?,
@@ -378,7 +380,8 @@ impl Reader {
                AND (?7 IS NULL OR coalesce(t.number, p.number) = ?7 COLLATE NOCASE)
              ORDER BY t.id DESC LIMIT ?3"
         ))?;
-        let mut rows = select.query(params![
+        let mut planned = self.conn.prepare(&self.planned_tickets()?)?;
+        let wanted = params![
             severity(filter),
             filter.state,
             asked(filter),
@@ -386,19 +389,18 @@ impl Reader {
             filter.source,
             since(filter),
             filter.number
-        ])?;
+        ];
+        let both = (select.query(wanted)?, planned.query(wanted)?);
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
-        while let Some(r) = rows.next()? {
+        let newest = |x: &Row<'_>, y: &Row<'_>| Ok(y.get::<_, i64>(0)?.cmp(&x.get(0)?));
+        planned::merged(both, newest, |r| {
             let (wanted, alert) = titles.look(r.get(12)?)?;
-            if !wanted {
-                continue;
+            if wanted {
+                all.push(ticket(r, alert.as_ref())?);
             }
-            all.push(ticket(r, alert.as_ref())?);
-            if all.len() == limit(filter) as usize {
-                break;
-            }
-        }
+            Ok(all.len() < limit(filter) as usize)
+        })?;
         Ok(all)
     }
 
@@ -442,21 +444,32 @@ impl Reader {
             // A literal, so that the small indexes of single states are used.
             state.as_str()
         ))?;
+        // Only what is pending may be planned.
+        let mut planned = self.conn.prepare(&format!(
+            "{} AND {is_pending} AND a.severity >= ?1 AND (a.severity < ?3 OR a.severity = ?3
+               AND (a.turn > ?7 OR a.turn = ?7 AND a.planned_id > ?4))
+             AND a.recorded_at >= ?6 AND (?5 IS NULL OR s.name = ?5)
+             ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?2",
+            planned::DELIVERY
+        ))?;
         let (level, turn, id) = if is_pending { behind(filter) } else { (0, 0, before(filter)) };
-        let mut rows =
-            select.query(params![severity(filter), asked(filter), level, id, source, since, turn])?;
+        let wanted = params![severity(filter), asked(filter), level, id, source, since, turn];
+        let both = (select.query(wanted)?, planned.query(wanted)?);
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
-        while let Some(r) = rows.next()? {
+        let first = |x: &Row<'_>, y: &Row<'_>| {
+            let place = |r: &Row<'_>| -> rusqlite::Result<(Reverse<i64>, i64, i64)> {
+                Ok((Reverse(r.get(5)?), r.get(14)?, r.get(0)?))
+            };
+            Ok(place(x)?.cmp(&place(y)?))
+        };
+        planned::merged(both, first, |r| {
             let (wanted, alert) = titles.look(r.get(12)?)?;
-            if !wanted {
-                continue;
+            if wanted {
+                all.push(delivery(r, alert.as_ref())?);
             }
-            all.push(delivery(r, alert.as_ref())?);
-            if all.len() == limit(filter) as usize {
-                break;
-            }
-        }
+            Ok(all.len() < limit(filter) as usize)
+        })?;
         Ok(all)
     }
 
@@ -468,25 +481,29 @@ impl Reader {
             .prepare_cached("SELECT id FROM route")?
             .query_map([], |r| r.get(0))?
             .collect::<std::result::Result<_, _>>()?;
-        let mut first = self.conn.prepare_cached(FIRST_PENDING)?;
-        let mut order: Vec<(Reverse<i64>, i64, i64)> = Vec::new();
-        for route in routes {
-            let (level, turn, id) = behind(filter);
-            let rows = first
-                .query_map(params![route, severity(filter), limit(filter), level, turn, id], |r| {
-                    Ok((Reverse(r.get(0)?), r.get(1)?, r.get(2)?))
-                })?;
-            for row in rows {
-                order.push(row?);
+        // With the alert, where it is planned.
+        let mut order: Vec<(Reverse<i64>, i64, i64, Option<i64>)> = Vec::new();
+        for sql in [FIRST_PENDING, planned::FIRST] {
+            let mut first = self.conn.prepare_cached(sql)?;
+            for route in &routes {
+                let (level, turn, id) = behind(filter);
+                let rows = first
+                    .query_map(params![route, severity(filter), limit(filter), level, turn, id], |r| {
+                        Ok((Reverse(r.get(0)?), r.get(1)?, r.get(2)?, r.get(3)?))
+                    })?;
+                for row in rows {
+                    order.push(row?);
+                }
             }
         }
         order.sort_unstable();
         order.truncate(limit(filter) as usize);
         let mut select = self.conn.prepare_cached(&format!("{DELIVERY} WHERE d.id = ?1"))?;
+        let mut planned = self.conn.prepare_cached(&planned::of_alert())?;
         let mut bodies = Bodies::of(&self.conn);
         let mut all = Vec::with_capacity(order.len());
-        for (_, _, id) in order {
-            let mut rows = select.query([id])?;
+        for (_, _, id, alert) in order {
+            let mut rows = alert.map_or_else(|| select.query([id]), |alert| planned.query([alert]))?;
             // Gone since, where it was settled meanwhile.
             let Some(r) = rows.next()? else { continue };
             let alert = bodies.get(r.get(12)?)?;
@@ -501,7 +518,9 @@ impl Reader {
     /// [`StoreError`].
     pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>> {
         let mut select = self.conn.prepare(&format!("{DELIVERY} WHERE d.id = ?1"))?;
-        let mut rows = select.query([id.0])?;
+        let mut planned = self.conn.prepare(&format!("{} AND a.planned_id = ?1", planned::DELIVERY))?;
+        let is_written = select.exists([id.0])?;
+        let mut rows = if is_written { select.query([id.0])? } else { planned.query([id.0])? };
         let Some(r) = rows.next()? else { return Ok(None) };
         let alert = Bodies::of(&self.conn).get(r.get(12)?)?;
         let mut row = DeliveryRow { alert: alert.clone(), ..delivery(r, alert.as_ref())? };
@@ -544,7 +563,7 @@ pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
      FROM route k, (VALUES (0), (1), (2), (3)) s)";
 
 /// The first that wait of one table: which, lowest severity, how many.
-pub(super) const FIRST_PENDING: &str = "SELECT severity, turn, id FROM delivery INDEXED BY delivery_due
+pub(super) const FIRST_PENDING: &str = "SELECT severity, turn, id, NULL FROM delivery INDEXED BY delivery_due
      WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2
        AND (severity < ?4 OR severity = ?4 AND (turn > ?5 OR turn = ?5 AND id > ?6))
      ORDER BY severity DESC, turn, id LIMIT ?3";

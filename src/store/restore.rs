@@ -19,6 +19,7 @@ use crate::store::backup::{Copy, CopyError, digest};
 use crate::store::catalog::{AnyRow, Key, TABLES, Table, values};
 use crate::store::disk::files::{self, Aside, failed, is_there, seal, sync_dir, with};
 use crate::store::disk::lock::StateLock;
+use crate::store::op::plan;
 use crate::store::repair::swap::{self, Swap};
 use crate::store::repair::{self, integrity, rebuild};
 use crate::store::schema::{self, Says};
@@ -176,6 +177,7 @@ fn fill(given: &Given, from: &Connection, new: &Path, version: i64) -> Result<Ve
     }
     rebuild::index_fingerprints(&into)?;
     raise_sequences(from, &into).map_err(|e| given.unfit(e.to_string()))?;
+    plan::write_all(&into).map_err(OpenError::Repair)?;
     // All that waits in it may have been sent after it was made.
     into.execute_batch("UPDATE delivery SET doubtful = 1 WHERE state IN ('pending', 'claimed'); COMMIT")?;
     into.close().map_err(|(_, e)| e)?;

@@ -41,6 +41,7 @@ pub(super) struct Memory {
     sources: HashMap<String, i64>,
     destinations: HashMap<String, i64>,
     routes: HashMap<(String, String), (i64, i64)>,
+    rules: HashMap<String, i64>,
     /// The half hour and the day that `history` has a row of.
     pub(super) noted: Option<[i64; 2]>,
     counters: HashMap<(String, Cow<'static, str>), i64>,
@@ -219,6 +220,17 @@ impl Tx<'_> {
         let id =
             self.conn.query_row("SELECT id FROM destination WHERE name = ?1", [name], |row| row.get(0))?;
         self.memory.destinations.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    /// The row of a rule's name, made when it is new.
+    pub(super) fn rule_id(&mut self, name: &str) -> Result<i64, StoreError> {
+        if let Some(id) = self.memory.rules.get(name) {
+            return Ok(*id);
+        }
+        self.conn.execute("INSERT INTO rule (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
+        let id = self.conn.query_row("SELECT id FROM rule WHERE name = ?1", [name], |row| row.get(0))?;
+        self.memory.rules.insert(name.to_owned(), id);
         Ok(id)
     }
 

@@ -63,7 +63,22 @@ CREATE TABLE alert (
     recorded_at   INTEGER NOT NULL,             -- by this machine's clock
     occurrences   INTEGER NOT NULL CHECK (occurrences > 0),
     crc           INTEGER NOT NULL,
-    cleared_at    INTEGER                       -- by this machine's clock; NULL: it stands. Not in crc
+    cleared_at    INTEGER,                      -- by this machine's clock; NULL: it stands. Not in crc
+    -- The one ticket that it waits for and that is not written out yet (store/op/plan.rs); NULL, all four: there is none.
+    -- No foreign keys: each would be looked up for each alert of a burst, and what leads nowhere goes through the rules again.
+    route_id      INTEGER,                      -- where to
+    rule_id       INTEGER,                      -- the rule that gives the fields
+    turn          INTEGER,                      -- order within table and severity (store/turns.rs); not in crc
+    planned_id    INTEGER                       -- number of the ticket and of its delivery, both kept free for it
+) STRICT;
+
+-- The planned ones, in the order of the outbox.
+CREATE INDEX alert_planned ON alert (route_id, severity DESC, turn, planned_id) WHERE route_id IS NOT NULL;
+
+-- Names of rules, for what is planned.
+CREATE TABLE rule (
+    id   INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT    NOT NULL UNIQUE
 ) STRICT;
 
 -- What never changes of alerts, packed: the bodies of one transaction and one severity, compressed together. As a row each
@@ -288,6 +303,9 @@ CREATE TABLE outcome (
     status      INTEGER,
     message     TEXT
 ) STRICT;
+
+-- Numbers are kept free for what is planned before the first row is there.
+INSERT INTO sqlite_sequence (name, seq) VALUES ('ticket', 0), ('delivery', 0);
 
 -- By scope ('source:eve', 'destination:prod') and name, so that nothing has to be counted over a large table. What is
 -- claimed counts as pending, and is told apart by the few rows that are claimed: a claim then moves no counter.

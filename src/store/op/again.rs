@@ -176,7 +176,8 @@ pub(super) fn is_known(
         sums.again += 1;
     }
     // As where only the rules have changed.
-    let sighting = Sighting { severity: entry.alert.severity as i64, seen: None };
+    let planned_on = row.plan.map(|plan| plan.route);
+    let sighting = Sighting { severity: entry.alert.severity as i64, seen: None, planned_on };
     for routed in &entry.routes {
         sums.deliveries += u64::from(deliver(tx, id, routed, &sighting, now)?);
     }

@@ -4,9 +4,9 @@
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::life;
 use super::row::{NewDelivery, NewTicket, insert_delivery, insert_ticket};
 use super::turn;
+use super::{life, plan};
 use crate::model::ticket::{BY_HAND, link_back};
 use crate::model::{DeliveryKind, DestinationName, Generation, TableName, TicketState};
 use crate::store::handle::Operation;
@@ -92,6 +92,7 @@ impl Operation for Order {
             )));
         };
         let (destination_id, route_id) = tx.route_id(destination.as_str(), table.as_str())?;
+        plan::write_of(tx, alert)?;
         let newest = life::newest(tx, alert, route_id)?;
         if let Some(live) =
             newest.as_ref().filter(|t| matches!(t.state, Some(TicketState::Opening | TicketState::Open)))

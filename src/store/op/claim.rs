@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
 use super::device::links::{About, about};
+use super::plan::{self, Plan};
 use super::row::{AlertCrc, DeliveryCrc, Subject};
 use super::storm::{self, Folded};
 use crate::model::{
@@ -192,7 +193,8 @@ fn select_by(index: &str, due: &str) -> String {
                 coalesce(t.rule, c.rule), r.table_name,
                 a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id,
                 d.ticket_id, d.device_id, d.record_id, d.seq, d.kind,
-                t.sys_id, t.mod_count, t.worst, a.cleared_at, d.route_id, d.turn, tr.table_name, br.table_name, b.sys_id
+                t.sys_id, t.mod_count, t.worst, a.cleared_at, d.route_id, d.turn, tr.table_name, br.table_name, b.sys_id,
+                a.route_id, a.rule_id, a.planned_id
          FROM delivery d INDEXED BY {index}
          JOIN route r ON r.id = d.route_id
          LEFT JOIN ticket t ON t.id = d.ticket_id
@@ -220,6 +222,11 @@ impl Operation for Claim {
         // may be large, and would be walked by each claim for the others.
         let places =
             if self.only_tried { vec![destination_id] } else { routes(tx, destination_id, &except)? };
+        if !self.only_tried {
+            for place in &places {
+                plan::write_first(tx, *place, self.min_severity as i64, limit)?;
+            }
+        }
         let ask = |sql: &str| -> Result<Vec<Row>, StoreError> {
             let mut rows: Vec<Row> = Vec::new();
             for place in &places {
@@ -321,6 +328,7 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         first_seen_at: row.get(10)?,
         last_seen_at: row.get(11)?,
         occurrences: row.get(12)?,
+        plan: Plan::read(row, 29)?,
     };
     // As bytes: a flipped bit may leave no valid text, and one bad row must not stop the rest.
     let rule = RuleName::new(&String::from_utf8_lossy(row.get_ref(6)?.as_bytes()?)).ok();

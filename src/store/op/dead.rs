@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::plan;
 use super::settle::{Next, current, move_delivery};
 use crate::model::{DeliveryId, DeliveryKind, DeliveryState, Timestamp};
 use crate::store::handle::Operation;
@@ -55,6 +56,7 @@ impl Operation for Judge {
 
 fn judge(tx: &mut Tx<'_>, id: DeliveryId, verdict: Verdict, now: Timestamp) -> Result<Judged, StoreError> {
     let refused = |note: &str| Ok(Judged { id, done: false, note: note.to_owned() });
+    plan::write_numbered(tx, id)?;
     let Some(was) = current(tx, id)? else { return refused("there is no delivery with this id") };
     match was.state {
         DeliveryState::Dead | DeliveryState::Pending => {}

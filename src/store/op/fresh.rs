@@ -4,17 +4,15 @@
 //! Ids within a statement follow each other (AUTOINCREMENT, one writer); this is checked, because tickets and packs are
 //! made of them.
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ToSql};
 
+use super::plan::{self, Plan};
 use super::record::{Entry, Recorded, Routed, Sighting, deliver};
-use super::row::{
-    AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, counter, destination_scope,
-    ticket_crc,
-};
+use super::row::{AlertCrc, KEPT, destination_scope};
 use super::{storm, turn};
 use crate::model::life::Lives;
-use crate::model::{DeliveryKind, DeliveryState, Fingerprint, Generation, TicketState};
+use crate::model::{DeliveryKind, DeliveryState, Fingerprint};
 use crate::store::StoreError;
 use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
@@ -33,12 +31,9 @@ pub(super) struct Fresh<'r> {
     entries: Vec<&'r Entry>,
 }
 
-/// A ticket to be inserted, with what its delivery needs.
-struct Ticket<'r> {
-    alert: i64,
-    destination: i64,
-    route: i64,
-    severity: i64,
+/// What an entry waits for by itself, and which of its routes that is.
+struct Planned<'r> {
+    plan: Plan,
     turn: i64,
     routed: &'r Routed,
 }
@@ -62,7 +57,7 @@ impl<'r> Fresh<'r> {
         self.entries.push(entry);
     }
 
-    /// Inserts them with their tickets and deliveries, and puts their bodies into packs.
+    /// Inserts them with what they wait for, and puts their bodies into packs.
     pub(super) fn write(
         &mut self,
         tx: &mut Tx<'_>,
@@ -70,48 +65,70 @@ impl<'r> Fresh<'r> {
         sums: &mut Recorded,
     ) -> Result<(), StoreError> {
         let entries = std::mem::take(&mut self.entries);
-        let first = self.insert_alerts(tx.conn, &entries)?;
-        let mut tickets: Vec<Ticket<'_>> = Vec::with_capacity(entries.len());
-        let mut others: Vec<(i64, &Entry, &Routed)> = Vec::new();
-        for (entry, id) in entries.iter().zip(first..) {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let planned = self.plan(tx, &entries, sums)?;
+        let first = self.insert_alerts(tx.conn, &entries, &planned)?;
+        for ((entry, planned), id) in entries.iter().zip(&planned).zip(first..) {
             tx.memory.index.add(tx.conn, &entry.fingerprint, id)?;
             packer.add(tx.conn, id, &entry.alert)?;
-            for routed in &entry.routes {
-                if routed.kind != DeliveryKind::OpenTicket || self.is_by_itself(routed) {
-                    others.push((id, entry, routed));
-                    continue;
-                }
-                let (destination, route) = match tickets.last() {
-                    Some(t)
-                        if t.routed.destination == routed.destination && t.routed.table == routed.table =>
-                    {
-                        (t.destination, t.route)
-                    }
-                    _ => tx.route_id(routed.destination.as_str(), routed.table.as_str())?,
-                };
-                let severity = entry.alert.severity as i64;
-                let told = Told::Finding(storm::kind(&entry.alert), &entry.alert.destination);
-                let turn = turn::next(tx, (route, severity), routed.rule.as_str(), told)?;
-                tickets.push(Ticket { alert: id, destination, route, severity, turn, routed });
-            }
             sums.new += 1;
             sums.repeats += entry.occurrences - 1;
+            let others =
+                entry.routes.iter().filter(|r| !planned.as_ref().is_some_and(|p| std::ptr::eq(p.routed, *r)));
+            for routed in others {
+                let planned_on = planned.as_ref().map(|planned| planned.plan.route);
+                let sighting = Sighting::of(entry, self.lives, planned_on);
+                sums.deliveries += u64::from(deliver(tx, id, routed, &sighting, self.now)?);
+            }
         }
-        sums.deliveries += tickets.len() as u64;
         tx.count(KEPT, "alerts", entries.len() as i64);
-        tx.count(KEPT, "tickets", tickets.len() as i64);
-        tx.count(KEPT, "deliveries", tickets.len() as i64);
-        let first = insert_tickets(tx.conn, &tickets)?;
-        insert_deliveries(tx.conn, &tickets, first, self.now)?;
-        for of_destination in tickets.chunk_by(|a, b| a.routed.destination == b.routed.destination) {
-            let scope = destination_scope(of_destination[0].routed.destination.as_str());
-            tx.count(&scope, counter(DeliveryState::Pending), of_destination.len() as i64);
-        }
-        for (id, entry, routed) in others {
-            let sighting = Sighting::of(entry, self.lives);
-            sums.deliveries += u64::from(deliver(tx, id, routed, &sighting, self.now)?);
-        }
         Ok(())
+    }
+
+    /// Plans what each of them waits for by itself: its first ticket that is nothing special.
+    fn plan(
+        &self,
+        tx: &mut Tx<'_>,
+        entries: &[&'r Entry],
+        sums: &mut Recorded,
+    ) -> Result<Vec<Option<Planned<'r>>>, StoreError> {
+        let mut all: Vec<Option<Planned<'r>>> = Vec::with_capacity(entries.len());
+        let mut last: Option<(&'r Routed, i64, i64)> = None;
+        for entry in entries {
+            let is_plain = |r: &&'r Routed| r.kind == DeliveryKind::OpenTicket && !self.is_by_itself(r);
+            let Some(routed) = entry.routes.iter().find(is_plain) else {
+                all.push(None);
+                continue;
+            };
+            // Neighbours mostly go the same way.
+            let (route, rule) = match last {
+                Some((r, route, rule)) if r == routed => (route, rule),
+                _ => {
+                    let (_, route) = tx.route_id(routed.destination.as_str(), routed.table.as_str())?;
+                    (route, tx.rule_id(routed.rule.as_str())?)
+                }
+            };
+            last = Some((routed, route, rule));
+            let told = Told::Finding(storm::kind(&entry.alert), &entry.alert.destination);
+            let place = (route, entry.alert.severity as i64);
+            let turn = turn::next(tx, place, routed.rule.as_str(), told)?;
+            all.push(Some(Planned { plan: Plan { route, rule, id: 0 }, turn, routed }));
+        }
+        let number = all.iter().flatten().count();
+        if number > 0 {
+            let first = plan::reserve(tx.conn, number)?;
+            all.iter_mut().flatten().zip(first..).for_each(|(planned, id)| planned.plan.id = id);
+            tx.count(KEPT, plan::PLANNED, number as i64);
+        }
+        sums.deliveries += number as u64;
+        let routed: Vec<&Routed> = all.iter().flatten().map(|planned| planned.routed).collect();
+        for same in routed.chunk_by(|a, b| a.destination == b.destination) {
+            let scope = destination_scope(same[0].destination.as_str());
+            tx.count(&scope, DeliveryState::Pending.as_str(), same.len() as i64);
+        }
+        Ok(all)
     }
 
     /// Whether it may be one of a storm, or has something attached: then it is decided by itself.
@@ -120,17 +137,26 @@ impl<'r> Fresh<'r> {
         self.lives.any_by_itself() && self.lives.of(rule, to, table).is_by_itself()
     }
 
-    fn insert_alerts(&self, conn: &Connection, entries: &[&Entry]) -> Result<i64, StoreError> {
-        let rows: Vec<[ToSqlOutput<'_>; 8]> = entries
+    fn insert_alerts(
+        &self,
+        conn: &Connection,
+        entries: &[&Entry],
+        planned: &[Option<Planned<'_>>],
+    ) -> Result<i64, StoreError> {
+        let rows: Vec<[ToSqlOutput<'_>; 12]> = entries
             .iter()
-            .map(|entry| {
+            .zip(planned)
+            .map(|(entry, planned)| {
+                let planned = planned.as_ref();
                 let row = AlertCrc {
                     fingerprint: entry.fingerprint.as_bytes(),
                     severity: entry.alert.severity as i64,
                     first_seen_at: entry.alert.time.as_micros(),
                     last_seen_at: entry.last_seen_at.as_micros(),
                     occurrences: entry.occurrences as i64,
+                    plan: planned.map(|planned| planned.plan),
                 };
+                let number = |n: Option<i64>| ToSqlOutput::Owned(n.map_or(Value::Null, Value::Integer));
                 [
                     ToSqlOutput::Borrowed(ValueRef::Blob(row.fingerprint)),
                     self.source_id.into(),
@@ -140,68 +166,32 @@ impl<'r> Fresh<'r> {
                     self.now.into(),
                     row.occurrences.into(),
                     row.value().into(),
+                    number(row.plan.map(|plan| plan.route)),
+                    number(row.plan.map(|plan| plan.rule)),
+                    number(planned.map(|planned| planned.turn)),
+                    number(row.plan.map(|plan| plan.id)),
                 ]
             })
             .collect();
         insert(
             conn,
             "INSERT INTO alert (fingerprint, source_id, severity, first_seen_at, last_seen_at, recorded_at, occurrences,
-             crc) VALUES ",
-            "(?, ?, ?, ?, ?, ?, ?, ?)",
+             crc, route_id, rule_id, turn, planned_id) VALUES ",
+            "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             &rows,
-        )
+        )?
+        .ok_or_else(|| StoreError::Refused("ids of new rows do not follow each other".to_owned()))
     }
 }
 
-fn insert_tickets(conn: &Connection, tickets: &[Ticket<'_>]) -> Result<i64, StoreError> {
-    let (generation, state) = (Generation(0), TicketState::Opening);
-    let rows: Vec<[ToSqlOutput<'_>; 7]> = tickets
-        .iter()
-        .map(|t| {
-            [
-                t.alert.into(),
-                t.route.into(),
-                i64::from(generation.0).into(),
-                state.as_str().into(),
-                t.routed.rule.as_str().into(),
-                TICKET_FILL.into(),
-                ticket_crc(t.alert, t.route, generation, state, "").into(),
-            ]
-        })
-        .collect();
-    insert(
-        conn,
-        "INSERT INTO ticket (alert_id, route_id, generation, state, rule, remote_state, crc) VALUES ",
-        "(?, ?, ?, ?, ?, ?, ?)",
-        &rows,
-    )
-}
-
-fn insert_deliveries(
-    conn: &Connection,
-    tickets: &[Ticket<'_>],
-    first_ticket: i64,
-    now: i64,
-) -> Result<(), StoreError> {
-    let opens = |(t, ticket): (&Ticket<'_>, i64)| NewDelivery {
-        destination_id: t.destination,
-        route_id: t.route,
-        severity: t.severity,
-        turn: t.turn,
-        ..NewDelivery::opens(ticket, now)
-    };
-    let rows: Vec<_> = tickets.iter().zip(first_ticket..).map(opens).map(|new| new.values()).collect();
-    insert(conn, INSERT_DELIVERY, DELIVERY_ROW, &rows).map(|_| ())
-}
-
-/// Inserts rows and gives the id of the first; the others follow it.
-fn insert<const COLUMNS: usize>(
+/// Inserts rows. Gives the id of the first where those of the others follow it.
+pub(super) fn insert<const COLUMNS: usize>(
     conn: &Connection,
     head: &str,
     row: &str,
     rows: &[[ToSqlOutput<'_>; COLUMNS]],
-) -> Result<i64, StoreError> {
-    let mut first = None;
+) -> Result<Option<i64>, StoreError> {
+    let (mut first, mut follow) = (None, true);
     let mut left = rows;
     while !left.is_empty() {
         let size = ROWS.into_iter().find(|size| *size <= left.len()).unwrap_or(1);
@@ -212,10 +202,8 @@ fn insert<const COLUMNS: usize>(
         }
         statement.raw_execute()?;
         let begin = conn.last_insert_rowid() + 1 - size as i64;
-        if *first.get_or_insert(begin) + (rows.len() - left.len()) as i64 != begin {
-            return Err(StoreError::Refused("ids of new rows do not follow each other".to_owned()));
-        }
+        follow &= *first.get_or_insert(begin) + (rows.len() - left.len()) as i64 == begin;
         left = later;
     }
-    Ok(first.unwrap_or_default())
+    Ok(first.filter(|_| follow))
 }

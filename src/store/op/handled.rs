@@ -47,7 +47,7 @@ impl Operation for ClosedFindings {
     fn run(self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError> {
         let mut select = tx.conn.prepare_cached(
             "SELECT DISTINCT t.alert_id FROM ticket t CROSS JOIN alert a ON a.id = t.alert_id
-             WHERE t.state IN ('resolved', 'closed') AND a.cleared_at IS NULL
+             WHERE t.state IN ('resolved', 'closed') AND a.cleared_at IS NULL AND a.route_id IS NULL
                AND a.source_id = (SELECT id FROM source WHERE name = ?1)
                AND NOT EXISTS (SELECT 1 FROM ticket l WHERE l.alert_id = t.alert_id AND l.state IN ('opening', 'open'))
              ORDER BY t.alert_id",

@@ -23,6 +23,7 @@ pub mod sync_back;
 
 mod fresh;
 mod history;
+pub(super) mod plan;
 mod row;
 mod storm;
 pub(super) mod turn;

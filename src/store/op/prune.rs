@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Params, params};
 
 use super::attempt;
 use super::device::share;
+use super::plan;
 use super::row::{KEPT, destination_scope};
 use crate::model::HealthIssue;
 use crate::model::{DeliveryState, Fingerprint, Severity, Timestamp};
@@ -130,7 +131,9 @@ impl Store {
 pub(super) fn room(tx: &Tx<'_>) -> Result<Room, StoreError> {
     let get = |name: &str| tx.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (pages, free) = (get("page_count")?, get("freelist_count")?);
-    let room = Room { used: (pages - free) as u64 * 4096, limit: tx.pages as u64 * 4096 };
+    // What is planned is still to be written out (`plan.rs`).
+    let planned = tx.counted(KEPT, plan::PLANNED)?.max(0) as u64 * plan::ROOM;
+    let room = Room { used: (pages - free) as u64 * 4096 + planned, limit: tx.pages as u64 * 4096 };
     if !room.is_tight() {
         tx.conditions.end(Kind::Buffer);
     }
@@ -146,7 +149,8 @@ impl Operation for RoomNow {
 }
 
 /// Nothing of it is waiting.
-const SETTLED: &str = "NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
+const SETTLED: &str =
+    "a.route_id IS NULL AND NOT EXISTS (SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                        WHERE t.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))
                    AND NOT EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
                        WHERE c.alert_id = a.id AND d.state IN ('pending', 'claimed', 'dead'))";
@@ -302,6 +306,7 @@ fn pick(tx: &Tx<'_>, sql: &str, with: impl Params) -> Result<Vec<(i64, Fingerpri
 /// Deletes findings with all that hangs on them, and takes their deliveries out of the counters.
 fn forget(tx: &mut Tx<'_>, ids: &[(i64, Fingerprint)]) -> Result<(), StoreError> {
     for (id, _) in ids {
+        plan::forget(tx, *id)?;
         let of_delivery = catalog::of("delivery").map_or(&[][..], |table| table.of_alert);
         for condition in of_delivery {
             forget_deliveries(tx, *id, condition)?;

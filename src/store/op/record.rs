@@ -14,6 +14,7 @@ use super::device::take;
 use super::fresh::Fresh;
 use super::history;
 use super::life::{self, Newest};
+use super::plan::{self, Plan};
 use super::prune::{Room, room};
 use super::row::{
     AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, destination_scope, insert_delivery,
@@ -216,6 +217,9 @@ pub(in crate::store) fn write_all(tx: &mut Tx<'_>, records: &[Record]) -> Result
     }
     packer.flush(tx.conn)?;
     sums.room = room(tx)?;
+    if sums.room.used > sums.room.limit && sums.new > 0 {
+        return Err(StoreError::Full("the room that is left is for the tickets of what waits".to_owned()));
+    }
     Ok(sums)
 }
 
@@ -339,6 +343,7 @@ impl Record {
                 if let Some(id) = id
                     && set_cleared(tx, id, now)?
                 {
+                    plan::write_of(tx, id)?;
                     sums.deliveries += life::cleared(tx, id, &self.lives, now)?;
                 }
                 sums.cleared += entry.occurrences;
@@ -348,11 +353,12 @@ impl Record {
                 fresh.add(entry);
                 continue;
             };
-            if add_occurrences(tx, id, entry)? {
+            let (had_ended, planned_on) = add_occurrences(tx, id, entry)?;
+            if had_ended {
                 life::raised_again(tx, id, now)?;
             }
             sums.repeats += entry.occurrences;
-            let sighting = Sighting::of(entry, &self.lives);
+            let sighting = Sighting::of(entry, &self.lives, planned_on);
             for routed in &entry.routes {
                 if deliver(tx, id, routed, &sighting, now)? {
                     sums.deliveries += 1;
@@ -393,8 +399,8 @@ pub(super) fn known<'a>(tx: &Tx<'_>, id: i64, entry: &'a Entry) -> Result<(Alert
     let known = tx
         .conn
         .prepare_cached(
-            "SELECT severity, first_seen_at, last_seen_at, occurrences, cleared_at IS NOT NULL FROM alert
-             WHERE id = ?1",
+            "SELECT severity, first_seen_at, last_seen_at, occurrences, cleared_at IS NOT NULL, route_id, rule_id,
+             planned_id FROM alert WHERE id = ?1",
         )?
         .query_row([id], |r| {
             let row = AlertCrc {
@@ -403,14 +409,16 @@ pub(super) fn known<'a>(tx: &Tx<'_>, id: i64, entry: &'a Entry) -> Result<(Alert
                 first_seen_at: r.get(1)?,
                 last_seen_at: r.get(2)?,
                 occurrences: r.get(3)?,
+                plan: Plan::read(r, 5)?,
             };
             Ok((row, r.get(4)?))
         })?;
     Ok(known)
 }
 
-/// Counts sightings of a known finding, which stands by them. Whether it had ended.
-fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<bool, StoreError> {
+/// Counts sightings of a known finding, which stands by them. Whether it had ended, and the route that its planned ticket
+/// takes.
+fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(bool, Option<i64>), StoreError> {
     let (mut row, had_ended) = known(tx, id, entry)?;
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
@@ -419,7 +427,7 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<bool, StoreErr
             "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
         .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
-    Ok(had_ended)
+    Ok((had_ended, row.plan.map(|plan| plan.route)))
 }
 
 /// Why an alert is to be delivered.
@@ -427,11 +435,13 @@ pub(super) struct Sighting<'a> {
     pub(super) severity: i64,
     /// What was seen, and what the rules want; `None`: it was not seen, only the rules have changed.
     pub(super) seen: Option<(&'a Alert, &'a Lives)>,
+    /// The route on which its ticket is planned (`plan.rs`).
+    pub(super) planned_on: Option<i64>,
 }
 
 impl<'a> Sighting<'a> {
-    pub(super) fn of(entry: &'a Entry, lives: &'a Lives) -> Self {
-        Self { severity: entry.alert.severity as i64, seen: Some((&entry.alert, lives)) }
+    pub(super) fn of(entry: &'a Entry, lives: &'a Lives, planned_on: Option<i64>) -> Self {
+        Self { severity: entry.alert.severity as i64, seen: Some((&entry.alert, lives)), planned_on }
     }
 
     /// What is told of this alert, in turns.
@@ -467,6 +477,9 @@ pub(super) fn deliver(
         let new = NewDelivery { destination_id, route_id, severity, turn, ..puts };
         insert_delivery(tx, &new, routed.destination.as_str())?;
         return Ok(true);
+    }
+    if sighting.planned_on == Some(route_id) {
+        return Ok(false);
     }
     let life = sighting
         .seen

@@ -3,6 +3,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::plan;
 use super::record::{Routed, Sighting, deliver};
 use super::row::Subject;
 use super::settle::{Next, current, move_delivery};
@@ -107,6 +108,7 @@ impl Operation for Reroute {
 }
 
 fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) -> Result<(), StoreError> {
+    let planned_on = keep_planned(tx, alert_id, routes)?;
     for id in waiting(tx, alert_id)? {
         let Some(was) = current(tx, id)? else { continue };
         // A person wants it, not a rule.
@@ -152,10 +154,23 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
         .query_row([alert_id], |row| row.get(0))
         .optional()?;
     for routed in severity.into_iter().flat_map(|s| routes.iter().map(move |r| (s, r))) {
-        let sighting = Sighting { severity: routed.0, seen: None };
+        let sighting = Sighting { severity: routed.0, seen: None, planned_on };
         deliver(tx, alert_id, routed.1, &sighting, now.as_micros())?;
     }
     Ok(())
+}
+
+/// The route on which its ticket stays planned, by the rule that wants it there now. What none wants is written out, to be
+/// withdrawn like any other.
+fn keep_planned(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed]) -> Result<Option<i64>, StoreError> {
+    let Some((plan, destination, table)) = plan::place_of(tx, alert_id)? else { return Ok(None) };
+    let wants = |r: &&Routed| r.destination.as_str() == destination && r.table.as_str() == table;
+    if let Some(routed) = routes.iter().find(wants) {
+        plan::set_rule(tx, alert_id, routed.rule.as_str())?;
+        return Ok(Some(plan.route));
+    }
+    plan::write_of(tx, alert_id)?;
+    Ok(None)
 }
 
 fn waiting(tx: &Tx<'_>, alert_id: i64) -> Result<Vec<DeliveryId>, StoreError> {

@@ -3,6 +3,7 @@
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, params};
 
+use super::plan::Plan;
 use crate::model::cursor::Proof;
 use crate::model::{DeliveryKind, DeliveryState, FileCursor, Generation, Mark, TicketState};
 use crate::store::StoreError;
@@ -15,11 +16,15 @@ pub(super) struct AlertCrc<'a> {
     pub(super) first_seen_at: i64,
     pub(super) last_seen_at: i64,
     pub(super) occurrences: i64,
+    pub(super) plan: Option<Plan>,
 }
 
 impl AlertCrc<'_> {
     pub(super) fn value(&self) -> i64 {
-        crc(&[self.severity, self.first_seen_at, self.last_seen_at, self.occurrences], &[self.fingerprint])
+        let Plan { route, rule, id } = self.plan.unwrap_or_default();
+        let numbers =
+            [self.severity, self.first_seen_at, self.last_seen_at, self.occurrences, route, rule, id];
+        crc(&numbers, &[self.fingerprint])
     }
 }
 
@@ -170,6 +175,8 @@ pub(super) fn insert_delivery(
 
 /// A row for the outbox, pending. The one place that knows the columns; many of them at once are made by `fresh.rs`.
 pub(in crate::store) struct NewDelivery {
+    /// Its number, where one was kept free for it.
+    pub(super) id: Option<i64>,
     pub(super) kind: DeliveryKind,
     pub(super) subject: Subject,
     pub(super) seq: i64,
@@ -184,15 +191,16 @@ pub(in crate::store) struct NewDelivery {
 
 /// Head of the statement that inserts rows of [`NewDelivery::values`].
 pub(super) const INSERT_DELIVERY: &str =
-    "INSERT INTO delivery (kind, ticket_id, device_id, record_id, seq, destination_id,
+    "INSERT INTO delivery (id, kind, ticket_id, device_id, record_id, seq, destination_id,
      route_id, state, severity, turn, created_at, due_at, doubtful, reason, crc) VALUES ";
 /// One row of it.
-pub(super) const DELIVERY_ROW: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+pub(super) const DELIVERY_ROW: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 impl NewDelivery {
     /// The first of a ticket: that it is opened.
     pub(super) fn opens(ticket: i64, now: i64) -> Self {
         Self {
+            id: None,
             kind: DeliveryKind::OpenTicket,
             subject: Subject::Ticket(ticket),
             seq: 1,
@@ -211,10 +219,10 @@ impl NewDelivery {
     }
 
     /// In the order of [`INSERT_DELIVERY`].
-    pub(super) fn values(&self) -> [ToSqlOutput<'static>; 15] {
+    pub(super) fn values(&self) -> [ToSqlOutput<'static>; 16] {
         let state = DeliveryState::Pending;
-        let [ticket, device, record] =
-            self.subject.columns().map(|id| ToSqlOutput::Owned(id.map_or(Value::Null, Value::Integer)));
+        let number = |id: Option<i64>| ToSqlOutput::Owned(id.map_or(Value::Null, Value::Integer));
+        let [ticket, device, record] = self.subject.columns().map(number);
         let crc = DeliveryCrc {
             kind: self.kind.as_str(),
             subject: self.subject,
@@ -225,6 +233,7 @@ impl NewDelivery {
             attempts: 0,
         };
         [
+            number(self.id),
             self.kind.as_str().into(),
             ticket,
             device,

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::health;
 use super::life::{self, Seen, SeenTicket};
+use super::plan::Plan;
 use super::row::{AlertCrc, ticket_crc};
 use crate::model::life::Lives;
 use crate::model::{
@@ -189,7 +190,8 @@ impl Operation for SeenAgain {
         let id = tx.destination_id(self.0.as_str())?;
         let mut select = tx.conn.prepare_cached(
             "SELECT t.id, r.table_name, t.sys_id, a.fingerprint, t.generation, t.seen_at, t.alert_id, t.route_id, t.state,
-                    t.crc, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, t.number
+                    t.crc, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, t.number,
+                    a.route_id, a.rule_id, a.planned_id
              FROM ticket t INDEXED BY ticket_seen JOIN route r ON r.id = t.route_id JOIN alert a ON a.id = t.alert_id
              WHERE t.seen_at IS NOT NULL AND t.route_id IN (SELECT id FROM route WHERE destination_id = ?1)
                AND t.id > ?2 AND t.state IN ('open', 'resolved', 'closed') ORDER BY t.id LIMIT ?3",
@@ -220,6 +222,8 @@ fn seen_ticket(r: &Row<'_>) -> Option<SeenTicket> {
         first_seen_at: r.get(11).ok()?,
         last_seen_at: r.get(12).ok()?,
         occurrences: r.get(13).ok()?,
+        // Of another table, where a rule came later.
+        plan: Plan::read(r, 16).ok()?,
     };
     let (sys_id, generation): (String, _) = (r.get(2).ok()?, Generation(r.get(4).ok()?));
     let state = TicketState::parse(&r.get::<_, String>(8).ok()?)?;

@@ -493,7 +493,7 @@ mod tests {
         let conn = database();
         conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         for id in 1..=6 {
-            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL)", [id])
+            conn.execute("INSERT INTO alert VALUES (?1, zeroblob(32), 1, 0, 0, 0, 0, 1, 0, NULL, NULL, NULL, NULL, NULL)", [id])
                 .unwrap();
         }
         packed(&conn, 1..4);

@@ -263,7 +263,7 @@ mod tests {
 
     fn add(conn: &Connection, index: &mut FingerprintIndex, n: i64) {
         conn.execute(
-            "INSERT INTO alert VALUES (?1, ?2, 1, 0, 0, 0, 0, 1, 0, NULL)",
+            "INSERT INTO alert VALUES (?1, ?2, 1, 0, 0, 0, 0, 1, 0, NULL, NULL, NULL, NULL, NULL)",
             params![n, fingerprint(n).as_bytes()],
         )
         .unwrap();

@@ -15,6 +15,7 @@ use crate::store::OpenError;
 use crate::store::catalog::{self, TABLES};
 use crate::store::op::device::share;
 use crate::store::op::health::keep;
+use crate::store::op::plan;
 use crate::store::op::repairs::{deliver_again, note};
 use crate::store::repair::salvage::{Salvage, open_damaged};
 use crate::store::rows::RepairRow;
@@ -44,6 +45,7 @@ pub(in crate::store) fn make_anew(
     let mut salvage = Salvage::new(open_damaged(damage.kept, until), &conn, until);
     salvage.copy_all()?;
     index_fingerprints(&conn)?;
+    plan::write_all(&conn).map_err(OpenError::Repair)?;
     let made_again = deliver_again(&conn, damage.at)?;
     let counts = counts(&salvage, made_again);
     let rewound = rewind(&conn, &salvage, &counts)?;
@@ -116,7 +118,7 @@ fn rewind(conn: &Connection, salvage: &Salvage<'_>, counts: &RepairCounts) -> Re
 fn count_anew(conn: &Connection) -> Result<(), OpenError> {
     conn.execute_batch(share::COUNT_ANEW)?;
     conn.execute_batch(
-        "DELETE FROM counter WHERE scope GLOB 'destination:*' AND name IN ('pending', 'dead');
+        "DELETE FROM counter WHERE scope GLOB 'destination:*' AND name IN ('pending', 'dead') OR scope = 'store' AND name = 'planned';
          INSERT OR IGNORE INTO counter (scope, name, value)
            SELECT 'destination:' || k.name, iif(d.state = 'claimed', 'pending', d.state), count(*)
            FROM delivery d JOIN destination k ON k.id = d.destination_id GROUP BY 1, 2;

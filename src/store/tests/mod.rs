@@ -4,6 +4,7 @@ mod damage;
 mod devices;
 mod faults;
 mod model;
+mod planned;
 mod repair;
 mod room;
 mod share;

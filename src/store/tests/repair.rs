@@ -36,6 +36,8 @@ pub(super) async fn filled(n: u32) -> Bench {
         let outcome = if at % 3 == 2 { Outcome::Dead { message: "no".to_owned() } } else { there(at) };
         bench.settle(c, outcome).await;
     }
+    // The rest has its rows, too.
+    super::planned::written_out(&bench).await;
     bench
 }
 

@@ -1,0 +1,296 @@
+//! Tickets that are planned and not written out yet: all that most findings of a burst will ever need of the outbox.
+//!
+//! A new finding that a rule wants as one ticket says so in its own row: where to, by which rule, its turn, and the
+//! number that its ticket and its delivery will have. The rows of these two are made when they are claimed, so a burst
+//! costs what its alerts cost. In every other respect it is a pending delivery: it is counted, listed, dropped and
+//! withdrawn as one. Whoever does something to such a delivery or needs its ticket has it written out first, in the same
+//! transaction; so a power cut finds the one or the other, and never both.
+//!
+//! What needs more than that, such as several tables, a storm or an attachment, is written at once (`record.rs`).
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::fresh::insert;
+use super::row::{
+    AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, destination_scope, ticket_crc,
+};
+use crate::model::{DeliveryId, DeliveryState, Generation, TicketState};
+use crate::store::StoreError;
+use crate::store::session::{Tx, add_to_counter};
+
+/// Counter of what is planned, beside those of the rows that are there.
+pub(super) const PLANNED: &str = "planned";
+/// Room that is kept for what is planned, in bytes each: its rows in two tables and three indexes.
+pub(in crate::store) const ROOM: u64 = 240;
+/// Rows that are written out at once where nobody waits for a few.
+const STEP: i64 = 500;
+
+/// Where a planned ticket goes, as it stands in the row of its finding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) route: i64,
+    pub(super) rule: i64,
+    /// Of the ticket and of its delivery.
+    pub(super) id: i64,
+}
+
+impl Plan {
+    /// From the columns `route_id`, `rule_id`, `planned_id` of a row, the first of them `at`.
+    pub(super) fn read(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Self>> {
+        let route: Option<i64> = row.get(at)?;
+        let rule: Option<i64> = row.get(at + 1)?;
+        let id: Option<i64> = row.get(at + 2)?;
+        // One of which a part is missing is not what was written, and its checksum says so.
+        Ok(route.or(rule).or(id).map(|_| Self {
+            route: route.unwrap_or_default(),
+            rule: rule.unwrap_or_default(),
+            id: id.unwrap_or_default(),
+        }))
+    }
+}
+
+/// Keeps so many numbers free in both tables; gives the first.
+pub(super) fn reserve(conn: &Connection, number: usize) -> Result<i64, StoreError> {
+    let of_both = "name IN ('ticket', 'delivery')";
+    let last: i64 = conn
+        .prepare_cached(&format!("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE {of_both}"))?
+        .query_row([], |r| r.get(0))?;
+    conn.prepare_cached(&format!("UPDATE sqlite_sequence SET seq = ?1 WHERE {of_both}"))?
+        .execute([last + number as i64])?;
+    Ok(last + 1)
+}
+
+/// A planned ticket with all that its rows are made of.
+struct Planned {
+    alert: i64,
+    plan: Plan,
+    destination: i64,
+    rule: String,
+    severity: i64,
+    turn: i64,
+    recorded_at: i64,
+    /// What the row of its finding is without it.
+    crc: i64,
+}
+
+const SELECT: &str = "SELECT a.id, a.route_id, a.rule_id, a.planned_id, r.destination_id, coalesce(u.name, ''), a.severity,
+     a.turn, a.recorded_at, a.fingerprint, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc
+     FROM alert a INDEXED BY alert_planned JOIN route r ON r.id = a.route_id LEFT JOIN rule u ON u.id = a.rule_id
+     WHERE a.route_id IS NOT NULL";
+
+fn planned(row: &Row<'_>) -> rusqlite::Result<Planned> {
+    let plan = Plan::read(row, 1)?;
+    let fingerprint: [u8; 32] = row.get(9)?;
+    let mut finding = AlertCrc {
+        fingerprint: &fingerprint,
+        severity: row.get(6)?,
+        first_seen_at: row.get(10)?,
+        last_seen_at: row.get(11)?,
+        occurrences: row.get(12)?,
+        plan,
+    };
+    let was: i64 = row.get(13)?;
+    let is_sound = finding.value() == was;
+    finding.plan = None;
+    Ok(Planned {
+        alert: row.get(0)?,
+        plan: plan.unwrap_or_default(),
+        destination: row.get(4)?,
+        // As bytes: a flipped bit may leave no valid text; the name is looked at when it is claimed.
+        rule: String::from_utf8_lossy(row.get_ref(5)?.as_bytes()?).into_owned(),
+        severity: finding.severity,
+        turn: row.get(7)?,
+        recorded_at: row.get(8)?,
+        // Of a row that is not what was written the checksum stays wrong: it is told when it is claimed.
+        crc: if is_sound { finding.value() } else { was },
+    })
+}
+
+fn ask(conn: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<Vec<Planned>, StoreError> {
+    let mut select = conn.prepare_cached(sql)?;
+    let rows = select.query_map(with, planned)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Writes out the first of a table, in the order of the outbox: among these and what is written out already are the first
+/// of all that waits.
+pub(super) fn write_first(
+    tx: &mut Tx<'_>,
+    route: i64,
+    min_severity: i64,
+    limit: i64,
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "{SELECT} AND a.route_id = ?1 AND a.severity >= ?2 ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3"
+    );
+    let first = ask(tx.conn, &sql, params![route, min_severity, limit])?;
+    write_counted(tx, &first)
+}
+
+/// Writes out that of a finding, if there is one.
+pub(super) fn write_of(tx: &mut Tx<'_>, alert: i64) -> Result<(), StoreError> {
+    let of = ask(
+        tx.conn,
+        &SELECT.replace("INDEXED BY alert_planned", "NOT INDEXED").replace("WHERE", "WHERE a.id = ?1 AND"),
+        [alert],
+    )?;
+    write_counted(tx, &of)
+}
+
+/// Writes out the delivery of this number, if it is planned.
+pub(super) fn write_numbered(tx: &mut Tx<'_>, id: DeliveryId) -> Result<(), StoreError> {
+    let of = ask(tx.conn, &format!("{SELECT} AND a.planned_id = ?1"), [id.0])?;
+    write_counted(tx, &of)
+}
+
+fn write_counted(tx: &mut Tx<'_>, all: &[Planned]) -> Result<(), StoreError> {
+    write_out(tx.conn, all)?;
+    tx.count(KEPT, "tickets", all.len() as i64);
+    tx.count(KEPT, "deliveries", all.len() as i64);
+    tx.count(KEPT, PLANNED, -(all.len() as i64));
+    Ok(())
+}
+
+/// Makes the rows. A planned one counts as pending already.
+fn write_out(conn: &Connection, all: &[Planned]) -> Result<(), StoreError> {
+    let (generation, state) = (Generation(0), TicketState::Opening);
+    let tickets: Vec<_> = all
+        .iter()
+        .map(|p| {
+            [
+                p.plan.id.into(),
+                p.alert.into(),
+                p.plan.route.into(),
+                i64::from(generation.0).into(),
+                state.as_str().into(),
+                p.rule.as_str().into(),
+                TICKET_FILL.into(),
+                ticket_crc(p.alert, p.plan.route, generation, state, "").into(),
+            ]
+        })
+        .collect();
+    let head =
+        "INSERT INTO ticket (id, alert_id, route_id, generation, state, rule, remote_state, crc) VALUES ";
+    insert(conn, head, "(?, ?, ?, ?, ?, ?, ?, ?)", &tickets)?;
+    let opens = |p: &Planned| NewDelivery {
+        id: Some(p.plan.id),
+        destination_id: p.destination,
+        route_id: p.plan.route,
+        severity: p.severity,
+        turn: p.turn,
+        ..NewDelivery::opens(p.plan.id, p.recorded_at)
+    };
+    let deliveries: Vec<_> = all.iter().map(|p| opens(p).values()).collect();
+    insert(conn, INSERT_DELIVERY, DELIVERY_ROW, &deliveries)?;
+    all.iter().try_for_each(|p| clear(conn, p.alert, p.crc))
+}
+
+fn clear(conn: &Connection, alert: i64, crc: i64) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "UPDATE alert SET route_id = NULL, rule_id = NULL, turn = NULL, planned_id = NULL, crc = ?2 WHERE id = ?1",
+    )?
+    .execute([alert, crc])?;
+    Ok(())
+}
+
+/// Where the planned ticket of a finding goes: destination and table.
+pub(super) fn place_of(tx: &Tx<'_>, alert: i64) -> Result<Option<(Plan, String, String)>, StoreError> {
+    Ok(tx
+        .conn
+        .prepare_cached(
+            "SELECT a.route_id, a.rule_id, a.planned_id, k.name, r.table_name FROM alert a
+             JOIN route r ON r.id = a.route_id JOIN destination k ON k.id = r.destination_id WHERE a.id = ?1",
+        )?
+        .query_row([alert], |r| Ok((Plan::read(r, 0)?.unwrap_or_default(), r.get(3)?, r.get(4)?)))
+        .optional()?)
+}
+
+/// Another rule wants it now, in the same table.
+pub(super) fn set_rule(tx: &mut Tx<'_>, alert: i64, rule: &str) -> Result<(), StoreError> {
+    let rule = tx.rule_id(rule)?;
+    let sql = "SELECT fingerprint, severity, first_seen_at, last_seen_at, occurrences, route_id, rule_id, planned_id, crc
+               FROM alert WHERE id = ?1 AND route_id IS NOT NULL";
+    let crc = tx.conn.prepare_cached(sql)?.query_row([alert], |r| {
+        let fingerprint: [u8; 32] = r.get(0)?;
+        let mut finding = AlertCrc {
+            fingerprint: &fingerprint,
+            severity: r.get(1)?,
+            first_seen_at: r.get(2)?,
+            last_seen_at: r.get(3)?,
+            occurrences: r.get(4)?,
+            plan: Plan::read(r, 5)?,
+        };
+        let is_sound = finding.value() == r.get::<_, i64>(8)?;
+        let is_new = finding.plan.is_some_and(|plan| plan.rule != rule);
+        finding.plan = finding.plan.map(|plan| Plan { rule, ..plan });
+        Ok((is_sound && is_new).then(|| finding.value()))
+    });
+    if let Some(crc) = crc.optional()?.flatten() {
+        tx.conn
+            .prepare_cached("UPDATE alert SET rule_id = ?2, crc = ?3 WHERE id = ?1")?
+            .execute([alert, rule, crc])?;
+    }
+    Ok(())
+}
+
+/// A finding goes, and what is planned for it.
+pub(super) fn forget(tx: &mut Tx<'_>, alert: i64) -> Result<(), StoreError> {
+    if let Some((_, destination, _)) = place_of(tx, alert)? {
+        tx.count(&destination_scope(&destination), DeliveryState::Pending.as_str(), -1);
+        tx.count(KEPT, PLANNED, -1);
+    }
+    Ok(())
+}
+
+/// Writes out all that is planned of a database that was made of the rows of another one, by new numbers: it may be older
+/// than what else is in it. What leads nowhere, or is a ticket already, is not planned any more; a finding without any
+/// ticket goes through the rules again.
+pub(in crate::store) fn write_all(conn: &Connection) -> Result<(), StoreError> {
+    let is_lost =
+        "SELECT a.id, a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences FROM alert a
+         WHERE a.route_id IS NOT NULL AND (NOT EXISTS (SELECT 1 FROM route WHERE id = a.route_id)
+           OR NOT EXISTS (SELECT 1 FROM rule WHERE id = a.rule_id)
+           OR EXISTS (SELECT 1 FROM ticket t WHERE t.alert_id = a.id AND t.route_id = a.route_id)) LIMIT ?1";
+    loop {
+        let lost: Vec<(i64, i64)> = conn
+            .prepare_cached(is_lost)?
+            .query_map([STEP], |r| {
+                let fingerprint: [u8; 32] = r.get(1)?;
+                let finding = AlertCrc {
+                    fingerprint: &fingerprint,
+                    severity: r.get(2)?,
+                    first_seen_at: r.get(3)?,
+                    last_seen_at: r.get(4)?,
+                    occurrences: r.get(5)?,
+                    plan: None,
+                };
+                Ok((r.get(0)?, finding.value()))
+            })?
+            .collect::<Result<_, _>>()?;
+        if lost.is_empty() {
+            break;
+        }
+        lost.into_iter().try_for_each(|(alert, crc)| clear(conn, alert, crc))?;
+        // By that they go through the rules at the next start.
+        conn.execute("DELETE FROM meta WHERE key = 'rules'", [])?;
+    }
+    loop {
+        let mut some = ask(
+            conn,
+            &format!("{SELECT} ORDER BY a.route_id, a.severity DESC, a.turn, a.planned_id LIMIT ?1"),
+            [STEP],
+        )?;
+        if some.is_empty() {
+            break;
+        }
+        let first = reserve(conn, some.len())?;
+        for (planned, id) in some.iter_mut().zip(first..) {
+            planned.plan.id = id;
+        }
+        write_out(conn, &some)?;
+        for (name, by) in [("tickets", 1), ("deliveries", 1), (PLANNED, -1)] {
+            add_to_counter(conn, KEPT, name, by * some.len() as i64)?;
+        }
+    }
+    Ok(())
+}

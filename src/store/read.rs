@@ -4,7 +4,7 @@
 //! What the lists are made of is in `rows.rs`.
 
 mod devices;
-pub(super) mod planned;
+pub(super) mod pending;
 
 mod sources;
 
@@ -81,8 +81,8 @@ impl Reader {
         let destinations = self.destinations(&of)?;
         let sum = |name: &str| destinations.iter().filter_map(|d| d.counts.get(name)).sum::<i64>();
         let (backlog, dead) = (sum("pending") + sum("claimed"), sum("dead"));
-        let written: Option<i64> = self.conn.query_row(OLDEST, [], |r| r.get(0))?;
-        let planned: Option<i64> = self.conn.query_row(planned::OLDEST, [], |r| r.get(0))?;
+        let written: Option<i64> = self.conn.query_row(pending::OLDEST, [], |r| r.get(0))?;
+        let planned: Option<i64> = self.conn.query_row(pending::OLDEST_PLANNED, [], |r| r.get(0))?;
         Ok(Overview {
             agent_id: meta(&self.conn, "agent_id")?,
             agent_id_from: meta(&self.conn, "agent_id_from")?,
@@ -394,7 +394,7 @@ impl Reader {
         let mut titles = Titles::of(&self.conn, filter)?;
         let mut all = Vec::new();
         let newest = |x: &Row<'_>, y: &Row<'_>| Ok(y.get::<_, i64>(0)?.cmp(&x.get(0)?));
-        planned::merged(both, newest, |r| {
+        pending::merged(both, newest, |r| {
             let (wanted, alert) = titles.look(r.get(12)?)?;
             if wanted {
                 all.push(ticket(r, alert.as_ref())?);
@@ -450,7 +450,7 @@ impl Reader {
                AND (a.turn > ?7 OR a.turn = ?7 AND a.planned_id > ?4))
              AND a.recorded_at >= ?6 AND (?5 IS NULL OR s.name = ?5)
              ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?2",
-            planned::DELIVERY
+            pending::PLANNED
         ))?;
         let (level, turn, id) = if is_pending { behind(filter) } else { (0, 0, before(filter)) };
         let wanted = params![severity(filter), asked(filter), level, id, source, since, turn];
@@ -463,7 +463,7 @@ impl Reader {
             };
             Ok(place(x)?.cmp(&place(y)?))
         };
-        planned::merged(both, first, |r| {
+        pending::merged(both, first, |r| {
             let (wanted, alert) = titles.look(r.get(12)?)?;
             if wanted {
                 all.push(delivery(r, alert.as_ref())?);
@@ -473,52 +473,13 @@ impl Reader {
         Ok(all)
     }
 
-    /// The first that wait, merged from those of each table: the index of the outbox has them in order there, and to sort
-    /// all that waits takes as long as all that waits.
-    fn next_pending(&self, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
-        let routes: Vec<i64> = self
-            .conn
-            .prepare_cached("SELECT id FROM route")?
-            .query_map([], |r| r.get(0))?
-            .collect::<std::result::Result<_, _>>()?;
-        // With the alert, where it is planned.
-        let mut order: Vec<(Reverse<i64>, i64, i64, Option<i64>)> = Vec::new();
-        for sql in [FIRST_PENDING, planned::FIRST] {
-            let mut first = self.conn.prepare_cached(sql)?;
-            for route in &routes {
-                let (level, turn, id) = behind(filter);
-                let rows = first
-                    .query_map(params![route, severity(filter), limit(filter), level, turn, id], |r| {
-                        Ok((Reverse(r.get(0)?), r.get(1)?, r.get(2)?, r.get(3)?))
-                    })?;
-                for row in rows {
-                    order.push(row?);
-                }
-            }
-        }
-        order.sort_unstable();
-        order.truncate(limit(filter) as usize);
-        let mut select = self.conn.prepare_cached(&format!("{DELIVERY} WHERE d.id = ?1"))?;
-        let mut planned = self.conn.prepare_cached(&planned::of_alert())?;
-        let mut bodies = Bodies::of(&self.conn);
-        let mut all = Vec::with_capacity(order.len());
-        for (_, _, id, alert) in order {
-            let mut rows = alert.map_or_else(|| select.query([id]), |alert| planned.query([alert]))?;
-            // Gone since, where it was settled meanwhile.
-            let Some(r) = rows.next()? else { continue };
-            let alert = bodies.get(r.get(12)?)?;
-            all.push(delivery(r, alert.as_ref())?);
-        }
-        Ok(all)
-    }
-
     /// One delivery with its attempts and its alert.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>> {
         let mut select = self.conn.prepare(&format!("{DELIVERY} WHERE d.id = ?1"))?;
-        let mut planned = self.conn.prepare(&format!("{} AND a.planned_id = ?1", planned::DELIVERY))?;
+        let mut planned = self.conn.prepare(&format!("{} AND a.planned_id = ?1", pending::PLANNED))?;
         let is_written = select.exists([id.0])?;
         let mut rows = if is_written { select.query([id.0])? } else { planned.query([id.0])? };
         let Some(r) = rows.next()? else { return Ok(None) };
@@ -548,25 +509,6 @@ impl Reader {
         Ok(self.conn.query_row("PRAGMA integrity_check(1)", [], |r| r.get(0))?)
     }
 }
-
-/// When the oldest that waits was made: the first of the first two turns of each table and severity, because that is
-/// what the index of the outbox can tell. Whoever waits longest has one of them.
-pub(super) const OLDEST: &str = "SELECT min(created_at) FROM (
-     SELECT (SELECT d.created_at FROM delivery d WHERE d.state = 'pending' AND d.route_id = k.id
-               AND d.severity = s.column1 ORDER BY d.turn, d.id LIMIT 1) AS created_at
-     FROM route k, (VALUES (0), (1), (2), (3)) s
-     UNION ALL
-     SELECT (SELECT d.created_at FROM delivery d WHERE d.state = 'pending' AND d.route_id = k.id
-               AND d.severity = s.column1 AND d.turn > (SELECT e.turn FROM delivery e WHERE e.state = 'pending'
-                 AND e.route_id = k.id AND e.severity = s.column1 ORDER BY e.turn LIMIT 1)
-               ORDER BY d.turn, d.id LIMIT 1)
-     FROM route k, (VALUES (0), (1), (2), (3)) s)";
-
-/// The first that wait of one table: which, lowest severity, how many.
-pub(super) const FIRST_PENDING: &str = "SELECT severity, turn, id, NULL FROM delivery INDEXED BY delivery_due
-     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2
-       AND (severity < ?4 OR severity = ?4 AND (turn > ?5 OR turn = ?5 AND id > ?6))
-     ORDER BY severity DESC, turn, id LIMIT ?3";
 
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;

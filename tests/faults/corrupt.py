@@ -75,7 +75,7 @@ class Base:
             (place / name).write_bytes(content)
         with contextlib.closing(sqlite3.connect(place / database.NAME)) as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            found = dict(db.execute("SELECT state, count(*) FROM delivery GROUP BY state"))
+            found = database.deliveries(db)
             self.names = names(db)
         if (found.get("delivered"), found.get("dead", 0), found.get("pending")) != (DELIVERED, DEAD, WAITING):
             raise scene.Failed(f"the database to be damaged has {found}")
@@ -238,7 +238,7 @@ def names(db):
     schema = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2").fetchall()
     try:
         return (schema, db.execute("SELECT key, value FROM meta ORDER BY 1").fetchall(),
-                db.execute("SELECT DISTINCT rule FROM ticket").fetchall())
+                db.execute("SELECT rule FROM ticket UNION SELECT name FROM rule ORDER BY 1").fetchall())
     except sqlite3.OperationalError:
         return None
 
@@ -360,8 +360,10 @@ class Try:
         """What the damaged database itself says that there was: a counter has no checksum, and may be what was hit."""
         try:
             with contextlib.closing(sqlite3.connect(f"file:{self.agent.state / heal['kept_as']}?mode=ro", uri=True)) as db:
+                # What is planned will be deliveries.
                 sql = "SELECT value FROM counter WHERE scope = 'store' AND name = ?"
-                return db.execute(sql, (counter,)).fetchone()[0]
+                planned = db.execute(sql, ("planned",)).fetchone() if counter == "deliveries" else None
+                return db.execute(sql, (counter,)).fetchone()[0] + (planned[0] if planned else 0)
         except (sqlite3.Error, UnicodeError, TypeError):
             return None
 

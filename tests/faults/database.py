@@ -226,7 +226,7 @@ def after_salvage(wrong):
 
 def check_tickets(db, found, tally):
     halves = {
-        "alerts have no ticket": "SELECT count(*) FROM alert WHERE id NOT IN (SELECT alert_id FROM ticket)",
+        "alerts have no ticket": "SELECT count(*) FROM alert WHERE route_id IS NULL AND id NOT IN (SELECT alert_id FROM ticket)",
         "waiting tickets have no delivery":
             "SELECT count(*) FROM ticket WHERE state = 'opening' AND id NOT IN (SELECT ticket_id FROM delivery WHERE ticket_id IS NOT NULL)",
         OPEN: "SELECT count(*) FROM ticket WHERE state = 'open' AND id NOT IN (SELECT ticket_id FROM delivery WHERE ticket_id IS NOT NULL)",
@@ -244,12 +244,22 @@ def check_tickets(db, found, tally):
         count = db.execute(sql).fetchone()[0]
         if count:
             found.wrong.append(f"{count} {text}")
-    states = {s.decode(): n for s, n in db.execute("SELECT state, count(*) FROM delivery GROUP BY state")}
+    states = deliveries(db)
     # What is claimed counts as pending.
     for these in (("pending", "claimed"), ("dead",)):
         are, counted = sum(states.get(s, 0) for s in these), sum(total(tally, "destination:", s) for s in these)
         if are != counted:
             found.wrong.append(f"{are} deliveries are {' or '.join(these)}, {counted} are counted")
+
+
+def deliveries(db):
+    """How many are in each state. What is planned waits in the row of its alert (src/store/op/plan.rs)."""
+    text = lambda s: s.decode() if isinstance(s, bytes) else s  # noqa: E731
+    states = {text(s): n for s, n in db.execute("SELECT state, count(*) FROM delivery GROUP BY state")}
+    planned = db.execute("SELECT count(*) FROM alert WHERE route_id IS NOT NULL").fetchone()[0]
+    if planned:
+        states["pending"] = states.get("pending", 0) + planned
+    return states
 
 
 def check_promises(db, found, promised, tally, alerts):
@@ -261,7 +271,8 @@ def check_promises(db, found, promised, tally, alerts):
     sent, keys = {}, KEYS
     for fingerprint, generation, state, attempts, doubtful in db.execute(
             "SELECT a.fingerprint, t.generation, d.state, d.attempts, d.doubtful FROM delivery d"
-            " JOIN ticket t ON t.id = d.ticket_id JOIN alert a ON a.id = t.alert_id"):
+            " JOIN ticket t ON t.id = d.ticket_id JOIN alert a ON a.id = t.alert_id"
+            " UNION ALL SELECT fingerprint, 0, CAST('pending' AS BLOB), 0, 0 FROM alert WHERE route_id IS NOT NULL"):
         key = keys.get((fingerprint, generation))
         if key is None:
             key = keys[fingerprint, generation] = correlation(fingerprint, generation)

@@ -99,8 +99,8 @@ fn a_change_that_was_cut_off_and_taken_back_leaves_nothing_dead() {
     .unwrap();
     agent.set_rules(&CRITICAL.replace("\"Critical\"", "\"Other\""));
     agent.once().ends(1).says("integer overflow");
-    let moved: i64 =
-        cut.query_row("SELECT count(*) FROM ticket WHERE rule = 'Other'", [], |row| row.get(0)).unwrap();
+    let by_it = "SELECT count(*) FROM alert a JOIN rule u ON u.id = a.rule_id WHERE u.name = 'Other'";
+    let moved: i64 = cut.query_row(by_it, [], |row| row.get(0)).unwrap();
     assert_eq!(moved, 4, "it ended before the change had begun");
     cut.execute_batch("DROP TRIGGER cut").unwrap();
     agent.set_rules(CRITICAL);

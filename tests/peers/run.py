@@ -27,6 +27,8 @@ import scene  # noqa: E402
 
 ALERTS = int(os.environ.get("ALERTS") or 50_000)
 ROUNDS = int(os.environ.get("ROUNDS") or 3)
+# Names of those that run, with commas; none: all that are installed.
+ONLY = [name for name in (os.environ.get("ONLY") or "").split(",") if name]
 # So that a line has some 470 bytes, as most of those that were recorded.
 PADDING = 80
 PATIENCE = 1_200
@@ -165,6 +167,9 @@ def main():
     print(f"otrelay: {scene.binary()}")
     present = {}
     for name, (needs, run) in PEERS.items():
+        if ONLY and name not in ONLY:
+            print(f"LEFT OUT: {name}, ONLY does not name it")
+            continue
         if needs and not program(needs):
             print(f"LEFT OUT: {name}, {needs} is not installed")
             continue

@@ -19,9 +19,9 @@ use crate::store::StoreError;
 use crate::store::session::{Tx, add_to_counter};
 
 /// Counter of what is planned, beside those of the rows that are there.
-pub(super) const PLANNED: &str = "planned";
+pub(in crate::store) const PLANNED: &str = "planned";
 /// Room that is kept for what is planned, in bytes each: its rows in two tables and three indexes.
-pub(in crate::store) const ROOM: u64 = 240;
+pub(in crate::store) const ROOM: u64 = 320;
 /// Rows that are written out at once where nobody waits for a few.
 const STEP: i64 = 500;
 
@@ -112,6 +112,13 @@ fn ask(conn: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<Vec<
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The first of a table in the order of the outbox: which, lowest severity, how many.
+pub(in crate::store) fn first() -> String {
+    format!(
+        "{SELECT} AND a.route_id = ?1 AND a.severity >= ?2 ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3"
+    )
+}
+
 /// Writes out the first of a table, in the order of the outbox: among these and what is written out already are the first
 /// of all that waits.
 pub(super) fn write_first(
@@ -120,10 +127,7 @@ pub(super) fn write_first(
     min_severity: i64,
     limit: i64,
 ) -> Result<(), StoreError> {
-    let sql = format!(
-        "{SELECT} AND a.route_id = ?1 AND a.severity >= ?2 ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3"
-    );
-    let first = ask(tx.conn, &sql, params![route, min_severity, limit])?;
+    let first = ask(tx.conn, &first(), params![route, min_severity, limit])?;
     write_counted(tx, &first)
 }
 
@@ -244,8 +248,8 @@ pub(super) fn forget(tx: &mut Tx<'_>, alert: i64) -> Result<(), StoreError> {
 
 /// Writes out all that is planned of a database that was made of the rows of another one, by new numbers: it may be older
 /// than what else is in it. What leads nowhere, or is a ticket already, is not planned any more; a finding without any
-/// ticket goes through the rules again.
-pub(in crate::store) fn write_all(conn: &Connection) -> Result<(), StoreError> {
+/// ticket goes through the rules again. Gives how many were written out.
+pub(in crate::store) fn write_all(conn: &Connection) -> Result<u64, StoreError> {
     let is_lost =
         "SELECT a.id, a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences FROM alert a
          WHERE a.route_id IS NOT NULL AND (NOT EXISTS (SELECT 1 FROM route WHERE id = a.route_id)
@@ -274,6 +278,7 @@ pub(in crate::store) fn write_all(conn: &Connection) -> Result<(), StoreError> {
         // By that they go through the rules at the next start.
         conn.execute("DELETE FROM meta WHERE key = 'rules'", [])?;
     }
+    let mut written = 0;
     loop {
         let mut some = ask(
             conn,
@@ -291,6 +296,7 @@ pub(in crate::store) fn write_all(conn: &Connection) -> Result<(), StoreError> {
         for (name, by) in [("tickets", 1), ("deliveries", 1), (PLANNED, -1)] {
             add_to_counter(conn, KEPT, name, by * some.len() as i64)?;
         }
+        written += some.len() as u64;
     }
-    Ok(())
+    Ok(written)
 }

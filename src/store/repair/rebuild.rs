@@ -45,9 +45,9 @@ pub(in crate::store) fn make_anew(
     let mut salvage = Salvage::new(open_damaged(damage.kept, until), &conn, until);
     salvage.copy_all()?;
     index_fingerprints(&conn)?;
-    plan::write_all(&conn).map_err(OpenError::Repair)?;
+    let planned = plan::write_all(&conn).map_err(OpenError::Repair)?;
     let made_again = deliver_again(&conn, damage.at)?;
-    let counts = counts(&salvage, made_again);
+    let counts = counts(&salvage, made_again, planned);
     let rewound = rewind(&conn, &salvage, &counts)?;
     count_anew(&conn)?;
     let seqs = raise_ids(&conn, &salvage);
@@ -76,14 +76,20 @@ pub(in crate::store) fn index_fingerprints(conn: &Connection) -> Result<(), Open
     crate::store::pack::index::make_anew(conn, rows).map_err(OpenError::Repair)
 }
 
-fn counts(salvage: &Salvage<'_>, made_again: u64) -> RepairCounts {
+/// What was planned counts as the ticket and the delivery that it is by now.
+fn counts(salvage: &Salvage<'_>, made_again: u64, planned: u64) -> RepairCounts {
     let mut counts = RepairCounts::new();
     for (table, copied) in &salvage.tables {
         let counter = catalog::of(table).and_then(|table| table.counter);
-        let before = counter.and_then(|counter| salvage.counter("store", counter));
-        let missing = before.map_or(0, |n| (n as u64).saturating_sub(copied.salvaged));
+        let is_planned = matches!(*table, "ticket" | "delivery");
+        let salvaged = copied.salvaged + if is_planned { planned } else { 0 };
+        let before = counter.and_then(|counter| salvage.counter("store", counter)).map(|n| {
+            let planned = salvage.counter("store", plan::PLANNED).filter(|_| is_planned);
+            n + planned.unwrap_or_default()
+        });
+        let missing = before.map_or(0, |n| (n as u64).saturating_sub(salvaged));
         let count = RepairCount {
-            salvaged: copied.salvaged,
+            salvaged,
             lost: missing.max(copied.refused),
             made_again: if *table == "delivery" { made_again } else { 0 },
             at_least: before.is_none() && (copied.unread || salvage.from.is_none()),

@@ -297,9 +297,12 @@ fn no_question_of_the_relay_scans_the_backlog() {
         "INDEX sqlite_autoindex_ticket_1",
     );
     check_plan("SELECT d.id FROM delivery d WHERE d.state = 'claimed'", "INDEX delivery_claimed");
-    check_plan(read::OLDEST, "INDEX delivery_due");
+    check_plan(read::pending::OLDEST, "INDEX delivery_due");
+    check_plan(read::pending::OLDEST_PLANNED, "INDEX alert_planned");
     check_plan(op::turn::FIRST, "INDEX delivery_due");
-    check_plan(read::FIRST_PENDING, "INDEX delivery_due");
+    check_plan(read::pending::FIRST_PENDING, "INDEX delivery_due");
+    check_plan(read::pending::FIRST_PLANNED, "INDEX alert_planned");
+    check_plan(&op::plan::first(), "INDEX alert_planned");
     // Of those that were tried only: few, so sorting them costs nothing.
     let tried = plan(&op::claim::select(true));
     assert!(tried[0].contains("INDEX delivery_tried"), "{tried:?}");

@@ -37,7 +37,7 @@ pub(super) async fn filled(n: u32) -> Bench {
         bench.settle(c, outcome).await;
     }
     // The rest has its rows, too.
-    super::planned::written_out(&bench).await;
+    planned::written_out(&bench).await;
     bench
 }
 

@@ -27,7 +27,7 @@ async fn old_store() -> tempfile::TempDir {
     bench.record((1..=4).map(|n| entry(n, Severity::Major)).collect()).await;
     let first = bench.claim(1).await.remove(0);
     bench.settle(&first, there(1)).await;
-    super::planned::written_out(&bench).await;
+    planned::written_out(&bench).await;
     closed(bench).await.0
 }
 
@@ -124,7 +124,7 @@ async fn without_room_for_a_copy_the_upgrade_goes_on() {
 async fn the_schema_refuses_a_second_live_ticket() {
     let bench = Bench::new();
     bench.record(vec![entry(1, Severity::Major)]).await;
-    super::planned::written_out(&bench).await;
+    planned::written_out(&bench).await;
     let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
     let second = |generation, state| {
         conn.execute(

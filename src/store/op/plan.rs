@@ -112,12 +112,19 @@ fn ask(conn: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<Vec<
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The first of a table in the order of the outbox: which, lowest severity, how many.
+/// The first of a table in the order of the outbox: which, lowest severity, how many, and the place that they are before.
 pub(in crate::store) fn first() -> String {
     format!(
-        "{SELECT} AND a.route_id = ?1 AND a.severity >= ?2 ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3"
+        "{SELECT} AND a.route_id = ?1 AND a.severity >= ?2
+           AND (a.severity > ?4 OR a.severity = ?4 AND (a.turn < ?5 OR a.turn = ?5 AND a.planned_id < ?6))
+         ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3"
     )
 }
+
+/// The last that a claim takes of a table if it takes only what is written out.
+const LAST_WRITTEN: &str = "SELECT severity, turn, id FROM delivery INDEXED BY delivery_due
+     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2 AND attempts = 0 AND seq = 1
+     ORDER BY severity DESC, turn, id LIMIT 1 OFFSET ?3 - 1";
 
 /// Writes out the first of a table, in the order of the outbox: among these and what is written out already are the first
 /// of all that waits.
@@ -127,7 +134,13 @@ pub(super) fn write_first(
     min_severity: i64,
     limit: i64,
 ) -> Result<(), StoreError> {
-    let first = ask(tx.conn, &first(), params![route, min_severity, limit])?;
+    let last: Option<(i64, i64, i64)> = tx
+        .conn
+        .prepare_cached(LAST_WRITTEN)?
+        .query_row([route, min_severity, limit], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .optional()?;
+    let (severity, turn, id) = last.unwrap_or((-1, 0, 0));
+    let first = ask(tx.conn, &first(), params![route, min_severity, limit, severity, turn, id])?;
     write_counted(tx, &first)
 }
 

@@ -76,6 +76,8 @@ async fn a_burst_costs_no_rows_of_the_outbox_and_is_listed_as_if_it_had_them() {
     // Some of them are written out: the lists are of both.
     assert_eq!(bench.store.claim(Claim { peek: true, ..claim(5, NOW) }).await.unwrap().len(), 5);
     assert_eq!(count(&bench, ROWS), 10);
+    assert_eq!(bench.store.claim(Claim { peek: true, ..claim(5, NOW) }).await.unwrap().len(), 5);
+    assert_eq!(count(&bench, ROWS), 10, "who looks twice finds it written out");
     assert_eq!(seen(&bench), before);
     let bench = bench.reopen().await;
     assert_eq!(seen(&bench), before);

@@ -92,7 +92,8 @@ fn counts(salvage: &Salvage<'_>, made_again: u64, planned: u64) -> RepairCounts 
             salvaged,
             lost: missing.max(copied.refused),
             made_again: if *table == "delivery" { made_again } else { 0 },
-            at_least: before.is_none() && (copied.unread || salvage.from.is_none()),
+            // Where how many there were cannot be read, what is in the place of a table may be rows of another one.
+            at_least: before.is_none() && (counter.is_some() || copied.unread || salvage.from.is_none()),
         };
         if count != RepairCount::default() {
             counts.insert((*table).to_owned(), count);

@@ -133,6 +133,23 @@ async fn each_bad_page_costs_only_what_was_on_it() {
 }
 
 #[tokio::test]
+async fn rows_in_each_others_place_are_not_told_as_all_that_there_were() {
+    let (dir, path) = closed(filled(20).await).await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let alerts = leaves(&path, "alert")[0] as usize * 4096;
+    // Of the schema: with it goes the table that says how many rows there were.
+    let words = b"CREATE TABLE counter";
+    let schema = bytes.windows(words.len()).position(|bytes| bytes == words).unwrap() / 4096 * 4096;
+    let (low, high) = bytes.split_at_mut(alerts.max(schema));
+    low[alerts.min(schema)..][..4096].swap_with_slice(&mut high[..4096]);
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(dir.path().join("lock"), "1\nopen\n").unwrap();
+    let bench = Bench::open(dir, |_| {});
+    let told = healed(&bench)[0].counts["alert"];
+    assert!(told.at_least && told.salvaged == 0 && healed(&bench)[0].rewound, "{told:?}");
+}
+
+#[tokio::test]
 async fn a_ticket_that_lost_its_delivery_gets_one_and_an_alert_without_ticket_goes_through_the_rules() {
     let (dir, path) = closed(filled(300).await).await;
     let pages = leaves(&path, "delivery");

@@ -350,7 +350,10 @@ impl<D: Destination> Relay<D> {
                 Outcome::Told { created: false } => report.devices.updated += 1,
                 Outcome::Retry { message, .. } => {
                     report.devices.again += 1;
-                    report.failures.extend((report.failures.is_empty()).then(|| message.clone()));
+                    if report.failures.is_empty() {
+                        report.failures.push(message.clone());
+                        report.passing.push(message.clone());
+                    }
                 }
                 Outcome::Dead { message } => {
                     report.devices.dead += 1;

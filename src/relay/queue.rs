@@ -382,9 +382,9 @@ impl<D: Destination> Relay<D> {
     /// Keeps what a person should know; said in the log only the first time.
     pub(super) async fn tell(&self, issues: Vec<HealthIssue>) -> Result<(), StoreError> {
         for issue in issues {
-            let text = issue.told();
+            let (text, remedy) = (issue.told(), issue.remedy.clone());
             if self.store.tell(issue).await? {
-                tracing::warn!("{text}");
+                tracing::warn!(remedy = %remedy, "{text}");
             }
         }
         Ok(())
@@ -406,10 +406,13 @@ impl<D: Destination> Relay<D> {
                 }
                 Outcome::Delivered { created: false, .. } | Outcome::Told { created: false } => found += 1,
                 Outcome::Later { .. } | Outcome::Added { .. } => report.updated += 1,
-                Outcome::Retry { message, .. } => {
+                Outcome::Retry { message, word, .. } => {
                     report.again += 1;
                     if report.failures.len() < TOLD_MAX && !report.failures.contains(message) {
                         report.failures.push(message.clone());
+                        if [Class::Retry, Class::RetryAt].iter().any(|class| class.as_str() == *word) {
+                            report.passing.push(message.clone());
+                        }
                     }
                 }
                 Outcome::Dead { message } => {

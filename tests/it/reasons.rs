@@ -179,3 +179,27 @@ fn two_sources_that_can_read_one_file_are_warned_about() {
     fs::write(agent.config_path(), config + &more).unwrap();
     agent.run(&["check"]).says("can lead to the same file");
 }
+
+#[test]
+fn what_waits_while_sync_is_off_is_said_with_the_key_that_turns_it_on() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator);
+    agent.set_sync("enabled = false");
+    let service = agent.start();
+    // Somebody's wish, and nothing waits for it: no trouble.
+    agent.until_status("it is up", |status| status["sync_off"] == true);
+    agent.run(&["status"]).ends(0).says("next sync    none: `enabled = false` in [sync]");
+    assert_eq!(agent.status()["health"], serde_json::json!([]));
+    agent.feed(eve::alerts(0..3));
+    agent.until_status("they wait", |status| status["backlog"] == 3);
+    let said = || {
+        let said = agent.run(&["status"]).ends(0).says("3 deliveries wait, the first since ");
+        said.says("nothing is pushed (E134)").says("set `enabled = true` in [sync]");
+    };
+    said();
+    assert_eq!(service.stop(), 0);
+    said();
+    agent.set_sync("");
+    agent.once().ends(0);
+    assert_eq!(agent.status()["health"], serde_json::json!([]));
+}

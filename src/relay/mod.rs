@@ -354,6 +354,7 @@ impl<D: Destination> Relay<D> {
         self.room_waits = u32::MAX;
         self.heartbeat.busy();
         let mut again_at = self.patiently(&stop, || self.recover()).await?;
+        self.patiently(&stop, || self.forget_remarks()).await?;
         let mut next_sync = Instant::now() + self.patiently(&stop, || self.first_wait()).await?;
         let mut owed = false;
         loop {
@@ -447,6 +448,7 @@ impl<D: Destination> Relay<D> {
     /// [`StoreError`].
     pub async fn run_once(&self, patience: Duration, stop: &CancellationToken) -> Result<Report, StoreError> {
         self.recover().await?;
+        self.forget_remarks().await?;
         let mut total = self.sync(Cause::Asked, stop).await?;
         let mut deadline = self.clock.now().after(patience);
         while let Some(at) = total.next_at.filter(|at| *at <= deadline && !stop.is_cancelled()) {

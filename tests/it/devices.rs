@@ -589,6 +589,23 @@ fn another_integration_on_the_same_instance_is_named_and_not_fought() {
 }
 
 #[test]
+fn what_is_said_of_devices_ends_when_they_are_not_pushed_any_more() {
+    let simulator = simulator();
+    let mut agent = agent(&simulator, "");
+    let ci = simulator.plant("cmdb_ci_ot_plc", &[("name", "theirs")]).unwrap();
+    let mac = mac(1);
+    simulator.plant("cmdb_ci_network_adapter", &[("mac_address", &mac), ("cmdb_ci", &ci)]).unwrap();
+    let row = [("name", CONNECTOR), ("id", "1"), ("target_sys_id", &ci), ("target_table", "cmdb_ci_ot_plc")];
+    simulator.plant("sys_object_source", &row).unwrap();
+    agent.feed([arp(1), identity(1, "1756-L61/B")].concat());
+    agent.once().ends(0);
+    agent.run(&["status"]).says("tells the CMDB of ");
+    agent.set_rules(&format!("{CRITICAL}[devices]\nenabled = false\nservicenow = \"prod\"\n"));
+    agent.once().ends(0);
+    assert_eq!(agent.status()["health"], json!([]));
+}
+
+#[test]
 fn what_an_instance_does_not_have_is_not_asked_for_again_by_each_process() {
     let simulator = simulator_with(Options { batch_api: false, ..Options::default() });
     simulator.add_fault("status=404".parse::<Fault>().unwrap().on("POST", PATH));

@@ -123,6 +123,9 @@ pub struct Report {
     /// Those of them that pass by themselves, as far as is known: no health issue tells of them.
     #[serde(skip)]
     pub passing: Vec<String>,
+    /// Where a person ordered a sync and not all tickets could be read back, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// Nothing was even tried: the sync is still owed.
     #[serde(skip)]
     pub owed: bool,
@@ -155,6 +158,7 @@ impl Report {
         self.waiting.extend(other.waiting);
         self.failures.extend(other.failures);
         self.passing.extend(other.passing);
+        self.unread.extend(other.unread);
     }
 
     fn wait_for(&mut self, what: String) {

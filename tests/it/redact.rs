@@ -59,9 +59,8 @@ fn a_redacted_end_is_in_no_field_of_a_ticket_a_row_or_an_event_whatever_quotes_i
         tables: vec!["u_findings".to_owned()],
         ..Options::default()
     });
-    let columns = "id sensor site zone category protocols references source destination message title";
-    let shown: String = columns.split(' ').map(|name| format!("{{{{ {name} }}}} ")).collect::<String>()
-        + "{{ source.name }} {{ destination.name }}";
+    let shown = "{{ id }} {{ sensor }} {{ site }} {{ zone }} {{ category }} {{ protocols }} {{ references }} {{ source }} \
+                 {{ destination }} {{ message }} {{ title }} {{ source.name }} {{ destination.name }}";
     let rules = format!(
         "[[source]]\nname = \"feed\"\nkind = \"json-lines\"\npath = \"DIR/log/feed.jsonl\"\n{CRITICAL}\
          [rule.action.fields]\ndescription = \"{shown}\"\n\

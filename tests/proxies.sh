@@ -151,7 +151,7 @@ $trust"
 expect login-right 0 "1 ticket created"
 agent login-wrong "$(via "$login" ', username = "relay", password = { file = "DIR/wrong" }')
 $trust"
-expect login-wrong 75 "the proxy 127.0.0.1:$login gave no connection to instance.example:$port: it asks for a login (407)"
+expect login-wrong 75 "the proxy 127.0.0.1:$login gave no connection to instance.example:$port: it asks for a login, or refuses ours (407)"
 agent login-none "$(via "$login")
 $trust"
 expect login-none 75 "check \`proxy.username\` and \`proxy.password\`"

@@ -26,7 +26,9 @@ pub(super) fn details(report: &Report, now: Timestamp, out: &mut dyn Write) -> s
             d.created, d.updated, d.again, d.dead
         )?;
     }
-    for (word, lines) in [("failed", &report.failures), ("waits", &report.waiting)] {
+    for (word, lines) in
+        [("failed", &report.failures), ("waits", &report.waiting), ("not all read back", &report.unread)]
+    {
         for line in lines.iter().take(LINES_MAX) {
             writeln!(out, "{word}: {}", one_line(line))?;
         }

@@ -13,7 +13,7 @@ use crate::control::client::{AskError, ask};
 use crate::model::text::{lines, one_line};
 use crate::rules::Reason;
 use crate::servicenow;
-use crate::status::Status;
+use crate::status::{self, Status};
 use crate::store::{DestinationRow, OpenError, Overview, Reader, SourceRow};
 
 /// Arguments of `otrelay status`.
@@ -52,6 +52,8 @@ pub(super) fn status(asker: &Asker) -> Result<Status, CliError> {
     };
     let (config, now) = (asker.config()?, clock().now());
     let mut status = Status::new(&config.agent.name, now, overview, None);
+    status.sync_off = !config.relay.enabled;
+    status.health.extend(status::off(status.sync_off, &status.overview));
     // A running service says it by itself.
     let concerns = config.destinations.iter().filter_map(|d| servicenow::login_concern(d, now));
     status.health.extend(concerns);
@@ -85,7 +87,11 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
         )?,
         None => writeln!(out, "last sync    never")?,
     }
+    for words in &s.failing {
+        writeln!(out, "             tried again by itself: {}", one_line(words))?;
+    }
     match s.next_sync_at {
+        _ if s.sync_off => writeln!(out, "next sync    none: `enabled = false` in [sync]")?,
         _ if s.syncing => writeln!(out, "next sync    running now")?,
         Some(at) => writeln!(out, "next sync    {} UTC ({})", time(at), relative(at, now))?,
         None => {}
@@ -93,6 +99,14 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let oldest = o.oldest_pending_at.filter(|_| o.backlog > 0);
     let oldest = oldest.map_or(String::new(), |at| format!(", the first for {}", span(now.since(at))));
     writeln!(out, "backlog      {} waiting{oldest}, {} dead", o.backlog, o.dead)?;
+    if o.folded > 0 {
+        let (findings, have) = if o.folded == 1 { ("finding", "has") } else { ("findings", "have") };
+        writeln!(
+            out,
+            "storms       {} {findings} {have} no ticket of their own but the parent's of a storm (max_tickets_per_hour)",
+            o.folded
+        )?;
+    }
     if o.devices.known > 0 {
         let last = o.devices.last_sync.map_or("never".to_owned(), |at| relative(at, now));
         writeln!(

@@ -60,6 +60,13 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
         }
         relay
     });
+    if devices.is_some()
+        && redaction.as_ref().is_some_and(|r| r.fields().keys().any(|field| field.is_of_an_end()))
+    {
+        let at = file.redact.at().cloned().unwrap_or_else(|| root.child("redact"));
+        let message = "[devices] tells the CMDB addresses and names as they are, and a ticket names the CI of its device";
+        c.problems.warn(&at, message, |p| p.hint("without [devices] they stay on this machine"));
+    }
     if c.complete {
         whole(file, root, enabled, c);
     }

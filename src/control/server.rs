@@ -97,6 +97,8 @@ pub fn live(progress: &Progress, mut concerns: Vec<HealthIssue>) -> Live {
         syncing: progress.syncing,
         next_sync_at: progress.next_sync_at,
         empty_sync: progress.empty_sync.clone(),
+        failing: progress.failing.clone(),
+        sync_off: progress.off,
         concerns,
         ..Live::default()
     }

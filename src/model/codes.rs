@@ -295,6 +295,14 @@ pub const CODES: &[Code] = &[
          `otrelay sources rewind NAME` takes in what was left out; alerts lose nothing by it.",
     ),
     code(
+        "E134",
+        "sync-off",
+        "Deliveries wait, and nothing is pushed, because sync is off.",
+        "`enabled = false` in `[sync]`: alerts are taken in and kept, and that is all.",
+        "Set `enabled = true` in `[sync]` and reload the service. It pushes at the next interval, the most severe first; \
+         `otrelay sync` pushes at once.",
+    ),
+    code(
         "E201",
         "config-syntax",
         "A config file is no TOML: nothing behind the place is looked at.",

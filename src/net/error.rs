@@ -341,7 +341,7 @@ pub(super) fn read(error: &reqwest::Error, asked: &Asked<'_>) -> TransportError 
 fn tunnel_cause(error: &reqwest::Error) -> Option<(String, bool)> {
     let text = chain(error).map(ToString::to_string).find(|t| t.starts_with("tunnel error"))?;
     if text.contains("authorization required") {
-        return Some(("it asks for a login (407)".to_owned(), true));
+        return Some(("it asks for a login, or refuses ours (407)".to_owned(), true));
     }
     if text.contains("unsuccessful") {
         return Some(("it refused the CONNECT".to_owned(), false));

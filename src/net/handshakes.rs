@@ -460,7 +460,7 @@ async fn a_proxy_that_is_reached_by_https_works() {
         let answer = client.send(get("https://instance.example/")).await;
         assert_eq!(answer.is_ok(), works, "{answer:?}");
         if let Err(error) = answer {
-            assert!(error.to_string().contains("asks for a login (407)"), "{error}");
+            assert!(error.to_string().contains("asks for a login, or refuses ours (407)"), "{error}");
         }
     }
 }
@@ -506,7 +506,10 @@ async fn a_proxy_that_offers_no_basic_is_named() {
     let negotiate = "HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n";
     check_proxy(
         negotiate,
-        &["asks for a login (407)", "it offers only Negotiate, NTLM; otrelay logs in with Basic"],
+        &[
+            "asks for a login, or refuses ours (407)",
+            "it offers only Negotiate, NTLM; otrelay logs in with Basic",
+        ],
     )
     .await;
 }
@@ -568,7 +571,7 @@ async fn a_certificate_of_our_own_is_shown_to_who_asks() {
 
 #[tokio::test]
 async fn proxies_that_fail_are_named() {
-    check_proxy(LOGIN, &["asks for a login (407)", "proxy.password"]).await;
+    check_proxy(LOGIN, &["asks for a login, or refuses ours (407)", "proxy.password"]).await;
     check_proxy("HTTP/1.1 502 Bad Gateway\r\n\r\n", &["it refused the CONNECT", "proxy.url"]).await;
     check_proxy("HTTP/1.1 302 Found\r\nLocation: http://x/\r\n\r\n", &["it refused the CONNECT"]).await;
     check_proxy("nonsense\r\n\r\n", &["it refused the CONNECT"]).await;

@@ -150,7 +150,9 @@ fn tunnelled(
     let status = first.split_whitespace().nth(1).unwrap_or_default();
     match status {
         "200" => Ok(Finding::ok("proxy", format!("{proxy} gives a connection to {host}"))),
-        "407" => Err(failed("it asks for a login (407)".to_owned(), true, proxy::schemes(&head))),
+        "407" => {
+            Err(failed("it asks for a login, or refuses ours (407)".to_owned(), true, proxy::schemes(&head)))
+        }
         "" => Err(failed("it closed the connection during the CONNECT".to_owned(), false, Vec::new())),
         other => {
             let other = text::clip(&text::one_line(other), 20).into_owned();

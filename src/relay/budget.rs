@@ -98,6 +98,18 @@ impl Budget {
         }
     }
 
+    /// Why tickets were not all read back, and when they will be; `own` is the value of the key.
+    pub(super) fn unread(&self, own: u32) -> String {
+        let whose = if self.limit < own { "the instance allows" } else { "`requests_per_hour` allows" };
+        format!(
+            "{} of the {} requests that {whose} were made in this hour, and reading back has the first half of them (a \
+             quarter while deliveries are due); `otrelay sync` reads the rest from {} UTC on",
+            self.used,
+            self.limit,
+            self.ends_at().servicenow()
+        )
+    }
+
     /// What of it makes things wait, with the key that changes it; `own` is the key's value.
     pub(super) fn words(&self, own: u32) -> String {
         let limit = if self.limit < own {

@@ -238,6 +238,7 @@ impl<D: Destination> Relay<D> {
                     run.failed.iter_mut().for_each(|f| f.alone = true);
                     group.note_sent(permit.destination.name(), lane, &sent);
                     self.progress.send_modify(|p| p.delivered += u64::from(sent.created));
+                    note_storm(&c, lane.kind, &sent);
                     let (outcome, status) = (work.sent(&c, &sent), Some(sent.status));
                     let settled = Settled { id: c.id, started_at, duration_ms, status, outcome };
                     group.settle(permit.destination.name(), lane, settled);
@@ -402,6 +403,19 @@ impl<D: Destination> Relay<D> {
                 Outcome::Retry { due_at: now.after(wait), word: Class::Retry.as_str(), doubtful, message }
             }
         }
+    }
+}
+
+/// A ticket that stands for others is news: the others get none.
+fn note_storm(c: &Claimed, kind: DeliveryKind, sent: &Sent) {
+    let (rule, findings) = (&c.rule, c.ticket.folded.findings);
+    if findings > 0 && sent.created && kind == DeliveryKind::OpenTicket {
+        let number = sent.remote.as_ref().map_or("the new ticket", |remote| remote.number.as_str());
+        tracing::warn!(
+            ticket = number,
+            "rule `{rule}` made its max_tickets_per_hour: {number} stands for {findings} findings, and for more of their \
+             kind until the storm ends; `otrelay tickets --state folded` lists them"
+        );
     }
 }
 

@@ -120,6 +120,12 @@ pub struct Report {
     /// What was said of some of those that are tried again.
     #[serde(default)]
     pub failures: Vec<String>,
+    /// Those of them that pass by themselves, as far as is known: no health issue tells of them.
+    #[serde(skip)]
+    pub passing: Vec<String>,
+    /// Where a person ordered a sync and not all tickets could be read back, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// Nothing was even tried: the sync is still owed.
     #[serde(skip)]
     pub owed: bool,
@@ -151,6 +157,8 @@ impl Report {
         self.wake(other.next_at);
         self.waiting.extend(other.waiting);
         self.failures.extend(other.failures);
+        self.passing.extend(other.passing);
+        self.unread.extend(other.unread);
     }
 
     fn wait_for(&mut self, what: String) {
@@ -220,6 +228,10 @@ pub struct Progress {
     pub next_sync_at: Option<Timestamp>,
     /// The last sync, where it had nothing to do and is not in the store: not one page of flash for that.
     pub empty_sync: Option<SyncRow>,
+    /// Why what failed last is tried again, until something gets through.
+    pub failing: Vec<String>,
+    /// `enabled = false` in `[sync]`.
+    pub off: bool,
     /// What the clock says, while it cannot be right and sending is held for it.
     pub clock: Option<Timestamp>,
 }
@@ -320,6 +332,7 @@ impl<D: Destination> Relay<D> {
     #[must_use]
     pub fn watched(mut self, progress: watch::Sender<Progress>, heartbeats: &Heartbeats) -> Self {
         self.progress = progress;
+        self.progress.send_modify(|p| p.off = !self.settings.enabled);
         self.heartbeat = heartbeats.of("relay", ALLOWANCE);
         self
     }
@@ -345,6 +358,7 @@ impl<D: Destination> Relay<D> {
         self.room_waits = u32::MAX;
         self.heartbeat.busy();
         let mut again_at = self.patiently(&stop, || self.recover()).await?;
+        self.patiently(&stop, || self.forget_remarks()).await?;
         let mut next_sync = Instant::now() + self.patiently(&stop, || self.first_wait()).await?;
         let mut owed = false;
         loop {
@@ -438,6 +452,7 @@ impl<D: Destination> Relay<D> {
     /// [`StoreError`].
     pub async fn run_once(&self, patience: Duration, stop: &CancellationToken) -> Result<Report, StoreError> {
         self.recover().await?;
+        self.forget_remarks().await?;
         let mut total = self.sync(Cause::Asked, stop).await?;
         let mut deadline = self.clock.now().after(patience);
         while let Some(at) = total.next_at.filter(|at| *at <= deadline && !stop.is_cancelled()) {
@@ -447,6 +462,7 @@ impl<D: Destination> Relay<D> {
             }
             total.waiting.clear();
             total.failures.clear();
+            total.passing.clear();
             (total.again, total.next_at) = (0, None);
             let next = self.sync(Cause::Again, stop).await?;
             if next.delivered() > 0 {
@@ -562,6 +578,7 @@ impl<D: Destination> Relay<D> {
         self.progress.send_modify(|p| p.syncing = false);
         report.add(devices?);
         self.keep_learned().await?;
+        self.note_failures(&report);
         if report.cut {
             report
                 .waiting
@@ -594,6 +611,25 @@ impl<D: Destination> Relay<D> {
         Ok(report)
     }
 
+    /// Keeps why something is tried again for whoever asks how things are; in the log when it is other words than before.
+    fn note_failures(&self, report: &Report) {
+        if report.passing.is_empty() && report.delivered() + report.dead == 0 {
+            return;
+        }
+        let was = self.progress.borrow().failing.clone();
+        for words in &report.passing {
+            if !was.iter().any(|before| same_words(before, words)) {
+                tracing::warn!("tried again by itself: {words}");
+            }
+        }
+        let news = &report.passing;
+        self.progress.send_if_modified(|p| {
+            let changes = p.failing != *news;
+            p.failing.clone_from(news);
+            changes
+        });
+    }
+
     /// Keeps the record of a sync, in the store unless nothing came of it.
     async fn keep_sync(&self, run: SyncRun, is_empty: bool) -> Result<(), StoreError> {
         let empty_sync = (is_empty && self.memory().synced).then(|| SyncRow {
@@ -609,6 +645,12 @@ impl<D: Destination> Relay<D> {
         self.progress.send_modify(|p| p.empty_sync = empty_sync);
         Ok(())
     }
+}
+
+/// Whether two failures differ in nothing but the id of their transaction.
+fn same_words(one: &str, other: &str) -> bool {
+    let without = |text: &str| text.split(" (transaction ").next().map(str::to_owned);
+    without(one) == without(other)
 }
 
 /// Nothing to show from a store that is only full for a while.

@@ -183,7 +183,7 @@ impl<D: Destination> Relay<D> {
         // One that goes on where an hour's budget ended takes its look too: a backlog of days must not be all that is done.
         let only_tried = cause.only_tried() && !state.unfinished;
         if !only_tried {
-            self.read_back(destination, cause, &mut state, &mut budget).await?;
+            self.read_back(destination, cause, &mut state, &mut budget, &mut report).await?;
         }
         let mut unfinished = true;
         let mut looked_at = self.clock.now();
@@ -266,6 +266,7 @@ impl<D: Destination> Relay<D> {
         cause: Cause,
         state: &mut DestinationState,
         budget: &mut Budget,
+        told: &mut Report,
     ) -> Result<(), StoreError> {
         let (name, now) = (destination.name(), self.clock.now());
         budget.roll(now);
@@ -282,6 +283,12 @@ impl<D: Destination> Relay<D> {
             budget.spend(u32::try_from(made).unwrap_or(u32::MAX));
             self.store.change_destination(name, vec![budget.change()]).await?;
             *state = self.store.destination_state(name).await?;
+        }
+        // What waits for a hold is said with the hold; what an interval leaves for the next hour nobody ordered.
+        if report.is_short && cause == Cause::Asked && !halted {
+            let words = format!("{name}: {}", budget.unread(self.limits_of(name).requests_per_hour));
+            tracing::warn!(destination = %name, "tickets were not all read back: {words}");
+            told.unread.push(words);
         }
         let twins = report.twins.iter().map(|(table, found)| twins(name, table, found));
         self.tell(twins.collect()).await?;
@@ -382,9 +389,9 @@ impl<D: Destination> Relay<D> {
     /// Keeps what a person should know; said in the log only the first time.
     pub(super) async fn tell(&self, issues: Vec<HealthIssue>) -> Result<(), StoreError> {
         for issue in issues {
-            let text = issue.told();
+            let (text, remedy) = (issue.told(), issue.remedy.clone());
             if self.store.tell(issue).await? {
-                tracing::warn!("{text}");
+                tracing::warn!(remedy = %remedy, "{text}");
             }
         }
         Ok(())
@@ -406,10 +413,13 @@ impl<D: Destination> Relay<D> {
                 }
                 Outcome::Delivered { created: false, .. } | Outcome::Told { created: false } => found += 1,
                 Outcome::Later { .. } | Outcome::Added { .. } => report.updated += 1,
-                Outcome::Retry { message, .. } => {
+                Outcome::Retry { message, word, .. } => {
                     report.again += 1;
                     if report.failures.len() < TOLD_MAX && !report.failures.contains(message) {
                         report.failures.push(message.clone());
+                        if [Class::Retry, Class::RetryAt].iter().any(|class| class.as_str() == *word) {
+                            report.passing.push(message.clone());
+                        }
                     }
                 }
                 Outcome::Dead { message } => {

@@ -3,19 +3,23 @@
 //! It is applied to an alert as it is taken out of the buffer to be told of, so templates, rows, events, notes and
 //! attachments see only what is left. What is stored, listed and matched by rules stays as it came.
 //!
-//! A value that goes is also taken out of the texts that may quote it (title, message, category, references). The original
-//! record is never told of an alert of which anything was redacted: a packet in it holds the addresses as bytes.
+//! A value that goes is also taken out of every other field that may quote it: texts, references, the sensor's id of the
+//! alert, sensor, protocols, site, zone, and the other end where it is the same machine. Of `plc.plant.example` the bare `plc`
+//! goes too. The original record is never told of an alert of which anything was redacted: a packet in it holds the
+//! addresses as bytes. The key of a ticket is no text: it is a hash, the same without redaction.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ring::hmac;
 
-use crate::model::Alert;
 use crate::model::alert::{Endpoint, hex};
+use crate::model::{Alert, Protocol};
 
 /// Most `[[redact]]` tables in a config.
 pub const REDACT_MAX: usize = 64;
+/// What stands where a value was that is removed.
+const REDACTED: &str = "[redacted]";
 /// Hex digits of a pseudonym of a text: 40 bits, so that a million names are unlikely to share one.
 const DIGITS: usize = 10;
 
@@ -67,6 +71,11 @@ impl Field {
     /// Reads the name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|field| field.as_str() == text)
+    }
+
+    /// Whether it says which machine it is.
+    pub fn is_of_an_end(self) -> bool {
+        SOURCE.contains(&self) || DESTINATION.contains(&self)
     }
 
     /// Whether it is free text, of which nothing but all can be taken away.
@@ -129,16 +138,60 @@ impl Redaction {
         if self.fields.contains_key(&Field::References) {
             alert.references.clear();
         }
-        for text in [&mut alert.title, &mut alert.message].into_iter().chain(&mut alert.references) {
+        // The longest first: a name may begin as another does.
+        quoted.words.sort_by_key(|(word, _)| std::cmp::Reverse(word.len()));
+        self.quotes(&mut alert, &quoted);
+        alert
+    }
+
+    /// Takes the values out of what may quote them and is not redacted itself.
+    fn quotes(&self, alert: &mut Alert, quoted: &Quoted<'_>) {
+        for text in [&mut alert.title, &mut alert.message] {
             *text = quoted.out_of(text);
         }
+        for reference in &mut alert.references {
+            *reference = quoted.out_of_url(reference);
+        }
+        // Its values are no names: it may quote some all the same.
         if let Some(category) = &mut alert.category {
             *category = quoted.out_of(category);
         }
-        for name in [&mut alert.source.name, &mut alert.destination.name].into_iter().flatten() {
-            *name = quoted.out_of(name);
+        if let Some(id) = &mut alert.id {
+            *id = quoted.field(id);
         }
-        alert
+        for protocol in &mut alert.protocols {
+            let shown = quoted.out_of(protocol.as_str());
+            if shown != protocol.as_str() {
+                *protocol = Protocol::named(&shown);
+            }
+        }
+        for (field, value) in [(Field::Site, &mut alert.site), (Field::Zone, &mut alert.zone)] {
+            self.field(field, value, quoted);
+        }
+        if !self.fields.contains_key(&Field::Sensor) {
+            alert.sensor = quoted.field(&alert.sensor);
+        }
+        for (end, fields) in [(&mut alert.source, SOURCE), (&mut alert.destination, DESTINATION)] {
+            if !self.fields.contains_key(&fields[0])
+                && let Some((ip, how)) = end.ip.and_then(|ip| Some((ip, quoted.how_of(ip)?)))
+            {
+                end.ip = self.ip(ip, how);
+            }
+            if !self.fields.contains_key(&fields[1])
+                && let Some((mac, how)) =
+                    end.mac.as_ref().and_then(|mac| Some((mac, quoted.how_of_mac(mac)?)))
+            {
+                end.mac = self.mac(mac, how);
+            }
+            self.field(fields[2], &mut end.name, quoted);
+            self.field(fields[3], &mut end.device_id, quoted);
+        }
+    }
+
+    fn field(&self, field: Field, value: &mut Option<String>, quoted: &Quoted<'_>) {
+        if let Some(text) = value.as_mut().filter(|_| !self.fields.contains_key(&field)) {
+            *text = quoted.field(text);
+        }
     }
 
     /// A text of ours that quotes addresses of sources, e.g. the top talkers of a storm.
@@ -264,15 +317,53 @@ impl<'a> Quoted<'a> {
     }
 
     fn word(&mut self, text: &str, shown: &str) {
-        if text.chars().nth(1).is_some() {
-            self.words.push((text.to_lowercase(), shown.to_owned()));
+        let mut quoted = |word: &str| self.words.push((word.to_lowercase(), shown.to_owned()));
+        quoted(text);
+        // People write the host's name without its domain.
+        let host = text.split('.').next().unwrap_or_default();
+        if host != text && text.parse::<IpAddr>().is_err() && host.contains(char::is_alphabetic) {
+            quoted(host);
+        }
+    }
+
+    /// How this address is redacted, if one of an end is the same.
+    fn how_of(&self, ip: IpAddr) -> Option<How> {
+        let (ip, known) = (ip.to_canonical(), |known: &IpAddr| known.to_canonical());
+        self.ips.iter().find(|(one, _)| known(one) == ip).map(|(_, how)| *how)
+    }
+
+    fn how_of_mac(&self, mac: &str) -> Option<How> {
+        let mac = digits(mac);
+        self.macs.iter().find(|(known, _)| *known == mac).map(|(_, how)| *how)
+    }
+
+    /// A field that may be a value as it is, however short, or quote one.
+    fn field(&self, text: &str) -> String {
+        let lower = text.to_lowercase();
+        match self.words.iter().find(|(word, _)| *word == lower) {
+            Some((_, shown)) if shown.is_empty() => REDACTED.to_owned(),
+            Some((_, shown)) => shown.clone(),
+            None => self.out_of(text),
+        }
+    }
+
+    /// The same of an address of a page, where a value may be written with `%2D`: then nothing of it is told.
+    fn out_of_url(&self, url: &str) -> String {
+        let plain = decoded(url);
+        let shown = self.out_of(url);
+        // What is left of it is as harmless as it seems.
+        if plain == url || self.out_of(&decoded(&shown)) == decoded(&shown) {
+            shown
+        } else {
+            REDACTED.to_owned()
         }
     }
 
     /// The text without them.
     fn out_of(&self, text: &str) -> String {
         let mut text = self.addresses(text);
-        for (word, shown) in &self.words {
+        // A single letter is in every text.
+        for (word, shown) in self.words.iter().filter(|(word, _)| word.chars().nth(1).is_some()) {
             text = without(&text, word, shown);
         }
         text
@@ -324,17 +415,16 @@ impl<'a> Quoted<'a> {
         if let Ok(ip) = text.parse::<IpAddr>() {
             // `::ffff:a01:203` is 10.1.2.3 as an IPv6 socket sees it.
             let ip = ip.to_canonical();
-            let same = |known: &IpAddr| known.to_canonical() == ip;
-            let how = self.ips.iter().find(|(known, _)| same(known)).map(|(_, how)| *how).or(self.every_ip)?;
-            return Some(r.ip(ip, how).map_or_else(|| "[redacted]".to_owned(), |ip| ip.to_string()));
+            let how = self.how_of(ip).or(self.every_ip)?;
+            return Some(r.ip(ip, how).map_or_else(|| REDACTED.to_owned(), |ip| ip.to_string()));
         }
         let mac = digits(text);
         let separators = text.matches([':', '-', '.']).count();
         if mac.len() == 12 && matches!(separators, 0 | 2 | 5) && text.len() == mac.len() + separators {
             // Twelve bare digits may be a number or a time: only the MAC of an end is known for one.
             let every = self.every_mac.filter(|_| separators > 0);
-            let how = self.macs.iter().find(|(known, _)| *known == mac).map(|(_, how)| *how).or(every)?;
-            return Some(r.mac(&mac_of(&mac), how).unwrap_or_else(|| "[redacted]".to_owned()));
+            let how = self.how_of_mac(&mac).or(every)?;
+            return Some(r.mac(&mac_of(&mac), how).unwrap_or_else(|| REDACTED.to_owned()));
         }
         None
     }
@@ -346,18 +436,30 @@ fn mac_of(digits: &str) -> String {
     pairs.join(":")
 }
 
+/// A text of which `%2D` and the like, and the plus of a form, are what they stand for.
+fn decoded(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let [first, after @ ..] = rest {
+        let hex = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let byte = hex.filter(|_| *first == b'%').and_then(|two| u8::from_str_radix(two, 16).ok());
+        bytes.push(byte.unwrap_or(if *first == b'+' { b' ' } else { *first }));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The text with each whole word (in lower case) as something else, whatever its case there.
 fn without(text: &str, word: &str, shown: &str) -> String {
     let lower = text.to_lowercase();
     // Letters whose lower case has another length would shift the places: such a text is dropped rather than told.
     if lower.len() != text.len() {
-        return if lower.contains(word) { "[redacted]".to_owned() } else { text.to_owned() };
+        return if lower.contains(word) { REDACTED.to_owned() } else { text.to_owned() };
     }
-    let shown = if shown.is_empty() { "[redacted]" } else { shown };
+    let shown = if shown.is_empty() { REDACTED } else { shown };
     let (mut out, mut done) = (String::with_capacity(text.len()), 0);
     for (at, found) in lower.match_indices(word) {
         let end = at + found.len();
-        let joined = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let joined = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
         let whole = !joined(lower[..at].chars().next_back()) && !joined(lower[end..].chars().next());
         if !whole || !text.is_char_boundary(at) || !text.is_char_boundary(end) {
             continue;
@@ -373,7 +475,7 @@ fn without(text: &str, word: &str, shown: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Severity, Timestamp};
+    use crate::model::{Protocol, Severity, Timestamp};
 
     fn redaction(fields: &[(&str, How)]) -> Redaction {
         let fields = fields.iter().map(|(name, how)| (Field::parse(name).unwrap(), *how)).collect();
@@ -454,6 +556,35 @@ mod tests {
         }
         let bare = redaction(&all).apply(alert());
         assert_eq!((bare.message.as_str(), bare.references.len(), bare.site), ("", 0, None));
+    }
+
+    /// Whatever field quotes it: the value of an end that is redacted is in none.
+    #[test]
+    fn no_field_is_left_that_quotes_a_redacted_end() {
+        let mut alert = alert();
+        alert.source.name = Some("hmi-2.plant.example".to_owned());
+        alert.id = Some("10.1.2.3:hmi-2:7".to_owned());
+        alert.sensor = "tap at HMI-2".to_owned();
+        alert.protocols = vec![Protocol::named("proto-10.1.2.3"), Protocol::named("Modbus")];
+        alert.site = Some("hall of 00-1b-1b-aa-bb-cc".to_owned());
+        alert.zone = Some("HMI-2.plant.example's".to_owned());
+        alert.category = Some("hmi-2_backup".to_owned());
+        // The same machine at both ends, and under another's name.
+        alert.destination.ip = alert.source.ip;
+        alert.destination.mac = alert.source.mac.clone();
+        alert.destination.device_id = Some("10.1.2.3".to_owned());
+        alert.message = "hmi-2_old and hmi-2.plant.example were hmi-20".to_owned();
+        alert.references = vec!["https://siem.example/?host=hmi%2D2%2Eplant.example".to_owned()];
+        let fields = ["source.ip", "source.mac", "source.name"];
+        for how in [How::Pseudonym, How::Mask, How::Remove] {
+            let shown = redaction(&fields.map(|name| (name, how))).apply(alert.clone());
+            let text = format!("{shown:?}").to_lowercase().replace("hmi-20", "");
+            for hidden in ["10.1.2.3", "aa:bb:cc", "aa-bb-cc", "hmi-2", "hmi%2d2", "plant.example"] {
+                assert!(!text.contains(hidden), "{how:?} leaves {hidden}: {text}");
+            }
+            assert_eq!(shown.protocols[1].as_str(), "Modbus");
+            assert!(shown.message.ends_with("were hmi-20"), "another name: {}", shown.message);
+        }
     }
 
     #[test]

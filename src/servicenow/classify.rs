@@ -64,7 +64,7 @@ impl Attempt<'_> {
     fn tried(&self) -> String {
         let what = match self.what {
             What::LookUp => "look up tickets",
-            What::Schema => "read what a table takes",
+            What::Schema => return format!("could not read {} at {}", self.table, self.place),
             What::Create => "create a ticket",
             What::Change => "change a ticket",
             What::Event => "put an event",
@@ -427,8 +427,11 @@ fn server_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendEr
         _ => format!("it answered {}", answer.status),
     };
     let wait = retry_after(answer, attempt.now);
-    SendError { wait, ..attempt.retry(&cause) }
+    SendError { wait, remedy: AWAY.to_owned(), ..attempt.retry(&cause) }
 }
+
+const AWAY: &str = "the instance or something in front of it is down, restarting or overloaded: look at it there if this \
+                    lasts; nothing is lost meanwhile";
 
 /// The instance refuses a second record with our `sys_id`: ours is there already.
 pub(super) fn is_unique_violation(text: &str) -> bool {

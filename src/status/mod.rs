@@ -54,6 +54,12 @@ pub struct Status {
     /// Records that were taken in and are committed within half a minute, in no other number yet.
     #[serde(default)]
     pub gathered: u64,
+    /// Why what failed last is tried again; what needs a person is in `health`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<String>,
+    /// `enabled = false` in `[sync]`: nothing is pushed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sync_off: bool,
     /// What needs a person; empty when all is fine.
     pub health: Vec<HealthIssue>,
     /// The numbers.
@@ -74,6 +80,10 @@ pub struct Live {
     pub behind: BTreeMap<String, u64>,
     /// Records that wait for their commit.
     pub gathered: u64,
+    /// Why what failed last is tried again.
+    pub failing: Vec<String>,
+    /// Whether sync is off by the config.
+    pub sync_off: bool,
     /// What is the case with the store now.
     pub conditions: Vec<HealthIssue>,
     /// What is wrong with the service itself and in no store: a refused reload, a wrong clock.
@@ -89,15 +99,22 @@ impl Status {
         for source in &mut overview.sources {
             source.behind = live.behind.get(&source.name).copied();
         }
+        let mut all = live.concerns;
+        all.extend(off(live.sync_off, &overview));
+        all.extend(health(&overview, &live.conditions, now));
+        let mut failing = live.failing;
+        failing.retain(|words| overview.backlog > 0 && !all.iter().any(|issue| issue.text.contains(words)));
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             agent: agent.to_owned(),
+            failing,
+            sync_off: live.sync_off,
             running,
             syncing: live.syncing,
             now,
             next_sync_at: live.next_sync_at,
             gathered: live.gathered,
-            health: live.concerns.into_iter().chain(health(&overview, &live.conditions, now)).collect(),
+            health: all,
             overview,
         }
     }
@@ -129,6 +146,22 @@ impl Status {
         parts.push(format!("backlog {}", self.overview.backlog));
         parts.join("; ")
     }
+}
+
+/// That sync is off is somebody's wish; that something waits for it is to be seen all the same.
+pub fn off(is_off: bool, o: &Overview) -> Option<HealthIssue> {
+    let oldest = o.oldest_pending_at.filter(|_| is_off && o.backlog > 0)?;
+    let what =
+        if o.backlog == 1 { "1 delivery waits".to_owned() } else { format!("{} deliveries wait", o.backlog) };
+    let since = oldest.servicenow();
+    Some(HealthIssue::new(
+        "sync-off",
+        format!(
+            "sync is off (`enabled = false` in [sync]): {what}, the first since {since} UTC; nothing is pushed"
+        ),
+        "set `enabled = true` in [sync] and reload the service; until then all is kept as far as [buffer] max_size \
+         has room",
+    ))
 }
 
 /// `14:02`; with the date only where a clock is far off would it be of use, and there the health says so.

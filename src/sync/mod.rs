@@ -79,6 +79,8 @@ pub struct Report {
     pub twins: Vec<(TableName, Found)>,
     /// The first failure, and of which table.
     pub failure: Option<(TableName, SendError)>,
+    /// Something was to be read, and there were no requests left for it: the next run goes on with it.
+    pub is_short: bool,
 }
 
 /// One run: reads back, then puts the notes that are due into the outbox.
@@ -101,7 +103,11 @@ pub async fn run<D: Destination>(
         report: Report::default(),
     };
     for watch in store.watches(name).await? {
-        if !run.may_poll(&watch.table) || !reconcile::is_due(&watch, settings.interval, &allowed) {
+        if !run.is_read(&watch.table) || !reconcile::is_due(&watch, settings.interval, &allowed) {
+            continue;
+        }
+        if !run.may_poll(&watch.table) {
+            run.report.is_short = true;
             continue;
         }
         if let Err(e) = run.poll(&watch).await? {
@@ -175,7 +181,9 @@ impl<D: Destination> Run<'_, D> {
             };
             read_until = Some((next.at, next.behind.clone()));
             since = next;
-            if page == PAGES_MAX || !self.may_poll(&watch.table) {
+            let may_go_on = self.may_poll(&watch.table);
+            if page == PAGES_MAX || !may_go_on {
+                self.report.is_short |= !may_go_on;
                 break Ok(());
             }
         };
@@ -205,10 +213,13 @@ impl<D: Destination> Run<'_, D> {
 
     /// Looks at each ticket whose finding was seen again: first those that the last sync did not get to.
     async fn look_at_seen(&mut self) -> Result<(), StoreError> {
+        let name = self.destination.name();
         if !self.has_left(self.allowed.requests) {
+            // Only who ordered it wants to know.
+            self.report.is_short |=
+                self.allowed.is_order && !self.store.seen_again(name, 0).await?.is_empty();
             return Ok(());
         }
-        let name = self.destination.name();
         let began = self.store.looked_until(name).await?;
         let stopped = match self.look_from(began, i64::MAX).await? {
             None if began > 0 => self.look_from(0, began).await?,
@@ -230,7 +241,9 @@ impl<D: Destination> Run<'_, D> {
             let end = end.ticket;
             while let Some(first) = seen.first() {
                 let (table, first) = (first.table.clone(), first.ticket);
-                if !self.has_left(self.allowed.requests) || self.report.failure.is_some() {
+                let has_left = self.has_left(self.allowed.requests);
+                if !has_left || self.report.failure.is_some() {
+                    self.report.is_short |= !has_left;
                     return Ok(Some(first - 1));
                 }
                 let (mut some, rest): (Vec<_>, Vec<_>) = seen.into_iter().partition(|t| t.table == table);

@@ -2,6 +2,7 @@
 //! with what to do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use otrelay::clock::{Clock, ManualClock, SystemClock};
@@ -15,6 +16,7 @@ use crate::support::agent::{Agent, CRITICAL};
 use crate::support::console::{Console, TOKEN};
 use crate::support::{eve, simulator, simulator_with, values};
 
+const SOON: Duration = Duration::from_millis(1);
 const DEVICES: &str = "\n[devices]\nservicenow = \"prod\"\n";
 const PATH: &str = "/api/now/identifyreconcile/enhanced";
 
@@ -210,7 +212,7 @@ fn a_lost_answer_and_a_lost_database_double_nothing() {
     let agent = agent(&simulator, "");
     agent.feed((0..30).map(arp).collect::<String>());
     simulator.add_fault("commit-cut=20".parse::<Fault>().unwrap().times(1).on("POST", PATH));
-    let said = agent.once_here(Duration::from_millis(1));
+    let said = agent.once_by_hours(&simulator, SOON);
     assert_eq!((simulator.faults_fired(), said.devices.dead), (1, 0), "{said:?}");
     let all = |table: &str| simulator.records(table).len();
     let cis = || {
@@ -273,13 +275,14 @@ fn a_class_that_is_not_there_waits_and_costs_the_others_nothing() {
     let simulator = simulator();
     let mut agent = agent(&simulator, "class_map = { PLC = \"cmdb_ci_nowhere\" }\n");
     agent.feed([identity(1, "1756-L61/B"), arp(2)].concat());
-    agent.once().ends(75);
-    assert_eq!(values(&simulator, "cmdb_ci_network_adapter", "mac_address"), [mac(2)]);
+    let adapters = || values(&simulator, "cmdb_ci_network_adapter", "mac_address");
+    agent.once_at(Arc::new(SystemClock), SOON, Duration::ZERO, || adapters().len() == 1);
+    assert_eq!(adapters(), [mac(2)]);
     let status = agent.run(&["status"]);
     status.says("Invalid class name [cmdb_ci_nowhere]").says("class_map");
     agent.set_rules(&format!("{CRITICAL}{DEVICES}"));
     agent.run(&["queue", "retry", "1", "2", "3"]);
-    agent.once().ends(0);
+    agent.once_by_hours(&simulator, SOON);
     assert_eq!(values(&simulator, "cmdb_ci_ot_plc", "serial_number"), ["00C0FFEF"]);
 }
 
@@ -420,9 +423,8 @@ fn an_import_set_gets_rows_of_devices_connections_and_firmware_each_once() {
         agent.feed(lines());
         // Rows were taken, and the answer is lost: they are sent again.
         simulator.add_fault("commit-cut=20".parse::<Fault>().unwrap().times(1).on("POST", "/api/now/import"));
-        assert_eq!(report(&agent)["dead"], json!(0));
-        agent.once().ends(0);
-        assert_eq!(simulator.faults_fired(), 1);
+        let said = agent.once_by_hours(&simulator, SOON);
+        assert_eq!((simulator.faults_fired(), said.devices.dead, said.devices.again), (1, 0, 0), "{said:?}");
         let devices = simulator.records("u_plant");
         let plc = devices.iter().find(|row| row.get("serial") == "00C0FFEF").unwrap();
         assert_eq!((plc.get("ip_addresses"), plc.get("class")), (ip(1).as_str(), "cmdb_ci_ot_plc"), "{more}");
@@ -584,6 +586,23 @@ fn another_integration_on_the_same_instance_is_named_and_not_fought() {
     let before = simulator.requests();
     agent.run(&["sync"]).ends(0);
     assert_eq!(simulator.requests(), before, "nothing is looked at when there is nothing to take back");
+}
+
+#[test]
+fn what_is_said_of_devices_ends_when_they_are_not_pushed_any_more() {
+    let simulator = simulator();
+    let mut agent = agent(&simulator, "");
+    let ci = simulator.plant("cmdb_ci_ot_plc", &[("name", "theirs")]).unwrap();
+    let mac = mac(1);
+    simulator.plant("cmdb_ci_network_adapter", &[("mac_address", &mac), ("cmdb_ci", &ci)]).unwrap();
+    let row = [("name", CONNECTOR), ("id", "1"), ("target_sys_id", &ci), ("target_table", "cmdb_ci_ot_plc")];
+    simulator.plant("sys_object_source", &row).unwrap();
+    agent.feed([arp(1), identity(1, "1756-L61/B")].concat());
+    agent.once().ends(0);
+    agent.run(&["status"]).says("tells the CMDB of ");
+    agent.set_rules(&format!("{CRITICAL}[devices]\nenabled = false\nservicenow = \"prod\"\n"));
+    agent.once().ends(0);
+    assert_eq!(agent.status()["health"], json!([]));
 }
 
 #[test]

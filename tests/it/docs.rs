@@ -280,6 +280,13 @@ fn each_fault_of_the_other_side_has_tests_that_exist() {
     let table = fs::read_to_string(root.join("tests/faults/other_side.md")).unwrap();
     let report = fs::read_to_string(root.join("docs/faults-report.md")).unwrap();
     assert!(report.ends_with(&table), "docs/faults-report.md ends with tests/faults/other_side.md");
+    // Whatever else somebody writes into it, the script that writes the file would take away.
+    let (head, _) = report.split_once("\nEnded between ").unwrap();
+    let script = fs::read_to_string(root.join("tests/faults/report.py")).unwrap();
+    assert!(
+        script.contains(head),
+        "the head of docs/faults-report.md is not report.py's: see docs/faults-found.md"
+    );
     let (mut open, mut code) = (vec![root.join("src"), root.join("tests/it")], String::new());
     while let Some(path) = open.pop() {
         if path.is_dir() {

@@ -333,7 +333,7 @@ const BEHIND_TLS: &[Case] = &[
             proxy(bed, "HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nContent-Length: 0\r\n\r\n");
         },
         args: &[],
-        named: ("prod: proxy", "it asks for a login (407)", "it offers only Negotiate"),
+        named: ("prod: proxy", "it asks for a login, or refuses ours (407)", "it offers only Negotiate"),
     },
     Case {
         what: "the proxy does not let it through",

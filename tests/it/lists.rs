@@ -87,16 +87,16 @@ fn zero_is_all_however_many_there_are_and_in_the_order_of_one_page() {
         (0..many).map(|n| alert(n).severity(u8::try_from(n % 4).unwrap() + 1).line()).collect::<String>(),
     );
     agent.once().ends(75);
+    let mut rows = Value::Null;
     for (list, after) in [(&["alerts"][..], "finding"), (&["queue", "list"], "deliver")] {
         let said = agent.run(&[list, &["-n", "0"]].concat()).ends(0).says(&format!("{many} {after}"));
         assert_eq!(said.out.lines().count(), many as usize + 1, "a header, and a line for each");
-        let rows = agent.json(&[list, &["-n", "0"]].concat());
+        rows = agent.json(&[list, &["-n", "0"]].concat());
         let ids: std::collections::BTreeSet<i64> =
             rows.as_array().unwrap().iter().map(|row| row["id"].as_i64().unwrap()).collect();
         assert_eq!((rows.as_array().unwrap().len(), ids.len()), (many as usize, many as usize));
     }
     // What waits stays in the order in which it is sent, over the edge of a page.
-    let rows = agent.json(&["queue", "list", "-n", "0"]);
     let order: Vec<(usize, i64)> = rows
         .as_array()
         .unwrap()

@@ -366,6 +366,20 @@ fn what_needs_a_person_has_the_number_that_help_explains() {
 }
 
 #[test]
+fn all_is_not_well_while_alerts_wait_for_a_sync_that_is_off() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator);
+    agent.set_sync("enabled = false");
+    agent.feed(eve::alerts(0..3));
+    let (page, service) = Page::start(&agent);
+    agent.until_status("they wait", |status| status["backlog"] == 3);
+    let words = text(&page.get("/").body);
+    assert!(words.contains("1 thing needs a person") && words.contains("(E134)"), "{words}");
+    assert!(words.contains("3 deliveries wait, the first since"), "{words}");
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
 fn an_address_that_somebody_else_has_is_told_and_stops_nothing() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);

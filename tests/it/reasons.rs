@@ -179,3 +179,47 @@ fn two_sources_that_can_read_one_file_are_warned_about() {
     fs::write(agent.config_path(), config + &more).unwrap();
     agent.run(&["check"]).says("can lead to the same file");
 }
+
+#[test]
+fn what_waits_while_sync_is_off_is_said_with_the_key_that_turns_it_on() {
+    let simulator = simulator();
+    let mut agent = Agent::new(&simulator);
+    agent.set_sync("enabled = false");
+    agent.feed("");
+    let service = agent.start();
+    // Somebody's wish, and nothing waits for it: no trouble.
+    agent.until_status("it is up", |status| status["sync_off"] == true);
+    agent.run(&["status"]).ends(0).says("next sync    none: `enabled = false` in [sync]");
+    assert_eq!(agent.status()["health"], serde_json::json!([]));
+    agent.feed(eve::alerts(0..3));
+    agent.until_status("they wait", |status| status["backlog"] == 3);
+    let said = || {
+        let said = agent.run(&["status"]).ends(0).says("3 deliveries wait, the first since ");
+        said.says("nothing is pushed (E134)").says("set `enabled = true` in [sync]");
+    };
+    said();
+    assert_eq!(service.stop(), 0);
+    said();
+    agent.set_sync("");
+    agent.once().ends(0);
+    assert_eq!(agent.status()["health"], serde_json::json!([]));
+}
+
+#[test]
+fn an_ordered_sync_says_that_the_hour_has_no_requests_left_for_reading_back() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator).requests_per_hour(14);
+    agent.feed(eve::alerts(0..3));
+    agent.once().ends(0);
+    let used = agent.status()["destinations"][0]["requests_this_hour"].as_i64().unwrap();
+    assert!((6..12).contains(&used), "more than half, and something is left: {used}");
+    let (id, edits) = (simulator.records("incident")[0].get("sys_id").to_owned(), [("state", "2")]);
+    assert!(simulator.edit("incident", &id, &edits));
+    let words = format!("{used} of the 14 requests that `requests_per_hour` allows were made in this hour");
+    agent.run(&["sync"]).ends(0).says("not all read back: prod: ").says(&words).says("reads the rest from ");
+    // The same by the running service, and in its log.
+    let service = agent.start();
+    agent.run(&["sync"]).ends(0).says(&words);
+    assert_eq!(logged(&agent, "tickets were not all read back: prod: "), 1, "{}", agent.logged());
+    assert_eq!(service.stop(), 0);
+}

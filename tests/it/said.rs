@@ -2,6 +2,8 @@
 //! so that a change of words is seen beside all others.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 
 use otrelay::simulator::Options;
 
@@ -59,12 +61,18 @@ fn without_counts(text: &str) -> String {
 /// Starts the service on one alert, syncs, and gives what is to be read then.
 fn read(name: &str, agent: &Agent, url: &str) -> String {
     agent.feed(eve::alerts(1..2));
+    read_fed(name, agent, url, 1)
+}
+
+/// The same of so many alerts that are there.
+fn read_fed(name: &str, agent: &Agent, url: &str, alerts: u32) -> String {
     let service = agent.start();
-    agent.until_status("it is read", |status| status["sources"][0]["alerts"] == 1);
+    agent.until_status("it is read", |status| status["sources"][0]["alerts"] == alerts);
     agent.run(&["sync"]);
     let status = agent.run(&["status"]).out;
     assert_eq!(service.stop(), 0, "{name}");
     let log: Vec<String> = warnings(&agent.logged()).into_iter().collect();
+    let name = if name.is_empty() { "a wrong secret" } else { name };
     let text = format!("=== {name}\n{status}--- log\n{}\n", log.join("\n"));
     let host = url.split("//").last().unwrap();
     let text = text
@@ -129,4 +137,87 @@ fn in_each_failure_of_the_way_and_of_names() {
         all.push(read(failure, &Agent::new(&simulator), simulator.url()));
     }
     insta::assert_snapshot!("said_in_each_failure_of_the_way", all.join("\n"));
+}
+
+/// A rule of which more than three tickets an hour fold.
+const FOLDING: &str =
+    "[[rule]]\nname = \"Floods\"\nmax_tickets_per_hour = 3\n[[rule.action]]\nservicenow = \"prod\"\n";
+
+/// A staging table whose import set is to make incidents.
+const STAGED: &str = "[[rule]]\nname = \"App\"\n[[rule.action]]\nservicenow = \"prod\"\nreport_type = \"application\"\n\
+    table = \"u_stage\"\n";
+
+const REFRESH: &str = "auth = \"refresh-token\"\nclient_id = \"otrelay\"\n\
+    client_secret = { file = \"DIR/client-secret\" }\nrefresh_token = { file = \"DIR/password\" }";
+
+/// A proxy that answers each CONNECT so; its port.
+fn proxy(answer: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            // It is the answer that is looked at.
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+/// A port that nobody listens at.
+fn closed() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// What is read with a proxy at that port in between.
+fn through(name: &str, port: u16) -> String {
+    let simulator = simulator_with(Options { tls: true, batch_api: false, ..Options::default() });
+    let agent = Agent::new(&simulator);
+    let ca = agent.dir().join("ca.pem");
+    std::fs::write(&ca, simulator.ca_pem().unwrap()).unwrap();
+    let secret = agent.dir().join("password");
+    let agent = agent.destination(&format!(
+        "tls = {{ ca_file = \"{}\" }}\nproxy = {{ url = \"http://127.0.0.1:{port}\", username = \"relay\", \
+         password = {{ file = \"{}\" }} }}",
+        ca.display(),
+        secret.display()
+    ));
+    read(name, &agent, simulator.url()).replace(&format!("127.0.0.1:{port}"), "PROXY")
+}
+
+/// A storm, a grant that is refused, import sets, and a proxy in between.
+#[test]
+fn in_a_storm_and_where_grant_import_or_proxy_refuse() {
+    let one = |options: Options| simulator_with(Options { batch_api: false, ..options });
+    let mut all = Vec::new();
+    let simulator = one(Options::default());
+    let agent = Agent::new(&simulator).rules(FOLDING);
+    let flood: String = (0..12).map(|n| eve::alert(n).signature("Flood", 9).line()).collect();
+    agent.feed(flood);
+    all.push(read_fed("a storm of one rule", &agent, simulator.url(), 12));
+
+    let simulator = one(Options::default());
+    let agent = Agent::new(&simulator).login(REFRESH);
+    all.push(read("a refresh token that is refused", &agent, simulator.url()));
+
+    for (name, map) in [
+        ("a transform that refuses the row", "u_stage=incident:correlation_id"),
+        ("a transform without its table", "u_stage=u_nowhere"),
+    ] {
+        let simulator = one(Options { imports: vec![map.parse().unwrap()], ..Options::default() });
+        let fields = "[rule.action.fields]\nstate = \"6\"\n";
+        let agent = Agent::new(&simulator).rules(&format!("{STAGED}{fields}"));
+        all.push(read(name, &agent, simulator.url()));
+    }
+
+    let refuses = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"plant\"\r\n\
+        Content-Length: 0\r\nConnection: close\r\n\r\n";
+    all.push(through("a proxy that does not take the password", proxy(refuses)));
+    all.push(through(
+        "a proxy that lets nobody through to there",
+        proxy("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+    ));
+    all.push(through("a proxy where nobody listens", closed()));
+    insta::assert_snapshot!("said_in_a_storm_and_of_grant_import_proxy", all.join("\n"));
 }

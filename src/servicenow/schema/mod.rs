@@ -495,9 +495,10 @@ fn remarks(schema: &TableSchema, fitted: &Fitted) -> Vec<Remark> {
         remarks.push(Remark {
             code: "schema-unread",
             field: String::new(),
-            text: format!("what {table} takes is known only in part: otrelay may not read {unread}"),
+            text: format!("what {table} takes is known only in part: {unread} shows otrelay nothing of it"),
             remedy: format!(
-                "let the integration user read {unread}; until then ServiceNow may drop fields in silence"
+                "check that {table} is there and let the integration user read {unread}; until then ServiceNow may \
+                 drop fields in silence"
             ),
         });
     }

@@ -2,6 +2,7 @@
 //!
 //! Each one lives in a temporary directory and starts with an empty environment. A [`Service`] is killed when dropped.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use otrelay::app;
-use otrelay::clock::{SharedClock, SystemClock};
+use otrelay::clock::{Clock as _, ManualClock, SharedClock, SystemClock};
 use otrelay::config::{self, Config, Environment, Purpose};
 use otrelay::relay::Report;
 use otrelay::rules::template::check_template;
@@ -23,6 +24,9 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::until;
+
+/// An instance that was not asked for so long is not asked any more.
+const RESTS: Duration = Duration::from_millis(700);
 
 /// `[agent] name`.
 pub(crate) const NAME: &str = "cell-7";
@@ -357,6 +361,44 @@ path = "{dir}/log/{pattern}"
     /// The same by another clock.
     pub(crate) fn once_by(&self, clock: SharedClock, doubt_wait: Duration) -> Report {
         self.once_at(clock, doubt_wait, Duration::from_mins(2), || true)
+    }
+
+    /// `run --once` that is told to stop when the instance has not been asked for a while: what is left then waits for a
+    /// time of its own, or the machine is slow and the next run goes on with it.
+    pub(crate) fn once_briefly(
+        &self,
+        simulator: &Running,
+        clock: SharedClock,
+        doubt_wait: Duration,
+    ) -> Report {
+        let last = Cell::new((simulator.requests(), Instant::now()));
+        let rests = || {
+            let asked = simulator.requests();
+            if asked != last.get().0 || asked == 0 {
+                last.set((asked, Instant::now()));
+            }
+            last.get().1.elapsed() > RESTS
+        };
+        self.once_at(clock, doubt_wait, Duration::ZERO, rests)
+    }
+
+    /// The same again and again, an hour later each time, until nothing is owed: nobody waits for the pause after a failure.
+    pub(crate) fn once_by_hours(&self, simulator: &Running, doubt_wait: Duration) -> Report {
+        let clock = ManualClock::at(SystemClock.now());
+        let mut total = Report::default();
+        for _ in 0..48 {
+            let one = self.once_briefly(simulator, clock.clone(), doubt_wait);
+            let owed = one.cut || one.next_at.is_some();
+            (total.again, total.next_at, total.cut) = (0, None, false);
+            total.waiting.clear();
+            total.failures.clear();
+            total.add(one);
+            if !owed {
+                break;
+            }
+            clock.advance(Duration::from_hours(1));
+        }
+        total
     }
 
     /// The same, told to stop `more` after there was `enough`, however long that takes.

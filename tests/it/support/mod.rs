@@ -45,15 +45,21 @@ pub(crate) fn assert_one_each(simulator: &Running, titles: impl IntoIterator<Ite
     assert!(simulator.twins().is_empty(), "{:?}", simulator.twins());
 }
 
+/// Pause between two looks, at first and at most: what comes soon is seen soon, and who waits for long starts no program 30
+/// times a second for it.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(250));
+
 /// Looks until it is so; fails with `what` after two minutes, which only a broken program or a very busy machine takes.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(120);
+    let mut pause = LOOKS.0;
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(Instant::now() < end, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(30));
+        std::thread::sleep(pause);
+        pause = (pause * 3 / 2).min(LOOKS.1);
     }
 }

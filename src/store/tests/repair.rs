@@ -138,8 +138,14 @@ async fn rows_in_each_others_place_are_not_told_as_all_that_there_were() {
     let mut bytes = std::fs::read(&path).unwrap();
     let alerts = leaves(&path, "alert")[0] as usize * 4096;
     // Of the schema: with it goes the table that says how many rows there were.
+    let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let cell =
+        |n: usize| usize::from(u16::from_be_bytes(bytes[112 + 2 * n..114 + 2 * n].try_into().unwrap()));
+    let cells = usize::from(u16::from_be_bytes(bytes[103..105].try_into().unwrap()));
+    let children = (0..cells).map(|n| number(cell(n))).chain([number(108)]);
     let words = b"CREATE TABLE counter";
-    let schema = bytes.windows(words.len()).position(|bytes| bytes == words).unwrap() / 4096 * 4096;
+    let has = |page: &usize| bytes[(page - 1) * 4096..page * 4096].windows(words.len()).any(|w| w == words);
+    let schema = (children.into_iter().find(has).unwrap() - 1) * 4096;
     let (low, high) = bytes.split_at_mut(alerts.max(schema));
     low[alerts.min(schema)..][..4096].swap_with_slice(&mut high[..4096]);
     std::fs::write(&path, bytes).unwrap();

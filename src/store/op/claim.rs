@@ -1,12 +1,13 @@
 //! Taking what is due out of the outbox, durably: what is found claimed at the next start may have been sent.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
 use super::device::links::{About, about};
-use super::plan::{self, Plan};
+use super::plan::{self, Plan, Planned};
 use super::row::{AlertCrc, DeliveryCrc, Subject};
 use super::storm::{self, Folded};
 use crate::model::{
@@ -17,6 +18,7 @@ use crate::store::catalog::{self, AnyRow};
 use crate::store::handle::Operation;
 use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
+use crate::store::turns::Turns;
 use crate::store::{Store, StoreError};
 
 /// What to claim.
@@ -189,22 +191,33 @@ const IN_ORDER: &str = "(d.seq = 1
 
 fn select_by(index: &str, due: &str) -> String {
     format!(
+        "{} WHERE d.state = 'pending' AND {due} AND d.severity >= ?5 AND {IN_ORDER}
+         ORDER BY d.severity DESC, d.turn, d.id LIMIT ?4",
+        select_from(&format!("INDEXED BY {index}"))
+    )
+}
+
+/// One that was just written out.
+fn select_one() -> String {
+    format!("{} WHERE d.id = ?1", select_from(""))
+}
+
+fn select_from(index: &str) -> String {
+    format!(
         "SELECT d.id, coalesce(t.state, c.state), d.severity, d.attempts, d.doubtful, coalesce(t.generation, 0),
                 coalesce(t.rule, c.rule), r.table_name,
                 a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id,
                 d.ticket_id, d.device_id, d.record_id, d.seq, d.kind,
                 t.sys_id, t.mod_count, t.worst, a.cleared_at, d.route_id, d.turn, tr.table_name, br.table_name, b.sys_id,
                 a.route_id, a.rule_id, a.planned_id
-         FROM delivery d INDEXED BY {index}
+         FROM delivery d {index}
          JOIN route r ON r.id = d.route_id
          LEFT JOIN ticket t ON t.id = d.ticket_id
          LEFT JOIN route tr ON tr.id = t.route_id
          LEFT JOIN ticket b ON b.id = t.beside_id
          LEFT JOIN route br ON br.id = b.route_id
          LEFT JOIN record c ON c.id = d.record_id
-         JOIN alert a ON a.id = coalesce(t.alert_id, c.alert_id)
-         WHERE d.state = 'pending' AND {due} AND d.severity >= ?5 AND {IN_ORDER}
-         ORDER BY d.severity DESC, d.turn, d.id LIMIT ?4"
+         JOIN alert a ON a.id = coalesce(t.alert_id, c.alert_id)"
     )
 }
 
@@ -222,11 +235,6 @@ impl Operation for Claim {
         // may be large, and would be walked by each claim for the others.
         let places =
             if self.only_tried { vec![destination_id] } else { routes(tx, destination_id, &except)? };
-        if !self.only_tried {
-            for place in &places {
-                plan::write_first(tx, *place, self.min_severity as i64, limit)?;
-            }
-        }
         let ask = |sql: &str| -> Result<Vec<Row>, StoreError> {
             let mut rows: Vec<Row> = Vec::new();
             for place in &places {
@@ -238,14 +246,17 @@ impl Operation for Claim {
             Ok(rows)
         };
         let mut rows = if self.fresh_first && !self.only_tried { ask(&select_fresh())? } else { Vec::new() };
-        if rows.is_empty() {
+        let mut planned = Vec::new();
+        for place in places.iter().filter(|_| !self.only_tried) {
+            planned.extend(plan::first_of(tx, *place, self.min_severity as i64, limit)?);
+        }
+        if rows.is_empty() && (planned.is_empty() || !self.fresh_first) {
             rows = ask(&select(self.only_tried))?;
         }
+        let found = rows.len() + planned.len();
+        rows.extend(self.write_out(tx, &rows, planned)?);
         let turns = &tx.memory.turns;
-        rows.sort_by_cached_key(|row| {
-            (std::cmp::Reverse(row.severity), turns.behind(row.place(), row.turn), row.claimed.id)
-        });
-        let found = rows.len();
+        rows.sort_by_cached_key(|row| order(turns, row.place(), row.turn, row.claimed.id.0));
         rows.truncate(self.limit);
         let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
@@ -269,7 +280,7 @@ impl Operation for Claim {
         }
         let mut update =
             tx.conn.prepare_cached("UPDATE delivery SET state = 'claimed', crc = ?2 WHERE id = ?1")?;
-        for row in &rows {
+        for row in rows.iter().filter(|row| !row.is_claimed) {
             let crc = DeliveryCrc {
                 kind: &row.kind,
                 subject: row.subject,
@@ -293,6 +304,38 @@ impl Operation for Claim {
     }
 }
 
+/// Whose turn it is: most severe first, then by turns, then the oldest.
+fn order(turns: &Turns, place: (i64, i64), turn: i64, id: i64) -> (Reverse<i64>, i64, i64) {
+    (Reverse(place.1), turns.behind(place, turn), id)
+}
+
+impl Claim {
+    /// Writes out what of the planned ones comes before the last of those that are taken; claimed, unless it is only
+    /// looked at.
+    fn write_out(
+        &self,
+        tx: &mut Tx<'_>,
+        rows: &[Row],
+        planned: Vec<Planned>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let turns = &tx.memory.turns;
+        let of = |p: &Planned| order(turns, (p.plan.route, p.severity), p.turn, p.plan.id);
+        let mut all: Vec<_> =
+            rows.iter().map(|row| order(turns, row.place(), row.turn, row.claimed.id.0)).collect();
+        all.extend(planned.iter().map(of));
+        all.sort_unstable();
+        let behind = all.get(self.limit).copied();
+        let taken: Vec<Planned> =
+            planned.into_iter().filter(|p| behind.is_none_or(|behind| of(p) < behind)).collect();
+        let state = if self.peek { DeliveryState::Pending } else { DeliveryState::Claimed };
+        plan::write(tx, &taken, state)?;
+        let mut select = tx.conn.prepare_cached(&select_one())?;
+        let made = taken.iter().map(|p| select.query_row([p.plan.id], claimed));
+        let made = made.map(|row| Ok(Row { is_claimed: !self.peek, ..row? }));
+        made.collect()
+    }
+}
+
 /// What was found, still without its alert.
 struct Row {
     claimed: Claimed,
@@ -306,6 +349,8 @@ struct Row {
     alert: i64,
     /// Whether the checksum of the alert's row and the rule's name are good.
     sound: bool,
+    /// It was planned, and its row was made for this claim.
+    is_claimed: bool,
 }
 
 impl Row {
@@ -374,6 +419,7 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         turn: row.get(25)?,
         alert: row.get(14)?,
         sound,
+        is_claimed: false,
     })
 }
 

@@ -61,13 +61,13 @@ pub(super) fn reserve(conn: &Connection, number: usize) -> Result<i64, StoreErro
 }
 
 /// A planned ticket with all that its rows are made of.
-struct Planned {
+pub(super) struct Planned {
     alert: i64,
-    plan: Plan,
+    pub(super) plan: Plan,
     destination: i64,
     rule: String,
-    severity: i64,
-    turn: i64,
+    pub(super) severity: i64,
+    pub(super) turn: i64,
     recorded_at: i64,
     /// What the row of its finding is without it.
     crc: i64,
@@ -112,36 +112,21 @@ fn ask(conn: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<Vec<
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The first of a table in the order of the outbox: which, lowest severity, how many, and the place that they are before.
+/// The first of a table in the order of the outbox: which, lowest severity, how many.
 pub(in crate::store) fn first() -> String {
     format!(
-        "{SELECT} AND a.route_id = ?1 AND a.severity >= ?2
-           AND (a.severity > ?4 OR a.severity = ?4 AND (a.turn < ?5 OR a.turn = ?5 AND a.planned_id < ?6))
-         ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3"
+        "{SELECT} AND a.route_id = ?1 AND a.severity >= ?2 ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3"
     )
 }
 
-/// The last that a claim takes of a table if it takes only what is written out.
-const LAST_WRITTEN: &str = "SELECT severity, turn, id FROM delivery INDEXED BY delivery_due
-     WHERE state = 'pending' AND route_id = ?1 AND severity >= ?2 AND attempts = 0 AND seq = 1
-     ORDER BY severity DESC, turn, id LIMIT 1 OFFSET ?3 - 1";
-
-/// Writes out the first of a table, in the order of the outbox: among these and what is written out already are the first
-/// of all that waits.
-pub(super) fn write_first(
-    tx: &mut Tx<'_>,
+/// What of a table would be claimed first.
+pub(super) fn first_of(
+    tx: &Tx<'_>,
     route: i64,
     min_severity: i64,
     limit: i64,
-) -> Result<(), StoreError> {
-    let last: Option<(i64, i64, i64)> = tx
-        .conn
-        .prepare_cached(LAST_WRITTEN)?
-        .query_row([route, min_severity, limit], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
-        .optional()?;
-    let (severity, turn, id) = last.unwrap_or((-1, 0, 0));
-    let first = ask(tx.conn, &first(), params![route, min_severity, limit, severity, turn, id])?;
-    write_counted(tx, &first)
+) -> Result<Vec<Planned>, StoreError> {
+    ask(tx.conn, &first(), params![route, min_severity, limit])
 }
 
 /// Writes out that of a finding, if there is one.
@@ -151,17 +136,18 @@ pub(super) fn write_of(tx: &mut Tx<'_>, alert: i64) -> Result<(), StoreError> {
         &SELECT.replace("INDEXED BY alert_planned", "NOT INDEXED").replace("WHERE", "WHERE a.id = ?1 AND"),
         [alert],
     )?;
-    write_counted(tx, &of)
+    write(tx, &of, DeliveryState::Pending)
 }
 
 /// Writes out the delivery of this number, if it is planned.
 pub(super) fn write_numbered(tx: &mut Tx<'_>, id: DeliveryId) -> Result<(), StoreError> {
     let of = ask(tx.conn, &format!("{SELECT} AND a.planned_id = ?1"), [id.0])?;
-    write_counted(tx, &of)
+    write(tx, &of, DeliveryState::Pending)
 }
 
-fn write_counted(tx: &mut Tx<'_>, all: &[Planned]) -> Result<(), StoreError> {
-    write_out(tx.conn, all)?;
+/// Writes these out, their deliveries in this state.
+pub(super) fn write(tx: &mut Tx<'_>, all: &[Planned], state: DeliveryState) -> Result<(), StoreError> {
+    write_out(tx.conn, all, state)?;
     tx.count(KEPT, "tickets", all.len() as i64);
     tx.count(KEPT, "deliveries", all.len() as i64);
     tx.count(KEPT, PLANNED, -(all.len() as i64));
@@ -169,7 +155,7 @@ fn write_counted(tx: &mut Tx<'_>, all: &[Planned]) -> Result<(), StoreError> {
 }
 
 /// Makes the rows. A planned one counts as pending already.
-fn write_out(conn: &Connection, all: &[Planned]) -> Result<(), StoreError> {
+fn write_out(conn: &Connection, all: &[Planned], in_state: DeliveryState) -> Result<(), StoreError> {
     let (generation, state) = (Generation(0), TicketState::Opening);
     let tickets: Vec<_> = all
         .iter()
@@ -191,6 +177,7 @@ fn write_out(conn: &Connection, all: &[Planned]) -> Result<(), StoreError> {
     insert(conn, head, "(?, ?, ?, ?, ?, ?, ?, ?)", &tickets)?;
     let opens = |p: &Planned| NewDelivery {
         id: Some(p.plan.id),
+        state: in_state,
         destination_id: p.destination,
         route_id: p.plan.route,
         severity: p.severity,
@@ -305,7 +292,7 @@ pub(in crate::store) fn write_all(conn: &Connection) -> Result<u64, StoreError> 
         for (planned, id) in some.iter_mut().zip(first..) {
             planned.plan.id = id;
         }
-        write_out(conn, &some)?;
+        write_out(conn, &some, DeliveryState::Pending)?;
         for (name, by) in [("tickets", 1), ("deliveries", 1), (PLANNED, -1)] {
             add_to_counter(conn, KEPT, name, by * some.len() as i64)?;
         }

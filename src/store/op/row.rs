@@ -173,10 +173,12 @@ pub(super) fn insert_delivery(
     Ok(())
 }
 
-/// A row for the outbox, pending. The one place that knows the columns; many of them at once are made by `fresh.rs`.
+/// A row for the outbox. The one place that knows the columns; many of them at once are made by `fresh.rs`.
 pub(in crate::store) struct NewDelivery {
     /// Its number, where one was kept free for it.
     pub(super) id: Option<i64>,
+    /// Pending, or claimed at once.
+    pub(super) state: DeliveryState,
     pub(super) kind: DeliveryKind,
     pub(super) subject: Subject,
     pub(super) seq: i64,
@@ -201,6 +203,7 @@ impl NewDelivery {
     pub(super) fn opens(ticket: i64, now: i64) -> Self {
         Self {
             id: None,
+            state: DeliveryState::Pending,
             kind: DeliveryKind::OpenTicket,
             subject: Subject::Ticket(ticket),
             seq: 1,
@@ -220,7 +223,7 @@ impl NewDelivery {
 
     /// In the order of [`INSERT_DELIVERY`].
     pub(super) fn values(&self) -> [ToSqlOutput<'static>; 16] {
-        let state = DeliveryState::Pending;
+        let state = self.state;
         let number = |id: Option<i64>| ToSqlOutput::Owned(id.map_or(Value::Null, Value::Integer));
         let [ticket, device, record] = self.subject.columns().map(number);
         let crc = DeliveryCrc {

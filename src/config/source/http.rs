@@ -9,24 +9,17 @@ use crate::config::Purpose;
 use crate::config::check::Check;
 use crate::config::destination::fetch;
 use crate::config::problem::At;
-use crate::config::read::{Field, Named, table};
-use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord};
+use crate::config::read::{Field, Named};
+use crate::config::values::{EngineWord, SecretRef, SeverityWord};
 use crate::net::listen::{Acceptor, ListenError, ListenTls};
 use crate::source::format::alert_json::AlertJson;
-use crate::source::{Input, Reads, Settings};
+use crate::source::{Input, Settings};
 
-table! {
+source! {
     /// A listener that alerts as JSON are pushed to with `POST /alerts` (`otrelay config schema --alert`); OCSF detection
     /// findings and webhooks of Defender for IoT too.
     #[schemars(extend("required" = ["name", "kind"]))]
-    Http {
-        /// Its name, 1 to 64 of A-Z a-z 0-9 _ - . (part of every fingerprint).
-        name: String,
-        /// What it is.
-        #[schemars(extend("const" = "http"))]
-        kind: String,
-        /// A system notification when no record came of it for so long, at least 1m; default none.
-        silent_after: Period,
+    Http = "http" {
         /// Address and port. Default `127.0.0.1:8514`. Another than a loopback address needs `tls`, and `token` or
         /// `tls.client_ca_file`.
         listen: String,
@@ -49,18 +42,6 @@ impl Kind for Http {
     const WORD: &'static str = "http";
     const LEAST: &'static str = "listen = \"127.0.0.1:8514\"";
 
-    fn name(&self) -> &Field<String> {
-        &self.name
-    }
-
-    fn silent_after(&self) -> Option<&Field<Period>> {
-        Some(&self.silent_after)
-    }
-
-    fn path(&self) -> Option<&Field<String>> {
-        None
-    }
-
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
         let listen = self.listen(c);
         let token = self.token.is_present().then(|| fetch("token", &self.token, c));
@@ -81,11 +62,11 @@ impl Kind for Http {
                 p.hint("`openssl rand -hex 32` makes one that cannot be guessed")
             });
         }
-        let settings = parts::alert_json(&common, severity_map, engine_map)?;
+        let format = AlertJson::new(common.format(severity_map, engine_map)?);
         // What is there and wrong has its problem; what is not there is no part of it.
         let (token, tls) = (token.map_or(Some(None), |token| token.map(Some))?, tls.map_or(Some(None), |tls| tls.map(Some))?);
         let input = Input::Http { listen: listen?, token, tls };
-        Some(Settings { name: common.name?, kind: Self::WORD, input, format: Reads::new(AlertJson::new(settings)), silent_after: None })
+        common.settings(Self::WORD, input, format)
     }
 }
 

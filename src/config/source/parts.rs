@@ -11,7 +11,7 @@ use crate::config::problem::At;
 use crate::config::read::{Field, List, Named, once, word};
 use crate::config::values::{EngineWord, SeverityWord};
 use crate::model::{Engine, Severity};
-use crate::source::format::{Apart, alert_json};
+use crate::source::format::Apart;
 
 /// Longest category text that can be mapped, in bytes.
 const CATEGORY_MAX: usize = 512;
@@ -61,24 +61,6 @@ pub(super) fn files(field: &Field<String>, table: &At, c: &mut Check<'_>) -> Opt
     glob(text, place, c)
 }
 
-/// How alerts as JSON are read, with these maps of severities and engines.
-pub(super) fn alert_json(
-    common: &super::Common<'_>,
-    severity_map: Option<BTreeMap<String, Severity>>,
-    engine_map: Option<BTreeMap<String, Engine>>,
-) -> Option<alert_json::Settings> {
-    let agent = common.agent?;
-    Some(alert_json::Settings {
-        agent: agent.id.clone(),
-        source: common.name.clone()?,
-        sensor: agent.name.clone(),
-        site: agent.site.clone(),
-        zone: agent.zone.clone(),
-        severity_map: severity_map?,
-        engine_map: engine_map?,
-    })
-}
-
 /// `time_zone`.
 pub(super) fn time_zone(field: &Field<String>, c: &mut Check<'_>) -> Option<TimeZone> {
     let text = c.value("time_zone", field, "UTC".to_owned(), Clone::clone)?;
@@ -112,14 +94,14 @@ fn glob(text: &str, at: &At, c: &mut Check<'_>) -> Option<String> {
 pub(super) fn priorities(
     map: &Field<Named<SeverityWord>>,
     c: &mut Check<'_>,
-) -> Option<BTreeMap<u32, Severity>> {
+) -> Option<BTreeMap<String, Severity>> {
     let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
     let mut checked = BTreeMap::new();
     let mut shown = serde_json::Map::new();
     let mut wrong = false;
     for (key, SeverityWord(severity), at) in &named.0 {
         if let Some(priority) = key.parse::<u32>().ok().filter(|n| (1..=255).contains(n)) {
-            checked.insert(priority, *severity);
+            checked.insert(priority.to_string(), *severity);
             shown.insert(priority.to_string(), severity.as_str().into());
         } else {
             wrong = true;

@@ -15,12 +15,12 @@ use super::{Common, Kind, parts};
 use crate::config::check::Check;
 use crate::config::problem::At;
 use crate::config::read::{Field, List, Named, once, table, word};
-use crate::config::values::{EngineWord, Period, SeverityWord};
+use crate::config::values::{EngineWord, SeverityWord};
 use crate::model::Severity;
 use crate::net::listen::{Acceptor, ListenTls};
 use crate::source::format::syslog::{self, Payload};
 use crate::source::transport::syslog::{Listen, Listeners, Protocol};
-use crate::source::{Input, Reads, Settings};
+use crate::source::{Input, Settings};
 
 /// Most listeners of one source, and most networks.
 const LISTENERS_MAX: usize = 16;
@@ -63,17 +63,12 @@ table! {
         /// PEM: who signs the certificates that senders have to show. Without it none is asked for.
         client_ca_file: String,
     }
+}
 
+source! {
     /// Listeners for syslog, or files of it.
     #[schemars(extend("required" = ["name", "kind"]))]
-    Syslog {
-        /// Its name, 1 to 64 of A-Z a-z 0-9 _ - . (part of every fingerprint).
-        name: String,
-        /// What it is.
-        #[schemars(extend("const" = "syslog"))]
-        kind: String,
-        /// A system notification when no record came of it for so long, at least 1m; default none.
-        silent_after: Period,
+    Syslog = "syslog" {
         /// Where it listens: `udp://…`, `tcp://…`, `tls://…`, each with an IP address and a port; at most 16.
         listen: List<String>,
         /// Instead of listening: files by glob, a message a line; an absolute path that may have `*`, `?`, `[…]`.
@@ -102,18 +97,6 @@ impl Kind for Syslog {
     const WORD: &'static str = "syslog";
     const LEAST: &'static str = "listen = [\"udp://127.0.0.1:5514\"]";
 
-    fn name(&self) -> &Field<String> {
-        &self.name
-    }
-
-    fn silent_after(&self) -> Option<&Field<Period>> {
-        Some(&self.silent_after)
-    }
-
-    fn path(&self) -> Option<&Field<String>> {
-        Some(&self.path)
-    }
-
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
         let input =
             if self.path.is_present() { self.files(common.at, c) } else { self.listeners(common.at, c) };
@@ -125,19 +108,12 @@ impl Kind for Syslog {
         let severity_map = severities(&self.severity_map, c);
         let engine_map = parts::engines(&self.engine_map, c);
         let time_zone = parts::time_zone(&self.time_zone, c);
-        let (name, agent) = (common.name?, common.agent?);
         let format = syslog::Syslog::new(syslog::Settings {
-            agent: agent.id.clone(),
-            sensor: agent.name.clone(),
-            source: name.clone(),
-            site: agent.site.clone(),
-            zone: agent.zone.clone(),
+            common: common.format(severity_map, engine_map)?,
             payload: Payload::ALL[payload? as usize],
-            severity_map: severity_map?,
-            engine_map: engine_map?,
             time_zone: time_zone?,
         });
-        Some(Settings { name, kind: Self::WORD, input: input?, format: Reads::new(format), silent_after: None })
+        common.settings(Self::WORD, input?, format)
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) mod time;
 mod wire;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use memchr::memmem;
@@ -30,30 +30,16 @@ pub(super) use self::tables::ot_port;
 use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream};
 use crate::model::alert::{RAW_MAX, TITLE_MAX};
 use crate::model::text::{self, clip, one_line};
-use crate::model::{
-    Alert, AlertKind, AlertState, Engine, Fingerprint, Identity, Protocol, Severity, SourceName, Timestamp,
-};
+use crate::model::{Alert, Engine, Fingerprint, Identity, Protocol, Severity, Timestamp};
 use crate::source::RejectReason;
 
 /// How EVE is read, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The agent's identity: part of every fingerprint.
-    pub agent: String,
-    /// `[[source]] name`: part of every fingerprint.
-    pub source: SourceName,
-    /// `[agent] name`: the sensor's name where EVE has no `host`.
-    pub sensor: String,
-    /// `[agent] site`.
-    pub site: Option<String>,
-    /// `[agent] zone`.
-    pub zone: Option<String>,
+    /// What every format is told: severities by the rule's priority, engines by its category.
+    pub common: super::Settings,
     /// `identity`.
     pub apart: Apart,
-    /// `severity_map`: the rule's priority to a severity; laid over the base table (1 critical, 2 major, 3 minor, else warning).
-    pub severity_map: BTreeMap<u32, Severity>,
-    /// `engine_map`: category text (folded to lower case) to an engine; laid over the base table.
-    pub engine_map: BTreeMap<String, Engine>,
     /// `signature_severity`: whether `alert.metadata.signature_severity` overrides the priority. Default true.
     pub signature_severity: bool,
     /// `time_zone`: the zone of timestamps without an offset. Default UTC.
@@ -243,10 +229,9 @@ impl Reader {
         let fingerprint = self.fingerprint(record, &signature, &ends, protocols.first());
         let title = title(record, &signature);
         let message = message::compose(record, &signature, &title, &protocols, undated);
+        let alert = self.settings.common.alert(received_at);
         let alert = Alert {
-            id: None,
             time: time.unwrap_or(received_at),
-            received_at,
             title,
             message,
             severity: self.severity(&record.alert),
@@ -255,13 +240,10 @@ impl Reader {
             category: category.map(word),
             source: ends.initiator,
             destination: ends.responder,
-            sensor: sensor.unwrap_or_else(|| self.settings.sensor.clone()),
-            site: self.settings.site.clone(),
-            zone: self.settings.zone.clone(),
-            state: AlertState::Raised,
-            kind: AlertKind::Alert,
+            sensor: sensor.unwrap_or(alert.sensor),
             references: references(&record.alert, &signature),
             raw: raw(json),
+            ..alert
         };
         Finding { alert, fingerprint }
     }
@@ -283,7 +265,8 @@ impl Reader {
             protocol: protocol.map_or("", Protocol::as_str),
         };
         let network = self.network(record, ends);
-        Fingerprint::derive_in(&self.settings.agent, &self.settings.source, &network, &identity)
+        let common = &self.settings.common;
+        Fingerprint::derive_in(&common.agent, &common.source, &network, &identity)
     }
 
     /// What the record names to tell equal addresses apart, as far as it was asked for.
@@ -316,13 +299,13 @@ impl Reader {
             return severity;
         }
         let priority = alert.severity.0.unwrap_or(DEFAULT_PRIORITY);
-        let mapped = u32::try_from(priority).ok().and_then(|number| self.settings.severity_map.get(&number));
-        mapped.copied().unwrap_or_else(|| tables::severity(priority))
+        let mapped = self.settings.common.severity(&priority.to_string());
+        mapped.unwrap_or_else(|| tables::severity(priority))
     }
 
     fn engine(&self, category: &str, sid: u64) -> Engine {
-        if let Some(engine) = self.settings.engine_map.get(category) {
-            return *engine;
+        if let Some(engine) = self.settings.common.engine(category) {
+            return engine;
         }
         if category.is_empty() {
             return tables::engine_of_sid(sid);

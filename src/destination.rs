@@ -29,8 +29,6 @@ pub struct Order {
     pub keys: TicketKeys,
     /// Everything else that goes into the record.
     pub fields: Fields,
-    /// What a note is known by there: a few letters in its text that no other text has. Empty: it has none.
-    pub mark: String,
     /// What is attached, if that is what is to be done.
     pub attachment: Option<Attachment>,
 }

@@ -198,7 +198,7 @@ mod tests {
              [[source]]\nname = \"s\"\nkind = \"suricata-eve\"\npath = \"/x\"\n"
         );
         let loaded = parse_str("x.toml", &text).map_err(|error| error.to_string())?;
-        Ok(loaded.config.intake.exclusions.iter().cloned().collect())
+        Ok(loaded.config.intake.exclusions.0)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::blame::Blame;
-use super::kind::{self, Repeat, Work};
+use super::kind::{self, Job, Repeat, Work};
 use super::queue::{Group, SendPermit};
 use super::{OnUnprotected, Relay, retry};
 use crate::destination::{Asked, Destination, FIND_MAX, Item, Order, SendError, Sent};
@@ -100,6 +100,10 @@ impl<D: Destination> Relay<D> {
         let now = self.clock.now();
         group.settled.extend(pool.iter().map(|c| back(c, now)));
         self.conclude(lane, run, group);
+    }
+
+    pub(super) fn job<'a>(&'a self, claimed: &'a Claimed, destination: &'a DestinationName) -> Job<'a> {
+        Job { claimed, composer: self.composer.as_ref(), destination }
     }
 
     /// What fits and is not there yet, of a chunk; `None` when asking failed.
@@ -271,7 +275,7 @@ impl<D: Destination> Relay<D> {
         let due = ready.len();
         let mut parts: Vec<Vec<(Claimed, Order)>> = Vec::new();
         for c in ready {
-            let order = match work.compose(&c, self.composer.as_ref(), destination.name()) {
+            let order = match work.compose(&self.job(&c, destination.name())) {
                 Ok(order) => order,
                 Err(message) => {
                     dead.push(Done::Dead(c, message));

@@ -377,11 +377,6 @@ impl Rules {
         &self.lives
     }
 
-    /// The rules as they were given, in file order.
-    pub fn settings(&self) -> &[RuleSettings] {
-        &self.settings
-    }
-
     /// Place in the file of the rule with this name.
     pub fn index_of(&self, rule: &str) -> Option<usize> {
         RuleName::new(rule).ok().and_then(|name| self.by_name.get(&name).copied())

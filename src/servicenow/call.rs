@@ -174,6 +174,24 @@ pub(super) struct Call<'a> {
     pub(super) body: Option<Vec<u8>>,
 }
 
+impl<'a> Call<'a> {
+    /// One that reads.
+    pub(super) fn get(what: What, table: &'a TableName, path: Path<'a>, query: String) -> Self {
+        Self { what, table, method: Method::Get, path, query, body: None }
+    }
+
+    /// One that hands something over.
+    pub(super) fn post(
+        what: What,
+        table: &'a TableName,
+        path: Path<'a>,
+        query: String,
+        body: Vec<u8>,
+    ) -> Self {
+        Self { what, table, method: Method::Post, path, query, body: Some(body) }
+    }
+}
+
 impl ServiceNow {
     /// Sets a destination up; no request is made.
     ///

@@ -181,14 +181,7 @@ impl Patient<'_> {
             rule: rule.name.as_str(),
             correlation_id: keys.correlation_id.clone(),
         })?;
-        Ok(Order {
-            kind: action.kind,
-            table: table.clone(),
-            keys,
-            fields,
-            mark: String::new(),
-            attachment: None,
-        })
+        Ok(Order { kind: action.kind, table: table.clone(), keys, fields, attachment: None })
     }
 
     /// The data source of devices has to be known there.

@@ -22,7 +22,6 @@ use crate::destination::{
 };
 use crate::model::text::{clip, one_line};
 use crate::model::{Class, SysId, TableName};
-use crate::net::Method;
 
 /// Devices of one call where each row is a request or an item of a batch.
 const ROWS_FEW: usize = 60;
@@ -226,16 +225,8 @@ impl ServiceNow {
         let table = attempt.table;
         let body = serde_json::to_vec(&json!({ "records": records }))
             .map_err(|_| attempt.reject("the rows cannot be written as JSON", "report it"))?;
-        let (value, answer) = self
-            .call(&Call {
-                what: What::Rows,
-                table,
-                method: Method::Post,
-                path: Path::ImportMany(table),
-                query: String::new(),
-                body: Some(body),
-            })
-            .await?;
+        let (value, answer) =
+            self.call(&Call::post(What::Rows, table, Path::ImportMany(table), String::new(), body)).await?;
         let inner = value.get("result").filter(|inner| inner.is_object()).unwrap_or(&value);
         let set = SysId::new(&wire::field(inner, "import_set_id"))
             .map_err(|_| attempt.retry("the answer names no import set").answered(answer.status))?;

@@ -56,11 +56,6 @@ pub enum Payload {
 impl Payload {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Auto, Self::Cef, Self::Leef, Self::DefenderText, Self::Plain];
-
-    /// The word in the config.
-    pub fn as_str(self) -> &'static str {
-        ["auto", "cef", "leef", "defender-text", "plain"][self as usize]
-    }
 }
 
 /// How messages are read, checked.

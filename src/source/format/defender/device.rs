@@ -4,8 +4,6 @@
 //! vulnerabilities, which come by other addresses, are put to it from the [`Directory`]. What is no asset (a multicast
 //! group, "Internet") is no device.
 
-use std::collections::BTreeSet;
-
 use super::Settings;
 use super::directory::Directory;
 use super::values::{attribute, id, ip, mac, number, time};
@@ -348,9 +346,4 @@ fn notification(
     };
     let fingerprint = settings.common.fingerprint(&Identity::Own(&own));
     Finding { alert, fingerprint }
-}
-
-/// The kinds that devices, connections, vulnerabilities and sensors are counted by.
-pub(super) fn kinds() -> BTreeSet<&'static str> {
-    BTreeSet::from(["connection", "device", "no asset", "sensor", "vulnerability"])
 }

@@ -115,11 +115,6 @@ impl Defender {
     pub fn reader(&self, subject: Subject) -> Reader {
         Reader { format: self.clone(), subject }
     }
-
-    /// The kinds that records are counted by which are no alerts.
-    pub fn kinds() -> Vec<&'static str> {
-        device::kinds().into_iter().collect()
-    }
 }
 
 impl Format for Defender {

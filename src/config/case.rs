@@ -8,6 +8,7 @@ use super::check::Check;
 use super::file::{self, CaseExpect, CaseInput};
 use super::problem::At;
 use super::read::{Field, List};
+use crate::model::gather::Gather as _;
 use crate::model::{Engine, Severity};
 
 /// A case: a record of a sensor, and what is to become of it.
@@ -105,7 +106,7 @@ fn expect(expect: &CaseExpect, at: &At, c: &mut Check<'_>) -> Option<Expect> {
         c.effective.note_field("expect.rules", Value::from(rules.clone()), &expect.rules);
     }
     let fields = expect.fields.get().map_or_else(BTreeMap::new, |(named, _)| {
-        named.0.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect()
+        named.0.iter().map(|(name, value, _)| (name.clone(), value.clone())).into_map()
     });
     let expected = Expect {
         rules: rules.map(BTreeSet::from_iter),

@@ -7,7 +7,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match places.take(peer.ip()) {
-                    Ok(place) => drop(connections.spawn(begin(stream, peer, place))),
+                    Ok(place) => drop(connections.spawn(boxed(begin(stream, peer, place)))),
                     Err(_) => turn_away(&stream),
                 },
                 Err(error) if is_of_the_peer(error.kind()) => {}
@@ -173,6 +173,11 @@ pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
     // Who is not done by then is cut: what was not acknowledged will be sent again, and what is read is not lost by it.
     let _ = timeout(grace, ended).await;
     connections.shutdown().await;
+}
+
+/// So that the runtime's part of a connection is in the program once and not for each listener.
+fn boxed(served: impl Future<Output = ()> + Send + 'static) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(served)
 }
 
 fn is_of_the_peer(kind: ErrorKind) -> bool {

@@ -16,6 +16,7 @@ use super::lane::{Lane, back};
 use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
 use crate::model::codes::Code;
+use crate::model::gather::Gather as _;
 use crate::model::ticket::KeysKept;
 use crate::model::{
     Class, DeliveryKind, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp,
@@ -503,7 +504,7 @@ impl<D: Destination> Relay<D> {
         if waiting.iter().any(|h| h.table.is_none()) {
             return None;
         }
-        let mut except: BTreeSet<TableName> = waiting.iter().filter_map(|h| h.table.clone()).collect();
+        let mut except: BTreeSet<TableName> = waiting.iter().filter_map(|h| h.table.clone()).into_set();
         if self.limits_of(name).on_unprotected == OnUnprotected::Hold && !cause.is_order() {
             for (table, _) in state.keys.iter().filter(|(_, kept)| kept.neither()) {
                 let SendError { message, remedy, .. } = unprotected(table);

@@ -23,6 +23,7 @@ pub mod template;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::model::gather::Gather as _;
 use crate::model::life::{Life, Lives};
 use crate::model::ticket::{BY_HAND, BY_HAND_TABLES};
 use crate::model::{Alert, AlertKind, DeliveryKind, DestinationName, Engine, RuleName, Severity, TableName};
@@ -393,7 +394,7 @@ fn check(rules: &[RuleSettings]) -> Result<(), RulesError> {
     if rules.len() > RULES_MAX {
         return Err(RulesError::TooManyRules(rules.len()));
     }
-    let protocols: BTreeSet<_> = rules.iter().flat_map(|r| r.protocols.iter().flatten()).collect();
+    let protocols: BTreeSet<_> = rules.iter().flat_map(|r| r.protocols.iter().flatten()).into_set();
     if protocols.len() > PROTOCOLS_MAX {
         return Err(RulesError::TooManyProtocols(protocols.len()));
     }

@@ -13,6 +13,7 @@ use super::call::{Call, Path, ServiceNow};
 use super::classify::{Attempt, What};
 use super::{fields, wire};
 use crate::destination::{Detail, Fields, Order, Remote, SendError, Sent};
+use crate::model::gather::Gather as _;
 use crate::model::{SysId, TableName, text};
 
 /// Our names of a row's columns and their templates: what Defender for IoT hands to its own app, and the key.
@@ -41,7 +42,7 @@ const NAME_MAX: usize = 100;
 /// The templates of a row by the names that the staging table has for our columns.
 pub fn row_fields(columns: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let name = |ours: &str| columns.get(ours).cloned().unwrap_or_else(|| ours.to_owned());
-    ROW_COLUMNS.iter().map(|(ours, template)| (name(ours), (*template).to_owned())).collect()
+    ROW_COLUMNS.iter().map(|(ours, template)| (name(ours), (*template).to_owned())).into_map()
 }
 
 impl ServiceNow {

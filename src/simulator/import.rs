@@ -3,6 +3,7 @@
 //! A staging table is transformed into its target as the option `imports` says; `sn_si_incident_import` is known from
 //! the start. Without a coalesce field each row makes a record, also a repeated one.
 
+use crate::model::gather::Gather as _;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
@@ -238,7 +239,8 @@ impl Instance {
         ];
         self.overwrite(&made, &fields);
         self.files.insert(made.sys_id.clone(), call.body.to_vec());
-        let result: Map<String, Value> = fields.iter().map(|(n, v)| ((*n).to_owned(), json!(v))).collect();
+        let result: Map<String, Value> =
+            fields.iter().map(|(n, v)| ((*n).to_owned(), json!(v))).into_object();
         let mut result = Value::Object(result);
         result["sys_id"] = json!(made.sys_id);
         let mut answer = Answer::result(201, &result)

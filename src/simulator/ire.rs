@@ -6,6 +6,7 @@
 //! highest first; what a higher one has told of a CI is skipped without a word, as the engine does it. Not here: dependent
 //! rules, partial payloads that are completed later.
 
+use crate::model::gather::Gather as _;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
@@ -329,7 +330,7 @@ impl Instance {
                 .fields
                 .iter()
                 .map(|field| (field.name.clone(), json!(table.value(row, &field.name))))
-                .collect();
+                .into_object();
             values.extend(item.values.clone());
             values.insert("sys_id".to_owned(), json!(id));
             let upgrade = self.is_a(item.class, &was);
@@ -361,7 +362,7 @@ impl Instance {
             self.find("cmdb_ci", id).is_some_and(|(table, _, row)| !table.value(row, name).is_empty())
         };
         let values = item.values.iter().filter(|(name, _)| !is_kept || !filled(name));
-        values.map(|(name, value)| (name.clone(), value.clone())).collect()
+        values.map(|(name, value)| (name.clone(), value.clone())).into_object()
     }
 
     /// What hangs on a CI: where it is from, its lookups, its related rows.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use url::Url;
 
 use super::{Common, parts};
@@ -146,8 +145,7 @@ fn handles(
         }
         return (!of.is_present()).then(|| own.into_iter().collect());
     };
-    let shown: Vec<&str> = list.items.iter().map(|(name, _)| name.as_str()).collect();
-    c.effective.note_field("write_back_for", Value::from(shown), of);
+    c.note_list("write_back_for", of, list, |name| name.as_str());
     if matches!(word, WriteBack::None) {
         c.problems.error(at, "nothing is written back", |p| {
             p.hint("set write_back = \"handle\", or remove this key")

@@ -1,15 +1,14 @@
 //! `kind = "http"`: a listener that alerts as JSON are pushed to.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
-use super::syslog::SyslogTls;
+use super::syslog::{SyslogTls, file};
 use super::{Common, Kind, parts};
 use crate::config::Purpose;
 use crate::config::check::Check;
 use crate::config::destination::fetch;
 use crate::config::problem::At;
-use crate::config::read::{Field, Named};
+use crate::config::read::Named;
 use crate::config::values::{EngineWord, SecretRef, SeverityWord};
 use crate::net::listen::{Acceptor, ListenError, ListenTls};
 use crate::source::format::alert_json::AlertJson;
@@ -34,6 +33,8 @@ source! {
     }
 }
 
+/// What a file of the certificate is.
+const PEM: &str = "the absolute path of a PEM file";
 const DEFAULT: &str = "127.0.0.1:8514";
 /// Shortest token that is not warned about, in bytes.
 const TOKEN_MIN: usize = 16;
@@ -110,10 +111,10 @@ impl Http {
 
 /// `tls`; the files are read, but not when the config is only shown.
 fn certificate(tls: &SyslogTls, table: &At, c: &mut Check<'_>) -> Option<ListenTls> {
-    let cert_file = file("cert_file", &tls.cert_file, table, c);
-    let key_file = file("key_file", &tls.key_file, table, c);
+    let cert_file = file("cert_file", &tls.cert_file, table, PEM, c);
+    let key_file = file("key_file", &tls.key_file, table, PEM, c);
     let client_ca_file = if tls.client_ca_file.is_present() {
-        Some(file("client_ca_file", &tls.client_ca_file, table, c)?)
+        Some(file("client_ca_file", &tls.client_ca_file, table, PEM, c)?)
     } else {
         None
     };
@@ -135,17 +136,6 @@ fn certificate(tls: &SyslogTls, table: &At, c: &mut Check<'_>) -> Option<ListenT
             None
         }
     }
-}
-
-fn file(name: &str, field: &Field<String>, table: &At, c: &mut Check<'_>) -> Option<PathBuf> {
-    let (text, at) = c.required(name, field, table, "the absolute path of a PEM file")?;
-    c.effective.note_field(&format!("tls.{name}"), text.clone(), field);
-    if !Path::new(text).is_absolute() {
-        c.problems.error(at, "the path has to be absolute", |p| p.found(format!("\"{text}\"")));
-        return None;
-    }
-    c.service_reads(Path::new(text), at);
-    Some(PathBuf::from(text))
 }
 
 #[cfg(test)]

@@ -265,21 +265,13 @@ pub(in crate::config) fn check(
     c: &mut Check<'_>,
 ) -> Vec<Settings> {
     let Some((sources, _)) = sources.get() else { return Vec::new() };
-    let mut names: BTreeMap<&str, &At> = BTreeMap::new();
+    let mut names = BTreeMap::new();
     let mut paths: BTreeMap<&str, &At> = BTreeMap::new();
     let mut checked = Vec::new();
     let all: Vec<String> =
         sources.items.iter().filter_map(|(source, _)| Some(source.name().get()?.0.clone())).collect();
     for (source, at) in &sources.items {
-        if let Some((name, place)) = source.name().get() {
-            if let Some(first) = names.get(name.as_str()) {
-                let message = format!("two sources have this name, the first at {}", first.line());
-                c.problems
-                    .error(place, message, |p| p.found(format!("\"{name}\"")).hint("rename one of them"));
-            } else {
-                names.insert(name, place);
-            }
-        }
+        c.name_once(&mut names, "sources", source.name());
         if let Some((path, place)) = source.path().and_then(Field::get) {
             if let Some(first) = paths.get(path.as_str()) {
                 let message = format!("two sources read the same files, the first at {}", first.line());

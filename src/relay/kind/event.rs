@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::{Job, Repeat, Work};
 use crate::destination::Order;
 use crate::model::Alert;
+use crate::model::gather::Gather as _;
 
 /// Event Management must know of this alert.
 pub(super) struct Put;
@@ -41,6 +42,6 @@ fn additional_info(alert: &Alert, occurrences: u64) -> String {
     ];
     let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
     let map: Map<String, Value> =
-        pairs.map(|(name, value)| (name.to_owned(), Value::String(value))).collect();
+        pairs.map(|(name, value)| (name.to_owned(), Value::String(value))).into_object();
     Value::Object(map).to_string()
 }

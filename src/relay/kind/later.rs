@@ -6,6 +6,7 @@
 
 use super::{Job, Repeat, Work};
 use crate::destination::{Fields, Found, Order, Remote, Sent};
+use crate::model::gather::Gather as _;
 use crate::model::ticket::TicketKeys;
 use crate::model::{DestinationName, TicketState};
 use crate::store::op::claim::Claimed;
@@ -226,7 +227,7 @@ impl Work for LinkDevice {
     fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
         let own = job.fields()?.contains_key(CI);
         let ci = job.claimed.about.ci.clone().filter(|_| !own);
-        let fields = ci.map(|ci| (CI.to_owned(), ci)).into_iter().collect();
+        let fields = ci.map(|ci| (CI.to_owned(), ci)).into_iter().into_map();
         order(job, fields)
     }
 

@@ -20,6 +20,7 @@ use super::{BYTES_MAX, Import, Settings};
 use crate::destination::{
     Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, Item, SendError, Sent,
 };
+use crate::model::gather::Gather as _;
 use crate::model::text::{clip, one_line};
 use crate::model::{Class, SysId, TableName};
 
@@ -92,7 +93,7 @@ impl ServiceNow {
     /// How many requests these rows take at most, with a new log-in.
     fn requests_for(&self, import: &Import, rows: &[Row]) -> usize {
         if import.insert_multiple {
-            let tables: BTreeSet<&TableName> = rows.iter().map(|row| &row.table).collect();
+            let tables: BTreeSet<&TableName> = rows.iter().map(|row| &row.table).into_set();
             return 1 + tables.len() * (1 + LOOKS_MAX);
         }
         let (mut at, mut requests) = (0, 1);

@@ -49,6 +49,11 @@ impl Call {
         Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
     }
 
+    /// What is posted; a refusal of any other verb.
+    pub(super) fn posted(&self) -> Result<serde_json::Map<String, Value>, Answer> {
+        if self.method == Method::POST { self.object() } else { Err(Answer::no_verb(&self.method)) }
+    }
+
     /// The body as a JSON object; of an array only the first element counts, as on an instance.
     pub(super) fn object(&self) -> Result<serde_json::Map<String, Value>, Answer> {
         let bad =

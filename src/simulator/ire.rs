@@ -74,9 +74,9 @@ impl<'a> Item<'a> {
 
 impl Instance {
     /// `/api/now/identifyreconcile…`.
-    pub(super) fn identify(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Answer {
+    pub(super) fn identify(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Result<Answer, Answer> {
         if call.method != Method::POST {
-            return Answer::no_verb(&call.method);
+            return Err(Answer::no_verb(&call.method));
         }
         let mut mode = Mode::default();
         (mode.query, mode.enhanced) = match rest {
@@ -84,20 +84,15 @@ impl Instance {
             "query" => (true, false),
             "enhanced" => (false, true),
             "queryEnhanced" => (true, true),
-            _ => return Answer::no_path(),
+            _ => return Err(Answer::no_path()),
         };
-        if mode.enhanced
-            && let Err(refusal) = options(call, &mut mode)
-        {
-            return refusal;
+        if mode.enhanced {
+            options(call, &mut mode)?;
         }
-        let body = match call.object() {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
+        let body = call.object()?;
         let Some(raw) = body.get("items").and_then(Value::as_array).filter(|items| items.len() <= ITEMS_MAX)
         else {
-            return Answer::error(500, "Invalid payload", Some("items is missing or too long"));
+            return Err(Answer::error(500, "Invalid payload", Some("items is missing or too long")));
         };
         let items: Vec<Item<'_>> = raw.iter().map(Item::of).collect();
         let relations: Vec<&Value> =
@@ -109,9 +104,9 @@ impl Instance {
                        "identifierEntrySysId": "Unknown", "errors": [], "errorCount": 0, "inputIndices": [at]})
             });
             let parked: Vec<Value> = parked.collect();
-            return Answer::result(200, &json!({"items": parked, "relations": []}));
+            return Ok(Answer::result(200, &json!({"items": parked, "relations": []})));
         }
-        self.commit(ctx, source, mode, &items, &relations)
+        Ok(self.commit(ctx, source, mode, &items, &relations))
     }
 
     fn commit(

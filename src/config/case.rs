@@ -52,10 +52,8 @@ pub(super) fn check(cases: &Field<List<file::Case>>, c: &mut Check<'_>) -> Optio
 
 fn one(case: &file::Case, at: &At, c: &mut Check<'_>) -> Option<Case> {
     c.effective.begin("[[test]]", at.key.to_string());
-    let name = match c.required("name", &case.name, at, "a name for this case") {
-        Some(_) => c.line("name", &case.name, 200),
-        None => None,
-    };
+    let named = c.required("name", &case.name, at, "a name for this case");
+    let name = named.and_then(|_| c.line("name", &case.name, 200));
     let input = c.required("input", &case.input, at, "{ kind = \"suricata-eve\", line = '…' }");
     let input = input.and_then(|(input, at)| self::input(input, at, c));
     let expect = c.required("expect", &case.expect, at, "{ rules = [\"NAME\"], severity = \"critical\" }");

@@ -42,10 +42,8 @@ pub(super) fn check(excludes: &Field<List<Exclude>>, c: &mut Check<'_>) -> Optio
 
 fn one(exclude: &Exclude, at: &At, zone: &TimeZone, c: &mut Check<'_>) -> Option<ExcludeSettings> {
     c.effective.begin("[[exclude]]", at.key.to_string());
-    let name = match c.required("name", &exclude.name, at, "a name: what is excluded is counted by it") {
-        Some(_) => c.line("name", &exclude.name, NAME_MAX),
-        None => None,
-    };
+    let named = c.required("name", &exclude.name, at, "a name: what is excluded is counted by it");
+    let name = named.and_then(|_| c.line("name", &exclude.name, NAME_MAX));
     let from = moment("from", &exclude.from, zone, c);
     let until = moment("until", &exclude.until, zone, c);
     let weekly = listed("weekly", &exclude.weekly, c, |text| {

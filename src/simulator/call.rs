@@ -191,6 +191,15 @@ impl Answer {
         Self::error(403, "Operation Failed", Some(detail))
     }
 
+    /// A data policy that wants these fields filled.
+    pub(super) fn mandatory(missing: &[impl AsRef<str>]) -> Result<(), Self> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let list = missing.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+        Err(Self::refused(&format!("Data Policy Exception: The following fields are mandatory: {list}")))
+    }
+
     /// The answer after the instance ran out of time.
     pub(super) fn cancelled() -> Self {
         Self::error(

@@ -19,7 +19,6 @@ pub(super) mod time;
 
 mod wire;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -27,9 +26,10 @@ use memchr::memmem;
 
 use self::ends::Ends;
 pub(super) use self::tables::ot_port;
+use super::parts::{References, raw, short as word};
 use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream};
-use crate::model::alert::{RAW_MAX, TITLE_MAX};
-use crate::model::text::{self, clip, one_line};
+use crate::model::alert::TITLE_MAX;
+use crate::model::text::{clip, one_line};
 use crate::model::{Alert, Engine, Fingerprint, Identity, Protocol, Severity, Timestamp};
 use crate::source::RejectReason;
 
@@ -48,10 +48,6 @@ pub struct Settings {
 
 /// Priority of a rule that has none.
 const DEFAULT_PRIORITY: u64 = 3;
-/// Longest category, sensor name, community id or single reference that is kept, in bytes.
-const WORD_MAX: usize = 256;
-/// Most references of one alert.
-const REFERENCES_MAX: usize = 32;
 
 /// EVE as a format. Every alert stands for itself, so all decoders of a source share one reader.
 #[derive(Clone, Debug)]
@@ -343,11 +339,6 @@ fn app_proto<'a>(record: &'a wire::Record<'_>) -> Option<&'a str> {
     record.app_proto.get().filter(|name| !matches!(*name, "failed" | "unknown"))
 }
 
-/// One short line, safe to show.
-fn word(text: &str) -> String {
-    clip(one_line(text).trim(), WORD_MAX).into_owned()
-}
-
 fn title(record: &wire::Record<'_>, signature: &Signature) -> String {
     let text = one_line(record.alert.signature.get().unwrap_or_default());
     let text = text.trim();
@@ -358,28 +349,15 @@ fn title(record: &wire::Record<'_>, signature: &Signature) -> String {
 }
 
 fn references(alert: &wire::Alert<'_>, signature: &Signature) -> Vec<String> {
-    let mut all = vec![format!("sid:{}:{}:{}", signature.gid, signature.sid, signature.rev.unwrap_or(0))];
-    let others = alert.metadata.references.iter().map(|value| {
+    let mut all = References::default();
+    all.add(&format!("sid:{}:{}:{}", signature.gid, signature.sid, signature.rev.unwrap_or(0)));
+    for value in &alert.metadata.references {
         // Rule sets write `CVE_2021_44228`, everyone else `CVE-2021-44228`.
         let cve = value.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("cve"));
-        if cve { word(&value.to_ascii_uppercase().replace('_', "-")) } else { word(value) }
-    });
-    for reference in others.chain(alert.references.0.iter().map(|value| word(value))) {
-        if all.len() < REFERENCES_MAX && !reference.is_empty() && !all.contains(&reference) {
-            all.push(reference);
-        }
+        if cve { all.add(&value.to_ascii_uppercase().replace('_', "-")) } else { all.add(value) }
     }
-    all
-}
-
-/// The beginning of the line, safe to show.
-fn raw(json: &[u8]) -> String {
-    let start = &json[..json.len().min(RAW_MAX + 1)];
-    // Nearly every line is printable ASCII: then there is nothing to clean.
-    let printable = start.iter().all(|byte| (0x20..0x7f).contains(byte));
-    let start = std::str::from_utf8(start).map_or_else(|_| String::from_utf8_lossy(start), Cow::Borrowed);
-    let clean = if printable { start } else { Cow::Owned(text::lines(&start).into_owned()) };
-    clip(&clean, RAW_MAX).into_owned()
+    alert.references.0.iter().for_each(|value| all.add(value));
+    all.0
 }
 
 #[cfg(test)]

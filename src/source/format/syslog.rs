@@ -198,10 +198,6 @@ impl Reading<'_> {
     fn raw(&self) -> String {
         let start = &self.line[..self.line.floor_char_boundary(RAW_MAX + 1)];
         let start = start.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0');
-        // Nearly every message is printable ASCII: then there is nothing to clean.
-        if start.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-            return clip(start, RAW_MAX).into_owned();
-        }
         clip(&text::lines(start), RAW_MAX).into_owned()
     }
 }

@@ -3,6 +3,7 @@
 use super::super::Settings as Common;
 use super::*;
 use crate::model::SourceName;
+use crate::model::alert::RAW_MAX;
 
 pub(super) fn settings() -> Settings {
     Settings {

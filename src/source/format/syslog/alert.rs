@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use super::super::super::RejectReason;
 use super::super::defender::titles;
+pub(super) use super::super::parts::short as word;
+use super::super::parts::{References, WORD_MAX};
 use super::super::{Decoded, Finding, Outcome, eve};
 use super::event::Event;
 use super::pairs::fold;
@@ -17,10 +19,6 @@ use crate::model::{
     Timestamp,
 };
 
-/// Longest word that is kept (category, names, single references), in bytes.
-const WORD_MAX: usize = 256;
-/// Most references of one alert.
-const REFERENCES_MAX: usize = 32;
 /// Most addresses, protocols or references that are looked at in one value.
 const LIST_MAX: usize = 32;
 /// Most labelled custom fields in the message.
@@ -40,11 +38,6 @@ pub(super) fn of(event: &Event<'_>, reading: &Reading<'_>) -> Decoded {
     let fingerprint = Look { event, profile, reading }.fingerprint(&alert);
     let devices = devices(event, profile, &alert);
     Decoded { outcome: Outcome::Alert(Box::new(Finding { alert, fingerprint })), devices }
-}
-
-/// One short line, safe to show.
-pub(super) fn word(text: &str) -> String {
-    clip(one_line(text).trim(), WORD_MAX).into_owned()
 }
 
 /// A key of a profile: a pair, a field of the header (`|name`) or a labelled custom field (`#alertid`).
@@ -252,13 +245,8 @@ impl Look<'_, '_> {
     }
 
     fn references(&self, title: &str) -> Vec<String> {
-        let mut all = Vec::new();
-        let mut add = |text: &str| {
-            let reference = word(text);
-            if all.len() < REFERENCES_MAX && !reference.is_empty() && !all.contains(&reference) {
-                all.push(reference);
-            }
-        };
+        let mut all = References::default();
+        let mut add = |text: &str| all.add(text);
         for value in self.profile.references.iter().filter_map(|key| get(self.event, key)) {
             if value.contains("://") { add(&value) } else { items(&value).for_each(&mut add) }
         }
@@ -266,7 +254,7 @@ impl Look<'_, '_> {
         if let Some(message) = self.first(self.profile.message) {
             vulnerabilities(&message).for_each(&mut add);
         }
-        all
+        all.0
     }
 
     fn message(&self, title: &str, protocols: &[Protocol]) -> String {

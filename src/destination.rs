@@ -241,15 +241,16 @@ pub struct SendError {
 }
 
 impl SendError {
+    /// Without an answer, and nothing written.
+    pub fn new(class: Class, hold: HoldScope, message: String, remedy: &str) -> Self {
+        let remedy = remedy.to_owned();
+        Self { class, hold, message, remedy, doubtful: false, wait: None, status: None }
+    }
+
     /// The same, after an answer with this status.
     #[must_use]
     pub fn answered(self, status: u16) -> Self {
         Self { status: Some(status), ..self }
-    }
-
-    /// What it means for the delivery.
-    pub fn class(&self) -> Class {
-        self.class
     }
 }
 
@@ -378,15 +379,8 @@ pub struct Reviewed {
 
 /// A destination that keeps no devices.
 fn no_devices() -> SendError {
-    SendError {
-        class: Class::Hold,
-        hold: HoldScope::Table,
-        message: "this destination takes no devices".to_owned(),
-        remedy: "set [devices] servicenow to one that does".to_owned(),
-        doubtful: false,
-        wait: None,
-        status: None,
-    }
+    let message = "this destination takes no devices".to_owned();
+    SendError::new(Class::Hold, HoldScope::Table, message, "set [devices] servicenow to one that does")
 }
 
 /// A device that is to be told.

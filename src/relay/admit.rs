@@ -69,7 +69,7 @@ impl<D: Destination> Relay<D> {
                 Err(e) => {
                     group.settled.push(not_looked_up(&c, &e, started_at));
                     group.settled.extend(ready.iter().chain(chunk.as_slice()).map(|c| back(c, started_at)));
-                    let place = e.hold == HoldScope::Table || e.class() == Class::Reject;
+                    let place = e.hold == HoldScope::Table || e.class == Class::Reject;
                     group.holds.push((place.then(|| lane.table.clone()), e));
                     return None;
                 }

@@ -132,7 +132,7 @@ impl<D: Destination> Relay<D> {
                 group.settled.extend(ask.iter().map(|c| not_looked_up(c, &e, started_at)));
                 group.settled.extend(ready.iter().map(|c| back(c, started_at)));
                 // A look-up that is refused is no fault of these deliveries; the table waits.
-                let place = e.hold == HoldScope::Table || e.class() == Class::Reject;
+                let place = e.hold == HoldScope::Table || e.class == Class::Reject;
                 group.holds.push((place.then(|| lane.table.clone()), e));
                 return None;
             }

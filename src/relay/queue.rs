@@ -136,20 +136,13 @@ fn twins(destination: &DestinationName, table: &TableName, found: &Found) -> Hea
 
 /// A table that keeps neither of our keys cannot be protected against twins.
 fn unprotected(table: &TableName) -> SendError {
-    SendError {
-        class: Class::Hold,
-        hold: HoldScope::Table,
-        message: format!(
-            "{table} keeps neither the sys_id nor the correlation_id that we give its records: after a lost answer \
-             nothing would tell whether a record was made, and there could be twins"
-        ),
-        remedy: "give the integration user the right to write correlation_id in this table, then `otrelay sync`; or \
-                 set `on_unprotected = \"accept\"` for this destination"
-            .to_owned(),
-        doubtful: false,
-        wait: None,
-        status: None,
-    }
+    let message = format!(
+        "{table} keeps neither the sys_id nor the correlation_id that we give its records: after a lost answer \
+         nothing would tell whether a record was made, and there could be twins"
+    );
+    let remedy = "give the integration user the right to write correlation_id in this table, then `otrelay sync`; or \
+                  set `on_unprotected = \"accept\"` for this destination";
+    SendError::new(Class::Hold, HoldScope::Table, message, remedy)
 }
 
 /// What a group may do to a destination.

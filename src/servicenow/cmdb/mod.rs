@@ -296,14 +296,6 @@ impl ServiceNow {
     }
 
     fn hold_devices(message: &str, remedy: &str) -> SendError {
-        SendError {
-            class: Class::Hold,
-            hold: HoldScope::Table,
-            message: message.to_owned(),
-            remedy: remedy.to_owned(),
-            doubtful: false,
-            wait: None,
-            status: None,
-        }
+        SendError::new(Class::Hold, HoldScope::Table, message.to_owned(), remedy)
     }
 }

@@ -71,7 +71,7 @@ impl Serialize for Status {
 }
 
 /// Read twice, the numbers by themselves: to read both at once, each number would be kept as any value that it could be,
-/// and the code for that is a hundred kilobytes.
+/// and the code for that is twenty kilobytes more.
 impl<'de> Deserialize<'de> for Status {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;

@@ -1,12 +1,12 @@
 //! How fast syslog messages are read: the goal is CEF over TCP at 80 000 messages a second and core, stored; reading is the
 //! smaller part of that. `cargo bench --bench cef`; for people, not a gate.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use divan::counter::{BytesCount, ItemsCount};
 use otrelay::model::{SourceName, Timestamp};
 use otrelay::source::format::Outcome;
+use otrelay::source::format::Settings as Common;
 use otrelay::source::format::syslog::{Payload, Settings, Syslog};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
@@ -18,14 +18,11 @@ fn main() {
 
 fn syslog(payload: Payload) -> Syslog {
     Syslog::new(Settings {
-        agent: "a1".to_owned(),
-        sensor: "line4".to_owned(),
-        source: SourceName::new("sensors").expect("a good name"),
-        site: Some("Plant North".to_owned()),
-        zone: None,
+        common: Common {
+            site: Some("Plant North".to_owned()),
+            ..Common::new("a1", "line4", SourceName::new("sensors").expect("a good name"))
+        },
         payload,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
         time_zone: jiff::tz::TimeZone::UTC,
     })
 }

@@ -1,7 +1,6 @@
 //! How fast EVE is read. Goals on one core of the CI machine: 1.5 million lines a second of a stream with 2 % alerts;
 //! an alert parsed in a few microseconds. `cargo bench --bench eve`; for people, not a gate.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 
@@ -9,7 +8,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use otrelay::clock::ManualClock;
 use otrelay::model::{SourceName, Timestamp};
 use otrelay::source::format::eve::{Eve, Reader, Settings};
-use otrelay::source::format::{Apart, Outcome};
+use otrelay::source::format::{Apart, Outcome, Settings as Common};
 use otrelay::source::transport::tail::{self, Tail};
 use otrelay::source::{Reading, Reads};
 
@@ -22,14 +21,11 @@ fn main() {
 
 fn settings() -> Settings {
     Settings {
-        agent: "line4".to_owned(),
-        sensor: "line4".to_owned(),
+        common: Common {
+            site: Some("Plant North".to_owned()),
+            ..Common::new("line4", "line4", SourceName::new("eve").expect("a good name"))
+        },
         apart: Apart::default(),
-        source: SourceName::new("eve").expect("a good name"),
-        site: Some("Plant North".to_owned()),
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
         signature_severity: true,
         time_zone: jiff::tz::TimeZone::UTC,
     }

@@ -21,8 +21,8 @@ use otrelay::intake::{self, Backfill, Intake};
 use otrelay::model::{DestinationName, RuleName, Severity, SourceName, TableName};
 use otrelay::rules::exclude::Exclusions;
 use otrelay::rules::{ActionSettings, RuleSettings, Rules};
-use otrelay::source::format::Apart;
 use otrelay::source::format::eve::{self, Eve};
+use otrelay::source::format::{Apart, Settings as Common};
 use otrelay::source::transport::tail::{self, Tail};
 use otrelay::source::{Reading as HowLong, Reads, Source};
 use otrelay::store::{self, Store, WhenFull};
@@ -141,14 +141,8 @@ fn tail_settings(eve: &Path) -> tail::Settings {
         pattern: eve.display().to_string(),
         kind: "suricata-eve",
         format: Reads::new(Eve::new(eve::Settings {
-            agent: "line4".to_owned(),
-            sensor: "line4".to_owned(),
+            common: Common { site: Some("Plant North".to_owned()), ..Common::new("line4", "line4", source) },
             apart: Apart::default(),
-            source,
-            site: Some("Plant North".to_owned()),
-            zone: None,
-            severity_map: BTreeMap::new(),
-            engine_map: BTreeMap::new(),
             signature_severity: true,
             time_zone: jiff::tz::TimeZone::UTC,
         })),

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::destination::{Compose, Fields, TicketFacts};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::intake::{self, Intake};
 use crate::model::cursor::Remembered;
+use crate::model::gather::Gather as _;
 use crate::model::{DeliveryKind, SourceName};
 use crate::relay::Relay;
 use crate::rules::redact::Redaction;
@@ -152,7 +154,7 @@ pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError>
 pub fn compile(config: &Config) -> Result<Rules, RulesError> {
     Rules::compile_over(&config.rules, |kind, table, columns| match kind {
         DeliveryKind::PutRow => row_fields(columns),
-        _ => default_fields(table).into_iter().map(|(f, text)| (f.to_owned(), text.to_owned())).collect(),
+        _ => default_fields(table).into_iter().map(|(f, text)| (f.to_owned(), text.to_owned())).into_map(),
     })
 }
 
@@ -214,6 +216,12 @@ pub fn socket(state_dir: &Path, runtime_dir: Option<&Path>) -> PathBuf {
 /// What ended, and how.
 type Ended = (&'static str, Result<(), AppError>);
 
+/// Starts a task. Boxed, so that the runtime's part of it is in the program once and not for each task.
+fn spawn(stage: &mut JoinSet<Ended>, task: impl Future<Output = Ended> + Send + 'static) {
+    let task: Pin<Box<dyn Future<Output = Ended> + Send>> = Box::pin(task);
+    stage.spawn(task);
+}
+
 /// The tasks, by the order in which they stop.
 struct TaskGroups {
     sources: JoinSet<Ended>,
@@ -240,7 +248,7 @@ impl TaskGroups {
             stop_relay: CancellationToken::new(),
             stop_around: CancellationToken::new(),
         };
-        stages.writer.spawn(async move { ("store", writer.run().await.map_err(AppError::from)) });
+        spawn(&mut stages.writer, async move { ("store", writer.run().await.map_err(AppError::from)) });
         stages
     }
 
@@ -273,10 +281,11 @@ impl TaskGroups {
                 stop: self.stop_sources.clone(),
             };
             let source = source::run(settings.clone(), context, doors.open(settings));
-            self.sources.spawn(async move { ("source", source.await.map_err(AppError::from_source)) });
+            spawn(&mut self.sources, async move { ("source", source.await.map_err(AppError::from_source)) });
         }
         let (intake, stop) = (intake.watched(heartbeats), self.stop_sources.clone());
-        self.intake.spawn(async move { ("intake", intake.run(receive, stop).await.map_err(AppError::from)) });
+        let intake = async move { ("intake", intake.run(receive, stop).await.map_err(AppError::from)) };
+        spawn(&mut self.intake, intake);
         all
     }
 

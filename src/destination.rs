@@ -29,8 +29,6 @@ pub struct Order {
     pub keys: TicketKeys,
     /// Everything else that goes into the record.
     pub fields: Fields,
-    /// What a note is known by there: a few letters in its text that no other text has. Empty: it has none.
-    pub mark: String,
     /// What is attached, if that is what is to be done.
     pub attachment: Option<Attachment>,
 }
@@ -243,15 +241,16 @@ pub struct SendError {
 }
 
 impl SendError {
+    /// Without an answer, and nothing written.
+    pub fn new(class: Class, hold: HoldScope, message: String, remedy: &str) -> Self {
+        let remedy = remedy.to_owned();
+        Self { class, hold, message, remedy, doubtful: false, wait: None, status: None }
+    }
+
     /// The same, after an answer with this status.
     #[must_use]
     pub fn answered(self, status: u16) -> Self {
         Self { status: Some(status), ..self }
-    }
-
-    /// What it means for the delivery.
-    pub fn class(&self) -> Class {
-        self.class
     }
 }
 
@@ -380,15 +379,8 @@ pub struct Reviewed {
 
 /// A destination that keeps no devices.
 fn no_devices() -> SendError {
-    SendError {
-        class: Class::Hold,
-        hold: HoldScope::Table,
-        message: "this destination takes no devices".to_owned(),
-        remedy: "set [devices] servicenow to one that does".to_owned(),
-        doubtful: false,
-        wait: None,
-        status: None,
-    }
+    let message = "this destination takes no devices".to_owned();
+    SendError::new(Class::Hold, HoldScope::Table, message, "set [devices] servicenow to one that does")
 }
 
 /// A device that is to be told.

@@ -2,25 +2,16 @@
 //! to show, and no object missed that a full JSON reader finds.
 #![no_main]
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use otrelay::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use otrelay::model::{SourceName, Timestamp};
-use otrelay::source::format::Outcome;
-use otrelay::source::format::alert_json::{AlertJson, Settings, body};
+use otrelay::source::format::alert_json::{AlertJson, body};
+use otrelay::source::format::{Outcome, Settings};
 
 static FORMAT: LazyLock<AlertJson> = LazyLock::new(|| {
-    AlertJson::new(Settings {
-        agent: "fuzz".to_owned(),
-        source: SourceName::new("push").expect("a good name"),
-        sensor: "fuzz".to_owned(),
-        site: None,
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
-    })
+    AlertJson::new(Settings::new("fuzz", "fuzz", SourceName::new("push").expect("a good name")))
 });
 
 fuzz_target!(|bytes: &[u8]| {

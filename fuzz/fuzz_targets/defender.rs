@@ -2,7 +2,6 @@
 //! bounds and safe to show, and no record of a good page lost.
 #![no_main]
 
-use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
 use otrelay::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
@@ -10,7 +9,7 @@ use otrelay::model::device::{ATTRIBUTE_MAX, PARTS_MAX};
 use otrelay::model::{SourceName, Timestamp};
 use otrelay::source::format::defender::split::{Piece, Splitter};
 use otrelay::source::format::defender::{Defender, Settings, Subject};
-use otrelay::source::format::{Decoded, Decoder, Outcome};
+use otrelay::source::format::{Decoded, Decoder, Outcome, Settings as Common};
 
 const SUBJECTS: [Subject; 6] = [
     Subject::Alerts(None),
@@ -55,14 +54,8 @@ fuzz_target!(|page: &[u8]| {
         assert_eq!((records.len(), whole), (values.len(), true), "a record of a good page was lost");
     }
     let format = Defender::new(Settings {
-        agent: "fuzz".to_owned(),
-        source: SourceName::new("defender").expect("a good name"),
+        common: Common::new("fuzz", "fuzz", SourceName::new("defender").expect("a good name")),
         console: true,
-        sensor: "fuzz".to_owned(),
-        site: None,
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
     });
     for subject in SUBJECTS {
         let mut reader = format.reader(subject);

@@ -2,25 +2,18 @@
 //! full JSON reader finds.
 #![no_main]
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use otrelay::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use otrelay::model::{SourceName, Timestamp};
-use otrelay::source::format::{Apart, Outcome};
+use otrelay::source::format::{Apart, Outcome, Settings as Common};
 use otrelay::source::format::eve::{Reader, Settings};
 
 static READER: LazyLock<Reader> = LazyLock::new(|| {
     Reader::new(Settings {
-        agent: "fuzz".to_owned(),
-        sensor: "fuzz".to_owned(),
+        common: Common::new("fuzz", "fuzz", SourceName::new("eve").expect("a good name")),
         apart: Apart::default(),
-        source: SourceName::new("eve").expect("a good name"),
-        site: None,
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
         signature_severity: true,
         time_zone: jiff::tz::TimeZone::UTC,
     })

@@ -2,26 +2,17 @@
 //! same records after a restart in the middle.
 #![no_main]
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use otrelay::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use otrelay::model::device::{ATTRIBUTE_MAX, EXTRA_MAX, PARTS_MAX};
 use otrelay::model::{SourceName, Timestamp};
-use otrelay::source::format::zeek::{Settings, Zeek};
-use otrelay::source::format::{Format, Outcome, STATE_MAX, Stream};
+use otrelay::source::format::zeek::Zeek;
+use otrelay::source::format::{Format, Outcome, STATE_MAX, Settings, Stream};
 
 static ZEEK: LazyLock<Zeek> = LazyLock::new(|| {
-    Zeek::new(Settings {
-        agent: "fuzz".to_owned(),
-        source: SourceName::new("zeek").expect("a good name"),
-        sensor: "fuzz".to_owned(),
-        site: None,
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
-    })
+    Zeek::new(Settings::new("fuzz", "fuzz", SourceName::new("zeek").expect("a good name")))
 });
 
 fuzz_target!(|log: &[u8]| {

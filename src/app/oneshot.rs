@@ -48,9 +48,7 @@ pub async fn once(
     watch: impl FnOnce(watch::Receiver<Progress>),
     stop: CancellationToken,
 ) -> Result<Once, AppError> {
-    let components = Components::of(&config, &clock)?;
-    let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
-    let mut stages = TaskGroups::begin(writer);
+    let (components, store, mut stages) = open(&config, &clock)?;
     let before = store.reader()?.overview()?;
     let relay = components.relay(&config, store.clone(), Arc::clone(&clock));
     watch(relay.progress());
@@ -65,6 +63,13 @@ pub async fn once(
     drop((reader, relay, store));
     stages.close().await?;
     Ok(Once { report, before, overview })
+}
+
+/// What any of it begins with.
+fn open(config: &Config, clock: &SharedClock) -> Result<(Components, Store, TaskGroups), AppError> {
+    let components = Components::of(config, clock)?;
+    let (store, writer) = Store::open(&config.store, Arc::clone(clock))?;
+    Ok((components, store, TaskGroups::begin(writer)))
 }
 
 /// Waits until the sources and the intake have ended; while they wait for room, the relay makes some.
@@ -110,9 +115,7 @@ pub async fn push_once(
     clock: SharedClock,
     stop: CancellationToken,
 ) -> Result<Report, AppError> {
-    let components = Components::of(&config, &clock)?;
-    let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
-    let mut stages = TaskGroups::begin(writer);
+    let (components, store, mut stages) = open(&config, &clock)?;
     let intake = components.intake(&config, &store, &clock);
     let relay = components.relay(&config, store, clock);
     intake.apply_rules().await?;
@@ -127,9 +130,7 @@ pub async fn push_once(
 /// # Errors
 /// [`AppError`].
 pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Vec<Planned>, AppError> {
-    let components = Components::of(&config, &clock)?;
-    let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
-    let mut stages = TaskGroups::begin(writer);
+    let (components, store, mut stages) = open(&config, &clock)?;
     let relay = components.relay(&config, store, clock);
     let plans = relay.plan(limit).await?;
     drop(relay);
@@ -151,9 +152,7 @@ pub async fn plan_first(
 ) -> Result<(Vec<Planned>, Vec<String>), AppError> {
     dir.clone_into(&mut config.store.dir);
     config.store.max_size = config.store.max_size.min(FIRST_PLAN);
-    let components = Components::of(&config, &clock)?;
-    let (store, writer) = Store::open(&config.store, Arc::clone(&clock))?;
-    let mut stages = TaskGroups::begin(writer);
+    let (components, store, mut stages) = open(&config, &clock)?;
     let intake = components.intake(&config, &store, &clock);
     intake.apply_rules().await?;
     stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default(), &Doors::default());

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Ended;
 use crate::config::Config;
 use crate::model::HealthIssue;
+use crate::model::gather::Gather as _;
 use crate::net::listen;
 use crate::status::page::{Facts, Page};
 
@@ -26,13 +27,13 @@ pub(super) fn facts(config: &Config) -> Facts {
         place,
         interval: config.relay.enabled.then_some(config.relay.interval),
         rules: config.rules.iter().filter(|rule| rule.enabled).count(),
-        instances: instances.map(|one| (one.name.to_string(), one.instance.to_string())).collect(),
+        instances: instances.map(|one| (one.name.to_string(), one.instance.to_string())).into_map(),
         budgets: config
             .relay
             .destinations
             .iter()
             .map(|(name, limits)| (name.to_string(), limits.requests_per_hour))
-            .collect(),
+            .into_map(),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::again::Doors;
-use super::{AppError, Components, TaskGroups, housekeeping, page};
+use super::{AppError, Components, TaskGroups, housekeeping, page, spawn};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
 use crate::control::client::is_there;
@@ -222,7 +222,7 @@ impl Service {
             clock: Arc::clone(&self.around.clock),
         };
         let (socket, token) = (self.around.socket.clone(), stop.clone());
-        stages.around.spawn(async move {
+        spawn(&mut stages.around, async move {
             let listener = match listener {
                 None => listen_patiently(&socket, &token).await,
                 listener => listener,
@@ -233,11 +233,11 @@ impl Service {
             ("control socket", Ok(()))
         });
         let token = stop.clone();
-        stages.around.spawn(async move {
+        spawn(&mut stages.around, async move {
             crate::log::tell_kept(token).await;
             ("log", Ok(()))
         });
-        stages.around.spawn(housekeeping(self.store.clone(), stop.clone()));
+        spawn(&mut stages.around, housekeeping(self.store.clone(), stop.clone()));
         let keeper = Keeper {
             notifier: self.around.notifier.clone(),
             limit: self.around.watchdog,
@@ -247,7 +247,7 @@ impl Service {
             clock: Arc::clone(&self.around.clock),
         };
         let (store, progress, token) = (self.store.clone(), self.progress.subscribe(), stop.clone());
-        stages.around.spawn(async move {
+        spawn(&mut stages.around, async move {
             keeper.run(store, progress, |progress| live(progress, Vec::new()), token).await;
             ("keeper", Ok(()))
         });
@@ -276,10 +276,13 @@ impl Service {
             clock: Arc::clone(&self.around.clock),
         };
         if let Some(path) = self.config.status.textfile.clone() {
-            stages.around.spawn(page::write(page.clone(), path, stages.stop_around.clone()));
+            spawn(&mut stages.around, page::write(page.clone(), path, stages.stop_around.clone()));
         }
         if let Some(address) = self.config.status.listen {
-            stages.around.spawn(page::serve(page, address, self.page.clone(), stages.stop_around.clone()));
+            spawn(
+                &mut stages.around,
+                page::serve(page, address, self.page.clone(), stages.stop_around.clone()),
+            );
         }
     }
 
@@ -290,7 +293,7 @@ impl Service {
             .relay(&self.config, self.store.clone(), Arc::clone(&self.around.clock))
             .watched(self.progress.clone(), &self.heartbeats);
         let (asked, stop) = (Arc::clone(&self.asked), stages.stop_relay.clone());
-        stages.late.spawn(async move {
+        spawn(&mut stages.late, async move {
             let mut asked = asked.lock().await;
             ("relay", relay.run(&mut asked, stop).await.map_err(AppError::from))
         });

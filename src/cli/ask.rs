@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::owner::become_owner;
-use super::{CliError, Terminal, clock, runtime};
+use super::{CliError, Terminal, clock, wait};
 use crate::app;
 use crate::config::{self, Config, ConfigError, Purpose};
 use crate::control::client::{AskError, ask, is_there};
@@ -66,22 +66,22 @@ impl Asker {
         if let Some((ids, verdict)) = question.verdict() {
             let ids = ids.to_vec();
             let work = |store: Store| async move { store.judge(ids, verdict).await };
-            let judged = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
+            let judged = wait(app::with_store(self.config()?, clock(), work))??;
             return Ok(serde_json::to_value(judged)?);
         }
         if let Question::OrderTicket(wanted) = question {
             let wanted = wanted.clone();
             let work = |store: Store| async move { store.order_ticket(wanted).await };
-            let ordered = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
+            let ordered = wait(app::with_store(self.config()?, clock(), work))??;
             return Ok(serde_json::to_value(ordered)?);
         }
         if let Question::Rewind(wanted) = question {
-            let rewound = runtime()?.block_on(app::rewind(self.config()?, clock(), wanted.clone()))?;
+            let rewound = wait(app::rewind(self.config()?, clock(), wanted.clone()))??;
             return Ok(serde_json::to_value(rewound)?);
         }
         if matches!(question, Question::ResyncDevices) {
             let work = |store: Store| async move { store.resync_devices().await };
-            let devices = runtime()?.block_on(app::with_store(self.config()?, clock(), work))?;
+            let devices = wait(app::with_store(self.config()?, clock(), work))??;
             return Ok(serde_json::to_value(devices)?);
         }
         let reader = Reader::open(&self.dir)?;

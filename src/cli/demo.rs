@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::human::Listing;
 use super::input::Input;
 use super::run::{follow, progress_bar};
-use super::{CliError, Exit, Outcome, Terminal, chain, clock, runtime, with_signals};
+use super::{CliError, Exit, Outcome, Terminal, chain, clock, wait, with_signals};
 use crate::app;
 use crate::config::{Config, Environment, Purpose};
 use crate::model::Severity;
+use crate::model::gather::Gather as _;
 use crate::model::text::one_line;
 use crate::net::listen;
 use crate::relay::Report;
@@ -62,9 +63,8 @@ pub struct DemoArgs {
 pub(super) fn run(args: &DemoArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let dir = tempfile::Builder::new().prefix("otrelay-demo-").tempdir()?;
     let input = input(args, dir.path())?;
-    let runtime = runtime()?;
     let stop = CancellationToken::new();
-    runtime.block_on(with_signals(stop.clone(), demo(args, dir.path(), &input, terminal, stop)))
+    wait(with_signals(stop.clone(), demo(args, dir.path(), &input, terminal, stop)))?
 }
 
 /// What the demo's source reads.
@@ -163,7 +163,7 @@ async fn play(
         input: args.input.clone(),
         simulator: simulator.url().to_owned(),
         overview,
-        references: findings.into_iter().filter_map(reference).collect(),
+        references: findings.into_iter().filter_map(reference).into_map(),
         tickets,
         first,
         second,

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::ask::Asker;
 use super::human::{Listing, json, relative, time};
-use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, runtime};
+use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, wait};
 use crate::config::{Config, Purpose};
 use crate::control::Question;
 use crate::destination::DeviceOrder;
@@ -325,7 +325,7 @@ fn query(row: &DeviceRow, config: Config, terminal: &mut Terminal<'_>) -> Outcom
     let none = || CliError::Words("devices go nowhere: set [devices] enabled = true".to_owned());
     let words = |e: &dyn std::fmt::Display| CliError::Words(e.to_string());
     let destination = ServiceNow::new(own.ok_or_else(none)?, clock()).map_err(|e| words(&e))?;
-    let asked = runtime()?.block_on(destination.query_device(&order(row)));
+    let asked = wait(destination.query_device(&order(row)))?;
     let lines = asked.map_err(|e| {
         let remedy = if e.remedy.is_empty() { String::new() } else { format!(" — {}", e.remedy) };
         CliError::Words(format!("{e}{remedy}"))

@@ -2,7 +2,7 @@
 //! would be sent. `otrelay explain TICKET`: the same of the finding that a ticket tells of, and what is known of the
 //! ticket. Nothing is stored, nothing is sent.
 
-use std::io::{BufRead, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::ask::Asker;
 use super::human::{fields_or_error, json};
-use super::input::{self, Input};
+use super::input::{self, Input, next_line};
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::app;
 use crate::config::Config;
@@ -22,9 +22,6 @@ use crate::rules::Rules;
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
 use crate::store::{OpenError, TicketRow};
-
-/// Longest line that is read, in bytes: as for a source.
-const LINE_MAX: u64 = 16 << 20;
 
 /// Arguments of `otrelay explain`.
 #[derive(Args, Clone, Debug)]
@@ -209,20 +206,6 @@ fn source(config: &Config, args: &ExplainArgs, input: &Input) -> Result<Settings
         (None, _, Some(kind)) => input::default_source(kind, &config.agent),
         (None, _, None) => Err(CliError::Words("say which --kind of source the file is of".to_owned())),
     }
-}
-
-/// A line without its end; longer than the limit ends the command, a file of such lines is no EVE.
-fn next_line(lines: &mut dyn BufRead, path: &Path) -> Result<Option<Vec<u8>>, CliError> {
-    let input = |source| CliError::Input { path: path.to_owned(), source };
-    let mut line = Vec::new();
-    let read = lines.take(LINE_MAX).read_until(b'\n', &mut line).map_err(input)?;
-    if read as u64 == LINE_MAX && line.last() != Some(&b'\n') {
-        return Err(CliError::Words(format!("a line of {} is longer than 16 MiB", path.display())));
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    Ok((read > 0).then_some(line))
 }
 
 fn explain(line: usize, alert: Alert, fingerprint: &Fingerprint, context: &Context) -> Explained {

@@ -1,7 +1,6 @@
 //! Text for people: tables, spans of time, JSON where it is asked for.
 
 use std::io::{IsTerminal as _, Write};
-use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Row, Table, presets};
 use serde::ser::SerializeMap as _;
@@ -12,6 +11,7 @@ use crate::destination::Fields;
 use crate::model::Timestamp;
 use crate::model::text::one_line;
 use crate::model::time::as_text;
+pub(super) use crate::model::time::{relative, span};
 
 /// A table without lines: as wide as it needs where a program reads it, at a terminal as wide as that, each row one line.
 /// Cells cannot hold control characters: what sensors write is shown, not obeyed by the terminal.
@@ -134,21 +134,6 @@ pub(super) fn fields_or_error<S: Serializer>(
     map.end()
 }
 
-/// `3 min`, `2 h`, `5 d`: one unit is enough to act on.
-pub(super) fn span(d: Duration) -> String {
-    match d.as_secs() {
-        s @ 0..=119 => format!("{s} s"),
-        s @ 120..=7_199 => format!("{} min", s / 60),
-        s @ 7_200..=172_799 => format!("{} h", s / 3_600),
-        s => format!("{} d", s / 86_400),
-    }
-}
-
-/// `3 min ago`, or `in 3 min`.
-pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
-    if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) }
-}
-
 /// `2026-11-21 08:15:00`, UTC.
 pub(super) fn time(at: Timestamp) -> String {
     at.servicenow()
@@ -156,6 +141,8 @@ pub(super) fn time(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -12,6 +12,8 @@ use crate::source::format::guess;
 
 /// Most bytes that a packed file may become.
 const UNPACKED_MAX: u64 = 1 << 30;
+/// Longest line that is read.
+const LINE_MAX: u64 = 16 << 20;
 /// How much of a file is looked at to find out what it is.
 const HEAD: usize = 64 * 1024;
 
@@ -52,6 +54,20 @@ impl Input {
     pub(super) fn kind(&self) -> Option<&'static str> {
         self.kind
     }
+}
+
+/// A line without its end; longer than the limit ends the command, a file of such lines is none of records.
+pub(super) fn next_line(lines: &mut dyn BufRead, path: &Path) -> Result<Option<Vec<u8>>, CliError> {
+    let input = |source| CliError::Input { path: path.to_owned(), source };
+    let mut line = Vec::new();
+    let read = lines.take(LINE_MAX).read_until(b'\n', &mut line).map_err(input)?;
+    if read as u64 == LINE_MAX && line.last() != Some(&b'\n') {
+        return Err(CliError::Words(format!("a line of {} is longer than 16 MiB", path.display())));
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok((read > 0).then_some(line))
 }
 
 /// Ends with an error where a packed file becomes larger than it may.

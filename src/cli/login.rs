@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::prompt::{Prompt, of_descriptor};
-use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, runtime};
+use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, wait};
 use crate::config::Purpose;
 use crate::model::{DestinationName, Secret, text};
 use crate::servicenow::{self, Auth, ServiceNow, Settings};
@@ -63,7 +63,7 @@ pub(super) fn run(args: &LoginArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let clock = clock();
     let destination = ServiceNow::new(settings.clone(), clock.clone()).map_err(crate::app::AppError::from)?;
     let password = Secret::new("terminal", password);
-    let token = runtime()?.block_on(destination.obtain_refresh_token(&username, &password)).map_err(|e| {
+    let token = wait(destination.obtain_refresh_token(&username, &password))?.map_err(|e| {
         let remedy = if e.remedy.is_empty() { String::new() } else { format!("; {}", e.remedy) };
         CliError::Words(format!("{e}{remedy}"))
     })?;

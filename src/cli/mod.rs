@@ -38,6 +38,7 @@ mod verdict;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -409,6 +410,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
         .map_err(|e| CliError::Words(format!("cannot start the runtime: {e}")))
 }
 
+/// Runs `work` to its end. Boxed, so that the runtime's part of it is in the program once and not for each command.
+fn wait<T>(work: impl Future<Output = T>) -> Result<T, CliError> {
+    let runtime = runtime()?;
+    let mut result = None;
+    let work: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(async { result = Some(work.await) });
+    runtime.block_on(work);
+    result.ok_or_else(|| CliError::Words("the runtime ended before its work".to_owned()))
+}
+
 /// Runs `work`; SIGTERM and SIGINT cancel `stop`, and `work` then ends in its own order.
 async fn with_signals<T>(stop: CancellationToken, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
@@ -433,7 +443,7 @@ async fn signalled() {
 
 #[cfg(feature = "simulator")]
 fn simulate(args: simulate::SimulateArgs, terminal: &mut Terminal<'_>) -> Outcome {
-    let ran = runtime()?.block_on(simulate::run(args, terminal.out));
+    let ran = wait(simulate::run(args, terminal.out))?;
     ran.map(|()| Exit::Fine).map_err(|e| CliError::Words(chain(&e)))
 }
 

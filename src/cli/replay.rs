@@ -2,14 +2,14 @@
 //! read the records, each with its own sources, exclusions and rules. Nothing is stored, nothing is sent.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::human::json;
-use super::input::Input;
+use super::input::{Input, next_line};
 use super::verdict::{Judge, Verdict, source};
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::config::{self, Config, Purpose};
@@ -35,8 +35,6 @@ pub struct ReplayArgs {
     pub json: bool,
 }
 
-/// Longest line that is read, in bytes: as for a source.
-const LINE_MAX: u64 = 16 << 20;
 /// Most findings that are named; the others are counted.
 const NAMED_MAX: usize = 10_000;
 
@@ -189,18 +187,4 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "and {} more", report.not_named)?;
     }
     Ok(())
-}
-
-/// A line without its end.
-fn next_line(lines: &mut dyn BufRead, path: &Path) -> Result<Option<Vec<u8>>, CliError> {
-    let mut line = Vec::new();
-    let read = lines.take(LINE_MAX).read_until(b'\n', &mut line);
-    let read = read.map_err(|source| CliError::Input { path: path.to_owned(), source })?;
-    if read as u64 == LINE_MAX && line.last() != Some(&b'\n') {
-        return Err(CliError::Words(format!("a line of {} is longer than 16 MiB", path.display())));
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    Ok((read > 0).then_some(line))
 }

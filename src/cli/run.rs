@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ask::runtime_dir;
 use super::check::{Examined, examine};
-use super::{CliError, Exit, Outcome, Terminal, clock, load, report, runtime, with_signals};
+use super::{CliError, Exit, Outcome, Terminal, clock, load, report, wait, with_signals};
 use crate::app::{self, Once, Reread, Surroundings};
 use crate::config::{Environment, Purpose};
 use crate::model::text::one_line;
@@ -48,10 +48,10 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
             config.sources.iter().map(|source| (source.name.to_string(), source.input.listens())).collect();
         let backfill = config.intake.backfill;
         let bar = progress_bar();
-        let Once { report, before, overview } = runtime()?.block_on(async {
+        let Once { report, before, overview } = wait(async {
             let watch = |progress| follow(&bar, progress);
             with_signals(stop.clone(), app::once(config, clock(), watch, stop)).await
-        })?;
+        })??;
         bar.finish_and_clear();
         let unread = unread(&sources, &overview, terminal)?;
         let older = too_old(&overview) - too_old(&before);
@@ -65,7 +65,6 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
         }
         return account(&report, &overview, terminal).map(|exit| exit.or_failed(unread));
     }
-    let runtime = runtime()?;
     let socket = app::socket(&config.store.dir, runtime_dir(terminal).as_deref());
     let surroundings = Surroundings {
         clock: clock(),
@@ -77,7 +76,7 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal<'_>) -> Outcome {
         reread: reread(terminal.environment.clone()),
     };
     let hangup = Arc::clone(&surroundings.hangup);
-    runtime.block_on(with_signals(stop, with_hangup(hangup, app::serve(config, surroundings))))?;
+    wait(with_signals(stop, with_hangup(hangup, app::serve(config, surroundings))))??;
     Ok(Exit::Fine)
 }
 

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ask::Asker;
 use super::human::{fields_or_error, json};
-use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, report, runtime, with_signals};
+use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, report, wait, with_signals};
 use crate::app;
 use crate::config::{Config, Purpose};
 use crate::control::Question;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &SyncArgs, terminal: &mut Terminal<'_>) -> Outcome {
     } else {
         let config = begin(loaded?, terminal)?;
         let stop = CancellationToken::new();
-        runtime()?.block_on(with_signals(stop.clone(), app::push_once(config, clock(), stop)))?
+        wait(with_signals(stop.clone(), app::push_once(config, clock(), stop)))??
     };
     show(args, &report, terminal)
 }
@@ -60,12 +60,12 @@ fn plan(
     terminal: &mut Terminal<'_>,
 ) -> Result<Vec<Planned>, CliError> {
     if !matches!(Reader::open(&asker.dir), Err(OpenError::Absent(_))) {
-        return Ok(runtime()?.block_on(app::plan(config, clock(), args.limit))?);
+        return Ok(wait(app::plan(config, clock(), args.limit))??);
     }
     let dir = tempfile::Builder::new().prefix("otrelay-dry-run-").tempdir()?;
     let stop = CancellationToken::new();
     let work = app::plan_first(config, clock(), dir.path(), args.limit, stop.clone());
-    let (plans, more) = runtime()?.block_on(with_signals(stop, work))?;
+    let (plans, more) = wait(with_signals(stop, work))??;
     writeln!(
         terminal.err,
         "nothing was taken in so far: the sources were read for this, and nothing of it is kept"

@@ -8,6 +8,7 @@ use super::check::Check;
 use super::file::{self, CaseExpect, CaseInput};
 use super::problem::At;
 use super::read::{Field, List};
+use crate::model::gather::Gather as _;
 use crate::model::{Engine, Severity};
 
 /// A case: a record of a sensor, and what is to become of it.
@@ -51,10 +52,8 @@ pub(super) fn check(cases: &Field<List<file::Case>>, c: &mut Check<'_>) -> Optio
 
 fn one(case: &file::Case, at: &At, c: &mut Check<'_>) -> Option<Case> {
     c.effective.begin("[[test]]", at.key.to_string());
-    let name = match c.required("name", &case.name, at, "a name for this case") {
-        Some(_) => c.line("name", &case.name, 200),
-        None => None,
-    };
+    let named = c.required("name", &case.name, at, "a name for this case");
+    let name = named.and_then(|_| c.line("name", &case.name, 200));
     let input = c.required("input", &case.input, at, "{ kind = \"suricata-eve\", line = '…' }");
     let input = input.and_then(|(input, at)| self::input(input, at, c));
     let expect = c.required("expect", &case.expect, at, "{ rules = [\"NAME\"], severity = \"critical\" }");
@@ -105,7 +104,7 @@ fn expect(expect: &CaseExpect, at: &At, c: &mut Check<'_>) -> Option<Expect> {
         c.effective.note_field("expect.rules", Value::from(rules.clone()), &expect.rules);
     }
     let fields = expect.fields.get().map_or_else(BTreeMap::new, |(named, _)| {
-        named.0.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect()
+        named.0.iter().map(|(name, value, _)| (name.clone(), value.clone())).into_map()
     });
     let expected = Expect {
         rules: rules.map(BTreeSet::from_iter),

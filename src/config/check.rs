@@ -2,6 +2,7 @@
 //!
 //! A check never stops the next one. A part that could not be made is `None` and has its reason among the problems.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use serde_json::Value;
 
 use super::file::{self, File};
 use super::problem::{At, Level, Problem, Problems};
-use super::read::Field;
+use super::read::{Field, List};
 use super::show::{Effective, Origin};
 use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
+use crate::model::gather::Gather as _;
 use crate::relay;
 use crate::rules::exclude::Exclusions;
 use crate::source::{Own, host};
@@ -73,7 +75,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
     if c.problems.has_errors() {
         return None;
     }
-    let limits = destinations.iter().map(|(settings, limits)| (settings.name.clone(), *limits)).collect();
+    let limits = destinations.iter().map(|(settings, limits)| (settings.name.clone(), *limits)).into_map();
     let agent = agent?;
     Some(Config {
         own: Own::default(),
@@ -169,6 +171,34 @@ impl Check<'_> {
         }
         self.effective.note_field(name, text.clone(), field);
         Some(text.clone())
+    }
+
+    /// Shows a list by the words of what is in it.
+    pub(super) fn note_list<L, T>(
+        &mut self,
+        name: &str,
+        field: &Field<L>,
+        list: &List<T>,
+        word: impl Fn(&T) -> &str,
+    ) {
+        let shown: Vec<&str> = list.items.iter().map(|(item, _)| word(item)).collect();
+        self.effective.note_field(name, Value::from(shown), field);
+    }
+
+    /// No two tables of a kind have one name; `names` are those before it.
+    pub(super) fn name_once<'n>(
+        &mut self,
+        names: &mut BTreeMap<&'n str, &'n At>,
+        kind: &str,
+        name: &'n Field<String>,
+    ) {
+        let Some((name, place)) = name.get() else { return };
+        let first = *names.entry(name).or_insert(place);
+        if !std::ptr::eq(first, place) {
+            let message = format!("two {kind} have this name, the first at {}", first.line());
+            self.problems
+                .error(place, message, |p| p.found(format!("\"{name}\"")).hint("rename one of them"));
+        }
     }
 
     /// Says so when the service cannot read this file.

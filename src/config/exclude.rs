@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use serde_json::Value;
 
 use super::check::Check;
 use super::file::Exclude;
 use super::problem::At;
 use super::read::{Field, List};
 use super::values::{EngineWord, Moment, OneOrMore};
+use crate::model::gather::Gather as _;
 use crate::model::{Timestamp, protocol};
 use crate::rules::exclude::{EXCLUDES_MAX, ExcludeSettings, Weekly, WeeklyError};
 use crate::rules::pattern::Pattern;
@@ -31,15 +31,10 @@ pub(super) fn check(excludes: &Field<List<Exclude>>, c: &mut Check<'_>) -> Optio
         return None;
     }
     let zone = TimeZone::system();
-    let mut names: BTreeMap<String, &At> = BTreeMap::new();
+    let mut names = BTreeMap::new();
     let mut checked = Vec::with_capacity(excludes.items.len());
     for (exclude, at) in &excludes.items {
-        if let Some((name, place)) = exclude.name.get()
-            && let Some(first) = names.insert(name.clone(), place)
-        {
-            let message = format!("two exclusions have this name, the first at {}", first.line());
-            c.problems.error(place, message, |p| p.found(format!("\"{name}\"")).hint("rename one of them"));
-        }
+        c.name_once(&mut names, "exclusions", &exclude.name);
         checked.push(one(exclude, at, &zone, c));
     }
     checked.into_iter().collect()
@@ -47,10 +42,8 @@ pub(super) fn check(excludes: &Field<List<Exclude>>, c: &mut Check<'_>) -> Optio
 
 fn one(exclude: &Exclude, at: &At, zone: &TimeZone, c: &mut Check<'_>) -> Option<ExcludeSettings> {
     c.effective.begin("[[exclude]]", at.key.to_string());
-    let name = match c.required("name", &exclude.name, at, "a name: what is excluded is counted by it") {
-        Some(_) => c.line("name", &exclude.name, NAME_MAX),
-        None => None,
-    };
+    let named = c.required("name", &exclude.name, at, "a name: what is excluded is counted by it");
+    let name = named.and_then(|_| c.line("name", &exclude.name, NAME_MAX));
     let from = moment("from", &exclude.from, zone, c);
     let until = moment("until", &exclude.until, zone, c);
     let weekly = listed("weekly", &exclude.weekly, c, |text| {
@@ -148,10 +141,9 @@ fn engines(
     c: &mut Check<'_>,
 ) -> Option<Option<BTreeSet<crate::model::Engine>>> {
     let Some((OneOrMore(words), _)) = field.get() else { return (!field.is_present()).then_some(None) };
-    let shown: Vec<&str> = words.items.iter().map(|(word, _)| word.0.as_str()).collect();
-    c.effective.note_field("engines", Value::from(shown), field);
+    c.note_list("engines", field, words, |word| word.0.as_str());
     not_empty(field, words.written, c)?;
-    let engines: BTreeSet<_> = words.items.iter().map(|(word, _)| word.0).collect();
+    let engines: BTreeSet<_> = words.items.iter().map(|(word, _)| word.0).into_set();
     (words.items.len() == words.written).then_some(Some(engines))
 }
 
@@ -164,8 +156,7 @@ pub(super) fn listed<T>(
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Option<Option<Vec<T>>> {
     let Some((OneOrMore(texts), _)) = field.get() else { return (!field.is_present()).then_some(None) };
-    let shown: Vec<&str> = texts.items.iter().map(|(text, _)| text.as_str()).collect();
-    c.effective.note_field(name, Value::from(shown), field);
+    c.note_list(name, field, texts, |text| text.as_str());
     not_empty(field, texts.written, c)?;
     let mut all = Vec::with_capacity(texts.items.len());
     for (text, at) in &texts.items {
@@ -198,7 +189,7 @@ mod tests {
              [[source]]\nname = \"s\"\nkind = \"suricata-eve\"\npath = \"/x\"\n"
         );
         let loaded = parse_str("x.toml", &text).map_err(|error| error.to_string())?;
-        Ok(loaded.config.intake.exclusions.iter().cloned().collect())
+        Ok(loaded.config.intake.exclusions.0)
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::check::Check;
 use super::file::{Redact, Rule};
 use super::problem::At;
@@ -55,8 +53,7 @@ fn one(table: &Redact, at: &At, all: &mut BTreeMap<Part, How>, c: &mut Check<'_>
     let how = c.value("as", &table.r#as, RedactAs::Pseudonym, |how| how.as_str());
     let (OneOrMore(names), _) =
         c.required("fields", &table.fields, at, "what is redacted, e.g. [\"source.ip\"]")?;
-    let shown: Vec<&str> = names.items.iter().map(|(name, _)| name.as_str()).collect();
-    c.effective.note_field("fields", Value::from(shown), &table.fields);
+    c.note_list("fields", &table.fields, names, |name| name.as_str());
     let how = match how? {
         RedactAs::Pseudonym => How::Pseudonym,
         RedactAs::Remove => How::Remove,

@@ -12,6 +12,7 @@ use super::read::{Field, List, Named};
 use super::values::{
     AnyOr, AttachWord, EngineWord, OnCleared, OnSeenAgain, Period, ReportType, SeverityWord,
 };
+use crate::model::gather::Gather as _;
 use crate::model::life::{self, Attach, Life};
 use crate::model::names::is_field;
 use crate::model::{
@@ -63,19 +64,11 @@ pub(super) fn check(
         });
         return Vec::new();
     }
-    let mut names: BTreeMap<&str, &At> = BTreeMap::new();
+    let mut names = BTreeMap::new();
     let mut folds = Folds::new();
     let mut checked = Vec::new();
     for (rule, at) in &rules.items {
-        if let Some((name, place)) = rule.name.get() {
-            if let Some(first) = names.get(name.as_str()) {
-                let message = format!("two rules have this name, the first at {}", first.line());
-                c.problems
-                    .error(place, message, |p| p.found(format!("\"{name}\"")).hint("rename one of them"));
-            } else {
-                names.insert(name, place);
-            }
-        }
+        c.name_once(&mut names, "rules", &rule.name);
         checked.extend(one(rule, at, destinations, &mut folds, c));
     }
     checked
@@ -196,7 +189,7 @@ fn engines(field: &Field<AnyOr<EngineWord>>, c: &mut Check<'_>) -> Option<Option
             AnyOr::These(these) => these,
         };
     nothing_listed(field, these.written == 0, c)?;
-    Some(Some(these.items.iter().map(|(engine, _)| engine.0).collect()))
+    Some(Some(these.items.iter().map(|(engine, _)| engine.0).into_set()))
 }
 
 fn any_or<T>(value: &AnyOr<T>, word: impl Fn(&T) -> &str) -> Value {
@@ -261,7 +254,7 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
     let (table, mut fields) = (table?, fields?);
     if is_row {
         // Ours and theirs: both names of a column are understood.
-        fields = fields.into_iter().map(|(n, text)| (columns.get(&n).cloned().unwrap_or(n), text)).collect();
+        fields = fields.into_iter().map(|(n, text)| (columns.get(&n).cloned().unwrap_or(n), text)).into_map();
     }
     let kind = if is_row { DeliveryKind::PutRow } else { DeliveryKind::of_table(&table) };
     let (life, closing) = life(action, Some(&table), c)?;
@@ -365,8 +358,7 @@ fn attach(field: &Field<List<AttachWord>>, c: &mut Check<'_>) -> Option<Attach> 
     let Some((words, _)) = field.get() else {
         return (!field.is_present()).then(Attach::default);
     };
-    let shown: Vec<&str> = words.items.iter().map(|(word, _)| word.as_str()).collect();
-    c.effective.note_field("attach", Value::from(shown), field);
+    c.note_list("attach", field, words, |word| word.as_str());
     let has = |wanted: AttachWord| words.items.iter().any(|(word, _)| *word == wanted);
     let attach = Attach { raw: has(AttachWord::Raw), pcap: has(AttachWord::Pcap) };
     (words.items.len() == words.written).then_some(attach)

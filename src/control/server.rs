@@ -86,12 +86,11 @@ pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
 
 /// What is known beside the store: of the relay's progress, and of the service itself.
 pub fn live(progress: &Progress, mut concerns: Vec<HealthIssue>) -> Live {
-    concerns.extend(progress.clock.map(|at| HealthIssue {
-        code: "clock-wrong".to_owned(),
-        subject: String::new(),
-        text: format!("the clock says {at}, before this version was released: alerts are kept, nothing is sent"),
-        remedy: "set the clock of this machine (timedatectl; a time server it can reach); sending then begins by itself"
-            .to_owned(),
+    concerns.extend(progress.clock.map(|at| {
+        let text = format!("the clock says {at}, before this version was released: alerts are kept, nothing is sent");
+        let remedy =
+            "set the clock of this machine (timedatectl; a time server it can reach); sending then begins by itself";
+        HealthIssue::new("clock-wrong", text, remedy)
     }));
     Live {
         syncing: progress.syncing,

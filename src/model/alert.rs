@@ -207,21 +207,32 @@ impl Alert {
     pub fn notification(id: &str, sensor: &str, at: Timestamp) -> Self {
         Self {
             id: Some(id.to_owned()),
+            engine: Engine::Operational,
+            source: Endpoint { name: Some(sensor.to_owned()), ..Endpoint::default() },
+            kind: AlertKind::SystemNotification,
+            ..Self::of(sensor, at)
+        }
+    }
+
+    /// A finding about the plant of which nothing is said yet but who saw it, and when: raised, major, an anomaly.
+    pub fn of(sensor: &str, at: Timestamp) -> Self {
+        Self {
+            id: None,
             time: at,
             received_at: at,
             title: String::new(),
             message: String::new(),
             severity: Severity::Major,
-            engine: Engine::Operational,
+            engine: Engine::Anomaly,
             protocols: Vec::new(),
             category: None,
-            source: Endpoint { name: Some(sensor.to_owned()), ..Endpoint::default() },
+            source: Endpoint::default(),
             destination: Endpoint::default(),
             sensor: sensor.to_owned(),
             site: None,
             zone: None,
             state: AlertState::Raised,
-            kind: AlertKind::SystemNotification,
+            kind: AlertKind::Alert,
             references: Vec::new(),
             raw: String::new(),
         }
@@ -233,24 +244,10 @@ impl Alert {
     /// An alert for tests of every room: what it says beside title, severity and time does not matter to them.
     pub(crate) fn sample(title: &str, severity: Severity, time: Timestamp) -> Self {
         Self {
-            id: None,
-            time,
-            received_at: time,
             title: title.to_owned(),
-            message: String::new(),
             severity,
-            engine: Engine::Anomaly,
             protocols: vec![Protocol::named("modbus")],
-            category: None,
-            source: Endpoint::default(),
-            destination: Endpoint::default(),
-            sensor: "s".to_owned(),
-            site: None,
-            zone: None,
-            state: AlertState::Raised,
-            kind: AlertKind::Alert,
-            references: Vec::new(),
-            raw: String::new(),
+            ..Self::of("s", time)
         }
     }
 }
@@ -271,6 +268,18 @@ pub enum Identity<'a> {
         /// The protocol that is shown: canonical, aliases and port table applied; absent is empty.
         protocol: &'a str,
     },
+}
+
+/// The bytes that 64 hex digits stand for.
+pub fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 /// SHA-256 over agent, source and [`Identity`]: same fingerprint, same finding, one ticket.
@@ -333,15 +342,7 @@ impl Fingerprint {
 
     /// Reads the 64 hex digits that `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0; 32];
-        if text.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).ok()?;
-            *byte = u8::from_str_radix(pair, 16).ok()?;
-        }
-        Some(Self(bytes))
+        unhex(text).map(Self)
     }
 }
 

@@ -16,6 +16,8 @@ pub mod evidence;
 
 pub mod finding;
 
+pub mod gather;
+
 pub mod health;
 
 pub mod life;

@@ -22,13 +22,6 @@ pub enum Outcome {
     Cleared,
 }
 
-impl Outcome {
-    /// The word in lists and JSON.
-    pub fn as_str(self) -> &'static str {
-        ["forwarded", "filtered", "excluded", "cleared"][self as usize]
-    }
-}
-
 /// One ticket that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {

@@ -119,6 +119,21 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// `3 min`, `2 h`, `5 d`: one unit is enough to act on.
+pub fn span(d: Duration) -> String {
+    match d.as_secs() {
+        s @ 0..=119 => format!("{s} s"),
+        s @ 120..=7_199 => format!("{} min", s / 60),
+        s @ 7_200..=172_799 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
+/// `3 min ago`, or `in 3 min`.
+pub fn relative(at: Timestamp, now: Timestamp) -> String {
+    if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,6 @@ use rustls::{AlertDescription, CertificateError};
 
 use super::certificate::USABLE;
 use super::client::Deadlines;
-use super::tls::{PinMismatch, Seen};
 
 /// Why a client could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -404,19 +403,8 @@ fn certificate_trouble(problem: &CertificateError) -> TlsTrouble {
             )
         }
         C::Other(other) => {
-            if let Some(pin) = other.0.downcast_ref::<PinMismatch>() {
-                return TlsTrouble::PinMismatch {
-                    certificate: pin.certificate.clone(),
-                    key: pin.key.clone(),
-                };
-            }
-            match other.0.downcast_ref::<Seen>() {
-                Some(Seen::UnknownIssuer(issuer)) => return TlsTrouble::UnknownIssuer(issuer.clone()),
-                Some(Seen::Weak(why)) => return TlsTrouble::Weak(why.clone()),
-                Some(Seen::OnlyCommonName(name)) => return TlsTrouble::OnlyCommonName(name.clone()),
-                None => {}
-            }
-            TlsTrouble::Other(format!("its certificate was refused: {}", other.0))
+            let ours = other.0.downcast_ref::<TlsTrouble>().cloned();
+            ours.unwrap_or_else(|| TlsTrouble::Other(format!("its certificate was refused: {}", other.0)))
         }
         other => TlsTrouble::Other(format!("its certificate was refused: {other}")),
     }

@@ -7,7 +7,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Acceptor;
-use super::places::{Bounds, Doors, Place};
+use super::places::{Bounds, Doors, Place, Places};
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -139,20 +139,29 @@ pub async fn serve<H: Handler>(
         bodies: Semaphore::new(limits.bodies_max.div_ceil(KIB)),
         doors,
     });
+    let of = if shared.tls.is_none() { &shared.doors.places } else { &shared.doors.handshakes };
+    let begin = |stream, peer, place| Arc::clone(&shared).connection(stream, peer, place);
+    accept(listener, of, begin, GRACE, &stop).await;
+}
+
+/// Serves each connection that gets a place until `stop`; then those that are served have a moment to end.
+pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    places: &Places,
+    begin: impl Fn(TcpStream, SocketAddr, Place) -> F,
+    grace: Duration,
+    stop: &CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    let shared = Arc::clone(&shared);
-                    let of = if shared.tls.is_none() { &shared.doors.places } else { &shared.doors.handshakes };
-                    match of.take(peer.ip()) {
-                        Ok(place) => drop(connections.spawn(shared.connection(stream, peer, place))),
-                        Err(_) => turn_away(&stream),
-                    }
-                }
+                Ok((stream, peer)) => match places.take(peer.ip()) {
+                    Ok(place) => drop(connections.spawn(boxed(begin(stream, peer, place)))),
+                    Err(_) => turn_away(&stream),
+                },
                 Err(error) if is_of_the_peer(error.kind()) => {}
                 // Out of file descriptors, most likely: give connections time to end.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -161,9 +170,14 @@ pub async fn serve<H: Handler>(
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
-    // Who is not done by then is cut; what was not acknowledged will be sent again.
-    let _ = timeout(GRACE, ended).await;
+    // Who is not done by then is cut: what was not acknowledged will be sent again, and what is read is not lost by it.
+    let _ = timeout(grace, ended).await;
     connections.shutdown().await;
+}
+
+/// So that the runtime's part of a connection is in the program once and not for each listener.
+fn boxed(served: impl Future<Output = ()> + Send + 'static) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(served)
 }
 
 fn is_of_the_peer(kind: ErrorKind) -> bool {

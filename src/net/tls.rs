@@ -15,7 +15,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer, ServerName,
-    UnixTime,
+    TrustAnchor, UnixTime,
 };
 use rustls::server::ParsedCertificate;
 use rustls::{
@@ -23,7 +23,7 @@ use rustls::{
 };
 
 use super::certificate::{Look, weak_key};
-use super::error::NetError;
+use super::error::{NetError, TlsTrouble};
 use super::pem::{self, Block};
 use super::{ClientCertificate, TlsSettings};
 use crate::model::alert::hex;
@@ -33,32 +33,29 @@ const FILE_MAX: u64 = 1 << 20;
 
 /// The client side of TLS for these settings. Reads the system's roots and all files anew at each call.
 pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig, NetError> {
-    config_with(settings, |verifier| verifier)
+    config_with(settings, None)
 }
 
 /// The same, which also notes each chain that it is shown, good or not: the certificates, the server's own first.
 pub(super) fn noting_config(settings: &TlsSettings) -> Result<(ClientConfig, Chain), NetError> {
     let chain = Chain::default();
-    let config = config_with(settings, |inner| Arc::new(Noting { inner, chain: Arc::clone(&chain) }))?;
-    Ok((config, chain))
+    Ok((config_with(settings, Some(Arc::clone(&chain)))?, chain))
 }
 
-fn config_with(
-    settings: &TlsSettings,
-    around: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
-) -> Result<ClientConfig, NetError> {
+fn config_with(settings: &TlsSettings, chain: Option<Chain>) -> Result<ClientConfig, NetError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|e| NetError::Setup(e.to_string()))?;
-    let verifier: Arc<dyn ServerCertVerifier> = if let Some(pin) = settings.pin {
-        Arc::new(PinVerifier { pin, provider })
+    let trust = if let Some(pin) = settings.pin {
+        Trust::Pin(pin)
     } else {
         let system =
             if settings.system_roots { rustls_native_certs::load_native_certs().certs } else { Vec::new() };
-        Arc::new(TellingVerifier::new(roots(system, settings.ca_file.as_deref())?, provider)?)
+        Trust::roots(roots(system, settings.ca_file.as_deref())?, &provider)?
     };
-    let builder = builder.dangerous().with_custom_certificate_verifier(around(verifier));
+    let verifier = Arc::new(Verifier { trust, provider, chain });
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match &settings.client {
         None => builder.with_no_client_auth(),
         Some(files) => {
@@ -177,182 +174,19 @@ pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String>
     key.ok_or_else(|| "it holds no private key".to_owned())
 }
 
-/// What stands behind a refusal, where the library does not say.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Seen {
-    /// By this name.
-    #[error("the issuer is not trusted")]
-    UnknownIssuer(String),
-    /// Whose key or signature, and what kind it is.
-    #[error("{0}")]
-    Weak(String),
-    /// This one.
-    #[error("the certificate has only a common name")]
-    OnlyCommonName(String),
-}
-
-impl From<Seen> for rustls::Error {
-    fn from(seen: Seen) -> Self {
-        CertificateError::Other(OtherError(Arc::new(seen))).into()
-    }
+/// A refusal of ours, in the words of the trouble that it is.
+fn refusal(trouble: TlsTrouble) -> rustls::Error {
+    CertificateError::Other(OtherError(Arc::new(trouble))).into()
 }
 
 /// Its key cannot be used, so that a good handshake is not possible either.
 fn refuse_weak_key(end_entity: &CertificateDer<'_>) -> Result<(), rustls::Error> {
     match Look::at(end_entity).and_then(|look| look.weak_key) {
         Some(why) => {
-            Err(Seen::Weak(format!("its certificate has a key of a kind that cannot be used here: {why}"))
-                .into())
+            let why = format!("its certificate has a key of a kind that cannot be used here: {why}");
+            Err(refusal(TlsTrouble::Weak(why)))
         }
         None => Ok(()),
-    }
-}
-
-/// With P-521, which we cannot verify: a server with such a key then shows its certificate, and is refused by name.
-fn schemes(provider: &CryptoProvider) -> Vec<SignatureScheme> {
-    let mut all = provider.signature_verification_algorithms.supported_schemes();
-    all.push(SignatureScheme::ECDSA_NISTP521_SHA512);
-    all
-}
-
-/// The library's verifier, and better words for its refusals.
-#[derive(Debug)]
-struct TellingVerifier {
-    inner: Arc<WebPkiServerVerifier>,
-    roots: Arc<RootCertStore>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl TellingVerifier {
-    fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Self, NetError> {
-        let roots = Arc::new(roots);
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .build()
-            .map_err(|e| NetError::Setup(e.to_string()))?;
-        Ok(Self { inner, roots, provider })
-    }
-
-    /// What a person should know instead of that error; `None`: it says all there is.
-    fn seen(
-        &self,
-        error: &CertificateError,
-        leaf: &CertificateDer<'_>,
-        above: &[CertificateDer<'_>],
-    ) -> Option<Seen> {
-        let shown: Vec<Look> =
-            std::iter::once(leaf).chain(above).take(10).filter_map(|c| Look::at(c)).collect();
-        let first = shown.first()?;
-        match error {
-            CertificateError::NotValidForNameContext { presented, .. }
-                if presented.is_empty() && !first.has_names =>
-            {
-                Some(Seen::OnlyCommonName(first.subject.clone()))
-            }
-            CertificateError::NotValidForName if !first.has_names => {
-                Some(Seen::OnlyCommonName(first.subject.clone()))
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => None,
-            // The first version of certificates had no room for such names.
-            CertificateError::Other(_)
-                if error.to_string().contains("UnsupportedCertVersion") && !first.has_names =>
-            {
-                Some(Seen::OnlyCommonName(first.subject.clone()))
-            }
-            _ if matches!(error, CertificateError::Other(_))
-                && !error.to_string().contains("CaUsedAsEndEntity") =>
-            {
-                None
-            }
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => None,
-            _ => self.weak(&shown).or_else(|| match error {
-                CertificateError::UnknownIssuer | CertificateError::Other(_) => Some(Seen::UnknownIssuer(
-                    shown
-                        .iter()
-                        .find(|look| !self.is_root(&look.issuer_raw))
-                        .map_or(&first.issuer, |look| &look.issuer)
-                        .clone(),
-                )),
-                _ => None,
-            }),
-        }
-    }
-
-    fn is_root(&self, name: &[u8]) -> bool {
-        self.roots.roots.iter().any(|anchor| anchor.subject.as_ref() == name)
-    }
-
-    /// The first key or signature on the way up that cannot be used.
-    fn weak(&self, shown: &[Look]) -> Option<Seen> {
-        for look in shown {
-            if let Some(hash) = look.weak_signature.filter(|_| !look.self_issued) {
-                return Some(Seen::Weak(format!(
-                    "its certificate `{}` is signed in a way that cannot be checked here: {hash}",
-                    look.subject
-                )));
-            }
-            let of_root =
-                |anchor: &&rustls::pki_types::TrustAnchor<'_>| anchor.subject.as_ref() == look.issuer_raw;
-            let root = self.roots.roots.iter().find(of_root);
-            let key = root.and_then(|anchor| weak_key(&anchor.subject_public_key_info)).or_else(|| {
-                shown
-                    .iter()
-                    .find(|other| other.subject == look.issuer)
-                    .and_then(|other| other.weak_key.clone())
-            });
-            if let Some(why) = key {
-                return Some(Seen::Weak(format!(
-                    "the authority `{}` that signs its certificate has a key of a kind that cannot be used here: {why}",
-                    look.issuer
-                )));
-            }
-        }
-        None
-    }
-}
-
-impl ServerCertVerifier for TellingVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verdict =
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match verdict {
-            Ok(verified) => refuse_weak_key(end_entity).map(|()| verified),
-            Err(rustls::Error::InvalidCertificate(error)) => {
-                Err(self.seen(&error, end_entity, intermediates).map_or(error.into(), Into::into))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes(&self.provider)
     }
 }
 
@@ -361,14 +195,100 @@ pub(super) type Chain = Arc<Mutex<Vec<CertificateDer<'static>>>>;
 /// Most of them that are noted.
 const CHAIN_MAX: usize = 8;
 
-/// Changes no verdict; notes what was shown.
+/// What makes a certificate a trusted one.
 #[derive(Debug)]
-struct Noting {
-    inner: Arc<dyn ServerCertVerifier>,
-    chain: Chain,
+enum Trust {
+    /// The library's verifier says so; for its refusals there are better words.
+    Roots { inner: Arc<WebPkiServerVerifier>, roots: Arc<RootCertStore> },
+    /// The SHA-256 of it, or of its key, is this one.
+    Pin([u8; 32]),
 }
 
-impl ServerCertVerifier for Noting {
+impl Trust {
+    fn roots(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Self, NetError> {
+        let roots = Arc::new(roots);
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
+            .build()
+            .map_err(|e| NetError::Setup(e.to_string()))?;
+        Ok(Self::Roots { inner, roots })
+    }
+}
+
+/// Whether one of the roots has this name.
+fn root<'r>(roots: &'r RootCertStore, name: &[u8]) -> Option<&'r TrustAnchor<'static>> {
+    roots.roots.iter().find(|anchor| anchor.subject.as_ref() == name)
+}
+
+/// What a person should know instead of that error; `None`: it says all there is.
+fn seen(
+    roots: &RootCertStore,
+    error: &CertificateError,
+    leaf: &CertificateDer<'_>,
+    above: &[CertificateDer<'_>],
+) -> Option<TlsTrouble> {
+    let shown: Vec<Look> = std::iter::once(leaf).chain(above).take(10).filter_map(|c| Look::at(c)).collect();
+    let first = shown.first()?;
+    let only_common_name = || Some(TlsTrouble::OnlyCommonName(first.subject.clone()));
+    match error {
+        CertificateError::NotValidForNameContext { presented, .. }
+            if presented.is_empty() && !first.has_names =>
+        {
+            only_common_name()
+        }
+        CertificateError::NotValidForName if !first.has_names => only_common_name(),
+        // The first version of certificates had no room for such names.
+        CertificateError::Other(_)
+            if error.to_string().contains("UnsupportedCertVersion") && !first.has_names =>
+        {
+            only_common_name()
+        }
+        CertificateError::Other(_) if !error.to_string().contains("CaUsedAsEndEntity") => None,
+        CertificateError::NotValidForName
+        | CertificateError::NotValidForNameContext { .. }
+        | CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => None,
+        _ => weak(roots, &shown).or_else(|| match error {
+            CertificateError::UnknownIssuer | CertificateError::Other(_) => {
+                let stranger = shown.iter().find(|look| root(roots, &look.issuer_raw).is_none());
+                Some(TlsTrouble::UnknownIssuer(stranger.unwrap_or(first).issuer.clone()))
+            }
+            _ => None,
+        }),
+    }
+}
+
+/// The first key or signature on the way up that cannot be used.
+fn weak(roots: &RootCertStore, shown: &[Look]) -> Option<TlsTrouble> {
+    shown.iter().find_map(|look| {
+        if let Some(hash) = look.weak_signature.filter(|_| !look.self_issued) {
+            return Some(TlsTrouble::Weak(format!(
+                "its certificate `{}` is signed in a way that cannot be checked here: {hash}",
+                look.subject
+            )));
+        }
+        let of_root = root(roots, &look.issuer_raw);
+        let why = of_root.and_then(|anchor| weak_key(&anchor.subject_public_key_info)).or_else(|| {
+            let above = shown.iter().find(|other| other.subject == look.issuer);
+            above.and_then(|other| other.weak_key.clone())
+        })?;
+        Some(TlsTrouble::Weak(format!(
+            "the authority `{}` that signs its certificate has a key of a kind that cannot be used here: {why}",
+            look.issuer
+        )))
+    })
+}
+
+/// The one verifier: it trusts what the settings say, and notes what it was shown where somebody wants to know.
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+    chain: Option<Chain>,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -377,67 +297,24 @@ impl ServerCertVerifier for Noting {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let shown = std::iter::once(end_entity).chain(intermediates).take(CHAIN_MAX);
-        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) =
-            shown.map(|certificate| certificate.clone().into_owned()).collect();
-        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// What the other side showed instead of the pinned certificate; SHA-256 as hex.
-#[derive(Debug, thiserror::Error)]
-#[error("the certificate is not the pinned one")]
-pub(super) struct PinMismatch {
-    pub(super) certificate: String,
-    pub(super) key: String,
-}
-
-/// Trusts the one certificate (or key) whose SHA-256 is pinned.
-#[derive(Debug)]
-struct PinVerifier {
-    pin: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for PinVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = digest(&SHA256, end_entity);
-        let key = digest(&SHA256, &ParsedCertificate::try_from(end_entity)?.subject_public_key_info());
-        if certificate.as_ref() == self.pin || key.as_ref() == self.pin {
-            refuse_weak_key(end_entity)?;
-            return Ok(ServerCertVerified::assertion());
+        if let Some(chain) = &self.chain {
+            let shown = std::iter::once(end_entity).chain(intermediates).take(CHAIN_MAX);
+            *chain.lock().unwrap_or_else(PoisonError::into_inner) =
+                shown.map(|certificate| certificate.clone().into_owned()).collect();
         }
-        let found = PinMismatch { certificate: hex(certificate.as_ref()), key: hex(key.as_ref()) };
-        Err(CertificateError::Other(OtherError(Arc::new(found))).into())
+        match &self.trust {
+            Trust::Roots { inner, roots } => inner
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+                .map_err(|error| match error {
+                    rustls::Error::InvalidCertificate(error) => {
+                        seen(roots, &error, end_entity, intermediates).map_or(error.into(), refusal)
+                    }
+                    error => error,
+                })?,
+            Trust::Pin(pin) => is_pinned(pin, end_entity)?,
+        };
+        refuse_weak_key(end_entity)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -458,9 +335,22 @@ impl ServerCertVerifier for PinVerifier {
         verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
+    /// With P-521, which we cannot verify: a server with such a key then shows its certificate, and is refused by name.
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes(&self.provider)
+        let mut all = self.provider.signature_verification_algorithms.supported_schemes();
+        all.push(SignatureScheme::ECDSA_NISTP521_SHA512);
+        all
     }
+}
+
+fn is_pinned(pin: &[u8; 32], end_entity: &CertificateDer<'_>) -> Result<ServerCertVerified, rustls::Error> {
+    let certificate = digest(&SHA256, end_entity);
+    let key = digest(&SHA256, &ParsedCertificate::try_from(end_entity)?.subject_public_key_info());
+    if certificate.as_ref() == pin || key.as_ref() == pin {
+        return Ok(ServerCertVerified::assertion());
+    }
+    let (certificate, key) = (hex(certificate.as_ref()), hex(key.as_ref()));
+    Err(refusal(TlsTrouble::PinMismatch { certificate, key }))
 }
 
 #[cfg(test)]

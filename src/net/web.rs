@@ -19,11 +19,10 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::places::{Doors, Place};
-use super::serve::{CONNECTIONS, turn_away};
+use super::serve::{CONNECTIONS, accept};
 
 /// Longest time of a connection.
 const CONNECTION_TIME: Duration = Duration::from_mins(10);
@@ -55,32 +54,12 @@ const HEADERS: [(HeaderName, &str); 7] = [
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let router = router.layer(from_fn(guard));
     let places = Doors::new(CONNECTIONS).places;
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => match places.take(peer.ip()) {
-                    Ok(place) => {
-                        let serving = connection(stream, place, router.clone(), stop.clone());
-                        // A visitor who reads slowly has a place for so long; a browser comes again by itself.
-                        connections.spawn(async move {
-                            let _ = tokio::time::timeout(CONNECTION_TIME, serving).await;
-                        });
-                    }
-                    Err(_) => turn_away(&stream),
-                },
-                // Out of file descriptors, most likely: give connections time to end.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            },
-        }
-    }
-    drop(listener);
-    let ended = async { while connections.join_next().await.is_some() {} };
-    // Who is not done by then is cut: nothing that is read here is lost by it.
-    let _ = tokio::time::timeout(GRACE, ended).await;
-    connections.shutdown().await;
+    let begin = |stream, _, place| {
+        let serving = connection(stream, place, router.clone(), stop.clone());
+        // A visitor who reads slowly has a place for so long; a browser comes again by itself.
+        async move { drop(tokio::time::timeout(CONNECTION_TIME, serving).await) }
+    };
+    accept(listener, &places, begin, GRACE, &stop).await;
 }
 
 async fn connection(stream: TcpStream, place: Place, router: Router, stop: CancellationToken) {

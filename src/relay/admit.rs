@@ -30,7 +30,7 @@ impl<D: Destination> Relay<D> {
         let mut chunk = chunk.into_iter();
         while let Some(c) = chunk.next() {
             // What cannot be made is told when it is sent.
-            let Ok(order) = work.compose(&c, self.composer.as_ref(), name) else {
+            let Ok(order) = work.compose(&self.job(&c, name)) else {
                 ready.push(c);
                 continue;
             };
@@ -69,7 +69,7 @@ impl<D: Destination> Relay<D> {
                 Err(e) => {
                     group.settled.push(not_looked_up(&c, &e, started_at));
                     group.settled.extend(ready.iter().chain(chunk.as_slice()).map(|c| back(c, started_at)));
-                    let place = e.hold == HoldScope::Table || e.class() == Class::Reject;
+                    let place = e.hold == HoldScope::Table || e.class == Class::Reject;
                     group.holds.push((place.then(|| lane.table.clone()), e));
                     return None;
                 }
@@ -95,13 +95,11 @@ fn note(group: &mut Group, place: &str, remark: Remark) {
     let subject =
         if remark.field.is_empty() { place.to_owned() } else { format!("{place}:{}", remark.field) };
     let Remark { code, text, remedy, .. } = remark;
-    let make = || HealthIssue::new(code, text, remedy).about(&*subject);
-    group.issues.entry(format!("{code}:{subject}")).or_insert_with(make);
+    group.note(HealthIssue::new(code, text, remedy).about(subject));
 }
 
 fn note_hold(group: &mut Group, subject: &str, rule: &str, e: SendError) {
     group.over.retain(|over| over != subject);
     let text = format!("rule `{rule}` waits: {}", e.message);
-    let make = || HealthIssue::new(HELD, text, e.remedy).about(subject);
-    group.issues.entry(format!("{HELD}:{subject}")).or_insert_with(make);
+    group.note(HealthIssue::new(HELD, text, e.remedy).about(subject));
 }

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::blame::Blame;
-use super::kind::{self, Repeat, Work};
+use super::kind::{self, Job, Repeat, Work};
 use super::queue::{Group, SendPermit};
 use super::{OnUnprotected, Relay, retry};
 use crate::destination::{Asked, Destination, FIND_MAX, Item, Order, SendError, Sent};
@@ -102,6 +102,10 @@ impl<D: Destination> Relay<D> {
         self.conclude(lane, run, group);
     }
 
+    pub(super) fn job<'a>(&'a self, claimed: &'a Claimed, destination: &'a DestinationName) -> Job<'a> {
+        Job { claimed, composer: self.composer.as_ref(), destination }
+    }
+
     /// What fits and is not there yet, of a chunk; `None` when asking failed.
     async fn look_up(
         &self,
@@ -128,7 +132,7 @@ impl<D: Destination> Relay<D> {
                 group.settled.extend(ask.iter().map(|c| not_looked_up(c, &e, started_at)));
                 group.settled.extend(ready.iter().map(|c| back(c, started_at)));
                 // A look-up that is refused is no fault of these deliveries; the table waits.
-                let place = e.hold == HoldScope::Table || e.class() == Class::Reject;
+                let place = e.hold == HoldScope::Table || e.class == Class::Reject;
                 group.holds.push((place.then(|| lane.table.clone()), e));
                 return None;
             }
@@ -272,7 +276,7 @@ impl<D: Destination> Relay<D> {
         let due = ready.len();
         let mut parts: Vec<Vec<(Claimed, Order)>> = Vec::new();
         for c in ready {
-            let order = match work.compose(&c, self.composer.as_ref(), destination.name()) {
+            let order = match work.compose(&self.job(&c, destination.name())) {
                 Ok(order) => order,
                 Err(message) => {
                     dead.push(Done::Dead(c, message));

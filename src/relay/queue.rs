@@ -16,6 +16,7 @@ use super::lane::{Lane, back};
 use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
 use crate::model::codes::Code;
+use crate::model::gather::Gather as _;
 use crate::model::ticket::KeysKept;
 use crate::model::{
     Class, DeliveryKind, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp,
@@ -40,7 +41,7 @@ pub(super) struct Group {
     /// The destination (`None`), or tables of it, have to wait.
     pub(super) holds: Vec<(Option<TableName>, SendError)>,
     /// Told after the settlement: an issue that cannot be kept must not cost an outcome.
-    pub(super) issues: BTreeMap<String, HealthIssue>,
+    issues: BTreeMap<String, HealthIssue>,
     /// Subjects of holds of actions that are over.
     pub(super) over: Vec<String>,
     /// What tables did to our keys.
@@ -55,7 +56,7 @@ impl Group {
 
     /// What the answer to a send shows beside that it was done.
     pub(super) fn note_sent(&mut self, destination: &DestinationName, lane: &Lane<'_>, sent: &Sent) {
-        note_dropped(destination, lane.table, sent, &mut self.issues);
+        self.note_dropped(destination, lane.table, sent);
         let Some(kept) = sent.kept.filter(|_| sent.created) else { return };
         if lane.keeps != Some(kept) && self.keys.insert(lane.table.clone(), kept) != Some(kept) {
             self.changes.push(DestinationChange::Keeps { table: lane.table.clone(), kept });
@@ -65,10 +66,39 @@ impl Group {
         }
     }
 
+    /// A field that the other side dropped in silence is told once per table and field.
+    fn note_dropped(&mut self, destination: &DestinationName, table: &TableName, sent: &Sent) {
+        let record = sent.remote.as_ref().map_or("it", |remote| remote.number.as_str());
+        for d in &sent.dropped {
+            let got =
+                if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
+            let text = format!("{destination} took {record} but not its field `{}`: it {got}", d.field);
+            let remedy = if d.field == "correlation_id" || d.field == "correlation_display" {
+                format!(
+                    "give the integration user the right to write `{}` in {table} (a field ACL, or no such field): it \
+                     is the key by which a record is found again after a lost answer",
+                    d.field
+                )
+            } else {
+                format!(
+                    "check the value that [rule.action.fields] gives `{}`: is it a field of {table}, a valid choice \
+                     value, an existing reference, and may the integration user write it?",
+                    d.field
+                )
+            };
+            let subject = format!("{destination}:{table}:{}", d.field);
+            self.note(HealthIssue::new("dropped-field", text, remedy).about(subject));
+        }
+    }
+
     /// More than one record there carries a key of ours.
     pub(super) fn note_twins(&mut self, destination: &DestinationName, table: &TableName, found: &Found) {
-        let issue = twins(destination, table, found);
-        self.issues.entry(format!("twins:{}", issue.subject)).or_insert(issue);
+        self.note(twins(destination, table, found));
+    }
+
+    /// Each issue once.
+    pub(super) fn note(&mut self, issue: HealthIssue) {
+        self.issues.entry(format!("{}:{}", issue.code, issue.subject)).or_insert(issue);
     }
 
     /// Settles one whose record was found or made.
@@ -79,15 +109,13 @@ impl Group {
             let by = words.split(" at ").next().unwrap_or_default();
             let subject = format!("{destination}:{}:{by}", lane.table);
             let place = format!("{destination}, table {}", lane.table);
-            self.issues.entry(format!("adopted:{subject}")).or_insert_with(|| HealthIssue {
-                code: "adopted".to_owned(),
-                subject,
-                text: format!("{record} of {place}, was found by our key and is taken for our ticket; it was {words}"),
-                remedy: "look at it: who may create records there can make one beforehand, so that a finding seems to be \
-                         told. If it is none of yours, close it, and the next sighting makes a new one; \
-                         `otrelay tickets --json` shows all of them under `adopted`"
-                    .to_owned(),
-            });
+            let text = format!(
+                "{record} of {place}, was found by our key and is taken for our ticket; it was {words}"
+            );
+            let remedy = "look at it: who may create records there can make one beforehand, so that a finding seems to be \
+                          told. If it is none of yours, close it, and the next sighting makes a new one; \
+                          `otrelay tickets --json` shows all of them under `adopted`";
+            self.note(HealthIssue::new("adopted", text, remedy).about(subject));
         }
         self.settled.push(settled);
     }
@@ -96,35 +124,25 @@ impl Group {
 /// That more than one record carries a key of ours.
 fn twins(destination: &DestinationName, table: &TableName, found: &Found) -> HealthIssue {
     let number = &found.remote.number;
-    HealthIssue {
-        code: "twins".to_owned(),
-        subject: format!("{destination}:{table}:{}", found.correlation_id),
-        text: format!(
-            "{} records of {destination}, table {table}, carry the key {}; {} is taken for it",
-            found.twins + 1,
-            found.correlation_id,
-            if number.is_empty() { found.remote.sys_id.as_str() } else { number }
-        ),
-        remedy: "close the others there; if it recurs, find out who copies records".to_owned(),
-    }
+    let text = format!(
+        "{} records of {destination}, table {table}, carry the key {}; {} is taken for it",
+        found.twins + 1,
+        found.correlation_id,
+        if number.is_empty() { found.remote.sys_id.as_str() } else { number }
+    );
+    HealthIssue::new("twins", text, "close the others there; if it recurs, find out who copies records")
+        .about(format!("{destination}:{table}:{}", found.correlation_id))
 }
 
 /// A table that keeps neither of our keys cannot be protected against twins.
 fn unprotected(table: &TableName) -> SendError {
-    SendError {
-        class: Class::Hold,
-        hold: HoldScope::Table,
-        message: format!(
-            "{table} keeps neither the sys_id nor the correlation_id that we give its records: after a lost answer \
-             nothing would tell whether a record was made, and there could be twins"
-        ),
-        remedy: "give the integration user the right to write correlation_id in this table, then `otrelay sync`; or \
-                 set `on_unprotected = \"accept\"` for this destination"
-            .to_owned(),
-        doubtful: false,
-        wait: None,
-        status: None,
-    }
+    let message = format!(
+        "{table} keeps neither the sys_id nor the correlation_id that we give its records: after a lost answer \
+         nothing would tell whether a record was made, and there could be twins"
+    );
+    let remedy = "give the integration user the right to write correlation_id in this table, then `otrelay sync`; or \
+                  set `on_unprotected = \"accept\"` for this destination";
+    SendError::new(Class::Hold, HoldScope::Table, message, remedy)
 }
 
 /// What a group may do to a destination.
@@ -293,16 +311,10 @@ impl<D: Destination> Relay<D> {
         let twins = report.twins.iter().map(|(table, found)| twins(name, table, found));
         self.tell(twins.collect()).await?;
         if let Some((table, e)) = report.failure {
-            let issue = HealthIssue {
-                code: "read-back".to_owned(),
-                subject: format!("{name}:{table}"),
-                text: format!("tickets of {name}, table {table}, could not be read back: {}", e.message),
-                remedy: if e.remedy.is_empty() {
-                    "it is tried again at the next sync".to_owned()
-                } else {
-                    e.remedy
-                },
-            };
+            let text = format!("tickets of {name}, table {table}, could not be read back: {}", e.message);
+            let again = "it is tried again at the next sync";
+            let remedy = if e.remedy.is_empty() { again } else { &e.remedy };
+            let issue = HealthIssue::new("read-back", text, remedy).about(format!("{name}:{table}"));
             self.tell(vec![issue]).await?;
         }
         Ok(())
@@ -317,18 +329,7 @@ impl<D: Destination> Relay<D> {
     ) -> Result<bool, StoreError> {
         let mut except = except.to_vec();
         except.extend(self.settings.devices.iter().map(|devices| devices.table.clone()));
-        let peek = Claim {
-            destination: name.clone(),
-            except,
-            limit: 1,
-            only_tried: false,
-            fresh_first: false,
-            min_severity: Severity::Warning,
-            peek: true,
-            links: false,
-            now,
-        };
-        Ok(!self.store.claim(peek).await?.is_empty())
+        Ok(!self.store.claim(Claim { except, ..peek(name, 1, now) }).await?.is_empty())
     }
 
     pub(super) fn limits_of(&self, destination: &DestinationName) -> Limits {
@@ -445,17 +446,8 @@ impl<D: Destination> Relay<D> {
         destination: &Arc<D>,
         limit: usize,
     ) -> Result<Vec<Planned>, StoreError> {
-        let claim = Claim {
-            destination: destination.name().clone(),
-            except: Vec::new(),
-            limit,
-            only_tried: false,
-            fresh_first: false,
-            min_severity: Severity::Warning,
-            peek: true,
-            links: self.links(destination.name()),
-            now: self.clock.now(),
-        };
+        let name = destination.name();
+        let claim = Claim { links: self.links(name), ..peek(name, limit, self.clock.now()) };
         let claimed = self.claim(claim).await?;
         Ok(claimed.iter().map(|c| self.planned(destination, c)).collect())
     }
@@ -479,7 +471,7 @@ impl<D: Destination> Relay<D> {
 
     fn planned(&self, destination: &Arc<D>, c: &Claimed) -> Planned {
         let work = kind::of(c.kind);
-        let order = work.compose(c, self.composer.as_ref(), destination.name());
+        let order = work.compose(&self.job(c, destination.name()));
         Planned {
             id: c.id,
             destination: destination.name().clone(),
@@ -515,7 +507,7 @@ impl<D: Destination> Relay<D> {
         if waiting.iter().any(|h| h.table.is_none()) {
             return None;
         }
-        let mut except: BTreeSet<TableName> = waiting.iter().filter_map(|h| h.table.clone()).collect();
+        let mut except: BTreeSet<TableName> = waiting.iter().filter_map(|h| h.table.clone()).into_set();
         if self.limits_of(name).on_unprotected == OnUnprotected::Hold && !cause.is_order() {
             for (table, _) in state.keys.iter().filter(|(_, kept)| kept.neither()) {
                 let SendError { message, remedy, .. } = unprotected(table);
@@ -540,48 +532,28 @@ impl<D: Destination> Relay<D> {
         let affordable = requests as usize * FIND_MAX / (FIND_MAX + 1);
         let probing = hold::is_probing(state);
         let claim = Claim {
-            destination: name.clone(),
             except: except.into_iter().collect(),
-            limit: if probing { 1 } else { GROUP.min(affordable.max(1)) },
-            only_tried: false,
             fresh_first: probing,
             min_severity,
             peek: false,
             links: self.links(name),
-            now,
+            ..peek(name, if probing { 1 } else { GROUP.min(affordable.max(1)) }, now)
         };
         Some((claim, requests))
     }
 }
 
-/// A field that the other side dropped in silence is told once per table and field.
-fn note_dropped(
-    destination: &DestinationName,
-    table: &TableName,
-    sent: &Sent,
-    issues: &mut BTreeMap<String, HealthIssue>,
-) {
-    let record = sent.remote.as_ref().map_or("it", |remote| remote.number.as_str());
-    for d in &sent.dropped {
-        let got = if d.got.is_empty() { "left it empty".to_owned() } else { format!("made it `{}`", d.got) };
-        let subject = format!("{destination}:{table}:{}", d.field);
-        issues.entry(format!("dropped-field:{subject}")).or_insert_with(|| HealthIssue {
-            code: "dropped-field".to_owned(),
-            subject,
-            text: format!("{destination} took {record} but not its field `{}`: it {got}", d.field),
-            remedy: if d.field == "correlation_id" || d.field == "correlation_display" {
-                format!(
-                    "give the integration user the right to write `{}` in {table} (a field ACL, or no such field): it \
-                     is the key by which a record is found again after a lost answer",
-                    d.field
-                )
-            } else {
-                format!(
-                    "check the value that [rule.action.fields] gives `{}`: is it a field of {table}, a valid choice \
-                     value, an existing reference, and may the integration user write it?",
-                    d.field
-                )
-            },
-        });
+/// A look at what is due there, whatever its severity and table.
+fn peek(destination: &DestinationName, limit: usize, now: Timestamp) -> Claim {
+    Claim {
+        destination: destination.clone(),
+        except: Vec::new(),
+        limit,
+        only_tried: false,
+        fresh_first: false,
+        min_severity: Severity::Warning,
+        peek: true,
+        links: false,
+        now,
     }
 }

@@ -737,7 +737,6 @@ async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
             crate::model::Generation(0),
         ),
         fields: Fields::from([("short_description".to_owned(), "a0".to_owned())]),
-        mark: String::new(),
         attachment: None,
     };
     site.destination().send(&order).await.unwrap();

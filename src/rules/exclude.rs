@@ -180,17 +180,12 @@ impl fmt::Display for Weekly {
 
 /// All exclusions of the config, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Exclusions(Vec<ExcludeSettings>);
+pub struct Exclusions(pub(crate) Vec<ExcludeSettings>);
 
 impl Exclusions {
     /// These.
     pub fn new(settings: Vec<ExcludeSettings>) -> Self {
         Self(settings)
-    }
-
-    /// All of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &ExcludeSettings> {
-        self.0.iter()
     }
 
     /// The name of the first one that takes this alert.

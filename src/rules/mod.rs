@@ -23,6 +23,7 @@ pub mod template;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::model::gather::Gather as _;
 use crate::model::life::{Life, Lives};
 use crate::model::ticket::{BY_HAND, BY_HAND_TABLES};
 use crate::model::{Alert, AlertKind, DeliveryKind, DestinationName, Engine, RuleName, Severity, TableName};
@@ -377,11 +378,6 @@ impl Rules {
         &self.lives
     }
 
-    /// The rules as they were given, in file order.
-    pub fn settings(&self) -> &[RuleSettings] {
-        &self.settings
-    }
-
     /// Place in the file of the rule with this name.
     pub fn index_of(&self, rule: &str) -> Option<usize> {
         RuleName::new(rule).ok().and_then(|name| self.by_name.get(&name).copied())
@@ -398,7 +394,7 @@ fn check(rules: &[RuleSettings]) -> Result<(), RulesError> {
     if rules.len() > RULES_MAX {
         return Err(RulesError::TooManyRules(rules.len()));
     }
-    let protocols: BTreeSet<_> = rules.iter().flat_map(|r| r.protocols.iter().flatten()).collect();
+    let protocols: BTreeSet<_> = rules.iter().flat_map(|r| r.protocols.iter().flatten()).into_set();
     if protocols.len() > PROTOCOLS_MAX {
         return Err(RulesError::TooManyProtocols(protocols.len()));
     }

@@ -1,7 +1,6 @@
 //! What a decision says: where an alert goes, or how far it came before no rule was left.
 //!
-//! Reasons are counted and shown under their names and stored under their index: both stay as they are across
-//! releases, a new reason goes to the end. A reason is never guessed: it names the severity where a rule lacks nothing
+//! Reasons are counted, shown and stored under their names, which stay as they are across releases. A reason is never guessed: it names the severity where a rule lacks nothing
 //! else, and otherwise the furthest condition that any rule reached.
 
 use std::fmt;
@@ -28,27 +27,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// All of them, by index.
-    pub const ALL: [Self; 7] = [
-        Self::Matched,
-        Self::NoRules,
-        Self::Kind,
-        Self::Severity,
-        Self::Protocol,
-        Self::Engine,
-        Self::TooOld,
-    ];
-
-    /// Position in [`Self::ALL`]: for counters in an array and for the store. Stable.
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The inverse of [`Self::index`].
-    pub fn from_index(index: usize) -> Option<Self> {
-        Self::ALL.get(index).copied()
-    }
-
     /// As shown and as the label of counters. Stable.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -60,11 +38,6 @@ impl Reason {
             Self::Engine => "no rule takes this engine",
             Self::TooOld => "older than backfill",
         }
-    }
-
-    /// The inverse of [`Self::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|r| r.as_str() == text)
     }
 }
 
@@ -116,16 +89,6 @@ impl RuleSet {
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().enumerate().flat_map(|(at, &word)| Ones(word).map(move |bit| at * 64 + bit))
     }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|&word| word == 0)
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
-    }
 }
 
 /// Positions of the set bits of a word, lowest first.
@@ -149,27 +112,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_indices_lead_back() {
-        for (index, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), index);
-            assert_eq!(Reason::from_index(index), Some(reason));
-            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
-        }
-        assert_eq!(Reason::from_index(Reason::ALL.len()), None);
-    }
-
-    #[test]
-    fn indices_are_stored_and_never_move() {
-        assert_eq!(Reason::Matched.index(), 0);
-        assert_eq!(Reason::Severity.index(), 3);
-        assert_eq!(Reason::TooOld.index(), 6);
+    fn names_are_stored_and_never_change() {
+        assert_eq!(Reason::Matched.as_str(), "matched");
+        assert_eq!(Reason::Severity.as_str(), "below every rule's severity");
+        assert_eq!(Reason::TooOld.as_str(), "older than backfill");
     }
 
     #[test]
     fn a_set_walks_its_bits_in_order() {
         let set = RuleSet(vec![1 | 1 << 63, 0, 0b100]);
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 130]);
-        assert_eq!(set.len(), 3);
-        assert!(!set.is_empty() && RuleSet::default().is_empty());
     }
 }

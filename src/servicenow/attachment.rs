@@ -11,7 +11,6 @@ use super::query::{Query, QueryError, url_value};
 use super::wire;
 use crate::destination::{Asked, Attachment, Detail, Found, LookedUp, Order, Remote, SendError, Sent};
 use crate::model::{SysId, TableName};
-use crate::net::Method;
 
 /// Files of one name that a record may seem to have.
 const SAME_NAME: usize = 4;
@@ -56,18 +55,17 @@ impl ServiceNow {
             return Err(attempt.reject("there is nothing to attach", "this is a fault of otrelay; report it"));
         };
         let called = self
-            .call(&Call {
-                what: What::Attach,
-                table: &order.table,
-                method: Method::Post,
-                path: Path::Attachment(content_type),
-                query: format!(
+            .call(&Call::post(
+                What::Attach,
+                &order.table,
+                Path::Attachment(content_type),
+                format!(
                     "table_name={table}&table_sys_id={}&file_name={}",
                     order.keys.sys_id,
                     url_value(name)
                 ),
-                body: Some(bytes.clone()),
-            })
+                bytes.clone(),
+            ))
             .await;
         let (value, answer) = match called {
             Ok((value, answer)) => (value, answer),

@@ -18,7 +18,7 @@ use super::learned::Absent;
 use super::wire;
 use crate::destination::{Item, Order, SendError, Sent};
 use crate::model::{Class, DeliveryKind, TableName};
-use crate::net::{Answer, Method};
+use crate::net::Answer;
 
 /// Most items of one batch: it has 30 s in all.
 const ITEMS: usize = 20;
@@ -93,16 +93,7 @@ impl ServiceNow {
         let body =
             serde_json::to_vec(&json!({ "batch_request_id": number.to_string(), "rest_requests": requests }))
                 .map_err(|_| attempt.reject("the batch cannot be written as JSON", "report it"))?;
-        let called = self
-            .call(&Call {
-                what: What::Batch,
-                table,
-                method: Method::Post,
-                path: Path::Batch,
-                query: String::new(),
-                body: Some(body),
-            })
-            .await;
+        let called = self.call(&Call::post(What::Batch, table, Path::Batch, String::new(), body)).await;
         let value = match called {
             Ok((value, _)) => value,
             Err(e) if is_refused(&e) => {

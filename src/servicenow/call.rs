@@ -174,6 +174,24 @@ pub(super) struct Call<'a> {
     pub(super) body: Option<Vec<u8>>,
 }
 
+impl<'a> Call<'a> {
+    /// One that reads.
+    pub(super) fn get(what: What, table: &'a TableName, path: Path<'a>, query: String) -> Self {
+        Self { what, table, method: Method::Get, path, query, body: None }
+    }
+
+    /// One that hands something over.
+    pub(super) fn post(
+        what: What,
+        table: &'a TableName,
+        path: Path<'a>,
+        query: String,
+        body: Vec<u8>,
+    ) -> Self {
+        Self { what, table, method: Method::Post, path, query, body: Some(body) }
+    }
+}
+
 impl ServiceNow {
     /// Sets a destination up; no request is made.
     ///
@@ -257,15 +275,10 @@ impl ServiceNow {
     ) -> Result<SecretString, SendError> {
         let line = Line { http: &self.http, requests: &self.requests, now: self.clock.0.now() };
         let granted = self.login.first(username, password, &line).await?;
-        granted.refresh.ok_or_else(|| SendError {
-            class: Class::Hold,
-            hold: HoldScope::Destination,
-            message: format!("{} gave a token, but no refresh token", self.place),
-            remedy: "let the OAuth registry record issue refresh tokens (field Refresh Token Lifespan)"
-                .to_owned(),
-            doubtful: false,
-            wait: None,
-            status: None,
+        granted.refresh.ok_or_else(|| {
+            let message = format!("{} gave a token, but no refresh token", self.place);
+            let remedy = "let the OAuth registry record issue refresh tokens (field Refresh Token Lifespan)";
+            SendError::new(Class::Hold, HoldScope::Destination, message, remedy)
         })
     }
 

@@ -11,7 +11,6 @@ use super::classify::{Attempt, What};
 use super::query::url_value;
 use super::{fields, ticket, wire};
 use crate::destination::{Fields, Order, SendError, Sent};
-use crate::net::Method;
 
 /// The table of changes.
 pub(super) const TABLE: &str = "change_request";
@@ -35,14 +34,7 @@ impl ServiceNow {
             _ => "",
         };
         let (value, answer) = self
-            .call(&Call {
-                what: What::Create,
-                table: &order.table,
-                method: Method::Post,
-                path: Path::Change(kind),
-                query: query(&keys, fields),
-                body: Some(body),
-            })
+            .call(&Call::post(What::Create, &order.table, Path::Change(kind), query(&keys, fields), body))
             .await?;
         let record = record(&value);
         let read = ticket::read_back((&order.table, record), fields, &keys, &order.keys, answer.status);

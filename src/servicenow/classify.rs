@@ -78,15 +78,7 @@ impl Attempt<'_> {
     }
 
     pub(super) fn error(&self, class: Class, hold: HoldScope, cause: &str, remedy: &str) -> SendError {
-        SendError {
-            class,
-            hold,
-            message: format!("{}: {cause}", self.tried()),
-            remedy: remedy.to_owned(),
-            doubtful: false,
-            wait: None,
-            status: None,
-        }
+        SendError::new(class, hold, format!("{}: {cause}", self.tried()), remedy)
     }
 
     pub(super) fn retry(&self, cause: &str) -> SendError {

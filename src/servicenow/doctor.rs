@@ -68,17 +68,15 @@ impl ServiceNow {
         fields: &str,
     ) -> Result<(Value, crate::net::Answer), SendError> {
         let query = if query.is_empty() { query } else { format!("sysparm_query={query}&") };
-        let call = Call {
-            what: What::LookUp,
+        let call = Call::get(
+            What::LookUp,
             table,
-            method: Method::Get,
-            path: Path::Records(table),
-            query: format!(
+            Path::Records(table),
+            format!(
                 "{query}sysparm_fields={}&sysparm_exclude_reference_link=true&sysparm_no_count=true&sysparm_limit=1",
                 url_value(fields)
             ),
-            body: None,
-        };
+        );
         self.call(&call).await
     }
 
@@ -93,7 +91,7 @@ impl ServiceNow {
         let title = "otrelay doctor: this record is taken away at once; delete it if it is still here";
         let fields = Fields::from([("short_description".to_owned(), title.to_owned())]);
         let kind = DeliveryKind::OpenTicket;
-        let order = Order { kind, table: table.clone(), keys, fields, mark: String::new(), attachment: None };
+        let order = Order { kind, table: table.clone(), keys, fields, attachment: None };
         let sent = self.send(&order).await?;
         let kept = sent.kept.unwrap_or(KeysKept { sys_id: false, correlation_id: false });
         let Some(remote) = sent.remote else {

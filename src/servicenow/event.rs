@@ -9,7 +9,6 @@ use super::call::{Call, Path, ServiceNow};
 use super::classify::What;
 use super::{fields, wire};
 use crate::destination::{Fields, Order, SendError, Sent};
-use crate::net::Method;
 
 /// Longest values of the columns that are short, in characters; `description` is cut as in every record.
 const LENGTHS: [(&str, usize); 5] =
@@ -23,16 +22,8 @@ impl ServiceNow {
         let record = record(order).map_err(|cause| attempt.reject(&cause, remedy))?;
         let body = serde_json::to_vec(&json!({ "records": [record] }))
             .map_err(|_| attempt.reject("the event cannot be written as JSON", "report it"))?;
-        let (value, answer) = self
-            .call(&Call {
-                what: What::Event,
-                table: &order.table,
-                method: Method::Post,
-                path: Path::Events,
-                query: String::new(),
-                body: Some(body),
-            })
-            .await?;
+        let (value, answer) =
+            self.call(&Call::post(What::Event, &order.table, Path::Events, String::new(), body)).await?;
         if inserted(&value) == Some(0) {
             let cause = "the instance answers that it took no event";
             let remedy = "give the integration user the role evt_mgmt_integration";
@@ -79,7 +70,7 @@ mod tests {
             Generation(0),
         );
         let fields = fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Order { kind: DeliveryKind::PutEvent, table, keys, fields, mark: String::new(), attachment: None }
+        Order { kind: DeliveryKind::PutEvent, table, keys, fields, attachment: None }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::wire;
 use crate::destination::{DroppedField, Fields};
+use crate::model::gather::Gather as _;
 use crate::model::{TableName, text};
 
 /// Longest `short_description`, in characters: the column of every task table.
@@ -65,7 +66,7 @@ const EVENT_NODE: &str = "{{ destination.name or destination.ip or destination.m
 
 /// An event of Event Management; `message_key` and `additional_info` are added when it is sent.
 fn event_fields() -> BTreeMap<&'static str, &'static str> {
-    BTreeMap::from([
+    let fields = [
         ("source", "otrelay"),
         ("event_class", "otrelay on {{ sensor }}"),
         ("node", EVENT_NODE),
@@ -76,7 +77,8 @@ fn event_fields() -> BTreeMap<&'static str, &'static str> {
         ("description", DESCRIPTION),
         ("time_of_event", "{{ last_seen }}"),
         ("resolution_state", "New"),
-    ])
+    ];
+    fields.into_iter().into_map()
 }
 
 /// The templates of a table's fields (minijinja over the alert), before the operator's own are laid over them.
@@ -87,7 +89,8 @@ pub fn default_fields(table: &TableName) -> BTreeMap<&'static str, &'static str>
     if table.as_str() == "em_event" {
         return event_fields();
     }
-    let mut fields = BTreeMap::from([("short_description", SHORT_DESCRIPTION), ("description", DESCRIPTION)]);
+    let mut fields = BTreeMap::new();
+    fields.extend([("short_description", SHORT_DESCRIPTION), ("description", DESCRIPTION)]);
     if matches!(table.as_str(), "incident" | "sn_ot_incident" | "problem" | "change_request") {
         fields.extend([("impact", IMPACT), ("urgency", URGENCY)]);
     }
@@ -158,7 +161,7 @@ pub(super) fn clip_chars(value: &str, max: usize) -> String {
 
 /// The same fields with no value longer than this, in characters.
 pub(super) fn shortened(fields: &Fields, most: usize) -> Fields {
-    fields.iter().map(|(name, value)| (name.clone(), clip_chars(value, most))).collect()
+    fields.iter().map(|(name, value)| (name.clone(), clip_chars(value, most))).into_map()
 }
 
 /// Journal fields render what stands between `[code]` and `[/code]` as HTML. Taking a tag out may put a new one
@@ -246,7 +249,7 @@ fn same_number(a: &str, b: &str) -> bool {
 /// The body of a create: the fields, then our keys over them.
 pub(super) fn record(fields: &Fields, keys: &Fields) -> Value {
     let text = |(name, value): (&String, &String)| (name.clone(), Value::String(value.clone()));
-    Value::Object(fields.iter().chain(keys).map(text).collect::<Map<_, _>>())
+    Value::Object(fields.iter().chain(keys).map(text).into_object())
 }
 
 #[cfg(test)]

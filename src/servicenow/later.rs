@@ -204,16 +204,14 @@ impl ServiceNow {
     ) -> Result<Option<(Value, u16)>, SendError> {
         let fields = url_value(&format!("{DETAIL_FIELDS},work_notes"));
         let called = self
-            .call(&Call {
-                what: What::LookUp,
+            .call(&Call::get(
+                What::LookUp,
                 table,
-                method: Method::Get,
-                path: Path::Record(table, sys_id),
-                query: format!(
+                Path::Record(table, sys_id),
+                format!(
                     "sysparm_fields={fields}&sysparm_display_value=all&sysparm_exclude_reference_link=true"
                 ),
-                body: None,
-            })
+            ))
             .await;
         match called {
             Ok((mut value, answer)) => {

@@ -11,7 +11,6 @@ use super::query::{Query, url_value};
 use super::ticket::VALUES;
 use crate::destination::SendError;
 use crate::model::{TableName, Timestamp};
-use crate::net::Method;
 
 /// What a look was answered with.
 #[derive(Default)]
@@ -48,18 +47,16 @@ impl ServiceNow {
         limit: usize,
         what: &str,
     ) -> Result<Listed, SendError> {
-        let call = Call {
-            what: What::LookUp,
-            table: attempt.table,
-            method: Method::Get,
-            path: Path::Records(from),
-            query: format!(
+        let call = Call::get(
+            What::LookUp,
+            attempt.table,
+            Path::Records(from),
+            format!(
                 "sysparm_query={}&sysparm_fields={}&{VALUES}&sysparm_limit={limit}",
                 query.encoded(),
                 url_value(fields)
             ),
-            body: None,
-        };
+        );
         self.list(&call, attempt, what).await
     }
 

@@ -13,8 +13,8 @@ use super::call::{Call, Path, ServiceNow};
 use super::classify::{Attempt, What};
 use super::{fields, wire};
 use crate::destination::{Detail, Fields, Order, Remote, SendError, Sent};
+use crate::model::gather::Gather as _;
 use crate::model::{SysId, TableName, text};
-use crate::net::Method;
 
 /// Our names of a row's columns and their templates: what Defender for IoT hands to its own app, and the key.
 pub const ROW_COLUMNS: [(&str, &str); 13] = [
@@ -42,7 +42,7 @@ const NAME_MAX: usize = 100;
 /// The templates of a row by the names that the staging table has for our columns.
 pub fn row_fields(columns: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let name = |ours: &str| columns.get(ours).cloned().unwrap_or_else(|| ours.to_owned());
-    ROW_COLUMNS.iter().map(|(ours, template)| (name(ours), (*template).to_owned())).collect()
+    ROW_COLUMNS.iter().map(|(ours, template)| (name(ours), (*template).to_owned())).into_map()
 }
 
 impl ServiceNow {
@@ -65,14 +65,7 @@ impl ServiceNow {
         let row = self.fitting(table, row);
         let body = serde_json::to_vec(&row)
             .map_err(|_| attempt.reject("the row cannot be written as JSON", "report it"))?;
-        let call = Call {
-            what: What::Row,
-            table,
-            method: Method::Post,
-            path: Path::Import(table),
-            query: String::new(),
-            body: Some(body),
-        };
+        let call = Call::post(What::Row, table, Path::Import(table), String::new(), body);
         let read = move |value: &Value, status: u16| {
             transformed(value, &attempt, status).map_err(|e| e.answered(status))
         };

@@ -20,7 +20,7 @@ use crate::destination::{
 };
 use crate::model::ticket::{KeysKept, TicketKeys};
 use crate::model::{Class, CorrelationId, HoldScope, SysId, TableName, Timestamp, text};
-use crate::net::{Answer, Method};
+use crate::net::Answer;
 
 /// Beginning of each `correlation_display`: whose tickets these are.
 pub(super) const DISPLAY: &str = "otrelay";
@@ -113,14 +113,12 @@ impl ServiceNow {
         let (mut status, mut server_now) = (None, None);
         for page in 0..PAGES_MAX {
             let offset = page * limit;
-            let call = Call {
-                what: What::LookUp,
-                table: attempt.table,
-                method: Method::Get,
-                path: Path::Records(attempt.table),
-                query: format!("{query}&sysparm_limit={limit}&sysparm_offset={offset}"),
-                body: None,
-            };
+            let call = Call::get(
+                What::LookUp,
+                attempt.table,
+                Path::Records(attempt.table),
+                format!("{query}&sysparm_limit={limit}&sysparm_offset={offset}"),
+            );
             let listed = self.list(&call, attempt, "a look-up").await?;
             status = listed.status;
             server_now = listed.server_now.or(server_now);
@@ -250,14 +248,12 @@ impl ServiceNow {
         fields: &str,
     ) -> Result<Option<(Value, Answer)>, SendError> {
         let called = self
-            .call(&Call {
-                what: What::LookUp,
+            .call(&Call::get(
+                What::LookUp,
                 table,
-                method: Method::Get,
-                path: Path::Record(table, &keys.sys_id),
-                query: format!("sysparm_fields={}&{VALUES}", url_value(fields)),
-                body: None,
-            })
+                Path::Record(table, &keys.sys_id),
+                format!("sysparm_fields={}&{VALUES}", url_value(fields)),
+            ))
             .await;
         let (mut value, answer) = match called {
             Ok(called) => called,
@@ -286,14 +282,13 @@ fn create_call<'a>(
             .into_iter()
             .chain(keys.keys().chain(fields.keys()).map(String::as_str))
             .collect();
-    Ok(Call {
-        what: What::Create,
-        table: &order.table,
-        method: Method::Post,
-        path: Path::Records(&order.table),
-        query: format!("{VALUES}&sysparm_fields={}", url_value(&wanted.join(","))),
-        body: Some(body),
-    })
+    Ok(Call::post(
+        What::Create,
+        &order.table,
+        Path::Records(&order.table),
+        format!("{VALUES}&sysparm_fields={}", url_value(&wanted.join(","))),
+        body,
+    ))
 }
 
 /// What its answer says.

@@ -16,7 +16,6 @@ use super::ticket::{DISPLAY, VALUES};
 use super::wire;
 use crate::destination::{Remote, Sent};
 use crate::model::TableName;
-use crate::net::Method;
 
 /// Of a condition that the instance works out; it names whoever asks.
 const ME: &str = "sys_id=javascript:gs.getUserID()";
@@ -92,16 +91,7 @@ impl ServiceNow {
         let table = TableName::new("sys_user").ok()?;
         let query =
             format!("sysparm_query={}&sysparm_fields=user_name&{VALUES}&sysparm_limit=2", url_value(ME));
-        let called = self
-            .call(&Call {
-                what: What::LookUp,
-                table: &table,
-                method: Method::Get,
-                path: Path::Records(&table),
-                query,
-                body: None,
-            })
-            .await;
+        let called = self.call(&Call::get(What::LookUp, &table, Path::Records(&table), query)).await;
         let rows = match &called {
             Ok((value, _)) => value.get("result").and_then(Value::as_array)?.as_slice(),
             Err(e) => {

@@ -23,17 +23,11 @@ const MAX_TIME: Duration = Duration::from_secs(30);
 impl Instance {
     /// `POST /api/now/v1/batch`: items run one after the other with the caller's rights, without a transaction. The
     /// option `batch_item_cost` says how long each is taken to run; nobody waits for it.
-    pub(super) fn batch(&mut self, ctx: Context<'_>, call: &Call) -> Answer {
+    pub(super) fn batch(&mut self, ctx: Context<'_>, call: &Call) -> Result<Answer, Answer> {
         if !self.options.batch_api {
-            return Answer::no_path();
+            return Err(Answer::no_path());
         }
-        if call.method != Method::POST {
-            return Answer::no_verb(&call.method);
-        }
-        let body = match call.object() {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
+        let body = call.posted()?;
         let (mut spent, mut size) = (Duration::ZERO, 0);
         let (mut serviced, mut unserviced, mut made) = (Vec::new(), Vec::new(), Vec::new());
         for item in body.get("rest_requests").and_then(Value::as_array).into_iter().flatten() {
@@ -59,17 +53,15 @@ impl Instance {
             json!({"batch_request_id": id, "serviced_requests": serviced, "unserviced_requests": unserviced});
         let mut answer = Answer::json(200, &body);
         answer.made = made;
-        answer
+        Ok(answer)
     }
 
     /// `GET /api/now/stats/{table}?sysparm_count=true`.
-    pub(super) fn stats(&self, ctx: Context<'_>, call: &Call, table: &str) -> Answer {
+    pub(super) fn stats(&self, ctx: Context<'_>, call: &Call, table: &str) -> Result<Answer, Answer> {
         if call.method != Method::GET {
-            return Answer::no_verb(&call.method);
+            return Err(Answer::no_verb(&call.method));
         }
-        if let Err(refusal) = self.table(table, ctx.tweaks) {
-            return refusal;
-        }
+        self.table(table, ctx.tweaks)?;
         let query = self.query_of(ctx, call, table);
         let found = self.select(table, &query);
         let mut stats = serde_json::Map::new();
@@ -77,7 +69,7 @@ impl Instance {
             stats.insert("count".to_owned(), json!(found.len().to_string()));
         }
         let Some(groups) = call.params.get("sysparm_group_by").filter(|g| !g.is_empty()) else {
-            return Answer::result(200, &json!({ "stats": stats }));
+            return Ok(Answer::result(200, &json!({ "stats": stats })));
         };
         let fields: Vec<&str> = groups.split(',').map(str::trim).filter(|f| self.knows(table, f)).collect();
         let mut counts: std::collections::BTreeMap<Vec<&str>, usize> = std::collections::BTreeMap::new();
@@ -89,7 +81,7 @@ impl Instance {
                 fields.iter().zip(values).map(|(field, value)| json!({"field": field, "value": value}));
             json!({"stats": {"count": count.to_string()}, "groupby_fields": named.collect::<Vec<_>>()})
         });
-        Answer::result(200, &rows.collect())
+        Ok(Answer::result(200, &rows.collect()))
     }
 }
 

@@ -49,6 +49,11 @@ impl Call {
         Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
     }
 
+    /// What is posted; a refusal of any other verb.
+    pub(super) fn posted(&self) -> Result<serde_json::Map<String, Value>, Answer> {
+        if self.method == Method::POST { self.object() } else { Err(Answer::no_verb(&self.method)) }
+    }
+
     /// The body as a JSON object; of an array only the first element counts, as on an instance.
     pub(super) fn object(&self) -> Result<serde_json::Map<String, Value>, Answer> {
         let bad =
@@ -184,6 +189,15 @@ impl Answer {
     /// `Operation Failed` with that detail.
     pub(super) fn refused(detail: &str) -> Self {
         Self::error(403, "Operation Failed", Some(detail))
+    }
+
+    /// A data policy that wants these fields filled.
+    pub(super) fn mandatory(missing: &[impl AsRef<str>]) -> Result<(), Self> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let list = missing.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+        Err(Self::refused(&format!("Data Policy Exception: The following fields are mandatory: {list}")))
     }
 
     /// The answer after the instance ran out of time.

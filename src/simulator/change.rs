@@ -14,11 +14,11 @@ const TABLE: &str = "change_request";
 
 impl Instance {
     /// Answers a call; `rest` is what follows the API's name.
-    pub(super) fn changes(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Answer {
+    pub(super) fn changes(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Result<Answer, Answer> {
         if !self.options.change_api {
-            return Answer::no_path();
+            return Err(Answer::no_path());
         }
-        let done = match (&call.method, rest.split('/').collect::<Vec<_>>().as_slice()) {
+        match (&call.method, rest.split('/').collect::<Vec<_>>().as_slice()) {
             (&Method::POST, ["change"]) => self.make_change(ctx, call, None),
             (&Method::POST, ["change", kind @ ("normal" | "emergency")]) => {
                 self.make_change(ctx, call, Some(kind))
@@ -31,8 +31,7 @@ impl Instance {
             }
             (_, ["change", ..]) => Err(Answer::no_verb(&call.method)),
             _ => Err(Answer::no_path()),
-        };
-        done.unwrap_or_else(|refusal| refusal)
+        }
     }
 
     fn make_change(&mut self, ctx: Context<'_>, call: &Call, kind: Option<&str>) -> Result<Answer, Answer> {

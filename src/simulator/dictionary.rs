@@ -84,11 +84,7 @@ impl Instance {
             (holds && own.value(row, field).is_empty()).then(|| label(field))
         });
         let missing: Vec<String> = missing.collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let list = missing.join(", ");
-        Err(Answer::refused(&format!("Data Policy Exception: The following fields are mandatory: {list}")))
+        Answer::mandatory(&missing)
     }
 }
 

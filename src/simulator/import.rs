@@ -3,6 +3,7 @@
 //! A staging table is transformed into its target as the option `imports` says; `sn_si_incident_import` is known from
 //! the start. Without a coalesce field each row makes a record, also a repeated one.
 
+use crate::model::gather::Gather as _;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
@@ -58,7 +59,7 @@ impl std::str::FromStr for ImportMap {
 
 impl Instance {
     /// `/api/now/import/{staging}[/insertMultiple | /{sys_id}]`.
-    pub(super) fn import(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Answer {
+    pub(super) fn import(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Result<Answer, Answer> {
         let (staging, rest) = rest.split_once('/').unwrap_or((rest, ""));
         let known = self.options.imports.iter().find(|m| m.staging == staging).cloned();
         let builtin = || {
@@ -68,22 +69,19 @@ impl Instance {
                 coalesce: None,
             })
         };
-        let Some(map) = known.or_else(builtin) else { return Answer::no_table(staging) };
+        let map = known.or_else(builtin).ok_or_else(|| Answer::no_table(staging))?;
         match (&call.method, rest) {
             (&Method::POST, "") => self.import_one(ctx, call, &map),
             (&Method::POST, "insertMultiple") => self.import_many(ctx, call, &map),
             (&Method::GET, id) if !id.is_empty() => {
-                self.imports.get(id).map_or_else(Answer::no_record, |kept| Answer::json(200, kept))
+                self.imports.get(id).map(|kept| Answer::json(200, kept)).ok_or_else(Answer::no_record)
             }
-            _ => Answer::no_verb(&call.method),
+            _ => Err(Answer::no_verb(&call.method)),
         }
     }
 
-    fn import_one(&mut self, ctx: Context<'_>, call: &Call, map: &ImportMap) -> Answer {
-        let wanted = match call.object() {
-            Ok(wanted) => wanted,
-            Err(refusal) => return refusal,
-        };
+    fn import_one(&mut self, ctx: Context<'_>, call: &Call, map: &ImportMap) -> Result<Answer, Answer> {
+        let wanted = call.object()?;
         let (result, made) = self.transform(ctx, map, &wanted);
         let set = format!("ISET{:07}", 10_001 + self.imports.len());
         let body = json!({"import_set": set, "staging_table": map.staging, "result": [result]});
@@ -95,7 +93,7 @@ impl Instance {
         let location = format!("{}/api/now/import/{}/{row}", self.base, map.staging);
         let mut answer = Answer::json(201, &body).with("location", location);
         answer.made.extend(made);
-        answer
+        Ok(answer)
     }
 
     /// One row through the map: its element of `result`, and the record if one was made.
@@ -147,11 +145,8 @@ impl Instance {
 
     /// Keys are column labels; the outcome is not in the answer but in `sys_import_set_row`, and not at once: whoever looks
     /// first sees rows that are pending.
-    fn import_many(&mut self, ctx: Context<'_>, call: &Call, map: &ImportMap) -> Answer {
-        let body = match call.object() {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
+    fn import_many(&mut self, ctx: Context<'_>, call: &Call, map: &ImportMap) -> Result<Answer, Answer> {
+        let body = call.object()?;
         let (set, many) = (self.new_id(), self.new_id());
         if self.transforms.len() > MAX_WAITING {
             drop(self.run_transforms(ctx));
@@ -172,7 +167,7 @@ impl Instance {
                 });
             }
         }
-        Answer::json(201, &json!({"import_set_id": set, "multi_import_set_id": many}))
+        Ok(Answer::json(201, &json!({"import_set_id": set, "multi_import_set_id": many})))
     }
 
     /// Transforms what waits. Gives the records that were made.
@@ -190,26 +185,26 @@ impl Instance {
     }
 
     /// `/api/now/attachment[/file]`: upload, list, read, read the bytes, delete.
-    pub(super) fn attachment(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Answer {
+    pub(super) fn attachment(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Result<Answer, Answer> {
         const TABLE: &str = "sys_attachment";
         match (&call.method, rest) {
-            (&Method::POST, "file") => self.upload(ctx, call).unwrap_or_else(|refusal| refusal),
-            (&Method::GET, "") => self.table_api(ctx, call, TABLE, false),
+            (&Method::POST, "file") => self.upload(ctx, call),
+            (&Method::GET, "") => Ok(self.table_api(ctx, call, TABLE, false)),
             (&Method::GET, id) if id.ends_with("/file") => {
                 let id = id.trim_end_matches("/file");
                 let (Some(bytes), Some((table, _, row))) = (self.files.get(id), self.find(TABLE, id)) else {
-                    return Answer::no_record();
+                    return Err(Answer::no_record());
                 };
                 let mut answer = Answer::empty(200).with("content-type", table.value(row, "content_type"));
                 answer.body.clone_from(bytes);
-                answer
+                Ok(answer)
             }
-            (&Method::GET, id) => self.table_api(ctx, call, &format!("{TABLE}/{id}"), false),
+            (&Method::GET, id) => Ok(self.table_api(ctx, call, &format!("{TABLE}/{id}"), false)),
             (&Method::DELETE, id) => {
                 self.files.remove(id);
-                self.table_api(ctx, call, &format!("{TABLE}/{id}"), false)
+                Ok(self.table_api(ctx, call, &format!("{TABLE}/{id}"), false))
             }
-            _ => Answer::no_verb(&call.method),
+            _ => Err(Answer::no_verb(&call.method)),
         }
     }
 
@@ -238,7 +233,8 @@ impl Instance {
         ];
         self.overwrite(&made, &fields);
         self.files.insert(made.sys_id.clone(), call.body.to_vec());
-        let result: Map<String, Value> = fields.iter().map(|(n, v)| ((*n).to_owned(), json!(v))).collect();
+        let result: Map<String, Value> =
+            fields.iter().map(|(n, v)| ((*n).to_owned(), json!(v))).into_object();
         let mut result = Value::Object(result);
         result["sys_id"] = json!(made.sys_id);
         let mut answer = Answer::result(201, &result)

@@ -15,6 +15,7 @@ use super::schema::{self, Kind, Schema};
 use super::{Options, Record};
 use crate::clock::SharedClock;
 use crate::model::Timestamp;
+use crate::model::gather::Gather as _;
 
 /// Fields that a list query finds without reading every row.
 const INDEXED: &[&str] = &[
@@ -166,7 +167,7 @@ impl Table {
             let value = self.value(row, &f.name);
             (!value.is_empty()).then(|| (f.name.clone(), value.to_owned()))
         };
-        Record { table: self.name.clone(), fields: self.schema.fields.iter().filter_map(filled).collect() }
+        Record { table: self.name.clone(), fields: self.schema.fields.iter().filter_map(filled).into_map() }
     }
 }
 
@@ -516,7 +517,7 @@ impl Instance {
 
     /// How many records each table has.
     pub(super) fn counts(&self) -> BTreeMap<String, usize> {
-        self.tables.values().filter(|t| t.len() > 0).map(|t| (t.name.clone(), t.len())).collect()
+        self.tables.values().filter(|t| t.len() > 0).map(|t| (t.name.clone(), t.len())).into_map()
     }
 
     /// Every `correlation_id` that more than one record has, and how many.

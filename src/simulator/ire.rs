@@ -6,6 +6,7 @@
 //! highest first; what a higher one has told of a CI is skipped without a word, as the engine does it. Not here: dependent
 //! rules, partial payloads that are completed later.
 
+use crate::model::gather::Gather as _;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
@@ -73,9 +74,9 @@ impl<'a> Item<'a> {
 
 impl Instance {
     /// `/api/now/identifyreconcile…`.
-    pub(super) fn identify(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Answer {
+    pub(super) fn identify(&mut self, ctx: Context<'_>, call: &Call, rest: &str) -> Result<Answer, Answer> {
         if call.method != Method::POST {
-            return Answer::no_verb(&call.method);
+            return Err(Answer::no_verb(&call.method));
         }
         let mut mode = Mode::default();
         (mode.query, mode.enhanced) = match rest {
@@ -83,20 +84,15 @@ impl Instance {
             "query" => (true, false),
             "enhanced" => (false, true),
             "queryEnhanced" => (true, true),
-            _ => return Answer::no_path(),
+            _ => return Err(Answer::no_path()),
         };
-        if mode.enhanced
-            && let Err(refusal) = options(call, &mut mode)
-        {
-            return refusal;
+        if mode.enhanced {
+            options(call, &mut mode)?;
         }
-        let body = match call.object() {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
+        let body = call.object()?;
         let Some(raw) = body.get("items").and_then(Value::as_array).filter(|items| items.len() <= ITEMS_MAX)
         else {
-            return Answer::error(500, "Invalid payload", Some("items is missing or too long"));
+            return Err(Answer::error(500, "Invalid payload", Some("items is missing or too long")));
         };
         let items: Vec<Item<'_>> = raw.iter().map(Item::of).collect();
         let relations: Vec<&Value> =
@@ -108,9 +104,9 @@ impl Instance {
                        "identifierEntrySysId": "Unknown", "errors": [], "errorCount": 0, "inputIndices": [at]})
             });
             let parked: Vec<Value> = parked.collect();
-            return Answer::result(200, &json!({"items": parked, "relations": []}));
+            return Ok(Answer::result(200, &json!({"items": parked, "relations": []})));
         }
-        self.commit(ctx, source, mode, &items, &relations)
+        Ok(self.commit(ctx, source, mode, &items, &relations))
     }
 
     fn commit(
@@ -329,7 +325,7 @@ impl Instance {
                 .fields
                 .iter()
                 .map(|field| (field.name.clone(), json!(table.value(row, &field.name))))
-                .collect();
+                .into_object();
             values.extend(item.values.clone());
             values.insert("sys_id".to_owned(), json!(id));
             let upgrade = self.is_a(item.class, &was);
@@ -361,7 +357,7 @@ impl Instance {
             self.find("cmdb_ci", id).is_some_and(|(table, _, row)| !table.value(row, name).is_empty())
         };
         let values = item.values.iter().filter(|(name, _)| !is_kept || !filled(name));
-        values.map(|(name, value)| (name.clone(), value.clone())).collect()
+        values.map(|(name, value)| (name.clone(), value.clone())).into_object()
     }
 
     /// What hangs on a CI: where it is from, its lookups, its related rows.

@@ -28,9 +28,11 @@ impl Instance {
 
     /// Answers a call of a user who is logged in: also an item of a batch.
     pub(super) fn answer_as(&mut self, user: &User, call: &Call, tweaks: &Tweaks) -> Answer {
-        if let Err(refusal) = headers(call) {
-            return refusal;
-        }
+        self.routed(user, call, tweaks).unwrap_or_else(|refusal| refusal)
+    }
+
+    fn routed(&mut self, user: &User, call: &Call, tweaks: &Tweaks) -> Result<Answer, Answer> {
+        headers(call)?;
         let unfolded =
             call.params.get("sysparm_tiny").and_then(|token| self.tiny.get(token)).map(|target| {
                 Call::new(call.method.clone(), target, call.headers.clone(), call.body.clone())
@@ -42,7 +44,7 @@ impl Instance {
                 "/api/global/em/jsonv2" => self.events(ctx, call),
                 path => match path.strip_prefix("/api/sn_chg_rest/") {
                     Some(rest) => self.changes(ctx, call, rest.strip_prefix("v1/").unwrap_or(rest)),
-                    None => Answer::no_path(),
+                    None => Err(Answer::no_path()),
                 },
             };
         };
@@ -51,28 +53,22 @@ impl Instance {
             _ => ("", rest),
         };
         match rest.split_once('/').unwrap_or((rest, "")) {
-            ("table", rest) if !rest.is_empty() => self.table_api(ctx, call, rest, version == "v1"),
+            ("table", rest) if !rest.is_empty() => Ok(self.table_api(ctx, call, rest, version == "v1")),
             ("stats", table) if !table.is_empty() => self.stats(ctx, call, table),
             ("import", rest) if !rest.is_empty() => self.import(ctx, call, rest),
             ("batch", "") => self.batch(ctx, call),
             ("identifyreconcile", rest) => self.identify(ctx, call, rest),
             ("attachment", rest) => self.attachment(ctx, call, rest),
             ("tinyurl", "") => self.shorten(call),
-            _ => Answer::no_path(),
+            _ => Err(Answer::no_path()),
         }
     }
 
     /// `POST /api/now/tinyurl {"url": …}`: a short name for a long address.
-    fn shorten(&mut self, call: &Call) -> Answer {
-        if call.method != Method::POST {
-            return Answer::no_verb(&call.method);
-        }
-        let body = match call.object() {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
+    fn shorten(&mut self, call: &Call) -> Result<Answer, Answer> {
+        let body = call.posted()?;
         let Some(target) = body.get("url").and_then(Value::as_str) else {
-            return Answer::error(400, "Missing parameter", Some("url"));
+            return Err(Answer::error(400, "Missing parameter", Some("url")));
         };
         // An absolute address of this instance is fine too.
         let target = target.strip_prefix(&self.base).unwrap_or(target).to_owned();
@@ -85,35 +81,22 @@ impl Instance {
         let table = path.rsplit('/').next().unwrap_or_default();
         let answer = json!(format!("{table}_list.do?sysparm_tiny={token}"));
         self.tiny.insert(token, target);
-        Answer::result(200, &answer)
+        Ok(Answer::result(200, &answer))
     }
 
     /// `POST /api/global/em/jsonv2`: events in bulk. Each is a row of `em_event`; what has the same message key is one
     /// `em_alert`, however often it is told.
-    fn events(&mut self, ctx: Context<'_>, call: &Call) -> Answer {
-        if call.method != Method::POST {
-            return Answer::no_verb(&call.method);
-        }
-        let body = match call.object() {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
-        let mut answer = Answer::empty(200);
+    fn events(&mut self, ctx: Context<'_>, call: &Call) -> Result<Answer, Answer> {
+        let body = call.posted()?;
+        let mut made = Vec::new();
         for record in body.get("records").and_then(Value::as_array).into_iter().flatten() {
             let Value::Object(record) = record else { continue };
-            match self.insert(ctx, "em_event", record, false) {
-                Ok(made) => answer.made.push(made),
-                Err(refusal) => return refusal,
-            }
-            if let Err(refusal) = self.raise(ctx, record) {
-                return refusal;
-            }
+            made.push(self.insert(ctx, "em_event", record, false)?);
+            self.raise(ctx, record)?;
         }
-        let text = format!("{} events were inserted", answer.made.len());
-        let made = answer.made;
-        answer = Answer::result(200, &json!({"Default Bulk Endpoint": text}));
-        answer.made = made;
-        answer
+        let text = format!("{} events were inserted", made.len());
+        let answer = Answer::result(200, &json!({"Default Bulk Endpoint": text}));
+        Ok(Answer { made, ..answer })
     }
 
     /// The alert of an event: a new one, or one more event of the one with this key.

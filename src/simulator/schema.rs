@@ -286,133 +286,43 @@ fn plan(name: &str, parent: &str, prefix: &str, lists: &[&str]) -> Plan {
     Plan { name: name.to_owned(), parent: parent.to_owned(), prefix: prefix.to_owned(), schema }
 }
 
-const LEVELS: &[(&str, &str)] = &[("1", "1 - High"), ("2", "2 - Medium"), ("3", "3 - Low")];
+/// Rows of `sys_choice` at the start, a line for some fields of some tables: `value=label` between bars, or one word for
+/// both.
+const CHOICES: &str = "\
+incident,sn_ot_incident,sn_si_incident,problem,change_request impact,urgency,severity 1=1 - High|2=2 - Medium|3=3 - Low
+incident,sn_ot_incident,sn_si_incident,problem,change_request priority 1=1 - Critical|2=2 - High|3=3 - Moderate|4=4 - Low
+incident,sn_ot_incident,sn_si_incident,problem,change_request priority 5=5 - Planning
+incident,sn_ot_incident,sn_si_incident,problem,change_request contact_type email=Email|phone=Phone
+incident,sn_ot_incident,sn_si_incident,problem,change_request contact_type self-service=Self-service|chat=Chat
+incident,sn_ot_incident,sn_si_incident,problem,change_request contact_type monitoring=Monitoring|virtual_agent=Virtual Agent
+incident,sn_ot_incident,sn_si_incident,problem,change_request contact_type walk-in=Walk-in
+incident,sn_ot_incident state,incident_state 1=New|2=In Progress|3=On Hold|6=Resolved|7=Closed|8=Canceled
+incident,sn_ot_incident close_code Duplicate|Known error|Resolved by caller|Resolved by change|Resolved by problem
+incident,sn_ot_incident close_code Resolved by request|Solution provided|Workaround provided|User error
+incident,sn_ot_incident hold_reason 1=Awaiting Caller|3=Awaiting Problem|4=Awaiting Vendor|5=Awaiting Change
+incident,sn_ot_incident category inquiry=Inquiry / Help|software=Software|hardware=Hardware|network=Network|database=Database
+sn_ot_incident category safety=Safety|quality=Quality|productivity=Productivity
+sn_si_incident state 10=Draft|16=Analysis|18=Contain|19=Eradicate|20=Recover|100=Review|3=Closed|7=Cancelled
+problem state 101=New|102=Assess|103=Root Cause Analysis|104=Fix in Progress|106=Resolved|107=Closed
+problem resolution_code fix_applied=Fix Applied|risk_accepted=Risk Accepted|canceled=Canceled|duplicate=Duplicate
+change_request state -5=New|-4=Assess|-3=Authorize|-2=Scheduled|-1=Implement|0=Review|3=Closed|4=Canceled
+change_request type normal=Normal|standard=Standard|emergency=Emergency
+change_request close_code successful=Successful|successful_issues=Successful with issues|unsuccessful=Unsuccessful
+cmdb_ci discovery_source Manual Entry|ServiceNow|Service-now|SG-OTDefender|otrelay";
 
-const PRIORITIES: &[(&str, &str)] = &[
-    ("1", "1 - Critical"),
-    ("2", "2 - High"),
-    ("3", "3 - Moderate"),
-    ("4", "4 - Low"),
-    ("5", "5 - Planning"),
-];
-
-const INCIDENT_STATES: &[(&str, &str)] = &[
-    ("1", "New"),
-    ("2", "In Progress"),
-    ("3", "On Hold"),
-    ("6", "Resolved"),
-    ("7", "Closed"),
-    ("8", "Canceled"),
-];
-
-const CONTACTS: &[(&str, &str)] = &[
-    ("email", "Email"),
-    ("phone", "Phone"),
-    ("self-service", "Self-service"),
-    ("chat", "Chat"),
-    ("monitoring", "Monitoring"),
-    ("virtual_agent", "Virtual Agent"),
-    ("walk-in", "Walk-in"),
-];
-
-const CLOSE_CODES: &[&str] = &[
-    "Duplicate",
-    "Known error",
-    "Resolved by caller",
-    "Resolved by change",
-    "Resolved by problem",
-    "Resolved by request",
-    "Solution provided",
-    "Workaround provided",
-    "User error",
-];
-
-/// Rows of `sys_choice` at the start: table, element, value, label.
-pub(super) fn choices() -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
-    let mut rows = Vec::new();
-    for table in ["incident", "sn_ot_incident", "sn_si_incident", "problem", "change_request"] {
-        for (element, list) in [("impact", LEVELS), ("urgency", LEVELS), ("severity", LEVELS)] {
-            rows.extend(list.iter().map(|(v, l)| (table, element, *v, *l)));
-        }
-        rows.extend(PRIORITIES.iter().map(|(v, l)| (table, "priority", *v, *l)));
-        rows.extend(CONTACTS.iter().map(|(v, l)| (table, "contact_type", *v, *l)));
-    }
-    for table in ["incident", "sn_ot_incident"] {
-        for element in ["state", "incident_state"] {
-            rows.extend(INCIDENT_STATES.iter().map(|(v, l)| (table, element, *v, *l)));
-        }
-        rows.extend(CLOSE_CODES.iter().map(|c| (table, "close_code", *c, *c)));
-        let hold = [
-            ("1", "Awaiting Caller"),
-            ("3", "Awaiting Problem"),
-            ("4", "Awaiting Vendor"),
-            ("5", "Awaiting Change"),
-        ];
-        rows.extend(hold.iter().map(|(v, l)| (table, "hold_reason", *v, *l)));
-        let categories = [
-            ("inquiry", "Inquiry / Help"),
-            ("software", "Software"),
-            ("hardware", "Hardware"),
-            ("network", "Network"),
-            ("database", "Database"),
-        ];
-        rows.extend(categories.iter().map(|(v, l)| (table, "category", *v, *l)));
-    }
-    let own = ["safety", "quality", "productivity"];
-    rows.extend(
-        own.iter()
-            .zip(["Safety", "Quality", "Productivity"])
-            .map(|(v, l)| ("sn_ot_incident", "category", *v, l)),
-    );
-    let security = [
-        ("10", "Draft"),
-        ("16", "Analysis"),
-        ("18", "Contain"),
-        ("19", "Eradicate"),
-        ("20", "Recover"),
-        ("100", "Review"),
-        ("3", "Closed"),
-        ("7", "Cancelled"),
-    ];
-    rows.extend(security.iter().map(|(v, l)| ("sn_si_incident", "state", *v, *l)));
-    let problem = [
-        ("101", "New"),
-        ("102", "Assess"),
-        ("103", "Root Cause Analysis"),
-        ("104", "Fix in Progress"),
-        ("106", "Resolved"),
-        ("107", "Closed"),
-    ];
-    rows.extend(problem.iter().map(|(v, l)| ("problem", "state", *v, *l)));
-    let resolution = [
-        ("fix_applied", "Fix Applied"),
-        ("risk_accepted", "Risk Accepted"),
-        ("canceled", "Canceled"),
-        ("duplicate", "Duplicate"),
-    ];
-    rows.extend(resolution.iter().map(|(v, l)| ("problem", "resolution_code", *v, *l)));
-    let change = [
-        ("-5", "New"),
-        ("-4", "Assess"),
-        ("-3", "Authorize"),
-        ("-2", "Scheduled"),
-        ("-1", "Implement"),
-        ("0", "Review"),
-        ("3", "Closed"),
-        ("4", "Canceled"),
-    ];
-    rows.extend(change.iter().map(|(v, l)| ("change_request", "state", *v, *l)));
-    // Where a CI may be from; an integration has to be among these.
-    for source in ["Manual Entry", "ServiceNow", "Service-now", "SG-OTDefender", "otrelay"] {
-        rows.push(("cmdb_ci", "discovery_source", source, source));
-    }
-    let kinds = [("normal", "Normal"), ("standard", "Standard"), ("emergency", "Emergency")];
-    rows.extend(kinds.iter().map(|(v, l)| ("change_request", "type", *v, *l)));
-    let closes = [
-        ("successful", "Successful"),
-        ("successful_issues", "Successful with issues"),
-        ("unsuccessful", "Unsuccessful"),
-    ];
-    rows.extend(closes.iter().map(|(v, l)| ("change_request", "close_code", *v, *l)));
-    rows
+/// They: table, element, value, label. Where a CI may be from is among them; an integration has to be one of these.
+pub(super) fn choices() -> impl Iterator<Item = (&'static str, &'static str, &'static str, &'static str)> {
+    let of_line = |line: &'static str| {
+        let mut parts = line.splitn(3, ' ');
+        let [tables, elements, list] = [(); 3].map(|()| parts.next().unwrap_or_default());
+        let fields =
+            tables.split(',').flat_map(move |table| elements.split(',').map(move |field| (table, field)));
+        fields.flat_map(move |(table, field)| {
+            list.split('|').map(move |choice| {
+                let (value, label) = choice.split_once('=').unwrap_or((choice, choice));
+                (table, field, value, label)
+            })
+        })
+    };
+    CHOICES.lines().flat_map(of_line)
 }

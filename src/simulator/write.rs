@@ -369,11 +369,7 @@ fn policy(table: &Table, row: &Row, before: Option<&Row>) -> Result<(), Answer> 
     };
     let missing: Vec<&str> =
         needed.iter().filter(|(f, _)| table.value(row, f).is_empty()).map(|(_, label)| *label).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let list = missing.join(", ");
-    Err(Answer::refused(&format!("Data Policy Exception: The following fields are mandatory: {list}")))
+    Answer::mandatory(&missing)
 }
 
 #[cfg(test)]

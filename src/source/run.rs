@@ -31,6 +31,7 @@ use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::codes::Code;
 use crate::model::cursor::Remembered;
+use crate::model::gather::Gather as _;
 use crate::model::text::{clip, one_line};
 use crate::model::{Cursor, Secret, SourceName};
 use crate::net::listen::ListenTls;
@@ -157,7 +158,7 @@ pub fn heartbeat(name: &SourceName, heartbeats: &Heartbeats) -> Heartbeat {
 /// Bytes that lie in the files of each source and are not read, by its name.
 pub fn behind(heartbeats: &Heartbeats) -> BTreeMap<String, u64> {
     let all = heartbeats.behind().into_iter();
-    all.filter_map(|(name, bytes)| Some((name.strip_prefix(LOOP)?.to_owned(), bytes))).collect()
+    all.filter_map(|(name, bytes)| Some((name.strip_prefix(LOOP)?.to_owned(), bytes))).into_map()
 }
 
 /// Runs a source until it is told to stop, or to its end with [`Reading::Once`], and carries out `orders` meanwhile.

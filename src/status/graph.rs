@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::device::keys::called;
 use crate::model::Device;
+use crate::model::gather::Gather as _;
 use crate::model::markup::{Attribute, Markup};
 use crate::model::text::{clip, one_line};
 use crate::store::DeviceRow;
@@ -157,7 +158,7 @@ fn place(nodes: &mut [Node<'_>]) -> (Vec<Zone>, Vec<Level>) {
     for node in nodes.iter() {
         *cells.entry((node.zone.clone(), node.level)).or_default() += 1;
     }
-    let names: BTreeSet<&String> = cells.keys().map(|(zone, _)| zone).collect();
+    let names: BTreeSet<&String> = cells.keys().map(|(zone, _)| zone).into_set();
     let (mut zones, mut x) = (Vec::new(), LEFT);
     for name in names {
         let widest = cells.iter().filter(|((zone, _), _)| zone == name).map(|(_, count)| *count).max();
@@ -190,7 +191,7 @@ fn place(nodes: &mut [Node<'_>]) -> (Vec<Zone>, Vec<Level>) {
 /// Connections between these, each once, and how many lead elsewhere.
 fn talks(nodes: &[Node<'_>]) -> (Vec<Talk>, usize) {
     let places: BTreeMap<&str, usize> =
-        nodes.iter().enumerate().map(|(at, node)| (node.row.id.as_str(), at)).collect();
+        nodes.iter().enumerate().map(|(at, node)| (node.row.id.as_str(), at)).into_map();
     let (mut all, mut outside): (BTreeMap<(usize, usize), Talk>, usize) = (BTreeMap::new(), 0);
     for (own, node) in nodes.iter().enumerate() {
         for (place, c) in node.row.view.device.connections.iter().enumerate() {

@@ -17,7 +17,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use crate::model::{HealthIssue, Timestamp, trouble};
 use crate::store::op::identity::FROM_NAME;
@@ -37,6 +39,7 @@ pub struct Settings {
 
 /// How things are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Status {
     /// Version of the otrelay that answers.
     pub version: String,
@@ -63,8 +66,24 @@ pub struct Status {
     /// What needs a person; empty when all is fine.
     pub health: Vec<HealthIssue>,
     /// The numbers.
-    #[serde(flatten)]
+    #[serde(flatten, skip_deserializing)]
     pub overview: Overview,
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// Read twice, the numbers by themselves: to read both at once, each number would be kept as any value that it could be,
+/// and the code for that is twenty kilobytes more.
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let overview = Overview::deserialize(value.clone()).map_err(D::Error::custom)?;
+        Ok(Self { overview, ..Self::deserialize(value).map_err(D::Error::custom)? })
+    }
 }
 
 /// What the running service knows besides its store.

@@ -10,7 +10,7 @@ use otrelay::heartbeat::Heartbeat;
 use otrelay::model::cursor::Remembered;
 use otrelay::model::{AlertKind, AlertState, Cursor, Device, Secret, SourceName};
 use otrelay::net::TlsSettings;
-use otrelay::source::format::defender as format;
+use otrelay::source::format::{Settings as Common, defender as format};
 use otrelay::source::transport::defender::{Defender, Settings};
 use otrelay::source::transport::poll::{self, Poll, http};
 use otrelay::source::{Batch, Reading, Source};
@@ -118,14 +118,11 @@ impl Poller {
     fn make(&self, ledger: &Ledger, reading: Reading) -> Poll<Defender> {
         let name = SourceName::new("defender").unwrap();
         let format = format::Defender::new(format::Settings {
-            agent: "agent".to_owned(),
-            source: name.clone(),
+            common: Common {
+                site: Some("Plant North".to_owned()),
+                ..Common::new("agent", "line4", name.clone())
+            },
             console: self.console,
-            sensor: "line4".to_owned(),
-            site: Some("Plant North".to_owned()),
-            zone: None,
-            severity_map: BTreeMap::new(),
-            engine_map: BTreeMap::new(),
         });
         let api = Defender::new(Settings {
             http: self.http(),

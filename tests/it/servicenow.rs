@@ -85,7 +85,6 @@ pub(crate) fn order(number: u8) -> Order {
             Generation(0),
         ),
         fields: fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect::<Fields>(),
-        mark: String::new(),
         attachment: None,
     }
 }

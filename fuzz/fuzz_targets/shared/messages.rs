@@ -1,23 +1,16 @@
 //! What holds for the alert of any syslog message, whatever its format.
 
-use std::collections::BTreeMap;
 
 use otrelay::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use otrelay::model::{SourceName, Timestamp};
-use otrelay::source::format::Outcome;
+use otrelay::source::format::{Outcome, Settings as Common};
 use otrelay::source::format::syslog::{Payload, Settings, Syslog};
 
 /// A reader for each.
 pub fn formats(payloads: &[Payload]) -> Vec<Syslog> {
     let settings = |payload: &Payload| Settings {
-        agent: "a1".to_owned(),
-        sensor: "fuzz".to_owned(),
-        source: SourceName::new("syslog").expect("a good name"),
-        site: None,
-        zone: None,
+        common: Common::new("a1", "fuzz", SourceName::new("syslog").expect("a good name")),
         payload: *payload,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
         time_zone: jiff::tz::TimeZone::UTC,
     };
     payloads.iter().map(|payload| Syslog::new(settings(payload))).collect()

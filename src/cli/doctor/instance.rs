@@ -9,6 +9,7 @@ use super::{Scene, now};
 use crate::app::{self, Composer};
 use crate::cli::clock;
 use crate::destination::{Admission, Compose, Destination as _, Order, Remark, SendError, TicketFacts};
+use crate::model::gather::Gather as _;
 use crate::model::ticket::TicketKeys;
 use crate::model::{
     Alert, AlertKind, AlertState, DeliveryKind, Endpoint, Engine, Finding, Fingerprint, Generation,
@@ -97,7 +98,7 @@ impl Patient<'_> {
             .actions()
             .filter(|(_, action)| action.kind == DeliveryKind::OpenTicket)
             .map(|(_, action)| &action.table)
-            .collect();
+            .into_set();
         let mut shut = BTreeSet::new();
         let mut server_now = None;
         for table in tickets {
@@ -181,14 +182,7 @@ impl Patient<'_> {
             rule: rule.name.as_str(),
             correlation_id: keys.correlation_id.clone(),
         })?;
-        Ok(Order {
-            kind: action.kind,
-            table: table.clone(),
-            keys,
-            fields,
-            mark: String::new(),
-            attachment: None,
-        })
+        Ok(Order { kind: action.kind, table: table.clone(), keys, fields, attachment: None })
     }
 
     /// The data source of devices has to be known there.

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::ask::Asker;
 use super::check::{Examined, examine};
 use super::human::json;
-use super::{Exit, Outcome, Terminal, clock, runtime};
+use super::{Exit, Outcome, Terminal, clock, wait};
 use crate::config::{self, Config, Level, Purpose, Service};
 use crate::model::codes::Code;
 use crate::model::finding::State;
@@ -77,10 +77,10 @@ pub(super) fn run(args: &DoctorArgs, terminal: &mut Terminal<'_>) -> Outcome {
         probe: args.probe.as_ref(),
     };
     findings.extend(machine::all(&scene, &asker));
-    runtime()?.block_on(async {
+    wait(async {
         findings.extend(sources::all(&scene).await);
         findings.extend(instance::all(&scene).await);
-    });
+    })?;
     tell(args, &findings, terminal)?;
     let worst = worst(&findings);
     let failed = worst == State::Fail || args.warnings_as_errors && worst == State::Warn;

@@ -17,7 +17,7 @@ use self::write::{Planned, There};
 use super::check::{CheckArgs, check};
 use super::lists::severity;
 use super::prompt::{Prompt, of_descriptor, of_file};
-use super::{CliError, Exit, Outcome, Terminal, clock, runtime};
+use super::{CliError, Exit, Outcome, Terminal, clock, wait};
 use crate::app::AppError;
 use crate::config::{self, Answers, Config, Kept, LogIn, Secrets, Service};
 use crate::destination::{Destination as _, Since};
@@ -387,7 +387,7 @@ fn tried(
     let destination = ServiceNow::new(settings.clone(), clock()).map_err(AppError::from)?;
     let table = TableName::new(TABLE).map_err(|e| CliError::Words(e.to_string()))?;
     let since = Since { at: clock().now(), behind: None };
-    let read = runtime()?.block_on(destination.changed(&table, &since));
+    let read = wait(destination.changed(&table, &since))?;
     let Err(e) = read else {
         writeln!(
             terminal.out,

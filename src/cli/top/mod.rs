@@ -24,6 +24,7 @@ use crate::app::AppError;
 use crate::control::client::{AskError, ask};
 use crate::control::{Glance, Question};
 use crate::model::Timestamp;
+use crate::model::gather::Gather as _;
 use crate::model::text::one_line;
 use screen::{Keys, Screen};
 
@@ -184,7 +185,7 @@ impl Known {
 
 fn counts(glance: &Glance) -> Counts {
     let sources = glance.status.overview.sources.iter();
-    sources.map(|s| (s.name.clone(), (s.lines, s.alerts))).collect()
+    sources.map(|s| (s.name.clone(), (s.lines, s.alerts))).into_map()
 }
 
 fn look(socket: &Path) -> Result<Glance, CliError> {

@@ -12,6 +12,7 @@ use super::super::show::Origin;
 use super::super::{Purpose, secret};
 use super::fetch;
 use crate::model::Secret;
+use crate::model::alert::unhex;
 use crate::net::{self, ClientCertificate, ProxySettings, TlsSettings};
 
 /// It is there and wrong; what is wrong with it is among the problems.
@@ -202,14 +203,7 @@ fn absolute(path: &Path, at: &At, c: &mut Check<'_>) -> Option<PathBuf> {
 
 fn pin(text: &str) -> Option<[u8; 32]> {
     let hex: String = text.trim().strip_prefix("sha256:")?.chars().filter(|c| *c != ':').collect();
-    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(bytes)
+    unhex(&hex)
 }
 
 /// Whether the file can be read and each block in it is a certificate; those that nothing can be checked with are named.

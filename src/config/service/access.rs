@@ -3,6 +3,7 @@
 //! Answers for somebody else than who runs this, so nothing is tried out. What cannot be looked at blocks nobody here:
 //! whoever tries it says so.
 
+use crate::model::gather::Gather as _;
 use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::io::Read as _;
@@ -75,7 +76,7 @@ impl Names {
         let listed = self.groups.iter().filter(|(.., members)| member(members)).map(|(_, number, _)| *number);
         Some(Person {
             uid: *uid,
-            groups: listed.chain([own.unwrap_or(*gid)]).chain(more.iter().copied()).collect(),
+            groups: listed.chain([own.unwrap_or(*gid)]).chain(more.iter().copied()).into_set(),
         })
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use url::Url;
 
 use super::{Common, parts};
@@ -17,11 +16,61 @@ use crate::net;
 use crate::source::format::defender as format;
 use crate::source::transport::defender as api;
 use crate::source::transport::poll::http;
-use crate::source::{Input, Reads, Settings};
+use crate::source::{Input, Settings};
 
 const URL: &str = "\"https://HOST\"";
 const POLL_MIN: Duration = Duration::from_secs(5);
 const DEVICES_MIN: Duration = Duration::from_mins(5);
+
+/// Declares the table of either kind: what they have in common, and between it its own keys.
+macro_rules! polled {
+    ($(#[$meta:meta])* $name:ident = $word:literal { $($keys:tt)* }) => {
+        super::source! {
+            $(#[$meta])*
+            #[schemars(extend("required" = ["name", "kind", "url", "token"]))]
+            $name = $word {
+                /// Where it is: `https://HOST`.
+                url: String,
+                /// Its access token, made there in System settings > Integrations > Access tokens.
+                token: $crate::config::values::SecretRef,
+                /// What is trusted; these machines ship with a certificate of their own.
+                tls: $crate::config::file::Tls,
+                /// The proxy on the way there.
+                proxy: $crate::config::file::Proxy,
+                /// Time between two polls, at least 5s. Default 60s.
+                poll_interval: $crate::config::values::Period,
+                /// Time between two readings of devices, at least 5m. Default 60m.
+                devices_interval: $crate::config::values::Period,
+                $($keys)*
+                /// Its word for a severity to ours, laid over `Warning`, `Minor`, `Major` and `Critical`.
+                severity_map: $crate::config::read::Named<$crate::config::values::SeverityWord>,
+                /// Its word for an engine to ours, laid over its five.
+                engine_map: $crate::config::read::Named<$crate::config::values::EngineWord>,
+            }
+        }
+
+        impl $name {
+            /// The keys in common, and those of the other kind as absent.
+            fn keys(&self, console: bool) -> $crate::config::source::defender::Keys<'_> {
+                $crate::config::source::defender::Keys {
+                    kind: $word,
+                    console,
+                    url: &self.url,
+                    token: &self.token,
+                    tls: &self.tls,
+                    proxy: &self.proxy,
+                    poll_interval: &self.poll_interval,
+                    devices_interval: &self.devices_interval,
+                    sensor: None,
+                    write_back: None,
+                    severity_map: &self.severity_map,
+                    engine_map: &self.engine_map,
+                }
+            }
+        }
+    };
+}
+pub(super) use polled;
 
 /// The keys of either kind.
 pub(super) struct Keys<'a> {
@@ -60,21 +109,12 @@ pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> O
         Some((word, of)) => handles(word, of, &common, c),
         None => Some(Vec::new()),
     };
-    let (name, agent) = (common.name?, common.agent?);
-    let sensor = match sensor {
+    let mut told = common.format(severity_map, engine_map)?;
+    told.sensor = match sensor {
         Some((true, said)) => said?,
-        _ => name.as_str().to_owned(),
+        _ => told.source.as_str().to_owned(),
     };
-    let format = format::Defender::new(format::Settings {
-        agent: agent.id.clone(),
-        source: name.clone(),
-        console: keys.console,
-        sensor,
-        site: agent.site.clone(),
-        zone: agent.zone.clone(),
-        severity_map: severity_map?,
-        engine_map: engine_map?,
-    });
+    let format = format::Defender::new(format::Settings { common: told, console: keys.console });
     let api = api::Settings {
         http: http::Settings { url: url?, token: token?, tls: tls?, proxy: proxy.ok()? },
         console: keys.console,
@@ -83,7 +123,7 @@ pub(super) fn check(keys: &Keys<'_>, common: Common<'_>, c: &mut Check<'_>) -> O
         format: format.clone(),
     };
     let input = Input::Defender { interval: interval?, api: Box::new(api) };
-    Some(Settings { name, kind: keys.kind, input, format: Reads::new(format), silent_after: None })
+    common.settings(keys.kind, input, format)
 }
 
 /// The sources whose closed tickets the console is told of.
@@ -105,8 +145,7 @@ fn handles(
         }
         return (!of.is_present()).then(|| own.into_iter().collect());
     };
-    let shown: Vec<&str> = list.items.iter().map(|(name, _)| name.as_str()).collect();
-    c.effective.note_field("write_back_for", Value::from(shown), of);
+    c.note_list("write_back_for", of, list, |name| name.as_str());
     if matches!(word, WriteBack::None) {
         c.problems.error(at, "nothing is written back", |p| {
             p.hint("set write_back = \"handle\", or remove this key")

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::parts;
 use super::{Common, Kind};
 use crate::config::check::Check;
 use crate::config::destination::number;
@@ -13,7 +12,7 @@ use crate::config::values::{OneOrMore, Period};
 use crate::source::format::alert_json::AlertJson;
 use crate::source::format::host::Limits;
 use crate::source::transport::host;
-use crate::source::{Input, Reads, Settings};
+use crate::source::{Input, Settings};
 
 /// Shortest time between two looks: nothing of it needs more.
 const INTERVAL_MIN: Duration = Duration::from_secs(10);
@@ -55,18 +54,6 @@ impl Kind for Host {
     const WORD: &'static str = "host";
     const LEAST: &'static str = "";
 
-    fn name(&self) -> &Field<String> {
-        &self.name
-    }
-
-    fn silent_after(&self) -> Option<&Field<Period>> {
-        None
-    }
-
-    fn path(&self) -> Option<&Field<String>> {
-        None
-    }
-
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
         let interval = c.duration("interval", &self.interval, "60s", INTERVAL_MIN);
         let is_path = |text: &str| text.starts_with('/');
@@ -77,8 +64,7 @@ impl Kind for Host {
         let memory = number("memory_percent", &self.memory_percent, 95, 10..=100, c);
         let load = number("load_per_core", &self.load_per_core, 4, 1..=1000, c);
         let temperature = number("temperature", &self.temperature, 85, 20..=150, c);
-        let format = parts::alert_json(&common, Some(BTreeMap::new()), Some(BTreeMap::new()))?;
-        let (name, agent) = (common.name?, common.agent?);
+        let of = common.format(Some(BTreeMap::new()), Some(BTreeMap::new()))?;
         let limits = Limits {
             disk_percent: u8::try_from(disk?).ok()?,
             memory_percent: u8::try_from(memory?).ok()?,
@@ -86,19 +72,9 @@ impl Kind for Host {
             temperature: u16::try_from(temperature?).ok()?,
             processes: processes?,
         };
-        let settings = host::Settings {
-            agent: agent.id.clone(),
-            sensor: agent.name.clone(),
-            site: agent.site.clone(),
-            zone: agent.zone.clone(),
-            interval: interval?,
-            limits,
-            disks: disks?,
-        };
-        let input = Input::Host(Box::new(settings));
+        let settings = host::Settings { of: of.clone(), interval: interval?, limits, disks: disks? };
         // It has no records; what it would tell is the alert of `config schema --alert`.
-        let format = Reads::new(AlertJson::new(format));
-        Some(Settings { name, kind: Self::WORD, input, format, silent_after: None })
+        common.settings(Self::WORD, Input::Host(Box::new(settings)), AlertJson::new(of))
     }
 }
 

@@ -1,32 +1,24 @@
 //! `kind = "http"`: a listener that alerts as JSON are pushed to.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
-use super::syslog::SyslogTls;
+use super::syslog::{SyslogTls, file};
 use super::{Common, Kind, parts};
 use crate::config::Purpose;
 use crate::config::check::Check;
 use crate::config::destination::fetch;
 use crate::config::problem::At;
-use crate::config::read::{Field, Named, table};
-use crate::config::values::{EngineWord, Period, SecretRef, SeverityWord};
+use crate::config::read::Named;
+use crate::config::values::{EngineWord, SecretRef, SeverityWord};
 use crate::net::listen::{Acceptor, ListenError, ListenTls};
 use crate::source::format::alert_json::AlertJson;
-use crate::source::{Input, Reads, Settings};
+use crate::source::{Input, Settings};
 
-table! {
+source! {
     /// A listener that alerts as JSON are pushed to with `POST /alerts` (`otrelay config schema --alert`); OCSF detection
     /// findings and webhooks of Defender for IoT too.
     #[schemars(extend("required" = ["name", "kind"]))]
-    Http {
-        /// Its name, 1 to 64 of A-Z a-z 0-9 _ - . (part of every fingerprint).
-        name: String,
-        /// What it is.
-        #[schemars(extend("const" = "http"))]
-        kind: String,
-        /// A system notification when no record came of it for so long, at least 1m; default none.
-        silent_after: Period,
+    Http = "http" {
         /// Address and port. Default `127.0.0.1:8514`. Another than a loopback address needs `tls`, and `token` or
         /// `tls.client_ca_file`.
         listen: String,
@@ -41,6 +33,8 @@ table! {
     }
 }
 
+/// What a file of the certificate is.
+const PEM: &str = "the absolute path of a PEM file";
 const DEFAULT: &str = "127.0.0.1:8514";
 /// Shortest token that is not warned about, in bytes.
 const TOKEN_MIN: usize = 16;
@@ -48,18 +42,6 @@ const TOKEN_MIN: usize = 16;
 impl Kind for Http {
     const WORD: &'static str = "http";
     const LEAST: &'static str = "listen = \"127.0.0.1:8514\"";
-
-    fn name(&self) -> &Field<String> {
-        &self.name
-    }
-
-    fn silent_after(&self) -> Option<&Field<Period>> {
-        Some(&self.silent_after)
-    }
-
-    fn path(&self) -> Option<&Field<String>> {
-        None
-    }
 
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
         let listen = self.listen(c);
@@ -81,11 +63,11 @@ impl Kind for Http {
                 p.hint("`openssl rand -hex 32` makes one that cannot be guessed")
             });
         }
-        let settings = parts::alert_json(&common, severity_map, engine_map)?;
+        let format = AlertJson::new(common.format(severity_map, engine_map)?);
         // What is there and wrong has its problem; what is not there is no part of it.
         let (token, tls) = (token.map_or(Some(None), |token| token.map(Some))?, tls.map_or(Some(None), |tls| tls.map(Some))?);
         let input = Input::Http { listen: listen?, token, tls };
-        Some(Settings { name: common.name?, kind: Self::WORD, input, format: Reads::new(AlertJson::new(settings)), silent_after: None })
+        common.settings(Self::WORD, input, format)
     }
 }
 
@@ -129,10 +111,10 @@ impl Http {
 
 /// `tls`; the files are read, but not when the config is only shown.
 fn certificate(tls: &SyslogTls, table: &At, c: &mut Check<'_>) -> Option<ListenTls> {
-    let cert_file = file("cert_file", &tls.cert_file, table, c);
-    let key_file = file("key_file", &tls.key_file, table, c);
+    let cert_file = file("cert_file", &tls.cert_file, table, PEM, c);
+    let key_file = file("key_file", &tls.key_file, table, PEM, c);
     let client_ca_file = if tls.client_ca_file.is_present() {
-        Some(file("client_ca_file", &tls.client_ca_file, table, c)?)
+        Some(file("client_ca_file", &tls.client_ca_file, table, PEM, c)?)
     } else {
         None
     };
@@ -154,17 +136,6 @@ fn certificate(tls: &SyslogTls, table: &At, c: &mut Check<'_>) -> Option<ListenT
             None
         }
     }
-}
-
-fn file(name: &str, field: &Field<String>, table: &At, c: &mut Check<'_>) -> Option<PathBuf> {
-    let (text, at) = c.required(name, field, table, "the absolute path of a PEM file")?;
-    c.effective.note_field(&format!("tls.{name}"), text.clone(), field);
-    if !Path::new(text).is_absolute() {
-        c.problems.error(at, "the path has to be absolute", |p| p.found(format!("\"{text}\"")));
-        return None;
-    }
-    c.service_reads(Path::new(text), at);
-    Some(PathBuf::from(text))
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use super::problem::At;
 use super::read::{Field, List, Node, Read, Reader, Table, choice, once, quoted};
 use super::values::Period;
 use super::{Agent, parse_str};
-use crate::model::SourceName;
-use crate::source::Settings;
+use crate::model::{Engine, Severity, SourceName};
+use crate::source::format::{self, Format};
+use crate::source::{Input, Reads, Settings};
 
 /// Shortest `silent_after`.
 const SILENT_MIN: Duration = Duration::from_mins(1);
@@ -30,14 +31,6 @@ trait Kind: Table + Read + JsonSchema {
     const WORD: &'static str;
     /// The keys that it needs beside name and kind, with values that work.
     const LEAST: &'static str;
-
-    fn name(&self) -> &Field<String>;
-
-    /// How long nothing may come of it.
-    fn silent_after(&self) -> Option<&Field<Period>>;
-
-    /// Its files, where it reads any.
-    fn path(&self) -> Option<&Field<String>>;
 
     /// Checks its own keys, all of them, whatever is wrong with the common ones.
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings>;
@@ -53,8 +46,52 @@ struct Common<'a> {
     at: &'a At,
 }
 
+impl Common<'_> {
+    /// What every format is told.
+    fn format(
+        &self,
+        severity_map: Option<BTreeMap<String, Severity>>,
+        engine_map: Option<BTreeMap<String, Engine>>,
+    ) -> Option<format::Settings> {
+        let agent = self.agent?;
+        Some(format::Settings {
+            site: agent.site.clone(),
+            zone: agent.zone.clone(),
+            severity_map: severity_map?,
+            engine_map: engine_map?,
+            ..format::Settings::new(&agent.id, &agent.name, self.name.clone()?)
+        })
+    }
+
+    /// The source.
+    fn settings(self, kind: &'static str, input: Input, format: impl Format) -> Option<Settings> {
+        Some(Settings { name: self.name?, kind, input, format: Reads::new(format), silent_after: None })
+    }
+}
+
+/// Declares the table of a kind that may be silent: the keys that all of them have, and its own.
+macro_rules! source {
+    ($(#[$meta:meta])* $name:ident = $word:literal { $($keys:tt)* }) => {
+        $crate::config::read::table! {
+            $(#[$meta])*
+            $name {
+                /// Its name, 1 to 64 of A-Z a-z 0-9 _ - . (part of every fingerprint).
+                name: String,
+                /// What it is.
+                #[schemars(extend("const" = $word))]
+                kind: String,
+                /// A system notification when no record came of it for so long, at least 1m; default none.
+                silent_after: $crate::config::values::Period,
+                $($keys)*
+            }
+        }
+    };
+}
+use source;
+
+/// The kinds, each with those of the keys in question that it has.
 macro_rules! kinds {
-    ($($module:ident::$name:ident,)*) => {
+    ($($module:ident::$name:ident($($silent_after:ident $(, $path:ident)?)?),)*) => {
         $(mod $module;)*
         $(#[cfg(test)] pub(in crate::config) use $module::$name;)*
 
@@ -80,22 +117,24 @@ macro_rules! kinds {
         impl Source {
             fn name(&self) -> &Field<String> {
                 match self {
-                    $(Self::$name(source) => source.name(),)*
+                    $(Self::$name(source) => &source.name,)*
                     Self::Other(source) => &source.name,
                 }
             }
 
+            /// How long nothing may come of it.
             fn silent_after(&self) -> Option<&Field<Period>> {
                 match self {
-                    $(Self::$name(source) => source.silent_after(),)*
-                    Self::Other(_) => None,
+                    $($(Self::$name(source) => Some(&source.$silent_after),)?)*
+                    _ => None,
                 }
             }
 
+            /// Its files, where it reads any.
             fn path(&self) -> Option<&Field<String>> {
                 match self {
-                    $(Self::$name(source) => source.path(),)*
-                    Self::Other(_) => None,
+                    $($($(Self::$name(source) => Some(&source.$path),)?)?)*
+                    _ => None,
                 }
             }
 
@@ -139,14 +178,14 @@ macro_rules! kinds {
 }
 
 kinds! {
-    suricata_eve::SuricataEve,
-    defender_sensor::DefenderSensor,
-    defender_console::DefenderConsole,
-    zeek::Zeek,
-    json_lines::JsonLines,
-    http::Http,
-    syslog::Syslog,
-    host::Host,
+    suricata_eve::SuricataEve(silent_after, path),
+    defender_sensor::DefenderSensor(silent_after),
+    defender_console::DefenderConsole(silent_after),
+    zeek::Zeek(silent_after, path),
+    json_lines::JsonLines(silent_after, path),
+    http::Http(silent_after),
+    syslog::Syslog(silent_after, path),
+    host::Host(),
 }
 
 #[cfg(test)]
@@ -226,21 +265,13 @@ pub(in crate::config) fn check(
     c: &mut Check<'_>,
 ) -> Vec<Settings> {
     let Some((sources, _)) = sources.get() else { return Vec::new() };
-    let mut names: BTreeMap<&str, &At> = BTreeMap::new();
+    let mut names = BTreeMap::new();
     let mut paths: BTreeMap<&str, &At> = BTreeMap::new();
     let mut checked = Vec::new();
     let all: Vec<String> =
         sources.items.iter().filter_map(|(source, _)| Some(source.name().get()?.0.clone())).collect();
     for (source, at) in &sources.items {
-        if let Some((name, place)) = source.name().get() {
-            if let Some(first) = names.get(name.as_str()) {
-                let message = format!("two sources have this name, the first at {}", first.line());
-                c.problems
-                    .error(place, message, |p| p.found(format!("\"{name}\"")).hint("rename one of them"));
-            } else {
-                names.insert(name, place);
-            }
-        }
+        c.name_once(&mut names, "sources", source.name());
         if let Some((path, place)) = source.path().and_then(Field::get) {
             if let Some(first) = paths.get(path.as_str()) {
                 let message = format!("two sources read the same files, the first at {}", first.line());

@@ -11,10 +11,8 @@ use crate::config::problem::At;
 use crate::config::read::{Field, List, Named, once, word};
 use crate::config::values::{EngineWord, SeverityWord};
 use crate::model::{Engine, Severity};
-use crate::source::format::{Apart, alert_json};
+use crate::source::format::Apart;
 
-/// Longest category text that can be mapped, in bytes.
-const CATEGORY_MAX: usize = 512;
 /// What a path of files may look like.
 pub(super) const PATH: &str = "an absolute path, e.g. \"/var/log/suricata/eve*.json\"";
 
@@ -45,8 +43,7 @@ pub(super) fn apart(field: &Field<List<ApartWord>>, c: &mut Check<'_>) -> Option
         return None;
     }
     let has = |wanted: ApartWord| words.items.iter().any(|(word, _)| *word == wanted);
-    let shown: Vec<&str> = words.items.iter().map(|(word, _)| word.as_str()).collect();
-    c.effective.note_field("identity", Value::from(shown), field);
+    c.note_list("identity", field, words, |word| word.as_str());
     Some(Apart {
         network: has(ApartWord::Network),
         interface: has(ApartWord::Interface),
@@ -59,24 +56,6 @@ pub(super) fn files(field: &Field<String>, table: &At, c: &mut Check<'_>) -> Opt
     let (text, place) = c.required("path", field, table, PATH)?;
     c.effective.note_field("path", text.clone(), field);
     glob(text, place, c)
-}
-
-/// How alerts as JSON are read, with these maps of severities and engines.
-pub(super) fn alert_json(
-    common: &super::Common<'_>,
-    severity_map: Option<BTreeMap<String, Severity>>,
-    engine_map: Option<BTreeMap<String, Engine>>,
-) -> Option<alert_json::Settings> {
-    let agent = common.agent?;
-    Some(alert_json::Settings {
-        agent: agent.id.clone(),
-        source: common.name.clone()?,
-        sensor: agent.name.clone(),
-        site: agent.site.clone(),
-        zone: agent.zone.clone(),
-        severity_map: severity_map?,
-        engine_map: engine_map?,
-    })
 }
 
 /// `time_zone`.
@@ -112,14 +91,14 @@ fn glob(text: &str, at: &At, c: &mut Check<'_>) -> Option<String> {
 pub(super) fn priorities(
     map: &Field<Named<SeverityWord>>,
     c: &mut Check<'_>,
-) -> Option<BTreeMap<u32, Severity>> {
+) -> Option<BTreeMap<String, Severity>> {
     let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
     let mut checked = BTreeMap::new();
     let mut shown = serde_json::Map::new();
     let mut wrong = false;
     for (key, SeverityWord(severity), at) in &named.0 {
         if let Some(priority) = key.parse::<u32>().ok().filter(|n| (1..=255).contains(n)) {
-            checked.insert(priority, *severity);
+            checked.insert(priority.to_string(), *severity);
             shown.insert(priority.to_string(), severity.as_str().into());
         } else {
             wrong = true;
@@ -137,19 +116,55 @@ pub(super) fn severities(
     map: &Field<Named<SeverityWord>>,
     c: &mut Check<'_>,
 ) -> Option<BTreeMap<String, Severity>> {
-    words("severity_map", map, |SeverityWord(severity)| (*severity, severity.as_str()), c)
+    words("severity_map", map, |SeverityWord(severity)| (*severity, severity.as_str()), &WORDS, c)
+}
+
+/// `severity_map` by what a sender writes.
+pub(super) fn written_severities(
+    map: &Field<Named<SeverityWord>>,
+    c: &mut Check<'_>,
+) -> Option<BTreeMap<String, Severity>> {
+    words("severity_map", map, |SeverityWord(severity)| (*severity, severity.as_str()), &WRITTEN, c)
 }
 
 /// `engine_map`.
 pub(super) fn engines(map: &Field<Named<EngineWord>>, c: &mut Check<'_>) -> Option<BTreeMap<String, Engine>> {
-    words("engine_map", map, |EngineWord(engine)| (*engine, engine.as_str()), c)
+    words("engine_map", map, |EngineWord(engine)| (*engine, engine.as_str()), &WORDS, c)
 }
+
+/// What the keys of a map may be, and how the one that may not is refused.
+struct Keys {
+    fits: fn(&str) -> bool,
+    wrong: &'static str,
+    shows_it: bool,
+    expected: &'static str,
+    twice: &'static str,
+}
+
+/// Category texts.
+const WORDS: Keys = Keys {
+    fits: |word| word.len() <= 512,
+    wrong: "the word is too long",
+    shows_it: false,
+    expected: "at most 512 bytes",
+    twice: "the same word twice (case does not matter)",
+};
+
+/// Severities as a sender writes them.
+const WRITTEN: Keys = Keys {
+    fits: |written| (1..=64).contains(&written.trim().to_lowercase().len()),
+    wrong: "this is not a severity",
+    shows_it: true,
+    expected: "what the sender writes, 1 to 64 bytes",
+    twice: "the same severity twice (case does not matter)",
+};
 
 /// The source's words to ours; their case and blanks around them do not matter.
 fn words<W, T>(
     key: &str,
     map: &Field<Named<W>>,
     ours: impl Fn(&W) -> (T, &'static str),
+    keys: &Keys,
     c: &mut Check<'_>,
 ) -> Option<BTreeMap<String, T>> {
     let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
@@ -158,13 +173,15 @@ fn words<W, T>(
     let mut wrong = false;
     for (word, value, at) in &named.0 {
         let (value, text) = ours(value);
-        if word.len() > CATEGORY_MAX {
+        if !(keys.fits)(word) {
             wrong = true;
-            c.problems
-                .error(at, "the word is too long", |p| p.expected(format!("at most {CATEGORY_MAX} bytes")));
+            c.problems.error(at, keys.wrong, |p| {
+                let p = if keys.shows_it { p.found(format!("\"{word}\"")) } else { p };
+                p.expected(keys.expected)
+            });
         } else if checked.insert(word.trim().to_lowercase(), value).is_some() {
             wrong = true;
-            c.problems.error(at, "the same word twice (case does not matter)", |p| p.hint("remove one"));
+            c.problems.error(at, keys.twice, |p| p.hint("remove one"));
         }
         shown.insert(word.clone(), text.into());
     }

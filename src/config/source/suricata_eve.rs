@@ -4,23 +4,16 @@ use super::parts::{self, ApartWord};
 use super::{Common, Kind};
 use crate::config::check::Check;
 use crate::config::problem::At;
-use crate::config::read::{Field, List, Named, table};
-use crate::config::values::{EngineWord, Period, SeverityWord};
+use crate::config::read::{List, Named};
+use crate::config::values::{EngineWord, SeverityWord};
 use crate::source::format::eve::{self, Eve};
 use crate::source::transport::unix::{Listen, Way};
-use crate::source::{Input, Reads, Settings};
+use crate::source::{Input, Settings};
 
-table! {
+source! {
     /// EVE JSON of Suricata: files, or a socket that it writes to.
     #[schemars(extend("required" = ["name", "kind"]))]
-    SuricataEve {
-        /// Its name, 1 to 64 of A-Z a-z 0-9 _ - . (part of every fingerprint).
-        name: String,
-        /// What it is.
-        #[schemars(extend("const" = "suricata-eve"))]
-        kind: String,
-        /// A system notification when no record came of it for so long, at least 1m; default none.
-        silent_after: Period,
+    SuricataEve = "suricata-eve" {
         /// Files by glob: an absolute path that may have `*`, `?`, `[…]`.
         path: String,
         /// Instead of files: the socket of Suricata's `filetype`, `unix_stream:///run/otrelay/eve.sock` or `unix_dgram://…`.
@@ -42,18 +35,6 @@ impl Kind for SuricataEve {
     const WORD: &'static str = "suricata-eve";
     const LEAST: &'static str = "path = \"/var/log/suricata/eve*.json\"";
 
-    fn name(&self) -> &Field<String> {
-        &self.name
-    }
-
-    fn silent_after(&self) -> Option<&Field<Period>> {
-        Some(&self.silent_after)
-    }
-
-    fn path(&self) -> Option<&Field<String>> {
-        Some(&self.path)
-    }
-
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
         let input = self.input(common.at, c);
         let apart = parts::apart(&self.identity, c);
@@ -61,20 +42,13 @@ impl Kind for SuricataEve {
         let engine_map = parts::engines(&self.engine_map, c);
         let signature_severity = c.value("signature_severity", &self.signature_severity, true, |v| *v);
         let time_zone = parts::time_zone(&self.time_zone, c);
-        let (name, agent) = (common.name?, common.agent?);
         let format = Eve::new(eve::Settings {
-            agent: agent.id.clone(),
-            source: name.clone(),
-            sensor: agent.name.clone(),
-            site: agent.site.clone(),
-            zone: agent.zone.clone(),
+            common: common.format(severity_map, engine_map)?,
             apart: apart?,
-            severity_map: severity_map?,
-            engine_map: engine_map?,
             signature_severity: signature_severity?,
             time_zone: time_zone?,
         });
-        Some(Settings { name, kind: Self::WORD, input: input?, format: Reads::new(format), silent_after: None })
+        common.settings(Self::WORD, input?, format)
     }
 }
 

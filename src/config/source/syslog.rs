@@ -4,29 +4,24 @@
 //! What is not encrypted and not on a loopback address needs a list of networks: a sender's address is all that there is
 //! to know it by. So does TLS that asks for no client certificate.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use serde_json::Value;
 
 use super::{Common, Kind, parts};
 use crate::config::check::Check;
 use crate::config::problem::At;
 use crate::config::read::{Field, List, Named, once, table, word};
-use crate::config::values::{EngineWord, Period, SeverityWord};
-use crate::model::Severity;
+use crate::config::values::{EngineWord, SeverityWord};
 use crate::net::listen::{Acceptor, ListenTls};
 use crate::source::format::syslog::{self, Payload};
 use crate::source::transport::syslog::{Listen, Listeners, Protocol};
-use crate::source::{Input, Reads, Settings};
+use crate::source::{Input, Settings};
 
 /// Most listeners of one source, and most networks.
 const LISTENERS_MAX: usize = 16;
 const NETWORKS_MAX: usize = 256;
-/// What a sender writes for a severity, in bytes.
-const WRITTEN_MAX: usize = 64;
 const LISTEN: &str =
     "\"udp://ADDRESS:PORT\", \"tcp://ADDRESS:PORT\" or \"tls://ADDRESS:PORT\" with an IP address";
 const ALLOW: &str = "a network or an address, e.g. \"10.20.0.0/16\"";
@@ -63,17 +58,12 @@ table! {
         /// PEM: who signs the certificates that senders have to show. Without it none is asked for.
         client_ca_file: String,
     }
+}
 
+source! {
     /// Listeners for syslog, or files of it.
     #[schemars(extend("required" = ["name", "kind"]))]
-    Syslog {
-        /// Its name, 1 to 64 of A-Z a-z 0-9 _ - . (part of every fingerprint).
-        name: String,
-        /// What it is.
-        #[schemars(extend("const" = "syslog"))]
-        kind: String,
-        /// A system notification when no record came of it for so long, at least 1m; default none.
-        silent_after: Period,
+    Syslog = "syslog" {
         /// Where it listens: `udp://…`, `tcp://…`, `tls://…`, each with an IP address and a port; at most 16.
         listen: List<String>,
         /// Instead of listening: files by glob, a message a line; an absolute path that may have `*`, `?`, `[…]`.
@@ -102,18 +92,6 @@ impl Kind for Syslog {
     const WORD: &'static str = "syslog";
     const LEAST: &'static str = "listen = [\"udp://127.0.0.1:5514\"]";
 
-    fn name(&self) -> &Field<String> {
-        &self.name
-    }
-
-    fn silent_after(&self) -> Option<&Field<Period>> {
-        Some(&self.silent_after)
-    }
-
-    fn path(&self) -> Option<&Field<String>> {
-        Some(&self.path)
-    }
-
     fn check(&self, common: Common<'_>, c: &mut Check<'_>) -> Option<Settings> {
         let input =
             if self.path.is_present() { self.files(common.at, c) } else { self.listeners(common.at, c) };
@@ -122,22 +100,15 @@ impl Kind for Syslog {
             (word, _) => Some(word.map_or(FormatWord::Auto, |(word, _)| *word)),
         };
         c.effective.note_field("format", payload.unwrap_or(FormatWord::Auto).as_str(), &self.format);
-        let severity_map = severities(&self.severity_map, c);
+        let severity_map = parts::written_severities(&self.severity_map, c);
         let engine_map = parts::engines(&self.engine_map, c);
         let time_zone = parts::time_zone(&self.time_zone, c);
-        let (name, agent) = (common.name?, common.agent?);
         let format = syslog::Syslog::new(syslog::Settings {
-            agent: agent.id.clone(),
-            sensor: agent.name.clone(),
-            source: name.clone(),
-            site: agent.site.clone(),
-            zone: agent.zone.clone(),
+            common: common.format(severity_map, engine_map)?,
             payload: Payload::ALL[payload? as usize],
-            severity_map: severity_map?,
-            engine_map: engine_map?,
             time_zone: time_zone?,
         });
-        Some(Settings { name, kind: Self::WORD, input: input?, format: Reads::new(format), silent_after: None })
+        common.settings(Self::WORD, input?, format)
     }
 }
 
@@ -165,8 +136,7 @@ impl Syslog {
 
     fn listen(&self, table: &At, c: &mut Check<'_>) -> Option<Vec<Listen>> {
         let (list, at) = c.required("listen", &self.listen, table, &format!("a list of {LISTEN}"))?;
-        let shown: Vec<&str> = list.items.iter().map(|(text, _)| text.as_str()).collect();
-        c.effective.note_field("listen", Value::from(shown), &self.listen);
+        c.note_list("listen", &self.listen, list, |text| text.as_str());
         if list.written == 0 || list.written > LISTENERS_MAX {
             c.problems.error(at, "the number of listeners", |p| {
                 p.found(list.written.to_string()).expected(format!("1 to {LISTENERS_MAX}"))
@@ -208,7 +178,7 @@ impl Syslog {
         let mut paths = [None, None, None];
         for ((name, field), path) in files.into_iter().zip(&mut paths) {
             if name != "client_ca_file" || field.is_present() {
-                *path = file(name, field, at, c);
+                *path = file(name, field, at, "an absolute path of a PEM file", c);
                 path.as_ref().ok_or(Wrong)?;
             }
         }
@@ -227,8 +197,7 @@ impl Syslog {
 
     fn allow(&self, c: &mut Check<'_>) -> Option<Vec<IpNet>> {
         let Some((list, at)) = self.allow.get() else { return (!self.allow.is_present()).then(Vec::new) };
-        let shown: Vec<&str> = list.items.iter().map(|(text, _)| text.as_str()).collect();
-        c.effective.note_field("allow", Value::from(shown), &self.allow);
+        c.note_list("allow", &self.allow, list, |text| text.as_str());
         if list.written == 0 || list.written > NETWORKS_MAX {
             c.problems.error(at, "the number of networks", |p| {
                 p.found(list.written.to_string()).expected(format!("1 to {NETWORKS_MAX}"))
@@ -284,8 +253,15 @@ fn listener(text: &str) -> Option<Listen> {
     (address.port() != 0).then_some(Listen { protocol, address })
 }
 
-fn file(name: &str, field: &Field<String>, table: &At, c: &mut Check<'_>) -> Option<PathBuf> {
-    let (path, at) = c.required(name, field, table, "an absolute path of a PEM file")?;
+/// A file of a listener's certificate.
+pub(super) fn file(
+    name: &str,
+    field: &Field<String>,
+    table: &At,
+    expected: &str,
+    c: &mut Check<'_>,
+) -> Option<PathBuf> {
+    let (path, at) = c.required(name, field, table, expected)?;
     c.effective.note_field(&format!("tls.{name}"), path.clone(), field);
     if !path.starts_with('/') {
         c.problems.error(at, "the path has to be absolute", |p| p.found(format!("\"{path}\"")));
@@ -293,29 +269,6 @@ fn file(name: &str, field: &Field<String>, table: &At, c: &mut Check<'_>) -> Opt
     }
     c.service_reads(Path::new(path), at);
     Some(PathBuf::from(path))
-}
-
-fn severities(map: &Field<Named<SeverityWord>>, c: &mut Check<'_>) -> Option<BTreeMap<String, Severity>> {
-    let Some((named, _)) = map.get() else { return (!map.is_present()).then(BTreeMap::new) };
-    let mut checked = BTreeMap::new();
-    let mut shown = serde_json::Map::new();
-    let mut wrong = false;
-    for (written, SeverityWord(severity), at) in &named.0 {
-        let folded = written.trim().to_lowercase();
-        if folded.is_empty() || folded.len() > WRITTEN_MAX {
-            wrong = true;
-            c.problems.error(at, "this is not a severity", |p| {
-                p.found(format!("\"{written}\""))
-                    .expected(format!("what the sender writes, 1 to {WRITTEN_MAX} bytes"))
-            });
-        } else if checked.insert(folded, *severity).is_some() {
-            wrong = true;
-            c.problems.error(at, "the same severity twice (case does not matter)", |p| p.hint("remove one"));
-        }
-        shown.insert(written.clone(), severity.as_str().into());
-    }
-    c.effective.note_field("severity_map", Value::Object(shown), map);
-    (!wrong).then_some(checked)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! after a lost answer or a lost database, is found by it and not sent again.
 
 use super::later;
-use super::{Repeat, Work};
-use crate::destination::{Attachment, Compose, Fields, Found, Order, Sent};
+use super::{Job, Repeat, Work};
+use crate::destination::{Attachment, Fields, Found, Order, Sent};
 use crate::model::evidence::{self, File};
 use crate::model::ticket::TicketKeys;
 use crate::model::{Alert, DestinationName};
@@ -28,9 +28,7 @@ const DIGITS: usize = 8;
 
 impl Attach {
     fn file(&self, claimed: &Claimed) -> Result<File, String> {
-        let damaged = "the stored alert is damaged (its checksum does not match)";
-        let alert = claimed.alert.as_ref().ok_or(damaged)?;
-        (self.file)(alert)
+        (self.file)(super::alert(claimed)?)
             .ok_or_else(|| "the stored record has nothing to attach, or [[redact]] keeps it here".to_owned())
     }
 
@@ -55,16 +53,12 @@ impl Work for Attach {
         self.name(claimed, destination)
     }
 
-    fn compose(
-        &self,
-        claimed: &Claimed,
-        _: &dyn Compose,
-        destination: &DestinationName,
-    ) -> Result<Order, String> {
+    fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
+        let Job { claimed, destination, .. } = *job;
         let table = claimed.ticket.table.clone().ok_or("its ticket is not known any more")?;
         let File { content_type, bytes, .. } = self.file(claimed)?;
         let attachment = Attachment { table, name: self.name(claimed, destination), content_type, bytes };
-        let order = super::order(later::keys(claimed, destination), claimed, Fields::new());
+        let order = job.order(later::keys(claimed, destination), Fields::new());
         Ok(Order { attachment: Some(attachment), ..order })
     }
 

@@ -2,11 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{Repeat, Work};
-use crate::destination::{Compose, Found, Order, Sent};
-use crate::model::{Alert, DestinationName};
-use crate::store::op::claim::Claimed;
-use crate::store::op::settle::Outcome;
+use super::{Job, Repeat, Work};
+use crate::destination::Order;
+use crate::model::Alert;
+use crate::model::gather::Gather as _;
 
 /// Event Management must know of this alert.
 pub(super) struct Put;
@@ -16,26 +15,13 @@ impl Work for Put {
         Repeat::Idempotent
     }
 
-    fn compose(
-        &self,
-        claimed: &Claimed,
-        composer: &dyn Compose,
-        destination: &DestinationName,
-    ) -> Result<Order, String> {
-        let mut fields = super::fields(claimed, composer, destination)?;
-        if let Some(alert) = &claimed.alert {
-            let all = || additional_info(alert, claimed.occurrences);
+    fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
+        let mut fields = job.fields()?;
+        if let Some(alert) = &job.claimed.alert {
+            let all = || additional_info(alert, job.claimed.occurrences);
             fields.entry("additional_info".to_owned()).or_insert_with(all);
         }
-        Ok(super::order(self.keys(claimed, destination), claimed, fields))
-    }
-
-    fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
-        Outcome::Told { created: sent.created }
-    }
-
-    fn found(&self, _: &Claimed, _: &Found) -> Option<Outcome> {
-        Some(Outcome::Told { created: false })
+        Ok(job.order(self.keys(job.claimed, job.destination), fields))
     }
 }
 
@@ -56,6 +42,6 @@ fn additional_info(alert: &Alert, occurrences: u64) -> String {
     ];
     let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
     let map: Map<String, Value> =
-        pairs.map(|(name, value)| (name.to_owned(), Value::String(value))).collect();
+        pairs.map(|(name, value)| (name.to_owned(), Value::String(value))).into_object();
     Value::Object(map).to_string()
 }

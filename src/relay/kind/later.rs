@@ -4,8 +4,9 @@
 //! for, and only a note that is not there is sent again. The other two are looked up before each send: what a
 //! person did there meanwhile stands.
 
-use super::{Repeat, Work};
-use crate::destination::{Compose, Fields, Found, Order, Remote, Sent};
+use super::{Job, Repeat, Work};
+use crate::destination::{Fields, Found, Order, Remote, Sent};
+use crate::model::gather::Gather as _;
 use crate::model::ticket::TicketKeys;
 use crate::model::{DestinationName, TicketState};
 use crate::store::op::claim::Claimed;
@@ -45,16 +46,11 @@ fn mark(claimed: &Claimed, destination: &DestinationName) -> String {
     digest.as_ref()[..4].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-fn order(
-    claimed: &Claimed,
-    destination: &DestinationName,
-    fields: Fields,
-    mark: String,
-) -> Result<Order, String> {
-    if claimed.ticket.sys_id.is_none() {
+fn order(job: &Job<'_>, fields: Fields) -> Result<Order, String> {
+    if job.claimed.ticket.sys_id.is_none() {
         return Err(NO_RECORD.to_owned());
     }
-    Ok(Order { mark, ..super::order(keys(claimed, destination), claimed, fields) })
+    Ok(job.order(keys(job.claimed, job.destination), fields))
 }
 
 fn as_seen(remote: &Remote) -> Seen {
@@ -65,6 +61,11 @@ fn as_seen(remote: &Remote) -> Seen {
         assigned_to: None,
         close_notes: None,
     }
+}
+
+/// A ticket that needs no successor.
+fn later(created: bool, seen: Seen, noted: Option<u64>) -> Outcome {
+    Outcome::Later { created, seen, noted, renews: false }
 }
 
 /// What the answer shows; a record that it does not name is gone.
@@ -88,7 +89,7 @@ pub(super) fn storm(claimed: &Claimed) -> String {
 
 /// What a note says.
 fn text(claimed: &Claimed, mark: &str) -> Result<String, String> {
-    let alert = claimed.alert.as_ref().ok_or("the stored alert is damaged (its checksum does not match)")?;
+    let alert = super::alert(claimed)?;
     let last = claimed.last_seen_at.servicenow();
     let mut lines = Vec::new();
     if claimed.ticket.folded.findings > 0 {
@@ -109,10 +110,10 @@ fn text(claimed: &Claimed, mark: &str) -> Result<String, String> {
     Ok(lines.join("\n"))
 }
 
-fn note(claimed: &Claimed, destination: &DestinationName) -> Result<Order, String> {
-    let mark = mark(claimed, destination);
-    let fields = Fields::from([("work_notes".to_owned(), text(claimed, &mark)?)]);
-    order(claimed, destination, fields, mark)
+fn note(job: &Job<'_>) -> Result<Order, String> {
+    let mark = mark(job.claimed, job.destination);
+    let fields = Fields::from([("work_notes".to_owned(), text(job.claimed, &mark)?)]);
+    order(job, fields)
 }
 
 impl Work for Note {
@@ -128,23 +129,18 @@ impl Work for Note {
         mark(claimed, destination)
     }
 
-    fn compose(
-        &self,
-        claimed: &Claimed,
-        _: &dyn Compose,
-        destination: &DestinationName,
-    ) -> Result<Order, String> {
-        note(claimed, destination)
+    fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
+        note(job)
     }
 
     fn sent(&self, claimed: &Claimed, sent: &Sent) -> Outcome {
         let noted = sent.created.then_some(claimed.occurrences);
-        Outcome::Later { created: sent.created, seen: seen(sent), noted, renews: false }
+        later(sent.created, seen(sent), noted)
     }
 
     /// The note that was found may have told of fewer sightings: what came since is for the next one.
     fn found(&self, _: &Claimed, found: &Found) -> Option<Outcome> {
-        Some(Outcome::Later { created: false, seen: as_seen(&found.remote), noted: None, renews: false })
+        Some(later(false, as_seen(&found.remote), None))
     }
 }
 
@@ -157,13 +153,9 @@ impl Work for Resolve {
         keys(claimed, destination)
     }
 
-    fn compose(
-        &self,
-        claimed: &Claimed,
-        composer: &dyn Compose,
-        destination: &DestinationName,
-    ) -> Result<Order, String> {
-        let mut fields = composer.closing(&super::facts(claimed, destination)?)?;
+    fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
+        let claimed = job.claimed;
+        let mut fields = job.composer.closing(&job.facts()?)?;
         fields.entry("close_notes".to_owned()).or_insert_with(|| {
             let since = claimed.ticket.cleared_at.map_or_else(String::new, |at| {
                 format!(" since {} UTC", at.servicenow())
@@ -174,21 +166,16 @@ impl Work for Resolve {
                 claimed.last_seen_at.servicenow()
             )
         });
-        order(claimed, destination, fields, String::new())
+        order(job, fields)
     }
 
     fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
-        Outcome::Later { created: sent.created, seen: seen(sent), noted: None, renews: false }
+        later(sent.created, seen(sent), None)
     }
 
     fn found(&self, _: &Claimed, found: &Found) -> Option<Outcome> {
         let seen = as_seen(&found.remote);
-        (seen.state != TicketState::Open).then_some(Outcome::Later {
-            created: false,
-            seen,
-            noted: None,
-            renews: false,
-        })
+        (seen.state != TicketState::Open).then(|| later(false, seen, None))
     }
 
     fn missing(&self, claimed: &Claimed) -> Option<Outcome> {
@@ -205,13 +192,8 @@ impl Work for Reopen {
         keys(claimed, destination)
     }
 
-    fn compose(
-        &self,
-        claimed: &Claimed,
-        _: &dyn Compose,
-        destination: &DestinationName,
-    ) -> Result<Order, String> {
-        note(claimed, destination)
+    fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
+        note(job)
     }
 
     /// One that is not open after all, whoever refused it, gets a successor.
@@ -224,13 +206,7 @@ impl Work for Reopen {
 
     fn found(&self, claimed: &Claimed, found: &Found) -> Option<Outcome> {
         let seen = as_seen(&found.remote);
-        let noted = Some(claimed.occurrences);
-        (seen.state == TicketState::Open).then_some(Outcome::Later {
-            created: false,
-            seen,
-            noted,
-            renews: false,
-        })
+        (seen.state == TicketState::Open).then(|| later(false, seen, Some(claimed.occurrences)))
     }
 
     fn missing(&self, claimed: &Claimed) -> Option<Outcome> {
@@ -248,24 +224,19 @@ impl Work for LinkDevice {
     }
 
     /// Without the field there is nothing to do: the operator's own word for it stands, or the CI is not sure any more.
-    fn compose(
-        &self,
-        claimed: &Claimed,
-        composer: &dyn Compose,
-        destination: &DestinationName,
-    ) -> Result<Order, String> {
-        let own = super::fields(claimed, composer, destination)?.contains_key(CI);
-        let ci = claimed.about.ci.clone().filter(|_| !own);
-        let fields = ci.map(|ci| (CI.to_owned(), ci)).into_iter().collect();
-        order(claimed, destination, fields, String::new())
+    fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
+        let own = job.fields()?.contains_key(CI);
+        let ci = job.claimed.about.ci.clone().filter(|_| !own);
+        let fields = ci.map(|ci| (CI.to_owned(), ci)).into_iter().into_map();
+        order(job, fields)
     }
 
     fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
-        Outcome::Later { created: sent.created, seen: seen(sent), noted: None, renews: false }
+        later(sent.created, seen(sent), None)
     }
 
     fn found(&self, _: &Claimed, found: &Found) -> Option<Outcome> {
-        Some(Outcome::Later { created: false, seen: as_seen(&found.remote), noted: None, renews: false })
+        Some(later(false, as_seen(&found.remote), None))
     }
 }
 

@@ -14,7 +14,7 @@ mod ticket;
 
 use crate::destination::{Compose, Fields, Found, Order, Sent, TicketFacts};
 use crate::model::ticket::TicketKeys;
-use crate::model::{DeliveryKind, DestinationName};
+use crate::model::{Alert, DeliveryKind, DestinationName};
 use crate::store::op::claim::Claimed;
 use crate::store::op::settle::Outcome;
 
@@ -40,6 +40,46 @@ impl Repeat {
     }
 }
 
+/// What a delivery is composed from.
+pub(super) struct Job<'a> {
+    pub(super) claimed: &'a Claimed,
+    pub(super) composer: &'a dyn Compose,
+    pub(super) destination: &'a DestinationName,
+}
+
+impl Job<'_> {
+    /// The fields that the rule's templates make of the alert.
+    fn fields(&self) -> Result<Fields, String> {
+        self.composer.compose(&self.facts()?)
+    }
+
+    /// What a record is made from.
+    fn facts(&self) -> Result<TicketFacts<'_>, String> {
+        let Self { claimed, destination, .. } = *self;
+        Ok(TicketFacts {
+            alert: alert(claimed)?,
+            occurrences: claimed.occurrences,
+            last_seen_at: claimed.last_seen_at,
+            destination,
+            table: &claimed.table,
+            generation: claimed.generation,
+            rule: claimed.rule.as_str(),
+            correlation_id: of(claimed.kind).keys(claimed, destination).correlation_id,
+        })
+    }
+
+    /// An order for the record of these keys.
+    fn order(&self, keys: TicketKeys, fields: Fields) -> Order {
+        Order { kind: self.claimed.kind, table: self.claimed.table.clone(), keys, fields, attachment: None }
+    }
+}
+
+/// The alert of a delivery.
+fn alert(claimed: &Claimed) -> Result<&Alert, String> {
+    let damaged = || "the stored alert is damaged (its checksum does not match)".to_owned();
+    claimed.alert.as_ref().ok_or_else(damaged)
+}
+
 /// What a kind brings.
 pub(super) trait Work: Sync {
     /// How it may be repeated.
@@ -54,21 +94,19 @@ pub(super) trait Work: Sync {
     ///
     /// # Errors
     /// Why it cannot be made: the delivery becomes a dead letter with that text.
-    fn compose(
-        &self,
-        claimed: &Claimed,
-        composer: &dyn Compose,
-        destination: &DestinationName,
-    ) -> Result<Order, String> {
-        let fields = fields(claimed, composer, destination)?;
-        Ok(order(self.keys(claimed, destination), claimed, fields))
+    fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
+        Ok(job.order(self.keys(job.claimed, job.destination), job.fields()?))
     }
 
     /// What became of it when the answer says that it was done.
-    fn sent(&self, claimed: &Claimed, sent: &Sent) -> Outcome;
+    fn sent(&self, _claimed: &Claimed, sent: &Sent) -> Outcome {
+        Outcome::Told { created: sent.created }
+    }
 
     /// What became of it when it was found there; `None`: it is still to be sent.
-    fn found(&self, claimed: &Claimed, found: &Found) -> Option<Outcome>;
+    fn found(&self, _claimed: &Claimed, _found: &Found) -> Option<Outcome> {
+        Some(Outcome::Told { created: false })
+    }
 
     /// What became of it when it was not found there; `None`: it is still to be sent.
     fn missing(&self, _claimed: &Claimed) -> Option<Outcome> {
@@ -96,39 +134,4 @@ pub(super) fn of(kind: DeliveryKind) -> &'static dyn Work {
         DeliveryKind::PutRow => &row::Put,
         DeliveryKind::PutDevice => &device::Put,
     }
-}
-
-fn order(keys: TicketKeys, claimed: &Claimed, fields: Fields) -> Order {
-    Order {
-        kind: claimed.kind,
-        table: claimed.table.clone(),
-        keys,
-        fields,
-        mark: String::new(),
-        attachment: None,
-    }
-}
-
-/// The fields that the rule's templates make of the alert.
-fn fields(
-    claimed: &Claimed,
-    composer: &dyn Compose,
-    destination: &DestinationName,
-) -> Result<Fields, String> {
-    composer.compose(&facts(claimed, destination)?)
-}
-
-/// What a record is made from.
-fn facts<'a>(claimed: &'a Claimed, destination: &'a DestinationName) -> Result<TicketFacts<'a>, String> {
-    let alert = claimed.alert.as_ref().ok_or("the stored alert is damaged (its checksum does not match)")?;
-    Ok(TicketFacts {
-        alert,
-        occurrences: claimed.occurrences,
-        last_seen_at: claimed.last_seen_at,
-        destination,
-        table: &claimed.table,
-        generation: claimed.generation,
-        rule: claimed.rule.as_str(),
-        correlation_id: of(claimed.kind).keys(claimed, destination).correlation_id,
-    })
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Repeat, Work};
-use crate::destination::{Compose, Found, Order, Remote, Sent};
-use crate::model::DestinationName;
+use super::{Job, Repeat, Work};
+use crate::destination::{Found, Order, Remote, Sent};
 use crate::model::ticket::LINK;
 use crate::store::op::claim::Claimed;
 use crate::store::op::settle::Outcome;
@@ -18,13 +17,9 @@ impl Work for Open {
     }
 
     /// The parent of a storm says what it stands for.
-    fn compose(
-        &self,
-        claimed: &Claimed,
-        composer: &dyn Compose,
-        destination: &DestinationName,
-    ) -> Result<Order, String> {
-        let mut fields = super::fields(claimed, composer, destination)?;
+    fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
+        let claimed = job.claimed;
+        let mut fields = job.fields()?;
         // The operator's own word for it stands.
         if let Some(ci) = &claimed.about.ci {
             fields.entry("cmdb_ci".to_owned()).or_insert_with(|| ci.clone());
@@ -42,7 +37,7 @@ impl Work for Open {
             let text = fields.entry("description".to_owned()).or_default();
             *text = format!("{}\n\nOne of them:\n{text}", super::later::storm(claimed));
         }
-        Ok(super::order(self.keys(claimed, destination), claimed, fields))
+        Ok(job.order(self.keys(claimed, job.destination), fields))
     }
 
     fn sent(&self, claimed: &Claimed, sent: &Sent) -> Outcome {

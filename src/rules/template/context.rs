@@ -1,11 +1,11 @@
 //! The variables of a template, from an alert and what became of it.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use minijinja::value::Value;
 
 use crate::model::alert::{MESSAGE_MAX, RAW_MAX};
+use crate::model::gather::Gather as _;
 use crate::model::{
     Alert, AlertKind, AlertState, DestinationName, Endpoint, Engine, Generation, Protocol, Severity,
     TableName, Timestamp,
@@ -120,7 +120,7 @@ impl TicketContext<'_> {
             ("table", self.table.as_str().into()),
             ("correlation_id", self.correlation_id.into()),
         ];
-        Value::from(BTreeMap::from(pairs))
+        Value::from(pairs.into_iter().into_map())
     }
 }
 
@@ -135,7 +135,7 @@ fn endpoint(end: &Endpoint) -> Value {
         ("device_id", end.device_id.as_deref().unwrap_or_default().into()),
         ("label", label.into()),
     ];
-    Value::from(BTreeMap::from(pairs))
+    Value::from(pairs.into_iter().into_map())
 }
 
 fn state_as_str(state: AlertState) -> &'static str {

@@ -93,15 +93,8 @@ impl Endpoint<'_> {
 
     /// Never doubtful: without a token the call itself was not made.
     pub(super) fn error(&self, class: Class, status: Option<u16>, cause: &str, remedy: &str) -> SendError {
-        SendError {
-            class,
-            hold: HoldScope::Destination,
-            message: format!("could not get a token from {}: {cause}", self.place),
-            remedy: remedy.to_owned(),
-            doubtful: false,
-            wait: None,
-            status,
-        }
+        let message = format!("could not get a token from {}: {cause}", self.place);
+        SendError { status, ..SendError::new(class, HoldScope::Destination, message, remedy) }
     }
 }
 

@@ -20,9 +20,9 @@ use super::{BYTES_MAX, Import, Settings};
 use crate::destination::{
     Destination, DeviceOrder, DevicePut, DeviceRefusal, DevicesSent, Fields, Item, SendError, Sent,
 };
+use crate::model::gather::Gather as _;
 use crate::model::text::{clip, one_line};
 use crate::model::{Class, SysId, TableName};
-use crate::net::Method;
 
 /// Devices of one call where each row is a request or an item of a batch.
 const ROWS_FEW: usize = 60;
@@ -93,7 +93,7 @@ impl ServiceNow {
     /// How many requests these rows take at most, with a new log-in.
     fn requests_for(&self, import: &Import, rows: &[Row]) -> usize {
         if import.insert_multiple {
-            let tables: BTreeSet<&TableName> = rows.iter().map(|row| &row.table).collect();
+            let tables: BTreeSet<&TableName> = rows.iter().map(|row| &row.table).into_set();
             return 1 + tables.len() * (1 + LOOKS_MAX);
         }
         let (mut at, mut requests) = (0, 1);
@@ -226,16 +226,8 @@ impl ServiceNow {
         let table = attempt.table;
         let body = serde_json::to_vec(&json!({ "records": records }))
             .map_err(|_| attempt.reject("the rows cannot be written as JSON", "report it"))?;
-        let (value, answer) = self
-            .call(&Call {
-                what: What::Rows,
-                table,
-                method: Method::Post,
-                path: Path::ImportMany(table),
-                query: String::new(),
-                body: Some(body),
-            })
-            .await?;
+        let (value, answer) =
+            self.call(&Call::post(What::Rows, table, Path::ImportMany(table), String::new(), body)).await?;
         let inner = value.get("result").filter(|inner| inner.is_object()).unwrap_or(&value);
         let set = SysId::new(&wire::field(inner, "import_set_id"))
             .map_err(|_| attempt.retry("the answer names no import set").answered(answer.status))?;

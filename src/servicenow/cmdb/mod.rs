@@ -25,6 +25,7 @@ use super::call::{Call, Path, ServiceNow};
 use super::classify::What;
 use super::query::url_value;
 use crate::destination::{DeviceOrder, DevicePut, DevicesSent, SendError};
+use crate::model::gather::Gather as _;
 use crate::model::{Class, HoldScope, TableName};
 use crate::net::Method;
 
@@ -157,7 +158,7 @@ impl Batch {
         }
         let told =
             orders.iter().zip(&spans).filter_map(|(order, span)| span.as_ref().map(|_| order.key.as_str()));
-        let mut there: BTreeSet<&str> = told.collect();
+        let mut there: BTreeSet<&str> = told.into_set();
         for (peer, link) in links {
             if !there.contains(peer.key.as_str()) {
                 // One that is not there yet brings the relation itself when it is told.
@@ -295,14 +296,6 @@ impl ServiceNow {
     }
 
     fn hold_devices(message: &str, remedy: &str) -> SendError {
-        SendError {
-            class: Class::Hold,
-            hold: HoldScope::Table,
-            message: message.to_owned(),
-            remedy: remedy.to_owned(),
-            doubtful: false,
-            wait: None,
-            status: None,
-        }
+        SendError::new(Class::Hold, HoldScope::Table, message.to_owned(), remedy)
     }
 }

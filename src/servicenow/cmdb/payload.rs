@@ -9,6 +9,7 @@ use super::{OnDeleted, Settings, class, told_as};
 use crate::destination::DeviceOrder;
 use crate::device::keys::{called, own_macs};
 use crate::model::device::{Connection, Module, Peer};
+use crate::model::gather::Gather as _;
 use crate::model::{Device, Timestamp};
 
 /// What one device is in a request.
@@ -261,5 +262,5 @@ fn texts<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Map<String,
         .map(|(name, value)| {
             (name.to_owned(), Value::String(super::super::fields::clip_chars(value, VALUE_MAX)))
         })
-        .collect()
+        .into_object()
 }

@@ -9,6 +9,7 @@ use super::{Import, Settings, told_as};
 use crate::destination::{DeviceOrder, Fields};
 use crate::device::keys::called;
 use crate::model::device::{Connection, Module, Peer};
+use crate::model::gather::Gather as _;
 use crate::model::{Device, TableName, Timestamp};
 
 /// Our names of columns, and the labels that go with them where an instance wants labels. One name means the same in each
@@ -133,7 +134,7 @@ pub(super) fn rows(settings: &Settings, import: &Import, order: &DeviceOrder) ->
         let appliance = d.sensor.clone().unwrap_or_else(|| settings.sensor.clone());
         let both = [("correlation_id", format!("{}/{own}", settings.agent)), ("appliance", appliance)];
         let filled = both.into_iter().chain(pairs).filter(|(_, value)| !value.is_empty());
-        Row { table: table.clone(), fields: filled.map(|(name, value)| (name.to_owned(), value)).collect() }
+        Row { table: table.clone(), fields: filled.map(|(name, value)| (name.to_owned(), value)).into_map() }
     };
     let mut rows = vec![row(&import.device, &order.key, device(order, class))];
     if let Some(table) = &import.connection {
@@ -273,10 +274,10 @@ fn part(order: &DeviceOrder, d: &Device, module: &Module) -> Vec<(&'static str, 
 
 /// The same by the names that the staging table has: the operator's, else ours or our labels.
 pub(super) fn named(import: &Import, fields: &Fields) -> Fields {
-    let labels: BTreeMap<&str, &str> = COLUMNS.into();
+    let labels: BTreeMap<&str, &str> = COLUMNS.into_iter().into_map();
     let theirs = |ours: &String| {
         let label = || labels.get(ours.as_str()).filter(|_| import.insert_multiple).map(|l| (*l).to_owned());
         import.columns.get(ours).cloned().or_else(label).unwrap_or_else(|| ours.clone())
     };
-    fields.iter().map(|(name, value)| (theirs(name), value.clone())).collect()
+    fields.iter().map(|(name, value)| (theirs(name), value.clone())).into_map()
 }

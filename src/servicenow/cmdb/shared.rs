@@ -14,6 +14,7 @@ use super::super::query::Query;
 use super::super::wire;
 use super::{Settings, TABLE};
 use crate::destination::{DeviceOrder, DevicePut, DeviceRefusal, Remark, Reviewed, SendError};
+use crate::model::gather::Gather as _;
 use crate::model::text::{clip, one_line};
 use crate::model::{SysId, TableName};
 
@@ -189,7 +190,7 @@ impl ServiceNow {
         settings: &Settings,
         ids: impl Iterator<Item = &'a str>,
     ) -> Result<Vec<Other>, SendError> {
-        let ids: BTreeSet<&str> = ids.take(CIS_MAX).collect();
+        let ids: BTreeSet<&str> = ids.take(CIS_MAX).into_set();
         let Ok(query) = Query::default().one_of("target_sys_id", ids.iter().copied()) else {
             return Ok(Vec::new());
         };

@@ -24,7 +24,6 @@ use super::query::{Query, QueryError, url_value};
 use super::{fields, wire};
 use crate::destination::{Admission, Fields, MayAsk, Order, Remark, SendError};
 use crate::model::{Class, DeliveryKind, HoldScope, SysId, TableName, Timestamp, text};
-use crate::net::Method;
 
 /// How long what was read is believed.
 const BELIEVED: Duration = Duration::from_hours(24);
@@ -376,19 +375,12 @@ impl ServiceNow {
             return Err(Stop::Wait);
         }
         let called = self
-            .call(&Call {
-                what: What::Schema,
-                table: &table,
-                method: Method::Get,
-                path: Path::Records(&table),
-                query: format!(
+            .call(&Call::get(What::Schema, &table, Path::Records(&table), format!(
                     "sysparm_query={}&sysparm_fields={}&sysparm_display_value=false&sysparm_exclude_reference_link=true\
                      &sysparm_no_count=true&sysparm_limit={limit}&sysparm_offset={offset}",
                     query.encoded(),
                     url_value(fields)
-                ),
-                body: None,
-            })
+                )))
             .await;
         match called {
             Ok((mut value, _)) => match value.get_mut("result").map(Value::take) {

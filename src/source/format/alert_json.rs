@@ -15,36 +15,16 @@ mod schema;
 mod webhook;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::draft::{Draft, Problem};
 use super::json::{self, Value};
 use super::parts::{address, instant, mac, port, raw, word};
-use super::{Decoded, Decoder, Format, Outcome, Stream, ocsf};
-use crate::model::{AlertKind, AlertState, Endpoint, Engine, Protocol, Severity, SourceName, Timestamp};
+use super::{Decoded, Decoder, Format, Outcome, Settings, Stream, ocsf};
+use crate::model::{AlertKind, AlertState, Endpoint, Engine, Protocol, Severity, Timestamp};
 use crate::source::RejectReason;
 
 pub use schema::schema;
-
-/// How alerts as JSON are read, checked.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The agent's identity: part of every fingerprint.
-    pub agent: String,
-    /// `[[source]] name`: part of every fingerprint.
-    pub source: SourceName,
-    /// The sensor's name where an alert has none.
-    pub sensor: String,
-    /// `[agent] site`, where an alert has none.
-    pub site: Option<String>,
-    /// `[agent] zone`, where an alert has none.
-    pub zone: Option<String>,
-    /// `severity_map`: other words (folded to lower case) to a severity.
-    pub severity_map: BTreeMap<String, Severity>,
-    /// `engine_map`: other words, or categories (folded to lower case), to an engine.
-    pub engine_map: BTreeMap<String, Engine>,
-}
 
 /// Most protocols or references of one alert.
 const LIST_MAX: usize = 32;
@@ -117,7 +97,7 @@ fn own(object: &Value<'_>, settings: &Settings) -> Result<Draft, Problem> {
     };
     let kind = words(object, "kind", "\"alert\" or \"system notification\"", kind_of)?.unwrap_or_default();
     let category = object.get("category").scalar().and_then(|text| word(&text));
-    let by_category = || settings.engine_map.get(&category.as_deref()?.to_lowercase()).copied();
+    let by_category = || settings.engine(category.as_deref()?);
     let engine = engine(object, settings)?.or_else(by_category);
     let text = |key: &str| object.get(key).scalar().and_then(|text| word(&text));
     Ok(Draft {
@@ -143,15 +123,12 @@ fn own(object: &Value<'_>, settings: &Settings) -> Result<Draft, Problem> {
 
 /// The severity that the operator's table or the word itself gives; absent is major.
 fn severity(object: &Value<'_>, settings: &Settings) -> Result<Option<Severity>, Problem> {
-    let of = |text: &str| {
-        settings.severity_map.get(&text.to_lowercase()).copied().or_else(|| Severity::parse(text))
-    };
+    let of = |text: &str| settings.severity(text).or_else(|| Severity::parse(text));
     words(object, "severity", "\"warning\", \"minor\", \"major\" or \"critical\"", of)
 }
 
 fn engine(object: &Value<'_>, settings: &Settings) -> Result<Option<Engine>, Problem> {
-    let of =
-        |text: &str| settings.engine_map.get(&text.to_lowercase()).copied().or_else(|| Engine::parse(text));
+    let of = |text: &str| settings.engine(text).or_else(|| Engine::parse(text));
     let expected =
         "\"protocol violation\", \"policy violation\", \"malware\", \"anomaly\" or \"operational\"";
     words(object, "engine", expected, of)

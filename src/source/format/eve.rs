@@ -19,41 +19,27 @@ pub(super) mod time;
 
 mod wire;
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use memchr::memmem;
 
 use self::ends::Ends;
 pub(super) use self::tables::ot_port;
+use super::parts::{References, raw, short as word};
 use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream};
-use crate::model::alert::{RAW_MAX, TITLE_MAX};
-use crate::model::text::{self, clip, one_line};
-use crate::model::{
-    Alert, AlertKind, AlertState, Engine, Fingerprint, Identity, Protocol, Severity, SourceName, Timestamp,
-};
+use crate::model::alert::TITLE_MAX;
+use crate::model::text::{clip, one_line};
+use crate::model::{Alert, Engine, Fingerprint, Identity, Protocol, Severity, Timestamp};
 use crate::source::RejectReason;
 
 /// How EVE is read, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The agent's identity: part of every fingerprint.
-    pub agent: String,
-    /// `[[source]] name`: part of every fingerprint.
-    pub source: SourceName,
-    /// `[agent] name`: the sensor's name where EVE has no `host`.
-    pub sensor: String,
-    /// `[agent] site`.
-    pub site: Option<String>,
-    /// `[agent] zone`.
-    pub zone: Option<String>,
+    /// What every format is told: severities by the rule's priority, engines by its category.
+    pub common: super::Settings,
     /// `identity`.
     pub apart: Apart,
-    /// `severity_map`: the rule's priority to a severity; laid over the base table (1 critical, 2 major, 3 minor, else warning).
-    pub severity_map: BTreeMap<u32, Severity>,
-    /// `engine_map`: category text (folded to lower case) to an engine; laid over the base table.
-    pub engine_map: BTreeMap<String, Engine>,
     /// `signature_severity`: whether `alert.metadata.signature_severity` overrides the priority. Default true.
     pub signature_severity: bool,
     /// `time_zone`: the zone of timestamps without an offset. Default UTC.
@@ -62,10 +48,6 @@ pub struct Settings {
 
 /// Priority of a rule that has none.
 const DEFAULT_PRIORITY: u64 = 3;
-/// Longest category, sensor name, community id or single reference that is kept, in bytes.
-const WORD_MAX: usize = 256;
-/// Most references of one alert.
-const REFERENCES_MAX: usize = 32;
 
 /// EVE as a format. Every alert stands for itself, so all decoders of a source share one reader.
 #[derive(Clone, Debug)]
@@ -243,10 +225,9 @@ impl Reader {
         let fingerprint = self.fingerprint(record, &signature, &ends, protocols.first());
         let title = title(record, &signature);
         let message = message::compose(record, &signature, &title, &protocols, undated);
+        let alert = self.settings.common.alert(received_at);
         let alert = Alert {
-            id: None,
             time: time.unwrap_or(received_at),
-            received_at,
             title,
             message,
             severity: self.severity(&record.alert),
@@ -255,13 +236,10 @@ impl Reader {
             category: category.map(word),
             source: ends.initiator,
             destination: ends.responder,
-            sensor: sensor.unwrap_or_else(|| self.settings.sensor.clone()),
-            site: self.settings.site.clone(),
-            zone: self.settings.zone.clone(),
-            state: AlertState::Raised,
-            kind: AlertKind::Alert,
+            sensor: sensor.unwrap_or(alert.sensor),
             references: references(&record.alert, &signature),
             raw: raw(json),
+            ..alert
         };
         Finding { alert, fingerprint }
     }
@@ -283,7 +261,8 @@ impl Reader {
             protocol: protocol.map_or("", Protocol::as_str),
         };
         let network = self.network(record, ends);
-        Fingerprint::derive_in(&self.settings.agent, &self.settings.source, &network, &identity)
+        let common = &self.settings.common;
+        Fingerprint::derive_in(&common.agent, &common.source, &network, &identity)
     }
 
     /// What the record names to tell equal addresses apart, as far as it was asked for.
@@ -316,13 +295,13 @@ impl Reader {
             return severity;
         }
         let priority = alert.severity.0.unwrap_or(DEFAULT_PRIORITY);
-        let mapped = u32::try_from(priority).ok().and_then(|number| self.settings.severity_map.get(&number));
-        mapped.copied().unwrap_or_else(|| tables::severity(priority))
+        let mapped = self.settings.common.severity(&priority.to_string());
+        mapped.unwrap_or_else(|| tables::severity(priority))
     }
 
     fn engine(&self, category: &str, sid: u64) -> Engine {
-        if let Some(engine) = self.settings.engine_map.get(category) {
-            return *engine;
+        if let Some(engine) = self.settings.common.engine(category) {
+            return engine;
         }
         if category.is_empty() {
             return tables::engine_of_sid(sid);
@@ -360,11 +339,6 @@ fn app_proto<'a>(record: &'a wire::Record<'_>) -> Option<&'a str> {
     record.app_proto.get().filter(|name| !matches!(*name, "failed" | "unknown"))
 }
 
-/// One short line, safe to show.
-fn word(text: &str) -> String {
-    clip(one_line(text).trim(), WORD_MAX).into_owned()
-}
-
 fn title(record: &wire::Record<'_>, signature: &Signature) -> String {
     let text = one_line(record.alert.signature.get().unwrap_or_default());
     let text = text.trim();
@@ -375,28 +349,15 @@ fn title(record: &wire::Record<'_>, signature: &Signature) -> String {
 }
 
 fn references(alert: &wire::Alert<'_>, signature: &Signature) -> Vec<String> {
-    let mut all = vec![format!("sid:{}:{}:{}", signature.gid, signature.sid, signature.rev.unwrap_or(0))];
-    let others = alert.metadata.references.iter().map(|value| {
+    let mut all = References::default();
+    all.add(&format!("sid:{}:{}:{}", signature.gid, signature.sid, signature.rev.unwrap_or(0)));
+    for value in &alert.metadata.references {
         // Rule sets write `CVE_2021_44228`, everyone else `CVE-2021-44228`.
         let cve = value.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("cve"));
-        if cve { word(&value.to_ascii_uppercase().replace('_', "-")) } else { word(value) }
-    });
-    for reference in others.chain(alert.references.0.iter().map(|value| word(value))) {
-        if all.len() < REFERENCES_MAX && !reference.is_empty() && !all.contains(&reference) {
-            all.push(reference);
-        }
+        if cve { all.add(&value.to_ascii_uppercase().replace('_', "-")) } else { all.add(value) }
     }
-    all
-}
-
-/// The beginning of the line, safe to show.
-fn raw(json: &[u8]) -> String {
-    let start = &json[..json.len().min(RAW_MAX + 1)];
-    // Nearly every line is printable ASCII: then there is nothing to clean.
-    let printable = start.iter().all(|byte| (0x20..0x7f).contains(byte));
-    let start = std::str::from_utf8(start).map_or_else(|_| String::from_utf8_lossy(start), Cow::Borrowed);
-    let clean = if printable { start } else { Cow::Owned(text::lines(&start).into_owned()) };
-    clip(&clean, RAW_MAX).into_owned()
+    alert.references.0.iter().for_each(|value| all.add(value));
+    all.0
 }
 
 #[cfg(test)]

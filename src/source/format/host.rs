@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::gather::Gather as _;
+
 /// Limits, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -90,7 +92,7 @@ pub struct Conditions {
 impl Conditions {
     /// With what was raised before, and whether as critical.
     pub fn new(raised: impl IntoIterator<Item = (String, bool)>) -> Self {
-        Self { raised: raised.into_iter().collect(), counts: BTreeMap::new() }
+        Self { raised: raised.into_iter().into_map(), counts: BTreeMap::new() }
     }
 
     /// Judges a look: what has changed by it. `disks` are the paths that are asked for, seen or not.

@@ -27,10 +27,74 @@ pub mod syslog;
 pub mod zeek;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::RejectReason;
-use crate::model::{Alert, Device, Fingerprint, Timestamp};
+use crate::model::{Alert, Device, Engine, Fingerprint, Identity, Severity, SourceName, Timestamp};
+
+/// What every format is told, checked: whose records it reads, and the operator's words for what they say.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The agent's identity: part of every fingerprint.
+    pub agent: String,
+    /// `[[source]] name`: part of every fingerprint.
+    pub source: SourceName,
+    /// The sensor's name where a record has none: the agent's, if nothing else is said.
+    pub sensor: String,
+    /// `[agent] site`, where a record names none.
+    pub site: Option<String>,
+    /// `[agent] zone`, where a record names none.
+    pub zone: Option<String>,
+    /// `severity_map`: what a record says (folded to lower case; of a priority its number) to a severity; laid over the
+    /// format's own table.
+    pub severity_map: BTreeMap<String, Severity>,
+    /// `engine_map`: what a record says (folded to lower case) to an engine; laid over the format's own table.
+    pub engine_map: BTreeMap<String, Engine>,
+}
+
+impl Settings {
+    /// Without a place, and without words of the operator's.
+    pub fn new(agent: &str, sensor: &str, source: SourceName) -> Self {
+        Self {
+            agent: agent.to_owned(),
+            source,
+            sensor: sensor.to_owned(),
+            site: None,
+            zone: None,
+            severity_map: BTreeMap::new(),
+            engine_map: BTreeMap::new(),
+        }
+    }
+
+    /// The operator's severity for a word.
+    fn severity(&self, word: &str) -> Option<Severity> {
+        (!self.severity_map.is_empty()).then(|| self.severity_map.get(&word.to_lowercase()).copied())?
+    }
+
+    /// The operator's engine for a word.
+    fn engine(&self, word: &str) -> Option<Engine> {
+        (!self.engine_map.is_empty()).then(|| self.engine_map.get(&word.to_lowercase()).copied())?
+    }
+
+    /// An alert of which its record has said nothing yet.
+    fn alert(&self, received_at: Timestamp) -> Alert {
+        let (site, zone) = (self.site.clone(), self.zone.clone());
+        Alert { site, zone, ..Alert::of(&self.sensor, received_at) }
+    }
+
+    /// Which finding a record is of, by the source's own rule.
+    pub(super) fn fingerprint(&self, identity: &Identity<'_>) -> Fingerprint {
+        Fingerprint::derive(&self.agent, &self.source, identity)
+    }
+
+    /// Where a device is that its record says nothing of, and who saw it.
+    pub(super) fn place(&self, device: &mut Device) {
+        device.sensor.get_or_insert_with(|| self.sensor.clone());
+        device.site = device.site.take().or_else(|| self.site.clone());
+        device.zone = device.zone.take().or_else(|| self.zone.clone());
+    }
+}
 
 /// An alert, and which finding it is one sighting of.
 #[derive(Clone, Debug)]

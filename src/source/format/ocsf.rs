@@ -6,13 +6,11 @@
 use super::alert_json::draft::{Draft, Problem};
 use super::alert_json::{list, named};
 use super::json::Value;
-use super::parts::{instant, mac, port, word};
+use super::parts::{References, instant, mac, port, word};
 use crate::model::{AlertState, Endpoint, Engine, Protocol, Severity};
 
 /// Class of a detection finding.
 const DETECTION: i64 = 2004;
-/// Most references of one finding.
-const REFERENCES_MAX: usize = 32;
 
 /// Whether the object is of OCSF.
 pub(super) fn is_one(object: &Value<'_>) -> bool {
@@ -124,15 +122,8 @@ fn protocols(object: &Value<'_>) -> Vec<Protocol> {
 }
 
 fn references(object: &Value<'_>) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut add = |value: &Value<'_>| {
-        if let Some(text) = value.scalar().and_then(|text| word(&text))
-            && all.len() < REFERENCES_MAX
-            && !all.contains(&text)
-        {
-            all.push(text);
-        }
-    };
+    let mut all = References::default();
+    let mut add = |value: &Value<'_>| value.scalar().iter().for_each(|text| all.add(text));
     for weakness in object.get("vulnerabilities").items() {
         add(weakness.at(&["cve", "uid"]));
     }
@@ -141,5 +132,5 @@ fn references(object: &Value<'_>) -> Vec<String> {
     }
     add(object.at(&["finding_info", "analytic", "uid"]));
     add(object.at(&["finding_info", "src_url"]));
-    all
+    all.0
 }

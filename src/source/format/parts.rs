@@ -10,12 +10,31 @@ use crate::model::{Endpoint, Timestamp};
 
 /// Longest name, category or single reference that is kept, in bytes.
 pub(super) const WORD_MAX: usize = 256;
+/// Most references of one alert.
+const REFERENCES_MAX: usize = 32;
 
 /// One short line, safe to show; `None` when nothing is left of it.
 pub(super) fn word(text: &str) -> Option<String> {
-    let line = one_line(text);
-    let line = line.trim();
-    (!line.is_empty()).then(|| clip(line, WORD_MAX).into_owned())
+    Some(short(text)).filter(|line| !line.is_empty())
+}
+
+/// The same, empty when nothing is left of it.
+pub(super) fn short(text: &str) -> String {
+    clip(one_line(text).trim(), WORD_MAX).into_owned()
+}
+
+/// What an alert refers to, each once.
+#[derive(Debug, Default)]
+pub(super) struct References(pub(super) Vec<String>);
+
+impl References {
+    /// Takes one, while there are fewer than most.
+    pub(super) fn add(&mut self, text: &str) {
+        let reference = short(text);
+        if self.0.len() < REFERENCES_MAX && !reference.is_empty() && !self.0.contains(&reference) {
+            self.0.push(reference);
+        }
+    }
 }
 
 /// The beginning of the record, safe to show, at most [`RAW_MAX`] bytes.

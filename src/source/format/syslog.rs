@@ -27,16 +27,15 @@ mod time;
 mod vendor;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::message::Message;
 use super::super::RejectReason;
 use super::{Decoded, Decoder, Format, Outcome, Stream};
+use crate::model::Timestamp;
 use crate::model::alert::RAW_MAX;
 use crate::model::text::{self, clip};
-use crate::model::{Engine, Severity, SourceName, Timestamp};
 
 /// What the messages of a source are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,34 +56,16 @@ pub enum Payload {
 impl Payload {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Auto, Self::Cef, Self::Leef, Self::DefenderText, Self::Plain];
-
-    /// The word in the config.
-    pub fn as_str(self) -> &'static str {
-        ["auto", "cef", "leef", "defender-text", "plain"][self as usize]
-    }
 }
 
 /// How messages are read, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The agent's identity: part of every fingerprint.
-    pub agent: String,
-    /// The agent's name: the sensor where nothing else tells it.
-    pub sensor: String,
-    /// `[[source]] name`: part of every fingerprint.
-    pub source: SourceName,
-    /// `[agent] site`, where the message names none.
-    pub site: Option<String>,
-    /// `[agent] zone`, where the message names none.
-    pub zone: Option<String>,
+    /// What every format is told. Severities are what the sender writes, of plain messages the syslog severity 0 to 7;
+    /// engines go by category, event class, title, or program of plain messages, before everything else.
+    pub common: super::Settings,
     /// `format`. Default auto.
     pub payload: Payload,
-    /// `severity_map`: what the sender writes (folded to lower case; of plain messages the syslog severity 0 to 7) to a
-    /// severity; laid over the base tables.
-    pub severity_map: BTreeMap<String, Severity>,
-    /// `engine_map`: category, event class, title, or program of plain messages (folded to lower case) to an engine;
-    /// before everything else.
-    pub engine_map: BTreeMap<String, Engine>,
     /// `time_zone`: the zone of times without one. Default UTC.
     pub time_zone: jiff::tz::TimeZone,
 }
@@ -209,17 +190,14 @@ impl Reading<'_> {
     /// The sender's name for itself, its address, the agent.
     fn sensor(&self) -> String {
         let host = self.message.host.map(alert::word).filter(|host| !host.is_empty());
-        host.or_else(|| self.sender.map(|ip| ip.to_string())).unwrap_or_else(|| self.settings.sensor.clone())
+        host.or_else(|| self.sender.map(|ip| ip.to_string()))
+            .unwrap_or_else(|| self.settings.common.sensor.clone())
     }
 
     /// The whole message, safe to show.
     fn raw(&self) -> String {
         let start = &self.line[..self.line.floor_char_boundary(RAW_MAX + 1)];
         let start = start.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0');
-        // Nearly every message is printable ASCII: then there is nothing to clean.
-        if start.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-            return clip(start, RAW_MAX).into_owned();
-        }
         clip(&text::lines(start), RAW_MAX).into_owned()
     }
 }

@@ -17,7 +17,6 @@ mod row;
 
 mod tables;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use memchr::memmem;
@@ -26,32 +25,12 @@ use self::devices::Told;
 use self::header::Header;
 use self::row::Row;
 use super::json;
-use super::{Decoded, Decoder, Format, Outcome, Stream};
-use crate::model::{Engine, Severity, SourceName, Timestamp};
+use super::{Decoded, Decoder, Format, Outcome, Settings, Stream};
+use crate::model::Timestamp;
 use crate::source::RejectReason;
 
-/// How Zeek's logs are read, checked.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The agent's identity: part of every fingerprint.
-    pub agent: String,
-    /// `[[source]] name`: part of every fingerprint.
-    pub source: SourceName,
-    /// The sensor's name; a cluster's node is added to it.
-    pub sensor: String,
-    /// `[agent] site`.
-    pub site: Option<String>,
-    /// `[agent] zone`.
-    pub zone: Option<String>,
-    /// `severity_map`: note (`ssl::weak_key`) or name of a weird, folded to lower case, to severity, laid over the base table. A weird that is
-    /// named here is a finding.
-    pub severity_map: BTreeMap<String, Severity>,
-    /// `engine_map`: note or name of a weird, folded to lower case, to engine, laid over the base table. A weird that is named here is a
-    /// finding.
-    pub engine_map: BTreeMap<String, Engine>,
-}
-
-/// Zeek's logs as one source reads them.
+/// Zeek's logs as one source reads them. The operator's words are notes (`ssl::weak_key`) and names of weirds; a weird that
+/// has one is a finding.
 #[derive(Clone, Debug)]
 pub struct Zeek {
     settings: Arc<Settings>,

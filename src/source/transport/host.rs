@@ -27,8 +27,9 @@ use crate::heartbeat::Heartbeat;
 use crate::model::alert::{AlertState, TITLE_MAX};
 use crate::model::cursor::{Mark, Remembered};
 use crate::model::text::{clip, one_line};
-use crate::model::{Alert, Cursor, Device, Fingerprint, Identity, Severity, SourceName};
+use crate::model::{Alert, Cursor, Device, Identity, Severity, SourceName};
 use crate::net::chrony;
+use crate::source::format;
 use crate::source::format::host::{Change, Conditions, Disk, Limits, Look};
 
 /// First part of the mark of a condition that is raised.
@@ -51,14 +52,8 @@ const PARTS_MAX: usize = 64;
 /// What it looks at, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Agent id, name, site and zone, as everywhere.
-    pub agent: String,
-    /// `[agent] name`.
-    pub sensor: String,
-    /// Site.
-    pub site: Option<String>,
-    /// Zone.
-    pub zone: Option<String>,
+    /// Whose facts they are, as of any record.
+    pub of: format::Settings,
     /// Time between two looks.
     pub interval: Duration,
     /// Limits.
@@ -143,28 +138,24 @@ impl Host {
     }
 
     fn placed(&self, device: Device) -> Device {
-        let Settings { sensor, site, zone, agent, .. } = &self.settings;
-        Device {
-            id: Some(agent.clone()),
-            sensor: Some(sensor.clone()),
-            site: site.clone(),
-            zone: zone.clone(),
-            ..device
-        }
+        let of = &self.settings.of;
+        let mut device = Device { id: Some(of.agent.clone()), ..device };
+        of.place(&mut device);
+        device
     }
 
     fn sighting(&self, change: Change) -> Sighting {
-        let Settings { agent, sensor, site, zone, .. } = &self.settings;
-        let fingerprint = Fingerprint::derive(agent, &self.name, &Identity::Own(&change.key));
-        let title = format!("{sensor}: {}", change.title);
+        let of = &self.settings.of;
+        let fingerprint = of.fingerprint(&Identity::Own(&change.key));
+        let title = format!("{}: {}", of.sensor, change.title);
         let alert = Alert {
             title: clip(&one_line(&title), TITLE_MAX).into_owned(),
             message: change.message,
             severity: if change.is_critical { Severity::Critical } else { Severity::Major },
-            site: site.clone(),
-            zone: zone.clone(),
+            site: of.site.clone(),
+            zone: of.zone.clone(),
             state: if change.raised { AlertState::Raised } else { AlertState::Cleared },
-            ..Alert::notification(&change.key, sensor, self.clock.now())
+            ..Alert::notification(&change.key, &of.sensor, self.clock.now())
         };
         Sighting { alert, fingerprint, backlog: false, again: false }
     }

@@ -21,6 +21,7 @@ use super::send;
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::cursor::{Mark, Remembered};
+use crate::model::gather::Gather as _;
 use crate::model::trouble::NOTHING_READ;
 use crate::model::{Cursor, SourceName, Timestamp};
 use crate::source::format::{Decoded, Finding, Outcome};
@@ -300,7 +301,7 @@ impl<A: Api> Poll<A> {
             marks: marks
                 .filter(|mark| !mark.name.contains('/'))
                 .map(|mark| (mark.name.clone(), mark.value.clone()))
-                .collect(),
+                .into_map(),
             changed: BTreeSet::new(),
             rejected: BTreeSet::new(),
             sensors: BTreeSet::new(),

@@ -2,6 +2,8 @@
 
 use crate::model::Timestamp;
 use crate::model::text::{clip, one_line};
+pub(super) use crate::model::time::relative;
+use crate::model::time::span;
 
 /// Longest text of one place on the page, in bytes.
 const TEXT_MAX: usize = 1_000;
@@ -27,28 +29,9 @@ pub(super) fn count(n: i64, one: &str, more: &str) -> String {
     format!("{} {}", number(n), if n == 1 { one } else { more })
 }
 
-/// `8 s`, `41 min`, `3 h`, `2 d`.
-fn span(seconds: u64) -> String {
-    match seconds {
-        s @ 0..=119 => format!("{s} s"),
-        s @ 120..=7_199 => format!("{} min", s / 60),
-        s @ 7_200..=172_799 => format!("{} h", s / 3_600),
-        s => format!("{} d", s / 86_400),
-    }
-}
-
-/// `8 s ago`, `in 3 min`.
-pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
-    if at > now {
-        format!("in {}", span(at.since(now).as_secs()))
-    } else {
-        format!("{} ago", span(now.since(at).as_secs()))
-    }
-}
-
 /// How long ago, without saying so: `41 min`.
 pub(super) fn age(at: Timestamp, now: Timestamp) -> String {
-    span(now.since(at).as_secs())
+    span(now.since(at))
 }
 
 /// `10:47` on the day that is, else `2026-11-20 10:47`. UTC.

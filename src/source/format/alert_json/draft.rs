@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::Settings;
 use crate::model::alert::{MESSAGE_MAX, TITLE_MAX};
 use crate::model::text::{clip, lines, one_line};
 use crate::model::{
     Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Protocol, Severity, Timestamp,
 };
 use crate::source::RejectReason;
-use crate::source::format::{Finding, parts};
+use crate::source::format::{Finding, Settings, parts};
 
 /// Why an object is no alert.
 #[derive(Debug)]
@@ -67,25 +66,26 @@ impl Draft {
             AlertKind::Alert => self.engine.unwrap_or(Engine::Anomaly),
         };
         let protocols = self.protocols.into_iter().filter(|protocol| !protocol.as_str().trim().is_empty());
+        let alert = settings.alert(received_at);
         let alert = Alert {
             id: self.id,
             time: self.time.unwrap_or(received_at),
-            received_at,
             message: if message.is_empty() { title.clone() } else { message },
             title,
-            severity: self.severity.unwrap_or(Severity::Major),
+            severity: self.severity.unwrap_or(alert.severity),
             engine,
             protocols: protocols.collect(),
             category: self.category,
             source: self.source,
             destination: self.destination,
-            sensor: self.sensor.unwrap_or_else(|| settings.sensor.clone()),
-            site: self.site.or_else(|| settings.site.clone()),
-            zone: self.zone.or_else(|| settings.zone.clone()),
+            sensor: self.sensor.unwrap_or(alert.sensor),
+            site: self.site.or(alert.site),
+            zone: self.zone.or(alert.zone),
             state: self.state,
             kind: self.kind,
             references: self.references,
             raw,
+            ..alert
         };
         Finding { alert, fingerprint }
     }
@@ -102,6 +102,6 @@ impl Draft {
                 protocol: self.protocols.first().map_or("", Protocol::as_str),
             },
         };
-        Fingerprint::derive(&settings.agent, &settings.source, &identity)
+        settings.fingerprint(&identity)
     }
 }

@@ -1,21 +1,20 @@
 //! Tests of alerts as JSON: the three shapes, their defaults, and what is refused.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Alert, Fingerprint};
+use crate::model::{Alert, Fingerprint, SourceName};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
 
 fn format() -> AlertJson {
     AlertJson::new(Settings {
-        agent: "a1".to_owned(),
-        source: SourceName::new("push").unwrap(),
-        sensor: "line4".to_owned(),
         site: Some("Plant North".to_owned()),
-        zone: None,
         severity_map: BTreeMap::from([("high".to_owned(), Severity::Critical)]),
         engine_map: BTreeMap::from([("scan".to_owned(), Engine::PolicyViolation)]),
+        ..Settings::new("a1", "line4", SourceName::new("push").unwrap())
     })
 }
 

@@ -5,8 +5,9 @@
 use std::borrow::Cow;
 
 use super::draft::{Draft, Problem};
-use super::{Settings, engine, list, named, severity};
+use super::{engine, list, named, severity};
 use crate::model::AlertState;
+use crate::source::format::Settings;
 use crate::source::format::json::Value;
 use crate::source::format::parts::{instant, word};
 

@@ -9,9 +9,7 @@ use super::wire::{self, AnAlert, Text};
 use super::{Settings, prose, titles};
 use crate::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use crate::model::text::{clip, lines, one_line};
-use crate::model::{
-    Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Protocol, Severity, Timestamp,
-};
+use crate::model::{Alert, AlertState, Endpoint, Engine, Identity, Protocol, Severity, Timestamp};
 use crate::source::RejectReason;
 use crate::source::format::{Finding, Outcome};
 
@@ -82,9 +80,9 @@ fn finding(
     let (source, destination) = ends(directory, said, &additional);
     let protocols = protocols(directory, said, &title, &additional, &source, &destination);
     let is_handled = said.handled.0.or(handled).unwrap_or(false);
+    let alert = settings.common.alert(received_at);
     let alert = Alert {
         time: time(&said.time).unwrap_or(received_at),
-        received_at,
         message: message(said, &additional),
         severity: severity(settings, said, known),
         engine: engine(settings, said, known),
@@ -93,17 +91,16 @@ fn finding(
         source,
         destination,
         sensor: post.name.unwrap_or_else(|| sensor(settings, sensor_id.as_deref())),
-        site: site.or(post.site).or_else(|| settings.site.clone()),
-        zone: zone.or(post.zone).or_else(|| settings.zone.clone()),
+        site: site.or(post.site).or(alert.site),
+        zone: zone.or(post.zone).or(alert.zone),
         state: if is_handled { AlertState::Cleared } else { AlertState::Raised },
-        kind: AlertKind::Alert,
-        references: Vec::new(),
         raw: clip(&lines(&text[..text.floor_char_boundary(RAW_MAX + 4)]), RAW_MAX).into_owned(),
         id: Some(own),
         title,
+        ..alert
     };
     let identity = Identity::Own(alert.id.as_deref().unwrap_or_default());
-    let fingerprint = Fingerprint::derive(&settings.agent, &settings.source, &identity);
+    let fingerprint = settings.common.fingerprint(&identity);
     Finding { alert, fingerprint }
 }
 
@@ -111,7 +108,7 @@ fn finding(
 fn sensor(settings: &Settings, id: Option<&str>) -> String {
     match id {
         Some(id) if settings.console => format!("sensor {id}"),
-        _ => settings.sensor.clone(),
+        _ => settings.common.sensor.clone(),
     }
 }
 
@@ -148,7 +145,7 @@ fn message(said: &wire::Alert<'_>, additional: &str) -> String {
 
 fn severity(settings: &Settings, said: &wire::Alert<'_>, known: Option<titles::Known>) -> Severity {
     let word = said.severity.get().unwrap_or_default();
-    let mapped = settings.severity_map.get(&word.to_lowercase()).copied();
+    let mapped = settings.common.severity(word);
     mapped.or_else(|| Severity::parse(word)).or_else(|| portal(word)).unwrap_or_else(|| {
         // Unknown is no reason to be quiet.
         known.map_or(Severity::Major, |known| known.severity)
@@ -167,7 +164,7 @@ fn portal(word: &str) -> Option<Severity> {
 
 fn engine(settings: &Settings, said: &wire::Alert<'_>, known: Option<titles::Known>) -> Engine {
     let word = said.engine.get().unwrap_or_default();
-    let mapped = settings.engine_map.get(&word.to_lowercase()).copied();
+    let mapped = settings.common.engine(word);
     mapped
         .or_else(|| parse_engine(word))
         .unwrap_or_else(|| known.map_or(Engine::Anomaly, |known| known.engine))

@@ -4,15 +4,13 @@
 //! vulnerabilities, which come by other addresses, are put to it from the [`Directory`]. What is no asset (a multicast
 //! group, "Internet") is no device.
 
-use std::collections::BTreeSet;
-
 use super::Settings;
 use super::directory::Directory;
 use super::values::{attribute, id, ip, mac, number, time};
 use super::wire::{self, AConnection, ADeleted, ADevice, ASensor, AVulnerable, Named};
 use crate::model::device::{ATTRIBUTE_MAX, Connection, Cve, Module, PARTS_MAX};
 use crate::model::text::{clip, one_line};
-use crate::model::{Alert, AlertState, Device, Endpoint, Fingerprint, Identity, Protocol, Timestamp};
+use crate::model::{Alert, AlertState, Device, Endpoint, Identity, Protocol, Timestamp};
 use crate::source::RejectReason;
 use crate::source::format::{Decoded, Finding, Outcome};
 
@@ -44,8 +42,8 @@ pub(super) fn device(settings: &Settings, directory: &mut Directory, record: &[u
         if let Some(sensor) = &device.sensor {
             directory.learn_post(sensor, device.site.as_deref(), device.zone.as_deref());
         }
-        device.site = device.site.or_else(|| settings.site.clone());
-        device.zone = device.zone.or_else(|| settings.zone.clone());
+        device.site = device.site.or_else(|| settings.common.site.clone());
+        device.zone = device.zone.or_else(|| settings.common.zone.clone());
         directory.complete(&mut device);
         Decoded { outcome: Outcome::Ignored("device"), devices: vec![device] }
     });
@@ -92,7 +90,7 @@ fn the_device(
         authorized: said.authorized.0,
         programming: said.programming.0,
         scanner: said.scanner.0,
-        sensor: post.name.or_else(|| (!settings.console).then(|| settings.sensor.clone())),
+        sensor: post.name.or_else(|| (!settings.console).then(|| settings.common.sensor.clone())),
         first_seen: time(&said.first_seen),
         last_seen: time(&said.last_seen),
         modules,
@@ -251,7 +249,7 @@ pub(super) fn sensor(
         directory.learn_post(&name, site.as_deref(), zone.as_deref());
         let post = directory.post(Some(&name), None);
         let address = said.address.get().map(host).unwrap_or_default();
-        let device = Device {
+        let mut device = Device {
             id: Some(format!("sensor:{id}")),
             name: Some(name.clone()),
             ips: ip(address).into_iter().collect(),
@@ -259,14 +257,15 @@ pub(super) fn sensor(
             vendor: Some("Microsoft".to_owned()),
             model: Some("Defender for IoT".to_owned()),
             firmware: attribute(&said.version),
-            site: post.site.or_else(|| settings.site.clone()),
-            zone: post.zone.or_else(|| settings.zone.clone()),
+            site: post.site,
+            zone: post.zone,
             sensor: Some(name.clone()),
             is_sensor: true,
             last_seen: time(&said.state.last_message),
             extra: extra(&said),
             ..Device::default()
         };
+        settings.common.place(&mut device);
         let outcome = match is_connected(&said) {
             Some(connected) => {
                 Outcome::Alert(Box::new(notification(settings, &device, &id, &name, connected, received_at)))
@@ -345,11 +344,6 @@ fn notification(
         state: if connected { AlertState::Cleared } else { AlertState::Raised },
         ..Alert::notification(&own, name, received_at)
     };
-    let fingerprint = Fingerprint::derive(&settings.agent, &settings.source, &Identity::Own(&own));
+    let fingerprint = settings.common.fingerprint(&Identity::Own(&own));
     Finding { alert, fingerprint }
-}
-
-/// The kinds that devices, connections, vulnerabilities and sensors are counted by.
-pub(super) fn kinds() -> BTreeSet<&'static str> {
-    BTreeSet::from(["connection", "device", "no asset", "sensor", "vulnerability"])
 }

@@ -23,32 +23,19 @@ mod values;
 
 mod wire;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::directory::Directory;
 use super::{Decoded, Decoder, Format, Outcome, Stream};
-use crate::model::{Engine, Fingerprint, Identity, Severity, SourceName, Timestamp};
+use crate::model::{Fingerprint, Identity, Timestamp};
 
 /// How it is read, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The agent's identity: part of every fingerprint.
-    pub agent: String,
-    /// `[[source]] name`: part of every fingerprint.
-    pub source: SourceName,
+    /// What every format is told. What the operator's words are laid over are the product's own.
+    pub common: super::Settings,
     /// Whether it is a console, whose records name their sensor; else a sensor.
     pub console: bool,
-    /// Name of the sensor where records have none.
-    pub sensor: String,
-    /// `[agent] site`, where records have none.
-    pub site: Option<String>,
-    /// `[agent] zone`, where records have none.
-    pub zone: Option<String>,
-    /// `severity_map`: the source's word (lower case) to a severity; laid over the product's own four words.
-    pub severity_map: BTreeMap<String, Severity>,
-    /// `engine_map`: the source's word (lower case) to an engine; laid over the product's own five words.
-    pub engine_map: BTreeMap<String, Engine>,
 }
 
 /// What stands at an address of the API.
@@ -121,18 +108,12 @@ impl Defender {
     /// The finding of an alert whose number meant another one before, as that of a sensor that was set up again. `time` tells
     /// it from that one.
     pub fn numbered_anew(&self, id: &str, time: u32) -> Fingerprint {
-        let Settings { agent, source, .. } = &*self.settings;
-        Fingerprint::derive(agent, source, &Identity::Own(&format!("{id}@{time}")))
+        self.settings.common.fingerprint(&Identity::Own(&format!("{id}@{time}")))
     }
 
     /// A decoder for the records of one subject.
     pub fn reader(&self, subject: Subject) -> Reader {
         Reader { format: self.clone(), subject }
-    }
-
-    /// The kinds that records are counted by which are no alerts.
-    pub fn kinds() -> Vec<&'static str> {
-        device::kinds().into_iter().collect()
     }
 }
 

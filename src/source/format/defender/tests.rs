@@ -3,26 +3,24 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::Settings as Common;
 use super::split::{Piece, Splitter};
 use super::*;
 use crate::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use crate::model::device::{ATTRIBUTE_MAX, EXTRA_MAX, PARTS_MAX};
-use crate::model::{Alert, AlertKind, AlertState, Device, Fingerprint, Identity};
+use crate::model::{
+    Alert, AlertKind, AlertState, Device, Engine, Fingerprint, Identity, Severity, SourceName,
+};
 use crate::source::RejectReason;
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
 
 fn settings(console: bool) -> Settings {
-    Settings {
-        agent: "agent".to_owned(),
-        source: SourceName::new("defender").unwrap(),
-        console,
-        sensor: "line4".to_owned(),
+    let common = Common {
         site: Some("Plant North".to_owned()),
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
-    }
+        ..Common::new("agent", "line4", SourceName::new("defender").unwrap())
+    };
+    Settings { common, console }
 }
 
 fn format(console: bool) -> Defender {
@@ -182,8 +180,8 @@ fn severity_and_engine_fall_back_on_the_title_and_then_on_caution() {
     assert_eq!(of(json!({"id": 1, "title": "x", "engine": "POLICY_VIOLATION"})).1, Engine::PolicyViolation);
 
     let mut settings = settings(false);
-    settings.severity_map.insert("major".to_owned(), Severity::Critical);
-    settings.engine_map.insert("anomaly".to_owned(), Engine::Malware);
+    settings.common.severity_map.insert("major".to_owned(), Severity::Critical);
+    settings.common.engine_map.insert("anomaly".to_owned(), Engine::Malware);
     let mapped = Defender::new(settings);
     let alert =
         alert(&mapped, SENSOR_V1, &json!({"id": 1, "title": "x", "severity": "Major", "engine": "Anomaly"}));

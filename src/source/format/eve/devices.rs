@@ -78,9 +78,8 @@ pub(super) fn of(
         record.timestamp.get().and_then(|text| time::read(text, &settings.time_zone)).unwrap_or(received_at);
     let sensor = record.host.get().map(word).filter(|name| !name.is_empty());
     for device in &mut devices {
-        device.sensor = Some(sensor.clone().unwrap_or_else(|| settings.sensor.clone()));
-        device.site.clone_from(&settings.site);
-        device.zone.clone_from(&settings.zone);
+        device.sensor.clone_from(&sensor);
+        settings.common.place(device);
         (device.first_seen, device.last_seen) = (Some(at), Some(at));
     }
     devices

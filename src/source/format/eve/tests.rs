@@ -1,17 +1,17 @@
 //! Tests of the EVE format: real lines, odd lines, and what becomes of them.
 
+use super::super::Settings as Common;
 use super::*;
+use crate::model::SourceName;
+use crate::model::alert::RAW_MAX;
 
 pub(super) fn settings() -> Settings {
     Settings {
-        agent: "an-id".to_owned(),
-        source: SourceName::new("eve").unwrap(),
-        sensor: "line4".to_owned(),
+        common: Common {
+            site: Some("Plant North".to_owned()),
+            ..Common::new("an-id", "line4", SourceName::new("eve").unwrap())
+        },
         apart: Apart::default(),
-        site: Some("Plant North".to_owned()),
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
         signature_severity: true,
         time_zone: jiff::tz::TimeZone::UTC,
     }
@@ -184,8 +184,8 @@ fn texts_are_clean_and_clipped() {
 #[test]
 fn severity_by_table_rule_word_and_category() {
     let mut own = settings();
-    own.severity_map.insert(1, Severity::Minor);
-    own.severity_map.insert(9, Severity::Critical);
+    own.common.severity_map.insert("1".to_owned(), Severity::Minor);
+    own.common.severity_map.insert("9".to_owned(), Severity::Critical);
     let of = |settings: &Settings, inside: &str| alert_with(settings.clone(), &line("", inside)).0.severity;
     assert_eq!(of(&own, r#""severity":1"#), Severity::Minor);
     assert_eq!(of(&own, r#""severity":9"#), Severity::Critical);
@@ -202,8 +202,8 @@ fn severity_by_table_rule_word_and_category() {
 #[test]
 fn engine_by_category_sid_and_own_table() {
     let mut own = settings();
-    own.engine_map.insert("plant rules".to_owned(), Engine::Operational);
-    own.engine_map.insert("misc attack".to_owned(), Engine::Malware);
+    own.common.engine_map.insert("plant rules".to_owned(), Engine::Operational);
+    own.common.engine_map.insert("misc attack".to_owned(), Engine::Malware);
     let of = |inside: &str| alert_with(own.clone(), &line("", inside)).0.engine;
     assert_eq!(of(""), Engine::ProtocolViolation);
     assert_eq!(of(r#""signature_id":2000001"#), Engine::Anomaly);

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use super::super::super::RejectReason;
 use super::super::defender::titles;
+pub(super) use super::super::parts::short as word;
+use super::super::parts::{References, WORD_MAX};
 use super::super::{Decoded, Finding, Outcome, eve};
 use super::event::Event;
 use super::pairs::fold;
@@ -17,10 +19,6 @@ use crate::model::{
     Timestamp,
 };
 
-/// Longest word that is kept (category, names, single references), in bytes.
-const WORD_MAX: usize = 256;
-/// Most references of one alert.
-const REFERENCES_MAX: usize = 32;
 /// Most addresses, protocols or references that are looked at in one value.
 const LIST_MAX: usize = 32;
 /// Most labelled custom fields in the message.
@@ -40,11 +38,6 @@ pub(super) fn of(event: &Event<'_>, reading: &Reading<'_>) -> Decoded {
     let fingerprint = Look { event, profile, reading }.fingerprint(&alert);
     let devices = devices(event, profile, &alert);
     Decoded { outcome: Outcome::Alert(Box::new(Finding { alert, fingerprint })), devices }
-}
-
-/// One short line, safe to show.
-pub(super) fn word(text: &str) -> String {
-    clip(one_line(text).trim(), WORD_MAX).into_owned()
 }
 
 /// A key of a profile: a pair, a field of the header (`|name`) or a labelled custom field (`#alertid`).
@@ -99,7 +92,7 @@ impl Look<'_, '_> {
     }
 
     fn alert(&self, title: String) -> Alert {
-        let settings = self.reading.settings;
+        let alert = self.reading.settings.common.alert(self.reading.received_at);
         // What Defender's message does not say, its title does.
         let known = (self.profile.name == "defender").then(|| titles::known(&title)).flatten();
         let category = self.word(self.profile.category).filter(|category| category != "XSense Alerts");
@@ -111,7 +104,6 @@ impl Look<'_, '_> {
         Alert {
             id: self.word(self.profile.id),
             time: self.time(),
-            received_at: self.reading.received_at,
             severity: self.severity(known),
             engine,
             message: self.message(&title, &protocols),
@@ -120,19 +112,19 @@ impl Look<'_, '_> {
             source,
             destination,
             sensor: self.sensor(),
-            site: self.word(self.profile.site).or_else(|| settings.site.clone()),
-            zone: self.word(self.profile.zone).or_else(|| settings.zone.clone()),
+            site: self.word(self.profile.site).or(alert.site),
+            zone: self.word(self.profile.zone).or(alert.zone),
             state: self.state(),
             kind: self.kind(),
             references: self.references(&title),
             raw: self.reading.raw(),
             title,
+            ..alert
         }
     }
 
     /// The product's own id, within the product and its sensor. Without one: title, addresses, protocol.
     fn fingerprint(&self, alert: &Alert) -> Fingerprint {
-        let settings = self.reading.settings;
         let product = match self.profile.name {
             "generic" => format!("{}/{}", fold(&self.event.vendor), fold(&self.event.product)),
             name => name.to_owned(),
@@ -140,7 +132,7 @@ impl Look<'_, '_> {
         if let Some(id) = &alert.id {
             let site = self.word(&["CtdDeviceExternalId"]).unwrap_or_default();
             let own = format!("{product}/{}/{site}/{id}", alert.sensor);
-            return Fingerprint::derive(&settings.agent, &settings.source, &Identity::Own(&own));
+            return self.reading.settings.common.fingerprint(&Identity::Own(&own));
         }
         derived(self.reading, alert)
     }
@@ -169,15 +161,10 @@ impl Look<'_, '_> {
     }
 
     fn severity(&self, known: Option<titles::Known>) -> Severity {
-        let map = &self.reading.settings.severity_map;
         for key in self.profile.severity {
             let Some(written) = get(self.event, key) else { continue };
-            if let Some(severity) =
-                (!map.is_empty()).then(|| map.get(&written.trim().to_lowercase())).flatten()
-            {
-                return *severity;
-            }
-            if let Some(severity) = vendor::severity(&written) {
+            let mapped = self.reading.settings.common.severity(written.trim());
+            if let Some(severity) = mapped.or_else(|| vendor::severity(&written)) {
                 return severity;
             }
         }
@@ -185,14 +172,11 @@ impl Look<'_, '_> {
     }
 
     fn engine(&self, title: &str, category: &str, known: Option<titles::Known>) -> Engine {
-        let map = &self.reading.settings.engine_map;
         let words = [category, &self.event.class, title];
-        let mapped = || words.iter().find_map(|word| map.get(&word.to_lowercase()));
-        if let Some(engine) = (!map.is_empty()).then(mapped).flatten() {
-            return *engine;
-        }
-        let named = self.profile.engine.iter().find_map(|key| Engine::parse(&get(self.event, key)?));
-        named
+        let mapped = || words.iter().find_map(|word| self.reading.settings.common.engine(word));
+        let named = || self.profile.engine.iter().find_map(|key| Engine::parse(&get(self.event, key)?));
+        mapped()
+            .or_else(named)
             .or_else(|| (self.profile.by_class)(self.event))
             .or_else(|| Some(known?.engine))
             .or_else(|| words.iter().find_map(|word| vendor::by_words(word)))
@@ -261,13 +245,8 @@ impl Look<'_, '_> {
     }
 
     fn references(&self, title: &str) -> Vec<String> {
-        let mut all = Vec::new();
-        let mut add = |text: &str| {
-            let reference = word(text);
-            if all.len() < REFERENCES_MAX && !reference.is_empty() && !all.contains(&reference) {
-                all.push(reference);
-            }
-        };
+        let mut all = References::default();
+        let mut add = |text: &str| all.add(text);
         for value in self.profile.references.iter().filter_map(|key| get(self.event, key)) {
             if value.contains("://") { add(&value) } else { items(&value).for_each(&mut add) }
         }
@@ -275,7 +254,7 @@ impl Look<'_, '_> {
         if let Some(message) = self.first(self.profile.message) {
             vulnerabilities(&message).for_each(&mut add);
         }
-        all
+        all.0
     }
 
     fn message(&self, title: &str, protocols: &[Protocol]) -> String {
@@ -340,7 +319,7 @@ pub(super) fn derived(reading: &Reading<'_>, alert: &Alert) -> Fingerprint {
         destination: &destination,
         protocol: alert.protocols.first().map(Protocol::as_str).unwrap_or_default(),
     };
-    Fingerprint::derive(&reading.settings.agent, &reading.settings.source, &identity)
+    reading.settings.common.fingerprint(&identity)
 }
 
 /// A device that the product has just met.
@@ -454,30 +433,20 @@ pub(super) fn plain(reading: &Reading<'_>) -> Outcome {
     let Some(first) = lines.next() else { return Outcome::Blank };
     let title = clip(&one_line(first), TITLE_MAX).into_owned();
     let app = message.app.map(word).filter(|app| !app.is_empty());
-    let words = [app.as_deref().unwrap_or_default(), &title].map(str::to_lowercase);
-    let settings = reading.settings;
-    let mapped = words.iter().find_map(|word| settings.engine_map.get(word)).copied();
+    let settings = &reading.settings.common;
+    let mapped = [app.as_deref().unwrap_or_default(), &title].iter().find_map(|word| settings.engine(word));
     let number = message.severity();
-    let severity = settings.severity_map.get(&number.to_string()).copied();
     let alert = Alert {
-        id: None,
         time: message.time.unwrap_or(reading.received_at),
-        received_at: reading.received_at,
-        severity: severity.unwrap_or_else(|| vendor::syslog_severity(number)),
-        engine: mapped.or_else(|| vendor::by_words(&words[1])).unwrap_or(Engine::Operational),
+        severity: settings.severity(&number.to_string()).unwrap_or_else(|| vendor::syslog_severity(number)),
+        engine: mapped.or_else(|| vendor::by_words(&title)).unwrap_or(Engine::Operational),
         message: clip(&text, MESSAGE_MAX).into_owned(),
-        protocols: Vec::new(),
         category: app,
-        source: Endpoint::default(),
-        destination: Endpoint::default(),
         sensor: reading.sensor(),
-        site: settings.site.clone(),
-        zone: settings.zone.clone(),
-        state: AlertState::Raised,
-        kind: AlertKind::Alert,
         references: vulnerabilities(&title).map(word).collect(),
         raw: reading.raw(),
         title,
+        ..settings.alert(reading.received_at)
     };
     let fingerprint = derived(reading, &alert);
     Outcome::Alert(Box::new(Finding { alert, fingerprint }))

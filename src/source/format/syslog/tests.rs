@@ -1,9 +1,9 @@
 //! Tests of syslog: what each product sends, odd messages, and what becomes of them. All lines are our own.
 
-use super::super::Finding;
+use super::super::{Finding, Settings as Common};
 use super::*;
 use crate::model::alert::{MESSAGE_MAX, TITLE_MAX};
-use crate::model::{Alert, AlertState, Device};
+use crate::model::{Alert, AlertState, Device, Engine, Severity, SourceName};
 
 /// 2026-11-21T08:15:00Z.
 const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
@@ -11,14 +11,11 @@ const SENDER: &str = "10.20.0.5";
 
 fn settings(payload: Payload) -> Settings {
     Settings {
-        agent: "a1".to_owned(),
-        sensor: "line4".to_owned(),
-        source: SourceName::new("sensors").unwrap(),
-        site: Some("Plant North".to_owned()),
-        zone: None,
+        common: Common {
+            site: Some("Plant North".to_owned()),
+            ..Common::new("a1", "line4", SourceName::new("sensors").unwrap())
+        },
         payload,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
         time_zone: jiff::tz::TimeZone::UTC,
     }
 }
@@ -432,10 +429,10 @@ fn identities() {
 #[test]
 fn the_operators_tables_come_first() {
     let mut settings = settings(Payload::Auto);
-    settings.severity_map.insert("8".to_owned(), Severity::Warning);
-    settings.severity_map.insert("3".to_owned(), Severity::Critical);
-    settings.engine_map.insert("4711".to_owned(), Engine::Malware);
-    settings.engine_map.insert("watchdog".to_owned(), Engine::PolicyViolation);
+    settings.common.severity_map.insert("8".to_owned(), Severity::Warning);
+    settings.common.severity_map.insert("3".to_owned(), Severity::Critical);
+    settings.common.engine_map.insert("4711".to_owned(), Engine::Malware);
+    settings.common.engine_map.insert("watchdog".to_owned(), Engine::PolicyViolation);
     let alert = finding_with(settings.clone(), &cef("")).alert;
     assert_eq!((alert.severity, alert.engine), (Severity::Warning, Engine::Malware));
     let plain = finding_with(settings, "<11>Nov 21 08:00:00 gw watchdog: x").alert;

@@ -131,9 +131,7 @@ pub(super) fn of(
     devices.retain(|device| told.is_news(device, time));
     for device in &mut devices {
         device.last_seen = Some(time);
-        device.sensor = Some(settings.sensor.clone());
-        device.site.clone_from(&settings.site);
-        device.zone.clone_from(&settings.zone);
+        settings.place(device);
     }
     devices
 }

@@ -7,9 +7,7 @@ use super::row::Row;
 use super::{Settings, tables};
 use crate::model::alert::{MESSAGE_MAX, TITLE_MAX};
 use crate::model::text::{self, clip, one_line};
-use crate::model::{
-    Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Protocol, Severity, Timestamp,
-};
+use crate::model::{Alert, AlertKind, Endpoint, Engine, Identity, Protocol, Severity, Timestamp};
 use crate::source::RejectReason;
 use crate::source::format::eve::ot_port;
 use crate::source::format::parts::{self, raw, word};
@@ -47,7 +45,7 @@ pub(super) fn notice(settings: &Settings, row: &Row<'_>, line: &[u8], received_a
     };
     let (source, destination) = notice_ends(row);
     let protocol = notice_protocol(row, &note, &source, &destination);
-    let engine = settings.engine_map.get(&note.to_lowercase()).copied().unwrap_or(engine);
+    let engine = settings.engine(&note).unwrap_or(engine);
     let about_sensor = tables::is_about_the_sensor(&note) && engine == Engine::Operational;
     let mut references = vec![format!("note:{note}")];
     references.extend(technique.map(ToOwned::to_owned));
@@ -56,7 +54,7 @@ pub(super) fn notice(settings: &Settings, row: &Row<'_>, line: &[u8], received_a
     let said = Said {
         message: notice_message(row, &title),
         title,
-        severity: settings.severity_map.get(&note.to_lowercase()).copied().unwrap_or(severity),
+        severity: settings.severity(&note).unwrap_or(severity),
         engine,
         protocol,
         kind: if about_sensor { AlertKind::SystemNotification } else { AlertKind::Alert },
@@ -73,8 +71,7 @@ pub(super) fn weird(settings: &Settings, row: &Row<'_>, line: &[u8], received_at
     let Some(name) = row.text("name").and_then(|name| word(&name)) else {
         return missing("a weird without `name`");
     };
-    let key = name.to_lowercase();
-    let (severity, engine) = (settings.severity_map.get(&key), settings.engine_map.get(&key));
+    let (severity, engine) = (settings.severity(&name), settings.engine(&name));
     if severity.is_none() && engine.is_none() && !tables::WEIRDS.contains(&name.as_str()) {
         return Outcome::Ignored("weird");
     }
@@ -86,8 +83,8 @@ pub(super) fn weird(settings: &Settings, row: &Row<'_>, line: &[u8], received_at
     let said = Said {
         title: name.clone(),
         message: finished(&message),
-        severity: severity.copied().unwrap_or(tables::WEIRD.0),
-        engine: engine.copied().unwrap_or(tables::WEIRD.1),
+        severity: severity.unwrap_or(tables::WEIRD.0),
+        engine: engine.unwrap_or(tables::WEIRD.1),
         protocol,
         kind: AlertKind::Alert,
         references: vec![format!("weird:{name}")],
@@ -110,26 +107,21 @@ fn finding(settings: &Settings, row: &Row<'_>, said: Said, line: &[u8], received
         destination: &parts::identity(&said.destination),
         protocol: protocols.first().map_or("", Protocol::as_str),
     };
-    let fingerprint = Fingerprint::derive(&settings.agent, &settings.source, &identity);
+    let fingerprint = settings.fingerprint(&identity);
     let alert = Alert {
-        id: None,
         time: row.time().unwrap_or(received_at),
-        received_at,
         title: title(&said.title),
         message: said.message,
         severity: said.severity,
         engine: said.engine,
         protocols,
-        category: None,
         source: said.source,
         destination: said.destination,
         sensor: sensor(settings, row),
-        site: settings.site.clone(),
-        zone: settings.zone.clone(),
-        state: AlertState::Raised,
         kind: said.kind,
         references: said.references,
         raw: raw(line),
+        ..settings.alert(received_at)
     };
     Outcome::Alert(Box::new(Finding { alert, fingerprint }))
 }

@@ -3,19 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Alert, AlertKind, Device, Fingerprint};
+use crate::model::{Alert, AlertKind, Device, Engine, Fingerprint, Severity, SourceName};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_248_900);
 
 fn settings() -> Settings {
     Settings {
-        agent: "a1".to_owned(),
-        source: SourceName::new("zeek").unwrap(),
-        sensor: "line4".to_owned(),
         site: Some("Plant North".to_owned()),
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
+        ..Settings::new("a1", "line4", SourceName::new("zeek").unwrap())
     }
 }
 

@@ -6,10 +6,10 @@ use crate::model::Timestamp;
 
 fn machine(limits: Limits, remembered: &Remembered) -> Host {
     let settings = Settings {
-        agent: "an-id".to_owned(),
-        sensor: "line4".to_owned(),
-        site: Some("Plant".to_owned()),
-        zone: None,
+        of: format::Settings {
+            site: Some("Plant".to_owned()),
+            ..format::Settings::new("an-id", "line4", SourceName::new("host").unwrap())
+        },
         interval: Duration::from_secs(60),
         limits,
         disks: vec!["/".to_owned(), "/nowhere".to_owned()],

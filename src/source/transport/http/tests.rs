@@ -1,7 +1,5 @@
 //! Tests of pushed alerts: what is answered, and when.
 
-use std::collections::BTreeMap;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -9,19 +7,12 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::clock::SystemClock;
 use crate::source::Taken;
-use crate::source::format::alert_json::{AlertJson, Settings as JsonSettings};
+use crate::source::format;
+use crate::source::format::alert_json::AlertJson;
 
 fn settings(token: Option<&str>, listen: SocketAddr) -> Settings {
     let name = SourceName::new("push").unwrap();
-    let format = AlertJson::new(JsonSettings {
-        agent: "a1".to_owned(),
-        source: name.clone(),
-        sensor: "line4".to_owned(),
-        site: None,
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
-    });
+    let format = AlertJson::new(format::Settings::new("a1", "line4", name.clone()));
     Settings {
         name,
         kind: "http",

@@ -1,9 +1,9 @@
 //! Tests of the syslog transport over loopback: what is sent is what comes out, and what is not taken is counted.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
+use super::super::super::format::Settings as Common;
 use super::super::super::format::syslog::{self as format, Payload};
 use super::super::super::{RejectCounts, Sighting};
 use super::*;
@@ -29,14 +29,8 @@ fn settings(protocols: &[Protocol]) -> Listeners {
 fn source(settings: &Listeners) -> Syslog {
     let name = SourceName::new("sensors").unwrap();
     let reads = Reads::new(format::Syslog::new(format::Settings {
-        agent: "a".to_owned(),
-        sensor: "a".to_owned(),
-        source: name.clone(),
-        site: None,
-        zone: None,
+        common: Common::new("a", "a", name.clone()),
         payload: Payload::Auto,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
         time_zone: jiff::tz::TimeZone::UTC,
     }));
     let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));

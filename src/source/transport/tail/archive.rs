@@ -174,11 +174,7 @@ impl Archive {
         match self.remembered.remove(&found.id) {
             // One that could not be unpacked has no first bytes, and is one reject again only when it was changed.
             Some(cursor) if found.begins_as(&cursor) && cursor.head_len > 0 => {
-                if cursor.complete {
-                    self.known.insert(found.id, (cursor, found.look));
-                } else {
-                    self.queue.push_back(Job::new(cursor, found));
-                }
+                self.follow(cursor, found);
             }
             Some(other) => {
                 events.finished.push(other);
@@ -264,6 +260,11 @@ impl Archive {
             ..place
         };
         events.complete.push(cursor.clone());
+        self.follow(cursor, found);
+    }
+
+    /// Knows a file that is read to its end, and goes on with one that is not.
+    fn follow(&mut self, cursor: FileCursor, found: Found) {
         if cursor.complete {
             self.known.insert(found.id, (cursor, found.look));
         } else {

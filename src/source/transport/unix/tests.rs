@@ -1,6 +1,5 @@
 //! Tests of the socket: what a sensor writes is what comes out, and nothing that is not ours is taken away.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::net as std_net;
 
@@ -23,14 +22,8 @@ fn line(number: u32) -> String {
 fn source(listen: &Listen) -> Unix {
     let name = SourceName::new("eve").unwrap();
     let reads = Reads::new(Eve::new(eve::Settings {
-        agent: "a".to_owned(),
-        source: name.clone(),
-        sensor: "a".to_owned(),
+        common: crate::source::format::Settings::new("a", "a", name.clone()),
         apart: crate::source::format::Apart::default(),
-        site: None,
-        zone: None,
-        severity_map: BTreeMap::new(),
-        engine_map: BTreeMap::new(),
         signature_severity: true,
         time_zone: jiff::tz::TimeZone::UTC,
     }));

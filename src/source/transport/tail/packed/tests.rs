@@ -1,6 +1,5 @@
 //! Tests of packed files: what is read of them, once, across restarts, and what is refused.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::sync::Arc;
@@ -12,7 +11,8 @@ use crate::clock::{ManualClock, SystemClock};
 use crate::model::{Cursor, FileCursor, SourceName};
 use crate::source::Own;
 use crate::source::Reading;
-use crate::source::format::alert_json::{AlertJson, Settings as JsonSettings};
+use crate::source::format;
+use crate::source::format::alert_json::AlertJson;
 use crate::source::transport::tail::unpacked::tests::zstd;
 use crate::source::transport::tail::{Settings, Tail};
 
@@ -65,15 +65,7 @@ impl Bench {
     /// A process that ends after so many batches; how many it made.
     fn run(&mut self, batches: usize) -> usize {
         let name = SourceName::new("files").unwrap();
-        let format = AlertJson::new(JsonSettings {
-            agent: "a".to_owned(),
-            source: name.clone(),
-            sensor: "s".to_owned(),
-            site: None,
-            zone: None,
-            severity_map: BTreeMap::new(),
-            engine_map: BTreeMap::new(),
-        });
+        let format = AlertJson::new(format::Settings::new("a", "s", name.clone()));
         let settings = Settings {
             name,
             kind: "json-lines",

@@ -69,7 +69,11 @@ fn read_fed(name: &str, agent: &Agent, url: &str, alerts: u32) -> String {
     let service = agent.start();
     agent.until_status("it is read", |status| status["sources"][0]["alerts"] == alerts);
     agent.run(&["sync"]);
-    let status = agent.run(&["status"]).out;
+    // What failed may be tried again at that very moment.
+    let status = std::iter::repeat_with(|| agent.run(&["status"]).out)
+        .take(400)
+        .find(|status| !status.contains("next sync running now"))
+        .unwrap();
     assert_eq!(service.stop(), 0, "{name}");
     let log: Vec<String> = warnings(&agent.logged()).into_iter().collect();
     let name = if name.is_empty() { "a wrong secret" } else { name };

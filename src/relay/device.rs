@@ -85,27 +85,7 @@ struct Room {
     fresh: bool,
 }
 
-/// What is said of devices in a destination, by those who push them there.
-const OF_DEVICES: [&str; 3] = ["cmdb-class-missing", "cmdb-relation-refused", "cmdb-other-source"];
-
 impl<D: Destination> Relay<D> {
-    /// Takes back what was said of devices in a destination that they do not go to any more: nobody would look again. Not
-    /// worth an error: the next start does it too.
-    pub(super) async fn forget_remarks(&self) -> Result<(), StoreError> {
-        let own = self.settings.devices.as_ref().map(|devices| format!("{}:", devices.destination));
-        let store = self.store.clone();
-        let read = move || store.reader().ok()?.overview().ok();
-        let Ok(Some(overview)) = tokio::task::spawn_blocking(read).await else { return Ok(()) };
-        for issue in overview.issues.into_iter().map(|row| row.issue) {
-            let code = OF_DEVICES.into_iter().find(|code| *code == issue.code);
-            let elsewhere = own.as_ref().is_none_or(|own| !issue.subject.starts_with(own));
-            if let Some(code) = code.filter(|_| elsewhere) {
-                self.store.issue_over(code, issue.subject).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Pushes devices, if it is time for them or a person wants it.
     pub(super) async fn push_devices(
         &self,

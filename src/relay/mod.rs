@@ -18,6 +18,7 @@ mod kind;
 mod lane;
 mod learned;
 mod queue;
+mod remarks;
 mod retry;
 
 pub use device::{DeviceReport, Devices};

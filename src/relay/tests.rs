@@ -967,3 +967,28 @@ async fn a_plan_shows_what_would_go_and_changes_nothing() {
     };
     assert!(site.store.claim(claim).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn what_was_said_of_a_destination_ends_with_it() {
+    let site = Site::one();
+    for (code, subject) in [
+        ("held", "gone:incident:Critical"),
+        ("dropped-field", "gone:incident:urgency"),
+        ("cmdb-other-source", "prod:Tool"),
+        ("held", "prod:incident:Critical"),
+        ("source", "gone:incident"),
+    ] {
+        site.store
+            .tell(crate::model::HealthIssue::new(code, "it is so", "do this").about(subject))
+            .await
+            .unwrap();
+    }
+    let relay = site.relay();
+    relay.run_once(Duration::ZERO, &CancellationToken::new()).await.unwrap();
+    let left: Vec<_> =
+        site.overview().issues.into_iter().map(|row| (row.issue.code, row.issue.subject)).collect();
+    let words = |code: &str, subject: &str| (code.to_owned(), subject.to_owned());
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.contains(&words("held", "prod:incident:Critical")), "it is still told of");
+    assert!(left.contains(&words("source", "gone:incident")), "no destination, whatever its name");
+}

@@ -21,6 +21,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::model::text::clip;
 use crate::model::{HealthIssue, Timestamp, trouble};
 use crate::store::op::identity::FROM_NAME;
 use crate::store::{Overview, SyncRow};
@@ -190,6 +191,8 @@ fn minute(at: Timestamp) -> String {
 
 /// How far this machine's clock may be behind what it showed before: daylight saving done wrong, a restored image.
 const SET_BACK: Duration = Duration::from_hours(24);
+/// Bytes that are shown of what the other side said.
+const SHOWN_MAX: usize = 200;
 
 fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<HealthIssue> {
     let mut all = Vec::new();
@@ -247,7 +250,7 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     if o.dead > 0 {
         add(
             "dead-letters",
-            format!("{} dead letter{}", o.dead, if o.dead == 1 { "" } else { "s" }),
+            dead_letters(o.dead, o.last_dead.as_deref()),
             "otrelay queue list --dead; then otrelay queue retry ID or otrelay queue drop ID",
         );
     }
@@ -264,6 +267,17 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     }
     all.extend(o.issues.iter().map(|row| row.issue.clone()));
     all
+}
+
+/// How many, and why the newest.
+fn dead_letters(number: i64, why: Option<&str>) -> String {
+    let why = why.map(str::trim).filter(|why| !why.is_empty()).map(|why| clip(why, SHOWN_MAX));
+    match (number, why) {
+        (1, None) => "1 dead letter".to_owned(),
+        (_, None) => format!("{number} dead letters"),
+        (1, Some(why)) => format!("1 dead letter: {why}"),
+        (_, Some(why)) => format!("{number} dead letters, the newest: {why}"),
+    }
 }
 
 /// ` (12 warning, 3 minor)`.
@@ -370,5 +384,8 @@ mod tests {
                 "1 dead letter"
             ]
         );
+        assert_eq!(dead_letters(1, Some("no such choice")), "1 dead letter: no such choice");
+        assert_eq!(dead_letters(3, Some("no such choice")), "3 dead letters, the newest: no such choice");
+        assert!(dead_letters(3, Some(&"x".repeat(10_000))).len() < 300);
     }
 }

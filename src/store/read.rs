@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::cursor::{AGAIN, Again};
 use crate::model::protocol::fold;
@@ -92,6 +92,7 @@ impl Reader {
             issues: self.issues()?,
             backlog,
             dead,
+            last_dead: self.conn.query_row(LAST_DEAD, [], |r| r.get(0)).optional()?.flatten(),
             oldest_pending_at: written.into_iter().chain(planned).min().map(Timestamp::from_micros),
             shed_by_severity: of("shed"),
             shed: of("store").get("shed").copied().unwrap_or(0),
@@ -509,6 +510,10 @@ impl Reader {
         Ok(self.conn.query_row("PRAGMA integrity_check(1)", [], |r| r.get(0))?)
     }
 }
+
+/// What was said of the newest dead letter.
+const LAST_DEAD: &str =
+    "SELECT reason FROM delivery INDEXED BY delivery_dead WHERE state = 'dead' ORDER BY id DESC LIMIT 1";
 
 /// Bytes of alert bodies in one answer.
 const BODIES_MAX: usize = 8 << 20;

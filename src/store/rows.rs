@@ -87,6 +87,9 @@ pub struct Overview {
     pub backlog: i64,
     /// Deliveries that need a person.
     pub dead: i64,
+    /// What the other side said of the newest dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_dead: Option<String>,
     /// Findings that a parent ticket stands for.
     #[serde(default)]
     pub folded: i64,

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::handling::{Closed, Handling};
 use super::Decoding;
 use super::poll::http::{self, Caller};
-use super::poll::told::{News, OPEN_MARK, Seen, Step};
+use super::poll::told::{News, Seen, Step};
 use super::poll::{Api, Feed, Halt, Trouble, Why};
 use crate::model::{Alert, AlertKind, AlertState, Fingerprint, SourceName, Timestamp};
 use crate::source::format::defender::split::Piece;
@@ -55,7 +55,7 @@ const DEVICES: &str = "devices";
 
 /// What is forgotten when it is ordered to be read again, as beginnings of marks' names. Not which alerts were told: by that
 /// those are known that were never told before the order.
-pub const FORGOTTEN: &[&str] = &[WATERMARK, OPEN_MARK];
+pub const FORGOTTEN: &[&str] = &[WATERMARK];
 
 /// How it is asked, checked.
 #[derive(Clone, Debug)]

@@ -55,8 +55,18 @@ pub(super) fn reserve(conn: &Connection, number: usize) -> Result<i64, StoreErro
     let last: i64 = conn
         .prepare_cached(&format!("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE {of_both}"))?
         .query_row([], |r| r.get(0))?;
-    conn.prepare_cached(&format!("UPDATE sqlite_sequence SET seq = ?1 WHERE {of_both}"))?
-        .execute([last + number as i64])?;
+    let top = last + number as i64;
+    let set = conn
+        .prepare_cached(&format!("UPDATE sqlite_sequence SET seq = ?1 WHERE {of_both}"))?
+        .execute([top])?;
+    if set < 2 {
+        // The first migration put both in; without one of them numbers would be given twice.
+        conn.execute(&format!("DELETE FROM sqlite_sequence WHERE {of_both}"), [])?;
+        conn.execute(
+            "INSERT INTO sqlite_sequence (name, seq) VALUES ('ticket', ?1), ('delivery', ?1)",
+            [top],
+        )?;
+    }
     Ok(last + 1)
 }
 

@@ -11,7 +11,7 @@
 //! An order to read again forgets nothing of it: what was told before the order is told once more and known as such, and
 //! what was never told is news, however old it is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -34,7 +34,7 @@ const OPEN_MAX: usize = 4_096;
 /// First part of a chunk's mark.
 pub const CHUNK_MARK: &str = "told/";
 /// First part of an open condition's mark.
-pub const OPEN_MARK: &str = "open/";
+const OPEN_MARK: &str = "open/";
 /// The mark of the last order to read again: a number that no other order had.
 pub const ORDER_MARK: &str = "ordered";
 
@@ -254,8 +254,8 @@ pub struct Told {
     chunks: usize,
     /// The order to read again, where there was one.
     order: Option<i64>,
-    /// Conditions that stand.
-    open: BTreeSet<String>,
+    /// Conditions that stand, with the order by which they were told; `1`: by none.
+    open: BTreeMap<String, String>,
     set: Vec<Mark>,
     forgotten: Vec<Mark>,
     questions: u64,
@@ -269,7 +269,7 @@ impl Told {
         let mut old = Vec::new();
         for mark in remembered.marks() {
             if let Some(id) = mark.name.strip_prefix(OPEN_MARK) {
-                told.open.insert(id.to_owned());
+                told.open.insert(id.to_owned(), mark.value.clone());
             } else if let Some((sensor, place)) =
                 mark.name.strip_prefix(CHUNK_MARK).and_then(|rest| rest.rsplit_once('/'))
             {
@@ -334,16 +334,21 @@ impl Told {
 
     /// What is to be told of a condition that may come and go (a sensor that is away).
     pub fn condition(&mut self, id: &str, state: AlertState) -> Step {
-        let name = format!("{OPEN_MARK}{id}");
-        let mark = Mark { name, value: "1".to_owned() };
+        let value = self.order.map_or_else(|| "1".to_owned(), |order| order.to_string());
+        let mark = Mark { name: format!("{OPEN_MARK}{id}"), value };
+        let told = self.open.get(id);
+        // One that stood when it was ordered to be read again is told once more, and is over in any case when it is over.
+        let is_told = told.is_some_and(|told| self.order.is_none() || *told == mark.value);
         match state {
-            AlertState::Raised if self.open.len() < OPEN_MAX && self.open.insert(id.to_owned()) => {
-                self.forgotten.retain(|other| *other != mark);
+            AlertState::Raised if !is_told && (told.is_some() || self.open.len() < OPEN_MAX) => {
+                self.open.insert(id.to_owned(), mark.value.clone());
+                self.forgotten.retain(|other| other.name != mark.name);
+                self.set.retain(|other| other.name != mark.name);
                 self.set.push(mark);
                 Step::Raise
             }
-            AlertState::Cleared if self.open.remove(id) => {
-                self.set.retain(|other| *other != mark);
+            AlertState::Cleared if self.open.remove(id).is_some() => {
+                self.set.retain(|other| other.name != mark.name);
                 self.forgotten.push(mark);
                 Step::Clear
             }
@@ -389,6 +394,8 @@ fn chunk_name(sensor: &str, number: u64, at: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -509,10 +516,7 @@ mod tests {
         }
         keep(&mut stored, &mut told);
         for order in ["77", "78"] {
-            let again = Again { since: None, known_to: 9, before: None };
-            for mark in [again.mark(), Mark { name: ORDER_MARK.to_owned(), value: order.to_owned() }] {
-                stored.insert(mark.name.clone(), mark);
-            }
+            ordered(&mut stored, order);
             told = load(&stored);
             for (what, step, second) in [
                 (seen(1, Raised, 10), Step::Raise, true),
@@ -551,9 +555,36 @@ mod tests {
         assert_eq!((set.len(), forgotten.len(), told.has_changes()), (0, 1, false));
     }
 
+    #[test]
+    fn what_stands_when_it_is_read_again_is_told_once_more_and_over_when_it_is_over() {
+        let (mut told, mut stored) = (Told::default(), HashMap::new());
+        for id in ["stays", "returns"] {
+            assert_eq!(told.condition(id, Raised), Step::Raise);
+        }
+        keep(&mut stored, &mut told);
+        ordered(&mut stored, "77");
+        let mut told = load(&stored);
+        assert_eq!(told.condition("stays", Raised), Step::Raise);
+        assert_eq!(told.condition("stays", Raised), Step::Nothing);
+        assert_eq!(told.condition("returns", Cleared), Step::Clear, "it was told before the order");
+        keep(&mut stored, &mut told);
+        let mut told = load(&stored);
+        assert_eq!(told.condition("stays", Raised), Step::Nothing);
+        assert_eq!(told.condition("stays", Cleared), Step::Clear);
+        assert_eq!(told.condition("returns", Cleared), Step::Nothing);
+    }
+
     fn load(stored: &HashMap<String, Mark>) -> Told {
         let cursors = stored.values().cloned().map(Cursor::Mark).collect();
         Told::load(&Remembered { cursors, read_before: true })
+    }
+
+    /// It is ordered to be read again.
+    fn ordered(stored: &mut HashMap<String, Mark>, order: &str) {
+        let again = Again { since: None, known_to: 9, before: None };
+        for mark in [again.mark(), Mark { name: ORDER_MARK.to_owned(), value: order.to_owned() }] {
+            stored.insert(mark.name.clone(), mark);
+        }
     }
 
     /// Stored marks, as the store keeps them.

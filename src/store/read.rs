@@ -374,6 +374,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
+        let _one_moment = self.conn.unchecked_transaction()?;
         let mut select = self.conn.prepare(&format!(
             "{TICKET} JOIN source s ON s.id = a.source_id
              WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) AND t.id < ?4
@@ -429,6 +430,7 @@ impl Reader {
         if is_pending && !filter.looks_inside() && source.is_none() && filter.since.is_none() {
             return self.next_pending(filter);
         }
+        let _one_moment = self.conn.unchecked_transaction()?;
         let (order, place) = if is_pending {
             (
                 "d.severity DESC, d.turn, d.id",
@@ -479,6 +481,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>> {
+        let _one_moment = self.conn.unchecked_transaction()?;
         let mut select = self.conn.prepare(&format!("{DELIVERY} WHERE d.id = ?1"))?;
         let mut planned = self.conn.prepare(&format!("{} AND a.planned_id = ?1", pending::PLANNED))?;
         let is_written = select.exists([id.0])?;

@@ -160,23 +160,23 @@ pub(super) fn is_known(
     if id > again.known_to {
         return Ok(false);
     }
-    let (mut row, has_ended) = known(tx, id, entry)?;
+    let mut known = known(tx, id, entry)?;
     let time = entry.alert.time;
     if is_cleared {
         // Of what came later it says nothing.
-        return Ok(has_ended || time.as_micros() < row.last_seen_at);
+        return Ok(known.has_ended || time.as_micros() < known.row.last_seen_at);
     }
     // The finding keeps the time that it was first taken in with: by that the next sighting is told, too.
-    if time.as_micros() < row.first_seen_at && again.before.is_none_or(|before| time < before) {
-        row.occurrences = row.occurrences.saturating_add(1);
+    if time.as_micros() < known.row.first_seen_at && again.before.is_none_or(|before| time < before) {
+        known.row.occurrences = known.row.occurrences.saturating_add(1);
         tx.conn
             .prepare_cached("UPDATE alert SET occurrences = ?2, crc = ?3 WHERE id = ?1")?
-            .execute(params![id, row.occurrences, row.value()])?;
+            .execute(params![id, known.row.occurrences, known.crc()])?;
         sums.repeats += 1;
         sums.again += 1;
     }
     // As where only the rules have changed.
-    let planned_on = row.plan.map(|plan| plan.route);
+    let planned_on = known.row.plan.map(|plan| plan.route);
     let sighting = Sighting { severity: entry.alert.severity as i64, seen: None, planned_on };
     for routed in &entry.routes {
         sums.deliveries += u64::from(deliver(tx, id, routed, &sighting, now)?);

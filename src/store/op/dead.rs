@@ -56,8 +56,12 @@ impl Operation for Judge {
 
 fn judge(tx: &mut Tx<'_>, id: DeliveryId, verdict: Verdict, now: Timestamp) -> Result<Judged, StoreError> {
     let refused = |note: &str| Ok(Judged { id, done: false, note: note.to_owned() });
-    plan::write_numbered(tx, id)?;
-    let Some(was) = current(tx, id)? else { return refused("there is no delivery with this id") };
+    let mut found = current(tx, id)?;
+    if found.is_none() {
+        plan::write_numbered(tx, id)?;
+        found = current(tx, id)?;
+    }
+    let Some(was) = found else { return refused("there is no delivery with this id") };
     match was.state {
         DeliveryState::Dead | DeliveryState::Pending => {}
         DeliveryState::Claimed => return refused("it is being sent at this moment; try again shortly"),

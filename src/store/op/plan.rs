@@ -11,12 +11,15 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fresh::insert;
+use super::record::Routed;
 use super::row::{
     AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, destination_scope, ticket_crc,
 };
+use super::turn;
 use crate::model::{DeliveryId, DeliveryState, Generation, TicketState};
 use crate::store::StoreError;
 use crate::store::session::{Tx, add_to_counter};
+use crate::store::turns::Told;
 
 /// Counter of what is planned, beside those of the rows that are there.
 pub(in crate::store) const PLANNED: &str = "planned";
@@ -109,7 +112,8 @@ fn planned(row: &Row<'_>) -> rusqlite::Result<Planned> {
         // As bytes: a flipped bit may leave no valid text; the name is looked at when it is claimed.
         rule: String::from_utf8_lossy(row.get_ref(5)?.as_bytes()?).into_owned(),
         severity: finding.severity,
-        turn: row.get(7)?,
+        // Not in the checksum: an order is never worth more than what is in it.
+        turn: row.get::<_, Option<i64>>(7)?.unwrap_or_default(),
         recorded_at: row.get(8)?,
         // Of a row that is not what was written the checksum stays wrong: it is told when it is claimed.
         crc: if is_sound { finding.value() } else { was },
@@ -222,6 +226,28 @@ pub(super) fn place_of(tx: &Tx<'_>, alert: i64) -> Result<Option<(Plan, String, 
 /// Another rule wants it now, in the same table.
 pub(super) fn set_rule(tx: &mut Tx<'_>, alert: i64, rule: &str) -> Result<(), StoreError> {
     let rule = tx.rule_id(rule)?;
+    if let Some((crc, _)) = anew(tx, alert, |plan| Plan { rule, ..plan })? {
+        tx.conn
+            .prepare_cached("UPDATE alert SET rule_id = ?2, crc = ?3 WHERE id = ?1 AND rule_id <> ?2")?
+            .execute([alert, rule, crc])?;
+    }
+    Ok(())
+}
+
+/// It is wanted elsewhere now.
+pub(super) fn move_to(tx: &mut Tx<'_>, alert: i64, routed: &Routed, route: i64) -> Result<(), StoreError> {
+    let rule = tx.rule_id(routed.rule.as_str())?;
+    let Some((crc, severity)) = anew(tx, alert, |plan| Plan { route, rule, ..plan })? else { return Ok(()) };
+    let turn = turn::next(tx, (route, severity), routed.rule.as_str(), Told::Later(alert))?;
+    tx.conn
+        .prepare_cached("UPDATE alert SET route_id = ?2, rule_id = ?3, turn = ?4, crc = ?5 WHERE id = ?1")?
+        .execute([alert, route, rule, turn, crc])?;
+    Ok(())
+}
+
+/// Checksum of a planned finding as it is with another plan, and its severity. Of one that is not what was written the
+/// checksum stays wrong.
+fn anew(tx: &Tx<'_>, alert: i64, other: impl Fn(Plan) -> Plan) -> Result<Option<(i64, i64)>, StoreError> {
     let sql = "SELECT fingerprint, severity, first_seen_at, last_seen_at, occurrences, route_id, rule_id, planned_id, crc
                FROM alert WHERE id = ?1 AND route_id IS NOT NULL";
     let crc = tx.conn.prepare_cached(sql)?.query_row([alert], |r| {
@@ -234,17 +260,12 @@ pub(super) fn set_rule(tx: &mut Tx<'_>, alert: i64, rule: &str) -> Result<(), St
             occurrences: r.get(4)?,
             plan: Plan::read(r, 5)?,
         };
-        let is_sound = finding.value() == r.get::<_, i64>(8)?;
-        let is_new = finding.plan.is_some_and(|plan| plan.rule != rule);
-        finding.plan = finding.plan.map(|plan| Plan { rule, ..plan });
-        Ok((is_sound && is_new).then(|| finding.value()))
+        let was: i64 = r.get(8)?;
+        let is_sound = finding.value() == was;
+        finding.plan = finding.plan.map(&other);
+        Ok((if is_sound { finding.value() } else { was }, finding.severity))
     });
-    if let Some(crc) = crc.optional()?.flatten() {
-        tx.conn
-            .prepare_cached("UPDATE alert SET rule_id = ?2, crc = ?3 WHERE id = ?1")?
-            .execute([alert, rule, crc])?;
-    }
-    Ok(())
+    Ok(crc.optional()?)
 }
 
 /// A finding goes, and what is planned for it.

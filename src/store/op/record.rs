@@ -394,13 +394,27 @@ pub(super) fn set_cleared(tx: &Tx<'_>, id: i64, at: i64) -> Result<bool, StoreEr
     Ok(changed > 0)
 }
 
-/// A known finding as it stands, and whether it has ended.
-pub(super) fn known<'a>(tx: &Tx<'_>, id: i64, entry: &'a Entry) -> Result<(AlertCrc<'a>, bool), StoreError> {
+/// A known finding as it stands.
+pub(super) struct Known<'a> {
+    pub(super) row: AlertCrc<'a>,
+    pub(super) has_ended: bool,
+    /// Of a row that is not what was written: a sighting makes it no better.
+    wrong: Option<i64>,
+}
+
+impl Known<'_> {
+    /// The checksum to be written with the row.
+    pub(super) fn crc(&self) -> i64 {
+        self.wrong.unwrap_or_else(|| self.row.value())
+    }
+}
+
+pub(super) fn known<'a>(tx: &Tx<'_>, id: i64, entry: &'a Entry) -> Result<Known<'a>, StoreError> {
     let known = tx
         .conn
         .prepare_cached(
             "SELECT severity, first_seen_at, last_seen_at, occurrences, cleared_at IS NOT NULL, route_id, rule_id,
-             planned_id FROM alert WHERE id = ?1",
+             planned_id, crc FROM alert WHERE id = ?1",
         )?
         .query_row([id], |r| {
             let row = AlertCrc {
@@ -411,7 +425,9 @@ pub(super) fn known<'a>(tx: &Tx<'_>, id: i64, entry: &'a Entry) -> Result<(Alert
                 occurrences: r.get(3)?,
                 plan: Plan::read(r, 5)?,
             };
-            Ok((row, r.get(4)?))
+            let crc: i64 = r.get(8)?;
+            let wrong = (row.value() != crc).then_some(crc);
+            Ok(Known { row, has_ended: r.get(4)?, wrong })
         })?;
     Ok(known)
 }
@@ -419,15 +435,17 @@ pub(super) fn known<'a>(tx: &Tx<'_>, id: i64, entry: &'a Entry) -> Result<(Alert
 /// Counts sightings of a known finding, which stands by them. Whether it had ended, and the route that its planned ticket
 /// takes.
 fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(bool, Option<i64>), StoreError> {
-    let (mut row, had_ended) = known(tx, id, entry)?;
+    let mut known = known(tx, id, entry)?;
+    let row = &mut known.row;
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
+    let (last_seen_at, occurrences) = (row.last_seen_at, row.occurrences);
     tx.conn
         .prepare_cached(
             "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
-        .execute(params![id, row.last_seen_at, row.occurrences, row.value()])?;
-    Ok((had_ended, row.plan.map(|plan| plan.route)))
+        .execute([id, last_seen_at, occurrences, known.crc()])?;
+    Ok((known.has_ended, known.row.plan.map(|plan| plan.route)))
 }
 
 /// Why an alert is to be delivered.

@@ -3,12 +3,12 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::plan;
 use super::record::{Routed, Sighting, deliver};
-use super::row::Subject;
+use super::row::{Subject, destination_scope};
 use super::settle::{Next, current, move_delivery};
+use super::{life, plan};
 use crate::model::ticket::BY_HAND;
-use crate::model::{Alert, DeliveryId, DeliveryState, Timestamp};
+use crate::model::{Alert, DeliveryId, DeliveryKind, DeliveryState, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
@@ -77,7 +77,7 @@ impl Operation for Page {
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Undelivered>, StoreError> {
         let mut select = tx.conn.prepare_cached(
             // One without any ticket has lost it: what is stored was wanted by a rule.
-            "SELECT a.id FROM alert a WHERE a.id > ?1 AND (EXISTS (
+            "SELECT a.id FROM alert a WHERE a.id > ?1 AND (a.route_id IS NOT NULL OR EXISTS (
                SELECT 1 FROM ticket t JOIN delivery d ON d.ticket_id = t.id
                WHERE t.alert_id = a.id AND d.state IN ('pending', 'dead'))
                OR EXISTS (SELECT 1 FROM record c JOIN delivery d ON d.record_id = c.id
@@ -160,14 +160,25 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
     Ok(())
 }
 
-/// The route on which its ticket stays planned, by the rule that wants it there now. What none wants is written out, to be
-/// withdrawn like any other.
+/// The route on which its ticket stays planned, by the rule that wants it there now. Where none does, it goes where the
+/// first of them wants one, still in the row of its finding: a full buffer has no room for more. What none wants is
+/// written out, to be withdrawn like any other.
 fn keep_planned(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed]) -> Result<Option<i64>, StoreError> {
     let Some((plan, destination, table)) = plan::place_of(tx, alert_id)? else { return Ok(None) };
     let wants = |r: &&Routed| r.destination.as_str() == destination && r.table.as_str() == table;
     if let Some(routed) = routes.iter().find(wants) {
         plan::set_rule(tx, alert_id, routed.rule.as_str())?;
         return Ok(Some(plan.route));
+    }
+    for routed in routes.iter().filter(|r| r.kind == DeliveryKind::OpenTicket) {
+        let (_, route) = tx.route_id(routed.destination.as_str(), routed.table.as_str())?;
+        if life::newest(tx, alert_id, route)?.is_none() {
+            plan::move_to(tx, alert_id, routed, route)?;
+            let pending = DeliveryState::Pending.as_str();
+            tx.count(&destination_scope(&destination), pending, -1);
+            tx.count(&destination_scope(routed.destination.as_str()), pending, 1);
+            return Ok(Some(route));
+        }
     }
     plan::write_of(tx, alert_id)?;
     Ok(None)

@@ -125,10 +125,16 @@ pub(super) fn lead(
 fn read_back(tx: &Tx<'_>, now: i64) -> Result<HashMap<(String, i64), Lately>, StoreError> {
     let since = Timestamp::from_micros(now).before(HOUR).as_micros();
     let mut select = tx.conn.prepare_cached(
-        "SELECT d.created_at, t.rule, t.route_id, t.alert_id, t.id,
-                EXISTS (SELECT 1 FROM ticket f WHERE f.parent_id = t.id)
-         FROM delivery d JOIN ticket t ON t.id = d.ticket_id
-         WHERE d.kind = ?1 AND d.created_at > ?2 ORDER BY d.id DESC LIMIT ?3",
+        // Planned ones too: they were there before their rule had a limit.
+        "SELECT * FROM (SELECT d.created_at AS at, t.rule, t.route_id, t.alert_id, t.id AS id,
+             EXISTS (SELECT 1 FROM ticket f WHERE f.parent_id = t.id)
+           FROM delivery d JOIN ticket t ON t.id = d.ticket_id
+           WHERE d.kind = ?1 AND d.created_at > ?2 ORDER BY d.id DESC LIMIT ?3)
+         UNION ALL
+         SELECT * FROM (SELECT a.recorded_at, u.name, a.route_id, a.id, a.planned_id, 0
+           FROM alert a INDEXED BY alert_planned JOIN rule u ON u.id = a.rule_id
+           WHERE a.route_id IS NOT NULL AND a.recorded_at > ?2 ORDER BY a.planned_id DESC LIMIT ?3)
+         ORDER BY at DESC, id DESC",
     )?;
     let mut rows = select.query(params![DeliveryKind::OpenTicket.as_str(), since, READ_BACK])?;
     let mut bodies = Bodies::of(tx.conn);

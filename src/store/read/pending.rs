@@ -33,7 +33,7 @@ const TICKET: &str =
 /// A delivery's row, as in `DELIVERY`.
 pub(super) const PLANNED: &str = concat!(
     "SELECT a.planned_id, 'open-ticket', 'pending', k.name, r.table_name, a.severity, 0, 0, a.recorded_at, a.recorded_at, NULL,
-     coalesce(u.name, ''), a.id, NULL, a.turn",
+     coalesce(u.name, ''), a.id, NULL, coalesce(a.turn, 0)",
     from!("INDEXED BY alert_planned")
 );
 
@@ -64,7 +64,7 @@ pub(in crate::store) const FIRST_PENDING: &str =
 
 /// The first of a table in the order of the outbox, as in `FIRST_PENDING`.
 pub(in crate::store) const FIRST_PLANNED: &str =
-    "SELECT severity, turn, planned_id, id FROM alert INDEXED BY alert_planned
+    "SELECT severity, coalesce(turn, 0), planned_id, id FROM alert INDEXED BY alert_planned
      WHERE route_id = ?1 AND severity >= ?2
        AND (severity < ?4 OR severity = ?4 AND (turn > ?5 OR turn = ?5 AND planned_id > ?6))
      ORDER BY severity DESC, turn, planned_id LIMIT ?3";
@@ -85,6 +85,7 @@ impl Reader {
     /// The first that wait, merged from those of each table: the index of the outbox has them in order there, and to sort
     /// all that waits takes as long as all that waits.
     pub(super) fn next_pending(&self, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
+        let _one_moment = self.conn.unchecked_transaction()?;
         let routes: Vec<i64> = self
             .conn
             .prepare_cached("SELECT id FROM route")?

@@ -51,6 +51,16 @@ pub(in crate::store) fn may_be_a_read(cause: &str) -> bool {
     WORDS.iter().any(|words| cause.contains(words))
 }
 
+/// Whether what is planned goes to a table that is known: no foreign key says so. Of an older version nothing is planned.
+fn planned_nowhere(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let plans = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('alert') WHERE name = 'route_id')";
+    if !conn.query_row(plans, [], |r| r.get::<_, bool>(0))? {
+        return Ok(None);
+    }
+    let nowhere = "SELECT 'alert' FROM alert WHERE route_id IS NOT NULL AND route_id NOT IN (SELECT id FROM route) LIMIT 1";
+    conn.query_row(nowhere, [], |r| r.get(0)).optional()
+}
+
 /// What SQLite finds wrong with a database; `None`: nothing, or nothing until `until`. References count too: pages of
 /// two moments can each be sound.
 pub(in crate::store) fn complaint(conn: &Connection, until: Instant) -> Option<String> {
@@ -69,6 +79,7 @@ pub(in crate::store) fn complaint(conn: &Connection, until: Instant) -> Option<S
             return Ok(Some(wrong));
         }
         let orphan = conn.query_row("PRAGMA foreign_key_check", [], |r| r.get::<_, String>(0)).optional()?;
+        let orphan = if orphan.is_none() { planned_nowhere(conn)? } else { orphan };
         Ok(orphan.map(|table| format!("a row of {table} refers to one that is not there")))
     };
     let result = check();

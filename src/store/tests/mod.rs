@@ -490,10 +490,10 @@ async fn changed_rules_apply_to_what_is_undelivered() {
     bench.store.reroute(routes).await.unwrap();
     let claimed = bench.claim(10).await;
     assert_eq!(claimed.iter().map(|c| c.table.as_str()).collect::<Vec<_>>(), ["problem"]);
-    assert_eq!(counts(&bench)["withdrawn"], 2);
+    assert_eq!(counts(&bench)["withdrawn"], 1, "the other one moved before it was made");
     // A rule that wants it again gets its ticket after all.
     assert_eq!(bench.record(vec![entry(2, Severity::Major)]).await.deliveries, 1);
-    assert_eq!(counts(&bench)["withdrawn"], 1, "its row took the place of the withdrawn one");
+    assert_eq!(counts(&bench)["withdrawn"], 0, "its row took the place of the withdrawn one");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::model::text::clip;
 use crate::model::{HealthIssue, Timestamp, trouble};
 use crate::store::op::identity::FROM_NAME;
-use crate::store::{Overview, SyncRow};
+use crate::store::{DestinationRow, Overview, SyncRow};
 
 pub use keeper::Keeper;
 pub use sd_notify::Notifier;
@@ -232,21 +232,10 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
             }
         }
     }
-    for destination in &o.destinations {
-        for hold in &destination.holds {
-            let place = if hold.table.is_empty() { String::new() } else { format!(", table {}", hold.table) };
-            let until = if hold.until_at > now {
-                format!(" (tried again at {} UTC)", hold.until_at.servicenow())
-            } else {
-                String::new()
-            };
-            add(
-                "hold",
-                format!("destination {}{place} waits: {}{until}", destination.name, hold.reason),
-                &hold.remedy,
-            );
-        }
-    }
+    all.extend(o.destinations.iter().flat_map(|destination| held(destination, now)));
+    let mut add = |code: &str, what: String, remedy: &str| {
+        all.push(HealthIssue::new(code, what, remedy));
+    };
     if o.dead > 0 {
         add(
             "dead-letters",
@@ -269,6 +258,20 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     all
 }
 
+/// What of a destination waits.
+fn held(destination: &DestinationRow, now: Timestamp) -> impl Iterator<Item = HealthIssue> {
+    destination.holds.iter().map(move |hold| {
+        let place = if hold.table.is_empty() { String::new() } else { format!(", table {}", hold.table) };
+        let until = if hold.until_at > now {
+            format!(" (tried again at {} UTC)", hold.until_at.servicenow())
+        } else {
+            String::new()
+        };
+        let what = format!("destination {}{place} waits: {}{until}", destination.name, hold.reason);
+        HealthIssue::new("hold", what, hold.remedy.as_str())
+    })
+}
+
 /// How many, and why the newest.
 fn dead_letters(number: i64, why: Option<&str>) -> String {
     let why = why.map(str::trim).filter(|why| !why.is_empty()).map(|why| clip(why, SHOWN_MAX));
@@ -289,7 +292,6 @@ fn by_severity(counts: &BTreeMap<String, i64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::DestinationRow;
 
     #[test]
     fn an_identity_that_is_a_name_is_said() {

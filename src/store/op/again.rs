@@ -160,11 +160,11 @@ pub(super) fn is_known(
     if id > again.known_to {
         return Ok(false);
     }
-    let mut known = known(tx, id, entry)?;
+    let (mut known, has_ended) = known(tx, id)?;
     let time = entry.alert.time;
     if is_cleared {
         // Of what came later it says nothing.
-        return Ok(known.has_ended || time.as_micros() < known.row.last_seen_at);
+        return Ok(has_ended || time.as_micros() < known.row.last_seen_at);
     }
     // The finding keeps the time that it was first taken in with: by that the next sighting is told, too.
     if time.as_micros() < known.row.first_seen_at && again.before.is_none_or(|before| time < before) {

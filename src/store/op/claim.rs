@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
 use super::device::links::{About, about};
-use super::plan::{self, Plan, Planned};
-use super::row::{AlertCrc, DeliveryCrc, Subject};
+use super::plan::{self, Planned};
+use super::row::{DeliveryCrc, KeptAlert, Subject};
 use super::storm::{self, Folded};
 use crate::model::{
     Alert, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Fingerprint, Generation, RuleName,
@@ -206,10 +206,9 @@ fn select_from(index: &str) -> String {
     format!(
         "SELECT d.id, coalesce(t.state, c.state), d.severity, d.attempts, d.doubtful, coalesce(t.generation, 0),
                 coalesce(t.rule, c.rule), r.table_name,
-                a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, a.id,
-                d.ticket_id, d.device_id, d.record_id, d.seq, d.kind,
+                a.id, d.ticket_id, d.device_id, d.record_id, d.seq, d.kind,
                 t.sys_id, t.mod_count, t.worst, a.cleared_at, d.route_id, d.turn, tr.table_name, br.table_name, b.sys_id,
-                a.route_id, a.rule_id, a.planned_id
+                {}
          FROM delivery d {index}
          JOIN route r ON r.id = d.route_id
          LEFT JOIN ticket t ON t.id = d.ticket_id
@@ -217,7 +216,8 @@ fn select_from(index: &str) -> String {
          LEFT JOIN ticket b ON b.id = t.beside_id
          LEFT JOIN route br ON br.id = b.route_id
          LEFT JOIN record c ON c.id = d.record_id
-         JOIN alert a ON a.id = coalesce(t.alert_id, c.alert_id)"
+         JOIN alert a ON a.id = coalesce(t.alert_id, c.alert_id)",
+        KeptAlert::COLUMNS
     )
 }
 
@@ -258,40 +258,11 @@ impl Operation for Claim {
         let turns = &tx.memory.turns;
         rows.sort_by_cached_key(|row| order(turns, row.place(), row.turn, row.claimed.id.0));
         rows.truncate(self.limit);
-        let mut bodies = Bodies::of(tx.conn);
-        for row in rows.iter_mut().filter(|row| row.sound) {
-            row.claimed.alert = bodies.get(row.alert)?;
-            if let Some(alert) = row.claimed.alert.as_ref().filter(|_| self.links) {
-                row.claimed.about = about(tx, destination_id, alert)?;
-            }
-        }
-        for Row { claimed, .. } in &mut rows {
-            if !is_delivery_sound(tx, claimed.id)? {
-                claimed.alert = None;
-            }
-        }
-        for row in &mut rows {
-            if let Subject::Ticket(ticket) = row.subject {
-                row.claimed.ticket.folded = storm::folded(tx, ticket)?;
-            }
-        }
+        self.fill(tx, destination_id, &mut rows)?;
         if self.peek {
             return Ok(rows.into_iter().map(|row| row.claimed).collect());
         }
-        let mut update =
-            tx.conn.prepare_cached("UPDATE delivery SET state = 'claimed', crc = ?2 WHERE id = ?1")?;
-        for row in rows.iter().filter(|row| !row.is_claimed) {
-            let crc = DeliveryCrc {
-                kind: &row.kind,
-                subject: row.subject,
-                seq: row.seq,
-                destination: destination_id,
-                state: DeliveryState::Claimed,
-                severity: row.severity,
-                attempts: i64::from(row.claimed.attempts),
-            };
-            update.execute(params![row.claimed.id.0, crc.value()])?;
-        }
+        mark_claimed(tx, destination_id, &rows)?;
         for row in rows.iter().filter(|row| row.claimed.attempts == 0) {
             tx.memory.turns.served(row.place(), row.turn);
         }
@@ -310,6 +281,28 @@ fn order(turns: &Turns, place: (i64, i64), turn: i64, id: i64) -> (Reverse<i64>,
 }
 
 impl Claim {
+    /// Adds what a delivery is sent with: the alert, unless a row of it is not what was written, and what belongs to it.
+    fn fill(&self, tx: &Tx<'_>, destination_id: i64, rows: &mut [Row]) -> Result<(), StoreError> {
+        let mut bodies = Bodies::of(tx.conn);
+        for row in rows.iter_mut().filter(|row| row.sound) {
+            row.claimed.alert = bodies.get(row.alert)?;
+            if let Some(alert) = row.claimed.alert.as_ref().filter(|_| self.links) {
+                row.claimed.about = about(tx, destination_id, alert)?;
+            }
+        }
+        for Row { claimed, .. } in rows.iter_mut() {
+            if !is_delivery_sound(tx, claimed.id)? {
+                claimed.alert = None;
+            }
+        }
+        for row in rows {
+            if let Subject::Ticket(ticket) = row.subject {
+                row.claimed.ticket.folded = storm::folded(tx, ticket)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes out what of the planned ones comes before the last of those that are taken; claimed, unless it is only
     /// looked at.
     fn write_out(
@@ -334,6 +327,25 @@ impl Claim {
         let made = made.map(|row| Ok(Row { is_claimed: !self.peek, ..row? }));
         made.collect()
     }
+}
+
+/// Moves those that are not yet to the state in which they are sent.
+fn mark_claimed(tx: &Tx<'_>, destination: i64, rows: &[Row]) -> Result<(), StoreError> {
+    let mut update =
+        tx.conn.prepare_cached("UPDATE delivery SET state = 'claimed', crc = ?2 WHERE id = ?1")?;
+    for row in rows.iter().filter(|row| !row.is_claimed) {
+        let crc = DeliveryCrc {
+            kind: &row.kind,
+            subject: row.subject,
+            seq: row.seq,
+            destination,
+            state: DeliveryState::Claimed,
+            severity: row.severity,
+            attempts: i64::from(row.claimed.attempts),
+        };
+        update.execute(params![row.claimed.id.0, crc.value()])?;
+    }
+    Ok(())
 }
 
 /// What was found, still without its alert.
@@ -366,58 +378,50 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e))
         }
     };
-    let bytes: [u8; 32] = row.get(8)?;
-    let facts = AlertCrc {
-        fingerprint: &bytes,
-        severity: row.get(9)?,
-        first_seen_at: row.get(10)?,
-        last_seen_at: row.get(11)?,
-        occurrences: row.get(12)?,
-        plan: Plan::read(row, 29)?,
-    };
+    let finding = KeptAlert::read(row, 23)?;
     // As bytes: a flipped bit may leave no valid text, and one bad row must not stop the rest.
     let rule = RuleName::new(&String::from_utf8_lossy(row.get_ref(6)?.as_bytes()?)).ok();
-    let kind = String::from_utf8_lossy(row.get_ref(19)?.as_bytes()?).into_owned();
+    let kind = String::from_utf8_lossy(row.get_ref(13)?.as_bytes()?).into_owned();
     let known = DeliveryKind::parse(&kind);
-    let sound = facts.value() == row.get::<_, i64>(13)? && rule.is_some() && known.is_some();
+    let sound = finding.is_sound() && rule.is_some() && known.is_some();
     let claimed = Claimed {
         id: DeliveryId(row.get(0)?),
         kind: known.unwrap_or(DeliveryKind::OpenTicket),
         table: TableName::new(&row.get::<_, String>(7)?).map_err(invalid(7))?,
         generation: Generation(row.get(5)?),
-        fingerprint: Fingerprint::from_bytes(bytes),
+        fingerprint: Fingerprint::from_bytes(finding.row.fingerprint),
         alert: None,
-        occurrences: facts.occurrences as u64,
-        last_seen_at: Timestamp::from_micros(facts.last_seen_at),
+        occurrences: finding.row.occurrences as u64,
+        last_seen_at: Timestamp::from_micros(finding.row.last_seen_at),
         attempts: row.get(3)?,
         doubtful: row.get(4)?,
         rule: rule.map_or_else(|| RuleName::new("damaged").map_err(invalid(6)), Ok)?,
         ticket: TicketNow {
-            sys_id: row.get::<_, Option<String>>(20)?.and_then(|text| SysId::new(&text).ok()),
-            mod_count: row.get(21)?,
-            seq: row.get::<_, i64>(18)?.try_into().unwrap_or(u32::MAX),
+            sys_id: row.get::<_, Option<String>>(14)?.and_then(|text| SysId::new(&text).ok()),
+            mod_count: row.get(15)?,
+            seq: row.get::<_, i64>(12)?.try_into().unwrap_or(u32::MAX),
             worst: row
-                .get::<_, Option<i64>>(22)?
+                .get::<_, Option<i64>>(16)?
                 .and_then(|n| Severity::ALL.get(usize::try_from(n).ok()?).copied()),
-            cleared_at: row.get::<_, Option<i64>>(23)?.map(Timestamp::from_micros),
+            cleared_at: row.get::<_, Option<i64>>(17)?.map(Timestamp::from_micros),
             folded: Folded::default(),
-            table: row.get::<_, Option<String>>(26)?.and_then(|text| TableName::new(&text).ok()),
+            table: row.get::<_, Option<String>>(20)?.and_then(|text| TableName::new(&text).ok()),
             beside: row
-                .get::<_, Option<String>>(27)?
+                .get::<_, Option<String>>(21)?
                 .and_then(|text| TableName::new(&text).ok())
-                .zip(row.get::<_, Option<String>>(28)?.and_then(|text| SysId::new(&text).ok())),
+                .zip(row.get::<_, Option<String>>(22)?.and_then(|text| SysId::new(&text).ok())),
         },
         about: About::default(),
     };
     Ok(Row {
         claimed,
         kind,
-        subject: Subject::read(row, 15)?,
-        seq: row.get(18)?,
+        subject: Subject::read(row, 9)?,
+        seq: row.get(12)?,
         severity: row.get(2)?,
-        route: row.get(24)?,
-        turn: row.get(25)?,
-        alert: row.get(14)?,
+        route: row.get(18)?,
+        turn: row.get(19)?,
+        alert: row.get(8)?,
         sound,
         is_claimed: false,
     })

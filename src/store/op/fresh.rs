@@ -4,12 +4,12 @@
 //! Ids within a statement follow each other (AUTOINCREMENT, one writer); this is checked, because tickets and packs are
 //! made of them.
 
+use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, ToSql};
 
 use super::plan::{self, Plan};
 use super::record::{Entry, Recorded, Routed, Sighting, deliver};
-use super::row::{AlertCrc, KEPT, destination_scope};
+use super::row::{AlertCrc, KEPT, destination_scope, insert};
 use super::{storm, turn};
 use crate::model::life::Lives;
 use crate::model::{DeliveryKind, DeliveryState, Fingerprint};
@@ -18,8 +18,6 @@ use crate::store::pack::body::Packer;
 use crate::store::session::Tx;
 use crate::store::turns::Told;
 
-/// Numbers of rows to a statement, largest first; each is a prepared statement of its own.
-const ROWS: [usize; 4] = [64, 16, 4, 1];
 /// Findings that are gathered.
 const GATHERED: usize = 64;
 
@@ -149,7 +147,7 @@ impl<'r> Fresh<'r> {
             .map(|(entry, planned)| {
                 let planned = planned.as_ref();
                 let row = AlertCrc {
-                    fingerprint: entry.fingerprint.as_bytes(),
+                    fingerprint: *entry.fingerprint.as_bytes(),
                     severity: entry.alert.severity as i64,
                     first_seen_at: entry.alert.time.as_micros(),
                     last_seen_at: entry.last_seen_at.as_micros(),
@@ -158,7 +156,7 @@ impl<'r> Fresh<'r> {
                 };
                 let number = |n: Option<i64>| ToSqlOutput::Owned(n.map_or(Value::Null, Value::Integer));
                 [
-                    ToSqlOutput::Borrowed(ValueRef::Blob(row.fingerprint)),
+                    ToSqlOutput::Borrowed(ValueRef::Blob(entry.fingerprint.as_bytes())),
                     self.source_id.into(),
                     row.severity.into(),
                     row.first_seen_at.into(),
@@ -182,28 +180,4 @@ impl<'r> Fresh<'r> {
         )?
         .ok_or_else(|| StoreError::Refused("ids of new rows do not follow each other".to_owned()))
     }
-}
-
-/// Inserts rows. Gives the id of the first where those of the others follow it.
-pub(super) fn insert<const COLUMNS: usize>(
-    conn: &Connection,
-    head: &str,
-    row: &str,
-    rows: &[[ToSqlOutput<'_>; COLUMNS]],
-) -> Result<Option<i64>, StoreError> {
-    let (mut first, mut follow) = (None, true);
-    let mut left = rows;
-    while !left.is_empty() {
-        let size = ROWS.into_iter().find(|size| *size <= left.len()).unwrap_or(1);
-        let (now, later) = left.split_at(size);
-        let mut statement = conn.prepare_cached(&format!("{head}{}", vec![row; size].join(", ")))?;
-        for (at, value) in now.as_flattened().iter().enumerate() {
-            statement.raw_bind_parameter(at + 1, value as &dyn ToSql)?;
-        }
-        statement.raw_execute()?;
-        let begin = conn.last_insert_rowid() + 1 - size as i64;
-        follow &= *first.get_or_insert(begin) + (rows.len() - left.len()) as i64 == begin;
-        left = later;
-    }
-    Ok(first.filter(|_| follow))
 }

@@ -6,14 +6,15 @@
 //! withdrawn as one. Whoever does something to such a delivery or needs its ticket has it written out first, in the same
 //! transaction; so a power cut finds the one or the other, and never both.
 //!
-//! What needs more than that, such as several tables, a storm or an attachment, is written at once (`record.rs`).
+//! What may be one of a storm, or has something attached, is written at once (`record.rs`), and so are the tickets of a
+//! finding but the first.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::fresh::insert;
 use super::record::Routed;
 use super::row::{
-    AlertCrc, DELIVERY_ROW, INSERT_DELIVERY, KEPT, NewDelivery, TICKET_FILL, destination_scope, ticket_crc,
+    DELIVERY_ROW, INSERT_DELIVERY, KEPT, KeptAlert, NewDelivery, TICKET_FILL, destination_scope, insert,
+    ticket_crc,
 };
 use super::turn;
 use crate::model::{DeliveryId, DeliveryState, Generation, TicketState};
@@ -86,37 +87,32 @@ pub(super) struct Planned {
     crc: i64,
 }
 
-const SELECT: &str = "SELECT a.id, a.route_id, a.rule_id, a.planned_id, r.destination_id, coalesce(u.name, ''), a.severity,
-     a.turn, a.recorded_at, a.fingerprint, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc
-     FROM alert a INDEXED BY alert_planned JOIN route r ON r.id = a.route_id LEFT JOIN rule u ON u.id = a.rule_id
-     WHERE a.route_id IS NOT NULL";
+/// What is planned, by this index, of which this holds.
+fn select(index: &str, which: &str) -> String {
+    format!(
+        "SELECT a.id, r.destination_id, coalesce(u.name, ''), a.turn, a.recorded_at, {} FROM alert a {index}
+         JOIN route r ON r.id = a.route_id LEFT JOIN rule u ON u.id = a.rule_id WHERE a.route_id IS NOT NULL {which}",
+        KeptAlert::COLUMNS
+    )
+}
+
+const IN_ORDER: &str = "INDEXED BY alert_planned";
 
 fn planned(row: &Row<'_>) -> rusqlite::Result<Planned> {
-    let plan = Plan::read(row, 1)?;
-    let fingerprint: [u8; 32] = row.get(9)?;
-    let mut finding = AlertCrc {
-        fingerprint: &fingerprint,
-        severity: row.get(6)?,
-        first_seen_at: row.get(10)?,
-        last_seen_at: row.get(11)?,
-        occurrences: row.get(12)?,
-        plan,
-    };
-    let was: i64 = row.get(13)?;
-    let is_sound = finding.value() == was;
-    finding.plan = None;
+    let mut finding = KeptAlert::read(row, 5)?;
+    let plan = finding.row.plan.take();
     Ok(Planned {
         alert: row.get(0)?,
         plan: plan.unwrap_or_default(),
-        destination: row.get(4)?,
+        destination: row.get(1)?,
         // As bytes: a flipped bit may leave no valid text; the name is looked at when it is claimed.
-        rule: String::from_utf8_lossy(row.get_ref(5)?.as_bytes()?).into_owned(),
-        severity: finding.severity,
+        rule: String::from_utf8_lossy(row.get_ref(2)?.as_bytes()?).into_owned(),
+        severity: finding.row.severity,
         // Not in the checksum: an order is never worth more than what is in it.
-        turn: row.get::<_, Option<i64>>(7)?.unwrap_or_default(),
-        recorded_at: row.get(8)?,
-        // Of a row that is not what was written the checksum stays wrong: it is told when it is claimed.
-        crc: if is_sound { finding.value() } else { was },
+        turn: row.get::<_, Option<i64>>(3)?.unwrap_or_default(),
+        recorded_at: row.get(4)?,
+        // Of a row that is not what was written it stays wrong: that is told when it is claimed.
+        crc: finding.crc(),
     })
 }
 
@@ -128,8 +124,9 @@ fn ask(conn: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<Vec<
 
 /// The first of a table in the order of the outbox: which, lowest severity, how many.
 pub(in crate::store) fn first() -> String {
-    format!(
-        "{SELECT} AND a.route_id = ?1 AND a.severity >= ?2 ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3"
+    select(
+        IN_ORDER,
+        "AND a.route_id = ?1 AND a.severity >= ?2 ORDER BY a.severity DESC, a.turn, a.planned_id LIMIT ?3",
     )
 }
 
@@ -145,17 +142,13 @@ pub(super) fn first_of(
 
 /// Writes out that of a finding, if there is one.
 pub(super) fn write_of(tx: &mut Tx<'_>, alert: i64) -> Result<(), StoreError> {
-    let of = ask(
-        tx.conn,
-        &SELECT.replace("INDEXED BY alert_planned", "NOT INDEXED").replace("WHERE", "WHERE a.id = ?1 AND"),
-        [alert],
-    )?;
+    let of = ask(tx.conn, &select("NOT INDEXED", "AND a.id = ?1"), [alert])?;
     write(tx, &of, DeliveryState::Pending)
 }
 
 /// Writes out the delivery of this number, if it is planned.
 pub(super) fn write_numbered(tx: &mut Tx<'_>, id: DeliveryId) -> Result<(), StoreError> {
-    let of = ask(tx.conn, &format!("{SELECT} AND a.planned_id = ?1"), [id.0])?;
+    let of = ask(tx.conn, &select(IN_ORDER, "AND a.planned_id = ?1"), [id.0])?;
     write(tx, &of, DeliveryState::Pending)
 }
 
@@ -211,15 +204,15 @@ fn clear(conn: &Connection, alert: i64, crc: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Where the planned ticket of a finding goes: destination and table.
-pub(super) fn place_of(tx: &Tx<'_>, alert: i64) -> Result<Option<(Plan, String, String)>, StoreError> {
+/// Where the planned ticket of a finding goes: route, destination and table.
+pub(super) fn place_of(tx: &Tx<'_>, alert: i64) -> Result<Option<(i64, String, String)>, StoreError> {
     Ok(tx
         .conn
         .prepare_cached(
-            "SELECT a.route_id, a.rule_id, a.planned_id, k.name, r.table_name FROM alert a
+            "SELECT a.route_id, k.name, r.table_name FROM alert a
              JOIN route r ON r.id = a.route_id JOIN destination k ON k.id = r.destination_id WHERE a.id = ?1",
         )?
-        .query_row([alert], |r| Ok((Plan::read(r, 0)?.unwrap_or_default(), r.get(3)?, r.get(4)?)))
+        .query_row([alert], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
         .optional()?)
 }
 
@@ -234,36 +227,34 @@ pub(super) fn set_rule(tx: &mut Tx<'_>, alert: i64, rule: &str) -> Result<(), St
     Ok(())
 }
 
-/// It is wanted elsewhere now.
-pub(super) fn move_to(tx: &mut Tx<'_>, alert: i64, routed: &Routed, route: i64) -> Result<(), StoreError> {
+/// It is wanted elsewhere now, and no longer at the destination `from`.
+pub(super) fn move_to(
+    tx: &mut Tx<'_>,
+    alert: i64,
+    from: &str,
+    (routed, route): (&Routed, i64),
+) -> Result<(), StoreError> {
     let rule = tx.rule_id(routed.rule.as_str())?;
     let Some((crc, severity)) = anew(tx, alert, |plan| Plan { route, rule, ..plan })? else { return Ok(()) };
     let turn = turn::next(tx, (route, severity), routed.rule.as_str(), Told::Later(alert))?;
     tx.conn
         .prepare_cached("UPDATE alert SET route_id = ?2, rule_id = ?3, turn = ?4, crc = ?5 WHERE id = ?1")?
         .execute([alert, route, rule, turn, crc])?;
+    for (destination, by) in [(from, -1), (routed.destination.as_str(), 1)] {
+        tx.count(&destination_scope(destination), DeliveryState::Pending.as_str(), by);
+    }
     Ok(())
 }
 
 /// Checksum of a planned finding as it is with another plan, and its severity. Of one that is not what was written the
 /// checksum stays wrong.
 fn anew(tx: &Tx<'_>, alert: i64, other: impl Fn(Plan) -> Plan) -> Result<Option<(i64, i64)>, StoreError> {
-    let sql = "SELECT fingerprint, severity, first_seen_at, last_seen_at, occurrences, route_id, rule_id, planned_id, crc
-               FROM alert WHERE id = ?1 AND route_id IS NOT NULL";
-    let crc = tx.conn.prepare_cached(sql)?.query_row([alert], |r| {
-        let fingerprint: [u8; 32] = r.get(0)?;
-        let mut finding = AlertCrc {
-            fingerprint: &fingerprint,
-            severity: r.get(1)?,
-            first_seen_at: r.get(2)?,
-            last_seen_at: r.get(3)?,
-            occurrences: r.get(4)?,
-            plan: Plan::read(r, 5)?,
-        };
-        let was: i64 = r.get(8)?;
-        let is_sound = finding.value() == was;
-        finding.plan = finding.plan.map(&other);
-        Ok((if is_sound { finding.value() } else { was }, finding.severity))
+    let sql =
+        format!("SELECT {} FROM alert a WHERE a.id = ?1 AND a.route_id IS NOT NULL", KeptAlert::COLUMNS);
+    let crc = tx.conn.prepare_cached(&sql)?.query_row([alert], |r| {
+        let mut finding = KeptAlert::read(r, 0)?;
+        finding.row.plan = finding.row.plan.map(&other);
+        Ok((finding.crc(), finding.row.severity))
     });
     Ok(crc.optional()?)
 }
@@ -281,25 +272,20 @@ pub(super) fn forget(tx: &mut Tx<'_>, alert: i64) -> Result<(), StoreError> {
 /// than what else is in it. What leads nowhere, or is a ticket already, is not planned any more; a finding without any
 /// ticket goes through the rules again. Gives how many were written out.
 pub(in crate::store) fn write_all(conn: &Connection) -> Result<u64, StoreError> {
-    let is_lost =
-        "SELECT a.id, a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences FROM alert a
+    let lost = format!(
+        "SELECT a.id, {} FROM alert a
          WHERE a.route_id IS NOT NULL AND (NOT EXISTS (SELECT 1 FROM route WHERE id = a.route_id)
            OR NOT EXISTS (SELECT 1 FROM rule WHERE id = a.rule_id)
-           OR EXISTS (SELECT 1 FROM ticket t WHERE t.alert_id = a.id AND t.route_id = a.route_id)) LIMIT ?1";
+           OR EXISTS (SELECT 1 FROM ticket t WHERE t.alert_id = a.id AND t.route_id = a.route_id)) LIMIT ?1",
+        KeptAlert::COLUMNS
+    );
     loop {
         let lost: Vec<(i64, i64)> = conn
-            .prepare_cached(is_lost)?
+            .prepare_cached(&lost)?
             .query_map([STEP], |r| {
-                let fingerprint: [u8; 32] = r.get(1)?;
-                let finding = AlertCrc {
-                    fingerprint: &fingerprint,
-                    severity: r.get(2)?,
-                    first_seen_at: r.get(3)?,
-                    last_seen_at: r.get(4)?,
-                    occurrences: r.get(5)?,
-                    plan: None,
-                };
-                Ok((r.get(0)?, finding.value()))
+                let mut finding = KeptAlert::read(r, 1)?;
+                finding.row.plan = None;
+                Ok((r.get(0)?, finding.crc()))
             })?
             .collect::<Result<_, _>>()?;
         if lost.is_empty() {
@@ -313,7 +299,7 @@ pub(in crate::store) fn write_all(conn: &Connection) -> Result<u64, StoreError> 
     loop {
         let mut some = ask(
             conn,
-            &format!("{SELECT} ORDER BY a.route_id, a.severity DESC, a.turn, a.planned_id LIMIT ?1"),
+            &select(IN_ORDER, "ORDER BY a.route_id, a.severity DESC, a.turn, a.planned_id LIMIT ?1"),
             [STEP],
         )?;
         if some.is_empty() {

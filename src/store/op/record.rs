@@ -14,10 +14,10 @@ use super::device::take;
 use super::fresh::Fresh;
 use super::history;
 use super::life::{self, Newest};
-use super::plan::{self, Plan};
+use super::plan;
 use super::prune::{Room, room};
 use super::row::{
-    AlertCrc, KEPT, NewDelivery, NewRecord, NewTicket, Subject, destination_scope, insert_delivery,
+    KEPT, KeptAlert, NewDelivery, NewRecord, NewTicket, Subject, destination_scope, insert_delivery,
     insert_record, insert_ticket, source_scope,
 };
 use super::settle;
@@ -394,48 +394,16 @@ pub(super) fn set_cleared(tx: &Tx<'_>, id: i64, at: i64) -> Result<bool, StoreEr
     Ok(changed > 0)
 }
 
-/// A known finding as it stands.
-pub(super) struct Known<'a> {
-    pub(super) row: AlertCrc<'a>,
-    pub(super) has_ended: bool,
-    /// Of a row that is not what was written: a sighting makes it no better.
-    wrong: Option<i64>,
-}
-
-impl Known<'_> {
-    /// The checksum to be written with the row.
-    pub(super) fn crc(&self) -> i64 {
-        self.wrong.unwrap_or_else(|| self.row.value())
-    }
-}
-
-pub(super) fn known<'a>(tx: &Tx<'_>, id: i64, entry: &'a Entry) -> Result<Known<'a>, StoreError> {
-    let known = tx
-        .conn
-        .prepare_cached(
-            "SELECT severity, first_seen_at, last_seen_at, occurrences, cleared_at IS NOT NULL, route_id, rule_id,
-             planned_id, crc FROM alert WHERE id = ?1",
-        )?
-        .query_row([id], |r| {
-            let row = AlertCrc {
-                fingerprint: entry.fingerprint.as_bytes(),
-                severity: r.get(0)?,
-                first_seen_at: r.get(1)?,
-                last_seen_at: r.get(2)?,
-                occurrences: r.get(3)?,
-                plan: Plan::read(r, 5)?,
-            };
-            let crc: i64 = r.get(8)?;
-            let wrong = (row.value() != crc).then_some(crc);
-            Ok(Known { row, has_ended: r.get(4)?, wrong })
-        })?;
-    Ok(known)
+/// A known finding as it stands, and whether it has ended.
+pub(super) fn known(tx: &Tx<'_>, id: i64) -> Result<(KeptAlert, bool), StoreError> {
+    let sql = format!("SELECT {}, a.cleared_at IS NOT NULL FROM alert a WHERE a.id = ?1", KeptAlert::COLUMNS);
+    Ok(tx.conn.prepare_cached(&sql)?.query_row([id], |r| Ok((KeptAlert::read(r, 0)?, r.get(9)?)))?)
 }
 
 /// Counts sightings of a known finding, which stands by them. Whether it had ended, and the route that its planned ticket
 /// takes.
 fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(bool, Option<i64>), StoreError> {
-    let mut known = known(tx, id, entry)?;
+    let (mut known, had_ended) = known(tx, id)?;
     let row = &mut known.row;
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
     row.occurrences = row.occurrences.saturating_add(entry.occurrences as i64);
@@ -445,7 +413,7 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(bool, Option<
             "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
         .execute([id, last_seen_at, occurrences, known.crc()])?;
-    Ok((known.has_ended, known.row.plan.map(|plan| plan.route)))
+    Ok((had_ended, known.row.plan.map(|plan| plan.route)))
 }
 
 /// Why an alert is to be delivered.

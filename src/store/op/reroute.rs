@@ -4,7 +4,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::record::{Routed, Sighting, deliver};
-use super::row::{Subject, destination_scope};
+use super::row::Subject;
 use super::settle::{Next, current, move_delivery};
 use super::{life, plan};
 use crate::model::ticket::BY_HAND;
@@ -164,19 +164,16 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
 /// first of them wants one, still in the row of its finding: a full buffer has no room for more. What none wants is
 /// written out, to be withdrawn like any other.
 fn keep_planned(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed]) -> Result<Option<i64>, StoreError> {
-    let Some((plan, destination, table)) = plan::place_of(tx, alert_id)? else { return Ok(None) };
+    let Some((planned_on, destination, table)) = plan::place_of(tx, alert_id)? else { return Ok(None) };
     let wants = |r: &&Routed| r.destination.as_str() == destination && r.table.as_str() == table;
     if let Some(routed) = routes.iter().find(wants) {
         plan::set_rule(tx, alert_id, routed.rule.as_str())?;
-        return Ok(Some(plan.route));
+        return Ok(Some(planned_on));
     }
     for routed in routes.iter().filter(|r| r.kind == DeliveryKind::OpenTicket) {
         let (_, route) = tx.route_id(routed.destination.as_str(), routed.table.as_str())?;
         if life::newest(tx, alert_id, route)?.is_none() {
-            plan::move_to(tx, alert_id, routed, route)?;
-            let pending = DeliveryState::Pending.as_str();
-            tx.count(&destination_scope(&destination), pending, -1);
-            tx.count(&destination_scope(routed.destination.as_str()), pending, 1);
+            plan::move_to(tx, alert_id, &destination, (routed, route))?;
             return Ok(Some(route));
         }
     }

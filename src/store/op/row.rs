@@ -1,7 +1,7 @@
 //! Checksums of rows and the two inserts that several operations share.
 
 use rusqlite::types::{ToSqlOutput, Value};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql, params};
 
 use super::plan::Plan;
 use crate::model::cursor::Proof;
@@ -10,8 +10,9 @@ use crate::store::StoreError;
 use crate::store::catalog::crc;
 use crate::store::session::Tx;
 
-pub(super) struct AlertCrc<'a> {
-    pub(super) fingerprint: &'a [u8; 32],
+/// What the checksum of an alert's row is made of.
+pub(super) struct AlertCrc {
+    pub(super) fingerprint: [u8; 32],
     pub(super) severity: i64,
     pub(super) first_seen_at: i64,
     pub(super) last_seen_at: i64,
@@ -19,12 +20,50 @@ pub(super) struct AlertCrc<'a> {
     pub(super) plan: Option<Plan>,
 }
 
-impl AlertCrc<'_> {
+impl AlertCrc {
     pub(super) fn value(&self) -> i64 {
         let Plan { route, rule, id } = self.plan.unwrap_or_default();
         let numbers =
             [self.severity, self.first_seen_at, self.last_seen_at, self.occurrences, route, rule, id];
-        crc(&numbers, &[self.fingerprint])
+        crc(&numbers, &[&self.fingerprint])
+    }
+}
+
+/// An alert's row as it is read for work.
+pub(super) struct KeptAlert {
+    pub(super) row: AlertCrc,
+    /// The checksum of a row that is not what was written: whatever is changed in it, it gets no better.
+    wrong: Option<i64>,
+}
+
+impl KeptAlert {
+    /// The columns that it is read from, of a table that is called `a`.
+    pub(super) const COLUMNS: &str =
+        "a.fingerprint, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences,
+         a.route_id, a.rule_id, a.planned_id, a.crc";
+
+    /// From these columns, the first of them `at`.
+    pub(super) fn read(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Self> {
+        let facts = AlertCrc {
+            fingerprint: row.get(at)?,
+            severity: row.get(at + 1)?,
+            first_seen_at: row.get(at + 2)?,
+            last_seen_at: row.get(at + 3)?,
+            occurrences: row.get(at + 4)?,
+            plan: Plan::read(row, at + 5)?,
+        };
+        let crc: i64 = row.get(at + 8)?;
+        let wrong = (facts.value() != crc).then_some(crc);
+        Ok(Self { row: facts, wrong })
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        self.wrong.is_none()
+    }
+
+    /// The checksum to be written with the row as it is now.
+    pub(super) fn crc(&self) -> i64 {
+        self.wrong.unwrap_or_else(|| self.row.value())
     }
 }
 
@@ -302,4 +341,31 @@ pub(super) fn cursor_crc(source: i64, c: &FileCursor) -> i64 {
 /// The checksum of a mark's row.
 pub(super) fn mark_crc(source: i64, mark: &Mark) -> i64 {
     crc(&[source], &[mark.name.as_bytes(), mark.value.as_bytes()])
+}
+
+/// Numbers of rows to a statement, largest first; each is a prepared statement of its own.
+const ROWS: [usize; 4] = [64, 16, 4, 1];
+
+/// Inserts rows. Gives the id of the first where those of the others follow it.
+pub(super) fn insert<const COLUMNS: usize>(
+    conn: &Connection,
+    head: &str,
+    row: &str,
+    rows: &[[ToSqlOutput<'_>; COLUMNS]],
+) -> Result<Option<i64>, StoreError> {
+    let (mut first, mut follow) = (None, true);
+    let mut left = rows;
+    while !left.is_empty() {
+        let size = ROWS.into_iter().find(|size| *size <= left.len()).unwrap_or(1);
+        let (now, later) = left.split_at(size);
+        let mut statement = conn.prepare_cached(&format!("{head}{}", vec![row; size].join(", ")))?;
+        for (at, value) in now.as_flattened().iter().enumerate() {
+            statement.raw_bind_parameter(at + 1, value as &dyn ToSql)?;
+        }
+        statement.raw_execute()?;
+        let begin = conn.last_insert_rowid() + 1 - size as i64;
+        follow &= *first.get_or_insert(begin) + (rows.len() - left.len()) as i64 == begin;
+        left = later;
+    }
+    Ok(first.filter(|_| follow))
 }

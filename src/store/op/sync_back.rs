@@ -7,8 +7,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::health;
 use super::life::{self, Seen, SeenTicket};
-use super::plan::Plan;
-use super::row::{AlertCrc, ticket_crc};
+use super::row::{KeptAlert, ticket_crc};
 use crate::model::life::Lives;
 use crate::model::{
     DeliveryKind, DestinationName, Fingerprint, Generation, HealthIssue, SysId, TableName, TicketState,
@@ -188,14 +187,13 @@ impl Operation for SeenAgain {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<Vec<SeenTicket>, StoreError> {
         let id = tx.destination_id(self.0.as_str())?;
-        let mut select = tx.conn.prepare_cached(
-            "SELECT t.id, r.table_name, t.sys_id, a.fingerprint, t.generation, t.seen_at, t.alert_id, t.route_id, t.state,
-                    t.crc, a.severity, a.first_seen_at, a.last_seen_at, a.occurrences, a.crc, t.number,
-                    a.route_id, a.rule_id, a.planned_id
+        let mut select = tx.conn.prepare_cached(&format!(
+            "SELECT t.id, r.table_name, t.sys_id, t.number, t.generation, t.seen_at, t.alert_id, t.route_id, t.state, t.crc, {}
              FROM ticket t INDEXED BY ticket_seen JOIN route r ON r.id = t.route_id JOIN alert a ON a.id = t.alert_id
              WHERE t.seen_at IS NOT NULL AND t.route_id IN (SELECT id FROM route WHERE destination_id = ?1)
                AND t.id > ?2 AND t.state IN ('open', 'resolved', 'closed') ORDER BY t.id LIMIT ?3",
-        )?;
+            KeptAlert::COLUMNS
+        ))?;
         let (mut all, mut damaged) = (Vec::new(), Vec::new());
         let mut rows = select.query([id, self.1, PAGE])?;
         while let Some(r) = rows.next()? {
@@ -215,25 +213,16 @@ impl Operation for SeenAgain {
 
 /// The row as it was written. What was changed on the disk since names another record, which would be taken for deleted.
 fn seen_ticket(r: &Row<'_>) -> Option<SeenTicket> {
-    let fingerprint: [u8; 32] = r.get(3).ok()?;
-    let finding = AlertCrc {
-        fingerprint: &fingerprint,
-        severity: r.get(10).ok()?,
-        first_seen_at: r.get(11).ok()?,
-        last_seen_at: r.get(12).ok()?,
-        occurrences: r.get(13).ok()?,
-        // Of another table, where a rule came later.
-        plan: Plan::read(r, 16).ok()?,
-    };
+    let finding = KeptAlert::read(r, 10).ok()?;
     let (sys_id, generation): (String, _) = (r.get(2).ok()?, Generation(r.get(4).ok()?));
     let state = TicketState::parse(&r.get::<_, String>(8).ok()?)?;
     let sum = ticket_crc(r.get(6).ok()?, r.get(7).ok()?, generation, state, &sys_id);
-    let sound = Some(sum) == r.get(9).ok() && Some(finding.value()) == r.get(14).ok();
+    let sound = Some(sum) == r.get(9).ok() && finding.is_sound();
     sound.then_some(SeenTicket {
         ticket: r.get(0).ok()?,
         table: TableName::new(&r.get::<_, String>(1).ok()?).ok()?,
         sys_id: SysId::new(&sys_id).ok()?,
-        fingerprint,
+        fingerprint: finding.row.fingerprint,
         generation,
         seen_at: Timestamp::from_micros(r.get(5).ok()?),
     })
@@ -241,7 +230,7 @@ fn seen_ticket(r: &Row<'_>) -> Option<SeenTicket> {
 
 fn damage(destination: &DestinationName, r: &Row<'_>) -> HealthIssue {
     let text = |at| r.get::<_, String>(at).unwrap_or_default();
-    let (table, number) = (text(1), text(15));
+    let (table, number) = (text(1), text(3));
     HealthIssue::new(
         "ticket-damaged",
         format!(

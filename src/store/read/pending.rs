@@ -30,17 +30,21 @@ const TICKET: &str =
     "SELECT a.planned_id, k.name, r.table_name, '', '', 'opening', 0, coalesce(u.name, ''), NULL, a.severity,
      a.occurrences, a.fingerprint, a.id, '', '', ''";
 
-/// A delivery's row, as in `DELIVERY`.
-pub(super) const PLANNED: &str = concat!(
-    "SELECT a.planned_id, 'open-ticket', 'pending', k.name, r.table_name, a.severity, 0, 0, a.recorded_at, a.recorded_at, NULL,
-     coalesce(u.name, ''), a.id, NULL, coalesce(a.turn, 0)",
-    from!("INDEXED BY alert_planned")
-);
-
-/// The same of one alert.
-pub(super) fn of_alert() -> String {
-    format!("{} AND a.id = ?1", PLANNED.replace("INDEXED BY alert_planned", "NOT INDEXED"))
+macro_rules! deliveries {
+    ($index:literal, $which:literal) => {
+        concat!(
+            "SELECT a.planned_id, 'open-ticket', 'pending', k.name, r.table_name, a.severity, 0, 0, a.recorded_at,
+             a.recorded_at, NULL, coalesce(u.name, ''), a.id, NULL, coalesce(a.turn, 0)",
+            from!($index),
+            $which
+        )
+    };
 }
+
+/// Deliveries' rows, as in `DELIVERY`.
+pub(super) const PLANNED: &str = deliveries!("INDEXED BY alert_planned", "");
+/// The same of one alert.
+const PLANNED_OF: &str = deliveries!("NOT INDEXED", " AND a.id = ?1");
 
 /// When the oldest that waits was made: the first of the first two turns of each table and severity, because that is
 /// what the index of the outbox can tell. Whoever waits longest has one of them.
@@ -109,7 +113,7 @@ impl Reader {
         order.sort_unstable();
         order.truncate(limit(filter) as usize);
         let mut select = self.conn.prepare_cached(&format!("{DELIVERY} WHERE d.id = ?1"))?;
-        let mut planned = self.conn.prepare_cached(&of_alert())?;
+        let mut planned = self.conn.prepare_cached(PLANNED_OF)?;
         let mut bodies = Bodies::of(&self.conn);
         let mut all = Vec::with_capacity(order.len());
         for (_, _, id, alert) in order {

@@ -35,7 +35,7 @@ impl Operation for Half {
     }
 }
 
-fn raw(bench: &Bench) -> rusqlite::Connection {
+pub(super) fn raw(bench: &Bench) -> rusqlite::Connection {
     rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap()
 }
 

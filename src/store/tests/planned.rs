@@ -1,5 +1,6 @@
 //! What is planned is in every respect the pending delivery that it will be (`op/plan.rs`).
 
+use super::faults::raw;
 use super::repair::{closed, count, healed, leaves, overwrite, restored};
 use super::*;
 use crate::model::{AlertState, DeliveryState};
@@ -241,21 +242,17 @@ async fn of_a_copy_and_of_a_damaged_database_what_is_planned_is_written_out() {
 async fn a_planned_row_that_is_not_what_was_written_is_a_dead_letter() {
     let bench = Bench::new();
     bench.record(many(3)).await;
-    let conn = rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap();
-    conn.execute_batch(
-        "INSERT INTO rule (name) VALUES ('another'); UPDATE alert SET rule_id = 2 WHERE id = 2",
-    )
-    .unwrap();
+    raw(&bench)
+        .execute_batch(
+            "INSERT INTO rule (name) VALUES ('another'); UPDATE alert SET rule_id = 2 WHERE id = 2",
+        )
+        .unwrap();
     let claimed = bench.claim(10).await;
     assert_eq!(
         claimed.iter().filter(|c| c.alert.is_none()).map(|c| c.fingerprint).collect::<Vec<_>>(),
         [fingerprint(1)]
     );
     assert_eq!(claimed.len(), 3);
-}
-
-fn raw(bench: &Bench) -> rusqlite::Connection {
-    rusqlite::Connection::open(bench.dir.path().join(DATABASE)).unwrap()
 }
 
 /// Not in the checksum, so a flipped bit in it is not seen.

@@ -28,6 +28,8 @@ use crate::model::text::one_line;
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Volume {
+    /// Errors: for the demo, whose simulator loses answers on purpose.
+    Faults,
     /// Warnings and errors: for commands.
     Quiet,
     /// What happens: for the service.
@@ -46,6 +48,7 @@ static LIMIT: LazyLock<Arc<Limit>> = LazyLock::new(Arc::default);
 /// says which stream it reads.
 pub fn init(volume: Volume, journal_stream: Option<&str>, no_color: bool) {
     let level = match volume {
+        Volume::Faults => Level::ERROR,
         Volume::Quiet => Level::WARN,
         Volume::Normal => Level::INFO,
         Volume::Verbose => Level::DEBUG,

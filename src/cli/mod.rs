@@ -312,11 +312,12 @@ pub fn understands(arguments: &[&str]) -> Result<(), String> {
 }
 
 fn log_for(cli: &Cli, environment: &Environment) {
-    let service = matches!(&cli.command, Command::Run(args) if !args.once);
-    let volume = match (cli.verbose, service) {
-        (true, _) => Volume::Verbose,
-        (false, true) => Volume::Normal,
-        (false, false) => Volume::Quiet,
+    let volume = match &cli.command {
+        _ if cli.verbose => Volume::Verbose,
+        Command::Run(args) if !args.once => Volume::Normal,
+        #[cfg(feature = "simulator")]
+        Command::Demo(_) => Volume::Faults,
+        _ => Volume::Quiet,
     };
     let variable = |name: &str| (environment.variables)(name).filter(|value| !value.is_empty());
     log::init(volume, variable("JOURNAL_STREAM").as_deref(), variable("NO_COLOR").is_some());

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{Allowance, Budget};
 use super::lane::{Lane, back};
-use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind};
+use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind, same_words};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
 use crate::model::codes::Code;
 use crate::model::gather::Gather as _;
@@ -416,7 +416,8 @@ impl<D: Destination> Relay<D> {
                 Outcome::Later { .. } | Outcome::Added { .. } => report.updated += 1,
                 Outcome::Retry { message, word, .. } => {
                     report.again += 1;
-                    if report.failures.len() < TOLD_MAX && !report.failures.contains(message) {
+                    if report.failures.len() < TOLD_MAX
+                        && !report.failures.iter().any(|told| same_words(told, message)) {
                         report.failures.push(message.clone());
                         if [Class::Retry, Class::RetryAt].iter().any(|class| class.as_str() == *word) {
                             report.passing.push(message.clone());

@@ -206,6 +206,7 @@ fn explain_and_demo_take_a_packed_file_as_it_is() {
     );
     let said = agent.run(&["demo", "--input", file]).ends(0);
     assert!(said.out.contains("1 incidents: 1 critical"), "{said:?}");
+    assert_eq!(said.err, "", "the verdict comes first, not what the simulator breaks on purpose");
 }
 
 #[test]

@@ -139,12 +139,16 @@ impl Backing {
         }
     }
 
-    /// Closes it without writing anything back. Damage is noted for the next start, which repairs it.
-    pub(super) fn abandon(self, why: &StoreError) {
-        self.session.abandon();
-        if let (StoreError::Damaged(cause), Some(mut lock), None) = (why, self.lock, self.in_fallback) {
+    /// Notes damage for the next start, which repairs it.
+    pub(super) fn note(&mut self, e: &StoreError) {
+        if let (StoreError::Damaged(cause), Some(lock), None) = (e, &mut self.lock, &self.in_fallback) {
             lock.damaged(cause);
         }
+    }
+
+    /// Closes it without writing anything back.
+    pub(super) fn abandon(self) {
+        self.session.abandon();
     }
 
     /// The directory became read-only under an open database: memory takes over.

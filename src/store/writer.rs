@@ -72,7 +72,7 @@ impl Writer {
             last_commit = Some(Instant::now());
             self.backing = match outcome {
                 Err(e) if is_fatal(&e) => {
-                    backing.abandon(&e);
+                    backing.abandon();
                     return Err(self.shared.fail(e));
                 }
                 Ok(()) | Err(_) => backing,
@@ -145,6 +145,10 @@ fn commit(backing: &mut Backing, batch: Vec<Job>) -> Result<(), StoreError> {
         Ok(()) => backing.session.transaction(&mut work).map_err(|e| backing.judge(e)),
         unready => unready,
     };
+    if let Err(e) = &outcome {
+        // Before anybody knows: who ran once ends with the first error that it hears of.
+        backing.note(e);
+    }
     for answer in answers {
         answer(outcome.clone());
     }

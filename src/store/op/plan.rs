@@ -24,7 +24,8 @@ use crate::store::turns::Told;
 
 /// Counter of what is planned, beside those of the rows that are there.
 pub(in crate::store) const PLANNED: &str = "planned";
-/// Room that is kept for what is planned, in bytes each: its rows in two tables and three indexes.
+/// Room that is kept for what is planned, in bytes each, beside the name of its rule: its rows in two tables and three
+/// indexes.
 pub(in crate::store) const ROOM: u64 = 320;
 /// Rows that are written out at once where nobody waits for a few.
 const STEP: i64 = 500;
@@ -51,6 +52,19 @@ impl Plan {
             id: id.unwrap_or_default(),
         }))
     }
+}
+
+/// Bytes that are kept for all that is planned: it is still to be written out, each with the name of its rule.
+pub(super) fn room(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    let planned = tx.counted(KEPT, PLANNED)?.max(0) as u64;
+    if planned == 0 {
+        return Ok(0);
+    }
+    let name: i64 = tx
+        .conn
+        .prepare_cached("SELECT coalesce(max(octet_length(name)), 0) FROM rule")?
+        .query_row([], |r| r.get(0))?;
+    Ok(planned * (ROOM + name.max(0) as u64))
 }
 
 /// Keeps so many numbers free in both tables; gives the first.

@@ -131,8 +131,7 @@ impl Store {
 pub(super) fn room(tx: &Tx<'_>) -> Result<Room, StoreError> {
     let get = |name: &str| tx.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (pages, free) = (get("page_count")?, get("freelist_count")?);
-    // What is planned is still to be written out (`plan.rs`).
-    let planned = tx.counted(KEPT, plan::PLANNED)?.max(0) as u64 * plan::ROOM;
+    let planned = plan::room(tx)?;
     let room = Room { used: (pages - free) as u64 * 4096 + planned, limit: tx.pages as u64 * 4096 };
     if !room.is_tight() {
         tx.conditions.end(Kind::Buffer);

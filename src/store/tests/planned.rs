@@ -160,11 +160,20 @@ async fn changed_rules_move_what_is_planned() {
 
 #[tokio::test]
 async fn a_store_full_of_what_is_planned_has_the_room_to_deliver_it() {
+    for rule in ["r".to_owned(), "n".repeat(200)] {
+        fill_and_deliver(&rule).await;
+    }
+}
+
+async fn fill_and_deliver(rule: &str) {
     let bench = Bench::open(tempfile::tempdir().unwrap(), |s| {
         (s.max_size, s.when_full) = (8 << 20, WhenFull::Refuse);
     });
-    let small =
-        |n: u32| Entry { alert: Alert::sample("t", Severity::Major, NOW), ..entry(n, Severity::Major) };
+    let small = |n: u32| Entry {
+        alert: Alert::sample("t", Severity::Major, NOW),
+        routes: vec![Routed { rule: RuleName::new(rule).unwrap(), ..routed("incident") }],
+        ..entry(n, Severity::Major)
+    };
     let mut n = 0;
     loop {
         let batch = record((n..n + 500).map(small).collect());
@@ -179,7 +188,7 @@ async fn a_store_full_of_what_is_planned_has_the_room_to_deliver_it() {
     assert_eq!(all.len(), n as usize);
     // What was kept for it was enough, and not much more.
     let written = bench.store.room().await.unwrap();
-    let kept = u64::from(n) * plan::ROOM;
+    let kept = u64::from(n) * (plan::ROOM + rule.len() as u64);
     assert!(written.used <= before.used && written.used > before.used - kept / 2, "{before:?} {written:?}");
     for chunk in all.chunks(320) {
         let there = chunk.iter().map(|c| settled(c, there(c.id.0 as u32))).collect();

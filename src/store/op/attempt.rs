@@ -36,7 +36,7 @@ pub(super) fn insert(tx: &Tx<'_>, attempt: &Attempt<'_>) -> Result<(), StoreErro
         .prepare_cached(
             // A row that is in the way has a key that is not its own any more; history stops no settlement.
             "INSERT OR REPLACE INTO outcome (id, n, started_at, duration_ms, outcome, status, message)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, nullif(?7, ''))",
         )?
         .execute(params![
             key(attempt.delivery, attempt.n),

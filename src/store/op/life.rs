@@ -46,7 +46,7 @@ pub(super) fn newest(tx: &Tx<'_>, alert_id: i64, route_id: i64) -> Result<Option
     Ok(tx
         .conn
         .prepare_cached(
-            "SELECT t.id, t.generation, t.state, t.sys_id, t.noted_at, t.note_due_at, t.seen_at,
+            "SELECT t.id, t.generation, t.state, t.sys_id, coalesce(t.noted_at, t.opened_at), t.note_due_at, t.seen_at,
                     coalesce(t.worst, (SELECT severity FROM alert WHERE id = t.alert_id))
              FROM ticket t WHERE t.alert_id = ?1 AND t.route_id = ?2 ORDER BY t.generation DESC LIMIT 1",
         )?
@@ -418,15 +418,15 @@ pub(super) fn later(
     Ok(())
 }
 
-/// A ticket that was opened: from here on its notes count.
-pub(super) fn opened(tx: &Tx<'_>, was: &Current, mod_count: Option<i64>, now: i64) -> Result<(), StoreError> {
+/// A ticket that was opened: from here on its notes count. Where `noted_at` is NULL, `opened_at` stands for it.
+pub(super) fn opened(tx: &Tx<'_>, was: &Current, mod_count: Option<i64>) -> Result<(), StoreError> {
     let Subject::Ticket(ticket) = was.subject else { return Ok(()) };
     tx.conn
         .prepare_cached(
-            "UPDATE ticket SET noted_at = ?2, mod_count = ?3,
+            "UPDATE ticket SET mod_count = ?2,
              told = (SELECT occurrences FROM alert WHERE id = ticket.alert_id) WHERE id = ?1",
         )?
-        .execute(params![ticket, now, mod_count])?;
+        .execute(params![ticket, mod_count])?;
     Ok(())
 }
 

@@ -339,14 +339,15 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         Outcome::Delivered { created, sys_id, number, state, mod_count, adopted, looks_for } => {
             let there = There { state: TicketState::Open, sys_id, number, remote: state, at: now };
             ticket_is(tx, &was, &there)?;
-            life::opened(tx, &was, *mod_count, now.as_micros())?;
+            life::opened(tx, &was, *mod_count)?;
             if let Some(words) = adopted {
                 life::adopted(tx, &was, words)?;
             }
             if let Subject::Ticket(ticket) = was.subject {
                 links::wait(tx, ticket, looks_for)?;
             }
-            done(tx, one, &was, &mut next, made(*created), number)?;
+            // Its number stands in the ticket's row.
+            done(tx, one, &was, &mut next, made(*created), "")?;
         }
         Outcome::Later { created, seen, noted, renews } => {
             life::later(tx, &was, seen, *noted, *renews, now.as_micros())?;

@@ -75,7 +75,7 @@ pub(super) fn judge(
         // Its number of findings has grown.
         tx.conn
             .prepare_cached(
-                "UPDATE ticket SET note_due_at = coalesce(noted_at, ?2) + ?3
+                "UPDATE ticket SET note_due_at = coalesce(noted_at, opened_at, ?2) + ?3
                  WHERE id = ?1 AND state = 'open' AND note_due_at IS NULL",
             )?
             .execute(params![parent, now, life.update_interval.as_micros() as i64])?;

@@ -522,8 +522,7 @@ const LAST_DEAD: &str =
 const BODIES_MAX: usize = 8 << 20;
 
 /// Outcomes of a delivery, oldest first. Where a ticket was made or found, the words are its number.
-const HISTORY: &str =
-    "SELECT n, started_at, duration_ms, outcome, status, coalesce(message,
+const HISTORY: &str = "SELECT n, started_at, duration_ms, outcome, status, coalesce(message,
        (SELECT t.number FROM delivery d JOIN ticket t ON t.id = d.ticket_id
         WHERE d.id = ?1 AND outcome IN ('created', 'found')), '')
      FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31 ORDER BY n";

@@ -63,6 +63,8 @@ fn head(known: &Known, now: Timestamp) -> Vec<Row> {
     let o = &status.overview;
     let last = o.last_sync.as_ref().map_or("none so far".to_owned(), |sync| last(sync, now));
     rows.push((format!("{next}; last {last}"), PLAIN));
+    let again = status.failing.iter().map(|words| (format!("tried again by itself: {words}"), PLAIN));
+    rows.extend(again);
     let oldest = o.oldest_pending_at.filter(|_| o.backlog > 0);
     let oldest = oldest.map_or(String::new(), |at| format!(", the first for {}", span(now.since(at))));
     let waiting = format!("backlog {} waiting{oldest}, {} dead", o.backlog, o.dead);
@@ -305,6 +307,15 @@ mod tests {
         }
         let all = screen(&known, 120, 80).join("\n");
         assert!(all.contains("! trouble 8") && !all.contains("more rows"), "{all}");
+    }
+
+    #[test]
+    fn what_is_tried_again_by_itself_is_said() {
+        let mut known = known(0);
+        known.glance.status.failing = vec!["it answered \u{1b}[2J500".to_owned()];
+        let rows = screen(&known, 80, 24);
+        assert_eq!(rows[2], "tried again by itself: it answered [2J500");
+        assert!(rows[3].starts_with("backlog 7 waiting"), "{rows:?}");
     }
 
     #[test]

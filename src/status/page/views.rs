@@ -77,7 +77,7 @@ impl Today<'_> {
 pub(super) fn now(look: &Look, facts: &Facts, day: Value) -> Value {
     let tickets: Vec<Value> = look.tickets.iter().map(|row| ticket(row, facts)).collect();
     context! {
-        verdict => verdict(&look.status.health),
+        verdict => verdict(&look.status.health, &look.status.failing),
         facts => figures(look, facts),
         flow => flow(look, facts),
         day,
@@ -86,13 +86,13 @@ pub(super) fn now(look: &Look, facts: &Facts, day: Value) -> Value {
     }
 }
 
-fn verdict(health: &[HealthIssue]) -> Value {
+fn verdict(health: &[HealthIssue], failing: &[String]) -> Value {
     if health.is_empty() {
-        return context! {
-            class => "good",
-            title => "All is well: nothing needs a person",
-            words => "What came in was decided, and what is to be reported is there or on its way.",
+        let words = match failing {
+            [] => "What came in was decided, and what is to be reported is there or on its way.".to_owned(),
+            some => format!("Tried again by itself: {}", clean(&some.join("; "))),
         };
+        return context! { class => "good", title => "All is well: nothing needs a person", words };
     }
     let class = if health.iter().any(|issue| BAD.contains(&issue.code.as_str())) { "bad" } else { "warn" };
     let title = match health.len() {
@@ -368,6 +368,19 @@ mod tests {
             TicketRow { destination: "other".to_owned(), ..row() },
         ];
         assert!(strange.iter().all(|row| link(row, &facts).is_none()));
+    }
+
+    #[test]
+    fn what_is_tried_again_by_itself_is_no_trouble_and_is_said() {
+        let told = |health: &[HealthIssue], failing: &[&str]| {
+            let failing: Vec<String> = failing.iter().map(|words| (*words).to_owned()).collect();
+            let verdict = verdict(health, &failing);
+            ["class", "words"].map(|name| verdict.get_attr(name).unwrap().to_string())
+        };
+        assert_eq!(told(&[], &[])[0], "good");
+        let again = told(&[], &["it answered 500", "it answered\u{200b}\n502"]);
+        assert_eq!(again, ["good", "Tried again by itself: it answered 500; it answered 502"]);
+        assert_eq!(told(&[HealthIssue::new("source", "t", "r")], &["it answered 500"])[0], "warn");
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn read_fed(name: &str, agent: &Agent, url: &str, alerts: u32) -> String {
     // What failed may be tried again at that very moment.
     let status = std::iter::repeat_with(|| agent.run(&["status"]).out)
         .take(400)
-        .find(|status| !status.contains("next sync running now"))
+        .find(|status| !status.contains("running now"))
         .unwrap();
     assert_eq!(service.stop(), 0, "{name}");
     let log: Vec<String> = warnings(&agent.logged()).into_iter().collect();

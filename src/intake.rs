@@ -140,6 +140,7 @@ impl Intake {
     /// # Errors
     /// [`StoreError`]: the process has to start again.
     pub async fn run(self, mut batches: Lanes, stop: CancellationToken) -> Result<(), StoreError> {
+        self.until_applied(&stop).await?;
         self.tell_repairs(&stop).await?;
         self.heartbeat.idle();
         let (mut troubles, mut older) = (Troubles::default(), Older::default());
@@ -374,29 +375,61 @@ impl Intake {
         if decision.is_forwarded() { Ok(routed(&decision)) } else { Err(decision.reason) }
     }
 
-    /// Applies changed rules to what is still undelivered; does nothing when they are the ones it was made by.
+    /// Applies changed rules to what is still undelivered, as far as there is room; does nothing when they are the ones it
+    /// was made by. False: what they want in addition has to wait, and [`Intake::run`] sees to it; what they do not want
+    /// any more is withdrawn, so the relay may go on. It has to: without it there would never be room. What it delivers
+    /// meanwhile is no longer undelivered, and gets nothing in addition.
     ///
     /// # Errors
     /// [`StoreError`]; it goes on from the beginning at the next start.
-    pub async fn apply_rules(&self) -> Result<(), StoreError> {
+    pub async fn apply_rules(&self) -> Result<bool, StoreError> {
         let digest = hex(&self.rules.digest());
         let known = self.store.rules_digest().await?;
         if known.as_deref() == Some(digest.as_str()) {
-            return Ok(());
+            return Ok(true);
         }
         if known.is_some() {
             tracing::info!("the rules have changed; they are applied to what is still undelivered");
         }
-        let mut after = 0;
+        let (mut after, mut fits) = (0, true);
         loop {
             let page = self.store.undelivered(after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.alert_id;
             // A damaged one stays as it is; claiming it says so.
             let decide = |u: Undelivered| Some((u.alert_id, routed(&self.rules.decide(&u.alert?))));
-            self.store.reroute(page.into_iter().filter_map(decide).collect()).await?;
+            let all: Vec<_> = page.into_iter().filter_map(decide).collect();
+            fits = fits && !self.store.room().await?.is_short() && self.reroute(all.clone()).await?;
+            if !fits {
+                self.store.withdraw(all).await.or_else(passing)?;
+            }
         }
-        self.store.set_rules_digest(digest).await
+        if fits {
+            self.store.set_rules_digest(digest).await?;
+        }
+        Ok(fits)
+    }
+
+    /// False: there was no room for it.
+    async fn reroute(&self, all: Vec<(i64, Vec<Routed>)>) -> Result<bool, StoreError> {
+        self.store.reroute(all).await.map_or_else(passing, |()| Ok(true))
+    }
+
+    /// Waits until there was room for all that changed rules want: what is taken in later is not to come before it.
+    async fn until_applied(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let mut told = false;
+        while !self.apply_rules().await? && !stop.is_cancelled() {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    "the buffer has no room for all that the changed rules want in addition: what is delivered before \
+                     there is room gets no further ticket by them"
+                );
+            }
+            self.until_room(stop).await?;
+            self.wait(stop).await;
+            self.heartbeat.idle();
+        }
+        Ok(())
     }
 }
 

@@ -118,8 +118,17 @@ pub async fn push_once(
     let (components, store, mut stages) = open(&config, &clock)?;
     let intake = components.intake(&config, &store, &clock);
     let relay = components.relay(&config, store, clock);
-    intake.apply_rules().await?;
-    let report = relay.run_once(PATIENCE, &stop).await?;
+    let mut report = Report::default();
+    loop {
+        let fits = intake.apply_rules().await?;
+        let more = relay.run_once(PATIENCE, &stop).await?;
+        let got_on = more.delivered() > 0;
+        report.add(more);
+        // What changed rules want in addition may have no room before something is delivered.
+        if fits || !got_on || stop.is_cancelled() {
+            break;
+        }
+    }
     drop((intake, relay));
     stages.close().await?;
     Ok(report)

@@ -22,7 +22,7 @@ use crate::config::{Config, Level, Problem};
 use crate::control::client::is_there;
 use crate::control::server::{Control, is_passing, listen, listen_patiently, live};
 use crate::heartbeat::{Heartbeat, Heartbeats};
-use crate::intake::{Intake, Tap};
+use crate::intake::Tap;
 use crate::model::HealthIssue;
 use crate::model::codes::Code;
 use crate::model::text::clip;
@@ -30,7 +30,7 @@ use crate::relay::{Ask, Progress};
 use crate::source::{self, Reading};
 use crate::status::page::{Facts, Page};
 use crate::status::{Keeper, Live, Notifier};
-use crate::store::{OpenError, Reader, Store, StoreError, Writer};
+use crate::store::{OpenError, Reader, Store, Writer};
 
 /// Questions that may wait for the relay.
 const QUESTIONS: usize = 16;
@@ -45,8 +45,6 @@ const OPEN_WITHIN: Duration = Duration::from_mins(30);
 /// A command that works on the store is waited for so long, and looked for so often.
 const BUSY_WITHIN: Duration = Duration::from_mins(2);
 const BUSY_LOOK: Duration = Duration::from_millis(500);
-/// Wait before a store without room is tried again.
-const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// Longest refusal in the status, in bytes.
 const REFUSAL_MAX: usize = 300;
 
@@ -304,7 +302,8 @@ impl Service {
     async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
         let intake = self.components.intake(&self.config, &self.store, &self.around.clock);
         let intake = intake.telling(self.tap.clone());
-        self.apply_rules(&intake).await?;
+        // What has no room yet is seen to by the intake; the relay makes the room.
+        intake.apply_rules().await?;
         Components::identify(&self.config, &self.store).await?;
         let clock = &self.around.clock;
         let sources = stages.sources(
@@ -317,25 +316,6 @@ impl Service {
             &self.doors,
         );
         Ok(Box::pin(opened(sources)))
-    }
-
-    /// Applies changed rules to what is undelivered, however long there is no room for it.
-    async fn apply_rules(&self, intake: &Intake) -> Result<(), StoreError> {
-        let mut told = false;
-        loop {
-            let e = match intake.apply_rules().await {
-                Err(e) if e.is_passing() && !self.around.stop.is_cancelled() => e,
-                other => return other,
-            };
-            if !std::mem::replace(&mut told, true) {
-                tracing::error!("the changed rules wait for room in the store: {e}");
-            }
-            self.store.make_room().await?;
-            tokio::select! {
-                () = tokio::time::sleep(ROOM_WAIT) => {}
-                () = self.around.stop.cancelled() => {}
-            }
-        }
     }
 
     /// Runs until the stop, or until a task ends unasked, which is given back.

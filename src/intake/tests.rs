@@ -26,9 +26,13 @@ fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> t
 
 /// Everything that is at least minor goes to one table.
 fn rules() -> Arc<Rules> {
-    let action = ActionSettings {
+    rules_of(Severity::Minor, &["incident"])
+}
+
+fn rules_of(min_severity: Severity, tables: &[&str]) -> Arc<Rules> {
+    let action = |table: &&str| ActionSettings {
         destination: DestinationName::new("prod").unwrap(),
-        table: TableName::new("incident").unwrap(),
+        table: TableName::new(table).unwrap(),
         kind: DeliveryKind::OpenTicket,
         fields: BTreeMap::new(),
         columns: BTreeMap::new(),
@@ -38,12 +42,12 @@ fn rules() -> Arc<Rules> {
     let rule = RuleSettings {
         name: RuleName::new("r").unwrap(),
         enabled: true,
-        min_severity: Severity::Minor,
+        min_severity,
         protocols: None,
         engines: None,
         report_alerts: true,
         report_system_notifications: true,
-        actions: vec![action],
+        actions: tables.iter().map(action).collect(),
     };
     Arc::new(Rules::compile(&[rule]).unwrap())
 }
@@ -70,13 +74,7 @@ impl Bench {
             Buffer { dir: dir.path().to_owned(), max_size, keep_delivered: DAY, when_full: WhenFull::Refuse };
         let (store, writer) = Store::open(&buffer, clock.clone()).unwrap();
         spawn(writer.run());
-        let settings = Settings {
-            backfill: Backfill::Within(DAY * 7),
-            agent: "a".to_owned(),
-            exclusions: exclusions(),
-            silences,
-        };
-        let intake = Intake::new(store.clone(), rules(), clock, settings);
+        let intake = Intake::new(store.clone(), rules(), clock, settings(silences));
         let (mut send, receive) = lanes(1);
         let batches = send.remove(0);
         let intake = spawn(intake.run(receive, CancellationToken::new()));
@@ -88,6 +86,15 @@ impl Bench {
         drop(self.batches);
         self.intake.await.unwrap().unwrap();
         (self.dir, self.store)
+    }
+}
+
+fn settings(silences: Vec<(SourceName, Duration)>) -> Settings {
+    Settings {
+        backfill: Backfill::Within(DAY * 7),
+        agent: "a".to_owned(),
+        exclusions: exclusions(),
+        silences,
     }
 }
 
@@ -272,12 +279,12 @@ async fn until_done<T, F: Future<Output = Result<T, StoreError>>>(mut attempt: i
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
-    let bench = Bench::new(8 << 20);
+/// Sends batches of 40, half of them major and half minor, until nothing is taken any more; gives how many batches.
+async fn fill(bench: &Bench) -> u64 {
     let fat = |n: u64| {
         let all = (0..40).map(|i| {
-            let mut s = sighting(&format!("{n}-{i}"), Severity::Major, NOW, false);
+            let severity = if i % 2 == 0 { Severity::Major } else { Severity::Minor };
+            let mut s = sighting(&format!("{n}-{i}"), severity, NOW, false);
             s.alert.raw = std::iter::repeat_with(fastrand::alphanumeric).take(12_000).collect();
             s
         });
@@ -289,19 +296,11 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
     {
         sent += 1;
     }
-    assert!(!bench.intake.is_finished(), "a full store is no end");
-    let stored = || {
-        let overview = Reader::open(bench.dir.path()).unwrap().overview().unwrap();
-        (overview.backlog, overview.sources[0].alerts)
-    };
-    let (backlog, alerts) = stored();
-    assert!(backlog == alerts && backlog < sent as i64 * 40, "{backlog} {alerts} {sent}");
-    let eve = source();
-    let cursors = until_done(|| bench.store.remembered(&eve)).await.cursors;
-    let Cursor::File(FileCursor { offset, .. }) = cursors[0] else { panic!("{cursors:?}") };
-    // A batch that fits in part is stored in part; its cursor comes with the rest.
-    assert!((backlog - 39..=backlog).contains(&(offset as i64 * 40)), "{offset} {backlog}");
-    // Room comes: what waits here follows, in order, once.
+    sent
+}
+
+/// Claims all that waits and settles it as delivered; gives how many there were.
+async fn deliver_all(store: &Store) -> usize {
     let claim = crate::store::op::claim::Claim {
         destination: DestinationName::new("prod").unwrap(),
         except: Vec::new(),
@@ -313,7 +312,7 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
         links: false,
         now: NOW,
     };
-    let ids = until_done(|| bench.store.claim(claim.clone())).await;
+    let ids = until_done(|| store.claim(claim.clone())).await;
     let gone = |c: &crate::store::op::claim::Claimed| crate::store::op::settle::Settled {
         id: c.id,
         started_at: NOW,
@@ -329,7 +328,57 @@ async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
             looks_for: Vec::new(),
         },
     };
-    until_done(|| bench.store.settle(ids.iter().map(gone).collect())).await;
+    until_done(|| store.settle(ids.iter().map(gone).collect())).await;
+    ids.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_rules_for_which_there_is_no_room_withdraw_first_and_wait_for_the_relay() {
+    let bench = Bench::new(8 << 20);
+    fill(&bench).await;
+    bench.intake.abort();
+    let (dir, store) = (bench.dir, bench.store);
+    let overview = || Reader::open(dir.path()).unwrap().overview().unwrap();
+    let before = overview().backlog;
+    let wanted = || rules_of(Severity::Major, &["incident", "u_a", "u_b", "u_c", "u_d", "u_e", "u_f", "u_g"]);
+    let intake = Intake::new(store.clone(), wanted(), ManualClock::at(NOW), settings(Vec::new()));
+    assert!(!intake.apply_rules().await.unwrap(), "there is no room for seven tables more");
+    assert_eq!(overview().destinations[0].counts["withdrawn"] * 2, before);
+    // The relay finds nothing that the rules do not want, and what it delivers makes the room.
+    let (lanes_in, lanes_out) = lanes(1);
+    let intake = spawn(intake.run(lanes_out, CancellationToken::new()));
+    let mut applied = false;
+    for _ in 0..100 {
+        deliver_all(&store).await;
+        applied = store.rules_digest().await.unwrap() == Some(hex(&wanted().digest()));
+        if applied {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    assert!(applied, "{:?}", store.room().await);
+    drop(lanes_in);
+    intake.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_room_is_tried_again_and_no_cursor_overtakes_it() {
+    let bench = Bench::new(8 << 20);
+    let sent = fill(&bench).await;
+    assert!(!bench.intake.is_finished(), "a full store is no end");
+    let stored = || {
+        let overview = Reader::open(bench.dir.path()).unwrap().overview().unwrap();
+        (overview.backlog, overview.sources[0].alerts)
+    };
+    let (backlog, alerts) = stored();
+    assert!(backlog == alerts && backlog < sent as i64 * 40, "{backlog} {alerts} {sent}");
+    let eve = source();
+    let cursors = until_done(|| bench.store.remembered(&eve)).await.cursors;
+    let Cursor::File(FileCursor { offset, .. }) = cursors[0] else { panic!("{cursors:?}") };
+    // A batch that fits in part is stored in part; its cursor comes with the rest.
+    assert!((backlog - 39..=backlog).contains(&(offset as i64 * 40)), "{offset} {backlog}");
+    // Room comes: what waits here follows, in order, once.
+    deliver_all(&bench.store).await;
     let (dir, _store) = bench.drain().await;
     let row = Reader::open(dir.path()).unwrap().overview().unwrap().sources.remove(0);
     assert_eq!((row.alerts, row.new, row.repeats), (sent as i64 * 40, sent as i64 * 40, 0));

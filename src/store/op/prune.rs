@@ -66,6 +66,12 @@ impl Room {
     pub fn is_tight(&self) -> bool {
         self.used > self.limit / 10 * 9
     }
+
+    /// Whether nothing may take more but the relay, which needs a little to deliver what is there: more than nineteen
+    /// twentieths are in use.
+    pub fn is_short(&self) -> bool {
+        self.used > self.limit / 20 * 19
+    }
 }
 
 impl Store {

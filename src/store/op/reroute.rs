@@ -30,6 +30,8 @@ struct Page {
 
 struct Reroute {
     all: Vec<(i64, Vec<Routed>)>,
+    /// Whether something may come into the outbox that was not in it.
+    adds: bool,
     now: Timestamp,
 }
 
@@ -51,7 +53,17 @@ impl Store {
     /// [`StoreError`].
     pub async fn reroute(&self, all: Vec<(i64, Vec<Routed>)>) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
-        self.call(Reroute { all, now }).await
+        self.call(Reroute { all, adds: true, now }).await
+    }
+
+    /// The same where there is no room for more: what no rule wants any more is withdrawn, what only goes elsewhere goes
+    /// there, and nothing is put beside it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn withdraw(&self, all: Vec<(i64, Vec<Routed>)>) -> Result<(), StoreError> {
+        let now = self.shared.clock.now();
+        self.call(Reroute { all, adds: false, now }).await
     }
 
     /// The digest of the rules that the outbox was made by; `None` in a new store, and in the middle of a change.
@@ -103,12 +115,19 @@ impl Operation for Reroute {
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         // Until all are done the outbox is made by no rules: the next start applies its own, even those of before.
         tx.conn.execute("DELETE FROM meta WHERE key = 'rules'", [])?;
-        self.all.iter().try_for_each(|(alert_id, routes)| reroute(tx, *alert_id, routes, self.now))
+        for (alert_id, routes) in &self.all {
+            let planned_on = keep_planned(tx, *alert_id, routes)?;
+            withdraw(tx, *alert_id, routes, self.now)?;
+            if self.adds {
+                add(tx, *alert_id, routes, planned_on, self.now)?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) -> Result<(), StoreError> {
-    let planned_on = keep_planned(tx, alert_id, routes)?;
+/// Withdraws what none of them wants; the rest is by the rule that wants it now.
+fn withdraw(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) -> Result<(), StoreError> {
     for id in waiting(tx, alert_id)? {
         let Some(was) = current(tx, id)? else { continue };
         // A person wants it, not a rule.
@@ -148,6 +167,17 @@ fn reroute(tx: &mut Tx<'_>, alert_id: i64, routes: &[Routed], now: Timestamp) ->
             super::dead::withdraw(tx, &was)?;
         }
     }
+    Ok(())
+}
+
+/// Puts in what they want and is not there.
+fn add(
+    tx: &mut Tx<'_>,
+    alert_id: i64,
+    routes: &[Routed],
+    planned_on: Option<i64>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let severity: Option<i64> = tx
         .conn
         .prepare_cached("SELECT severity FROM alert WHERE id = ?1")?

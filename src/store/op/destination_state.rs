@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::identity::meta;
 use crate::model::text::clip;
@@ -234,6 +234,33 @@ fn keys(tx: &Tx<'_>, destination_id: i64) -> Result<BTreeMap<TableName, KeysKept
     Ok(keys)
 }
 
+fn set_hold(conn: &Connection, destination: i64, hold: &Hold) -> rusqlite::Result<usize> {
+    conn.execute(
+        "INSERT INTO hold (destination_id, table_name, since_at, until_at, tries, told, reason, remedy)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT DO UPDATE SET until_at = excluded.until_at, tries = excluded.tries,
+         told = excluded.told, reason = excluded.reason, remedy = excluded.remedy",
+        params![
+            destination,
+            hold.table.as_ref().map_or("", TableName::as_str),
+            hold.since_at.as_micros(),
+            hold.until_at.as_micros(),
+            hold.tries,
+            hold.told,
+            clip(&hold.reason, super::WORDS_MAX),
+            clip(&hold.remedy, super::WORDS_MAX)
+        ],
+    )
+}
+
+/// The last that went wrong there.
+fn failed(conn: &Connection, destination: i64, now: i64, error: &str) -> rusqlite::Result<usize> {
+    conn.execute(
+        "UPDATE destination SET last_error_at = ?2, last_error = ?3 WHERE id = ?1",
+        params![destination, now, clip(error, super::WORDS_MAX)],
+    )
+}
+
 impl Operation for Change {
     type Output = ();
 
@@ -253,32 +280,13 @@ impl Operation for Change {
                     )?;
                 }
                 DestinationChange::Fails { failures, error } => {
-                    tx.conn.execute(
-                        "UPDATE destination SET failures = ?2, last_error_at = ?3, last_error = ?4 WHERE id = ?1",
-                        params![id, failures, now, clip(error, super::WORDS_MAX)],
-                    )?;
+                    let set = "UPDATE destination SET failures = ?2 WHERE id = ?1";
+                    tx.conn.execute(set, params![id, failures])?;
+                    failed(tx.conn, id, now, error)?;
                 }
                 DestinationChange::Holds(hold) => {
-                    tx.conn.execute(
-                        "INSERT INTO hold (destination_id, table_name, since_at, until_at, tries, told, reason, remedy)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-                         ON CONFLICT DO UPDATE SET until_at = excluded.until_at, tries = excluded.tries,
-                         told = excluded.told, reason = excluded.reason, remedy = excluded.remedy",
-                        params![
-                            id,
-                            hold.table.as_ref().map_or("", TableName::as_str),
-                            hold.since_at.as_micros(),
-                            hold.until_at.as_micros(),
-                            hold.tries,
-                            hold.told,
-                            clip(&hold.reason, super::WORDS_MAX),
-                            clip(&hold.remedy, super::WORDS_MAX)
-                        ],
-                    )?;
-                    tx.conn.execute(
-                        "UPDATE destination SET last_error_at = ?2, last_error = ?3 WHERE id = ?1",
-                        params![id, now, clip(&hold.reason, super::WORDS_MAX)],
-                    )?;
+                    set_hold(tx.conn, id, hold)?;
+                    failed(tx.conn, id, now, &hold.reason)?;
                 }
                 DestinationChange::Budget { window_started_at, window_used } => {
                     tx.conn.execute(

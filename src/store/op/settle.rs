@@ -335,60 +335,71 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         reason: None,
         now,
     };
+    outcome(tx, one, &was, &mut next)?;
+    move_delivery(tx, one.id, &was, &next)
+}
+
+/// What came of it, in the rows of its subject and in `next`.
+fn outcome<'a>(
+    tx: &mut Tx<'_>,
+    one: &'a Settled,
+    was: &Current,
+    next: &mut Next<'a>,
+) -> Result<(), StoreError> {
+    let now = next.now;
     match &one.outcome {
         Outcome::Delivered { created, sys_id, number, state, mod_count, adopted, looks_for } => {
             let there = There { state: TicketState::Open, sys_id, number, remote: state, at: now };
-            ticket_is(tx, &was, &there)?;
-            life::opened(tx, &was, *mod_count)?;
+            ticket_is(tx, was, &there)?;
+            life::opened(tx, was, *mod_count)?;
             if let Some(words) = adopted {
-                life::adopted(tx, &was, words)?;
+                life::adopted(tx, was, words)?;
             }
             if let Subject::Ticket(ticket) = was.subject {
                 links::wait(tx, ticket, looks_for)?;
             }
             // Its number stands in the ticket's row.
-            done(tx, one, &was, &mut next, made(*created), "")?;
+            done(tx, one, was, next, made(*created), "")
         }
         Outcome::Later { created, seen, noted, renews } => {
-            life::later(tx, &was, seen, *noted, *renews, now.as_micros())?;
-            done(tx, one, &was, &mut next, changed(*created), seen.state.as_str())?;
+            life::later(tx, was, seen, *noted, *renews, now.as_micros())?;
+            done(tx, one, was, next, changed(*created), seen.state.as_str())
         }
-        Outcome::Added { created } => done(tx, one, &was, &mut next, changed(*created), "")?,
+        Outcome::Added { created } => done(tx, one, was, next, changed(*created), ""),
         Outcome::Told { created } => {
-            record_is(tx, &was, TicketState::Open)?;
+            record_is(tx, was, TicketState::Open)?;
             let words =
                 if matches!(was.subject, Subject::Device(_)) { told(*created) } else { made(*created) };
-            done(tx, one, &was, &mut next, words, "")?;
+            done(tx, one, was, next, words, "")
         }
         Outcome::ClosedThere { sys_id, number, state } => {
             let there = There { state: TicketState::Closed, sys_id, number, remote: state, at: now };
-            next.subject = next_generation(tx, &was, &there)?;
+            next.subject = next_generation(tx, was, &there)?;
             next.due_at = Some(now);
-            attempt(tx, one, next.attempts, "found closed", number)?;
+            attempt(tx, one, next.attempts, "found closed", number)
         }
         Outcome::Retry { due_at, word, doubtful, message } => {
             next.due_at = Some(*due_at);
             next.doubtful = *doubtful;
             next.reason = Some(message);
             tx.count(&destination_scope(&was.destination), "retries", 1);
-            attempt(tx, one, next.attempts, word, message)?;
+            attempt(tx, one, next.attempts, word, message)
         }
         Outcome::Requeue { doubtful, message } => {
             next.doubtful = *doubtful;
             if message.is_empty() {
                 next.attempts = was.attempts;
-            } else {
-                next.reason = Some(message);
-                attempt(tx, one, next.attempts, "hold", message)?;
+                return Ok(());
             }
+            next.reason = Some(message);
+            attempt(tx, one, next.attempts, "hold", message)
         }
         Outcome::Dead { message } => {
             next.state = DeliveryState::Dead;
             next.reason = Some(message);
-            attempt(tx, one, next.attempts, "reject", message)?;
+            attempt(tx, one, next.attempts, "reject", message)
         }
     }
-    move_delivery(tx, one.id, &was, &next)
 }
 
 /// Counter and word of a record that was to be there.

@@ -213,7 +213,6 @@ pub fn socket(state_dir: &Path, runtime_dir: Option<&Path>) -> PathBuf {
     runtime_dir.unwrap_or(state_dir).join(crate::control::SOCKET)
 }
 
-/// What ended, and how.
 type Ended = (&'static str, Result<(), AppError>);
 
 /// Starts a task. Boxed, so that the runtime's part of it is in the program once and not for each task.
@@ -226,7 +225,6 @@ fn spawn(stage: &mut JoinSet<Ended>, task: impl Future<Output = Ended> + Send + 
 struct TaskGroups {
     sources: JoinSet<Ended>,
     intake: JoinSet<Ended>,
-    /// The relay.
     late: JoinSet<Ended>,
     /// What outlives a reload: the control socket, the keeper, housekeeping.
     around: JoinSet<Ended>,

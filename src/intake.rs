@@ -401,7 +401,6 @@ impl Intake {
 }
 
 impl Entry {
-    /// Of one sighting.
     fn of(sighting: Sighting, routes: Vec<Routed>) -> Self {
         let Sighting { alert, fingerprint, .. } = sighting;
         Self { fingerprint, last_seen_at: alert.time, alert, occurrences: 1, routes, again: None }

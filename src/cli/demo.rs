@@ -121,9 +121,7 @@ async fn demo(
 
 /// Where the demo's other sources are.
 struct Others {
-    /// The console.
     console: String,
-    /// The listener for CEF.
     cef: SocketAddr,
 }
 
@@ -396,7 +394,6 @@ fn serving(
     out.flush()
 }
 
-/// What happened.
 struct Account {
     input: Option<PathBuf>,
     simulator: String,

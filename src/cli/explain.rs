@@ -89,7 +89,6 @@ impl Explained {
 struct Said {
     rule: String,
     matches: bool,
-    /// Why not.
     because: Option<String>,
 }
 

@@ -76,13 +76,11 @@ fn since(text: &str) -> Result<Timestamp, String> {
     })
 }
 
-/// A source as it is shown.
 #[derive(Serialize)]
 struct Shown<'a> {
     name: &'a str,
     kind: &'a str,
     state: &'static str,
-    /// What is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<&'a str>,
     files: &'a [ReadFile],

@@ -252,7 +252,6 @@ pub(super) fn join(table: &str, key: &str) -> String {
     if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
 }
 
-/// All problems of one load.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     found: Vec<Problem>,

@@ -312,7 +312,6 @@ macro_rules! word {
 }
 pub(super) use word;
 
-/// As `name_of`, for words.
 macro_rules! word_of {
     (later $word:literal) => {
         $word

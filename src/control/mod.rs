@@ -115,7 +115,6 @@ pub struct Glance {
 }
 
 impl Glance {
-    /// Rows of each list.
     const ROWS: u32 = 20;
 
     /// Puts it together. Blocking.

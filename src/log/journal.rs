@@ -28,7 +28,6 @@ const VALUE_MAX: usize = 1024;
 /// How long journald may take for one line.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The way to journald.
 pub(super) struct Journal {
     socket: UnixDatagram,
 }
@@ -64,7 +63,6 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// One entry in the making.
 #[derive(Default)]
 struct Entry {
     message: String,

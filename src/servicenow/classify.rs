@@ -19,7 +19,6 @@ const WORDS_MAX: usize = 500;
 /// Longest wait that is believed; the instance counts by the hour.
 const WAIT_MAX: Duration = Duration::from_hours(24);
 
-/// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// Reading: repeating it does no harm, and no single delivery can be at fault.
@@ -106,7 +105,6 @@ impl Attempt<'_> {
     }
 }
 
-/// No answer came.
 pub(super) fn no_answer(error: &TransportError, attempt: &Attempt<'_>) -> SendError {
     let class = transport_class(error);
     SendError {
@@ -168,7 +166,6 @@ pub(super) enum Body {
         title: String,
         hibernating: bool,
     },
-    /// Nothing at all.
     Empty,
     /// Neither JSON nor a page.
     Other,

@@ -15,7 +15,6 @@ use crate::model::{TableName, Timestamp};
 /// What a look was answered with.
 #[derive(Default)]
 pub(super) struct Listed {
-    /// The records.
     pub(super) rows: Vec<Value>,
     /// HTTP status of the answer.
     pub(super) status: Option<u16>,

@@ -98,7 +98,6 @@ impl Params {
         self.get(name).and_then(|v| v.trim().parse().ok()).unwrap_or(default)
     }
 
-    /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
@@ -123,7 +122,6 @@ pub(super) struct Answer {
 const JSON: &str = "application/json;charset=UTF-8";
 
 impl Answer {
-    /// A JSON body.
     pub(super) fn json(status: u16, body: &Value) -> Self {
         let mut answer = Self::empty(status);
         answer.headers.push(("content-type", JSON.to_owned()));
@@ -136,12 +134,10 @@ impl Answer {
         Self::json(status, &json!({ "result": result }))
     }
 
-    /// No body.
     pub(super) fn empty(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new(), made: Vec::new() }
     }
 
-    /// A page.
     pub(super) fn html(status: u16, body: &str) -> Self {
         let mut answer = Self::empty(status);
         answer.headers.push(("content-type", "text/html;charset=UTF-8".to_owned()));

@@ -260,7 +260,6 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A rule and what it has done.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) fault: Fault,

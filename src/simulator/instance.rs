@@ -115,7 +115,6 @@ impl Table {
         self.rows.insert(seq, row);
     }
 
-    /// Takes a row out.
     pub(super) fn remove(&mut self, seq: u64) -> Option<Row> {
         let row = self.rows.remove(&seq)?;
         for field in INDEXED {
@@ -137,7 +136,6 @@ impl Table {
         self.rows.get(&seq)
     }
 
-    /// All rows.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u64, &Row)> {
         self.rows.iter().map(|(seq, row)| (*seq, row))
     }
@@ -171,7 +169,6 @@ impl Table {
     }
 }
 
-/// Who is logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
     pub(super) name: String,
@@ -231,7 +228,6 @@ pub(super) struct Context<'a> {
     pub(super) tweaks: &'a Tweaks,
 }
 
-/// The whole instance.
 pub(super) struct Instance {
     pub(super) options: Options,
     pub(super) base: String,
@@ -390,7 +386,6 @@ impl Instance {
         }
     }
 
-    /// Removes a row.
     pub(super) fn drop_row(&mut self, table: &str, seq: u64) {
         if self.tables.get_mut(table).and_then(|t| t.remove(seq)).is_some() {
             self.records -= 1;
@@ -405,7 +400,6 @@ impl Instance {
         self.records < self.options.max_records
     }
 
-    /// A new `sys_id`.
     pub(super) fn new_id(&mut self) -> String {
         format!("{:032x}", self.rng.u128(..))
     }

@@ -36,7 +36,6 @@ pub struct Entry {
     pub cookie: bool,
 }
 
-/// The book.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     entries: VecDeque<Entry>,
@@ -71,7 +70,6 @@ impl Ledger {
         self.entries.push_back(entry);
     }
 
-    /// Requests so far.
     pub(super) fn requests(&self) -> u64 {
         self.requests
     }

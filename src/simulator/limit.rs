@@ -48,7 +48,6 @@ pub(super) struct Count {
 }
 
 impl Limiter {
-    /// Counts one request.
     pub(super) fn count(&mut self, rule: RateRule, now: Timestamp) -> Count {
         let length = rule.window.as_secs().max(1) as i64;
         let window = now.as_secs().div_euclid(length);
@@ -71,13 +70,11 @@ impl Count {
             .with("x-ratelimit-rule", RULE_ID)
     }
 
-    /// The refusal.
     pub(super) fn refusal(self) -> Answer {
         self.head(denied(self.rule.limit, self.wait))
     }
 }
 
-/// The 429 of a rule.
 pub(super) fn denied(limit: u32, wait: u64) -> Answer {
     let detail = format!("Rate limit of {limit} requests per hour for Table API exceeded");
     Answer::error(429, "Rate limit exceeded", Some(&detail)).with("retry-after", wait.to_string())

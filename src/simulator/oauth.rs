@@ -36,7 +36,6 @@ struct Token {
     expires_at: Timestamp,
 }
 
-/// Tokens that were issued.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     access: HashMap<Digest, Token>,

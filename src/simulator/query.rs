@@ -58,7 +58,6 @@ const OPS: &[(&str, Op)] = &[
     (">", Op::Gt),
 ];
 
-/// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Condition {
     pub(super) field: String,
@@ -66,7 +65,6 @@ pub(super) struct Condition {
     pub(super) value: String,
 }
 
-/// A key of the order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Order {
     pub(super) field: String,
@@ -78,7 +76,6 @@ pub(super) struct Order {
 pub(super) struct Query {
     pub(super) groups: Vec<Vec<Vec<Condition>>>,
     pub(super) order: Vec<Order>,
-    /// Whether a condition was dropped.
     pub(super) dropped: bool,
 }
 

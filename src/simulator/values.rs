@@ -13,7 +13,6 @@ pub(super) enum Display {
     Value,
     /// What people see.
     Label,
-    /// Both.
     All,
 }
 

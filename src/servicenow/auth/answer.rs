@@ -34,7 +34,6 @@ pub(super) struct Endpoint<'a> {
 }
 
 impl Endpoint<'_> {
-    /// The answer, if it is one.
     pub(super) fn read(&self, answer: &Answer, now: Timestamp) -> Result<TokenAnswer, SendError> {
         let status = answer.status;
         let parsed = body(answer);

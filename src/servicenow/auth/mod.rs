@@ -198,7 +198,6 @@ struct Access {
     good_until: Instant,
 }
 
-/// What a grant brought.
 pub(super) struct Granted {
     access: Access,
     pub(super) refresh: Option<SecretString>,

@@ -198,7 +198,6 @@ fn device(order: &DeviceOrder, class: String) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// One end of a connection.
 struct End {
     id: String,
     name: String,

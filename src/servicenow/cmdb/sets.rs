@@ -70,7 +70,6 @@ struct Known {
     open: VecDeque<Open>,
 }
 
-/// What is known of import sets.
 #[derive(Debug)]
 pub(in super::super) struct Sets(Mutex<Known>);
 

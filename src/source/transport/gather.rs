@@ -26,7 +26,6 @@ pub(super) struct Gather {
     some: Notify,
     /// It is full, or nothing more comes.
     full: Notify,
-    /// There is room again.
     room: Notify,
 }
 

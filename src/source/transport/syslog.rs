@@ -502,7 +502,6 @@ impl Bound {
     }
 }
 
-/// A sender.
 #[derive(Debug)]
 struct Peer {
     ip: IpAddr,

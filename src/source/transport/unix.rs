@@ -314,7 +314,6 @@ fn answers(way: Way, path: &Path) -> bool {
     }
 }
 
-/// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line<'a> {
     Whole(&'a [u8]),

@@ -21,7 +21,6 @@ const REASONS: usize = 3;
 const BAD: [&str; 7] =
     ["disk-full", "buffer-full", "log-full", "store-in-memory", "clock-wrong", "shed", "dead-letters"];
 
-/// One look at the store.
 pub(super) struct Look {
     pub(super) status: Status,
     pub(super) counts: Counts,
@@ -268,7 +267,6 @@ pub(super) fn called(row: &TicketRow) -> &str {
     if row.number.is_empty() { &row.table } else { &row.number }
 }
 
-/// Its state in words.
 pub(super) fn state(row: &TicketRow) -> &str {
     if row.state == "opening" { "not there yet" } else { &row.state }
 }

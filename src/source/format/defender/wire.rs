@@ -234,7 +234,6 @@ object! {
 }
 
 object! {
-    /// `additionalInformation`.
     Additional {
         description: Text<'a> = "description",
         information: List<Text<'a>> = "information",
@@ -332,7 +331,6 @@ wrapped! {
     Address = "ipaddress" | "macaddress" | "address"
 }
 wrapped! {
-    /// A protocol.
     Named = "name" | "protocol"
 }
 wrapped! {
@@ -340,7 +338,6 @@ wrapped! {
     SensorId = "sensorid" | "id"
 }
 wrapped! {
-    /// A VLAN that the device is in.
     Vlan = "vlan" | "id"
 }
 
@@ -462,11 +459,9 @@ where
 
 /// A wire type for every lifetime.
 pub(super) trait Family<'a> {
-    /// The type.
     type Object: Deserialize<'a>;
 }
 
-/// Names of the families.
 macro_rules! families {
     ($($family:ident = $type:ident,)*) => {
         $(

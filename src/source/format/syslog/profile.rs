@@ -223,7 +223,6 @@ pub(super) const NOZOMI: Profile = Profile {
     ..GENERIC
 };
 
-/// Dragos Platform.
 pub(super) const DRAGOS: Profile = Profile {
     name: "dragos",
     source: EndKeys {

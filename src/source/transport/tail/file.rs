@@ -136,7 +136,6 @@ pub(super) enum Piece<'a> {
     TooLong(u64, &'a [u8]),
 }
 
-/// A file that is followed.
 pub(super) struct Followed {
     pub(super) id: Id,
     /// As it was last seen.
@@ -199,7 +198,6 @@ impl Followed {
         })
     }
 
-    /// The cursor as it is stored.
     pub(super) fn cursor(&self) -> FileCursor {
         let mut proofs = self.proofs.clone();
         if let Some(trail) = self.trail {
@@ -529,7 +527,6 @@ fn hold(path: &Path, me: u32, fits: impl Fn(&Metadata) -> io::Result<()>) -> io:
     Ok((held, meta))
 }
 
-/// What is said of a file of otrelay's own.
 const OWN: &str = "it is one of otrelay's own files (its config, a secret, its state) under this name, and not read: see \
      who may write into that directory";
 

@@ -26,10 +26,8 @@ pub struct Pattern {
     parts: Vec<Part>,
 }
 
-/// One part of it.
 #[derive(Clone, Debug)]
 enum Part {
-    /// A name as it stands.
     Name(String),
     /// A name with wildcards.
     Glob(glob::Pattern),

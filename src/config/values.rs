@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::problem::At;
-use super::read::{List, Node, Read, Reader, once, quoted, word};
+use super::read::{List, Node, Read, Reader, quoted, word};
 use super::{duration, size};
 use crate::model::SecretString;
 
@@ -442,25 +442,3 @@ impl JsonSchema for SecretRef {
         })
     }
 }
-
-once!(
-    Role,
-    RedactAs,
-    WhenFull,
-    OnCleared,
-    OnSeenAgain,
-    OnUnprotected,
-    AuthKind,
-    ReportType,
-    DeviceMethod,
-    WriteBack,
-    OnDeleted,
-    SeverityWord,
-    SecretRef,
-    Period,
-    Size,
-    Backfill,
-    AnyOr<String>,
-    AnyOr<EngineWord>,
-    List<AttachWord>,
-);

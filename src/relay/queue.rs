@@ -417,7 +417,8 @@ impl<D: Destination> Relay<D> {
                 Outcome::Retry { message, word, .. } => {
                     report.again += 1;
                     if report.failures.len() < TOLD_MAX
-                        && !report.failures.iter().any(|told| same_words(told, message)) {
+                        && !report.failures.iter().any(|told| same_words(told, message))
+                    {
                         report.failures.push(message.clone());
                         if [Class::Retry, Class::RetryAt].iter().any(|class| class.as_str() == *word) {
                             report.passing.push(message.clone());

@@ -15,7 +15,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::check::Check;
 use super::problem::At;
-use super::read::{Field, List, Node, Read, Reader, Table, choice, once, quoted};
+use super::read::{Field, List, Node, Read, Reader, Table, choice, quoted};
 use super::values::Period;
 use super::{Agent, parse_str};
 use crate::model::{Engine, Severity, SourceName};
@@ -193,8 +193,6 @@ pub(in crate::config) use syslog::SyslogTls;
 
 /// Kinds that are known and not built yet.
 const LATER: [&str; 0] = [];
-
-once!(Source);
 
 impl Read for Source {
     fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {

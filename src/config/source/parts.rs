@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::config::check::Check;
 use crate::config::problem::At;
-use crate::config::read::{Field, List, Named, once, word};
+use crate::config::read::{Field, List, Named, word};
 use crate::config::values::{EngineWord, SeverityWord};
 use crate::model::{Engine, Severity};
 use crate::source::format::Apart;
@@ -27,8 +27,6 @@ word! {
         Mac = "mac",
     }
 }
-
-once!(List<ApartWord>);
 
 /// `identity`.
 pub(super) fn apart(field: &Field<List<ApartWord>>, c: &mut Check<'_>) -> Option<Apart> {

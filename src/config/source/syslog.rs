@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{Common, Kind, parts};
 use crate::config::check::Check;
 use crate::config::problem::At;
-use crate::config::read::{Field, List, Named, once, table, word};
+use crate::config::read::{Field, List, Named, table, word};
 use crate::config::values::{EngineWord, SeverityWord};
 use crate::net::listen::{Acceptor, ListenTls};
 use crate::source::format::syslog::{self, Payload};
@@ -41,8 +41,6 @@ word! {
         Plain = "plain",
     }
 }
-
-once!(FormatWord, SyslogTls);
 
 /// Something was wrong and has been said.
 struct Wrong;

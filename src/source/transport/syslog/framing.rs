@@ -53,9 +53,16 @@ pub(super) struct Framer {
 
 enum Next {
     /// A message of so many bytes behind so many others, and so many bytes with its end.
-    Message { from: usize, len: usize, whole: usize },
+    Message {
+        from: usize,
+        len: usize,
+        whole: usize,
+    },
     /// A counted message that is too long.
-    TooLong { from: usize, len: usize },
+    TooLong {
+        from: usize,
+        len: usize,
+    },
     LineTooLong,
     /// More bytes are needed.
     More,

@@ -245,8 +245,7 @@ impl Syslog {
 
 fn listener(text: &str) -> Option<Listen> {
     let (protocol, address) = text.split_once("://")?;
-    let protocol =
-        [Protocol::Udp, Protocol::Tcp, Protocol::Tls].into_iter().find(|known| known.as_str() == protocol)?;
+    let protocol = Protocol::parse(protocol)?;
     let address: SocketAddr = address.strip_suffix('/').unwrap_or(address).parse().ok()?;
     (address.port() != 0).then_some(Listen { protocol, address })
 }

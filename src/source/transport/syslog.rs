@@ -39,24 +39,19 @@ use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
 use crate::model::trouble::TURNED_AWAY;
+use crate::model::words::words;
 use crate::net::listen::{self, Acceptor, Connection, Datagrams, ListenTls};
 use crate::net::places::{Doors, Place};
 
-/// How a listener is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// A datagram, a message.
-    Udp,
-    /// Counted or by lines.
-    Tcp,
-    /// The same, encrypted.
-    Tls,
-}
-
-impl Protocol {
-    /// As in the config: `udp://…`.
-    pub fn as_str(self) -> &'static str {
-        ["udp", "tcp", "tls"][self as usize]
+words! {
+    /// How a listener is spoken to.
+    pub enum Protocol {
+        /// A datagram, a message.
+        Udp = "udp",
+        /// Counted or by lines.
+        Tcp = "tcp",
+        /// The same, encrypted.
+        Tls = "tls",
     }
 }
 

@@ -31,20 +31,15 @@ use super::last::{Last, nothing_more};
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
+use crate::model::words::words;
 
-/// How the sensor writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Lines over a connection.
-    Stream,
-    /// A record each datagram.
-    Datagram,
-}
-
-impl Way {
-    /// In the config and in `suricata.yaml`: `unix_stream`.
-    pub fn as_str(self) -> &'static str {
-        ["unix_stream", "unix_dgram"][self as usize]
+words! {
+    /// How the sensor writes.
+    pub enum Way {
+        /// Lines over a connection.
+        Stream = "unix_stream",
+        /// A record each datagram.
+        Datagram = "unix_dgram",
     }
 }
 

@@ -99,6 +99,11 @@ impl<T> Field<T> {
         self.at.is_some()
     }
 
+    /// Whether the key is there and its value could not be read.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.at.is_some() && self.value.is_none()
+    }
+
     /// Where the key is, if it is there.
     pub(super) fn at(&self) -> Option<&At> {
         self.at.as_ref()
@@ -367,7 +372,7 @@ pub(super) fn choice<'w>(
     let found = words.iter().find(|word| **word == text).copied();
     if found.is_none() {
         reader.problems.error(at, "unknown word", |p| {
-            p.found(format!("\"{text}\"")).expected(expected).near(text, words.iter().copied())
+            p.quoted(text).expected(expected).near(text, words.iter().copied())
         });
     }
     found

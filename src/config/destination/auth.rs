@@ -7,7 +7,8 @@ use super::super::check::Check;
 use super::super::example;
 use super::super::file::Destination;
 use super::super::problem::At;
-use super::super::values::AuthKind;
+use super::super::read::Field;
+use super::super::values::{AuthKind, SecretRef};
 use super::fetch;
 use crate::servicenow::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
 
@@ -48,26 +49,13 @@ pub(super) fn check(
     belonging(destination, kind, at, c);
     // All of them are looked at before the first `?`, so that every problem is told.
     let has = |key: &str| needs(kind).contains(&key) || may_have(kind).contains(&key);
-    let line = |key: &str, c: &mut Check<'_>| {
-        let field = match key {
-            "client_id" => &destination.client_id,
-            "username" => &destination.username,
-            "subject" => &destination.subject,
-            _ => &destination.key_id,
-        };
+    let line = |key: &str, field: &Field<String>, c: &mut Check<'_>| {
         has(key).then(|| c.line(key, field, 255)).flatten()
     };
-    let secret = |key: &str, c: &mut Check<'_>| {
-        let field = match key {
-            "client_secret" => &destination.client_secret,
-            "password" => &destination.password,
-            "refresh_token" => &destination.refresh_token,
-            "private_key" => &destination.private_key,
-            _ => &destination.api_key,
-        };
+    let secret = |key: &str, field: &Field<SecretRef>, c: &mut Check<'_>| {
         has(key).then(|| fetch(key, field, c)).flatten()
     };
-    let client_id = line("client_id", c);
+    let client_id = line("client_id", &destination.client_id, c);
     if let (Some(example::CLIENT_ID), Some(at)) = (client_id.as_deref(), destination.client_id.at())
         && c.purpose != Purpose::Show
     {
@@ -75,14 +63,14 @@ pub(super) fn check(
             p.hint("put the client id of the OAuth registry record here")
         });
     }
-    let client_secret = secret("client_secret", c);
-    let username = line("username", c);
-    let password = secret("password", c);
-    let refresh_token = secret("refresh_token", c);
-    let private_key = secret("private_key", c);
-    let subject = line("subject", c);
-    let key_id = line("key_id", c);
-    let api_key = secret("api_key", c);
+    let client_secret = secret("client_secret", &destination.client_secret, c);
+    let username = line("username", &destination.username, c);
+    let password = secret("password", &destination.password, c);
+    let refresh_token = secret("refresh_token", &destination.refresh_token, c);
+    let private_key = secret("private_key", &destination.private_key, c);
+    let subject = line("subject", &destination.subject, c);
+    let key_id = line("key_id", &destination.key_id, c);
+    let api_key = secret("api_key", &destination.api_key, c);
     // There, and wrong.
     let failed = |present: bool, missing: bool| present && missing;
     if failed(destination.refresh_token.is_present(), refresh_token.is_none()) && has("refresh_token")

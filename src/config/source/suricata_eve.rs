@@ -69,7 +69,7 @@ impl SuricataEve {
         let listen = socket(text);
         if listen.is_none() {
             c.problems.error(at, "this is no socket to listen on", |p| {
-                p.found(format!("\"{text}\"")).expected(LISTEN)
+                p.quoted(text).expected(LISTEN)
             });
         }
         listen.map(Input::Unix)

@@ -150,7 +150,7 @@ impl Syslog {
                 Some(listen) => checked.push(listen),
                 None => c
                     .problems
-                    .error(at, "this is not a listener", |p| p.found(format!("\"{text}\"")).expected(LISTEN)),
+                    .error(at, "this is not a listener", |p| p.quoted(text).expected(LISTEN)),
             }
         }
         (checked.len() == list.written).then_some(checked)
@@ -209,7 +209,7 @@ impl Syslog {
                 Ok(network) => checked.push(network),
                 Err(_) => c
                     .problems
-                    .error(at, "this is not a network", |p| p.found(format!("\"{text}\"")).expected(ALLOW)),
+                    .error(at, "this is not a network", |p| p.quoted(text).expected(ALLOW)),
             }
         }
         (checked.len() == list.written).then_some(checked)
@@ -261,7 +261,7 @@ pub(super) fn file(
     let (path, at) = c.required(name, field, table, expected)?;
     c.effective.note_field(&format!("tls.{name}"), path.clone(), field);
     if !path.starts_with('/') {
-        c.problems.error(at, "the path has to be absolute", |p| p.found(format!("\"{path}\"")));
+        c.problems.error(at, "the path has to be absolute", |p| p.quoted(path));
         return None;
     }
     c.service_reads(Path::new(path), at);

@@ -147,8 +147,7 @@ fn list(as_json: bool, terminal: &mut Terminal<'_>) -> Outcome {
         .collect();
     all.extend(fresh.iter().map(|row| shown(row, &nothing, "not read yet", now)));
     if as_json {
-        json(terminal.out, &all)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &all);
     }
     print(&all, now, terminal)?;
     Ok(Exit::Fine)
@@ -249,8 +248,7 @@ fn rewind(args: &RewindArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let wanted = Wanted { source: args.name.clone(), since: args.since, dry_run: args.dry_run };
     let rewound: Rewound = asker.ask(&Question::Rewind(wanted))?;
     if args.json {
-        json(terminal.out, &rewound)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &rewound);
     }
     let since = args.since.map_or("all of it".to_owned(), |at| {
         format!("what is younger than {} UTC ({})", time(at), span(clock().now().since(at)))

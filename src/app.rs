@@ -244,18 +244,19 @@ impl TaskGroups {
         stages
     }
 
-    /// Starts the sources and the intake behind them. Gives the sources' heartbeats.
-    #[expect(clippy::too_many_arguments, reason = "the wiring hands everything on, and nothing else does")]
+    /// Starts the sources and the intake behind them. Gives the sources' heartbeats. They are followed where somebody
+    /// watches them, else read once.
     fn sources(
         &mut self,
         config: &Config,
         store: &Store,
-        reading: Reading,
         clock: &SharedClock,
         intake: Intake,
-        heartbeats: &Heartbeats,
-        doors: &Doors,
+        watched: Option<(&Heartbeats, &Doors)>,
     ) -> Vec<Heartbeat> {
+        let reading = if watched.is_some() { Reading::Follow } else { Reading::Once };
+        let unwatched = (Heartbeats::default(), Doors::default());
+        let (heartbeats, doors) = watched.unwrap_or((&unwatched.0, &unwatched.1));
         doors.shut();
         let (send, receive) = intake::lanes(config.sources.len());
         let (mut all, own) = (Vec::new(), Arc::new(config.own.clone()));

@@ -9,15 +9,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::again::Doors;
 use super::{AppError, Components, TaskGroups};
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::heartbeat::Heartbeats;
 use crate::model::HealthIssue;
 use crate::relay::{Planned, Progress, Relay, Report};
 use crate::servicenow::ServiceNow;
-use crate::source::Reading;
 use crate::store::{Overview, Store, StoreError};
 
 /// Most that a plan before the first start keeps of what it reads, in bytes.
@@ -55,7 +52,7 @@ pub async fn once(
     Components::identify(&config, &store).await?;
     let intake = components.intake(&config, &store, &clock);
     intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default(), &Doors::default());
+    stages.sources(&config, &store, &clock, intake, None);
     let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
     report.add(relay.run_once(PATIENCE, &stop).await?);
     let reader = store.reader()?;
@@ -146,7 +143,7 @@ pub async fn plan_first(
     let (components, store, mut stages) = open(&config, &clock)?;
     let intake = components.intake(&config, &store, &clock);
     intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default(), &Doors::default());
+    stages.sources(&config, &store, &clock, intake, None);
     let relay = components.relay(&config, store.clone(), clock);
     let mut more = Vec::new();
     let end = stages.stop_sources.clone();

@@ -27,7 +27,7 @@ use crate::model::HealthIssue;
 use crate::model::codes::Code;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
-use crate::source::{self, Reading};
+use crate::source;
 use crate::status::page::{Facts, Page};
 use crate::status::{Keeper, Live, Notifier};
 use crate::store::{OpenError, Reader, Store, StoreError, Writer};
@@ -304,15 +304,8 @@ impl Service {
         self.apply_rules(&intake).await?;
         Components::identify(&self.config, &self.store).await?;
         let clock = &self.around.clock;
-        let sources = stages.sources(
-            &self.config,
-            &self.store,
-            Reading::Follow,
-            clock,
-            intake,
-            &self.heartbeats,
-            &self.doors,
-        );
+        let watched = Some((&self.heartbeats, &self.doors));
+        let sources = stages.sources(&self.config, &self.store, clock, intake, watched);
         Ok(Box::pin(opened(sources)))
     }
 

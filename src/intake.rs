@@ -510,7 +510,6 @@ fn halves(records: &[Record]) -> Option<Halves> {
 /// rule of the sensor), and then it is decided again.
 type Key = (Fingerprint, Severity, Engine, bool);
 
-/// A batch with its repeats folded.
 #[derive(Default)]
 struct Folded {
     seen: HashMap<Key, Place>,

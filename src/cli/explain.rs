@@ -106,7 +106,6 @@ struct Asked {
     fields: Result<Fields, String>,
 }
 
-/// What alerts are explained by.
 struct Context {
     rules: std::sync::Arc<Rules>,
     composer: app::Composer,

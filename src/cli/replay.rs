@@ -93,7 +93,6 @@ impl Side {
         Ok(Self { judge: Judge::new(&config)?, config })
     }
 
-    /// A decoder for the file, and the source whose it is.
     fn decoder(&self, kind: &str, name: &str) -> Result<(SourceName, Box<dyn Decoder>), CliError> {
         let settings = source(&self.config, kind, None)?;
         let stream = Stream { name, ..Stream::default() };

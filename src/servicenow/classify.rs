@@ -59,7 +59,6 @@ impl Attempt<'_> {
         !matches!(self.what, What::LookUp | What::Schema)
     }
 
-    /// The beginning of each message.
     fn tried(&self) -> String {
         let what = match self.what {
             What::LookUp => "look up tickets",
@@ -209,7 +208,6 @@ fn page(bytes: &[u8]) -> Body {
     Body::Page { title, hibernating }
 }
 
-/// The words of an error answer.
 pub(super) fn words(parsed: &Body) -> Option<Words> {
     match parsed {
         Body::Json(value) => value.get("error").filter(|error| !is_nothing(error)).map(Words::of),

@@ -33,7 +33,6 @@ enum Refused {
 }
 
 impl ServiceNow {
-    /// Adds a work note.
     pub(super) async fn note_ticket(&self, order: &Order) -> Result<Sent, SendError> {
         let fields = self.clean(order, &order.fields)?;
         match self.patch(order, &fields).await {

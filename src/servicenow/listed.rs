@@ -12,7 +12,6 @@ use super::ticket::VALUES;
 use crate::destination::SendError;
 use crate::model::{TableName, Timestamp};
 
-/// What a look was answered with.
 #[derive(Default)]
 pub(super) struct Listed {
     pub(super) rows: Vec<Value>,

@@ -83,7 +83,6 @@ impl Params {
         Self(url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
     }
 
-    /// The first value of that name.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
@@ -103,7 +102,6 @@ impl Params {
     }
 }
 
-/// A record that a call made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Made {
     pub(super) table: String,
@@ -158,7 +156,6 @@ impl Answer {
         answer
     }
 
-    /// The answer to a table that does not exist here.
     pub(super) fn no_table(table: &str) -> Self {
         Self::error(400, &format!("Invalid table {table}"), None)
     }
@@ -182,7 +179,6 @@ impl Answer {
         Self::error(405, "Method not Supported", Some(&format!("{method} is not supported here")))
     }
 
-    /// `Operation Failed` with that detail.
     pub(super) fn refused(detail: &str) -> Self {
         Self::error(403, "Operation Failed", Some(detail))
     }

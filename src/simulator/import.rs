@@ -21,7 +21,6 @@ const MAX_FILES: usize = 64 << 20;
 
 pub(super) const IMPORT_ROWS: &str = "sys_import_set_row";
 
-/// A row that waits for its transform.
 #[derive(Debug)]
 pub(super) struct Transform {
     map: ImportMap,

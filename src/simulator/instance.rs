@@ -131,7 +131,6 @@ impl Table {
         Some(row)
     }
 
-    /// The row of that sequence number.
     pub(super) fn row(&self, seq: u64) -> Option<&Row> {
         self.rows.get(&seq)
     }
@@ -149,7 +148,6 @@ impl Table {
         Some(found)
     }
 
-    /// How many rows.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -202,7 +200,6 @@ pub(super) struct Tweaks {
 }
 
 impl Tweaks {
-    /// Whether the user sees a record.
     pub(super) fn sees(&self, row: &Row) -> bool {
         !self
             .other_domain
@@ -475,7 +472,6 @@ impl Instance {
         }
     }
 
-    /// A value of `sys_properties`.
     pub(super) fn property(&self, name: &str) -> Option<&str> {
         let table = self.tables.get("sys_properties")?;
         let (_, row) = table.rows().find(|(_, row)| table.value(row, "name") == name)?;

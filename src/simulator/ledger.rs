@@ -48,7 +48,6 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Writes a request down.
     pub(super) fn write(&mut self, mut entry: Entry, made: &[Made]) {
         entry.created = made.iter().map(|m| format!("{}/{}", m.table, m.sys_id)).collect();
         self.requests += 1;
@@ -79,7 +78,6 @@ impl Ledger {
         self.entries.iter().cloned().collect()
     }
 
-    /// Counters, and the last `last` requests.
     pub(super) fn show(&self, last: usize) -> Value {
         let skip = self.entries.len().saturating_sub(last);
         json!({

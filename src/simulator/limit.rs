@@ -31,7 +31,6 @@ impl FromStr for RateRule {
 /// The `sys_id` that the headers name.
 const RULE_ID: &str = "f7c2a1d0e4b94c6a8d3e5f1027b6c9d8";
 
-/// Counts requests.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     window: i64,
@@ -62,7 +61,6 @@ impl Limiter {
 }
 
 impl Count {
-    /// The same answer with the three headers.
     pub(super) fn head(self, answer: Answer) -> Answer {
         answer
             .with("x-ratelimit-limit", self.rule.limit.to_string())

@@ -218,7 +218,6 @@ impl Instance {
         self.options.clients.iter().any(|(known, _)| known == id)
     }
 
-    /// The user, if the password is right.
     fn login(&self, name: &str, password: &str) -> Option<User> {
         let right = equal(name, &self.options.user) & equal(password, self.options.password.expose());
         right.then(|| self.user(name)).flatten()

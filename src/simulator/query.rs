@@ -90,7 +90,6 @@ pub(super) struct Caller<'a> {
 pub(super) trait Fields {
     /// The value of a field, dot-walked; empty when there is none.
     fn value(&self, field: &str) -> Cow<'_, str>;
-    /// Whether the record is of that class or below it.
     fn is_a(&self, class: &str) -> bool;
 }
 
@@ -142,7 +141,6 @@ impl Query {
         }
     }
 
-    /// Whether a record is asked for.
     pub(super) fn matches(&self, fields: &impl Fields) -> bool {
         self.groups.iter().any(|group| group.iter().all(|clause| clause.iter().any(|c| c.holds(fields))))
     }

@@ -31,7 +31,6 @@ pub(super) struct Field {
     pub(super) read_only: bool,
 }
 
-/// The columns of a table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schema {
     pub(super) fields: Vec<Field>,

@@ -51,7 +51,6 @@ impl Shape {
 }
 
 impl Instance {
-    /// The record as JSON.
     pub(super) fn show(&self, table: &Table, row: &Row, shape: &Shape) -> Value {
         let mut out = Map::new();
         if shape.fields.is_empty() {

@@ -144,7 +144,6 @@ fn with_code(finding: &Finding) -> Finding {
     Finding { text: format!("{}{}", finding.text, Code::behind(code)), ..finding.clone() }
 }
 
-/// The clock of a check.
 fn now() -> crate::model::Timestamp {
     clock().now()
 }

@@ -165,7 +165,6 @@ impl Authorization {
     }
 }
 
-/// A destination's login.
 #[derive(Debug)]
 pub(super) struct Login {
     name: DestinationName,

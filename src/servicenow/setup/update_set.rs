@@ -34,7 +34,6 @@ fn put_all(xml: &mut Markup, fields: &[Attribute<'_>]) {
     }
 }
 
-/// A document, as far as its declaration.
 fn document() -> Markup {
     let mut xml = Markup::default();
     xml.raw(DECLARATION);

@@ -69,7 +69,6 @@ pub struct Change {
     pub is_critical: bool,
 }
 
-/// One thing that was looked at.
 struct Measure {
     key: String,
     is_over: bool,

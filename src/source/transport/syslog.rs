@@ -132,7 +132,6 @@ impl Syslog {
         }
     }
 
-    /// One listener, from its binding to the order to stop.
     async fn listener(&self, at: usize, stop: &CancellationToken) {
         let listen = self.settings.listen[at];
         let mut wait = BIND_AGAIN.0;

@@ -223,7 +223,6 @@ fn cve(
     })
 }
 
-/// A device that is gone.
 pub(super) fn deleted(record: &[u8]) -> Decoded {
     let read = wire::Record::new(record).read::<wire::Deleted<'_>>().map(|(said, _)| {
         let Some(id) = id(&said.id) else { return without("a deleted device without `id`") };

@@ -253,7 +253,6 @@ impl Followed {
         self.look.size > self.scanned && !self.short
     }
 
-    /// Opens it again by its path.
     pub(super) fn open(&mut self) -> io::Result<&File> {
         if self.handle.is_none() {
             let (file, _) = open_regular(&self.path, |meta| {

@@ -140,17 +140,11 @@ impl Components {
 }
 
 /// Whether the service could be made from this config: rules compile, certificates can be read. Opens nothing.
-///
-/// # Errors
-/// [`AppError`], what the service would say.
 pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError> {
     Components::of(config, clock).map(drop)
 }
 
 /// Compiles the rules of a config over the default fields of their tables.
-///
-/// # Errors
-/// [`RulesError`].
 pub fn compile(config: &Config) -> Result<Rules, RulesError> {
     Rules::compile_over(&config.rules, |kind, table, columns| match kind {
         DeliveryKind::PutRow => row_fields(columns),
@@ -213,7 +207,6 @@ pub fn socket(state_dir: &Path, runtime_dir: Option<&Path>) -> PathBuf {
     runtime_dir.unwrap_or(state_dir).join(crate::control::SOCKET)
 }
 
-/// What ended, and how.
 type Ended = (&'static str, Result<(), AppError>);
 
 /// Starts a task. Boxed, so that the runtime's part of it is in the program once and not for each task.
@@ -226,7 +219,6 @@ fn spawn(stage: &mut JoinSet<Ended>, task: impl Future<Output = Ended> + Send + 
 struct TaskGroups {
     sources: JoinSet<Ended>,
     intake: JoinSet<Ended>,
-    /// The relay.
     late: JoinSet<Ended>,
     /// What outlives a reload: the control socket, the keeper, housekeeping.
     around: JoinSet<Ended>,
@@ -252,18 +244,19 @@ impl TaskGroups {
         stages
     }
 
-    /// Starts the sources and the intake behind them. Gives the sources' heartbeats.
-    #[expect(clippy::too_many_arguments, reason = "the wiring hands everything on, and nothing else does")]
+    /// Starts the sources and the intake behind them. Gives the sources' heartbeats. They are followed where somebody
+    /// watches them, else read once.
     fn sources(
         &mut self,
         config: &Config,
         store: &Store,
-        reading: Reading,
         clock: &SharedClock,
         intake: Intake,
-        heartbeats: &Heartbeats,
-        doors: &Doors,
+        watched: Option<(&Heartbeats, &Doors)>,
     ) -> Vec<Heartbeat> {
+        let reading = if watched.is_some() { Reading::Follow } else { Reading::Once };
+        let unwatched = (Heartbeats::default(), Doors::default());
+        let (heartbeats, doors) = watched.unwrap_or((&unwatched.0, &unwatched.1));
         doors.shut();
         let (send, receive) = intake::lanes(config.sources.len());
         let (mut all, own) = (Vec::new(), Arc::new(config.own.clone()));

@@ -434,7 +434,6 @@ impl Intake {
 }
 
 impl Entry {
-    /// Of one sighting.
     fn of(sighting: Sighting, routes: Vec<Routed>) -> Self {
         let Sighting { alert, fingerprint, .. } = sighting;
         Self { fingerprint, last_seen_at: alert.time, alert, occurrences: 1, routes, again: None }
@@ -544,7 +543,6 @@ fn halves(records: &[Record]) -> Option<Halves> {
 /// rule of the sensor), and then it is decided again.
 type Key = (Fingerprint, Severity, Engine, bool);
 
-/// A batch with its repeats folded.
 #[derive(Default)]
 struct Folded {
     seen: HashMap<Key, Place>,

@@ -9,15 +9,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::again::Doors;
 use super::{AppError, Components, TaskGroups};
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::heartbeat::Heartbeats;
 use crate::model::HealthIssue;
 use crate::relay::{Planned, Progress, Relay, Report};
 use crate::servicenow::ServiceNow;
-use crate::source::Reading;
 use crate::store::{Overview, Store, StoreError};
 
 /// Most that a plan before the first start keeps of what it reads, in bytes.
@@ -55,7 +52,7 @@ pub async fn once(
     Components::identify(&config, &store).await?;
     let intake = components.intake(&config, &store, &clock);
     intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default(), &Doors::default());
+    stages.sources(&config, &store, &clock, intake, None);
     let mut report = by_turns(&mut stages, &store, &relay, &stop).await?;
     report.add(relay.run_once(PATIENCE, &stop).await?);
     let reader = store.reader()?;
@@ -107,9 +104,6 @@ fn words(issue: &HealthIssue) -> String {
 }
 
 /// `otrelay sync` where no service runs: only the pushing.
-///
-/// # Errors
-/// [`AppError`].
 pub async fn push_once(
     config: Config,
     clock: SharedClock,
@@ -135,9 +129,6 @@ pub async fn push_once(
 }
 
 /// `otrelay sync --dry-run` where no service runs: what a sync would send.
-///
-/// # Errors
-/// [`AppError`].
 pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Vec<Planned>, AppError> {
     let (components, store, mut stages) = open(&config, &clock)?;
     let relay = components.relay(&config, store, clock);
@@ -149,9 +140,6 @@ pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Ve
 
 /// The same before the first start: takes in what the sources hold, into a store of its own that is thrown away. Gives
 /// the plans, and what keeps more from being taken in.
-///
-/// # Errors
-/// [`AppError`].
 pub async fn plan_first(
     mut config: Config,
     clock: SharedClock,
@@ -164,7 +152,7 @@ pub async fn plan_first(
     let (components, store, mut stages) = open(&config, &clock)?;
     let intake = components.intake(&config, &store, &clock);
     intake.apply_rules().await?;
-    stages.sources(&config, &store, Reading::Once, &clock, intake, &Heartbeats::default(), &Doors::default());
+    stages.sources(&config, &store, &clock, intake, None);
     let relay = components.relay(&config, store.clone(), clock);
     let mut more = Vec::new();
     let end = stages.stop_sources.clone();
@@ -189,9 +177,6 @@ pub async fn plan_first(
 }
 
 /// Opens the store for a command that changes it, where no service runs.
-///
-/// # Errors
-/// [`AppError`], or what the command fails with.
 pub async fn with_store<T, F: Future<Output = Result<T, StoreError>>>(
     config: &Config,
     clock: SharedClock,

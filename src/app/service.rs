@@ -27,7 +27,7 @@ use crate::model::HealthIssue;
 use crate::model::codes::Code;
 use crate::model::text::clip;
 use crate::relay::{Ask, Progress};
-use crate::source::{self, Reading};
+use crate::source;
 use crate::status::page::{Facts, Page};
 use crate::status::{Keeper, Live, Notifier};
 use crate::store::{OpenError, Reader, Store, Writer};
@@ -70,9 +70,6 @@ pub struct Surroundings {
 }
 
 /// The service: runs until it is told to stop.
-///
-/// # Errors
-/// [`AppError`].
 pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError> {
     let components = Components::of(&config, &around.clock)?;
     let Some((store, writer)) = open(&config, &around).await? else { return Ok(()) };
@@ -306,15 +303,8 @@ impl Service {
         intake.apply_rules().await?;
         Components::identify(&self.config, &self.store).await?;
         let clock = &self.around.clock;
-        let sources = stages.sources(
-            &self.config,
-            &self.store,
-            Reading::Follow,
-            clock,
-            intake,
-            &self.heartbeats,
-            &self.doors,
-        );
+        let watched = Some((&self.heartbeats, &self.doors));
+        let sources = stages.sources(&self.config, &self.store, clock, intake, watched);
         Ok(Box::pin(opened(sources)))
     }
 

@@ -49,7 +49,6 @@ impl Asker {
         self.config.as_ref().map_err(|e| e.clone().into())
     }
 
-    /// Asks.
     pub(super) fn ask<T: DeserializeOwned>(&self, question: &Question) -> Result<T, CliError> {
         let value = self.value(question)?;
         serde_json::from_value(value).map_err(|e| AskError::Strange(e).into())

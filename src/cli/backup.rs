@@ -71,8 +71,7 @@ pub(super) fn run_backup(args: &BackupArgs, terminal: &mut Terminal<'_>) -> Outc
     };
     let shown = Shown::new(&args.file, &copy, None);
     if args.json {
-        json(terminal.out, &shown)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &shown);
     }
     writeln!(terminal.out, "{}: {} bytes, SHA-256 {}", shown.file, shown.bytes, shown.sha256)?;
     Ok(Exit::Fine)
@@ -86,8 +85,7 @@ pub(super) fn run_restore(args: &RestoreArgs, terminal: &mut Terminal<'_>) -> Ou
     let restored = restore(&config.store, given, clock().now())?;
     let shown = Shown::new(&args.file, &restored.copy, restored.kept_as.as_ref());
     if args.json {
-        json(terminal.out, &shown)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &shown);
     }
     writeln!(terminal.out, "{} is restored: {} bytes, SHA-256 {}", shown.file, shown.bytes, shown.sha256)?;
     for part in &restored.left_out {

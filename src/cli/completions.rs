@@ -16,7 +16,6 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Writes the completions of `command` to `out`.
 pub(super) fn run(args: &CompletionsArgs, mut command: Command, out: &mut dyn Write) -> Outcome {
     // The generator panics when a write fails, and `otrelay completions bash | head` is no reason to; so it writes to
     // memory.

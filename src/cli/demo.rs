@@ -121,9 +121,7 @@ async fn demo(
 
 /// Where the demo's other sources are.
 struct Others {
-    /// The console.
     console: String,
-    /// The listener for CEF.
     cef: SocketAddr,
 }
 
@@ -274,13 +272,8 @@ fn options(seed: u64) -> Options {
     }
 }
 
-/// The config of the demo, as an operator would write it, loaded the way every config is loaded.
-fn write_config(
-    dir: &Path,
-    input: &Copied,
-    others: Option<&Others>,
-    url: &str,
-) -> Result<(PathBuf, Config), CliError> {
+/// The config of the demo, as an operator would write it.
+fn config_text(dir: &Path, input: &Copied, others: Option<&Others>, url: &str) -> String {
     let others = others.map_or(String::new(), |others| {
         format!(
             r#"[[source]]
@@ -299,7 +292,7 @@ token = {{ file = "{}" }}
             dir.join("token").display()
         )
     });
-    let text = format!(
+    format!(
         r#"[agent]
 name = "demo-sensor"
 id = "demo"
@@ -346,12 +339,21 @@ short_description = "[OT protocol] {{{{ title }}}} ({{{{ sensor }}}})"
         password = dir.join("password").display(),
         kind = input.kind,
         input = input.path.display(),
-    );
+    )
+}
+
+/// The same in its file, with its secrets beside it, loaded the way every config is loaded.
+fn write_config(
+    dir: &Path,
+    input: &Copied,
+    others: Option<&Others>,
+    url: &str,
+) -> Result<(PathBuf, Config), CliError> {
     private(&dir.join("client-secret"), "otrelay")?;
     private(&dir.join("password"), "admin")?;
     private(&dir.join("token"), TOKEN)?;
     let path = dir.join("otrelay.toml");
-    private(&path, &text)?;
+    private(&path, &config_text(dir, input, others, url))?;
     let environment = Environment::new(|_| None).with_config(Some(path.clone()));
     let loaded = crate::config::load(&environment, Purpose::Run, crate::rules::template::check_template)?;
     let mut config = loaded.config;
@@ -396,7 +398,6 @@ fn serving(
     out.flush()
 }
 
-/// What happened.
 struct Account {
     input: Option<PathBuf>,
     simulator: String,

@@ -147,8 +147,7 @@ fn list(args: &DeviceListArgs, terminal: &mut Terminal<'_>) -> Outcome {
     };
     let rows: Vec<DeviceRow> = Asker::new(terminal)?.ask(&Question::Devices(filter))?;
     if args.json {
-        json(terminal.out, &rows)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &rows);
     }
     if args.csv {
         csv(&rows, terminal.out)?;
@@ -283,8 +282,7 @@ fn show(args: &ShowArgs, terminal: &mut Terminal<'_>) -> Outcome {
         return Err(CliError::Words(format!("there is no device {}", one_line(&args.id))));
     };
     if args.json {
-        json(terminal.out, &row)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &row);
     }
     let Some(loaded) = loaded else {
         print(&row, terminal.out)?;

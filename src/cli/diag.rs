@@ -51,7 +51,6 @@ pub struct DiagArgs {
     pub samples: bool,
 }
 
-/// One part of the text.
 struct Part {
     name: &'static str,
     /// What is in it, for the list.

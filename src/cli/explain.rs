@@ -11,13 +11,14 @@ use serde::Serialize;
 use super::ask::Asker;
 use super::human::{fields_or_error, json};
 use super::input::{self, Input, next_line};
+use super::verdict::{facts, keys};
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::app;
 use crate::config::Config;
 use crate::control::Question;
-use crate::destination::{Compose, Fields, TicketFacts};
-use crate::model::ticket::{NOT_FOUND, TicketKeys};
-use crate::model::{Alert, DeliveryKind, Fingerprint, Generation, SourceName, TicketState, Timestamp};
+use crate::destination::{Compose, Fields};
+use crate::model::ticket::NOT_FOUND;
+use crate::model::{Alert, DeliveryKind, Fingerprint, SourceName, TicketState, Timestamp};
 use crate::rules::Rules;
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
@@ -89,7 +90,6 @@ impl Explained {
 struct Said {
     rule: String,
     matches: bool,
-    /// Why not.
     because: Option<String>,
 }
 
@@ -106,7 +106,6 @@ struct Asked {
     fields: Result<Fields, String>,
 }
 
-/// What alerts are explained by.
 struct Context {
     rules: std::sync::Arc<Rules>,
     composer: app::Composer,
@@ -225,18 +224,8 @@ fn explain(line: usize, alert: Alert, fingerprint: &Fingerprint, context: &Conte
         .routes
         .iter()
         .map(|route| {
-            let keys = TicketKeys::derive(fingerprint, route.destination, route.table, Generation::default());
-            let facts = TicketFacts {
-                alert: &shown,
-                occurrences: 1,
-                last_seen_at: alert.time,
-                destination: route.destination,
-                table: route.table,
-                generation: Generation::default(),
-                rule: route.rule_name.as_str(),
-                correlation_id: keys.correlation_id.clone(),
-            };
-            let fields = composer.compose(&facts).map(|mut fields| {
+            let keys = keys(fingerprint, route);
+            let fields = composer.compose(&facts(&shown, route, &keys)).map(|mut fields| {
                 match route.kind {
                     DeliveryKind::PutEvent => {
                         fields.insert("message_key".to_owned(), keys.correlation_id.to_string());

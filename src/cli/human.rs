@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Row, Table, presets};
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
-use super::{CliError, Terminal};
+use super::{CliError, Exit, Outcome, Terminal};
 use crate::destination::Fields;
 use crate::model::Timestamp;
 use crate::model::text::one_line;
@@ -93,14 +93,14 @@ impl Listing {
 }
 
 /// JSON, one value, indented; times as RFC 3339.
-pub(super) fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), CliError> {
+pub(super) fn json(out: &mut dyn Write, value: &impl Serialize) -> Outcome {
     // A reader that has gone is for `main` to judge, as with plain text.
     as_text(|| serde_json::to_writer_pretty(&mut *out, value)).map_err(|e| match e.io_error_kind() {
         Some(_) => CliError::Output(e.into()),
         None => CliError::Json(e),
     })?;
     writeln!(out)?;
-    Ok(())
+    Ok(Exit::Fine)
 }
 
 /// A JSON list that is written row by row.
@@ -113,7 +113,7 @@ impl JsonList {
     pub(super) fn row(&mut self, out: &mut dyn Write, value: &impl Serialize) -> Result<(), CliError> {
         out.write_all(if self.rows == 0 { b"[" } else { b"," })?;
         self.rows += 1;
-        json(out, value)
+        json(out, value).map(drop)
     }
 
     pub(super) fn end(self, out: &mut dyn Write) -> std::io::Result<()> {

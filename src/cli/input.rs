@@ -17,7 +17,6 @@ const LINE_MAX: u64 = 16 << 20;
 /// How much of a file is looked at to find out what it is.
 const HEAD: usize = 64 * 1024;
 
-/// An open input.
 pub(super) struct Input {
     /// Its name without directories and without `.gz`.
     pub(super) name: String,
@@ -87,7 +86,6 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// A source of this kind with all defaults.
 pub(super) fn default_source(kind: &str, agent: &Agent) -> Result<Settings, CliError> {
     config::default_source(kind, agent).map_err(CliError::Words)
 }

@@ -5,8 +5,8 @@ use clap::Args;
 
 use super::{CliError, Exit, Outcome, Terminal, load_to_look};
 use crate::config::Config;
+use crate::model::TableName;
 use crate::model::text::{clip, one_line};
-use crate::model::{DestinationName, TableName};
 use crate::servicenow::Settings;
 use crate::servicenow::setup::{Action, choice, plan, steps, update_set};
 
@@ -84,21 +84,13 @@ pub(super) fn run(args: &InstanceSetupArgs, terminal: &mut Terminal<'_>) -> Outc
 }
 
 fn destination<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Settings, CliError> {
-    let all = || config.destinations.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, config.destinations.as_slice()) {
+        (Some(name), all) => super::destination(all, name),
         (None, [only]) => Ok(only),
         (None, []) => Err(CliError::Words("the config has no destination: add [servicenow.NAME]".to_owned())),
-        (None, _) => Err(CliError::Words(format!("name the destination: {}", all()))),
-        (Some(name), several) => {
-            let known = DestinationName::new(name).ok();
-            let known = known.and_then(|name| several.iter().find(|settings| settings.name == name));
-            known.ok_or_else(|| {
-                CliError::Words(format!(
-                    "there is no destination `{}`; known: {}",
-                    clip(&one_line(name), 64),
-                    all()
-                ))
-            })
+        (None, all) => {
+            let all: Vec<&str> = all.iter().map(|settings| settings.name.as_str()).collect();
+            Err(CliError::Words(format!("name the destination: {}", all.join(", "))))
         }
     }
 }

@@ -541,8 +541,7 @@ fn queue_show(asker: &Asker, id: DeliveryId, as_json: bool, terminal: &mut Termi
     let row: Option<DeliveryRow> = asker.ask(&Question::Delivery { id })?;
     let Some(r) = row else { return Err(CliError::Words(format!("there is no delivery {id}"))) };
     if as_json {
-        json(terminal.out, &r)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &r);
     }
     let out = &mut *terminal.out;
     writeln!(out, "delivery {id}: {}, {} → {} table {}", r.state, r.kind, r.destination, r.table)?;

@@ -9,7 +9,7 @@ use clap::Args;
 use super::prompt::{Prompt, of_descriptor};
 use super::{CliError, Exit, Outcome, Terminal, begin, clock, load_as_caller, wait};
 use crate::config::Purpose;
-use crate::model::{DestinationName, Secret, text};
+use crate::model::{Secret, text};
 use crate::servicenow::{self, Auth, ServiceNow, Settings};
 
 /// Arguments of `otrelay login`.
@@ -105,16 +105,7 @@ fn destination<'a>(all: &'a [Settings], name: Option<&str>) -> Result<(&'a Setti
             }
         };
     };
-    let known =
-        DestinationName::new(name).ok().and_then(|name| all.iter().find(|settings| settings.name == name));
-    let Some(settings) = known else {
-        let names: Vec<&str> = all.iter().map(|settings| settings.name.as_str()).collect();
-        return Err(CliError::Words(format!(
-            "there is no destination `{}`; known: {}",
-            text::clip(&text::one_line(name), 64),
-            names.join(", ")
-        )));
-    };
+    let settings = super::destination(all, name)?;
     let kept = kept(settings).ok_or_else(|| {
         CliError::Words(format!(
             "destination {name} needs no such log-in: set auth = \"refresh-token\" for it"

@@ -54,8 +54,9 @@ use crate::config::{Config, ConfigError, Environment, Loaded, Purpose, Service};
 use crate::control::client::AskError;
 use crate::log::{self, Volume};
 use crate::model::codes::Code;
-use crate::model::text::{chain, one_line};
+use crate::model::text::{chain, clip, one_line};
 use crate::rules::template::check_template;
+use crate::servicenow::Settings;
 use crate::store::backup::CopyError;
 use crate::store::{OpenError, StoreError};
 
@@ -298,9 +299,6 @@ pub fn main() -> ExitCode {
 }
 
 /// Whether these arguments, without the program's name, are a command line that otrelay takes; else what it says.
-///
-/// # Errors
-/// What is wrong with them.
 pub fn understands(arguments: &[&str]) -> Result<(), String> {
     let all = std::iter::once("otrelay").chain(arguments.iter().copied());
     match Cli::try_parse_from(all) {
@@ -395,6 +393,16 @@ fn begin(loaded: Loaded, terminal: &mut Terminal<'_>) -> Result<Config, CliError
         writeln!(terminal.err, "{warning}")?;
     }
     Ok(loaded.config)
+}
+
+/// The destination of this name.
+fn destination<'a>(all: &'a [Settings], name: &str) -> Result<&'a Settings, CliError> {
+    all.iter().find(|settings| settings.name.as_str() == name).ok_or_else(|| {
+        let known: Vec<&str> = all.iter().map(|settings| settings.name.as_str()).collect();
+        let name = one_line(name);
+        let (name, known) = (clip(&name, 64), known.join(", "));
+        CliError::Words(format!("there is no destination `{name}`; known: {known}"))
+    })
 }
 
 fn clock() -> SharedClock {

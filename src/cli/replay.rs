@@ -38,10 +38,8 @@ pub struct ReplayArgs {
 /// Most findings that are named; the others are counted.
 const NAMED_MAX: usize = 10_000;
 
-/// What came of it.
 #[derive(Default, Serialize)]
 struct Report {
-    /// Alerts that were read.
     alerts: u64,
     /// Those of them that would go elsewhere.
     changed: u64,
@@ -60,12 +58,10 @@ fn is_zero(number: &u64) -> bool {
 #[derive(Serialize)]
 struct Change {
     title: String,
-    /// Who and whom.
     parties: String,
     /// Where it goes now, and where it would.
     before: String,
     after: String,
-    /// Alerts of it.
     alerts: u64,
 }
 
@@ -97,7 +93,6 @@ impl Side {
         Ok(Self { judge: Judge::new(&config)?, config })
     }
 
-    /// A decoder for the file, and the source whose it is.
     fn decoder(&self, kind: &str, name: &str) -> Result<(SourceName, Box<dyn Decoder>), CliError> {
         let settings = source(&self.config, kind, None)?;
         let stream = Stream { name, ..Stream::default() };

@@ -76,13 +76,11 @@ fn since(text: &str) -> Result<Timestamp, String> {
     })
 }
 
-/// A source as it is shown.
 #[derive(Serialize)]
 struct Shown<'a> {
     name: &'a str,
     kind: &'a str,
     state: &'static str,
-    /// What is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<&'a str>,
     files: &'a [ReadFile],
@@ -149,8 +147,7 @@ fn list(as_json: bool, terminal: &mut Terminal<'_>) -> Outcome {
         .collect();
     all.extend(fresh.iter().map(|row| shown(row, &nothing, "not read yet", now)));
     if as_json {
-        json(terminal.out, &all)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &all);
     }
     print(&all, now, terminal)?;
     Ok(Exit::Fine)
@@ -251,8 +248,7 @@ fn rewind(args: &RewindArgs, terminal: &mut Terminal<'_>) -> Outcome {
     let wanted = Wanted { source: args.name.clone(), since: args.since, dry_run: args.dry_run };
     let rewound: Rewound = asker.ask(&Question::Rewind(wanted))?;
     if args.json {
-        json(terminal.out, &rewound)?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &rewound);
     }
     let since = args.since.map_or("all of it".to_owned(), |at| {
         format!("what is younger than {} UTC ({})", time(at), span(clock().now().since(at)))

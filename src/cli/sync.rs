@@ -111,8 +111,7 @@ impl From<&Planned> for Shown {
 
 fn show_plan(args: &SyncArgs, plans: &[Planned], terminal: &mut Terminal<'_>) -> Outcome {
     if args.json {
-        json(terminal.out, &plans.iter().map(Shown::from).collect::<Vec<_>>())?;
-        return Ok(Exit::Fine);
+        return json(terminal.out, &plans.iter().map(Shown::from).collect::<Vec<_>>());
     }
     for p in plans {
         if let Ok(fields) = &p.fields

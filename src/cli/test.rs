@@ -24,7 +24,6 @@ pub struct TestArgs {
     pub json: bool,
 }
 
-/// What came of a case.
 #[derive(Serialize)]
 struct Report<'a> {
     name: &'a str,

@@ -8,9 +8,9 @@ use crate::app::{self, AppError, Composer};
 use crate::config::Config;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::TicketKeys;
-use crate::model::{CorrelationId, Fingerprint, Generation, SourceName};
-use crate::rules::Rules;
+use crate::model::{Alert, Fingerprint, Generation, SourceName};
 use crate::rules::exclude::Exclusions;
+use crate::rules::{Route, Rules};
 use crate::source::Settings;
 use crate::source::format::Finding;
 
@@ -69,9 +69,10 @@ impl Judge {
         verdict.rules = said.iter().filter(|v| v.matches()).map(|v| v.rule.to_string()).collect();
         for route in &decision.routes {
             if verdict.fields.is_none() {
-                let key = key(&finding.fingerprint, route);
-                verdict.fields = Some(self.fields(finding, route, &key));
-                verdict.key = Some(key.to_string());
+                let keys = keys(&finding.fingerprint, route);
+                let shown = self.composer.redact(finding.alert.clone());
+                verdict.fields = Some(self.composer.compose(&facts(&shown, route, &keys)));
+                verdict.key = Some(keys.correlation_id.to_string());
             }
             verdict.places.push(Place {
                 destination: route.destination.to_string(),
@@ -81,28 +82,25 @@ impl Judge {
         }
         verdict
     }
-
-    fn fields(
-        &self,
-        finding: &Finding,
-        route: &crate::rules::Route<'_>,
-        key: &CorrelationId,
-    ) -> Result<Fields, String> {
-        self.composer.compose(&TicketFacts {
-            alert: &self.composer.redact(finding.alert.clone()),
-            occurrences: 1,
-            last_seen_at: finding.alert.time,
-            destination: route.destination,
-            table: route.table,
-            generation: Generation::default(),
-            rule: route.rule_name.as_str(),
-            correlation_id: key.clone(),
-        })
-    }
 }
 
-fn key(fingerprint: &Fingerprint, route: &crate::rules::Route<'_>) -> CorrelationId {
-    TicketKeys::derive(fingerprint, route.destination, route.table, Generation::default()).correlation_id
+/// The keys of the first ticket that a finding gets there.
+pub(super) fn keys(fingerprint: &Fingerprint, route: &Route<'_>) -> TicketKeys {
+    TicketKeys::derive(fingerprint, route.destination, route.table, Generation::default())
+}
+
+/// What a ticket is composed of that is opened at the first sighting; the alert is redacted.
+pub(super) fn facts<'a>(alert: &'a Alert, route: &Route<'a>, keys: &TicketKeys) -> TicketFacts<'a> {
+    TicketFacts {
+        alert,
+        occurrences: 1,
+        last_seen_at: alert.time,
+        destination: route.destination,
+        table: route.table,
+        generation: Generation::default(),
+        rule: route.rule_name.as_str(),
+        correlation_id: keys.correlation_id.clone(),
+    }
 }
 
 impl Verdict {

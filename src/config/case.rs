@@ -71,7 +71,7 @@ fn input(input: &CaseInput, at: &At, c: &mut Check<'_>) -> Option<Case> {
             return Some(kind.clone());
         }
         c.problems.error(at, "there is no such kind of source", |p| {
-            p.found(format!("\"{kind}\"")).expected(super::source::words())
+            p.quoted(kind).expected(super::source::words())
         });
         None
     });
@@ -88,12 +88,12 @@ fn input(input: &CaseInput, at: &At, c: &mut Check<'_>) -> Option<Case> {
 }
 
 fn expect(expect: &CaseExpect, at: &At, c: &mut Check<'_>) -> Option<Expect> {
-    let wrong = expect.rules.is_present() && expect.rules.get().is_none()
-        || expect.severity.is_present() && expect.severity.get().is_none()
-        || expect.engine.is_present() && expect.engine.get().is_none()
-        || expect.protocols.is_present() && expect.protocols.get().is_none()
-        || expect.fields.is_present() && expect.fields.get().is_none();
-    if wrong {
+    if expect.rules.is_wrong()
+        || expect.severity.is_wrong()
+        || expect.engine.is_wrong()
+        || expect.protocols.is_wrong()
+        || expect.fields.is_wrong()
+    {
         return None;
     }
     let names = |field: &Field<List<String>>| -> Option<Vec<String>> {

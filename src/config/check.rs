@@ -150,9 +150,8 @@ impl Check<'_> {
         let period = self.value(name, field, default, |period| period.text.clone())?;
         if let (true, Some(at)) = (period.value < min, field.at()) {
             let least = duration::format(min);
-            self.problems.error(at, "too short", |p| {
-                p.found(format!("\"{}\"", period.text)).expected(format!("at least \"{least}\""))
-            });
+            self.problems
+                .error(at, "too short", |p| p.quoted(&period.text).expected(format!("at least \"{least}\"")));
             return None;
         }
         Some(period.value)
@@ -165,7 +164,7 @@ impl Check<'_> {
             !text.trim().is_empty() && text.chars().count() <= max && !text.chars().any(char::is_control);
         if !fits {
             self.problems.error(at, "this cannot be used", |p| {
-                p.found(format!("\"{text}\"")).expected(format!("one line of 1 to {max} characters"))
+                p.quoted(text).expected(format!("one line of 1 to {max} characters"))
             });
             return None;
         }
@@ -196,8 +195,7 @@ impl Check<'_> {
         let first = *names.entry(name).or_insert(place);
         if !std::ptr::eq(first, place) {
             let message = format!("two {kind} have this name, the first at {}", first.line());
-            self.problems
-                .error(place, message, |p| p.found(format!("\"{name}\"")).hint("rename one of them"));
+            self.problems.error(place, message, |p| p.quoted(name).hint("rename one of them"));
         }
     }
 
@@ -257,7 +255,7 @@ fn state_dir(agent: &file::Agent, c: &mut Check<'_>) -> Option<PathBuf> {
         return Some(dir);
     }
     let problem = Problem::new(Level::Error, "agent.state_dir", "the path has to be absolute");
-    let problem = problem.found(format!("\"{}\"", dir.display()));
+    let problem = problem.quoted(dir.display());
     c.problems.push(agent.state_dir.at().map_or(problem.clone(), |at| problem.at(at)));
     None
 }
@@ -291,7 +289,7 @@ fn buffer(buffer: &file::Buffer, dir: Option<PathBuf>, c: &mut Check<'_>) -> Opt
         if let (true, Some(at)) = (max_size.value < MIN_BUFFER, buffer.max_size.at()) {
             let least = size::format(MIN_BUFFER);
             c.problems.error(at, "too small", |p| {
-                p.found(format!("\"{}\"", max_size.text)).expected(format!("at least \"{least}\""))
+                p.quoted(&max_size.text).expected(format!("at least \"{least}\""))
             });
         }
         max_size.value
@@ -318,7 +316,7 @@ fn status(status: &file::Status, c: &mut Check<'_>) -> status::Settings {
             ),
             Err(_) => ("this is no address", "write address and port: \"127.0.0.1:9464\""),
         };
-        c.problems.error(at, message, |p| p.found(format!("\"{text}\"")).hint(hint));
+        c.problems.error(at, message, |p| p.quoted(text).hint(hint));
         None
     });
     let textfile = c.line("textfile", &status.textfile, 4_096).and_then(|text| {
@@ -330,7 +328,7 @@ fn status(status: &file::Status, c: &mut Check<'_>) -> status::Settings {
             return Some(path);
         }
         c.problems.error(status.textfile.at()?, "this cannot be used", |p| {
-            p.found(format!("\"{text}\"")).expected("an absolute path whose name ends in .prom")
+            p.quoted(text).expected("an absolute path whose name ends in .prom")
         });
         None
     });
@@ -341,17 +339,17 @@ fn status(status: &file::Status, c: &mut Check<'_>) -> status::Settings {
 fn whole(file: &File, root: &At, enabled: bool, c: &mut Check<'_>) {
     let first = |at: Option<&At>| at.cloned().unwrap_or_else(|| root.clone());
     let sources = file.source.get().map_or(0, |(list, _)| list.written);
-    if sources == 0 && !is_wrong(&file.source) {
+    if sources == 0 && !file.source.is_wrong() {
         c.problems.error(&root.child("source"), "nothing to read: there is no [[source]]", |p| {
             p.hint("add one with name, kind = \"suricata-eve\" and path")
         });
     }
     let rules = file.rule.get().map_or(0, |(list, _)| list.written);
-    if rules == 0 && !is_wrong(&file.rule) {
+    if rules == 0 && !file.rule.is_wrong() {
         c.problems.warn(&root.child("rule"), "there is no [[rule]]: nothing will be forwarded", |p| p);
     }
     let destinations = file.servicenow.get().map_or(0, |(named, _)| named.0.len());
-    if destinations == 0 && !is_wrong(&file.servicenow) {
+    if destinations == 0 && !file.servicenow.is_wrong() {
         let message = "there is no destination";
         let hint = "add [servicenow.NAME] with instance and auth";
         if enabled && rules > 0 {
@@ -362,9 +360,4 @@ fn whole(file: &File, root: &At, enabled: bool, c: &mut Check<'_>) {
             c.problems.warn(&root.child("servicenow"), message, |p| p.hint(hint));
         }
     }
-}
-
-/// Whether the key is there and could not be read, or had parts that could not.
-fn is_wrong<T>(field: &Field<T>) -> bool {
-    field.is_present() && field.get().is_none()
 }

@@ -121,8 +121,7 @@ fn instance(text: &str, gateway: bool, at: &At, c: &mut Check<'_>) -> Option<Url
         _ => {
             let hint = if text.contains("://") { None } else { Some("begin with https://") };
             c.problems.error(at, "this is not an address", |p| {
-                let p =
-                    if text.contains('@') { p } else { p.found(format!("\"{text}\"")) }.expected(EXPECTED);
+                let p = if text.contains('@') { p } else { p.quoted(text) }.expected(EXPECTED);
                 hint.map_or(p.clone(), |hint| p.hint(hint))
             });
             return None;

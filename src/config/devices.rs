@@ -80,7 +80,7 @@ fn servicenow(devices: &Devices, at: &At, destinations: &[&str], c: &mut Check<'
             }
             c.problems.error(place, "there is no destination with this name", |p| {
                 let known: Vec<String> = all.iter().map(|name| format!("\"{name}\"")).collect();
-                let p = p.found(format!("\"{name}\""));
+                let p = p.quoted(name);
                 if known.is_empty() {
                     p.hint("add [servicenow.NAME]")
                 } else {
@@ -140,7 +140,7 @@ fn tables(devices: &Devices, c: &mut Check<'_>) -> Option<[Option<TableName>; 3]
         let place = NAMES.iter().position(|known| known == name);
         if place.is_none() {
             c.problems.error(at, "there is no such staging table", |p| {
-                p.found(format!("\"{name}\"")).expected("device, connection or firmware").near(name, NAMES)
+                p.quoted(name).expected("device, connection or firmware").near(name, NAMES)
             });
         } else if table.is_empty() && name == "device" {
             c.problems.error(at, "the table of devices cannot be left out", |p| {
@@ -148,7 +148,7 @@ fn tables(devices: &Devices, c: &mut Check<'_>) -> Option<[Option<TableName>; 3]
             });
         } else if !table.is_empty() && TableName::new(table).is_err() {
             c.problems.error(at, "this is no name of a table", |p| {
-                p.found(format!("\"{table}\"")).expected("a staging table such as \"u_otrelay_device\"")
+                p.quoted(table).expected("a staging table such as \"u_otrelay_device\"")
             });
         } else if let Some(place) = place {
             all[place].clone_from(table);
@@ -181,15 +181,13 @@ fn columns(devices: &Devices, labels: bool, c: &mut Check<'_>) -> Option<BTreeMa
         };
         if !known.contains(&name.as_str()) {
             c.problems.error(at, "a row of a device has no such column", |p| {
-                p.found(format!("\"{name}\""))
-                    .expected(format!("one of {}", known.join(", ")))
-                    .near(name, known)
+                p.quoted(name).expected(format!("one of {}", known.join(", "))).near(name, known)
             });
         } else if !is_name {
             c.problems.error(at, "this is not the name of a column", |p| {
                 let expected =
                     if labels { "a label of at most 80 letters" } else { "a-z 0-9 _, a letter first" };
-                p.found(format!("\"{column}\"")).expected(expected)
+                p.quoted(column).expected(expected)
             });
         } else {
             all.insert(name.clone(), column.clone());
@@ -209,7 +207,7 @@ fn class_map(devices: &Devices, c: &mut Check<'_>) -> Option<BTreeMap<String, St
     for (kind, class, at) in &named.0 {
         if !class.is_empty() && TableName::new(class).is_err() {
             c.problems.error(at, "this is no name of a class", |p| {
-                p.found(format!("\"{class}\"")).expected("a table of the CMDB such as \"cmdb_ci_ot_plc\"")
+                p.quoted(class).expected("a table of the CMDB such as \"cmdb_ci_ot_plc\"")
             });
             fine = false;
         }

@@ -11,34 +11,25 @@ use super::secret::INLINE;
 use super::{Config, ConfigError, Environment, Purpose, TemplateCheck, load};
 use crate::model::SecretString;
 use crate::model::secret::ExposeSecret as _;
+use crate::model::words::words;
 
-/// How to log in, as far as it can be asked for in a few words; the rest is for an editor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogIn {
-    /// Client and user.
-    Password,
-    /// Client alone.
-    ClientCredentials,
-    /// Client, and `otrelay login` once.
-    RefreshToken,
-    /// A key.
-    ApiKey,
-    /// User and password without OAuth.
-    Basic,
+words! {
+    /// How to log in, as far as it can be asked for in a few words; the rest is for an editor.
+    pub enum LogIn {
+        /// Client and user.
+        Password = "password",
+        /// Client alone.
+        ClientCredentials = "client-credentials",
+        /// Client, and `otrelay login` once.
+        RefreshToken = "refresh-token",
+        /// A key.
+        ApiKey = "api-key",
+        /// User and password without OAuth.
+        Basic = "basic",
+    }
 }
 
 impl LogIn {
-    /// Its word in the config.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Password => "password",
-            Self::ClientCredentials => "client-credentials",
-            Self::RefreshToken => "refresh-token",
-            Self::ApiKey => "api-key",
-            Self::Basic => "basic",
-        }
-    }
-
     /// Whether it needs a client of OAuth.
     pub fn has_client(self) -> bool {
         matches!(self, Self::Password | Self::ClientCredentials | Self::RefreshToken)
@@ -194,9 +185,6 @@ fn quoted(text: &str) -> String {
 }
 
 /// Checks the answers as a config with everything in it, as the service would; nothing is written.
-///
-/// # Errors
-/// With every answer that cannot be used.
 pub fn rehearse(
     answers: &Answers,
     environment: &Environment,

@@ -102,7 +102,7 @@ fn moment(
     let time = instant(text, zone);
     if time.is_none() {
         c.problems.error(at, "this is not a time", |p| {
-            p.found(format!("\"{text}\"")).expected(
+            p.quoted(text).expected(
                 "e.g. \"2026-12-01T22:00\" (local time of this machine) or \"2026-12-01T22:00:00+01:00\"",
             )
         });
@@ -162,9 +162,9 @@ pub(super) fn listed<T>(
     for (text, at) in &texts.items {
         match read(text) {
             Ok(value) => all.push(value),
-            Err(expected) => c
-                .problems
-                .error(at, "this cannot be used", |p| p.found(format!("\"{text}\"")).expected(expected)),
+            Err(expected) => {
+                c.problems.error(at, "this cannot be used", |p| p.quoted(text).expected(expected));
+            }
         }
     }
     (all.len() == texts.written).then_some(Some(all))

@@ -6,7 +6,7 @@
 use schemars::Schema;
 
 use super::problem::Problems;
-use super::read::{Field, List, Merge, Named, Table as _, append, merge_table, once, table};
+use super::read::{List, Named, Table as _, table};
 use super::source::Source;
 use super::values::{
     AnyOr, AttachWord, AuthKind, Backfill, DeviceMethod, EngineWord, Moment, OnCleared, OnDeleted,
@@ -309,66 +309,22 @@ table! {
     }
 }
 
-once!(
-    Destination,
-    Proxy,
-    Tls,
-    Rule,
-    Action,
-    CaseInput,
-    CaseExpect,
-    EngineWord,
-    Moment,
-    OneOrMore<String>,
-    OneOrMore<EngineWord>,
-    Named<String>,
-    Named<SecretRef>,
-    Named<SeverityWord>,
-    Named<EngineWord>,
-    List<String>,
-    List<Action>,
-);
-
-macro_rules! shared {
-    ($($type:ty),*) => {$(
-        impl Merge for $type {
-            fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems) {
-                merge_table(first, second, problems);
-            }
-        }
-    )*};
-}
-shared!(Agent, Sync, Buffer, Devices, Status);
-
-macro_rules! appended {
-    ($($type:ty),*) => {$(
-        impl Merge for List<$type> {
-            fn merge(first: &mut Field<Self>, second: Field<Self>, _: &mut Problems) {
-                append(first, second);
-            }
-        }
-    )*};
-}
-appended!(Source, Rule, Exclude, Redact, Case);
-
-impl Merge for Named<Destination> {
-    fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems) {
-        let Some((others, _)) = second.get() else {
-            // A wrong one is remembered, so that it is not said to be missing as well.
-            first.mark(second.at());
-            return;
-        };
-        let mut all = first.get().map(|(named, _)| named.0.clone()).unwrap_or_default();
-        for (name, destination, at) in &others.0 {
-            match all.iter().find(|(known, ..)| known == name) {
-                Some((_, _, place)) => {
-                    let message = format!("destination defined twice, first at {}", place.line());
-                    problems.error(at, message, |p| p.hint("keep one, or give it another name"));
-                }
-                None => all.push((name.clone(), destination.clone(), at.clone())),
-            }
-        }
-        first.set(Self(all), second);
+impl File {
+    /// Lays what a later file says beside what is here: its keys in tables, its entries after those of before.
+    pub(super) fn lay_beside(&mut self, other: Self, problems: &mut Problems) {
+        let Self { agent, sync, buffer, servicenow, source, rule, devices, status, exclude, redact, test } =
+            other;
+        self.agent.join(agent, problems);
+        self.sync.join(sync, problems);
+        self.buffer.join(buffer, problems);
+        self.servicenow.add(servicenow, problems);
+        self.source.append(source);
+        self.rule.append(rule);
+        self.devices.join(devices, problems);
+        self.status.join(status, problems);
+        self.exclude.append(exclude);
+        self.redact.append(redact);
+        self.test.append(test);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::{Check, DEFAULT_STATE_DIR, check};
 use super::problem::{At, Level, Problem, Problems};
-use super::read::{Field, Reader, Table as _};
+use super::read::{Field, Reader};
 use super::show::Effective;
 use super::values::SecretRef;
 use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file, own, service};
@@ -145,7 +145,7 @@ fn finish(
         if input.mode & 0o004 != 0 {
             readable_secrets(&one, input, &mut problems);
         }
-        merged.merge(one, &mut problems);
+        merged.lay_beside(one, &mut problems);
     }
     let root = At::file(main, 0);
     let effective = Effective::default();

@@ -99,6 +99,12 @@ impl Problem {
         self
     }
 
+    /// Says which text stands there. Not for secrets.
+    #[must_use]
+    pub(super) fn quoted(self, text: impl fmt::Display) -> Self {
+        self.found(format!("\"{text}\""))
+    }
+
     /// Says what may stand there.
     #[must_use]
     pub fn expected(mut self, expected: impl Into<String>) -> Self {
@@ -252,7 +258,6 @@ pub(super) fn join(table: &str, key: &str) -> String {
     if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
 }
 
-/// All problems of one load.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     found: Vec<Problem>,

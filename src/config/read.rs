@@ -80,11 +80,6 @@ pub(super) trait Table: Sized {
     fn merge(&mut self, other: Self, problems: &mut Problems);
 }
 
-/// What a later file does to what earlier ones said.
-pub(super) trait Merge: Sized {
-    fn merge(first: &mut Field<Self>, second: Field<Self>, problems: &mut Problems);
-}
-
 /// One key: absent, wrong, or set.
 #[derive(Clone, Debug)]
 pub(super) struct Field<T> {
@@ -102,6 +97,11 @@ impl<T> Field<T> {
     /// Whether the key is there, with a good value or a wrong one.
     pub(super) fn is_present(&self) -> bool {
         self.at.is_some()
+    }
+
+    /// Whether the key is there and its value could not be read.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.at.is_some() && self.value.is_none()
     }
 
     /// Where the key is, if it is there.
@@ -122,17 +122,6 @@ impl<T> Field<T> {
         self.value.clone().unwrap_or_default()
     }
 
-    /// Gives it another value; the place is its own, else that of `other`.
-    pub(super) fn set(&mut self, value: T, other: Self) {
-        self.at = self.at.take().or(other.at);
-        self.value = Some(value);
-    }
-
-    /// Remembers that the key is there, if only in a wrong way.
-    pub(super) fn mark(&mut self, at: Option<&At>) {
-        self.at = self.at.take().or_else(|| at.cloned());
-    }
-
     /// Keeps the first; both places are named.
     pub(super) fn once(&mut self, other: Self, problems: &mut Problems) {
         match (&self.at, &other.at) {
@@ -142,6 +131,51 @@ impl<T> Field<T> {
                 problems.error(second, message, |p| p.hint("keep one of the two"));
             }
             (Some(_), None) => {}
+        }
+    }
+}
+
+impl<T: Table> Field<T> {
+    /// The keys of both tables; none of them may be said twice.
+    pub(super) fn join(&mut self, other: Self, problems: &mut Problems) {
+        match (&mut self.value, other) {
+            (_, Self { at: None, .. }) | (Some(_), Self { value: None, .. }) => {}
+            (Some(table), Self { value: Some(other), .. }) => table.merge(other, problems),
+            (None, other) => *self = other,
+        }
+    }
+}
+
+impl<T> Field<List<T>> {
+    /// The entries of the later file come after.
+    pub(super) fn append(&mut self, other: Self) {
+        match (&mut self.value, other) {
+            (Some(list), Self { value: Some(other), .. }) => {
+                list.items.extend(other.items);
+                list.written += other.written;
+            }
+            (None, other @ Self { value: Some(_), .. }) => *self = other,
+            // A wrong one is remembered, so that it is not said to be missing as well.
+            (_, other) => self.at = self.at.take().or(other.at),
+        }
+    }
+}
+
+impl<T> Field<Named<T>> {
+    /// The destinations of both files; a name is of one of them.
+    pub(super) fn add(&mut self, other: Self, problems: &mut Problems) {
+        // A wrong one is remembered, so that it is not said to be missing as well.
+        self.at = self.at.take().or(other.at);
+        let Some(Named(others)) = other.value else { return };
+        let Named(all) = self.value.get_or_insert_with(|| Named(Vec::new()));
+        for one in others {
+            match all.iter().find(|(known, ..)| *known == one.0) {
+                Some((_, _, place)) => {
+                    let message = format!("destination defined twice, first at {}", place.line());
+                    problems.error(&one.2, message, |p| p.hint("keep one, or give it another name"));
+                }
+                None => all.push(one),
+            }
         }
     }
 }
@@ -239,7 +273,7 @@ macro_rules! table {
             }
 
             fn merge(&mut self, other: Self, problems: &mut $crate::config::problem::Problems) {
-                $(<$type as $crate::config::read::Merge>::merge(&mut self.$key, other.$key, problems);)*
+                $(self.$key.once(other.$key, problems);)*
             }
         }
 
@@ -312,7 +346,6 @@ macro_rules! word {
 }
 pub(super) use word;
 
-/// As `name_of`, for words.
 macro_rules! word_of {
     (later $word:literal) => {
         $word
@@ -339,7 +372,7 @@ pub(super) fn choice<'w>(
     let found = words.iter().find(|word| **word == text).copied();
     if found.is_none() {
         reader.problems.error(at, "unknown word", |p| {
-            p.found(format!("\"{text}\"")).expected(expected).near(text, words.iter().copied())
+            p.quoted(text).expected(expected).near(text, words.iter().copied())
         });
     }
     found
@@ -471,48 +504,5 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         std::collections::BTreeMap::<String, T>::json_schema(generator)
-    }
-}
-
-/// Values that stand in one file only.
-macro_rules! once {
-    ($($type:ty),* $(,)?) => {$(
-        impl $crate::config::read::Merge for $type {
-            fn merge(
-                first: &mut $crate::config::read::Field<Self>,
-                second: $crate::config::read::Field<Self>,
-                problems: &mut $crate::config::problem::Problems,
-            ) {
-                first.once(second, problems);
-            }
-        }
-    )*};
-}
-pub(super) use once;
-
-once!(bool, String, i64);
-
-/// For tables that several files may share: their keys are laid beside each other.
-pub(super) fn merge_table<T: Table>(first: &mut Field<T>, second: Field<T>, problems: &mut Problems) {
-    if second.at.is_none() {
-        return;
-    }
-    match (&mut first.value, second.value) {
-        (Some(table), Some(other)) => table.merge(other, problems),
-        (None, other) => *first = Field { at: second.at, value: other },
-        (Some(_), None) => {}
-    }
-}
-
-/// For arrays of tables: those of the later file come after.
-pub(super) fn append<T>(first: &mut Field<List<T>>, second: Field<List<T>>) {
-    match (&mut first.value, second.value) {
-        (Some(list), Some(other)) => {
-            list.items.extend(other.items);
-            list.written += other.written;
-        }
-        (None, Some(other)) => *first = Field { at: second.at, value: Some(other) },
-        // A wrong one is remembered, so that it is not said to be missing as well.
-        (_, None) => first.at = first.at.take().or(second.at),
     }
 }

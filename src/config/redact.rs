@@ -70,20 +70,18 @@ fn part(name: &str, place: &At, how: How, all: &mut BTreeMap<Part, How>, c: &mut
     let Some(part) = Part::parse(name) else {
         let known: Vec<&str> = Part::ALL.iter().map(|part| part.as_str()).collect();
         c.problems.error(place, "an alert has no such field that can be redacted", |p| {
-            p.found(format!("\"{name}\"")).expected(format!("one of {}", known.join(", "))).near(name, known)
+            p.quoted(name).expected(format!("one of {}", known.join(", "))).near(name, known)
         });
         return None;
     };
     if part.is_free_text() && how != How::Remove {
-        c.problems.error(place, "free text can only be removed", |p| {
-            p.found(format!("\"{name}\"")).expected("as = \"remove\"")
-        });
+        c.problems
+            .error(place, "free text can only be removed", |p| p.quoted(name).expected("as = \"remove\""));
         return None;
     }
     if all.insert(part, how).is_some() {
-        c.problems.error(place, "this field is redacted twice", |p| {
-            p.found(format!("\"{name}\"")).hint("keep one of the two")
-        });
+        c.problems
+            .error(place, "this field is redacted twice", |p| p.quoted(name).hint("keep one of the two"));
         return None;
     }
     Some(())

@@ -86,9 +86,7 @@ fn one(
         let name = RuleName::new(text);
         if let Err(error) = &name {
             let expected = error.expected;
-            c.problems.error(place, "this name cannot be used", |p| {
-                p.found(format!("\"{text}\"")).expected(expected)
-            });
+            c.problems.error(place, "this name cannot be used", |p| p.quoted(text).expected(expected));
         }
         c.effective.note_field("name", text.clone(), &rule.name);
         name.ok()
@@ -162,13 +160,13 @@ fn protocols(
         }
         if form.is_empty() {
             c.problems.error(at, "this is not the name of a protocol", |p| {
-                p.found(format!("\"{name}\"")).expected("a name with letters or digits")
+                p.quoted(name).expected("a name with letters or digits")
             });
             continue;
         }
         if !folds.known.contains(&form) {
             c.problems.warn(at, "otrelay does not know this protocol", |p| {
-                let p = p.found(format!("\"{name}\""));
+                let p = p.quoted(name);
                 match nearest(name, Protocol::known()) {
                     Some(near) => p.hint(format!("did you mean `{near}`? Else it is compared as written")),
                     None => p.hint("it is compared as written"),
@@ -229,9 +227,7 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
         Err(error) => {
             let place = action.table.at()?;
             c.problems.error(place, "this is not the name of a table", |p| {
-                p.found(format!("\"{text}\""))
-                    .expected(error.expected)
-                    .hint("the name, not the label: `incident`")
+                p.quoted(text).expected(error.expected).hint("the name, not the label: `incident`")
             });
             None
         }
@@ -271,18 +267,18 @@ fn columns(columns: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String
         if !known.contains(&name.as_str()) {
             wrong = true;
             c.problems.error(at, "a row has no such column", |p| {
-                p.found(format!("\"{name}\"")).expected(format!("one of {}", list(known))).near(name, known)
+                p.quoted(name).expected(format!("one of {}", list(known))).near(name, known)
             });
         } else if !is_field(column) {
             wrong = true;
             c.problems.error(at, "this is not the name of a column", |p| {
-                p.found(format!("\"{column}\""))
+                p.quoted(column)
                     .expected("a-z 0-9 _, a letter first")
                     .hint("the name, not the label: `u_title`")
             });
         } else if checked.values().any(|taken| taken == column) {
             wrong = true;
-            c.problems.error(at, "two of ours go into one column", |p| p.found(format!("\"{column}\"")));
+            c.problems.error(at, "two of ours go into one column", |p| p.quoted(column));
         }
         checked.insert(name.clone(), column.clone());
     }
@@ -414,7 +410,7 @@ fn destination(
         (Some((name, place)), _) => {
             if c.complete {
                 c.problems.error(place, "there is no such destination", |p| {
-                    p.found(format!("\"{name}\""))
+                    p.quoted(name)
                         .expected(format!("one of {}", list(destinations.iter().copied())))
                         .near(name, destinations.iter().copied())
                 });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::problem::At;
-use super::read::{List, Node, Read, Reader, once, quoted, word};
+use super::read::{List, Node, Read, Reader, quoted, word};
 use super::{duration, size};
 use crate::model::SecretString;
 
@@ -146,7 +146,7 @@ macro_rules! model_word {
                 let value = <$model>::parse(text).map(Self);
                 if value.is_none() {
                     reader.problems.error(at, concat!("unknown ", $what), |p| {
-                        p.found(format!("\"{text}\"")).expected(expected).near(text, words)
+                        p.quoted(text).expected(expected).near(text, words)
                     });
                 }
                 value
@@ -204,7 +204,7 @@ fn parsed<T>(
     match parse(text) {
         Ok(value) => Some((text.to_owned(), value)),
         Err(why) => {
-            reader.problems.error(at, why, |p| p.found(format!("\"{text}\"")).expected(expected));
+            reader.problems.error(at, why, |p| p.quoted(text).expected(expected));
             None
         }
     }
@@ -275,7 +275,7 @@ impl<T: Read> Read for AnyOr<T> {
                     _ => format!("write [\"{}\"]", super::problem::quote(text)),
                 };
                 reader.problems.error(at, "text where a list belongs", |p| {
-                    p.found(format!("\"{text}\"")).expected("\"any\" or a list in [ ]").hint(hint)
+                    p.quoted(text).expected("\"any\" or a list in [ ]").hint(hint)
                 });
                 None
             }
@@ -442,25 +442,3 @@ impl JsonSchema for SecretRef {
         })
     }
 }
-
-once!(
-    Role,
-    RedactAs,
-    WhenFull,
-    OnCleared,
-    OnSeenAgain,
-    OnUnprotected,
-    AuthKind,
-    ReportType,
-    DeviceMethod,
-    WriteBack,
-    OnDeleted,
-    SeverityWord,
-    SecretRef,
-    Period,
-    Size,
-    Backfill,
-    AnyOr<String>,
-    AnyOr<EngineWord>,
-    List<AttachWord>,
-);

@@ -115,7 +115,6 @@ pub struct Glance {
 }
 
 impl Glance {
-    /// Rows of each list.
     const ROWS: u32 = 20;
 
     /// Puts it together. Blocking.
@@ -142,9 +141,6 @@ pub enum Answer {
 }
 
 /// Answers what only needs reading. `None`: this question needs the service, or a writer. Blocking.
-///
-/// # Errors
-/// [`StoreError`].
 pub fn answer(reader: &Reader, question: &Question) -> Result<Option<serde_json::Value>, StoreError> {
     let value = match question {
         Question::Alerts(filter) => json(reader.alerts(filter)?),

@@ -14,7 +14,6 @@ const BATCHES: usize = 2;
 #[derive(Debug)]
 pub struct Lanes {
     open: Vec<mpsc::Receiver<Batch>>,
-    /// Whose turn it is.
     turn: usize,
 }
 

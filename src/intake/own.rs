@@ -17,7 +17,6 @@ use crate::store::{RepairRow, StoreError};
 /// The source of otrelay's own alerts, and its kind.
 pub const OWN: &str = "otrelay";
 
-/// What is to be said.
 struct Said {
     /// What makes it one finding.
     id: String,

@@ -13,7 +13,6 @@ use crate::source::Batch;
 /// First part of a silent source's mark.
 pub(super) const MARK: &str = "silent/";
 
-/// What is new about a source.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct News {
     pub(super) source: String,

@@ -28,16 +28,12 @@ const VALUE_MAX: usize = 1024;
 /// How long journald may take for one line.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The way to journald.
 pub(super) struct Journal {
     socket: UnixDatagram,
 }
 
 impl Journal {
     /// Connects.
-    ///
-    /// # Errors
-    /// When nobody listens there.
     pub(super) fn connect(path: &Path) -> std::io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
@@ -64,7 +60,6 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// One entry in the making.
 #[derive(Default)]
 struct Entry {
     message: String,

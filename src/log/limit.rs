@@ -50,7 +50,6 @@ pub(super) struct Summary {
     pub(super) text: String,
 }
 
-/// Counts lines.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
     windows: Mutex<HashMap<Key, Window>>,

@@ -5,84 +5,60 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::words::words;
 use super::{Protocol, SourceName, Timestamp};
 
-/// How bad it is, in the four steps of Defender for IoT. The order is the order of badness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Worth knowing.
-    Warning,
-    /// Worth a look.
-    Minor,
-    /// Needs attention soon.
-    Major,
-    /// Needs attention now.
-    Critical,
+words! {
+    /// How bad it is, in the four steps of Defender for IoT. The order is the order of badness.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Severity with its own parse {
+        /// Worth knowing.
+        Warning = "warning",
+        /// Worth a look.
+        Minor = "minor",
+        /// Needs attention soon.
+        Major = "major",
+        /// Needs attention now.
+        Critical = "critical",
+    }
 }
 
 impl Severity {
-    /// All of them, least severe first.
-    pub const ALL: [Self; 4] = [Self::Warning, Self::Minor, Self::Major, Self::Critical];
-
-    /// The word in config, tickets and lists.
-    pub fn as_str(self) -> &'static str {
-        ["warning", "minor", "major", "critical"][self as usize]
-    }
-
     /// Reads the word, whatever its case.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.as_str().eq_ignore_ascii_case(text.trim()))
     }
 }
 
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+words! {
+    /// What kind of analysis raised it: the five engines of Defender for IoT.
+    #[derive(Serialize, Deserialize)]
+    pub enum Engine with its own parse {
+        /// Packets that break the protocol's own specification.
+        #[serde(rename = "protocol violation")]
+        ProtocolViolation = "protocol violation",
+        /// Behaviour that the site does not allow.
+        #[serde(rename = "policy violation")]
+        PolicyViolation = "policy violation",
+        /// Known malicious code or traffic.
+        #[serde(rename = "malware")]
+        Malware = "malware",
+        /// Behaviour that differs from what is usual.
+        #[serde(rename = "anomaly")]
+        Anomaly = "anomaly",
+        /// State of devices, sensors and otrelay itself.
+        #[serde(rename = "operational")]
+        Operational = "operational",
     }
-}
-
-/// What kind of analysis raised it: the five engines of Defender for IoT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Engine {
-    /// Packets that break the protocol's own specification.
-    #[serde(rename = "protocol violation")]
-    ProtocolViolation,
-    /// Behaviour that the site does not allow.
-    #[serde(rename = "policy violation")]
-    PolicyViolation,
-    /// Known malicious code or traffic.
-    #[serde(rename = "malware")]
-    Malware,
-    /// Behaviour that differs from what is usual.
-    #[serde(rename = "anomaly")]
-    Anomaly,
-    /// State of devices, sensors and otrelay itself.
-    #[serde(rename = "operational")]
-    Operational,
 }
 
 impl Engine {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ProtocolViolation, Self::PolicyViolation, Self::Malware, Self::Anomaly, Self::Operational];
-
-    /// The words in config, tickets and lists.
-    pub fn as_str(self) -> &'static str {
-        ["protocol violation", "policy violation", "malware", "anomaly", "operational"][self as usize]
-    }
-
     /// Reads the words; case, `-` and `_` do not matter.
     pub fn parse(text: &str) -> Option<Self> {
         let fold = |s: &str| s.trim().to_ascii_lowercase().replace(['-', '_'], " ");
         let wanted = fold(text);
         Self::ALL.into_iter().find(|e| e.as_str() == wanted)
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

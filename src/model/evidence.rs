@@ -54,7 +54,6 @@ pub fn capture(alert: &Alert) -> Option<File> {
     Some(File { extension: "pcap", content_type: "application/vnd.tcpdump.pcap", bytes })
 }
 
-/// What is read of a record.
 #[derive(serde::Deserialize)]
 struct Record {
     #[serde(default)]

@@ -2,29 +2,21 @@
 
 use serde::Serialize;
 
-/// How bad it is; the worst of all is the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It is as it should be.
-    Ok,
-    /// It could not be looked at.
-    Skipped,
-    /// It works, and a person should know.
-    Warn,
-    /// It does not work.
-    Fail,
-}
+use super::words::words;
 
-impl State {
-    /// As shown.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Skipped => "skipped",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-        }
+words! {
+    /// How bad it is; the worst of all is the last.
+    #[derive(Serialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum State {
+        /// It is as it should be.
+        Ok = "ok",
+        /// It could not be looked at.
+        Skipped = "skipped",
+        /// It works, and a person should know.
+        Warn = "warn",
+        /// It does not work.
+        Fail = "fail",
     }
 }
 

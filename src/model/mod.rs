@@ -42,6 +42,8 @@ pub mod time;
 
 pub mod trouble;
 
+pub(crate) mod words;
+
 pub use alert::{Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Severity};
 pub use cursor::{Cursor, FileCursor, Mark};
 pub use delivery::{Class, DeliveryId, DeliveryKind, DeliveryState, HoldScope};

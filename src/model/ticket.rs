@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::words::words;
 use super::{DestinationName, Fingerprint, TableName};
 
 /// Row id of a ticket in the store.
@@ -180,24 +181,26 @@ impl KeysKept {
     }
 }
 
-/// Where a ticket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TicketState {
-    /// Its keys are known, it is not confirmed there yet; or it is about to be opened again.
-    Opening,
-    /// It is there and not closed as far as we know.
-    Open,
-    /// It was resolved there, by whom ever; the next sighting counts it as closed.
-    Resolved,
-    /// It was closed or cancelled there; the next sighting makes the next generation.
-    Closed,
-    /// It is no longer there.
-    Deleted,
-    /// Its finding came in a storm: the parent stands for it.
-    Folded,
-    /// It will not be made: its delivery was dropped or is no longer wanted by any rule.
-    Withdrawn,
+words! {
+    /// Where a ticket is.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum TicketState {
+        /// Its keys are known, it is not confirmed there yet; or it is about to be opened again.
+        Opening = "opening",
+        /// It is there and not closed as far as we know.
+        Open = "open",
+        /// It was resolved there, by whom ever; the next sighting counts it as closed.
+        Resolved = "resolved",
+        /// It was closed or cancelled there; the next sighting makes the next generation.
+        Closed = "closed",
+        /// It is no longer there.
+        Deleted = "deleted",
+        /// Its finding came in a storm: the parent stands for it.
+        Folded = "folded",
+        /// It will not be made: its delivery was dropped or is no longer wanted by any rule.
+        Withdrawn = "withdrawn",
+    }
 }
 
 /// What it means when a ticket that was there is not found, and what to do.
@@ -205,37 +208,6 @@ pub const NOT_FOUND: &str = "deleted there or lost in a clone, or moved to a dom
      user does not see it. For this agent it is gone: seen again, its finding gets a new ticket. Where it was moved, let the \
      user see that domain (sys_user.sys_domain, or a visibility domain of its groups), or keep business rules from moving \
      records whose correlation_display begins with otrelay";
-
-impl TicketState {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Opening,
-        Self::Open,
-        Self::Resolved,
-        Self::Closed,
-        Self::Deleted,
-        Self::Folded,
-        Self::Withdrawn,
-    ];
-
-    /// As stored and shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Opening => "opening",
-            Self::Open => "open",
-            Self::Resolved => "resolved",
-            Self::Closed => "closed",
-            Self::Deleted => "deleted",
-            Self::Folded => "folded",
-            Self::Withdrawn => "withdrawn",
-        }
-    }
-
-    /// The inverse of [`Self::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|s| s.as_str() == text)
-    }
-}
 
 #[cfg(test)]
 mod tests {

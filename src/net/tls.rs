@@ -163,7 +163,6 @@ pub(super) fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     if chain.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(chain) }
 }
 
-/// The first private key of a file.
 pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let key = read_blocks(file)?.into_iter().find_map(|block| match block.label.as_str() {
         "PRIVATE KEY" => Some(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(block.der))),
@@ -214,7 +213,6 @@ impl Trust {
     }
 }
 
-/// Whether one of the roots has this name.
 fn root<'r>(roots: &'r RootCertStore, name: &[u8]) -> Option<&'r TrustAnchor<'static>> {
     roots.roots.iter().find(|anchor| anchor.subject.as_ref() == name)
 }

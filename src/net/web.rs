@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 use super::places::{Doors, Place};
 use super::serve::{CONNECTIONS, accept};
 
-/// Longest time of a connection.
 const CONNECTION_TIME: Duration = Duration::from_mins(10);
 /// Longest time for a request's head, and between two requests.
 const HEAD_TIME: Duration = Duration::from_secs(5);

@@ -3,35 +3,24 @@
 
 use std::fmt;
 
+use crate::model::words::words;
 use crate::model::{Alert, AlertKind, Protocol, RuleName};
 
 use super::RuleSettings;
 
-/// What a rule asks of an alert, in the order in which it is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Condition {
-    /// The rule itself is enabled.
-    Enabled,
-    /// Alert or system notification.
-    Kind,
-    /// At least `min_severity`.
-    Severity,
-    /// One of `protocols`.
-    Protocol,
-    /// One of `engines`.
-    Engine,
-}
-
-impl Condition {
-    /// As shown.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enabled => "rule",
-            Self::Kind => "kind",
-            Self::Severity => "severity",
-            Self::Protocol => "protocol",
-            Self::Engine => "engine",
-        }
+words! {
+    /// What a rule asks of an alert, in the order in which it is looked at.
+    pub enum Condition {
+        /// The rule itself is enabled.
+        Enabled = "rule",
+        /// Alert or system notification.
+        Kind = "kind",
+        /// At least `min_severity`.
+        Severity = "severity",
+        /// One of `protocols`.
+        Protocol = "protocol",
+        /// One of `engines`.
+        Engine = "engine",
     }
 }
 

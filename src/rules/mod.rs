@@ -181,7 +181,6 @@ fn by_hand(
     Ok(())
 }
 
-/// Default templates of a table: field to template.
 type Defaults = BTreeMap<String, FieldTemplate>;
 
 /// All rules, ready to decide.

@@ -3,7 +3,6 @@
 /// A pattern. `*` stands for any number of characters, also none; nothing else is special.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// As written.
     written: String,
     /// What stands between the `*`, folded.
     parts: Vec<String>,

@@ -3,47 +3,26 @@
 //! Reasons are counted, shown and stored under their names, which stay as they are across releases. A reason is never guessed: it names the severity where a rule lacks nothing
 //! else, and otherwise the furthest condition that any rule reached.
 
-use std::fmt;
-
+use crate::model::words::words;
 use crate::model::{DeliveryKind, DestinationName, RuleName, TableName};
 
-/// Why an alert is forwarded or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// At least one rule takes it.
-    Matched,
-    /// There is no enabled rule.
-    NoRules,
-    /// No rule takes this kind: alert or system notification.
-    Kind,
-    /// A rule takes everything of it but its severity; or of the rules that take its kind none takes this severity.
-    Severity,
-    /// Of those that also take its severity, none takes one of its protocols.
-    Protocol,
-    /// Of those that also take a protocol of it, none takes its engine.
-    Engine,
-    /// Older than `[sync] backfill` when its source was first read. The intake's reason: rules know no time.
-    TooOld,
-}
-
-impl Reason {
-    /// As shown and as the label of counters. Stable.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Matched => "matched",
-            Self::NoRules => "no rule is enabled",
-            Self::Kind => "no rule takes this kind",
-            Self::Severity => "below every rule's severity",
-            Self::Protocol => "no rule takes this protocol",
-            Self::Engine => "no rule takes this engine",
-            Self::TooOld => "older than backfill",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+words! {
+    /// Why an alert is forwarded or not.
+    pub enum Reason {
+        /// At least one rule takes it.
+        Matched = "matched",
+        /// There is no enabled rule.
+        NoRules = "no rule is enabled",
+        /// No rule takes this kind: alert or system notification.
+        Kind = "no rule takes this kind",
+        /// A rule takes everything of it but its severity; or of the rules that take its kind none takes this severity.
+        Severity = "below every rule's severity",
+        /// Of those that also take its severity, none takes one of its protocols.
+        Protocol = "no rule takes this protocol",
+        /// Of those that also take a protocol of it, none takes its engine.
+        Engine = "no rule takes this engine",
+        /// Older than `[sync] backfill` when its source was first read. The intake's reason: rules know no time.
+        TooOld = "older than backfill",
     }
 }
 

@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use ring::hmac;
 
 use crate::model::alert::{Endpoint, hex};
+use crate::model::words::words;
 use crate::model::{Alert, Protocol};
 
 /// Most `[[redact]]` tables in a config.
@@ -24,21 +25,16 @@ const REDACTED: &str = "[redacted]";
 /// Hex digits of a pseudonym of a text: 40 bits, so that a million names are unlikely to share one.
 const DIGITS: usize = 10;
 
-/// What a value becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Another value that always stands for the same one, made with this machine's key: `240.0.0.0/4` for IPv4,
-    /// `3fff::/20` for IPv6 (RFC 9637), a MAC with the bit of local administration, `device-3f9a2c41b7` for a name.
-    Pseudonym,
-    /// Nothing.
-    Remove,
-    /// What it has in common with its neighbours: the /24 or /48, the maker's half of a MAC, the first letter of a name.
-    Mask,
-}
-
-impl std::fmt::Display for How {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(["pseudonym", "remove", "mask"][*self as usize])
+words! {
+    /// What a value becomes.
+    pub enum How {
+        /// Another value that always stands for the same one, made with this machine's key: `240.0.0.0/4` for IPv4,
+        /// `3fff::/20` for IPv6 (RFC 9637), a MAC with the bit of local administration, `device-3f9a2c41b7` for a name.
+        Pseudonym = "pseudonym",
+        /// Nothing.
+        Remove = "remove",
+        /// What it has in common with its neighbours: the /24 or /48, the maker's half of a MAC, the first letter of a name.
+        Mask = "mask",
     }
 }
 

@@ -48,7 +48,6 @@ impl ServiceNow {
         Ok(LookedUp { found, status: listed.status, server_now: None })
     }
 
-    /// Attaches a file.
     pub(super) async fn attach(&self, order: &Order) -> Result<Sent, SendError> {
         let attempt = self.attempt(What::Attach, &order.table);
         let Some(Attachment { table, name, content_type, bytes }) = &order.attachment else {

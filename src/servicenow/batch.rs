@@ -69,7 +69,6 @@ impl ServiceNow {
         self.batching.most.load(Ordering::Relaxed).clamp(1, ITEMS)
     }
 
-    /// Sends these in one request.
     pub(super) async fn send_batch(&self, orders: &[Order]) -> Result<Vec<Item>, SendError> {
         let Some(first) = orders.first() else { return Ok(Vec::new()) };
         let singles = orders.iter().map(|order| self.single(order)).collect();

@@ -202,9 +202,6 @@ impl ServiceNow {
     }
 
     /// As [`Self::new`], with deadlines of one's own.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
     pub fn with_deadlines(
         settings: Settings,
         clock: SharedClock,

@@ -11,7 +11,6 @@ use super::wire;
 use crate::destination::{Changed, Remote, SendError, Since};
 use crate::model::TableName;
 
-/// Records in one page.
 const PAGE: usize = 200;
 
 impl ServiceNow {

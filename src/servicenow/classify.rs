@@ -19,7 +19,6 @@ const WORDS_MAX: usize = 500;
 /// Longest wait that is believed; the instance counts by the hour.
 const WAIT_MAX: Duration = Duration::from_hours(24);
 
-/// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// Reading: repeating it does no harm, and no single delivery can be at fault.
@@ -60,7 +59,6 @@ impl Attempt<'_> {
         !matches!(self.what, What::LookUp | What::Schema)
     }
 
-    /// The beginning of each message.
     fn tried(&self) -> String {
         let what = match self.what {
             What::LookUp => "look up tickets",
@@ -106,7 +104,6 @@ impl Attempt<'_> {
     }
 }
 
-/// No answer came.
 pub(super) fn no_answer(error: &TransportError, attempt: &Attempt<'_>) -> SendError {
     let class = transport_class(error);
     SendError {
@@ -168,7 +165,6 @@ pub(super) enum Body {
         title: String,
         hibernating: bool,
     },
-    /// Nothing at all.
     Empty,
     /// Neither JSON nor a page.
     Other,
@@ -212,7 +208,6 @@ fn page(bytes: &[u8]) -> Body {
     Body::Page { title, hibernating }
 }
 
-/// The words of an error answer.
 pub(super) fn words(parsed: &Body) -> Option<Words> {
     match parsed {
         Body::Json(value) => value.get("error").filter(|error| !is_nothing(error)).map(Words::of),

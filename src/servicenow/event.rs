@@ -15,7 +15,6 @@ const LENGTHS: [(&str, usize); 5] =
     [("source", 100), ("node", 100), ("type", 100), ("resource", 100), ("metric_name", 100)];
 
 impl ServiceNow {
-    /// Tells Event Management.
     pub(super) async fn put_event(&self, order: &Order) -> Result<Sent, SendError> {
         let attempt = self.attempt(What::Event, &order.table);
         let remedy = "correct [rule.action.fields], then `otrelay queue retry`";

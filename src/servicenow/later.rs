@@ -33,7 +33,6 @@ enum Refused {
 }
 
 impl ServiceNow {
-    /// Adds a work note.
     pub(super) async fn note_ticket(&self, order: &Order) -> Result<Sent, SendError> {
         let fields = self.clean(order, &order.fields)?;
         match self.patch(order, &fields).await {
@@ -46,7 +45,6 @@ impl ServiceNow {
         }
     }
 
-    /// Resolves a ticket.
     pub(super) async fn resolve_ticket(&self, order: &Order) -> Result<Sent, SendError> {
         let known_states = states::of(&order.table);
         let Some(fields) = known_states.resolving(&order.fields) else {
@@ -174,7 +172,6 @@ impl ServiceNow {
         Ok(best.map(|code| (*code).to_owned()).or_else(|| values.first().cloned()))
     }
 
-    /// Which of these notes are there.
     pub(super) async fn find_notes(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
         let mut all = LookedUp::default();
         for one in asked.iter().filter(|one| !one.mark.is_empty()) {

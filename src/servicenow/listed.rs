@@ -12,10 +12,8 @@ use super::ticket::VALUES;
 use crate::destination::SendError;
 use crate::model::{TableName, Timestamp};
 
-/// What a look was answered with.
 #[derive(Default)]
 pub(super) struct Listed {
-    /// The records.
     pub(super) rows: Vec<Value>,
     /// HTTP status of the answer.
     pub(super) status: Option<u16>,

@@ -62,7 +62,6 @@ impl Query {
         Ok(self)
     }
 
-    /// `field` begins with this value.
     pub(super) fn starts_with(mut self, field: &str, value: &str) -> Result<Self, QueryError> {
         if value.is_empty() {
             return Err(QueryError::List);

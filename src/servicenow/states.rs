@@ -3,7 +3,6 @@
 use crate::destination::{Fields, Remote};
 use crate::model::TableName;
 
-/// A table's states.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct States {
     /// Worked on no longer, and still open to changes.

@@ -26,7 +26,6 @@ use crate::net::Answer;
 pub(super) const DISPLAY: &str = "otrelay";
 /// Length of that column.
 const DISPLAY_MAX: usize = 100;
-/// Columns of a look-up.
 const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_created_by,correlation_display,sys_mod_count";
 /// The same with all that is worth knowing of a ticket that we know.
 pub(super) const DETAIL_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_created_by,\
@@ -42,7 +41,6 @@ const SHORT_MAX: usize = 100;
 const SHORTER: [usize; 2] = [1_000, 200];
 
 impl ServiceNow {
-    /// Which of these tickets are there.
     pub(super) async fn find_tickets(
         &self,
         table: &TableName,

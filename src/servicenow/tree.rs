@@ -26,7 +26,6 @@ pub(super) enum NoTree {
     TooLarge,
 }
 
-/// The tree of a text.
 pub(super) fn parse(text: &[u8]) -> Result<Value, NoTree> {
     let budget = Budget { left: Cell::new(Some(TREE_MAX)) };
     let mut from = serde_json::Deserializer::from_slice(text);

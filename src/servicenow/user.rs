@@ -27,7 +27,6 @@ pub(super) struct User(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     name: Option<String>,
-    /// Whether the instance was asked.
     asked: bool,
 }
 

@@ -4,7 +4,6 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Answer of `oauth_token.do`.
 #[derive(Deserialize)]
 pub(super) struct TokenAnswer {
     #[serde(default)]

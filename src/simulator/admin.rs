@@ -25,7 +25,6 @@ use super::serve::State;
 
 const RECORDS: &str = "/simulator/records/";
 
-/// Answers a call below `/simulator`.
 pub(super) fn answer(state: &mut State, call: &Call, loopback: bool) -> Answer {
     if loopback && let Some(answer) = page::answer(state, call) {
         return answer;

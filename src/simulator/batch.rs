@@ -94,7 +94,6 @@ fn text(value: Option<&Value>) -> String {
     }
 }
 
-/// An item as a call.
 fn inner(item: &Value, outer: &Call) -> Option<Call> {
     let method = Method::from_bytes(item.get("method")?.as_str()?.to_ascii_uppercase().as_bytes()).ok()?;
     let url = item.get("url")?.as_str()?;

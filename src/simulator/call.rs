@@ -83,7 +83,6 @@ impl Params {
         Self(url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
     }
 
-    /// The first value of that name.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
@@ -98,13 +97,11 @@ impl Params {
         self.get(name).and_then(|v| v.trim().parse().ok()).unwrap_or(default)
     }
 
-    /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
 }
 
-/// A record that a call made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Made {
     pub(super) table: String,
@@ -123,7 +120,6 @@ pub(super) struct Answer {
 const JSON: &str = "application/json;charset=UTF-8";
 
 impl Answer {
-    /// A JSON body.
     pub(super) fn json(status: u16, body: &Value) -> Self {
         let mut answer = Self::empty(status);
         answer.headers.push(("content-type", JSON.to_owned()));
@@ -136,12 +132,10 @@ impl Answer {
         Self::json(status, &json!({ "result": result }))
     }
 
-    /// No body.
     pub(super) fn empty(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new(), made: Vec::new() }
     }
 
-    /// A page.
     pub(super) fn html(status: u16, body: &str) -> Self {
         let mut answer = Self::empty(status);
         answer.headers.push(("content-type", "text/html;charset=UTF-8".to_owned()));
@@ -162,7 +156,6 @@ impl Answer {
         answer
     }
 
-    /// The answer to a table that does not exist here.
     pub(super) fn no_table(table: &str) -> Self {
         Self::error(400, &format!("Invalid table {table}"), None)
     }
@@ -186,7 +179,6 @@ impl Answer {
         Self::error(405, "Method not Supported", Some(&format!("{method} is not supported here")))
     }
 
-    /// `Operation Failed` with that detail.
     pub(super) fn refused(detail: &str) -> Self {
         Self::error(403, "Operation Failed", Some(detail))
     }

@@ -14,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct Scissors(Arc<AtomicU64>);
 
 impl Scissors {
-    /// No limit.
     pub(super) fn new() -> Self {
         Self(Arc::new(AtomicU64::new(u64::MAX)))
     }
@@ -25,7 +24,6 @@ impl Scissors {
     }
 }
 
-/// The stream.
 pub(super) struct Cuttable<S> {
     inner: S,
     left: Scissors,

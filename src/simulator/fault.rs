@@ -260,7 +260,6 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A rule and what it has done.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) fault: Fault,
@@ -268,7 +267,6 @@ pub(super) struct Rule {
     pub(super) fired: u64,
 }
 
-/// The rules in force.
 pub(super) struct Faults {
     pub(super) rules: Vec<Rule>,
     rng: fastrand::Rng,
@@ -298,7 +296,6 @@ impl Faults {
         self.rules.push(Rule { fault, seen: 0, fired: 0 });
     }
 
-    /// What happens to this request.
     pub(super) fn judge(&mut self, method: &str, path: &str) -> Verdict {
         let mut verdict = Verdict::default();
         for rule in &mut self.rules {

@@ -19,10 +19,8 @@ const MAX_WAITING: usize = 10_000;
 /// Bytes of attachments that are kept; what does not fit is refused.
 const MAX_FILES: usize = 64 << 20;
 
-/// The rows of all import sets.
 pub(super) const IMPORT_ROWS: &str = "sys_import_set_row";
 
-/// A row that waits for its transform.
 #[derive(Debug)]
 pub(super) struct Transform {
     map: ImportMap,

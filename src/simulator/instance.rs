@@ -115,7 +115,6 @@ impl Table {
         self.rows.insert(seq, row);
     }
 
-    /// Takes a row out.
     pub(super) fn remove(&mut self, seq: u64) -> Option<Row> {
         let row = self.rows.remove(&seq)?;
         for field in INDEXED {
@@ -132,12 +131,10 @@ impl Table {
         Some(row)
     }
 
-    /// The row of that sequence number.
     pub(super) fn row(&self, seq: u64) -> Option<&Row> {
         self.rows.get(&seq)
     }
 
-    /// All rows.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u64, &Row)> {
         self.rows.iter().map(|(seq, row)| (*seq, row))
     }
@@ -151,7 +148,6 @@ impl Table {
         Some(found)
     }
 
-    /// How many rows.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -171,7 +167,6 @@ impl Table {
     }
 }
 
-/// Who is logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
     pub(super) name: String,
@@ -205,7 +200,6 @@ pub(super) struct Tweaks {
 }
 
 impl Tweaks {
-    /// Whether the user sees a record.
     pub(super) fn sees(&self, row: &Row) -> bool {
         !self
             .other_domain
@@ -231,7 +225,6 @@ pub(super) struct Context<'a> {
     pub(super) tweaks: &'a Tweaks,
 }
 
-/// The whole instance.
 pub(super) struct Instance {
     pub(super) options: Options,
     pub(super) base: String,
@@ -390,7 +383,6 @@ impl Instance {
         }
     }
 
-    /// Removes a row.
     pub(super) fn drop_row(&mut self, table: &str, seq: u64) {
         if self.tables.get_mut(table).and_then(|t| t.remove(seq)).is_some() {
             self.records -= 1;
@@ -405,7 +397,6 @@ impl Instance {
         self.records < self.options.max_records
     }
 
-    /// A new `sys_id`.
     pub(super) fn new_id(&mut self) -> String {
         format!("{:032x}", self.rng.u128(..))
     }
@@ -481,7 +472,6 @@ impl Instance {
         }
     }
 
-    /// A value of `sys_properties`.
     pub(super) fn property(&self, name: &str) -> Option<&str> {
         let table = self.tables.get("sys_properties")?;
         let (_, row) = table.rows().find(|(_, row)| table.value(row, "name") == name)?;

@@ -36,7 +36,6 @@ pub struct Entry {
     pub cookie: bool,
 }
 
-/// The book.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     entries: VecDeque<Entry>,
@@ -49,7 +48,6 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Writes a request down.
     pub(super) fn write(&mut self, mut entry: Entry, made: &[Made]) {
         entry.created = made.iter().map(|m| format!("{}/{}", m.table, m.sys_id)).collect();
         self.requests += 1;
@@ -71,7 +69,6 @@ impl Ledger {
         self.entries.push_back(entry);
     }
 
-    /// Requests so far.
     pub(super) fn requests(&self) -> u64 {
         self.requests
     }
@@ -81,7 +78,6 @@ impl Ledger {
         self.entries.iter().cloned().collect()
     }
 
-    /// Counters, and the last `last` requests.
     pub(super) fn show(&self, last: usize) -> Value {
         let skip = self.entries.len().saturating_sub(last);
         json!({

@@ -31,7 +31,6 @@ impl FromStr for RateRule {
 /// The `sys_id` that the headers name.
 const RULE_ID: &str = "f7c2a1d0e4b94c6a8d3e5f1027b6c9d8";
 
-/// Counts requests.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     window: i64,
@@ -48,7 +47,6 @@ pub(super) struct Count {
 }
 
 impl Limiter {
-    /// Counts one request.
     pub(super) fn count(&mut self, rule: RateRule, now: Timestamp) -> Count {
         let length = rule.window.as_secs().max(1) as i64;
         let window = now.as_secs().div_euclid(length);
@@ -63,7 +61,6 @@ impl Limiter {
 }
 
 impl Count {
-    /// The same answer with the three headers.
     pub(super) fn head(self, answer: Answer) -> Answer {
         answer
             .with("x-ratelimit-limit", self.rule.limit.to_string())
@@ -71,13 +68,11 @@ impl Count {
             .with("x-ratelimit-rule", RULE_ID)
     }
 
-    /// The refusal.
     pub(super) fn refusal(self) -> Answer {
         self.head(denied(self.rule.limit, self.wait))
     }
 }
 
-/// The 429 of a rule.
 pub(super) fn denied(limit: u32, wait: u64) -> Answer {
     let detail = format!("Rate limit of {limit} requests per hour for Table API exceeded");
     Answer::error(429, "Rate limit exceeded", Some(&detail)).with("retry-after", wait.to_string())

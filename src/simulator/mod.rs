@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SharedClock, SystemClock};
@@ -201,16 +202,9 @@ pub struct Simulator;
 impl Simulator {
     /// Starts one as a task of the caller's runtime.
     pub async fn start(options: Options) -> Result<Running, SimError> {
-        let (listener, parts) = bind(options).await?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serve::accept(listener, parts.tls, parts.shared.clone(), parts.stop.clone()));
-        Ok(Running {
-            shared: parts.shared,
-            url: parts.url,
-            ca_pem: parts.ca_pem,
-            stop: parts.stop,
-            home: Home::Tasks(tasks),
-        })
+        let (mut running, listener, tls) = bind(options).await?;
+        running.tasks.spawn(serve::accept(listener, tls, running.shared.clone(), running.stop.clone()));
+        Ok(running)
     }
 
     /// Starts one on a thread with a runtime of its own, for callers without a runtime and for tests that block.
@@ -224,15 +218,10 @@ impl Simulator {
             runtime.block_on(async move {
                 match bind(options).await {
                     Err(e) => drop(tell.send(Err(e))),
-                    Ok((listener, parts)) => {
-                        let served = serve::accept(
-                            listener,
-                            parts.tls.clone(),
-                            parts.shared.clone(),
-                            parts.stop.clone(),
-                        );
-                        drop(tell.send(Ok(parts)));
-                        served.await;
+                    Ok((running, listener, tls)) => {
+                        let (shared, stop) = (running.shared.clone(), running.stop.clone());
+                        drop(tell.send(Ok(running)));
+                        serve::accept(listener, tls, shared, stop).await;
                     }
                 }
             });
@@ -240,27 +229,14 @@ impl Simulator {
         let thread =
             std::thread::Builder::new().name("simulator".to_owned()).spawn(run).map_err(SimError::Thread)?;
         let ended = || SimError::Thread(std::io::Error::other("it ended before it said anything"));
-        let parts = told.recv().map_err(|_| ended())??;
-        Ok(Running {
-            shared: parts.shared,
-            url: parts.url,
-            ca_pem: parts.ca_pem,
-            stop: parts.stop,
-            home: Home::Thread(Some(thread)),
-        })
+        let mut running = told.recv().map_err(|_| ended())??;
+        running.thread = Some(thread);
+        Ok(running)
     }
 }
 
-/// What is known once it listens.
-struct Parts {
-    shared: serve::Shared,
-    url: String,
-    ca_pem: Option<String>,
-    tls: Option<tokio_rustls::TlsAcceptor>,
-    stop: CancellationToken,
-}
-
-async fn bind(options: Options) -> Result<(TcpListener, Parts), SimError> {
+/// Takes the port: a simulator that nobody lets answer yet.
+async fn bind(options: Options) -> Result<(Running, TcpListener, Option<TlsAcceptor>), SimError> {
     let listen = options.listen;
     if !options.tls && !listen.ip().is_loopback() {
         return Err(SimError::NotLoopback(listen));
@@ -282,13 +258,8 @@ async fn bind(options: Options) -> Result<(TcpListener, Parts), SimError> {
         format!("{}://{address}", if options.tls { "https" } else { "http" })
     };
     let shared = serve::Shared::new(serve::State::new(options, url.clone()));
-    Ok((listener, Parts { shared, url, ca_pem, tls, stop: CancellationToken::new() }))
-}
-
-/// Where the accept loop runs.
-enum Home {
-    Tasks(JoinSet<()>),
-    Thread(Option<JoinHandle<()>>),
+    let (stop, tasks) = (CancellationToken::new(), JoinSet::new());
+    Ok((Running { shared, url, ca_pem, stop, tasks, thread: None }, listener, tls))
 }
 
 /// A simulator that listens. Dropping it stops it.
@@ -297,7 +268,9 @@ pub struct Running {
     url: String,
     ca_pem: Option<String>,
     stop: CancellationToken,
-    home: Home,
+    /// The accept loop, where it is a task; else it has a thread.
+    tasks: JoinSet<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -403,9 +376,7 @@ impl Running {
     /// Stops listening, ends every connection and waits until that is done.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        if let Home::Tasks(tasks) = &mut self.home {
-            while tasks.join_next().await.is_some() {}
-        }
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -413,9 +384,7 @@ impl Drop for Running {
     /// A task of this runtime is aborted with its set; a thread is waited for, it has nothing left that could block.
     fn drop(&mut self) {
         self.stop.cancel();
-        if let Home::Thread(thread) = &mut self.home
-            && let Some(thread) = thread.take()
-        {
+        if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
     }

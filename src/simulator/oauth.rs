@@ -36,7 +36,6 @@ struct Token {
     expires_at: Timestamp,
 }
 
-/// Tokens that were issued.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     access: HashMap<Digest, Token>,
@@ -219,7 +218,6 @@ impl Instance {
         self.options.clients.iter().any(|(known, _)| known == id)
     }
 
-    /// The user, if the password is right.
     fn login(&self, name: &str, password: &str) -> Option<User> {
         let right = equal(name, &self.options.user) & equal(password, self.options.password.expose());
         right.then(|| self.user(name)).flatten()

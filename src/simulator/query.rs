@@ -58,7 +58,6 @@ const OPS: &[(&str, Op)] = &[
     (">", Op::Gt),
 ];
 
-/// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Condition {
     pub(super) field: String,
@@ -66,7 +65,6 @@ pub(super) struct Condition {
     pub(super) value: String,
 }
 
-/// A key of the order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Order {
     pub(super) field: String,
@@ -78,7 +76,6 @@ pub(super) struct Order {
 pub(super) struct Query {
     pub(super) groups: Vec<Vec<Vec<Condition>>>,
     pub(super) order: Vec<Order>,
-    /// Whether a condition was dropped.
     pub(super) dropped: bool,
 }
 
@@ -93,7 +90,6 @@ pub(super) struct Caller<'a> {
 pub(super) trait Fields {
     /// The value of a field, dot-walked; empty when there is none.
     fn value(&self, field: &str) -> Cow<'_, str>;
-    /// Whether the record is of that class or below it.
     fn is_a(&self, class: &str) -> bool;
 }
 
@@ -145,7 +141,6 @@ impl Query {
         }
     }
 
-    /// Whether a record is asked for.
     pub(super) fn matches(&self, fields: &impl Fields) -> bool {
         self.groups.iter().any(|group| group.iter().all(|clause| clause.iter().any(|c| c.holds(fields))))
     }

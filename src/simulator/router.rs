@@ -7,7 +7,6 @@ use super::call::{Answer, Call};
 use super::instance::{Context, Instance, Tweaks, User};
 
 impl Instance {
-    /// Answers one call.
     pub(super) fn answer(&mut self, call: &Call, tweaks: &Tweaks) -> Answer {
         match call.path.as_str() {
             "/oauth_token.do" => return self.oauth_token(call),

@@ -23,7 +23,6 @@ pub(super) enum Kind {
     Journal,
 }
 
-/// A column.
 #[derive(Clone, Debug)]
 pub(super) struct Field {
     pub(super) name: String,
@@ -32,7 +31,6 @@ pub(super) struct Field {
     pub(super) read_only: bool,
 }
 
-/// The columns of a table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schema {
     pub(super) fields: Vec<Field>,
@@ -45,12 +43,10 @@ pub(super) struct Schema {
 const MAX_FIELDS: usize = 500;
 
 impl Schema {
-    /// The position of a field.
     pub(super) fn position(&self, name: &str) -> Option<u16> {
         self.index.get(name).copied()
     }
 
-    /// The field of that name.
     pub(super) fn field(&self, name: &str) -> Option<&Field> {
         self.position(name).map(|at| &self.fields[usize::from(at)])
     }
@@ -78,7 +74,6 @@ impl Schema {
         }
     }
 
-    /// Sets a default.
     pub(super) fn set_default(&mut self, name: &str, value: &str) {
         if let Some(at) = self.position(name) {
             value.clone_into(&mut self.fields[usize::from(at)].default);

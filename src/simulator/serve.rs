@@ -79,7 +79,6 @@ impl State {
 pub(super) struct Shared(Arc<Mutex<State>>);
 
 impl Shared {
-    /// That state.
     pub(super) fn new(state: State) -> Self {
         Self(Arc::new(Mutex::new(state)))
     }

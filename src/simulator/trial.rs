@@ -39,12 +39,10 @@ impl Trial {
         Self { instance, clock, tweaks: Tweaks::default() }
     }
 
-    /// Seconds pass.
     pub(super) fn wait(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
-    /// What the clock shows.
     pub(super) fn clock_secs(&self) -> i64 {
         self.instance.clock.now().as_secs()
     }
@@ -94,7 +92,6 @@ impl Trial {
     }
 }
 
-/// A header of an answer.
 pub(super) fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
     answer.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
 }

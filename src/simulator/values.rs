@@ -13,7 +13,6 @@ pub(super) enum Display {
     Value,
     /// What people see.
     Label,
-    /// Both.
     All,
 }
 
@@ -52,7 +51,6 @@ impl Shape {
 }
 
 impl Instance {
-    /// The record as JSON.
     pub(super) fn show(&self, table: &Table, row: &Row, shape: &Shape) -> Value {
         let mut out = Map::new();
         if shape.fields.is_empty() {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::format::{Decoded, Finding, Outcome};
 use crate::model::cursor::Again;
 use crate::model::text::{clip, one_line};
+use crate::model::words::words;
 use crate::model::{Alert, Cursor, Device, Fingerprint, SourceName};
 
 /// One alert as it came in.
@@ -23,32 +24,22 @@ pub struct Sighting {
     pub again: bool,
 }
 
-/// Why a piece of input did not become an alert. Counted by these names; nothing is dropped without one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RejectReason {
-    /// Not the format that the source was said to have.
-    Malformed,
-    /// Longer than the limit; skipped to its end.
-    TooLong,
-    /// An alert without what every alert needs.
-    MissingField,
-    /// Input that vanished before it was read: a truncated or removed file, counted once per gap; a datagram that the
-    /// kernel had no room for.
-    Lost,
-    /// Its sender may not send here: not in `allow`, or no TLS handshake. Counted per datagram or connection.
-    Foreign,
-    /// Beyond a limit of rate or connections. Counted per datagram or connection.
-    OverLimit,
-}
-
-impl RejectReason {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Malformed, Self::TooLong, Self::MissingField, Self::Lost, Self::Foreign, Self::OverLimit];
-
-    /// As counted and shown.
-    pub fn as_str(self) -> &'static str {
-        ["malformed", "too long", "missing field", "lost", "foreign sender", "over the limit"][self as usize]
+words! {
+    /// Why a piece of input did not become an alert. Counted by these names; nothing is dropped without one.
+    pub enum RejectReason {
+        /// Not the format that the source was said to have.
+        Malformed = "malformed",
+        /// Longer than the limit; skipped to its end.
+        TooLong = "too long",
+        /// An alert without what every alert needs.
+        MissingField = "missing field",
+        /// Input that vanished before it was read: a truncated or removed file, counted once per gap; a datagram that the
+        /// kernel had no room for.
+        Lost = "lost",
+        /// Its sender may not send here: not in `allow`, or no TLS handshake. Counted per datagram or connection.
+        Foreign = "foreign sender",
+        /// Beyond a limit of rate or connections. Counted per datagram or connection.
+        OverLimit = "over the limit",
     }
 }
 

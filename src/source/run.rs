@@ -233,76 +233,67 @@ async fn begin(settings: &Settings, context: &Context, stop: CancellationToken) 
         .await
         .map_err(|error| SourceError::Memory(settings.name.clone(), error))?;
     let out = context.out.clone();
+    let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
+    let (name, kind, format) = (settings.name.clone(), settings.kind, settings.format.clone());
     match &settings.input {
-        Input::Files { pattern } => {
-            let file = |cursor| match cursor {
-                Cursor::File(file) => Some(file),
-                Cursor::Mark(_) => None,
-            };
-            let mark = remembered.mark(tail::PACKED).map(ToOwned::to_owned);
-            let again = remembered.again();
-            let settings = tail::Settings {
-                name: settings.name.clone(),
-                kind: settings.kind,
-                pattern: pattern.clone(),
-                format: settings.format.clone(),
-                reading: context.reading,
-                cursors: remembered.cursors.into_iter().filter_map(file).collect(),
-                read_before: remembered.read_before,
-                again,
-            };
-            let tail = Tail::new(settings, Arc::clone(&context.clock))
-                .beating(context.heartbeat.clone())
-                .sparing(Arc::clone(&context.own))
-                .unpacking(mark.as_deref());
-            tail.run(out, stop).await
-        }
+        Input::Files { pattern } => files(settings, pattern, context, remembered, clock).run(out, stop).await,
         Input::Defender { interval, api } => {
-            let timing = poll::Settings {
-                name: settings.name.clone(),
-                kind: settings.kind,
-                interval: *interval,
-                reading: context.reading,
-            };
+            let timing = poll::Settings { name, kind, interval: *interval, reading: context.reading };
             let api = Defender::new(defender::Settings::clone(api));
             let api = match &context.closed {
                 Some(closed) => api.telling(Arc::clone(closed)),
                 None => api,
             };
-            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
             Poll::new(timing, api, remembered, clock, heartbeat).run(out, stop).await
         }
         Input::Host(machine) => {
-            let named = (settings.name.clone(), settings.kind);
-            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
             let machine = host::Settings::clone(machine);
-            Host::new(named, machine, context.reading, &remembered, clock, heartbeat).run(out, stop).await
+            let host = Host::new((name, kind), machine, context.reading, &remembered, clock, heartbeat);
+            host.run(out, stop).await
         }
         // Nothing is there already: a listener has no end to read to.
         Input::Http { .. } | Input::Syslog(_) | Input::Unix(_) if context.reading == Reading::Once => Ok(()),
         Input::Http { listen, token, tls } => {
-            let settings = http::Settings {
-                name: settings.name.clone(),
-                kind: settings.kind,
-                listen: *listen,
-                token: token.clone(),
-                tls: tls.clone(),
-                format: settings.format.clone(),
-            };
-            let push = Push::new(settings, Arc::clone(&context.clock)).beating(context.heartbeat.clone());
-            push.run(out, stop).await
+            let (listen, token, tls) = (*listen, token.clone(), tls.clone());
+            let settings = http::Settings { name, kind, listen, token, tls, format };
+            Push::new(settings, clock).beating(heartbeat).run(out, stop).await
         }
         Input::Unix(listen) => {
-            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
-            let (name, format) = (settings.name.clone(), settings.format.clone());
-            Unix::new(name, settings.kind, listen.clone(), format, clock, heartbeat).run(out, stop).await
+            Unix::new(name, kind, listen.clone(), format, clock, heartbeat).run(out, stop).await
         }
         Input::Syslog(listeners) => {
-            let (clock, heartbeat) = (Arc::clone(&context.clock), context.heartbeat.clone());
-            let (name, format) = (settings.name.clone(), settings.format.clone());
-            Syslog::new(name, settings.kind, listeners.clone(), format, clock, heartbeat).run(out, stop).await
+            Syslog::new(name, kind, listeners.clone(), format, clock, heartbeat).run(out, stop).await
         }
     }
+}
+
+fn files(
+    settings: &Settings,
+    pattern: &str,
+    context: &Context,
+    remembered: Remembered,
+    clock: SharedClock,
+) -> Tail {
+    let mark = remembered.mark(tail::PACKED).map(ToOwned::to_owned);
+    let again = remembered.again();
+    let file = |cursor| match cursor {
+        Cursor::File(file) => Some(file),
+        Cursor::Mark(_) => None,
+    };
+    let settings = tail::Settings {
+        name: settings.name.clone(),
+        kind: settings.kind,
+        pattern: pattern.to_owned(),
+        format: settings.format.clone(),
+        reading: context.reading,
+        cursors: remembered.cursors.into_iter().filter_map(file).collect(),
+        read_before: remembered.read_before,
+        again,
+    };
+    Tail::new(settings, clock)
+        .beating(context.heartbeat.clone())
+        .sparing(Arc::clone(&context.own))
+        .unpacking(mark.as_deref())
 }
 
 /// Tells the failure as the source's trouble, and waits until all that it handed over before is committed: only then is

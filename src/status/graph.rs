@@ -215,7 +215,6 @@ fn talks(nodes: &[Node<'_>]) -> (Vec<Talk>, usize) {
     (all.into_values().collect(), outside)
 }
 
-/// Writes SVG.
 struct Svg(Markup);
 
 impl Svg {

@@ -82,8 +82,32 @@ fn label(name: &'static str, value: &str) -> (&'static str, String) {
     (name, one_line(value).into_owned())
 }
 
+fn counters(registry: &mut Registry, name: &str, help: &str) -> Counters {
+    let family = Counters::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn gauges(registry: &mut Registry, name: &str, help: &str) -> Gauges {
+    let family = Gauges::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn times(registry: &mut Registry, name: &str, help: &str) -> Seconds {
+    let family = Seconds::default();
+    registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+    family
+}
+
 fn add(family: &Counters, labels: &Labels, n: i64) {
     family.get_or_create(labels).inc_by(n.max(0) as u64);
+}
+
+fn date(family: &Seconds, labels: &Labels, at: Option<Timestamp>) {
+    if let Some(at) = at {
+        family.get_or_create(labels).set(seconds(at));
+    }
 }
 
 fn seconds(at: Timestamp) -> f64 {
@@ -91,25 +115,35 @@ fn seconds(at: Timestamp) -> f64 {
 }
 
 fn sources(registry: &mut Registry, rows: &[SourceRow]) {
-    let (records, alerts, decided) = (Counters::default(), Counters::default(), Counters::default());
-    let (filtered, excluded) = (Counters::default(), Counters::default());
-    let (ignored, rejected) = (Counters::default(), Counters::default());
-    let unauthenticated = Counters::default();
-    let (up, last_read, last_alert) = (Gauges::default(), Seconds::default(), Seconds::default());
+    let records = counters(registry, "records", "Records read");
+    let alerts = counters(registry, "alerts", "Alerts among the records");
+    let decided = counters(registry, "alert_decisions", "What was decided about alerts");
+    let filtered = counters(registry, "alerts_filtered", "Alerts that no rule forwarded, by reason");
+    let excluded = counters(registry, "alerts_excluded", "Alerts that an exclusion kept from the rules");
+    let unauthenticated =
+        counters(registry, "alerts_unauthenticated", "Alerts whose sender nobody vouches for");
+    let ignored = counters(registry, "records_ignored", "Records that are no alerts, by kind");
+    let rejected = counters(registry, "records_rejected", "Records that were not understood, by reason");
+    let up = gauges(registry, "source_up", "Whether the source can be read (1) or not (0)");
     let behind = Gauges::default();
+    let help = "What lies in its files and is not read";
+    registry.register_with_unit("source_behind", help, Unit::Bytes, behind.clone());
+    let help = "When something last came of the source, seconds since 1970";
+    let last_read = times(registry, "source_last_read_timestamp", help);
+    let help = "When the source last gave an alert, seconds since 1970";
+    let last_alert = times(registry, "source_last_alert_timestamp", help);
     for row in rows {
         let source = || label("source", &row.name);
-        add(&records, &vec![source()], row.lines);
-        add(&alerts, &vec![source()], row.alerts);
-        add(&unauthenticated, &vec![source()], row.unauthenticated);
-        let filtered_sum = row.filtered.values().sum();
-        let excluded_sum = row.excluded.values().sum();
+        let own = vec![source()];
+        add(&records, &own, row.lines);
+        add(&alerts, &own, row.alerts);
+        add(&unauthenticated, &own, row.unauthenticated);
         for (decision, n) in [
             ("new", row.new),
             ("repeat", row.repeats),
             ("cleared", row.cleared),
-            ("filtered", filtered_sum),
-            ("excluded", excluded_sum),
+            ("filtered", row.filtered.values().sum()),
+            ("excluded", row.excluded.values().sum()),
         ] {
             add(&decided, &vec![source(), ("decision", decision.to_owned())], n);
         }
@@ -124,39 +158,26 @@ fn sources(registry: &mut Registry, rows: &[SourceRow]) {
             }
         }
         if let Some(bytes) = row.behind {
-            behind.get_or_create(&vec![source()]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            behind.get_or_create(&own).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
-        up.get_or_create(&vec![source()]).set(i64::from(row.trouble.is_none()));
-        last_read.get_or_create(&vec![source()]).set(seconds(row.last_read_at));
-        if let Some(at) = row.last_alert_at {
-            last_alert.get_or_create(&vec![source()]).set(seconds(at));
-        }
+        up.get_or_create(&own).set(i64::from(row.trouble.is_none()));
+        date(&last_read, &own, Some(row.last_read_at));
+        date(&last_alert, &own, row.last_alert_at);
     }
-    registry.register("records", "Records read", records);
-    registry.register("alerts", "Alerts among the records", alerts);
-    registry.register("alert_decisions", "What was decided about alerts", decided);
-    registry.register("alerts_filtered", "Alerts that no rule forwarded, by reason", filtered);
-    registry.register("alerts_excluded", "Alerts that an exclusion kept from the rules", excluded);
-    registry.register("alerts_unauthenticated", "Alerts whose sender nobody vouches for", unauthenticated);
-    registry.register("records_ignored", "Records that are no alerts, by kind", ignored);
-    registry.register("records_rejected", "Records that were not understood, by reason", rejected);
-    registry.register("source_up", "Whether the source can be read (1) or not (0)", up);
-    registry.register_with_unit(
-        "source_behind",
-        "What lies in its files and is not read",
-        Unit::Bytes,
-        behind,
-    );
-    let help = "When something last came of the source, seconds since 1970";
-    registry.register_with_unit("source_last_read_timestamp", help, Unit::Seconds, last_read);
-    let help = "When the source last gave an alert, seconds since 1970";
-    registry.register_with_unit("source_last_alert_timestamp", help, Unit::Seconds, last_alert);
 }
 
 fn destinations(registry: &mut Registry, rows: &[DestinationRow]) {
-    let (created, found, retries) = (Counters::default(), Counters::default(), Counters::default());
-    let (backlog, dead, holds) = (Gauges::default(), Gauges::default(), Gauges::default());
-    let (requests, last_ok) = (Gauges::default(), Seconds::default());
+    let created = counters(registry, "tickets_created", "Records made at the destination");
+    let found = counters(registry, "tickets_found", "Records that were found there already");
+    let retries = counters(registry, "delivery_retries", "Sends that have to be tried again");
+    let backlog = gauges(registry, "backlog_deliveries", "Deliveries that wait");
+    let dead = gauges(registry, "dead_letters", "Deliveries that need a person");
+    let help = "What of the destination waits: all of it, or tables";
+    let holds = gauges(registry, "destination_holds", help);
+    let help = "Requests in this hour of the budget";
+    let requests = gauges(registry, "destination_requests_this_hour", help);
+    let help = "When the destination last did what was asked, seconds since 1970";
+    let last_ok = times(registry, "destination_last_success_timestamp", help);
     for row in rows {
         let labels = vec![label("destination", &row.name)];
         let count = |name: &str| row.counts.get(name).copied().unwrap_or(0);
@@ -167,62 +188,46 @@ fn destinations(registry: &mut Registry, rows: &[DestinationRow]) {
         dead.get_or_create(&labels).set(count("dead"));
         holds.get_or_create(&labels).set(row.holds.len() as i64);
         requests.get_or_create(&labels).set(row.requests_this_hour);
-        if let Some(at) = row.last_ok_at {
-            last_ok.get_or_create(&labels).set(seconds(at));
-        }
+        date(&last_ok, &labels, row.last_ok_at);
     }
-    registry.register("tickets_created", "Records made at the destination", created);
-    registry.register("tickets_found", "Records that were found there already", found);
-    registry.register("delivery_retries", "Sends that have to be tried again", retries);
-    registry.register("backlog_deliveries", "Deliveries that wait", backlog);
-    registry.register("dead_letters", "Deliveries that need a person", dead);
-    registry.register("destination_holds", "What of the destination waits: all of it, or tables", holds);
-    registry.register("destination_requests_this_hour", "Requests in this hour of the budget", requests);
-    let help = "When the destination last did what was asked, seconds since 1970";
-    registry.register_with_unit("destination_last_success_timestamp", help, Unit::Seconds, last_ok);
 }
 
 fn whole(registry: &mut Registry, status: &Status) {
     let overview = &status.overview;
-    let (shed, issues) = (Counters::default(), Gauges::default());
+    let gauge = |n: i64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(n);
+        gauge
+    };
+    let help = "Taken in and in no other number before their commit";
+    registry.register("records_gathered", help, gauge(status.gathered as i64));
+    let shed =
+        counters(registry, "alerts_shed", "Undelivered alerts that were given up for room, by severity");
     for (severity, n) in &overview.shed_by_severity {
         add(&shed, &vec![label("severity", severity)], *n);
     }
+    let issues = gauges(registry, "health_issues", "What needs a person, by code");
     for issue in &status.health {
         issues.get_or_create(&vec![label("code", &issue.code)]).inc();
     }
-    let syncing: Gauge = Gauge::default();
-    syncing.set(i64::from(status.syncing));
-    let gathered: Gauge = Gauge::default();
-    gathered.set(status.gathered as i64);
-    registry.register("records_gathered", "Taken in and in no other number before their commit", gathered);
+    registry.register("sync_running", "Whether a sync runs", gauge(i64::from(status.syncing)));
     let repairs: Counter = Counter::default();
     repairs.inc_by(overview.repairs.len() as u64);
-    let bytes: Gauge = Gauge::default();
-    bytes.set(overview.bytes as i64);
-    registry.register("alerts_shed", "Undelivered alerts that were given up for room, by severity", shed);
-    registry.register("health_issues", "What needs a person, by code", issues);
-    registry.register("sync_running", "Whether a sync runs", syncing);
     registry.register("store_repairs", "Times that the database was found damaged and made anew", repairs);
+    let bytes = gauge(overview.bytes as i64);
     registry.register_with_unit("store_size", "Size of the database", Unit::Bytes, bytes);
     let last = overview.last_sync.as_ref();
     let took = last.map(|sync| sync.ended_at.since(sync.started_at).as_secs_f64());
+    let began = last.map(|sync| seconds(sync.started_at));
+    let (next, oldest) = (status.next_sync_at.map(seconds), overview.oldest_pending_at.map(seconds));
     for (name, help, value) in [
-        (
-            "last_sync_timestamp",
-            "When the last sync began, seconds since 1970",
-            last.map(|sync| seconds(sync.started_at)),
-        ),
+        ("last_sync_timestamp", "When the last sync began, seconds since 1970", began),
         ("last_sync_duration", "How long the last sync took", took),
-        (
-            "next_sync_timestamp",
-            "When the next sync is due, seconds since 1970",
-            status.next_sync_at.map(seconds),
-        ),
+        ("next_sync_timestamp", "When the next sync is due, seconds since 1970", next),
         (
             "backlog_oldest_timestamp",
             "When the oldest delivery that waits was made, seconds since 1970",
-            overview.oldest_pending_at.map(seconds),
+            oldest,
         ),
     ] {
         let Some(value) = value else { continue };

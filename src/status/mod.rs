@@ -258,7 +258,6 @@ fn health(o: &Overview, conditions: &[HealthIssue], now: Timestamp) -> Vec<Healt
     all
 }
 
-/// What of a destination waits.
 fn held(destination: &DestinationRow, now: Timestamp) -> impl Iterator<Item = HealthIssue> {
     destination.holds.iter().map(move |hold| {
         let place = if hold.table.is_empty() { String::new() } else { format!(", table {}", hold.table) };

@@ -20,7 +20,6 @@ pub(super) struct Watch {
 pub(super) struct Verdict {
     /// Loops that are stuck, with the time since they last moved.
     pub(super) stuck: Vec<(String, Duration)>,
-    /// When to look again.
     pub(super) again: Duration,
 }
 

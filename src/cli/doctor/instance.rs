@@ -25,7 +25,6 @@ const SKEW_MAX: Duration = Duration::from_mins(5);
 /// What a report may cost: one kind of trouble in many rules is told that often.
 const SAME_MAX: usize = 50;
 
-/// All checks of the destinations.
 pub(super) async fn all(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let rules = match app::compile(scene.config) {

@@ -28,7 +28,6 @@ const TMPFS: u64 = 0x0102_1994;
 /// Where timesyncd says that it has set the clock.
 const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
 
-/// All checks of this machine.
 pub(super) fn all(scene: &Scene<'_>, asker: &Asker) -> Vec<Finding> {
     let mut findings = vec![time()];
     findings.extend(disk(scene));

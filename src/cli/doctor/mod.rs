@@ -110,7 +110,7 @@ fn worst(findings: &[Finding]) -> State {
 fn tell(args: &DoctorArgs, findings: &[Finding], terminal: &mut Terminal<'_>) -> Result<(), super::CliError> {
     let findings: Vec<Finding> = findings.iter().map(with_code).collect();
     if args.json {
-        return json(terminal.out, &json!({ "findings": findings, "worst": worst(&findings) }));
+        return json(terminal.out, &json!({ "findings": findings, "worst": worst(&findings) })).map(drop);
     }
     for finding in &findings {
         let Finding { name, state, text, remedy } = finding;
@@ -144,7 +144,6 @@ fn with_code(finding: &Finding) -> Finding {
     Finding { text: format!("{}{}", finding.text, Code::behind(code)), ..finding.clone() }
 }
 
-/// The clock of a check.
 fn now() -> crate::model::Timestamp {
     clock().now()
 }

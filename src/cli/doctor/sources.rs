@@ -27,7 +27,6 @@ const ANSWERS: Duration = Duration::from_secs(3);
 /// How long a listener is watched that took the connection.
 const MOMENT: Duration = Duration::from_millis(500);
 
-/// All checks of the sources.
 pub(super) async fn all(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in &scene.config.sources {

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 const YAML_MAX: u64 = 4 << 20;
 /// Where Suricata writes when its config says nothing else.
 const SURICATA_LOGS: &str = "/var/log/suricata";
-/// Where its config is.
 const SURICATA_CONFIGS: [&str; 3] = [
     "/etc/suricata/suricata.yaml",
     "/usr/local/etc/suricata/suricata.yaml",

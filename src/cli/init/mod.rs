@@ -149,10 +149,9 @@ const AFTER_HELP: &str = "Secrets are taken from a terminal, a file or a descrip
     --password-file pw";
 
 fn log_in(text: &str) -> Result<LogIn, String> {
-    let all = [LogIn::Password, LogIn::ClientCredentials, LogIn::RefreshToken, LogIn::ApiKey, LogIn::Basic];
-    all.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-        let words: Vec<&str> = all.iter().map(|kind| kind.as_str()).collect();
-        format!("expected one of {}; the others are for an editor: otrelay config example", words.join(", "))
+    LogIn::parse(text).ok_or_else(|| {
+        let words = LogIn::ALL.map(LogIn::as_str).join(", ");
+        format!("expected one of {words}; the others are for an editor: otrelay config example")
     })
 }
 
@@ -441,39 +440,9 @@ impl<'a> Interview<'a> {
             let is_address = answer.contains("://");
             is_address.then_some(()).ok_or_else(|| "expected an address with https:// before it".to_owned())
         })?;
-        let auth = match args.auth {
-            Some(auth) => auth,
-            None if self.prompt.is_some() => {
-                let question = "Log-in: password, client-credentials, refresh-token, api-key, basic";
-                let usable = |word: &str| log_in(word).map(|_| ());
-                let word = self.text_that(None, "--auth", question, Some("password"), usable)?;
-                log_in(&word).map_err(CliError::Words)?
-            }
-            None => LogIn::Password,
-        };
-        let client_id = if auth.has_client() {
-            Some(self.text(args.client_id.as_ref(), "--client-id", "Client ID", None)?)
-        } else {
-            args.client_id.clone()
-        };
+        let auth = self.auth()?;
         let mut secrets = Vec::new();
-        if auth.has_client() {
-            let from = (args.client_secret_file.as_deref(), args.client_secret_fd);
-            secrets.push(self.secret("client_secret", "servicenow-client-secret", from, "Client secret")?);
-        }
-        let username = if auth.has_user() {
-            Some(self.text(args.username.as_ref(), "--username", "User", None)?)
-        } else {
-            args.username.clone()
-        };
-        if auth.has_user() {
-            let from = (args.password_file.as_deref(), args.password_fd);
-            secrets.push(self.secret("password", "servicenow-password", from, "Password")?);
-        }
-        if auth == LogIn::ApiKey {
-            let from = (args.api_key_file.as_deref(), args.api_key_fd);
-            secrets.push(self.secret("api_key", "servicenow-api-key", from, "API key")?);
-        }
+        let [client_id, username] = self.log_in(auth, &mut secrets)?;
         let proxy = self.optional(args.proxy.as_ref(), "Proxy (http://HOST:PORT)", None)?;
         let ca_file = self.optional(args.ca_file.as_ref(), "PEM file of a CA of your own", None)?;
         let suricata =
@@ -499,7 +468,7 @@ impl<'a> Interview<'a> {
             auth,
             client_id,
             username,
-            secrets: secrets.into_iter().flatten().collect(),
+            secrets,
             ca_file,
             proxy,
             suricata,
@@ -520,6 +489,45 @@ impl<'a> Interview<'a> {
                 Some("7d"),
             )?,
         })
+    }
+
+    fn auth(&mut self) -> Result<LogIn, CliError> {
+        match self.args.auth {
+            Some(auth) => Ok(auth),
+            None if self.prompt.is_some() => {
+                let question = "Log-in: password, client-credentials, refresh-token, api-key, basic";
+                let usable = |word: &str| log_in(word).map(|_| ());
+                let word = self.text_that(None, "--auth", question, Some("password"), usable)?;
+                log_in(&word).map_err(CliError::Words)
+            }
+            None => Ok(LogIn::Password),
+        }
+    }
+
+    /// Client and user, and into `secrets` those of the destination.
+    fn log_in(&mut self, auth: LogIn, secrets: &mut Vec<Kept>) -> Result<[Option<String>; 2], CliError> {
+        let args = self.args;
+        let (mut client_id, mut username) = (args.client_id.clone(), args.username.clone());
+        if auth.has_client() {
+            client_id = Some(self.text(args.client_id.as_ref(), "--client-id", "Client ID", None)?);
+            let from = (args.client_secret_file.as_deref(), args.client_secret_fd);
+            secrets.extend(self.secret(
+                "client_secret",
+                "servicenow-client-secret",
+                from,
+                "Client secret",
+            )?);
+        }
+        if auth.has_user() {
+            username = Some(self.text(args.username.as_ref(), "--username", "User", None)?);
+            let from = (args.password_file.as_deref(), args.password_fd);
+            secrets.extend(self.secret("password", "servicenow-password", from, "Password")?);
+        }
+        if auth == LogIn::ApiKey {
+            let from = (args.api_key_file.as_deref(), args.api_key_fd);
+            secrets.extend(self.secret("api_key", "servicenow-api-key", from, "API key")?);
+        }
+        Ok([client_id, username])
     }
 
     /// Found by its directories only: without a token it is no answer, and nobody but a person has one.

@@ -20,7 +20,6 @@ use crate::model::secret::ExposeSecret as _;
 /// Largest file of ours that is compared, in bytes.
 const SAME_MAX: u64 = 1 << 20;
 
-/// A file to be written.
 pub(super) struct Planned {
     pub(super) path: PathBuf,
     pub(super) text: SecretString,

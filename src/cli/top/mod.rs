@@ -40,7 +40,6 @@ pub struct TopArgs {}
 /// What was counted of a source at a look: lines, alerts.
 type Counts = BTreeMap<String, (i64, i64)>;
 
-/// What is known now.
 struct Known {
     glance: Glance,
     /// When it was asked, by this process's own clock.

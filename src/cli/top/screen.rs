@@ -36,7 +36,6 @@ pub(super) struct Screen {
     text: String,
 }
 
-/// What is read from it.
 pub(super) struct Keys(Arc<File>);
 
 impl Screen {

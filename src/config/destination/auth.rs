@@ -7,7 +7,8 @@ use super::super::check::Check;
 use super::super::example;
 use super::super::file::Destination;
 use super::super::problem::At;
-use super::super::values::AuthKind;
+use super::super::read::Field;
+use super::super::values::{AuthKind, SecretRef};
 use super::fetch;
 use crate::servicenow::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
 
@@ -42,52 +43,32 @@ pub(super) fn check(
     table: &At,
     c: &mut Check<'_>,
 ) -> Option<Auth> {
-    let (kind, at) = c.required("auth", &destination.auth, table, EXPECTED)?;
-    let kind = *kind;
+    let (&kind, at) = c.required("auth", &destination.auth, table, EXPECTED)?;
     c.effective.note_field("auth", kind.as_str(), &destination.auth);
     belonging(destination, kind, at, c);
     // All of them are looked at before the first `?`, so that every problem is told.
     let has = |key: &str| needs(kind).contains(&key) || may_have(kind).contains(&key);
-    let line = |key: &str, c: &mut Check<'_>| {
-        let field = match key {
-            "client_id" => &destination.client_id,
-            "username" => &destination.username,
-            "subject" => &destination.subject,
-            _ => &destination.key_id,
-        };
+    let line = |key: &str, field: &Field<String>, c: &mut Check<'_>| {
         has(key).then(|| c.line(key, field, 255)).flatten()
     };
-    let secret = |key: &str, c: &mut Check<'_>| {
-        let field = match key {
-            "client_secret" => &destination.client_secret,
-            "password" => &destination.password,
-            "refresh_token" => &destination.refresh_token,
-            "private_key" => &destination.private_key,
-            _ => &destination.api_key,
-        };
+    let secret = |key: &str, field: &Field<SecretRef>, c: &mut Check<'_>| {
         has(key).then(|| fetch(key, field, c)).flatten()
     };
-    let client_id = line("client_id", c);
-    if let (Some(example::CLIENT_ID), Some(at)) = (client_id.as_deref(), destination.client_id.at())
-        && c.purpose != Purpose::Show
-    {
-        c.problems.error(at, "this is still the text of the example", |p| {
-            p.hint("put the client id of the OAuth registry record here")
-        });
-    }
-    let client_secret = secret("client_secret", c);
-    let username = line("username", c);
-    let password = secret("password", c);
-    let refresh_token = secret("refresh_token", c);
-    let private_key = secret("private_key", c);
-    let subject = line("subject", c);
-    let key_id = line("key_id", c);
-    let api_key = secret("api_key", c);
+    let client_id = line("client_id", &destination.client_id, c);
+    no_example(client_id.as_deref(), destination.client_id.at(), c);
+    let client_secret = secret("client_secret", &destination.client_secret, c);
+    let username = line("username", &destination.username, c);
+    let password = secret("password", &destination.password, c);
+    let refresh_token = secret("refresh_token", &destination.refresh_token, c);
+    let private_key = secret("private_key", &destination.private_key, c);
+    let subject = line("subject", &destination.subject, c);
+    let key_id = line("key_id", &destination.key_id, c);
+    let api_key = secret("api_key", &destination.api_key, c);
     // There, and wrong.
-    let failed = |present: bool, missing: bool| present && missing;
-    if failed(destination.refresh_token.is_present(), refresh_token.is_none()) && has("refresh_token")
-        || failed(destination.client_secret.is_present(), client_secret.is_none()) && has("client_secret")
-        || failed(destination.key_id.is_present(), key_id.is_none()) && has("key_id")
+    let failed = |key: &str, at: Option<&At>, missing: bool| has(key) && at.is_some() && missing;
+    if failed("refresh_token", destination.refresh_token.at(), refresh_token.is_none())
+        || failed("client_secret", destination.client_secret.at(), client_secret.is_none())
+        || failed("key_id", destination.key_id.at(), key_id.is_none())
     {
         return None;
     }
@@ -125,6 +106,16 @@ pub(super) fn check(
         }
         AuthKind::Basic => Auth::Basic(Basic { username: username?, password: password? }),
     })
+}
+
+fn no_example(client_id: Option<&str>, at: Option<&At>, c: &mut Check<'_>) {
+    if let (Some(example::CLIENT_ID), Some(at)) = (client_id, at)
+        && c.purpose != Purpose::Show
+    {
+        c.problems.error(at, "this is still the text of the example", |p| {
+            p.hint("put the client id of the OAuth registry record here")
+        });
+    }
 }
 
 /// What is missing, and what the way to log in has no use for.

@@ -135,7 +135,7 @@ fn trust(tls: &Tls, c: &mut Check<'_>) -> Option<TlsSettings> {
             let pin = pin(text);
             if pin.is_none() {
                 c.problems.error(at, "this is not a fingerprint", |p| {
-                    p.found(format!("\"{text}\""))
+                    p.quoted(text)
                         .expected("\"sha256:\" and 64 hex digits (colons may stand between them)")
                         .hint("openssl x509 -in CERT.pem -noout -fingerprint -sha256 prints it")
                 });
@@ -197,7 +197,7 @@ fn absolute(path: &Path, at: &At, c: &mut Check<'_>) -> Option<PathBuf> {
     if path.is_absolute() {
         return Some(path.into());
     }
-    c.problems.error(at, "the path has to be absolute", |p| p.found(format!("\"{}\"", path.display())));
+    c.problems.error(at, "the path has to be absolute", |p| p.quoted(path.display()));
     None
 }
 

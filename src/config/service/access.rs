@@ -100,7 +100,6 @@ pub(super) struct Stat {
     pub(super) mode: u32,
 }
 
-/// Who stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Blocked {
     pub(super) at: PathBuf,

@@ -158,7 +158,7 @@ fn handles(
             Ok(known) if !c.complete || common.all.contains(name) => all.push(known),
             _ => {
                 c.problems.error(at, "there is no source with this name", |p| {
-                    p.found(format!("\"{name}\"")).near(name, common.all.iter().map(String::as_str))
+                    p.quoted(name).near(name, common.all.iter().map(String::as_str))
                 });
             }
         }

@@ -77,7 +77,7 @@ impl Http {
         let address = text.trim().parse().ok().filter(|address: &SocketAddr| address.port() != 0);
         if let (None, Some(at)) = (address, self.listen.at()) {
             c.problems.error(at, "this is not an address with a port", |p| {
-                p.found(format!("\"{text}\"")).expected("e.g. \"127.0.0.1:8514\" or \"[::1]:8514\"")
+                p.quoted(text).expected("e.g. \"127.0.0.1:8514\" or \"[::1]:8514\"")
             });
         }
         address
@@ -98,7 +98,7 @@ impl Http {
         }
         if !self.tls.is_present() {
             c.problems.error(&at, "alerts would be pushed unencrypted from elsewhere", |p| {
-                p.found(format!("\"{listen}\"")).hint("add tls with cert_file and key_file, or listen on 127.0.0.1")
+                p.quoted(listen).hint("add tls with cert_file and key_file, or listen on 127.0.0.1")
             });
         }
         if !is_shown {

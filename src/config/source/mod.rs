@@ -15,7 +15,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::check::Check;
 use super::problem::At;
-use super::read::{Field, List, Node, Read, Reader, Table, choice, once, quoted};
+use super::read::{Field, List, Node, Read, Reader, Table, choice, quoted};
 use super::values::Period;
 use super::{Agent, parse_str};
 use crate::model::{Engine, Severity, SourceName};
@@ -194,8 +194,6 @@ pub(in crate::config) use syslog::SyslogTls;
 /// Kinds that are known and not built yet.
 const LATER: [&str; 0] = [];
 
-once!(Source);
-
 impl Read for Source {
     fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
         let Some(table) = node.get_ref().as_table() else {
@@ -280,8 +278,7 @@ pub(in crate::config) fn check(
             } else if let Some((other, first)) = paths.iter().find(|(other, _)| may_meet(path, other)) {
                 let message = format!("this and \"{other}\" at {} can lead to the same file", first.line());
                 c.problems.warn(place, message, |p| {
-                    p.found(format!("\"{path}\""))
-                        .hint("each alert of it becomes two tickets; let only one lead to it")
+                    p.quoted(path).hint("each alert of it becomes two tickets; let only one lead to it")
                 });
                 paths.insert(path, place);
             } else {
@@ -322,8 +319,7 @@ fn name(field: &Field<String>, at: &At, c: &mut Check<'_>) -> Option<SourceName>
     let name = SourceName::new(text);
     if let Err(error) = &name {
         let expected = error.expected;
-        c.problems
-            .error(place, "this name cannot be used", |p| p.found(format!("\"{text}\"")).expected(expected));
+        c.problems.error(place, "this name cannot be used", |p| p.quoted(text).expected(expected));
     }
     c.effective.note_field("name", text.clone(), field);
     name.ok()

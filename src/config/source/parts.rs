@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::config::check::Check;
 use crate::config::problem::At;
-use crate::config::read::{Field, List, Named, once, word};
+use crate::config::read::{Field, List, Named, word};
 use crate::config::values::{EngineWord, SeverityWord};
 use crate::model::{Engine, Severity};
 use crate::source::format::Apart;
@@ -27,8 +27,6 @@ word! {
         Mac = "mac",
     }
 }
-
-once!(List<ApartWord>);
 
 /// `identity`.
 pub(super) fn apart(field: &Field<List<ApartWord>>, c: &mut Check<'_>) -> Option<Apart> {
@@ -64,7 +62,7 @@ pub(super) fn time_zone(field: &Field<String>, c: &mut Check<'_>) -> Option<Time
     let zone = zone(&text);
     if let (None, Some(place)) = (&zone, field.at()) {
         c.problems.error(place, "unknown time zone", |p| {
-            p.found(format!("\"{text}\""))
+            p.quoted(text)
                 .expected("an IANA name such as \"Europe/Vienna\", or \"+hh:mm\"")
                 .hint("names are looked up in /usr/share/zoneinfo (package tzdata)")
         });
@@ -83,7 +81,7 @@ fn glob(text: &str, at: &At, c: &mut Check<'_>) -> Option<String> {
         glob::Pattern::new(text).err().map(|error| format!("not a pattern of files: {}", error.msg))
     };
     let Some(wrong) = wrong else { return Some(text.to_owned()) };
-    c.problems.error(at, wrong, |p| p.found(format!("\"{text}\"")).expected(PATH));
+    c.problems.error(at, wrong, |p| p.quoted(text).expected(PATH));
     None
 }
 
@@ -103,7 +101,7 @@ pub(super) fn priorities(
         } else {
             wrong = true;
             c.problems.error(at, "this is not a priority", |p| {
-                p.found(format!("\"{key}\"")).expected("1 to 255, e.g. 1 = \"critical\"")
+                p.quoted(key).expected("1 to 255, e.g. 1 = \"critical\"")
             });
         }
     }
@@ -176,7 +174,7 @@ fn words<W, T>(
         if !(keys.fits)(word) {
             wrong = true;
             c.problems.error(at, keys.wrong, |p| {
-                let p = if keys.shows_it { p.found(format!("\"{word}\"")) } else { p };
+                let p = if keys.shows_it { p.quoted(word) } else { p };
                 p.expected(keys.expected)
             });
         } else if checked.insert(word.trim().to_lowercase(), value).is_some() {

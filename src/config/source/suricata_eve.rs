@@ -69,7 +69,7 @@ impl SuricataEve {
         let listen = socket(text);
         if listen.is_none() {
             c.problems.error(at, "this is no socket to listen on", |p| {
-                p.found(format!("\"{text}\"")).expected(LISTEN)
+                p.quoted(text).expected(LISTEN)
             });
         }
         listen.map(Input::Unix)
@@ -79,7 +79,7 @@ impl SuricataEve {
 /// `unix_stream:///run/otrelay/eve.sock`. A path has at most 107 bytes there (unix(7)).
 fn socket(text: &str) -> Option<Listen> {
     let (way, path) = text.split_once("://")?;
-    let way = [Way::Stream, Way::Datagram].into_iter().find(|known| known.as_str() == way)?;
+    let way = Way::parse(way)?;
     let fits = path.starts_with('/') && !path.ends_with('/') && path.len() <= 107 && !path.contains('\0');
     fits.then(|| Listen { way, path: path.into() })
 }

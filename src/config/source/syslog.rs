@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{Common, Kind, parts};
 use crate::config::check::Check;
 use crate::config::problem::At;
-use crate::config::read::{Field, List, Named, once, table, word};
+use crate::config::read::{Field, List, Named, table, word};
 use crate::config::values::{EngineWord, SeverityWord};
 use crate::net::listen::{Acceptor, ListenTls};
 use crate::source::format::syslog::{self, Payload};
@@ -41,8 +41,6 @@ word! {
         Plain = "plain",
     }
 }
-
-once!(FormatWord, SyslogTls);
 
 /// Something was wrong and has been said.
 struct Wrong;
@@ -152,7 +150,7 @@ impl Syslog {
                 Some(listen) => checked.push(listen),
                 None => c
                     .problems
-                    .error(at, "this is not a listener", |p| p.found(format!("\"{text}\"")).expected(LISTEN)),
+                    .error(at, "this is not a listener", |p| p.quoted(text).expected(LISTEN)),
             }
         }
         (checked.len() == list.written).then_some(checked)
@@ -211,7 +209,7 @@ impl Syslog {
                 Ok(network) => checked.push(network),
                 Err(_) => c
                     .problems
-                    .error(at, "this is not a network", |p| p.found(format!("\"{text}\"")).expected(ALLOW)),
+                    .error(at, "this is not a network", |p| p.quoted(text).expected(ALLOW)),
             }
         }
         (checked.len() == list.written).then_some(checked)
@@ -247,8 +245,7 @@ impl Syslog {
 
 fn listener(text: &str) -> Option<Listen> {
     let (protocol, address) = text.split_once("://")?;
-    let protocol =
-        [Protocol::Udp, Protocol::Tcp, Protocol::Tls].into_iter().find(|known| known.as_str() == protocol)?;
+    let protocol = Protocol::parse(protocol)?;
     let address: SocketAddr = address.strip_suffix('/').unwrap_or(address).parse().ok()?;
     (address.port() != 0).then_some(Listen { protocol, address })
 }
@@ -264,7 +261,7 @@ pub(super) fn file(
     let (path, at) = c.required(name, field, table, expected)?;
     c.effective.note_field(&format!("tls.{name}"), path.clone(), field);
     if !path.starts_with('/') {
-        c.problems.error(at, "the path has to be absolute", |p| p.found(format!("\"{path}\"")));
+        c.problems.error(at, "the path has to be absolute", |p| p.quoted(path));
         return None;
     }
     c.service_reads(Path::new(path), at);

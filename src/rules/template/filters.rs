@@ -4,62 +4,52 @@
 //! and there is no escaping, as fields are text.
 
 use minijinja::value::Value;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, UndefinedBehavior, filters, tests};
 
 use crate::model::text;
 
 use super::{FIELD_MAX, FUEL};
 
-/// Filters of a template and what they do.
-pub const FILTERS: &[(&str, &str)] = &[
-    ("capitalize", "first letter large, the others small"),
-    ("default", "another value for what is undefined; with `true` as second argument also for an empty text"),
-    ("escape", "for fields that show HTML"),
-    ("first", "first of a list"),
-    ("int", "text to number"),
-    ("join", "a list as one text"),
-    ("last", "last of a list"),
-    ("length", "how many characters or elements"),
-    ("lines", "list of the lines of a text"),
-    ("lower", "small letters"),
-    ("replace", "one text by another"),
-    ("sort", "a list in order"),
-    ("split", "a text as list"),
-    ("title", "every first letter large"),
-    ("trim", "without blanks at both ends"),
-    ("truncate", "at most so many characters, `…` marks a cut"),
-    ("unique", "a list without repeats"),
-    ("upper", "large letters"),
-];
+macro_rules! filters {
+    ($($name:literal = $filter:path, $does:literal;)*) => {
+        /// Filters of a template and what they do.
+        pub const FILTERS: &[(&str, &str)] = &[$(($name, $does)),*];
+
+        fn add_filters(engine: &mut Environment<'_>) {
+            $(engine.add_filter($name, $filter);)*
+        }
+    };
+}
+
+filters! {
+    "capitalize" = filters::capitalize, "first letter large, the others small";
+    "default" = filters::default, "another value for what is undefined; with `true` as second argument also for an empty text";
+    "escape" = filters::escape, "for fields that show HTML";
+    "first" = filters::first, "first of a list";
+    "int" = filters::int, "text to number";
+    "join" = join, "a list as one text";
+    "last" = filters::last, "last of a list";
+    "length" = filters::length, "how many characters or elements";
+    "lines" = filters::lines, "list of the lines of a text";
+    "lower" = filters::lower, "small letters";
+    "replace" = replace, "one text by another";
+    "sort" = filters::sort, "a list in order";
+    "split" = filters::split, "a text as list";
+    "title" = filters::title, "every first letter large";
+    "trim" = filters::trim, "without blanks at both ends";
+    "truncate" = truncate, "at most so many characters, `…` marks a cut";
+    "unique" = filters::unique, "a list without repeats";
+    "upper" = filters::upper, "large letters";
+}
 
 /// The engine with what is in [`FILTERS`] and nothing else.
 pub(super) fn engine() -> Environment<'static> {
-    use minijinja::{filters, tests};
     let mut engine = Environment::empty();
     engine.set_undefined_behavior(UndefinedBehavior::Strict);
     engine.set_fuel(Some(FUEL));
     engine.set_recursion_limit(32);
     engine.set_debug(false);
-
-    engine.add_filter("capitalize", filters::capitalize);
-    engine.add_filter("default", filters::default);
-    engine.add_filter("escape", filters::escape);
-    engine.add_filter("first", filters::first);
-    engine.add_filter("int", filters::int);
-    engine.add_filter("join", join);
-    engine.add_filter("last", filters::last);
-    engine.add_filter("length", filters::length);
-    engine.add_filter("lines", filters::lines);
-    engine.add_filter("lower", filters::lower);
-    engine.add_filter("replace", replace);
-    engine.add_filter("sort", filters::sort);
-    engine.add_filter("split", filters::split);
-    engine.add_filter("title", filters::title);
-    engine.add_filter("trim", filters::trim);
-    engine.add_filter("truncate", truncate);
-    engine.add_filter("unique", filters::unique);
-    engine.add_filter("upper", filters::upper);
-
+    add_filters(&mut engine);
     engine.add_test("defined", tests::is_defined);
     engine.add_test("undefined", tests::is_undefined);
     engine.add_test("startingwith", tests::is_startingwith);

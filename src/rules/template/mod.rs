@@ -33,7 +33,6 @@ const FUEL: u64 = 20_000;
 pub(in crate::rules) struct Fault {
     /// Line of the template, from 1.
     pub(super) line: Option<usize>,
-    /// What is wrong.
     pub(super) problem: String,
 }
 
@@ -78,7 +77,6 @@ pub fn check_template(field: &str, template: &str) -> Result<(), String> {
     Templates::new().compile(field, template).map(|_| ())
 }
 
-/// A compiled template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::rules) enum FieldTemplate {
     /// No code in it: the value itself.

@@ -34,7 +34,6 @@ pub(super) struct Endpoint<'a> {
 }
 
 impl Endpoint<'_> {
-    /// The answer, if it is one.
     pub(super) fn read(&self, answer: &Answer, now: Timestamp) -> Result<TokenAnswer, SendError> {
         let status = answer.status;
         let parsed = body(answer);
@@ -54,15 +53,8 @@ impl Endpoint<'_> {
             (429, _) => {
                 let wait = classify::wait(answer, now);
                 let remedy = "the instance limits its token endpoint too; waits as long as it said";
-                Err(SendError {
-                    wait,
-                    ..self.error(
-                        Class::RetryAt,
-                        Some(status),
-                        "it refuses more requests for now (429)",
-                        remedy,
-                    )
-                })
+                let cause = "it refuses more requests for now (429)";
+                Err(SendError { wait, ..self.error(Class::RetryAt, Some(status), cause, remedy) })
             }
             (202 | 408 | 500..=599, _) => Err(self.retry(status, &format!("it answered {status}"))),
             (300..=399, _) => Err(self.hold(
@@ -83,8 +75,8 @@ impl Endpoint<'_> {
         self.error(classify::transport_class(error), None, &error.to_string(), &error.remedy())
     }
 
-    pub(super) fn hold(&self, status: u16, cause: &str, remedy: &str) -> SendError {
-        self.error(Class::Hold, Some(status), cause, remedy)
+    pub(super) fn hold(&self, status: impl Into<Option<u16>>, cause: &str, remedy: &str) -> SendError {
+        self.error(Class::Hold, status.into(), cause, remedy)
     }
 
     fn retry(&self, status: u16, cause: &str) -> SendError {
@@ -92,7 +84,7 @@ impl Endpoint<'_> {
     }
 
     /// Never doubtful: without a token the call itself was not made.
-    pub(super) fn error(&self, class: Class, status: Option<u16>, cause: &str, remedy: &str) -> SendError {
+    fn error(&self, class: Class, status: Option<u16>, cause: &str, remedy: &str) -> SendError {
         let message = format!("could not get a token from {}: {cause}", self.place);
         SendError { status, ..SendError::new(class, HoldScope::Destination, message, remedy) }
     }

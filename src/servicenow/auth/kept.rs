@@ -24,7 +24,6 @@ const LIVES: Duration = Duration::from_hours(100 * 24);
 /// From this age on a person is told.
 const TELL_AFTER: Duration = Duration::from_hours(80 * 24);
 
-/// What is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     /// Absent where the config's own token is still the one to use.
@@ -35,7 +34,6 @@ pub(crate) struct Kept {
     pub(crate) seed: Option<String>,
 }
 
-/// As it is in the file.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     version: u32,

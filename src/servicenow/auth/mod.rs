@@ -165,7 +165,6 @@ impl Authorization {
     }
 }
 
-/// A destination's login.
 #[derive(Debug)]
 pub(super) struct Login {
     name: DestinationName,
@@ -198,7 +197,6 @@ struct Access {
     good_until: Instant,
 }
 
-/// What a grant brought.
 pub(super) struct Granted {
     access: Access,
     pub(super) refresh: Option<SecretString>,
@@ -323,15 +321,10 @@ impl Login {
             Auth::JwtBearer(own) => {
                 let endpoint = Endpoint { place: &self.place, causes: jwt_bearer::CAUSES };
                 let unsigned = |why: String| {
-                    endpoint.error(
-                        Class::Hold,
-                        None,
-                        &format!("private_key: {why}"),
-                        "correct private_key, then reload",
-                    )
+                    endpoint.hold(None, &format!("private_key: {why}"), "correct private_key, then reload")
                 };
                 let form = jwt_bearer::form(own, line.now).map_err(unsigned)?;
-                Ok(self.grant_once(form, jwt_bearer::CAUSES, line).await?.access)
+                Ok(self.grant(form, jwt_bearer::CAUSES, line).await?.access)
             }
             Auth::RefreshToken(own) => self.refresh(own, tokens, line).await.map_err(|error| SendError {
                 remedy: error.remedy.replace("login NAME", &format!("login {}", self.name)),
@@ -339,12 +332,7 @@ impl Login {
             }),
             // These have no grant; `authorization` does not come here.
             Auth::Basic(_) | Auth::ApiKey(_) | Auth::ClientCertificate => {
-                Err(Endpoint { place: &self.place, causes: "" }.error(
-                    Class::Hold,
-                    None,
-                    "this log-in has no token",
-                    "",
-                ))
+                Err(Endpoint { place: &self.place, causes: "" }.hold(None, "this log-in has no token", ""))
             }
         }
     }
@@ -358,15 +346,12 @@ impl Login {
     ) -> Result<Access, SendError> {
         let endpoint = Endpoint { place: &self.place, causes: refresh_token::CAUSES };
         let token = own.current(line.now).map_err(|why| match why {
-            NoToken::None => endpoint.error(
-                Class::Hold,
+            NoToken::None => endpoint.hold(
                 None,
                 "there is no refresh token yet",
                 "otrelay login NAME: it asks for user and password once and keeps only the refresh token",
             ),
-            NoToken::Unreadable(what) => {
-                endpoint.error(Class::Hold, None, &what, "otrelay login NAME makes it anew")
-            }
+            NoToken::Unreadable(what) => endpoint.hold(None, &what, "otrelay login NAME makes it anew"),
         })?;
         let form = refresh_token::form(&own.client, token.expose_secret());
         tokens.refused = Some(token.clone());
@@ -402,33 +387,13 @@ impl Login {
     ) -> Result<Granted, SendError> {
         let Some(client) = self.client() else {
             let endpoint = Endpoint { place: &self.place, causes: "" };
-            return Err(endpoint.error(Class::Hold, None, "this log-in has no refresh token", ""));
+            return Err(endpoint.hold(None, "this log-in has no refresh token", ""));
         };
         self.grant(password::form(username, password, client), password::CAUSES, line).await
     }
 
-    /// Posts a form that gives the same when it is posted twice.
+    /// Posts a form.
     async fn grant(&self, form: Form, causes: &'static str, line: &Line<'_>) -> Result<Granted, SendError> {
-        self.post(form, causes, line, true).await
-    }
-
-    /// Posts a form that must not be posted twice.
-    async fn grant_once(
-        &self,
-        form: Form,
-        causes: &'static str,
-        line: &Line<'_>,
-    ) -> Result<Granted, SendError> {
-        self.post(form, causes, line, false).await
-    }
-
-    async fn post(
-        &self,
-        form: Form,
-        causes: &'static str,
-        line: &Line<'_>,
-        repeatable: bool,
-    ) -> Result<Granted, SendError> {
         let endpoint = Endpoint { place: &self.place, causes };
         let request = Request {
             method: Method::Post,
@@ -442,8 +407,10 @@ impl Login {
         };
         line.requests.fetch_add(1, Ordering::Relaxed);
         let asked_at = Instant::now();
+        // An assertion is good once; any other form gives the same when it is posted twice.
+        let is_once = matches!(self.auth, Auth::JwtBearer(_));
         let answer =
-            if repeatable { line.http.send_repeatable(request).await } else { line.http.send(request).await };
+            if is_once { line.http.send(request).await } else { line.http.send_repeatable(request).await };
         let answer = answer.map_err(|e| endpoint.no_answer(&e))?;
         let parsed = endpoint.read(&answer, line.now)?;
         let lifetime = lifetime(parsed.expires_in_secs());

@@ -165,7 +165,6 @@ pub(super) fn names_source(words: &str, data_source: &str) -> bool {
         || words.contains(&format!("[{}]", data_source.to_lowercase()))
 }
 
-/// What an error of the engine means for a device.
 fn refusal(error: &Error<'_>, class: &str) -> DeviceRefusal {
     let message = format!("the CMDB refused it: {}", error.text());
     let words = error.message.to_lowercase();

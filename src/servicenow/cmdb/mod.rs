@@ -113,7 +113,6 @@ pub fn shown(settings: &Settings, order: &DeviceOrder) -> Result<String, String>
     serde_json::to_string_pretty(&batch.body).map_err(|e| e.to_string())
 }
 
-/// One request.
 struct Batch {
     body: Value,
     /// For each device that is in it: none where it gets no CI, else the places of its items, and its class.

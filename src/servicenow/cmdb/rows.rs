@@ -118,7 +118,6 @@ pub fn columns_of(part: Part) -> impl Iterator<Item = &'static (&'static str, &'
     })
 }
 
-/// A row, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) table: TableName,
@@ -198,7 +197,6 @@ fn device(order: &DeviceOrder, class: String) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// One end of a connection.
 struct End {
     id: String,
     name: String,

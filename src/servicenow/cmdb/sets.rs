@@ -52,7 +52,6 @@ impl Open {
         Self { table: table.clone(), set, rows, again: 0, since: Instant::now() }
     }
 
-    /// How many rows it has.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -70,7 +69,6 @@ struct Known {
     open: VecDeque<Open>,
 }
 
-/// What is known of import sets.
 #[derive(Debug)]
 pub(in super::super) struct Sets(Mutex<Known>);
 

@@ -45,7 +45,6 @@ const TABLES: usize = 200;
 /// Rows of a name that is looked up: two are too many already.
 const SAME_NAME: usize = 5;
 
-/// What was read.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     tables: Mutex<BTreeMap<TableName, (Timestamp, Arc<TableSchema>)>>,

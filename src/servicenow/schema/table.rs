@@ -30,7 +30,6 @@ pub(super) struct Column {
 /// A choice: what is stored, and what people see.
 pub(super) type Choice = (String, String);
 
-/// What is known of a table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TableSchema {
     /// The table and those that it extends, itself first.

@@ -66,7 +66,6 @@ pub struct Setup<'a> {
     target: &'a TableName,
 }
 
-/// A staging table.
 #[derive(Default)]
 struct Staging {
     label: String,

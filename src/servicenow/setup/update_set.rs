@@ -34,7 +34,6 @@ fn put_all(xml: &mut Markup, fields: &[Attribute<'_>]) {
     }
 }
 
-/// A document, as far as its declaration.
 fn document() -> Markup {
     let mut xml = Markup::default();
     xml.raw(DECLARATION);
@@ -46,12 +45,30 @@ const MAKE: Attribute<'static> = ("action", "INSERT_OR_UPDATE");
 /// References that are found by name where their `sys_id` is unknown.
 const BY_NAME: [&str; 2] = ["super_class", "sys_user_role"];
 
+/// A reference: its field, what is shown of it, its value.
+type Reference<'a> = (&'static str, &'a str, &'a str);
+
+impl Update {
+    /// A record of a table, by its id.
+    fn new(
+        table: &'static str,
+        own: &SysId,
+        (kind, target): (&'static str, String),
+        fields: &[Attribute<'_>],
+        references: &[Reference<'_>],
+    ) -> Self {
+        let payload = payload(table, &[], own, fields, references);
+        Self { name: format!("{table}_{own}"), kind, target, payload }
+    }
+}
+
 /// The payload of one record: `fields` as they are, `references` with what is shown of what they lead to.
 fn payload(
     table: &'static str,
     attributes: &[Attribute<'_>],
-    fields: &[(&'static str, &str)],
-    references: &[(&'static str, &str, &str)],
+    own_id: &SysId,
+    fields: &[Attribute<'_>],
+    references: &[Reference<'_>],
 ) -> String {
     let mut xml = document();
     xml.open("record_update", &[("table", table)]);
@@ -59,6 +76,7 @@ fn payload(
     own.extend_from_slice(attributes);
     xml.open(table, &own);
     put_all(&mut xml, fields);
+    put_all(&mut xml, &[("sys_id", own_id.as_str())]);
     for (name, shown, value) in references {
         let both = [("display_value", *shown), ("name", *shown)];
         xml.with(name, if BY_NAME.contains(name) { &both } else { &both[..1] }, value);
@@ -75,74 +93,57 @@ fn id(parts: &[&str]) -> SysId {
 }
 
 fn role() -> Update {
-    let own = id(&["sys_user_role", ROLE]);
-    Update {
-        name: format!("sys_user_role_{own}"),
-        kind: "Role",
-        target: ROLE.to_owned(),
-        payload: payload(
-            "sys_user_role",
-            &[],
-            &[
-                ("name", ROLE),
-                ("description", "What otrelay needs: its staging tables, and the roles that it contains"),
-                ("elevated_privilege", "false"),
-                ("grantable", "true"),
-                ("sys_id", own.as_str()),
-            ],
-            &[],
-        ),
-    }
+    Update::new(
+        "sys_user_role",
+        &id(&["sys_user_role", ROLE]),
+        ("Role", ROLE.to_owned()),
+        &[
+            ("name", ROLE),
+            ("description", "What otrelay needs: its staging tables, and the roles that it contains"),
+            ("elevated_privilege", "false"),
+            ("grantable", "true"),
+        ],
+        &[],
+    )
 }
 
 fn table(name: &str, staging: &Staging, all: &mut Vec<Update>) {
-    let own = id(&["sys_db_object", name]);
-    all.push(Update {
-        name: format!("sys_db_object_{own}"),
-        kind: "Table",
-        target: staging.label.clone(),
-        payload: payload(
-            "sys_db_object",
-            &[],
-            &[
-                ("name", name),
-                ("label", &staging.label),
-                ("is_extendable", "false"),
-                ("create_access_controls", "false"),
-                ("ws_access", "true"),
-                ("sys_id", own.as_str()),
-            ],
-            // No `sys_id` of it is known: an instance finds it by its name, or the preview says that it does not.
-            &[("super_class", "sys_import_set_row", "sys_import_set_row")],
-        ),
-    });
-    for (element, column) in &staging.columns {
-        all.push(self::column(name, element, column));
-    }
+    all.push(Update::new(
+        "sys_db_object",
+        &id(&["sys_db_object", name]),
+        ("Table", staging.label.clone()),
+        &[
+            ("name", name),
+            ("label", &staging.label),
+            ("is_extendable", "false"),
+            ("create_access_controls", "false"),
+            ("ws_access", "true"),
+        ],
+        // No `sys_id` of it is known: an instance finds it by its name, or the preview says that it does not.
+        &[("super_class", "sys_import_set_row", "sys_import_set_row")],
+    ));
+    all.extend(staging.columns.iter().map(|(element, column)| self::column(name, element, column)));
 }
 
 fn column(table: &str, element: &str, column: &Column) -> Update {
     let own = id(&["sys_dictionary", table, element]);
     let length = column.length.to_string();
+    let fields = [
+        ("name", table),
+        ("element", element),
+        ("column_label", &column.label),
+        ("active", "true"),
+        ("mandatory", "false"),
+        ("read_only", "false"),
+        ("max_length", &length),
+    ];
+    let (attributes, kind) =
+        ([("element", element), ("table", table)], [("internal_type", "string", "string")]);
     Update {
         name: format!("sys_dictionary_{table}_{element}"),
         kind: "Dictionary",
         target: format!("{table}.{element}"),
-        payload: payload(
-            "sys_dictionary",
-            &[("element", element), ("table", table)],
-            &[
-                ("name", table),
-                ("element", element),
-                ("column_label", &column.label),
-                ("active", "true"),
-                ("mandatory", "false"),
-                ("read_only", "false"),
-                ("max_length", &length),
-                ("sys_id", own.as_str()),
-            ],
-            &[("internal_type", "string", "string")],
-        ),
+        payload: payload("sys_dictionary", &attributes, &own, &fields, &kind),
     }
 }
 
@@ -151,36 +152,26 @@ fn access(table: &str, all: &mut Vec<Update>) {
     let role = id(&["sys_user_role", ROLE]);
     for operation in OPERATIONS {
         let own = id(&["sys_security_acl", table, operation]);
-        all.push(Update {
-            name: format!("sys_security_acl_{own}"),
-            kind: "Access Control",
-            target: format!("{table} ({operation})"),
-            payload: payload(
-                "sys_security_acl",
-                &[],
-                &[
-                    ("name", table),
-                    ("active", "true"),
-                    ("admin_overrides", "true"),
-                    ("advanced", "false"),
-                    ("description", "For otrelay"),
-                    ("sys_id", own.as_str()),
-                ],
-                &[("operation", operation, operation), ("type", "record", "record")],
-            ),
-        });
-        let link = id(&["sys_security_acl_role", table, operation]);
-        all.push(Update {
-            name: format!("sys_security_acl_role_{link}"),
-            kind: "Access Roles",
-            target: format!("{table} ({operation}).{ROLE}"),
-            payload: payload(
-                "sys_security_acl_role",
-                &[],
-                &[("sys_id", link.as_str())],
-                &[("sys_security_acl", table, own.as_str()), ("sys_user_role", ROLE, role.as_str())],
-            ),
-        });
+        all.push(Update::new(
+            "sys_security_acl",
+            &own,
+            ("Access Control", format!("{table} ({operation})")),
+            &[
+                ("name", table),
+                ("active", "true"),
+                ("admin_overrides", "true"),
+                ("advanced", "false"),
+                ("description", "For otrelay"),
+            ],
+            &[("operation", operation, operation), ("type", "record", "record")],
+        ));
+        all.push(Update::new(
+            "sys_security_acl_role",
+            &id(&["sys_security_acl_role", table, operation]),
+            ("Access Roles", format!("{table} ({operation}).{ROLE}")),
+            &[],
+            &[("sys_security_acl", table, own.as_str()), ("sys_user_role", ROLE, role.as_str())],
+        ));
     }
 }
 
@@ -188,51 +179,39 @@ fn access(table: &str, all: &mut Vec<Update>) {
 fn map(table: &str, staging: &Staging, target: &str, all: &mut Vec<Update>) {
     let title = format!("otrelay: {table} to {target}");
     let own = id(&["sys_transform_map", table, target]);
-    all.push(Update {
-        name: format!("sys_transform_map_{own}"),
-        kind: "Table Transform Map",
-        target: title.clone(),
-        payload: payload(
-            "sys_transform_map",
-            &[],
-            &[
-                ("name", &title),
-                ("source_table", table),
-                ("target_table", target),
-                ("active", "true"),
-                ("order", "100"),
-                ("run_business_rules", "true"),
-                ("copy_empty_fields", "false"),
-                ("sys_id", own.as_str()),
-            ],
-            &[],
-        ),
-    });
+    all.push(Update::new(
+        "sys_transform_map",
+        &own,
+        ("Table Transform Map", title.clone()),
+        &[
+            ("name", &title),
+            ("source_table", table),
+            ("target_table", target),
+            ("active", "true"),
+            ("order", "100"),
+            ("run_business_rules", "true"),
+            ("copy_empty_fields", "false"),
+        ],
+        &[],
+    ));
     for (ours, to) in MAPPED {
         let Some((from, _)) = staging.columns.iter().find(|(_, column)| column.ours == Some(ours)) else {
             continue;
         };
-        let entry = id(&["sys_transform_entry", table, target, to]);
-        let coalesce = if ours == "correlation_id" { "true" } else { "false" };
-        all.push(Update {
-            name: format!("sys_transform_entry_{entry}"),
-            kind: "Field Map",
-            target: format!("{table}.{from} to {target}.{to}"),
-            payload: payload(
-                "sys_transform_entry",
-                &[],
-                &[
-                    ("source_table", table),
-                    ("source_field", from),
-                    ("target_table", target),
-                    ("target_field", to),
-                    ("coalesce", coalesce),
-                    ("use_source_script", "false"),
-                    ("sys_id", entry.as_str()),
-                ],
-                &[("map", &title, own.as_str())],
-            ),
-        });
+        all.push(Update::new(
+            "sys_transform_entry",
+            &id(&["sys_transform_entry", table, target, to]),
+            ("Field Map", format!("{table}.{from} to {target}.{to}")),
+            &[
+                ("source_table", table),
+                ("source_field", from),
+                ("target_table", target),
+                ("target_field", to),
+                ("coalesce", if ours == "correlation_id" { "true" } else { "false" }),
+                ("use_source_script", "false"),
+            ],
+            &[("map", &title, own.as_str())],
+        ));
     }
 }
 

@@ -66,7 +66,6 @@ impl Format for Eve {
     }
 }
 
-/// The lines of one file.
 #[derive(Debug)]
 struct Lines {
     reader: Arc<Reader>,

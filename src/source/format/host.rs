@@ -69,7 +69,6 @@ pub struct Change {
     pub is_critical: bool,
 }
 
-/// One thing that was looked at.
 struct Measure {
     key: String,
     is_over: bool,
@@ -143,23 +142,7 @@ impl Conditions {
 const CALM: f64 = 5.0;
 
 fn measures(look: &Look, limits: &Limits) -> Vec<Measure> {
-    let disk = |disk: &Disk| {
-        let limit = f64::from(limits.disk_percent);
-        let mib = disk.free >> 20;
-        Measure {
-            key: format!("disk:{}", disk.path),
-            is_over: disk.percent >= limit,
-            is_calm: disk.percent < limit - CALM,
-            patience: 1,
-            is_critical: disk.percent >= 98.0,
-            title: format!("disk is filling: {}", disk.path),
-            message: format!(
-                "{} is {:.0} % full, {mib} MiB are free (limit {limit} %). A sensor on a full disk stops writing; make room, \
-                 or let logs be rotated sooner.",
-                disk.path, disk.percent
-            ),
-        }
-    };
+    let disk = |disk: &Disk| self::disk(disk, f64::from(limits.disk_percent));
     let memory = look.memory.map(|percent| {
         let remedy = "The kernel ends programs when none is left; see which one grows (top).";
         number("memory", "memory is short", percent, f64::from(limits.memory_percent), "%", remedy)
@@ -214,6 +197,23 @@ fn measures(look: &Look, limits: &Limits) -> Vec<Measure> {
     let disks = look.disks.iter().map(disk);
     let others = [memory, load, temperature, clock, Some(power)].into_iter().flatten();
     disks.chain(others).chain(look.processes.iter().map(process)).collect()
+}
+
+fn disk(disk: &Disk, limit: f64) -> Measure {
+    let mib = disk.free >> 20;
+    Measure {
+        key: format!("disk:{}", disk.path),
+        is_over: disk.percent >= limit,
+        is_calm: disk.percent < limit - CALM,
+        patience: 1,
+        is_critical: disk.percent >= 98.0,
+        title: format!("disk is filling: {}", disk.path),
+        message: format!(
+            "{} is {:.0} % full, {mib} MiB are free (limit {limit} %). A sensor on a full disk stops writing; make room, \
+             or let logs be rotated sooner.",
+            disk.path, disk.percent
+        ),
+    }
 }
 
 fn number(key: &str, title: &str, value: f64, limit: f64, unit: &str, remedy: &str) -> Measure {

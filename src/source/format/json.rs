@@ -15,20 +15,16 @@ const DEPTH_MAX: usize = 12;
 /// Most values that are kept of one record.
 const NODES_MAX: usize = 4096;
 
-/// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     /// `null`, or what was beyond a bound.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
     Whole(i64),
     /// Any other number.
     Float(f64),
-    /// A text.
     Text(Cow<'a, str>),
-    /// An array.
     List(Vec<Value<'a>>),
     /// An object, keys in their order.
     Object(Vec<(Cow<'a, str>, Value<'a>)>),
@@ -61,7 +57,6 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether nothing is there.
     pub(super) fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
@@ -103,7 +98,6 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The members of an object.
     pub(super) fn members(&self) -> &[(Cow<'a, str>, Value<'a>)] {
         match self {
             Self::Object(members) => members,

@@ -12,12 +12,10 @@ use crate::model::{AlertState, Endpoint, Engine, Protocol, Severity};
 /// Class of a detection finding.
 const DETECTION: i64 = 2004;
 
-/// Whether the object is of OCSF.
 pub(super) fn is_one(object: &Value<'_>) -> bool {
     class(object).is_some()
 }
 
-/// Whether it is a detection finding.
 pub(super) fn is_detection(object: &Value<'_>) -> bool {
     class(object) == Some(DETECTION)
 }
@@ -27,7 +25,6 @@ fn class(object: &Value<'_>) -> Option<i64> {
     object.get("class_uid").whole().or_else(|| object.get("type_uid").whole().map(|kind| kind / 100))
 }
 
-/// The alert.
 pub(super) fn draft(object: &Value<'_>) -> Result<Draft, Problem> {
     let text = |path: &[&str]| object.at(path).scalar().and_then(|text| word(&text));
     let first = |paths: &[&[&str]]| paths.iter().find_map(|path| text(path));

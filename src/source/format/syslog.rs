@@ -112,7 +112,6 @@ impl Decoder for Messages {
 struct Reading<'a> {
     settings: &'a Settings,
     message: Message<'a>,
-    /// All of it.
     line: &'a str,
     /// Whether it had bytes that are not UTF-8.
     mended: bool,

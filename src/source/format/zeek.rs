@@ -60,7 +60,6 @@ impl Format for Zeek {
     }
 }
 
-/// Reads one log.
 struct Log {
     settings: Arc<Settings>,
     path_key: memmem::Finder<'static>,

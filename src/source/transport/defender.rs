@@ -480,7 +480,6 @@ fn spans(from: Option<Timestamp>, now: Timestamp, span: Option<Duration>) -> Spa
     Spans { next: Some((from, from.unwrap_or_else(|| now.before(KEPT_FOR)))), now, span }
 }
 
-/// See [`spans`].
 struct Spans {
     /// From when the next question goes, and where its span is counted from.
     next: Option<(Option<Timestamp>, Timestamp)>,

@@ -2,6 +2,7 @@
 //! is full or a quarter of a second old. While the intake has no room the batch stays full, and who wants to put more
 //! into it waits without reading on.
 
+use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use crate::model::SourceName;
 
 /// Longest time that something read waits for more.
 const GATHER: Duration = Duration::from_millis(250);
+/// First and longest wait before a listener is bound again.
+const BIND_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// Wait after a connection could not be accepted (no file descriptors).
+pub(super) const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// The batch that is being filled.
 #[derive(Debug)]
@@ -26,7 +31,6 @@ pub(super) struct Gather {
     some: Notify,
     /// It is full, or nothing more comes.
     full: Notify,
-    /// There is room again.
     room: Notify,
 }
 
@@ -90,6 +94,32 @@ impl Gather {
         if is_new {
             self.some.notify_one();
         }
+    }
+
+    /// Binds a listener, again until it can be; why it cannot is its trouble. `None`: the order to stop came first.
+    pub(super) async fn bound<B>(
+        &self,
+        listener: usize,
+        place: &(dyn Display + Sync),
+        stop: &CancellationToken,
+        bind: impl Fn() -> Result<B, String>,
+    ) -> Option<B> {
+        let mut wait = BIND_AGAIN.0;
+        while !stop.is_cancelled() {
+            match bind() {
+                Ok(bound) => {
+                    self.trouble(listener, None);
+                    return Some(bound);
+                }
+                Err(cause) => self.trouble(listener, Some(format!("cannot listen on {place}: {cause}"))),
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(BIND_AGAIN.1);
+        }
+        None
     }
 
     /// Nothing more comes.

@@ -199,7 +199,6 @@ fn is_other_boot(left: Option<&str>, now: Option<&str>) -> bool {
     matches!((left, now), (Some(left), Some(now)) if left != now)
 }
 
-/// What was seen.
 struct Seen {
     look: Look,
     device: Device,
@@ -245,7 +244,6 @@ fn disk(path: &str) -> Option<Disk> {
     Some(Disk { path: path.to_owned(), percent, free: stat.f_bavail.saturating_mul(stat.f_frsize) })
 }
 
-/// The hottest zone.
 fn temperature(zones: &Path) -> Option<f64> {
     let zones = fs::read_dir(zones).ok()?.filter_map(Result::ok).take(PARTS_MAX);
     let degrees = zones.filter_map(|zone| small(&zone.path().join("temp"))?.trim().parse::<i32>().ok());

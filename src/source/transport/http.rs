@@ -149,7 +149,6 @@ impl Source for Push {
     }
 }
 
-/// What answers the requests.
 struct Inbox {
     name: SourceName,
     kind: &'static str,
@@ -212,7 +211,6 @@ impl Handler for Inbox {
     }
 }
 
-/// What came of a request.
 #[derive(Default)]
 struct Told {
     ids: Vec<Fingerprint>,

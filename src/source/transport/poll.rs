@@ -215,7 +215,6 @@ impl Feed {
         self.read || self.batch.lines() > 0 || !self.batch.devices.is_empty()
     }
 
-    /// The end of a round.
     async fn finish(&mut self, trouble: Option<String>) -> Result<(), Halt> {
         let quiet = self.batch.lines() == 0
             && self.batch.devices.is_empty()

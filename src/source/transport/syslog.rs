@@ -33,30 +33,25 @@ use self::limits::Rates;
 use super::super::format::{Decoded, Outcome};
 use super::super::{Batch, Reads, RejectReason, Source, SourceError};
 use super::Decoding;
-use super::gather::Gather;
+use super::gather::{ACCEPT_AGAIN, Gather};
 use super::last::{Last, nothing_more};
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
 use crate::model::trouble::TURNED_AWAY;
+use crate::model::words::words;
 use crate::net::listen::{self, Acceptor, Connection, Datagrams, ListenTls};
 use crate::net::places::{Doors, Place};
 
-/// How a listener is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// A datagram, a message.
-    Udp,
-    /// Counted or by lines.
-    Tcp,
-    /// The same, encrypted.
-    Tls,
-}
-
-impl Protocol {
-    /// As in the config: `udp://…`.
-    pub fn as_str(self) -> &'static str {
-        ["udp", "tcp", "tls"][self as usize]
+words! {
+    /// How a listener is spoken to.
+    pub enum Protocol {
+        /// A datagram, a message.
+        Udp = "udp",
+        /// Counted or by lines.
+        Tcp = "tcp",
+        /// The same, encrypted.
+        Tls = "tls",
     }
 }
 
@@ -96,10 +91,6 @@ const DATAGRAMS_A_TURN: usize = 256;
 const READ: usize = 32 * 1024;
 /// How often the kernel is asked what it dropped.
 const DROPS_EVERY: Duration = Duration::from_secs(2);
-/// First and longest wait before an address is tried again.
-const BIND_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// Wait after a connection could not be accepted (no file descriptors).
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// A source at work.
 pub struct Syslog {
@@ -137,29 +128,12 @@ impl Syslog {
         }
     }
 
-    /// One listener, from its binding to the order to stop.
     async fn listener(&self, at: usize, stop: &CancellationToken) {
         let listen = self.settings.listen[at];
-        let mut wait = BIND_AGAIN.0;
-        while !stop.is_cancelled() {
-            match self.bind(listen) {
-                Ok(bound) => {
-                    self.gather.trouble(at, None);
-                    match bound {
-                        Bound::Datagrams(datagrams) => self.datagrams(&datagrams, stop).await,
-                        Bound::Stream(listener, tls) => self.accept(at, listener, tls, stop).await,
-                    }
-                    return;
-                }
-                Err(cause) => {
-                    self.gather.trouble(at, Some(format!("cannot listen on {listen}: {cause}")));
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(BIND_AGAIN.1);
+        match self.gather.bound(at, &listen, stop, || self.bind(listen)).await {
+            Some(Bound::Datagrams(datagrams)) => self.datagrams(&datagrams, stop).await,
+            Some(Bound::Stream(listener, tls)) => self.accept(at, listener, tls, stop).await,
+            None => {}
         }
     }
 
@@ -502,7 +476,6 @@ impl Bound {
     }
 }
 
-/// A sender.
 #[derive(Debug)]
 struct Peer {
     ip: IpAddr,

@@ -26,25 +26,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Batch, Reads, RejectReason, Source, SourceError};
 use super::Decoding;
-use super::gather::Gather;
+use super::gather::{ACCEPT_AGAIN, Gather};
 use super::last::{Last, nothing_more};
 use crate::clock::SharedClock;
 use crate::heartbeat::Heartbeat;
 use crate::model::SourceName;
+use crate::model::words::words;
 
-/// How the sensor writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Lines over a connection.
-    Stream,
-    /// A record each datagram.
-    Datagram,
-}
-
-impl Way {
-    /// In the config and in `suricata.yaml`: `unix_stream`.
-    pub fn as_str(self) -> &'static str {
-        ["unix_stream", "unix_dgram"][self as usize]
+words! {
+    /// How the sensor writes.
+    pub enum Way {
+        /// Lines over a connection.
+        Stream = "unix_stream",
+        /// A record each datagram.
+        Datagram = "unix_dgram",
     }
 }
 
@@ -69,10 +64,6 @@ const RECORD_MAX: usize = 1024 * 1024;
 const READ: usize = 64 * 1024;
 /// Most connections; Suricata has one, or one for each of its threads.
 const CONNECTIONS_MAX: usize = 32;
-/// First and longest wait before the path is tried again.
-const BIND_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// Wait after a connection could not be accepted (no file descriptors).
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// How long what is there already is read after the order to stop.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -102,30 +93,16 @@ impl Unix {
 
     /// From its binding to the order to stop.
     async fn listen(&self, stop: &CancellationToken) {
-        let mut wait = BIND_AGAIN.0;
-        while !stop.is_cancelled() {
-            match bind(&self.listen) {
-                Ok(bound) => {
-                    self.gather.trouble(0, None);
-                    tracing::info!(source = %self.name, "source {} listens on {}", self.name, self.listen);
-                    match bound {
-                        Bound::Stream(listener) => self.accept(&listener, stop).await,
-                        Bound::Datagram(socket) => self.datagrams(&socket, stop).await,
-                    }
-                    // Whoever connects from now on is told that nobody is here.
-                    let _ = std::fs::remove_file(&self.listen.path);
-                    return;
-                }
-                Err(cause) => {
-                    self.gather.trouble(0, Some(format!("cannot listen on {}: {cause}", self.listen)));
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(BIND_AGAIN.1);
+        let Some(bound) = self.gather.bound(0, &self.listen, stop, || bind(&self.listen)).await else {
+            return;
+        };
+        tracing::info!(source = %self.name, "source {} listens on {}", self.name, self.listen);
+        match bound {
+            Bound::Stream(listener) => self.accept(&listener, stop).await,
+            Bound::Datagram(socket) => self.datagrams(&socket, stop).await,
         }
+        // Whoever connects from now on is told that nobody is here.
+        let _ = std::fs::remove_file(&self.listen.path);
     }
 
     async fn accept(&self, listener: &UnixListener, stop: &CancellationToken) {
@@ -314,7 +291,6 @@ fn answers(way: Way, path: &Path) -> bool {
     }
 }
 
-/// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line<'a> {
     Whole(&'a [u8]),

@@ -13,7 +13,6 @@ const BANDS: f64 = 210.0;
 const GAP: f64 = 12.0;
 /// Sources that have a box of their own.
 const SOURCES: usize = 5;
-/// Height of the bars.
 const BARS: f64 = 96.0;
 
 /// A band: from one height to another, so wide.
@@ -36,7 +35,6 @@ pub(super) struct Place {
     title_y: f64,
 }
 
-/// The picture of the flow.
 #[derive(Debug, Serialize)]
 pub(super) struct Flow {
     height: f64,
@@ -161,7 +159,6 @@ fn round(x: f64) -> f64 {
     (x * 10.0).round() / 10.0
 }
 
-/// One part of a bar.
 #[derive(Debug, Serialize)]
 struct Bar {
     class: &'static str,

@@ -10,7 +10,6 @@ use crate::model::{Alert, Timestamp};
 use crate::status::Status;
 use crate::store::{AlertRow, DeliveryRow, DeviceRow, FilteredRow, RejectRow, TicketRow, WaitingRow};
 
-/// A cell.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Cell {
     text: String,
@@ -22,14 +21,12 @@ pub(super) struct Cell {
     code: bool,
 }
 
-/// A column.
 #[derive(Debug, Serialize)]
 struct Column {
     name: &'static str,
     class: &'static str,
 }
 
-/// A table with its title.
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
     id: &'static str,
@@ -61,7 +58,6 @@ impl Table {
     }
 }
 
-/// Columns that are numbers.
 const NUMBERS: [&str; 8] = ["Seen", "How many", "Tries", "Records", "Alerts", "New", "Repeats", "Requests"];
 
 fn cell(text: impl AsRef<str>) -> Cell {
@@ -132,7 +128,6 @@ pub(super) fn alerts(
     ]
 }
 
-/// Devices.
 pub(super) fn devices(rows: &[DeviceRow], status: &Status, now: Timestamp) -> Vec<Table> {
     let row = |row: &DeviceRow| {
         let d = &row.view.device;
@@ -170,7 +165,6 @@ pub(super) fn devices(rows: &[DeviceRow], status: &Status, now: Timestamp) -> Ve
     ]
 }
 
-/// Tickets.
 pub(super) fn tickets(rows: &[TicketRow], facts: &Facts, now: Timestamp) -> Vec<Table> {
     let row = |row: &TicketRow| {
         vec![

@@ -21,7 +21,6 @@ const REASONS: usize = 3;
 const BAD: [&str; 7] =
     ["disk-full", "buffer-full", "log-full", "store-in-memory", "clock-wrong", "shed", "dead-letters"];
 
-/// One look at the store.
 pub(super) struct Look {
     pub(super) status: Status,
     pub(super) counts: Counts,
@@ -42,7 +41,6 @@ impl Look {
     }
 }
 
-/// Counters of a day.
 struct Today<'a> {
     counts: &'a Counts,
     before: &'a Counts,
@@ -220,7 +218,6 @@ fn flow(look: &Look, facts: &Facts) -> Value {
     chart::flow(sources, facts.rules, &outcomes).map_or(Value::UNDEFINED, |flow| Value::from(Serde(&flow)))
 }
 
-/// Bars of the last day.
 pub(super) fn day(look: &Look) -> Value {
     let now = Ring::HalfHour.slot(look.status.now);
     let slots = chart::by_slot(Ring::HalfHour, &look.half_hours, &look.counts, now);
@@ -235,7 +232,6 @@ pub(super) fn day(look: &Look) -> Value {
     chart_of("day", "Alerts in the last 24 hours", "by severity, each bar half an hour", &bars)
 }
 
-/// Bars of the last month.
 pub(super) fn month(look: &Look) -> Value {
     let now = Ring::Day.slot(look.status.now);
     let slots = chart::by_slot(Ring::Day, &look.days, &look.counts, now);
@@ -268,7 +264,6 @@ pub(super) fn called(row: &TicketRow) -> &str {
     if row.number.is_empty() { &row.table } else { &row.number }
 }
 
-/// Its state in words.
 pub(super) fn state(row: &TicketRow) -> &str {
     if row.state == "opening" { "not there yet" } else { &row.state }
 }

@@ -63,22 +63,23 @@ pub fn schema() -> Value {
             "references": texts("CVE numbers, signature ids, links.", "CVE-2021-44228"),
             "raw": text("The original, where there is one. Default: the object itself."),
         },
-        "$defs": {
-            "end": {
-                "oneOf": [
-                    { "description": "Its address, else its name.", "type": "string" },
-                    {
-                        "type": "object",
-                        "properties": {
-                            "ip": { "type": "string" },
-                            "mac": { "type": "string" },
-                            "name": { "type": "string" },
-                            "port": { "type": "integer", "minimum": 1, "maximum": 65535 },
-                            "device_id": { "type": ["string", "integer"] },
-                        },
-                    },
-                ],
-            },
-        },
+        "$defs": { "end": end() },
+    })
+}
+
+/// Who began it, or whom it went to.
+fn end() -> Value {
+    let properties = json!({
+        "ip": { "type": "string" },
+        "mac": { "type": "string" },
+        "name": { "type": "string" },
+        "port": { "type": "integer", "minimum": 1, "maximum": 65535 },
+        "device_id": { "type": ["string", "integer"] },
+    });
+    json!({
+        "oneOf": [
+            { "description": "Its address, else its name.", "type": "string" },
+            { "type": "object", "properties": properties },
+        ],
     })
 }

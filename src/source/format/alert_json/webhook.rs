@@ -35,7 +35,6 @@ pub(super) fn is_one(object: &Value<'_>) -> bool {
     object.members().iter().filter(|(key, _)| is_mark(key)).take(2).count() == 2
 }
 
-/// The alert.
 pub(super) fn draft(object: &Value<'_>, settings: &Settings) -> Result<Draft, Problem> {
     let text = |key: &str| object.get_folded(key).scalar().and_then(|text| word(&text));
     let Some(title) = object.get_folded("title").scalar() else {

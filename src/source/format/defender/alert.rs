@@ -5,7 +5,7 @@
 
 use super::directory::Directory;
 use super::values::{self, attribute, id, ip, mac, number, time};
-use super::wire::{self, AnAlert, Text};
+use super::wire::{self, Text};
 use super::{Settings, prose, titles};
 use crate::model::alert::{MESSAGE_MAX, RAW_MAX, TITLE_MAX};
 use crate::model::text::{clip, lines, one_line};
@@ -21,7 +21,7 @@ pub(super) fn decode(
     record: &[u8],
     received_at: Timestamp,
 ) -> Outcome {
-    let read = wire::read::<AnAlert, _, _>(record, |said, text| {
+    let read = wire::Record::new(record).read::<wire::Alert<'_>>().map(|(said, text)| {
         let Some(number) = number(&said.id) else {
             return Outcome::Reject(RejectReason::MissingField, "an alert without `id`".into());
         };

@@ -7,7 +7,7 @@
 use super::Settings;
 use super::directory::Directory;
 use super::values::{attribute, id, ip, mac, number, time};
-use super::wire::{self, AConnection, ADeleted, ADevice, ASensor, AVulnerable, Named};
+use super::wire::{self, Named};
 use crate::model::device::{ATTRIBUTE_MAX, Connection, Cve, Module, PARTS_MAX};
 use crate::model::text::{clip, one_line};
 use crate::model::{Alert, AlertState, Device, Endpoint, Identity, Protocol, Timestamp};
@@ -31,7 +31,7 @@ fn without(what: &'static str) -> Decoded {
 
 /// A device of any of the three APIs.
 pub(super) fn device(settings: &Settings, directory: &mut Directory, record: &[u8]) -> Decoded {
-    let read = wire::read::<ADevice, _, _>(record, |said, _| {
+    let read = wire::Record::new(record).read::<wire::Device<'_>>().map(|(said, _)| {
         let Some(id) = id(&said.id) else { return without("a device without `id`") };
         let kind = attribute(&said.kind.0.name);
         if kind.as_deref().is_some_and(|kind| NO_ASSETS.iter().any(|no| no.eq_ignore_ascii_case(kind))) {
@@ -157,7 +157,7 @@ fn firmware(said: &wire::Device<'_>) -> (Module, Vec<Module>) {
 
 /// Two devices that talk: kept until they come by.
 pub(super) fn connection(directory: &mut Directory, record: &[u8]) -> Decoded {
-    let read = wire::read::<AConnection, _, _>(record, |said, _| {
+    let read = wire::Record::new(record).read::<wire::Connection<'_>>().map(|(said, _)| {
         let (Some(first), Some(second)) = (id(&said.first), id(&said.second)) else {
             return without("a connection without its two devices");
         };
@@ -183,7 +183,7 @@ pub(super) fn connection(directory: &mut Directory, record: &[u8]) -> Decoded {
 
 /// Vulnerabilities of an address or of a device: kept until the devices come by.
 pub(super) fn vulnerable(directory: &mut Directory, record: &[u8]) -> Decoded {
-    let read = wire::read::<AVulnerable, _, _>(record, |said, _| {
+    let read = wire::Record::new(record).read::<wire::Vulnerable<'_>>().map(|(said, _)| {
         let mut any = false;
         if let Some(cve) = cve(&said.one, &said.score, &said.vector, &said.description) {
             let Some(address) = said.address.get().and_then(ip) else {
@@ -223,9 +223,8 @@ fn cve(
     })
 }
 
-/// A device that is gone.
 pub(super) fn deleted(record: &[u8]) -> Decoded {
-    let read = wire::read::<ADeleted, _, _>(record, |said, _| {
+    let read = wire::Record::new(record).read::<wire::Deleted<'_>>().map(|(said, _)| {
         let Some(id) = id(&said.id) else { return without("a deleted device without `id`") };
         let device = Device { id: Some(id), deleted: true, ..Device::default() };
         Decoded { outcome: Outcome::Ignored("device"), devices: vec![device] }
@@ -241,7 +240,7 @@ pub(super) fn sensor(
     record: &[u8],
     received_at: Timestamp,
 ) -> Decoded {
-    let read = wire::read::<ASensor, _, _>(record, |said, _| {
+    let read = wire::Record::new(record).read::<wire::Sensor<'_>>().map(|(said, _)| {
         let Some(id) = number(&said.id) else { return without("a sensor without `id`") };
         let name = attribute(&said.name).unwrap_or_else(|| format!("sensor {id}"));
         directory.learn_sensor(&id, &name);

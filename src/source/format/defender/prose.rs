@@ -69,7 +69,6 @@ const WORDS: &[(&str, &str)] = &[
     ("database", "Database"),
 ];
 
-/// The protocol that a text names.
 pub(super) fn protocol(text: &str) -> Option<Protocol> {
     let mut folded = String::with_capacity(text.len() + 2);
     folded.push(' ');

@@ -44,11 +44,9 @@ enum Place {
     Start,
     /// In the object, between a value and the next key.
     Object,
-    /// In a key of the object.
     Key,
     /// After a key, before or in its plain value.
     Value,
-    /// In a list of records.
     List,
     /// After the last bracket.
     End,

@@ -7,6 +7,7 @@
 //! anything.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess};
@@ -234,7 +235,6 @@ object! {
 }
 
 object! {
-    /// `additionalInformation`.
     Additional {
         description: Text<'a> = "description",
         information: List<Text<'a>> = "information",
@@ -332,7 +332,6 @@ wrapped! {
     Address = "ipaddress" | "macaddress" | "address"
 }
 wrapped! {
-    /// A protocol.
     Named = "name" | "protocol"
 }
 wrapped! {
@@ -340,7 +339,6 @@ wrapped! {
     SensorId = "sensorid" | "id"
 }
 wrapped! {
-    /// A VLAN that the device is in.
     Vlan = "vlan" | "id"
 }
 
@@ -441,49 +439,25 @@ object! {
     }
 }
 
-/// Reads one record; mended first where it is not JSON as it stands. The text of the error is for people.
-pub(super) fn read<T, F, R>(record: &[u8], take: F) -> Result<R, String>
-where
-    T: for<'a> Family<'a>,
-    F: FnOnce(<T as Family<'_>>::Object, &str) -> R,
-{
-    let text = String::from_utf8_lossy(record);
-    match serde_json::from_str::<<T as Family<'_>>::Object>(&text) {
-        Ok(object) => Ok(take(object, &text)),
-        Err(error) => {
-            let mended = super::mend::mend(&text);
-            match serde_json::from_str::<<T as Family<'_>>::Object>(&mended) {
-                Ok(object) => Ok(take(object, &mended)),
-                Err(_) => Err(format!("not JSON: {error}")),
-            }
-        }
+/// A record as text; mended where it is not JSON as it stands.
+pub(super) struct Record<'r> {
+    text: Cow<'r, str>,
+    mended: OnceCell<String>,
+}
+
+impl<'r> Record<'r> {
+    pub(super) fn new(record: &'r [u8]) -> Self {
+        Self { text: String::from_utf8_lossy(record), mended: OnceCell::new() }
     }
-}
 
-/// A wire type for every lifetime.
-pub(super) trait Family<'a> {
-    /// The type.
-    type Object: Deserialize<'a>;
-}
-
-/// Names of the families.
-macro_rules! families {
-    ($($family:ident = $type:ident,)*) => {
-        $(
-            #[derive(Debug)]
-            pub(super) struct $family;
-            impl<'a> Family<'a> for $family {
-                type Object = $type<'a>;
-            }
-        )*
-    };
-}
-
-families! {
-    AnAlert = Alert,
-    ADevice = Device,
-    AConnection = Connection,
-    AVulnerable = Vulnerable,
-    ADeleted = Deleted,
-    ASensor = Sensor,
+    /// What it says, and the text that says it. The text of the error is for people.
+    pub(super) fn read<'s, T: Deserialize<'s>>(&'s self) -> Result<(T, &'s str), String> {
+        let error = match serde_json::from_str(&self.text) {
+            Ok(object) => return Ok((object, &self.text)),
+            Err(error) => error,
+        };
+        let mended = self.mended.get_or_init(|| super::mend::mend(&self.text));
+        let object = serde_json::from_str(mended).map_err(|_| format!("not JSON: {error}"))?;
+        Ok((object, mended))
+    }
 }

@@ -16,12 +16,10 @@ use super::{Settings, ends, tables, time, wire, word};
 use crate::model::device::Connection;
 use crate::model::{Device, Timestamp};
 
-/// What is remembered of what was told.
 const TOLD_MAX: usize = 8_192;
 /// So long.
 const TOLD_FOR: Duration = Duration::from_mins(15);
 
-/// What was told of late.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     known: HashSet<u64>,

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use super::{tables, wire};
 use crate::model::Endpoint;
 
-/// The two ends of what was seen.
 #[derive(Debug)]
 pub(super) struct Ends {
     /// Who began it.

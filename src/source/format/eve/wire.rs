@@ -141,7 +141,6 @@ macro_rules! object {
 }
 
 object! {
-    /// One line.
     Record {
         event_type: Text<'a> = "event_type",
         timestamp: Text<'a> = "timestamp",
@@ -169,7 +168,6 @@ object! {
 }
 
 object! {
-    /// `alert`.
     Alert {
         action: Text<'a> = "action",
         gid: Number = "gid",
@@ -273,7 +271,6 @@ object! {
 }
 
 object! {
-    /// `dhcp`.
     Dhcp {
         client_mac: Text<'a> = "client_mac",
         assigned_ip: Text<'a> = "assigned_ip",
@@ -299,7 +296,6 @@ object! {
 }
 
 object! {
-    /// `enip.response`.
     EnipAnswer {
         identity: EnipIdentity<'a> = "identity",
     }

@@ -414,7 +414,6 @@ fn protocols(text: &str) -> Vec<Protocol> {
     list
 }
 
-/// Numbers of vulnerabilities in a text.
 fn vulnerabilities(text: &str) -> impl Iterator<Item = &str> {
     memchr::memmem::find_iter(text.as_bytes(), b"CVE-").take(LIST_MAX).filter_map(|at| {
         let rest = &text[at + 4..];

@@ -8,11 +8,8 @@ use super::pairs::Pairs;
 /// A CEF or LEEF message, taken apart.
 #[derive(Debug, Default)]
 pub(super) struct Event<'a> {
-    /// Device vendor.
     pub(super) vendor: Cow<'a, str>,
-    /// Device product.
     pub(super) product: Cow<'a, str>,
-    /// Device version.
     pub(super) version: Cow<'a, str>,
     /// Class of the event: `Device Event Class ID`, `EventID`.
     pub(super) class: Cow<'a, str>,
@@ -20,7 +17,6 @@ pub(super) struct Event<'a> {
     pub(super) name: Cow<'a, str>,
     /// Severity as written in the header; LEEF has none there.
     pub(super) severity: Cow<'a, str>,
-    /// The rest.
     pub(super) pairs: Pairs<'a>,
 }
 

@@ -58,7 +58,6 @@ impl<'a> Pairs<'a> {
         Self { list, escaped: false }
     }
 
-    /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.list.len()

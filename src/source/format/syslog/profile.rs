@@ -19,6 +19,9 @@ pub(super) struct EndKeys {
     pub(super) kind: &'static [&'static str],
 }
 
+const NO_KEYS: EndKeys =
+    EndKeys { ip: &[], mac: &[], name: &[], port: &[], device_id: &[], vendor: &[], kind: &[] };
+
 /// How one product's messages are read.
 #[derive(Debug)]
 pub(super) struct Profile {
@@ -61,18 +64,14 @@ pub(super) const GENERIC: Profile = Profile {
         mac: &["smac", "srcMAC", "src_mac"],
         name: &["shost", "srcName", "identHostName"],
         port: &["spt", "srcPort", "src_port"],
-        device_id: &[],
-        vendor: &[],
-        kind: &[],
+        ..NO_KEYS
     },
     destination: EndKeys {
         ip: &["dst", "dst_ip", "CtdDestinationIp", "dst_asset_ip", "c6a3"],
         mac: &["dmac", "dstMAC", "dst_mac"],
         name: &["dhost", "dstName"],
         port: &["dpt", "dstPort", "dst_port"],
-        device_id: &[],
-        vendor: &[],
-        kind: &[],
+        ..NO_KEYS
     },
     protocol: &["app", "protocol", "PtName", "CtdProtocol", "proto"],
     title: &["|name", "title", "flexString3", "msg", "|class"],
@@ -101,18 +100,14 @@ pub(super) const DEFENDER: Profile = Profile {
         mac: &["src_mac", "srcMAC", "smac"],
         name: &["srcName", "shost"],
         port: &["spt", "srcPort"],
-        device_id: &[],
-        vendor: &[],
-        kind: &[],
+        ..NO_KEYS
     },
     destination: EndKeys {
         ip: &["dst_ip", "dst"],
         mac: &["dst_mac", "dstMAC", "dmac"],
         name: &["dstName", "dhost"],
         port: &["dpt", "dstPort"],
-        device_id: &[],
-        vendor: &[],
-        kind: &[],
+        ..NO_KEYS
     },
     protocol: &["protocol", "app", "proto"],
     title: &["|name", "title"],
@@ -223,7 +218,6 @@ pub(super) const NOZOMI: Profile = Profile {
     ..GENERIC
 };
 
-/// Dragos Platform.
 pub(super) const DRAGOS: Profile = Profile {
     name: "dragos",
     source: EndKeys {
@@ -232,8 +226,7 @@ pub(super) const DRAGOS: Profile = Profile {
         name: &["src_asset_hostname", "asset_hostname", "src_asset_domain", "shost"],
         port: &["spt"],
         device_id: &["src_asset_id"],
-        vendor: &[],
-        kind: &[],
+        ..NO_KEYS
     },
     destination: EndKeys {
         ip: &["dst_asset_ip", "dst"],
@@ -241,8 +234,7 @@ pub(super) const DRAGOS: Profile = Profile {
         name: &["dst_asset_hostname", "dst_asset_domain", "dhost"],
         port: &["dpt"],
         device_id: &["dst_asset_id"],
-        vendor: &[],
-        kind: &[],
+        ..NO_KEYS
     },
     title: &["|name", "type", "|class"],
     message: &["content", "msg"],
@@ -261,10 +253,9 @@ pub(super) const RADIFLOW: Profile = Profile {
         ip: &["src"],
         mac: &["SrcMac"],
         name: &["SrcName"],
-        port: &[],
-        device_id: &[],
         vendor: &["SrcVendor"],
         kind: &["SrcType"],
+        ..NO_KEYS
     },
     destination: EndKeys {
         ip: &["dst"],

@@ -26,7 +26,6 @@ const TOLD_MAX: usize = 4_096;
 /// Most Modbus identifications that are gathered at once.
 const GATHERED_MAX: usize = 64;
 
-/// What one stream has told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     at: HashMap<u64, Timestamp>,

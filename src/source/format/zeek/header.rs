@@ -92,7 +92,6 @@ impl Header {
         Ok(())
     }
 
-    /// Which column a name has.
     pub(super) fn column(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field == name)
     }

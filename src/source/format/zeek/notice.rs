@@ -28,7 +28,6 @@ struct Said {
     destination: Endpoint,
 }
 
-/// A row of `notice`.
 pub(super) fn notice(settings: &Settings, row: &Row<'_>, line: &[u8], received_at: Timestamp) -> Outcome {
     let Some(note) = row.text("note").and_then(|note| word(&note)) else {
         return missing("a notice without `note`");
@@ -66,7 +65,6 @@ pub(super) fn notice(settings: &Settings, row: &Row<'_>, line: &[u8], received_a
     finding(settings, row, said, line, received_at)
 }
 
-/// A row of `weird`.
 pub(super) fn weird(settings: &Settings, row: &Row<'_>, line: &[u8], received_at: Timestamp) -> Outcome {
     let Some(name) = row.text("name").and_then(|name| word(&name)) else {
         return missing("a weird without `name`");
@@ -135,7 +133,6 @@ fn sensor(settings: &Settings, row: &Row<'_>) -> String {
     }
 }
 
-/// The two ends of the connection.
 fn connection_ends(row: &Row<'_>) -> (Endpoint, Endpoint) {
     let end = |host: &str, port: &str| Endpoint {
         ip: row.address(host),

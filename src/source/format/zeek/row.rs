@@ -11,7 +11,6 @@ use crate::source::format::parts;
 /// Most members that are read of one set or vector.
 const MEMBERS_MAX: usize = 64;
 
-/// A record.
 #[derive(Debug)]
 pub(super) enum Row<'a> {
     /// A row of a TSV log: the header, and the columns as written.
@@ -69,12 +68,10 @@ impl<'a> Row<'a> {
         names.iter().find_map(|name| self.text(name))
     }
 
-    /// An address.
     pub(super) fn address(&self, name: &str) -> Option<IpAddr> {
         self.text(name).and_then(|text| parts::address(&text))
     }
 
-    /// A port.
     pub(super) fn port(&self, name: &str) -> Option<u16> {
         // Older versions wrote `443/tcp`.
         self.text(name).and_then(|text| text.split('/').next()?.trim().parse().ok())

@@ -4,7 +4,6 @@
 
 use crate::model::{Engine, Protocol, Severity};
 
-/// Severity and engine.
 pub(super) type Grade = (Severity, Engine);
 
 /// Grade of a note. A module without a line of its own in the table, and a note that nobody knows, are minor anomalies.
@@ -64,7 +63,6 @@ pub(super) fn note(note: &str) -> Grade {
     }
 }
 
-/// Whether a note is about the sensor itself and not about the plant.
 pub(super) fn is_about_the_sensor(note: &str) -> bool {
     note.starts_with("CaptureLoss::") || note.starts_with("PacketFilter::")
 }
@@ -97,7 +95,6 @@ pub(super) const WEIRDS: [&str; 7] = [
     "modbus_diag_unknown_request_subfunction",
 ];
 
-/// Grade of a weird.
 pub(super) const WEIRD: Grade = (Severity::Warning, Engine::ProtocolViolation);
 
 /// The protocol that a weird's name begins with (`dnp3_header_lacks_magic`), or that Zeek's analyzer is called by.

@@ -30,7 +30,6 @@ const LET_GO_MAX: usize = 50_000;
 const NO_ID: &str = "they carry no UUID of the console, and its API gives none";
 /// What to do about that.
 const NO_ID_REMEDY: &str = "handle them there by hand; those that come by the console's syslog carry it: name that source in write_back_for";
-/// Longest id.
 const ID_MAX: usize = 64;
 
 /// An answer of the store, or why there will be none.

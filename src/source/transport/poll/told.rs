@@ -250,7 +250,6 @@ fn put(bits: &mut [u8; BYTES], at: usize, on: bool) {
 pub struct Told {
     /// By sensor and number of the chunk.
     uses: HashMap<(Box<str>, u64), Uses>,
-    /// How many chunks there are.
     chunks: usize,
     /// The order to read again, where there was one.
     order: Option<i64>,

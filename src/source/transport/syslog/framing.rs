@@ -14,7 +14,6 @@ const DIGITS_MAX: usize = 6;
 /// A piece of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    /// A message.
     Message(&'a [u8]),
     /// The beginning of one that is longer than [`MESSAGE_MAX`]; the rest is skipped.
     TooLong(&'a [u8]),
@@ -31,12 +30,10 @@ enum Method {
     Lines,
 }
 
-/// What is not wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Skip {
     #[default]
     Nothing,
-    /// So many bytes.
     Bytes(usize),
     /// Up to the end of the line.
     Line,
@@ -54,13 +51,18 @@ pub(super) struct Framer {
     skip: Skip,
 }
 
-/// What the next bytes are.
 enum Next {
     /// A message of so many bytes behind so many others, and so many bytes with its end.
-    Message { from: usize, len: usize, whole: usize },
+    Message {
+        from: usize,
+        len: usize,
+        whole: usize,
+    },
     /// A counted message that is too long.
-    TooLong { from: usize, len: usize },
-    /// A line that is too long.
+    TooLong {
+        from: usize,
+        len: usize,
+    },
     LineTooLong,
     /// More bytes are needed.
     More,
@@ -120,7 +122,6 @@ impl Framer {
         }
     }
 
-    /// Skips what is to be skipped; whether all of it is.
     fn skipped(&mut self) -> bool {
         let rest = &self.buffer[self.at..];
         match self.skip {

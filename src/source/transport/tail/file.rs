@@ -136,7 +136,6 @@ pub(super) enum Piece<'a> {
     TooLong(u64, &'a [u8]),
 }
 
-/// A file that is followed.
 pub(super) struct Followed {
     pub(super) id: Id,
     /// As it was last seen.
@@ -199,7 +198,6 @@ impl Followed {
         })
     }
 
-    /// The cursor as it is stored.
     pub(super) fn cursor(&self) -> FileCursor {
         let mut proofs = self.proofs.clone();
         if let Some(trail) = self.trail {
@@ -255,7 +253,6 @@ impl Followed {
         self.look.size > self.scanned && !self.short
     }
 
-    /// Opens it again by its path.
     pub(super) fn open(&mut self) -> io::Result<&File> {
         if self.handle.is_none() {
             let (file, _) = open_regular(&self.path, |meta| {
@@ -529,7 +526,6 @@ fn hold(path: &Path, me: u32, fits: impl Fn(&Metadata) -> io::Result<()>) -> io:
     Ok((held, meta))
 }
 
-/// What is said of a file of otrelay's own.
 const OWN: &str = "it is one of otrelay's own files (its config, a secret, its state) under this name, and not read: see \
      who may write into that directory";
 

@@ -20,7 +20,6 @@ use crate::source::{Batch, OwnIds, Reads, RejectReason};
 
 /// The mark's name.
 pub const MARK: &str = "packed";
-/// Most files.
 const FILES_MAX: usize = 1_024;
 
 /// Packed files that are still to be read.

@@ -13,7 +13,6 @@ use crate::source::transport::packed::Zstd;
 /// Largest piece of packed bytes that is read at once.
 const PIECE: usize = 64 * 1024;
 
-/// How a file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
     Gzip,
@@ -22,7 +21,6 @@ pub(super) enum Packing {
     Other,
 }
 
-/// Ends of names.
 const ENDS: [(&str, Packing); 8] = [
     ("gz", Packing::Gzip),
     ("zst", Packing::Zstd),

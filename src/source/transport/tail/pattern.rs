@@ -26,10 +26,8 @@ pub struct Pattern {
     parts: Vec<Part>,
 }
 
-/// One part of it.
 #[derive(Clone, Debug)]
 enum Part {
-    /// A name as it stands.
     Name(String),
     /// A name with wildcards.
     Glob(glob::Pattern),
@@ -57,9 +55,6 @@ pub(super) enum Name {
 
 impl Pattern {
     /// Takes a pattern apart.
-    ///
-    /// # Errors
-    /// It is none, in words.
     pub fn new(text: &str) -> Result<Self, String> {
         let part = |text: &str| match text {
             "**" => Ok(Part::Deep),

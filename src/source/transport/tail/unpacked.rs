@@ -33,7 +33,6 @@ pub(super) struct Unpacked {
     before: Vec<u8>,
 }
 
-/// A line that came out.
 struct Line {
     /// With its end.
     length: u64,

@@ -60,14 +60,12 @@ pub(super) struct Events {
     pub(super) cut: Vec<Cut>,
     /// Rotated files that are read to their end, and packed ones as far as they are.
     pub(super) complete: Vec<FileCursor>,
-    /// Files that are gone.
     pub(super) finished: Vec<FileCursor>,
 }
 
 /// A last line without its end.
 pub(super) struct Cut {
     pub(super) file: Followed,
-    /// Where it begins.
     pub(super) begin: u64,
     /// Empty where it is too long.
     pub(super) line: Vec<u8>,

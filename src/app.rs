@@ -140,11 +140,17 @@ impl Components {
 }
 
 /// Whether the service could be made from this config: rules compile, certificates can be read. Opens nothing.
+///
+/// # Errors
+/// [`AppError`], what the service would say.
 pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError> {
     Components::of(config, clock).map(drop)
 }
 
 /// Compiles the rules of a config over the default fields of their tables.
+///
+/// # Errors
+/// [`RulesError`].
 pub fn compile(config: &Config) -> Result<Rules, RulesError> {
     Rules::compile_over(&config.rules, |kind, table, columns| match kind {
         DeliveryKind::PutRow => row_fields(columns),

@@ -483,6 +483,9 @@ pub trait Compose: Send + Sync + 'static {
     }
 
     /// `close_code` and `close_notes` of the rule's action, as far as it has them.
+    ///
+    /// # Errors
+    /// As [`Self::compose`].
     fn closing(&self, _facts: &TicketFacts<'_>) -> Result<Fields, String> {
         Ok(Fields::new())
     }

@@ -104,6 +104,9 @@ fn words(issue: &HealthIssue) -> String {
 }
 
 /// `otrelay sync` where no service runs: only the pushing.
+///
+/// # Errors
+/// [`AppError`].
 pub async fn push_once(
     config: Config,
     clock: SharedClock,
@@ -129,6 +132,9 @@ pub async fn push_once(
 }
 
 /// `otrelay sync --dry-run` where no service runs: what a sync would send.
+///
+/// # Errors
+/// [`AppError`].
 pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Vec<Planned>, AppError> {
     let (components, store, mut stages) = open(&config, &clock)?;
     let relay = components.relay(&config, store, clock);
@@ -140,6 +146,9 @@ pub async fn plan(config: Config, clock: SharedClock, limit: usize) -> Result<Ve
 
 /// The same before the first start: takes in what the sources hold, into a store of its own that is thrown away. Gives
 /// the plans, and what keeps more from being taken in.
+///
+/// # Errors
+/// [`AppError`].
 pub async fn plan_first(
     mut config: Config,
     clock: SharedClock,
@@ -177,6 +186,9 @@ pub async fn plan_first(
 }
 
 /// Opens the store for a command that changes it, where no service runs.
+///
+/// # Errors
+/// [`AppError`], or what the command fails with.
 pub async fn with_store<T, F: Future<Output = Result<T, StoreError>>>(
     config: &Config,
     clock: SharedClock,

@@ -70,6 +70,9 @@ pub struct Surroundings {
 }
 
 /// The service: runs until it is told to stop.
+///
+/// # Errors
+/// [`AppError`].
 pub async fn serve(config: Config, around: Surroundings) -> Result<(), AppError> {
     let components = Components::of(&config, &around.clock)?;
     let Some((store, writer)) = open(&config, &around).await? else { return Ok(()) };

@@ -299,6 +299,9 @@ pub fn main() -> ExitCode {
 }
 
 /// Whether these arguments, without the program's name, are a command line that otrelay takes; else what it says.
+///
+/// # Errors
+/// What is wrong with them.
 pub fn understands(arguments: &[&str]) -> Result<(), String> {
     let all = std::iter::once("otrelay").chain(arguments.iter().copied());
     match Cli::try_parse_from(all) {

@@ -185,6 +185,9 @@ fn quoted(text: &str) -> String {
 }
 
 /// Checks the answers as a config with everything in it, as the service would; nothing is written.
+///
+/// # Errors
+/// With every answer that cannot be used.
 pub fn rehearse(
     answers: &Answers,
     environment: &Environment,

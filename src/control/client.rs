@@ -47,6 +47,9 @@ pub fn is_there(socket: &Path) -> bool {
 }
 
 /// Asks; blocks until the answer is there. A sync may take as long as its sends, so that wait is long.
+///
+/// # Errors
+/// [`AskError`].
 pub fn ask(socket: &Path, question: &Question) -> Result<serde_json::Value, AskError> {
     let io = |source| AskError::Io { path: socket.to_owned(), source };
     let patience = if matches!(question, Question::Sync) { 3_600 } else { 60 };

@@ -141,6 +141,9 @@ pub enum Answer {
 }
 
 /// Answers what only needs reading. `None`: this question needs the service, or a writer. Blocking.
+///
+/// # Errors
+/// [`StoreError`].
 pub fn answer(reader: &Reader, question: &Question) -> Result<Option<serde_json::Value>, StoreError> {
     let value = match question {
         Question::Alerts(filter) => json(reader.alerts(filter)?),

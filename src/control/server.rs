@@ -72,6 +72,9 @@ pub struct Control {
 
 /// Opens the socket. A socket file that a killed process left behind is replaced: the lock on the state directory says
 /// that nobody else listens.
+///
+/// # Errors
+/// When the directory does not allow it.
 pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
     if std::fs::symlink_metadata(path).is_ok() {
         std::fs::remove_file(path)?;

@@ -34,6 +34,9 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens there.
     pub(super) fn connect(path: &Path) -> std::io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;

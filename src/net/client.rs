@@ -219,6 +219,9 @@ pub fn client(tls: &TlsSettings, proxy: Option<&ProxySettings>) -> Result<HttpCl
 }
 
 /// A client with deadlines of one's own.
+///
+/// # Errors
+/// As [`client`].
 pub fn client_with(
     tls: &TlsSettings,
     proxy: Option<&ProxySettings>,
@@ -292,6 +295,9 @@ impl HttpClient {
     }
 
     /// As [`Self::send`] for what may be asked twice whatever its method: a grant gives the same token again.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
     pub async fn send_repeatable(&self, request: Request) -> Result<Answer, TransportError> {
         self.send_within(request, REPEATS).await
     }
@@ -330,6 +336,9 @@ impl HttpClient {
 
     /// Makes the call; the body of the answer is read piece by piece and never held whole, so `answer_max` may be more
     /// than [`BODY_MAX`] here, and a packed body stays packed. A GET that breaks on a connection from before is repeated.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
     pub async fn open(&self, request: Request) -> Result<Incoming<'_>, TransportError> {
         check_url(&request.url).map_err(TransportError::NotAllowed)?;
         let end = Instant::now() + self.deadlines.whole;
@@ -428,6 +437,9 @@ impl HttpClient {
 }
 
 /// Whether a header may be set by the config.
+///
+/// # Errors
+/// Why not, in words.
 pub fn check_header(name: &str) -> Result<(), &'static str> {
     let lower = name.to_ascii_lowercase();
     if OWN_HEADERS.contains(&lower.as_str()) || lower.starts_with("proxy-") {

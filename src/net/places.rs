@@ -128,6 +128,9 @@ impl Taken {
 impl Places {
     /// A place for a connection of this address, or why there is none. Another connection may have to go for it: its
     /// [`Place::told_to_go`] ends.
+    ///
+    /// # Errors
+    /// In words.
     pub fn take(&self, address: IpAddr) -> Result<Place, String> {
         let (sender, now, bounds) = (one_sender(address), Instant::now(), self.bounds);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);

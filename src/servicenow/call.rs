@@ -202,6 +202,9 @@ impl ServiceNow {
     }
 
     /// As [`Self::new`], with deadlines of one's own.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
     pub fn with_deadlines(
         settings: Settings,
         clock: SharedClock,

@@ -24,6 +24,9 @@ pub struct KeysTried {
 
 impl ServiceNow {
     /// Logs in, where that takes a request of its own.
+    ///
+    /// # Errors
+    /// [`SendError`], with the remedy.
     pub async fn log_in(&self) -> Result<(), SendError> {
         self.authorization().await.map(drop)
     }
@@ -38,6 +41,9 @@ impl ServiceNow {
     }
 
     /// Whether a value is a choice of a column; `None` where choices may not be read.
+    ///
+    /// # Errors
+    /// [`SendError`]: nothing gets through.
     pub async fn is_choice(&self, table: &str, column: &str, value: &str) -> Result<Option<bool>, SendError> {
         let Ok(choices) = TableName::new("sys_choice") else { return Ok(None) };
         let query = Query::default().is("name", table).and_then(|q| q.is("element", column));
@@ -76,6 +82,9 @@ impl ServiceNow {
 
     /// Makes one record in a table, looks what became of our two keys, and takes the record away again. `seed` has to be
     /// new each time.
+    ///
+    /// # Errors
+    /// [`SendError`]: it could not be made.
     pub async fn try_keys(&self, table: &TableName, seed: [u8; 32]) -> Result<KeysTried, SendError> {
         let keys =
             TicketKeys::derive(&Fingerprint::from_bytes(seed), &self.name, table, Generation::default());

@@ -30,6 +30,9 @@ struct Line {
 
 impl Notifier {
     /// Connects to `$NOTIFY_SOCKET`: a path, or `@name` of the abstract kind.
+    ///
+    /// # Errors
+    /// When nobody listens there.
     pub fn connect(address: &OsStr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         let address = match address.as_bytes() {

@@ -80,6 +80,9 @@ impl Service {
     }
 
     /// Why it cannot read this file or list this directory, in words, with what mends it.
+    ///
+    /// # Errors
+    /// When it cannot.
     pub fn reads(&self, path: &Path) -> Result<(), Barred> {
         if let Some(setting) = self.unit.hides(path) {
             return Err(Barred {
@@ -92,6 +95,9 @@ impl Service {
     }
 
     /// Why it cannot make files in this directory.
+    ///
+    /// # Errors
+    /// When it cannot.
     pub fn writes(&self, dir: &Path) -> Result<(), Barred> {
         let shown = dir.display();
         if !self.unit.lets_write(dir) || self.unit.hides(dir).is_some() {

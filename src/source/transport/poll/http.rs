@@ -99,6 +99,9 @@ impl Caller {
     }
 
     /// Sets what stands at a path; the status of the answer.
+    ///
+    /// # Errors
+    /// No answer.
     pub async fn put(&self, path: &str, body: Vec<u8>) -> Result<(), Trouble> {
         let mut headers = self.headers();
         headers.push(("content-type", "application/json".to_owned()));

@@ -55,6 +55,9 @@ pub(super) enum Name {
 
 impl Pattern {
     /// Takes a pattern apart.
+    ///
+    /// # Errors
+    /// It is none, in words.
     pub fn new(text: &str) -> Result<Self, String> {
         let part = |text: &str| match text {
             "**" => Ok(Part::Deep),

@@ -222,6 +222,16 @@ fn spawn(stage: &mut JoinSet<Ended>, task: impl Future<Output = Ended> + Send + 
 }
 
 /// The tasks, by the order in which they stop.
+/// What is around sources that are followed.
+#[derive(Default)]
+struct Watched {
+    heartbeats: Heartbeats,
+    doors: Doors,
+    kept: source::Kept,
+    /// The intake takes nothing before this is told.
+    gate: Option<tokio::sync::oneshot::Receiver<()>>,
+}
+
 struct TaskGroups {
     sources: JoinSet<Ended>,
     intake: JoinSet<Ended>,
@@ -258,16 +268,16 @@ impl TaskGroups {
         store: &Store,
         clock: &SharedClock,
         intake: Intake,
-        watched: Option<(&Heartbeats, &Doors)>,
+        watched: Option<Watched>,
     ) -> Vec<Heartbeat> {
         let reading = if watched.is_some() { Reading::Follow } else { Reading::Once };
-        let unwatched = (Heartbeats::default(), Doors::default());
-        let (heartbeats, doors) = watched.unwrap_or((&unwatched.0, &unwatched.1));
+        let Watched { heartbeats, doors, kept, gate } = watched.unwrap_or_default();
         doors.shut();
+        kept.retain(&config.sources.iter().flat_map(|source| source.input.places()).collect());
         let (send, receive) = intake::lanes(config.sources.len());
         let (mut all, own) = (Vec::new(), Arc::new(config.own.clone()));
         for (settings, out) in config.sources.iter().zip(send) {
-            let heartbeat = source::heartbeat(&settings.name, heartbeats);
+            let heartbeat = source::heartbeat(&settings.name, &heartbeats);
             all.push(heartbeat.clone());
             let context = source::Context {
                 reading,
@@ -276,14 +286,21 @@ impl TaskGroups {
                 own: Arc::clone(&own),
                 remember: remember(store),
                 closed: Some(Arc::new(ClosedTickets(store.clone()))),
+                kept: kept.clone(),
                 out,
                 stop: self.stop_sources.clone(),
             };
             let source = source::run(settings.clone(), context, doors.open(settings));
             spawn(&mut self.sources, async move { ("source", source.await.map_err(AppError::from_source)) });
         }
-        let (intake, stop) = (intake.watched(heartbeats), self.stop_sources.clone());
-        let intake = async move { ("intake", intake.run(receive, stop).await.map_err(AppError::from)) };
+        let (intake, stop) = (intake.watched(&heartbeats), self.stop_sources.clone());
+        let intake = async move {
+            if let Some(gate) = gate {
+                // Who was to open it has gone: then all of this ends.
+                let _ = gate.await;
+            }
+            ("intake", intake.run(receive, stop).await.map_err(AppError::from))
+        };
         spawn(&mut self.intake, intake);
         all
     }
@@ -300,24 +317,34 @@ impl TaskGroups {
         }
     }
 
-    /// Stops sources, intake and relay in this order, so that they can begin anew on the same store. What does not end
-    /// within [`GRACE`] is cut off, as a crash would; the next relay looks that up before it sends it again.
+    /// Stops sources and intake, so that they can begin anew on the same store, and tells the relay to stop. What does not
+    /// end within [`GRACE`] is cut off, as a crash would; it is read again.
     async fn pause(&mut self) -> Result<(), AppError> {
         self.stop_sources.cancel();
         self.stop_relay.cancel();
         let rest = async {
             finish(&mut self.sources).await?;
-            finish(&mut self.intake).await?;
-            finish(&mut self.late).await
+            finish(&mut self.intake).await
         };
         let rest = tokio::time::timeout(GRACE, rest).await.unwrap_or_else(|_| {
-            tracing::warn!("what was in flight took too long; it is looked up before it is sent again");
+            tracing::warn!("a source took too long to stop; it is read again from what is stored");
             Ok(())
         });
         self.sources.shutdown().await;
         self.intake.shutdown().await;
+        self.stop_sources = CancellationToken::new();
+        rest
+    }
+
+    /// Waits for the relay that was told to stop, if there is one. What does not end within [`GRACE`] is cut off; the next
+    /// looks it up before it sends it again.
+    async fn relay_ended(&mut self) -> Result<(), AppError> {
+        let rest = tokio::time::timeout(GRACE, finish(&mut self.late)).await.unwrap_or_else(|_| {
+            tracing::warn!("what was in flight took too long; it is looked up before it is sent again");
+            Ok(())
+        });
         self.late.shutdown().await;
-        (self.stop_sources, self.stop_relay) = (CancellationToken::new(), CancellationToken::new());
+        self.stop_relay = CancellationToken::new();
         rest
     }
 

@@ -11,12 +11,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::again::Doors;
-use super::{AppError, Components, TaskGroups, housekeeping, page, spawn};
+use super::{AppError, Components, TaskGroups, Watched, housekeeping, page, spawn};
 use crate::clock::SharedClock;
 use crate::config::{Config, Level, Problem};
 use crate::control::client::is_there;
@@ -168,6 +168,7 @@ struct Service {
     heartbeats: Heartbeats,
     /// The ways to the sources of this generation.
     doors: Doors,
+    kept: source::Kept,
     /// What is decided, for those who watch.
     tap: Tap,
 }
@@ -196,6 +197,7 @@ impl Service {
             page: watch::Sender::default(),
             heartbeats: Heartbeats::default(),
             doors: Doors::default(),
+            kept: source::Kept::default(),
             tap: Tap::default(),
         }
     }
@@ -284,30 +286,33 @@ impl Service {
         }
     }
 
-    /// Starts a generation.
+    /// Starts a generation. Its sources come first, as senders wait for nobody; what the last relay had in flight ends
+    /// meanwhile, and before anything is taken in, changed rules are applied to what it left.
     async fn begin(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
-        let ready = self.take_in(stages).await?;
+        let clock = &self.around.clock;
+        let intake = || self.components.intake(&self.config, &self.store, clock);
+        let (open, gate) = oneshot::channel();
+        let watched = Watched {
+            heartbeats: self.heartbeats.clone(),
+            doors: self.doors.clone(),
+            kept: self.kept.clone(),
+            gate: Some(gate),
+        };
+        let telling = intake().telling(self.tap.clone());
+        let sources = stages.sources(&self.config, &self.store, clock, telling, Some(watched));
+        stages.relay_ended().await?;
+        // What has no room yet is seen to by the intake; the relay makes the room.
+        intake().apply_rules().await?;
+        Components::identify(&self.config, &self.store).await?;
+        let _ = open.send(());
         let relay = (self.components)
-            .relay(&self.config, self.store.clone(), Arc::clone(&self.around.clock))
+            .relay(&self.config, self.store.clone(), Arc::clone(clock))
             .watched(self.progress.clone(), &self.heartbeats);
         let (asked, stop) = (Arc::clone(&self.asked), stages.stop_relay.clone());
         spawn(&mut stages.late, async move {
             let mut asked = asked.lock().await;
             ("relay", relay.run(&mut asked, stop).await.map_err(AppError::from))
         });
-        Ok(ready)
-    }
-
-    /// Starts the sources of a generation and its intake.
-    async fn take_in(&self, stages: &mut TaskGroups) -> Result<Ready, AppError> {
-        let intake = self.components.intake(&self.config, &self.store, &self.around.clock);
-        let intake = intake.telling(self.tap.clone());
-        // What has no room yet is seen to by the intake; the relay makes the room.
-        intake.apply_rules().await?;
-        Components::identify(&self.config, &self.store).await?;
-        let clock = &self.around.clock;
-        let watched = Some((&self.heartbeats, &self.doors));
-        let sources = stages.sources(&self.config, &self.store, clock, intake, watched);
         Ok(Box::pin(opened(sources)))
     }
 

@@ -13,6 +13,8 @@ pub mod format;
 
 pub mod host;
 
+mod kept;
+
 mod own;
 
 mod run;
@@ -28,6 +30,7 @@ pub use again::begins_anew;
 pub use batch::{
     Acknowledge, Batch, Reject, RejectCounts, RejectReason, SAMPLE_MAX, SIGHTINGS_MAX, Sighting, Taken,
 };
+pub use kept::Kept;
 pub use own::{Own, OwnIds};
 pub use run::{Answer, Context, Input, Order, Reads, Remember, Settings, behind, heartbeat, run};
 pub use transport::defender::handling::{Asking, Closed};

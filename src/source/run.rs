@@ -23,10 +23,10 @@ use super::transport::host::{self, Host};
 use super::transport::http::{self, Push};
 use super::transport::poll::{self, Poll};
 use super::transport::send;
-use super::transport::syslog::{Listeners, Syslog};
+use super::transport::syslog::{self, Listeners, Syslog};
 use super::transport::tail::{self, Tail};
 use super::transport::unix::{self, Unix};
-use super::{Acknowledge, Batch, Own, Reading, Source as _, SourceError};
+use super::{Acknowledge, Batch, Kept, Own, Reading, Source as _, SourceError};
 use crate::clock::SharedClock;
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::codes::Code;
@@ -84,6 +84,15 @@ pub enum Input {
 }
 
 impl Input {
+    /// Where it listens with sockets that are kept over a reload.
+    pub fn places(&self) -> Vec<String> {
+        match self {
+            Self::Syslog(listeners) => listeners.listen.iter().map(syslog::place).collect(),
+            Self::Unix(listen) => vec![unix::place(listen)],
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether records are sent to it: then there is nothing to read before somebody sends.
     pub fn listens(&self) -> bool {
         matches!(self, Self::Http { .. } | Self::Syslog(_))
@@ -132,6 +141,8 @@ pub struct Context {
     pub remember: Remember,
     /// What people have closed, for consoles that are told.
     pub closed: Option<Arc<dyn Closed>>,
+    /// Sockets of the config before.
+    pub kept: Kept,
     /// The way to the intake, this source's own.
     pub out: mpsc::Sender<Batch>,
     /// Ends it.
@@ -259,10 +270,12 @@ async fn begin(settings: &Settings, context: &Context, stop: CancellationToken) 
             Push::new(settings, clock).beating(heartbeat).run(out, stop).await
         }
         Input::Unix(listen) => {
-            Unix::new(name, kind, listen.clone(), format, clock, heartbeat).run(out, stop).await
+            let unix = Unix::new(name, kind, listen.clone(), format, clock, heartbeat);
+            unix.keeping(context.kept.clone()).run(out, stop).await
         }
         Input::Syslog(listeners) => {
-            Syslog::new(name, kind, listeners.clone(), format, clock, heartbeat).run(out, stop).await
+            let syslog = Syslog::new(name, kind, listeners.clone(), format, clock, heartbeat);
+            syslog.keeping(context.kept.clone()).run(out, stop).await
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
-use otrelay::simulator::Running;
+use otrelay::simulator::{Options, Running};
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
-use crate::support::{simulator, until, values};
+use crate::support::eve::alert;
+use crate::support::{simulator, simulator_with, until, values};
 
 /// Everything goes to the table `incident`.
 const ALL: &str = r#"
@@ -49,6 +52,50 @@ fn lines(status: &Value) -> u64 {
         .iter()
         .find(|source| source["name"] == "sensors")
         .map_or(0, |source| source["lines"].as_u64().unwrap())
+}
+
+/// Who sends meanwhile finds the same sockets, however long a request that is in flight takes.
+#[test]
+fn a_reload_takes_no_listener_away() {
+    let delay = "delay=4000:method=POST,path=/api/now/table,count=1".parse().unwrap();
+    let options = Options { faults: vec![delay], batch_api: false, ..Options::default() };
+    let (simulator, address) = (simulator_with(options), free());
+    let agent = agent(&simulator, address, "");
+    let path = agent.dir().join("eve.sock");
+    agent.append_config(&format!(
+        "\n[[source]]\nname = \"engine\"\nkind = \"suricata-eve\"\nlisten = \"unix_dgram://{}\"\n",
+        path.display()
+    ));
+    let service = agent.start();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.connect(address).unwrap();
+    let unix = UnixDatagram::unbound().unwrap();
+    until("the socket is there", || unix.connect(&path).ok());
+    // One is on its way to the instance when the reload comes.
+    udp.send(cef("first", "").as_bytes()).unwrap();
+    agent.until_status("it is read", |status| lines(status) == 1);
+    let mut sync = agent.command(&["sync"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    until("it is on its way", || (simulator.requests() > 2).then_some(()));
+    let before = agent.logged().matches("the config was reloaded").count();
+    service.hang_up();
+    // As many as every kernel keeps for a socket, spread over the whole reload.
+    for n in 0..80 {
+        udp.send(cef(&format!("message {n}"), "").as_bytes()).unwrap();
+        unix.send(alert(n).line().as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let taken = |status: &Value| {
+        let sources = status["sources"].as_array().unwrap();
+        let alerts = |name: &str| sources.iter().find(|s| s["name"] == name).map(|s| s["alerts"].clone());
+        (alerts("sensors"), alerts("engine")) == (Some(json!(81)), Some(json!(80)))
+    };
+    agent.until_status("all are taken in", taken);
+    until("the reload is over", || {
+        (agent.logged().matches("the config was reloaded").count() > before).then_some(())
+    });
+    sync.wait().unwrap();
+    assert_eq!(service.stop(), 0);
+    assert!(!path.exists(), "who connects now is told that nobody is there");
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Bench {
                 let now = stored.lock().unwrap().clone();
                 Box::pin(async move { Ok(now) })
             }),
+            kept: Kept::default(),
             out,
             stop: stop.clone(),
         };

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::framing::{Frame, Framer, MESSAGE_MAX};
 use self::limits::Rates;
 use super::super::format::{Decoded, Outcome};
-use super::super::{Batch, Reads, RejectReason, Source, SourceError};
+use super::super::{Batch, Kept, Reads, RejectReason, Source, SourceError};
 use super::Decoding;
 use super::gather::{ACCEPT_AGAIN, Gather};
 use super::last::{Last, nothing_more};
@@ -102,6 +102,7 @@ pub struct Syslog {
     gather: Gather,
     doors: Doors,
     rates: Rates,
+    kept: Kept,
 }
 
 impl Syslog {
@@ -125,19 +126,32 @@ impl Syslog {
             gather,
             doors: Doors::new(limits::CONNECTIONS),
             rates,
+            kept: Kept::default(),
         }
+    }
+
+    /// The same, with sockets that are kept over a reload.
+    #[must_use]
+    pub fn keeping(mut self, kept: Kept) -> Self {
+        self.kept = kept;
+        self
     }
 
     async fn listener(&self, at: usize, stop: &CancellationToken) {
         let listen = self.settings.listen[at];
         match self.gather.bound(at, &listen, stop, || self.bind(listen)).await {
-            Some(Bound::Datagrams(datagrams)) => self.datagrams(&datagrams, stop).await,
+            Some(Bound::Datagrams(datagrams, dropped)) => {
+                let dropped = self.datagrams(&datagrams, dropped, stop).await;
+                self.kept.keep(place(&listen), (datagrams, dropped));
+            }
             Some(Bound::Stream(listener, tls)) => self.accept(at, listener, tls, stop).await,
             None => {}
         }
     }
 
+    /// Listens there, where the socket was not kept.
     fn bind(&self, listen: Listen) -> Result<Bound, String> {
+        let kept = place(&listen);
         let said = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => "the address is in use by another program".to_owned(),
             io::ErrorKind::PermissionDenied => {
@@ -147,6 +161,9 @@ impl Syslog {
         };
         let bound = match listen.protocol {
             Protocol::Udp => {
+                if let Some((datagrams, dropped)) = self.kept.take(&kept) {
+                    return Ok(Bound::Datagrams(datagrams, dropped));
+                }
                 let datagrams = Datagrams::bind(listen.address, RECEIVE_BUFFER).map_err(said)?;
                 if datagrams.buffer() < RECEIVE_BUFFER {
                     let (got, wanted) = (datagrams.buffer() / 1024, RECEIVE_BUFFER / 1024);
@@ -157,13 +174,14 @@ impl Syslog {
                         self.name
                     );
                 }
-                Bound::Datagrams(datagrams)
+                let dropped = datagrams.dropped().unwrap_or(0);
+                Bound::Datagrams(datagrams, dropped)
             }
-            Protocol::Tcp => Bound::Stream(listen::tcp(listen.address).map_err(said)?, None),
+            Protocol::Tcp => Bound::Stream(tcp(&self.kept, &kept, listen.address).map_err(said)?, None),
             Protocol::Tls => {
                 let settings = self.settings.tls.as_ref().ok_or("it has no certificate (tls.cert_file)")?;
                 let acceptor = Acceptor::new(settings).map_err(|error| error.to_string())?;
-                Bound::Stream(listen::tcp(listen.address).map_err(said)?, Some(acceptor))
+                Bound::Stream(tcp(&self.kept, &kept, listen.address).map_err(said)?, Some(acceptor))
             }
         };
         let local = bound.local().unwrap_or(listen.address);
@@ -195,12 +213,12 @@ impl Syslog {
         self.gather.put(|batch| batch.refuse(reason, || format!("{}: {why}", peer.name), input))
     }
 
-    /// Reads datagrams until the order to stop, and then those that are there already.
-    async fn datagrams(&self, datagrams: &Datagrams, stop: &CancellationToken) {
+    /// Reads datagrams until the order to stop, and then those that are there already. Takes and gives how many of those that
+    /// the kernel dropped are counted.
+    async fn datagrams(&self, datagrams: &Datagrams, mut known: u64, stop: &CancellationToken) -> u64 {
         let socket = datagrams.socket();
         let mut buffer = vec![0; MESSAGE_MAX];
         let mut last: Option<(Peer, Decoding)> = None;
-        let mut known = datagrams.dropped().unwrap_or(0);
         let mut drops = tokio::time::interval(DROPS_EVERY);
         loop {
             self.gather.has_room().await;
@@ -219,6 +237,7 @@ impl Syslog {
             self.gather.has_room().await;
         }
         self.count_drops(datagrams, &mut known);
+        known
     }
 
     /// Reads what is there, within one turn; whether there may be more.
@@ -301,7 +320,7 @@ impl Syslog {
                 },
             }
         }
-        drop(listener);
+        self.kept.keep(place(&self.settings.listen[at]), listener);
         while connections.next().await.is_some() {}
     }
 
@@ -463,14 +482,25 @@ const STOPPED: &str = "otrelay stopped in the middle of a message";
 
 /// A listener at work.
 enum Bound {
-    Datagrams(Datagrams),
+    /// And how many of those that the kernel dropped are counted.
+    Datagrams(Datagrams, u64),
     Stream(TcpListener, Option<Acceptor>),
+}
+
+/// What a kept socket is called: whether TLS is spoken behind it makes no difference.
+pub fn place(listen: &Listen) -> String {
+    let kind = if listen.protocol == Protocol::Udp { "udp" } else { "tcp" };
+    format!("{kind} {}", listen.address)
+}
+
+fn tcp(kept: &Kept, place: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    kept.take(place).map_or_else(|| listen::tcp(address), Ok)
 }
 
 impl Bound {
     fn local(&self) -> io::Result<SocketAddr> {
         match self {
-            Self::Datagrams(datagrams) => datagrams.socket().local_addr(),
+            Self::Datagrams(datagrams, _) => datagrams.socket().local_addr(),
             Self::Stream(listener, _) => listener.local_addr(),
         }
     }

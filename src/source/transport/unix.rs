@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::bytes::BufMut as _;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Batch, Reads, RejectReason, Source, SourceError};
+use super::super::{Batch, Kept, Reads, RejectReason, Source, SourceError};
 use super::Decoding;
 use super::gather::{ACCEPT_AGAIN, Gather};
 use super::last::{Last, nothing_more};
@@ -75,6 +75,7 @@ pub struct Unix {
     clock: SharedClock,
     heartbeat: Heartbeat,
     gather: Gather,
+    kept: Kept,
 }
 
 impl Unix {
@@ -88,21 +89,30 @@ impl Unix {
         heartbeat: Heartbeat,
     ) -> Self {
         let gather = Gather::new(name.clone(), kind, 1);
-        Self { name, listen, format, clock, heartbeat, gather }
+        Self { name, listen, format, clock, heartbeat, gather, kept: Kept::default() }
+    }
+
+    /// The same, with a socket that is kept over a reload.
+    #[must_use]
+    pub fn keeping(mut self, kept: Kept) -> Self {
+        self.kept = kept;
+        self
     }
 
     /// From its binding to the order to stop.
     async fn listen(&self, stop: &CancellationToken) {
-        let Some(bound) = self.gather.bound(0, &self.listen, stop, || bind(&self.listen)).await else {
+        let place = place(&self.listen);
+        let kept = || self.kept.take(&place).filter(Bound::is_there);
+        let bind = || kept().map_or_else(|| bind(&self.listen), Ok);
+        let Some(bound) = self.gather.bound(0, &self.listen, stop, bind).await else {
             return;
         };
         tracing::info!(source = %self.name, "source {} listens on {}", self.name, self.listen);
-        match bound {
-            Bound::Stream(listener) => self.accept(&listener, stop).await,
-            Bound::Datagram(socket) => self.datagrams(&socket, stop).await,
+        match &bound.socket {
+            Socket::Stream(listener) => self.accept(listener, stop).await,
+            Socket::Datagram(socket) => self.datagrams(socket, stop).await,
         }
-        // Whoever connects from now on is told that nobody is here.
-        let _ = std::fs::remove_file(&self.listen.path);
+        self.kept.keep(place, bound);
     }
 
     async fn accept(&self, listener: &UnixListener, stop: &CancellationToken) {
@@ -226,10 +236,34 @@ impl Source for Unix {
     }
 }
 
-/// A socket at work.
-enum Bound {
+/// A socket at work, and its name.
+struct Bound {
+    socket: Socket,
+    path: PathBuf,
+}
+
+enum Socket {
     Stream(UnixListener),
     Datagram(UnixDatagram),
+}
+
+impl Bound {
+    /// Whether its name was not taken away.
+    fn is_there(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|there| there.file_type().is_socket())
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // Whoever connects from now on is told that nobody is here.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// What a kept socket is called.
+pub fn place(listen: &Listen) -> String {
+    format!("{:?} {}", listen.way, listen.path.display())
 }
 
 /// What is said where its directory is missing.
@@ -256,10 +290,11 @@ fn bind(listen: &Listen) -> Result<Bound, String> {
         _ => error.to_string(),
     };
     take_away_stale(listen)?;
-    let bound = match listen.way {
-        Way::Stream => Bound::Stream(UnixListener::bind(&listen.path).map_err(said)?),
-        Way::Datagram => Bound::Datagram(UnixDatagram::bind(&listen.path).map_err(said)?),
+    let socket = match listen.way {
+        Way::Stream => Socket::Stream(UnixListener::bind(&listen.path).map_err(said)?),
+        Way::Datagram => Socket::Datagram(UnixDatagram::bind(&listen.path).map_err(said)?),
     };
+    let bound = Bound { socket, path: listen.path.clone() };
     // Nobody but this user could connect until now, whatever the umask is: 0660 is only ever more.
     let mode = std::fs::Permissions::from_mode(0o660);
     std::fs::set_permissions(&listen.path, mode)

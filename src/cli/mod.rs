@@ -357,7 +357,7 @@ fn dispatch(command: Command, terminal: &mut Terminal<'_>) -> Outcome {
             Ok(numbered(config::config(&args, environment, check_template, terminal.out, terminal.err)?))
         }
         #[cfg(feature = "simulator")]
-        Command::Simulate(args) => simulate(*args, terminal),
+        Command::Simulate(args) => simulate::run(*args, terminal),
         Command::Help(args) => help::run(&args, Cli::command(), terminal.out),
         Command::Completions(args) => completions::run(&args, Cli::command(), terminal.out),
         Command::Man(args) => man::run(&args, Cli::command(), terminal.out),
@@ -451,12 +451,6 @@ async fn signalled() {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
-}
-
-#[cfg(feature = "simulator")]
-fn simulate(args: simulate::SimulateArgs, terminal: &mut Terminal<'_>) -> Outcome {
-    let ran = wait(simulate::run(args, terminal.out))?;
-    ran.map(|()| Exit::Fine).map_err(|e| CliError::Words(chain(&e)))
 }
 
 #[cfg(test)]

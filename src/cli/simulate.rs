@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::{CliError, Exit, Outcome, Terminal, chain, wait};
 use crate::model::{Secret, TableName};
-use crate::simulator::{FAULT_HELP, Fault, ImportMap, Options, RateRule, Running, SimError, Simulator};
+use crate::simulator::{FAULT_HELP, Fault, ImportMap, Options, RateRule, Running, Simulator};
 
 // User and password come from the environment: arguments can be read by everyone on the machine.
 /// Run the ServiceNow simulator until it is interrupted
@@ -124,49 +125,33 @@ fn pair(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "expected NAME=VALUE".to_owned())
 }
 
-/// Why the command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum SimulateError {
-    /// The simulator did not start.
-    #[error(transparent)]
-    Start(#[from] SimError),
-    /// The CA's certificate could not be written.
-    #[error("cannot write the CA certificate to {path}")]
-    CaFile {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file that was named cannot be read.
-    #[error("cannot read {path}")]
-    Input {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The terminal is gone, or signals cannot be received.
-    #[error("cannot say where it listens")]
-    Output(#[from] std::io::Error),
+pub(super) fn run(args: SimulateArgs, terminal: &mut Terminal<'_>) -> Outcome {
+    wait(simulate(args, terminal.out))??;
+    Ok(Exit::Fine)
+}
+
+fn failed(what: &str, cause: &std::io::Error) -> CliError {
+    CliError::Words(format!("{what}: {cause}"))
 }
 
 /// Starts it, says where and how to log in, and runs until SIGINT or SIGTERM.
-pub async fn run(args: SimulateArgs, out: &mut dyn Write) -> Result<(), SimulateError> {
+async fn simulate(args: SimulateArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let ca_out = args.ca_out.clone();
     let read = |path: PathBuf| {
-        std::fs::read_to_string(&path).map_err(|source| SimulateError::Input { path, source })
+        std::fs::read_to_string(&path).map_err(|e| failed(&format!("cannot read {}", path.display()), &e))
     };
     let jwt_keys = args.jwt_key.iter().cloned().map(read).collect::<Result<_, _>>()?;
     let client_ca = args.client_ca.clone().map(read).transpose()?;
     let options = Options { jwt_keys, client_ca, ..options(args, |name| std::env::var(name).ok()) };
     let introduction = introduction(&options);
-    let running = Simulator::start(options).await?;
+    let running = Simulator::start(options).await.map_err(|e| CliError::Words(chain(&e)))?;
     if let (Some(path), Some(pem)) = (ca_out, running.ca_pem()) {
-        std::fs::write(&path, pem).map_err(|source| SimulateError::CaFile { path, source })?;
+        let what = format!("cannot write the CA certificate to {}", path.display());
+        std::fs::write(&path, pem).map_err(|e| failed(&what, &e))?;
     }
-    tell(&running, &introduction, out)?;
-    wait().await?;
+    let silent = |e: std::io::Error| failed("cannot say where it listens", &e);
+    tell(&running, &introduction, out).map_err(silent)?;
+    ended().await.map_err(silent)?;
     running.stop().await;
     Ok(())
 }
@@ -230,18 +215,12 @@ fn tell(running: &Running, introduction: &str, out: &mut dyn Write) -> std::io::
     out.flush()
 }
 
-#[cfg(unix)]
-async fn wait() -> std::io::Result<()> {
+async fn ended() -> std::io::Result<()> {
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         done = tokio::signal::ctrl_c() => done,
         _ = term.recv() => Ok(()),
     }
-}
-
-#[cfg(not(unix))]
-async fn wait() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
 }
 
 #[cfg(test)]

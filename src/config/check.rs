@@ -17,6 +17,7 @@ use super::values::{self, Period, Role, Size};
 use super::{Agent, Config, Environment, IdFrom, Purpose, TemplateCheck, duration, size};
 use crate::intake::{self, Backfill};
 use crate::model::gather::Gather as _;
+use crate::model::names::NameError;
 use crate::relay;
 use crate::rules::exclude::Exclusions;
 use crate::source::{Own, host};
@@ -135,6 +136,23 @@ impl Check<'_> {
             self.problems.error(&table.child(name), "missing", |p| p.expected(expected));
         }
         field.get()
+    }
+
+    /// The name of a table, which has to be there.
+    pub(super) fn named<N>(
+        &mut self,
+        field: &Field<String>,
+        table: &At,
+        expected: &str,
+        new: fn(&str) -> Result<N, NameError>,
+    ) -> Option<N> {
+        let (text, place) = self.required("name", field, table, expected)?;
+        let name = new(text);
+        if let Err(NameError { expected, .. }) = &name {
+            self.problems.error(place, "this name cannot be used", |p| p.quoted(text).expected(*expected));
+        }
+        self.effective.note_field("name", text.clone(), field);
+        name.ok()
     }
 
     /// A duration, at least `min`; the default is text as well, so that it is shown as people write it.

@@ -416,6 +416,30 @@ impl Read for i64 {
     }
 }
 
+/// The JSON Schema of a value that stands where it is used, without a definition of its own.
+macro_rules! inline_schema {
+    (<$of:ident> $type:ty: $name:expr, |$generator:pat_param| $schema:expr) => {
+        $crate::config::read::inline_schema!(@[<$of: schemars::JsonSchema>] $type, $name, $generator, $schema);
+    };
+    ($type:ty: $name:expr, $schema:expr) => {
+        $crate::config::read::inline_schema!(@[] $type, $name, _, $schema);
+    };
+    (@[$($generics:tt)*] $type:ty, $name:expr, $generator:pat_param, $schema:expr) => {
+        impl $($generics)* schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema($generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $schema
+            }
+        }
+    };
+}
+pub(super) use inline_schema;
+
 /// Several values with their places: an array of tables, or a list of words.
 #[derive(Clone, Debug)]
 pub(super) struct List<T> {
@@ -453,19 +477,7 @@ impl<T: Read> Read for List<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for List<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("List_of_{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Vec::<T>::json_schema(generator)
-    }
-}
+inline_schema!(<T> List<T>: format!("List_of_{}", T::schema_name()), |of| Vec::<T>::json_schema(of));
 
 /// A table whose keys the operator chooses, in the order of the file.
 #[derive(Clone, Debug)]
@@ -493,16 +505,6 @@ impl<T: Read> Read for Named<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Named<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("Named_{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        std::collections::BTreeMap::<String, T>::json_schema(generator)
-    }
-}
+inline_schema!(<T> Named<T>: format!("Named_{}", T::schema_name()), |of| {
+    std::collections::BTreeMap::<String, T>::json_schema(of)
+});

@@ -82,15 +82,7 @@ fn one(
     c: &mut Check<'_>,
 ) -> Option<RuleSettings> {
     c.effective.begin("[[rule]]", at.key.to_string());
-    let name = c.required("name", &rule.name, at, "a name for this rule").and_then(|(text, place)| {
-        let name = RuleName::new(text);
-        if let Err(error) = &name {
-            let expected = error.expected;
-            c.problems.error(place, "this name cannot be used", |p| p.quoted(text).expected(expected));
-        }
-        c.effective.note_field("name", text.clone(), &rule.name);
-        name.ok()
-    });
+    let name = c.named(&rule.name, at, "a name for this rule", RuleName::new);
     let enabled = c.value("enabled", &rule.enabled, true, |v| *v);
     let default = SeverityWord(Severity::Warning);
     let min_severity = c.value("min_severity", &rule.min_severity, default, |s| s.0.as_str());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::problem::At;
-use super::read::{List, Node, Read, Reader, quoted, word};
+use super::read::{List, Node, Read, Reader, inline_schema, quoted, word};
 use super::{duration, size};
 use crate::model::SecretString;
 
@@ -235,28 +235,13 @@ impl Read for Backfill {
     }
 }
 
-macro_rules! text_schema {
-    ($($type:ident: $pattern:literal),* $(,)?) => {$(
-        impl JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($type).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern })
-            }
-        }
-    )*};
+fn like(pattern: &str) -> Schema {
+    json_schema!({ "type": "string", "pattern": pattern })
 }
-text_schema! {
-    Period: r"^\s*([0-9]+\s*(d|h|m|s|ms)\s*)+$",
-    Backfill: r"^(all|\s*([0-9]+\s*(d|h|m|s|ms)\s*)+)$",
-    Size: r"^\s*[0-9]+\s*([kKMmGg][iI]?)?[bB]\s*$",
-}
+
+inline_schema!(Period: "Period", like(r"^\s*([0-9]+\s*(d|h|m|s|ms)\s*)+$"));
+inline_schema!(Backfill: "Backfill", like(r"^(all|\s*([0-9]+\s*(d|h|m|s|ms)\s*)+)$"));
+inline_schema!(Size: "Size", like(r"^\s*[0-9]+\s*([kKMmGg][iI]?)?[bB]\s*$"));
 
 /// `"any"`, or a list.
 #[derive(Clone, Debug)]
@@ -288,20 +273,10 @@ impl<T: Read> Read for AnyOr<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for AnyOr<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("Any_or_{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let item = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "const": "any" }, { "type": "array", "items": item }] })
-    }
-}
+inline_schema!(<T> AnyOr<T>: format!("Any_or_{}", T::schema_name()), |of| {
+    let item = of.subschema_for::<T>();
+    json_schema!({ "anyOf": [{ "const": "any" }, { "type": "array", "items": item }] })
+});
 
 /// One value, or a list of them.
 #[derive(Clone, Debug)]
@@ -317,20 +292,10 @@ impl<T: Read> Read for OneOrMore<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("One_or_more_{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let item = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [item, { "type": "array", "items": item }] })
-    }
-}
+inline_schema!(<T> OneOrMore<T>: format!("One_or_more_{}", T::schema_name()), |of| {
+    let item = of.subschema_for::<T>();
+    json_schema!({ "anyOf": [item, { "type": "array", "items": item }] })
+});
 
 /// A time as text, or as TOML writes one.
 #[derive(Clone, Debug)]
@@ -345,19 +310,7 @@ impl Read for Moment {
     }
 }
 
-impl JsonSchema for Moment {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Moment".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string" })
-    }
-}
+inline_schema!(Moment: "Moment", json_schema!({ "type": "string" }));
 
 /// Where a secret is.
 #[derive(Clone, Debug)]

@@ -93,27 +93,31 @@ impl Endpoint {
     }
 }
 
-/// Whether the finding stands or its source took it back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AlertState {
-    /// It stands.
-    #[default]
-    Raised,
-    /// The source says it is over.
-    Cleared,
+words! {
+    /// Whether the finding stands or its source took it back.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum AlertState {
+        /// It stands.
+        #[default]
+        Raised = "raised",
+        /// The source says it is over.
+        Cleared = "cleared",
+    }
 }
 
-/// A finding about the plant, or one about the sensor and otrelay themselves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AlertKind {
-    /// About the plant.
-    #[default]
-    #[serde(rename = "alert")]
-    Alert,
-    /// About the sensor or otrelay (sensor offline, disk filling); its engine is always `operational`.
-    #[serde(rename = "system notification")]
-    SystemNotification,
+words! {
+    /// A finding about the plant, or one about the sensor and otrelay themselves.
+    #[derive(Default, Serialize, Deserialize)]
+    pub enum AlertKind {
+        /// About the plant.
+        #[default]
+        #[serde(rename = "alert")]
+        Alert = "alert",
+        /// About the sensor or otrelay (sensor offline, disk filling); its engine is always `operational`.
+        #[serde(rename = "system notification")]
+        SystemNotification = "system notification",
+    }
 }
 
 /// Longest `raw` that is kept, in bytes. EVE lines reach 2.4 MB; the store keeps this much of them.

@@ -78,12 +78,9 @@ pub(super) fn failure(rule: &RuleSettings, alert: &Alert) -> Option<Failure> {
         return fails(Condition::Enabled, "disabled", "nothing".to_owned());
     }
     if !rule.takes_kind(alert.kind) {
-        let taken: Vec<_> = [AlertKind::Alert, AlertKind::SystemNotification]
-            .into_iter()
-            .filter(|k| rule.takes_kind(*k))
-            .map(kind_as_str)
-            .collect();
-        return fails(Condition::Kind, kind_as_str(alert.kind), either(&taken));
+        let taken = AlertKind::ALL.into_iter().filter(|kind| rule.takes_kind(*kind));
+        let taken: Vec<_> = taken.map(AlertKind::as_str).collect();
+        return fails(Condition::Kind, alert.kind.as_str(), either(&taken));
     }
     if !rule.takes_severity(alert.severity) {
         let wanted = format!("{} and higher", rule.min_severity);
@@ -103,14 +100,6 @@ pub(super) fn failure(rule: &RuleSettings, alert: &Alert) -> Option<Failure> {
         return fails(Condition::Engine, alert.engine.as_str(), either(&taken));
     }
     None
-}
-
-/// The words of the config and of lists.
-pub(super) fn kind_as_str(kind: AlertKind) -> &'static str {
-    match kind {
-        AlertKind::Alert => "alert",
-        AlertKind::SystemNotification => "system notification",
-    }
 }
 
 fn either(words: &[&str]) -> String {

@@ -69,8 +69,8 @@ pub struct ServiceNow {
     http: HttpClient,
     login: Login,
     clock: ClockBox,
-    requests: AtomicU64,
-    rate_limit: Mutex<RateLimit>,
+    pub(super) requests: AtomicU64,
+    pub(super) rate_limit: Mutex<RateLimit>,
     /// Keys in one look-up: fewer once something in between refused a long address.
     pub(super) look_up_max: AtomicUsize,
     /// Set once the instance has shown that it has no Change Management API.
@@ -280,14 +280,6 @@ impl ServiceNow {
             let remedy = "let the OAuth registry record issue refresh tokens (field Refresh Token Lifespan)";
             SendError::new(Class::Hold, HoldScope::Destination, message, remedy)
         })
-    }
-
-    pub(super) fn request_count(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn last_rate_limit(&self) -> RateLimit {
-        *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn now(&self) -> Timestamp {

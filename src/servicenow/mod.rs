@@ -7,6 +7,9 @@
 //! more with a fresh one, a request that was too large is made smaller, and a create that was refused is followed by a
 //! look at whether the record is there. No body, token or secret gets into an error or a log.
 
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
 use url::Url;
 
 use crate::destination::{
@@ -147,7 +150,7 @@ impl Destination for ServiceNow {
     ) -> Result<LookedUp, SendError> {
         match kind {
             DeliveryKind::OpenTicket | DeliveryKind::ResolveTicket | DeliveryKind::ReopenTicket => {
-                self.find_tickets(table, asked).await
+                self.find_tickets(table, asked, ticket::LOOK_UP_FIELDS).await
             }
             DeliveryKind::NoteTicket => self.find_notes(table, asked).await,
             DeliveryKind::AttachRaw | DeliveryKind::AttachPcap => self.find_files(table, asked).await,
@@ -203,7 +206,7 @@ impl Destination for ServiceNow {
     }
 
     async fn read_back(&self, table: &TableName, asked: &[Asked]) -> Result<LookedUp, SendError> {
-        self.find_with_details(table, asked).await
+        self.find_tickets(table, asked, ticket::DETAIL_FIELDS).await
     }
 
     async fn changed(&self, table: &TableName, since: &Since) -> Result<Changed, SendError> {
@@ -219,10 +222,10 @@ impl Destination for ServiceNow {
     }
 
     fn requests(&self) -> u64 {
-        self.request_count()
+        self.requests.load(Ordering::Relaxed)
     }
 
     fn rate_limit(&self) -> RateLimit {
-        self.last_rate_limit()
+        *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

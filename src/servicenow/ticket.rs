@@ -26,7 +26,7 @@ use crate::net::Answer;
 pub(super) const DISPLAY: &str = "otrelay";
 /// Length of that column.
 const DISPLAY_MAX: usize = 100;
-const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_created_by,correlation_display,sys_mod_count";
+pub(super) const LOOK_UP_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_created_by,correlation_display,sys_mod_count";
 /// The same with all that is worth knowing of a ticket that we know.
 pub(super) const DETAIL_FIELDS: &str = "sys_id,number,state,active,correlation_id,sys_created_on,sys_created_by,\
      correlation_display,sys_mod_count,\
@@ -41,24 +41,13 @@ const SHORT_MAX: usize = 100;
 const SHORTER: [usize; 2] = [1_000, 200];
 
 impl ServiceNow {
+    /// Which of these tickets are there, with what these columns say.
     pub(super) async fn find_tickets(
         &self,
         table: &TableName,
         asked: &[Asked],
+        fields: &str,
     ) -> Result<LookedUp, SendError> {
-        self.find(table, asked, LOOK_UP_FIELDS).await
-    }
-
-    /// The same, with all that is worth knowing of them.
-    pub(super) async fn find_with_details(
-        &self,
-        table: &TableName,
-        asked: &[Asked],
-    ) -> Result<LookedUp, SendError> {
-        self.find(table, asked, DETAIL_FIELDS).await
-    }
-
-    async fn find(&self, table: &TableName, asked: &[Asked], fields: &str) -> Result<LookedUp, SendError> {
         let attempt = self.attempt(What::LookUp, table);
         if asked.len() > FIND_MAX {
             let cause = format!("{} ids were asked for at once; at most {FIND_MAX} are allowed", asked.len());

@@ -12,8 +12,8 @@ use crate::destination::{Admission, Compose, Destination as _, Order, Remark, Se
 use crate::model::gather::Gather as _;
 use crate::model::ticket::TicketKeys;
 use crate::model::{
-    Alert, AlertKind, AlertState, DeliveryKind, Endpoint, Engine, Finding, Fingerprint, Generation,
-    HoldScope, Severity, TableName, Timestamp,
+    Alert, DeliveryKind, Endpoint, Finding, Fingerprint, Generation, HoldScope, Severity, TableName,
+    Timestamp,
 };
 use crate::net::probe;
 use crate::rules::{ActionSettings, RuleSettings, Rules};
@@ -341,23 +341,13 @@ async fn keys(to: &ServiceNow, table: &TableName) -> Finding {
 fn example(severity: Severity, agent: &crate::config::Agent) -> Alert {
     let end = |ip: [u8; 4]| Endpoint { ip: Some(std::net::IpAddr::from(ip)), ..Endpoint::default() };
     Alert {
-        id: None,
-        time: now(),
-        received_at: now(),
         title: "otrelay doctor: an example".to_owned(),
-        message: String::new(),
         severity,
-        engine: Engine::Anomaly,
         protocols: vec![crate::model::Protocol::named("modbus")],
-        category: None,
         source: end([192, 0, 2, 1]),
         destination: end([192, 0, 2, 2]),
-        sensor: agent.name.clone(),
         site: agent.site.clone(),
         zone: agent.zone.clone(),
-        state: AlertState::Raised,
-        kind: AlertKind::Alert,
-        references: Vec::new(),
-        raw: String::new(),
+        ..Alert::of(&agent.name, now())
     }
 }

@@ -286,7 +286,7 @@ pub(in crate::config) fn check(
             }
         }
         c.effective.begin("[[source]]", at.key.to_string());
-        let name = name(source.name(), at, c);
+        let name = c.named(source.name(), at, "a name for this source", SourceName::new);
         let silent_after = source.silent_after().map_or(Some(None), |field| silence(field, c));
         let settings = source.check(Common { name, agent, all: &all, at }, c);
         checked.extend(
@@ -312,17 +312,6 @@ fn may_meet(one: &str, other: &str) -> bool {
         glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
     };
     leads(one, other) || leads(other, one)
-}
-
-fn name(field: &Field<String>, at: &At, c: &mut Check<'_>) -> Option<SourceName> {
-    let (text, place) = c.required("name", field, at, "a name for this source")?;
-    let name = SourceName::new(text);
-    if let Err(error) = &name {
-        let expected = error.expected;
-        c.problems.error(place, "this name cannot be used", |p| p.quoted(text).expected(expected));
-    }
-    c.effective.note_field("name", text.clone(), field);
-    name.ok()
 }
 
 /// A source of this kind with all defaults, for a file that is looked at and not followed.

@@ -10,7 +10,6 @@ use crate::model::{
     Alert, AlertKind, AlertState, DestinationName, Endpoint, Engine, Generation, Protocol, Severity,
     TableName, Timestamp,
 };
-use crate::rules::explain;
 
 /// Every variable of a template and what it is. What is absent is an empty text; every instant is UTC.
 pub const VARIABLES: &[(&str, &str)] = &[
@@ -106,8 +105,8 @@ impl TicketContext<'_> {
             ("sensor", alert.sensor.as_str().into()),
             ("site", or_empty(&alert.site)),
             ("zone", or_empty(&alert.zone)),
-            ("state", state_as_str(alert.state).into()),
-            ("kind", explain::kind_as_str(alert.kind).into()),
+            ("state", alert.state.as_str().into()),
+            ("kind", alert.kind.as_str().into()),
             ("references", list(&mut alert.references.iter().map(String::as_str))),
             ("raw", alert.raw.as_str().into()),
             ("occurrences", self.occurrences.into()),
@@ -138,13 +137,6 @@ fn endpoint(end: &Endpoint) -> Value {
     Value::from(pairs.into_iter().into_map())
 }
 
-fn state_as_str(state: AlertState) -> &'static str {
-    match state {
-        AlertState::Raised => "raised",
-        AlertState::Cleared => "cleared",
-    }
-}
-
 /// Every variable set and as long as it can be, and nothing optional set.
 pub(super) fn samples() -> [Value; 2] {
     let at = Timestamp::from_secs(1_795_248_900);
@@ -157,8 +149,6 @@ pub(super) fn samples() -> [Value; 2] {
     };
     let full = Alert {
         id: Some("1".to_owned()),
-        time: at,
-        received_at: at,
         title: "Modbus function code not allowed".to_owned(),
         message: "x".repeat(MESSAGE_MAX),
         severity: Severity::Critical,
@@ -167,33 +157,19 @@ pub(super) fn samples() -> [Value; 2] {
         category: Some("Potentially bad traffic".to_owned()),
         source: end(5),
         destination: end(6),
-        sensor: "sensor-1".to_owned(),
         site: Some("Plant North".to_owned()),
         zone: Some("Line 4".to_owned()),
-        state: AlertState::Raised,
-        kind: AlertKind::Alert,
         references: vec!["CVE-2015-5374".to_owned(), "sid:2250005".to_owned()],
         raw: "x".repeat(RAW_MAX),
+        ..Alert::of("sensor-1", at)
     };
     let bare = Alert {
-        id: None,
-        time: at,
-        received_at: at,
         title: "x".to_owned(),
-        message: String::new(),
         severity: Severity::Warning,
         engine: Engine::Operational,
-        protocols: Vec::new(),
-        category: None,
-        source: Endpoint::default(),
-        destination: Endpoint::default(),
-        sensor: "x".to_owned(),
-        site: None,
-        zone: None,
         state: AlertState::Cleared,
         kind: AlertKind::SystemNotification,
-        references: Vec::new(),
-        raw: String::new(),
+        ..Alert::of("x", at)
     };
     let destination = DestinationName::new("prod").expect("a plain name");
     let table = TableName::new("incident").expect("a plain name");

@@ -55,14 +55,12 @@ pub(super) fn draft(object: &Value<'_>, settings: &Settings) -> Result<Draft, Pr
         message: Some(message(object)).filter(|text| !text.is_empty()),
         severity: severity(object, settings)?,
         engine: engine(object, settings)?,
-        protocols: Vec::new(),
         source,
         destination,
         sensor: text("sensorName"),
         site: text("siteName"),
         zone: text("zoneName"),
         state: if handled { AlertState::Cleared } else { AlertState::Raised },
-        references: Vec::new(),
         ..Draft::default()
     })
 }

@@ -187,7 +187,7 @@ pub const CODES: &[Code] = &[
         "E120",
         "schema-unread",
         "What a table takes is known only in part: ServiceNow may drop fields in silence.",
-        "The integration user may not read sys_dictionary, sys_choice or a data policy.",
+        "The integration user may not read sys_dictionary, sys_choice or a data policy, or reading them failed.",
         "Let the integration user read the tables in the message.",
     ),
     code(

@@ -17,7 +17,7 @@ use super::classify::{self, What};
 use super::learned::Absent;
 use super::wire;
 use crate::destination::{Item, Order, SendError, Sent};
-use crate::model::{Class, DeliveryKind, TableName};
+use crate::model::{Class, DeliveryKind, HoldScope, TableName};
 use crate::net::Answer;
 
 /// Most items of one batch: it has 30 s in all.
@@ -95,7 +95,8 @@ impl ServiceNow {
         let called = self.call(&Call::post(What::Batch, table, Path::Batch, String::new(), body)).await;
         let value = match called {
             Ok((value, _)) => value,
-            Err(e) if is_refused(&e) => {
+            // What holds the destination is the refusal of a token.
+            Err(e) if is_refusal(&e) && e.hold != HoldScope::Destination => {
                 tracing::info!("{} takes no batches; single requests are made: {e}", self.place);
                 self.batching.refused.learn(self.now());
                 // Nothing was carried out.
@@ -179,10 +180,11 @@ impl ServiceNow {
     }
 }
 
-/// Whether the instance says that it takes no batches, and has carried nothing out.
-fn is_refused(e: &SendError) -> bool {
+/// Whether an answer to a batch says that none is taken, and that nothing was carried out. A key or token may be good for
+/// tables and not for batches.
+pub(super) fn is_refusal(e: &SendError) -> bool {
     !e.doubtful
-        && matches!(e.status, Some(400 | 403 | 404 | 405 | 406 | 413 | 415))
+        && matches!(e.status, Some(400 | 401 | 403 | 404 | 405 | 406 | 413 | 415))
         && e.class != Class::Retry
 }
 

@@ -5,13 +5,14 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 use url::Url;
 
 use super::Settings;
 use super::auth::{Authorization, Line, Login};
-use super::batch::Batching;
+use super::batch::{self, Batching};
 use super::classify::{self, Attempt, What};
 use super::cmdb::KnownOthers;
 use super::learned::Absent;
@@ -27,6 +28,11 @@ use crate::model::{
 };
 use crate::net::{self, Answer, Deadlines, HttpClient, LOOK_UP_MAX, Method, NetError, Request};
 
+/// The longest window of a limit.
+const LIMIT_HOLDS: Duration = Duration::from_hours(1);
+/// What to do where a call beside the tickets is refused.
+const SHUT: &str = "the login may not use this API, or it is refused everywhere (then tickets wait too, and say why): give it a \
+                    REST API access policy or an auth scope for this API, and the user the right to read and write there";
 /// Longest answer of a call, in bytes: our answers are one record or a page of small ones.
 const ANSWER_MAX: usize = 2 * 1024 * 1024;
 
@@ -70,7 +76,9 @@ pub struct ServiceNow {
     login: Login,
     clock: ClockBox,
     pub(super) requests: AtomicU64,
-    pub(super) rate_limit: Mutex<RateLimit>,
+    limits: Mutex<Limits>,
+    /// The token that was fresh when a call beside the tickets was refused: for such calls it is not renewed again.
+    shut_grant: AtomicU64,
     /// Keys in one look-up: fewer once something in between refused a long address.
     pub(super) look_up_max: AtomicUsize,
     /// Set once the instance has shown that it has no Change Management API.
@@ -238,7 +246,8 @@ impl ServiceNow {
             http,
             clock: ClockBox(clock),
             requests: AtomicU64::new(0),
-            rate_limit: Mutex::default(),
+            limits: Mutex::default(),
+            shut_grant: AtomicU64::new(0),
             look_up_max: AtomicUsize::new(FIND_MAX),
             no_change_api: Absent::default(),
             batching: Batching::default(),
@@ -282,6 +291,10 @@ impl ServiceNow {
         })
     }
 
+    pub(super) fn last_rate_limit(&self) -> RateLimit {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).lowest(self.now())
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         self.clock.0.now()
     }
@@ -296,11 +309,17 @@ impl ServiceNow {
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<(Value, Answer), SendError> {
         let authorization = self.authorization().await?;
         let first = self.once(call, &authorization).await;
+        let is_beside = self.attempt(call.what, call.table).is_beside();
+        let is_shut = is_beside && self.shut_grant.load(Ordering::Relaxed) == authorization.grant;
         match first {
-            Err(error) if error.status == Some(401) && self.login.can_renew() => {
+            Err(error) if error.status == Some(401) && self.login.can_renew() && !is_shut => {
                 self.login.refused(authorization.grant).await;
                 let fresh = self.authorization().await?;
-                self.once(call, &fresh).await
+                let second = self.once(call, &fresh).await;
+                if is_beside && second.as_ref().is_err_and(|e| e.status == Some(401)) {
+                    self.shut_grant.store(fresh.grant, Ordering::Relaxed);
+                }
+                second
             }
             other => other,
         }
@@ -319,7 +338,9 @@ impl ServiceNow {
         let attempt = self.attempt(call.what, call.table);
         match self.http.send(self.request(call, authorization)).await {
             Ok(answer) => {
-                self.note_rate_limit(&answer);
+                if !attempt.is_beside() {
+                    self.note_rate_limit(&answer, call.path);
+                }
                 self.judged(answer, &attempt, authorization)
             }
             Err(error) => {
@@ -358,7 +379,11 @@ impl ServiceNow {
         };
         judged.map_err(|mut error| {
             error.message = self.login.scrubber(authorization).text(&error.message).into_owned();
-            if error.status == Some(401) && error.class == Class::Hold && error.remedy.is_empty() {
+            let is_unexplained =
+                error.status == Some(401) && error.class == Class::Hold && error.remedy.is_empty();
+            if is_unexplained && attempt.is_beside() {
+                SHUT.clone_into(&mut error.remedy);
+            } else if is_unexplained {
                 self.login.refused_call_remedy().clone_into(&mut error.remedy);
             }
             if error.status == Some(403)
@@ -367,6 +392,9 @@ impl ServiceNow {
                 // Every table and every delivery fares the same.
                 (error.class, error.hold) = (Class::Hold, HoldScope::Destination);
                 remedy.clone_into(&mut error.remedy);
+            }
+            if attempt.is_beside() || attempt.what == What::Batch && batch::is_refusal(&error) {
+                error.hold = HoldScope::Table;
             }
             error
         })
@@ -386,10 +414,47 @@ impl ServiceNow {
         Request { method: call.method, url, headers, body: call.body.clone(), answer_max }
     }
 
-    fn note_rate_limit(&self, answer: &Answer) {
-        if let Some(seen) = classify::rate_limit(answer) {
-            *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    fn note_rate_limit(&self, answer: &Answer, path: Path<'_>) {
+        let Some(seen) = classify::rate_limit(answer) else { return };
+        let now = self.now();
+        // By the instance's clock, as ours need not be right.
+        let server_now = classify::server_date(answer).unwrap_or(now);
+        let left = seen.reset_at.map(|at| at.since(server_now)).filter(|left| !left.is_zero());
+        let told = Told { seen, at: now, for_: left.unwrap_or(LIMIT_HOLDS).min(LIMIT_HOLDS) };
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(path, Path::Records(_) | Path::Record(..)) {
+            limits.tables = Some(told);
+        } else {
+            limits.others = Some(told);
         }
+    }
+}
+
+/// What the instance said of its hourly limits. Each of its rules is for one API, so what one API is told is not said of
+/// another; we count our requests together, and keep to the lowest. Calls beside the tickets tell nothing here: theirs wait
+/// by themselves.
+#[derive(Debug, Default)]
+struct Limits {
+    /// The Table API.
+    tables: Option<Told>,
+    /// Changes, events, rows, devices, batches.
+    others: Option<Told>,
+}
+
+/// A limit as it was told last.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    seen: RateLimit,
+    at: Timestamp,
+    /// So long until its window begins again, and it is told anew.
+    for_: Duration,
+}
+
+impl Limits {
+    fn lowest(&self, now: Timestamp) -> RateLimit {
+        let holds = |told: &Told| told.at <= now && now < told.at.after(told.for_);
+        let both = [self.tables, self.others].into_iter().flatten().filter(holds).map(|told| told.seen);
+        both.min_by_key(|seen| seen.limit.unwrap_or(u32::MAX)).unwrap_or_default()
     }
 }
 

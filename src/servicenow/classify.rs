@@ -16,6 +16,8 @@ use crate::net::{Answer, TransportError};
 
 /// Longest text of the instance that goes into a message, in bytes.
 const WORDS_MAX: usize = 500;
+/// The table of files; they are sent by an API of their own.
+const ATTACHMENTS: &str = "sys_attachment";
 /// Longest wait that is believed; the instance counts by the hour.
 const WAIT_MAX: Duration = Duration::from_hours(24);
 
@@ -59,8 +61,19 @@ impl Attempt<'_> {
         !matches!(self.what, What::LookUp | What::Schema)
     }
 
+    /// Whether the tickets go on whatever is answered: an instance shuts and limits each API by itself. A login that is
+    /// refused everywhere is met by the next call that makes a ticket.
+    pub(super) fn is_beside(&self) -> bool {
+        match self.what {
+            What::Schema | What::Attach => true,
+            What::LookUp => self.table.as_str() == ATTACHMENTS,
+            _ => false,
+        }
+    }
+
     fn tried(&self) -> String {
         let what = match self.what {
+            What::LookUp if self.is_beside() => "look up files",
             What::LookUp => "look up tickets",
             What::Schema => return format!("could not read {} at {}", self.table, self.place),
             What::Create => "create a ticket",
@@ -105,10 +118,12 @@ impl Attempt<'_> {
 }
 
 pub(super) fn no_answer(error: &TransportError, attempt: &Attempt<'_>) -> SendError {
-    let class = transport_class(error);
+    let (class, sent) = (transport_class(error), error.request_was_sent());
+    // There is a connection, and this one question may be too much for the instance.
+    let scope = if attempt.what == What::Schema && sent { HoldScope::Table } else { HoldScope::Destination };
     SendError {
-        doubtful: attempt.writes() && error.request_was_sent(),
-        ..attempt.error(class, HoldScope::Destination, &error.to_string(), &error.remedy())
+        doubtful: attempt.writes() && sent,
+        ..attempt.error(class, scope, &error.to_string(), &error.remedy())
     }
 }
 
@@ -307,7 +322,11 @@ fn rate_limited(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendEr
 }
 
 fn unauthorised(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
-    let mut cause = "it does not accept our login (401)".to_owned();
+    let mut cause = if attempt.is_beside() {
+        "it does not let us do this (401)".to_owned()
+    } else {
+        "it does not accept our login (401)".to_owned()
+    };
     if let Some(words) = words(parsed) {
         cause = format!("{cause}: {}", said(&words));
     }

@@ -1,11 +1,13 @@
 //! Whole calls against a scripted server: tokens, look-ups, creates, and what failures look like from outside.
 
+mod beside;
+
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::{Auth, ServiceNow, Settings};
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, SharedClock};
 use crate::destination::{Asked, Destination, Fields, Order, SendError, Sent};
 use crate::model::ticket::TicketKeys;
 use crate::model::{
@@ -48,6 +50,15 @@ fn destination_at(instance: url::Url, auth: Auth) -> ServiceNow {
 }
 
 fn destination_with(instance: url::Url, auth: Auth, headers: Vec<(String, Secret)>) -> ServiceNow {
+    destination_by(instance, auth, headers, ManualClock::at(Timestamp::from_secs(1_795_248_900)))
+}
+
+fn destination_by(
+    instance: url::Url,
+    auth: Auth,
+    headers: Vec<(String, Secret)>,
+    clock: SharedClock,
+) -> ServiceNow {
     let settings = Settings {
         name: DestinationName::new("prod").unwrap(),
         instance,
@@ -57,7 +68,6 @@ fn destination_with(instance: url::Url, auth: Auth, headers: Vec<(String, Secret
         headers,
         devices: None,
     };
-    let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));
     let deadlines = Deadlines { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
     ServiceNow::with_deadlines(settings, clock, deadlines).unwrap()
 }

@@ -56,7 +56,7 @@ impl ServiceNow {
                     |row: &Value| wire::field(row, "element") == column && wire::field(row, "value") == value;
                 Ok(Some(rows.as_array().is_some_and(|rows| rows.iter().any(is_it))))
             }
-            Err(e) if matches!(e.status, Some(400 | 403 | 404)) => Ok(None),
+            Err(e) if matches!(e.status, Some(400 | 401 | 403 | 404)) => Ok(None),
             Err(e) => Err(e),
         }
     }

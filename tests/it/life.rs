@@ -482,6 +482,20 @@ fn where_files_are_refused_tickets_and_notes_go_on() {
 }
 
 #[test]
+fn a_limit_or_a_refusal_of_the_attachment_api_holds_files_alone() {
+    for fault in ["rate-limit=3000", "status=401", "unscoped"] {
+        let plant = Plant::new(EVIDENCE);
+        plant.simulator.add_fault(format!("{fault}:path=/api/now/attachment").parse().unwrap());
+        assert_eq!(plant.see(0..2).created, 2, "{fault}");
+        assert_eq!(plant.see(2..4).created, 2, "{fault}: while files wait");
+        assert_eq!(plant.agent.status()["backlog"], 4, "{fault}");
+        plant.simulator.clear_faults();
+        assert_eq!(plant.after(HOUR).once().updated, 4, "{fault}");
+        assert_eq!(plant.simulator.records("sys_attachment").len(), 4, "{fault}");
+    }
+}
+
+#[test]
 fn evidence_of_a_ticket_that_is_gone_is_let_go() {
     let plant = Plant::new(EVIDENCE);
     plant.simulator.add_fault(Fault::new(FaultKind::HideTable("sys_attachment".to_owned())));

@@ -308,6 +308,30 @@ fn what_may_not_be_read_is_said_and_holds_nothing() {
     );
 }
 
+#[test]
+fn whatever_reads_of_what_a_table_takes_are_answered_tickets_are_made() {
+    for fault in ["status=401", "unscoped", "status=500", "rate-limit=3000", "html-login"] {
+        let simulator = simulator();
+        simulator.add_fault(format!("{fault}:path=/api/now/table/sys_").parse().unwrap());
+        let agent = Agent::new(&simulator).rules(&incidents("category = \"network\""));
+        agent.feed(eve::alerts(0..2));
+        agent.once().ends(0).says("2 tickets created");
+        let status = agent.status();
+        assert_eq!(issue(&status, "schema-unread").len(), 1, "{fault}: {status}");
+        assert!(!status.to_string().contains("our login"), "{fault}: {status}");
+    }
+}
+
+#[test]
+fn a_login_that_may_not_use_the_batch_api_makes_tickets_singly() {
+    let simulator = simulator();
+    simulator.add_fault("status=401:path=/api/now/v1/batch".parse().unwrap());
+    let agent = Agent::new(&simulator);
+    agent.feed(eve::alerts(0..30));
+    agent.once().ends(0).says("30 tickets created");
+    assert!(simulator.twins().is_empty());
+}
+
 fn batches(simulator: &otrelay::simulator::Running) -> usize {
     simulator.ledger().iter().filter(|entry| entry.path.starts_with("/api/now/v1/batch")).count()
 }

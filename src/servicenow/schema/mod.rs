@@ -3,8 +3,9 @@
 //!
 //! `sys_db_object` says what a table extends, `sys_dictionary` its columns, `sys_choice` the values of those that are
 //! lists, `sys_data_policy_rule` what has to be filled; a reference that is given by its name is looked up once. An
-//! instance drops what it does not know without a word, so that is left out here, and told. What may not be read is told
-//! as well, and judged by nothing. Nothing here writes. `table` decides.
+//! instance drops what it does not know without a word, so that is left out here, and told. What cannot be read, for whatever
+//! reason, is told as well, judged by nothing, and left alone for an hour: only without a token or a connection nothing goes
+//! on. Nothing here writes. `table` decides.
 //!
 //! Upgrades change defaults, so all of it is forgotten when the instance's build is another one; that is asked once an
 //! hour, where it may be read.
@@ -12,6 +13,7 @@
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +53,8 @@ pub(super) struct Known {
     names: Mutex<HashMap<(String, String), (Timestamp, Resolved)>>,
     /// The build of the instance, and when that was asked; empty: it may not be read.
     build: Mutex<Option<(Timestamp, String)>>,
+    /// Why a system table could not be read last.
+    why: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Known {
@@ -64,6 +68,10 @@ impl Known {
 
     fn build(&self) -> MutexGuard<'_, Option<(Timestamp, String)>> {
         self.build.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn why(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn name(&self, named: &Named) -> Option<(Timestamp, Resolved)> {
@@ -93,6 +101,8 @@ struct Reading<'a> {
     order: &'a Order,
     may_ask: MayAsk<'a>,
     now: Timestamp,
+    /// Too many requests were made: what a table takes is asked for no further.
+    is_limited: AtomicBool,
 }
 
 impl ServiceNow {
@@ -115,7 +125,7 @@ impl ServiceNow {
         };
         // What cannot go out at all is told when it is sent.
         let Ok(fields) = fields::outgoing(&order.fields) else { return Ok(Admission::Fits(Vec::new())) };
-        let reading = Reading { order, may_ask, now: self.now() };
+        let reading = Reading { order, may_ask, now: self.now(), is_limited: AtomicBool::new(false) };
         match self.admitted(known, &reading, &fields).await {
             Ok(remarks) => Ok(Admission::Fits(remarks)),
             Err(Stop::Wait) => Ok(Admission::Waits),
@@ -147,7 +157,7 @@ impl ServiceNow {
             }
             let fitted = known.fit(&schema, fields);
             let Some((cause, remedy)) = trouble(&fitted, reading.order) else {
-                return Ok(remarks(&schema, &fitted));
+                return Ok(remarks(&schema, &fitted, &known.why()));
             };
             let read_at = known.tables().get(&reading.order.table).map(|(at, _)| *at);
             let is_fresh = read_at.is_some_and(|at| reading.now < at.after(HELD));
@@ -171,8 +181,13 @@ impl ServiceNow {
             return Ok(());
         }
         let query = self.query(reading, |query| query.is("name", BUILD_NAME))?;
-        let rows = self.page(reading, "sys_properties", &query, "name,value", 0, 1).await?;
-        let row = rows.iter().flatten().find(|row| wire::field(row, "name") == BUILD_NAME);
+        let Ok(rows) = self.page(reading, "sys_properties", &query, "name,value", 0, 1).await? else {
+            // That says nothing of another build.
+            let before = held.map(|(_, before)| before).unwrap_or_default();
+            *known.build() = Some((reading.now, before));
+            return Ok(());
+        };
+        let row = rows.iter().find(|row| wire::field(row, "name") == BUILD_NAME);
         let build = row.map(|row| wire::field(row, "value")).unwrap_or_default();
         if let Some((_, before)) = held.filter(|(_, before)| !before.is_empty() && *before != build) {
             let (before, build) = (text::one_line(&before), text::one_line(&build));
@@ -206,7 +221,7 @@ impl ServiceNow {
         };
         let (read_at, mut schema) = match held.filter(is_believed) {
             Some((at, schema)) => (at, schema),
-            None => (reading.now, Arc::new(self.read_table(reading).await?)),
+            None => (reading.now, Arc::new(self.read_table(known, reading).await?)),
         };
         let unasked = schema.unasked(fields);
         if !unasked.is_empty() && !schema.unread.contains("sys_choice") {
@@ -217,7 +232,8 @@ impl ServiceNow {
                     .one_of("name", family.iter().map(String::as_str))?
                     .one_of("element", unasked.iter().map(String::as_str))
             })?;
-            match self.rows(reading, "sys_choice", &query, "name,element,value,label,inactive").await? {
+            match self.rows(known, reading, "sys_choice", &query, "name,element,value,label,inactive").await?
+            {
                 Some(rows) => more.take_choices(&unasked, &rows),
                 None => drop(more.unread.insert("sys_choice")),
             }
@@ -231,13 +247,13 @@ impl ServiceNow {
         Ok(schema)
     }
 
-    async fn read_table(&self, reading: &Reading<'_>) -> Result<TableSchema, Stop> {
+    async fn read_table(&self, known: &Known, reading: &Reading<'_>) -> Result<TableSchema, Stop> {
         let table = reading.order.table.as_str();
         let mut schema = TableSchema::default();
         let parents =
             "name,super_class.name,super_class.super_class.name,super_class.super_class.super_class.name";
         let query = self.query(reading, |query| query.one_of("name", [table]))?;
-        let rows = self.rows(reading, "sys_db_object", &query, parents).await?;
+        let rows = self.rows(known, reading, "sys_db_object", &query, parents).await?;
         let row = rows.iter().flatten().find(|row| wire::field(row, "name") == table);
         schema.family = match row {
             Some(row) => {
@@ -258,7 +274,7 @@ impl ServiceNow {
                 self.query(reading, |query| query.one_of("name", family.iter().map(String::as_str)))?;
             let columns =
                 "name,element,internal_type,max_length,reference,mandatory,default_value,choice,active";
-            match self.rows(reading, "sys_dictionary", &query, columns).await? {
+            match self.rows(known, reading, "sys_dictionary", &query, columns).await? {
                 Some(rows) if rows.len() < PAGE * PAGES => schema.take_columns(&rows),
                 _ => drop(schema.unread.insert("sys_dictionary")),
             }
@@ -276,7 +292,7 @@ impl ServiceNow {
         })?;
         let columns = "field,mandatory,disabled,sys_data_policy.conditions,sys_data_policy.active,\
                        sys_data_policy.model_table";
-        match self.rows(reading, "sys_data_policy_rule", &query, columns).await? {
+        match self.rows(known, reading, "sys_data_policy_rule", &query, columns).await? {
             Some(rows) => schema.take_policies(&rows),
             None => drop(schema.unread.insert("sys_data_policy_rule")),
         }
@@ -310,7 +326,7 @@ impl ServiceNow {
             // A name that cannot be put into a query safely is none.
             let Ok(query) = Query::default().is(column, &named.name) else { return Ok(Resolved::Nothing) };
             let fields = format!("sys_id,{column}");
-            let Some(rows) = self.page(reading, &named.target, &query, &fields, 0, SAME_NAME).await? else {
+            let Ok(rows) = self.page(reading, &named.target, &query, &fields, 0, SAME_NAME).await? else {
                 return Ok(Resolved::Unread);
             };
             // A condition that is dropped there brings strangers.
@@ -338,18 +354,27 @@ impl ServiceNow {
         })
     }
 
-    /// All rows of a system table; `None`: it may not be read.
+    /// All rows of a system table; `None`: it cannot be read.
     async fn rows(
         &self,
+        known: &Known,
         reading: &Reading<'_>,
-        table: &str,
+        table: &'static str,
         query: &Query,
         fields: &str,
     ) -> Result<Option<Vec<Value>>, Stop> {
         let mut all = Vec::new();
+        if reading.is_limited.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         for page in 0..PAGES {
-            let Some(rows) = self.page(reading, table, query, fields, page * PAGE, PAGE).await? else {
-                return Ok(None);
+            let rows = match self.page(reading, table, query, fields, page * PAGE, PAGE).await? {
+                Ok(rows) => rows,
+                Err(e) => {
+                    reading.is_limited.fetch_or(e.class == Class::RetryAt, Ordering::Relaxed);
+                    known.why().insert(table, e.message);
+                    return Ok(None);
+                }
             };
             let is_last = rows.len() < PAGE;
             all.extend(rows);
@@ -357,9 +382,11 @@ impl ServiceNow {
                 break;
             }
         }
+        known.why().remove(table);
         Ok(Some(all))
     }
 
+    /// Some rows, or why they cannot be read.
     async fn page(
         &self,
         reading: &Reading<'_>,
@@ -368,8 +395,9 @@ impl ServiceNow {
         fields: &str,
         offset: usize,
         limit: usize,
-    ) -> Result<Option<Vec<Value>>, Stop> {
-        let Ok(table) = TableName::new(table) else { return Ok(None) };
+    ) -> Result<Result<Vec<Value>, SendError>, Stop> {
+        let unread = |cause: &str| self.attempt(What::Schema, &reading.order.table).hold_table(cause, "");
+        let Ok(table) = TableName::new(table) else { return Ok(Err(unread("its name is no table's"))) };
         if !(reading.may_ask)() {
             return Err(Stop::Wait);
         }
@@ -386,15 +414,14 @@ impl ServiceNow {
                 // It may answer with more than it was asked for.
                 Some(Value::Array(mut rows)) => {
                     rows.truncate(limit);
-                    Ok(Some(rows))
+                    Ok(Ok(rows))
                 }
-                _ => Ok(None),
+                _ => Ok(Err(unread("the answer has no list of records"))),
             },
+            // No token, or no connection.
+            Err(e) if e.hold == HoldScope::Destination => Err(e.into()),
             // It is there or not, readable or not: the write will say what is wrong with everything.
-            Err(e) if e.hold != HoldScope::Destination && matches!(e.status, Some(400 | 403 | 404)) => {
-                Ok(None)
-            }
-            Err(e) => Err(e.into()),
+            Err(e) => Ok(Err(e)),
         }
     }
 }
@@ -458,7 +485,7 @@ fn trouble(fitted: &Fitted, order: &Order) -> Option<(String, String)> {
 }
 
 /// What a person should know of a table and of what was left out.
-fn remarks(schema: &TableSchema, fitted: &Fitted) -> Vec<Remark> {
+fn remarks(schema: &TableSchema, fitted: &Fitted, why: &BTreeMap<&'static str, String>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let table = schema.family.first().map_or("", String::as_str);
     for (field, why) in &fitted.left_out {
@@ -481,12 +508,14 @@ fn remarks(schema: &TableSchema, fitted: &Fitted) -> Vec<Remark> {
         remarks.push(Remark { code, field: field.clone(), text, remedy });
     }
     if !schema.unread.is_empty() {
+        let reason = schema.unread.iter().find_map(|table| why.get(table));
+        let reason = reason.map(|why| format!(" ({why})")).unwrap_or_default();
         let unread: Vec<&str> = schema.unread.iter().copied().collect();
         let unread = unread.join(", ");
         remarks.push(Remark {
             code: "schema-unread",
             field: String::new(),
-            text: format!("what {table} takes is known only in part: {unread} shows otrelay nothing of it"),
+            text: format!("what {table} takes is known only in part: {unread} shows otrelay nothing of it{reason}"),
             remedy: format!(
                 "check that {table} is there and let the integration user read {unread}; until then ServiceNow may \
                  drop fields in silence"

@@ -223,7 +223,8 @@ pub(super) fn is_read_copy(file: &Followed, cursor: &FileCursor) -> bool {
 /// is kept for a while, as a writer may still have it open.
 pub(super) fn take_over(files: &mut [Followed], file: &mut Followed) -> bool {
     let is_old = |old: &&mut Followed| old.name.is_none() && is_grown_copy(file, &old.cursor());
-    let Some(old) = files.iter_mut().find(is_old) else { return false };
+    // Of several that it replaced one after the other, the one that was read furthest.
+    let Some(old) = files.iter_mut().filter(is_old).max_by_key(|old| old.offset) else { return false };
     go_on(file, &old.cursor());
     if begins(file, old).unwrap_or(false)
         && let Err(error) = old.skip_rest()

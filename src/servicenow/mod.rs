@@ -226,6 +226,6 @@ impl Destination for ServiceNow {
     }
 
     fn rate_limit(&self) -> RateLimit {
-        *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last_rate_limit()
     }
 }

@@ -88,6 +88,24 @@ fn renamed_twice_and_packed_while_the_agent_was_away() {
 }
 
 #[test]
+fn a_packed_generation_that_was_copied_and_a_log_that_a_longer_copy_replaced_make_no_second_tickets() {
+    let simulator = simulator();
+    let agent = Agent::new(&simulator);
+    agent.feed_to("eve.json.2", eve::alerts(0..5));
+    pack(&agent, "eve.json.2");
+    agent.feed(eve::alerts(10..15));
+    agent.once().ends(0);
+    let before = counted(&agent, "alerts");
+    // A copy takes its name: another inode, and another time of change.
+    fs::copy(agent.log("eve.json.2.gz"), agent.log("new")).unwrap();
+    fs::rename(agent.log("new"), agent.log("eve.json.2.gz")).unwrap();
+    agent.feed_to("new", eve::alerts(10..17));
+    fs::rename(agent.log("new"), agent.log("eve.json")).unwrap();
+    agent.once().ends(0).says("2 tickets created");
+    assert_eq!((counted(&agent, "alerts"), rejected(&agent).as_str()), (before + 2, "{}"));
+}
+
+#[test]
 fn a_packed_generation_that_is_damaged_is_a_gap_that_is_told() {
     let simulator = simulator();
     let agent = Agent::new(&simulator);

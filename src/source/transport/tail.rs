@@ -142,6 +142,10 @@ pub struct Tail {
 impl Tail {
     /// A tail that has read nothing yet.
     pub fn new(settings: Settings, clock: SharedClock) -> Self {
+        let is_first = !settings.read_before && settings.cursors.is_empty();
+        let mut watch = Watch::new(&settings.pattern, settings.cursors, settings.read_before);
+        // A reading that ends does not come back to a file that is quiet then.
+        watch.archive.waits = settings.reading == Reading::Follow;
         Self {
             pending: Batch { again: settings.again, ..Batch::new(settings.name.clone(), settings.kind) },
             again: settings.again,
@@ -150,8 +154,8 @@ impl Tail {
             reading: settings.reading,
             clock,
             format: settings.format,
-            is_first: !settings.read_before && settings.cursors.is_empty(),
-            watch: Watch::new(&settings.pattern, settings.cursors, settings.read_before),
+            is_first,
+            watch,
             pattern: settings.pattern,
             packed: None,
             marked: false,

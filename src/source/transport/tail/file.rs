@@ -75,7 +75,7 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// Proves a place by what was read before it; `before` ends there.
-fn proof(offset: u64, before: &[u8]) -> Proof {
+pub(super) fn proof(offset: u64, before: &[u8]) -> Proof {
     let before = &before[before.len().saturating_sub(PROOF_LEN)..];
     Proof { offset, len: before.len() as u32, hash: hash(before) }
 }
@@ -368,6 +368,9 @@ impl Followed {
         }
         let mut line = 0;
         for end in memchr::memchr_iter(b'\n', &buffer[..len]) {
+            // A hole of zeros is no part of the record after it.
+            let zeros = buffer[line..end].iter().take_while(|byte| **byte == 0).count();
+            line += zeros;
             let more = take(start + line as u64, Piece::Line(&buffer[line..end]));
             line = end + 1;
             if !more {

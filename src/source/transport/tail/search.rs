@@ -219,6 +219,27 @@ pub(super) fn is_read_copy(file: &Followed, cursor: &FileCursor) -> bool {
         && is_copy_of(file, cursor)
 }
 
+/// Goes on in a file that has taken the place of one of these and is a longer copy of it, as `rsync` leaves it. The old one
+/// is kept for a while, as a writer may still have it open.
+pub(super) fn take_over(files: &mut [Followed], file: &mut Followed) -> bool {
+    let is_old = |old: &&mut Followed| old.name.is_none() && is_grown_copy(file, &old.cursor());
+    // Of several that it replaced one after the other, the one that was read furthest.
+    let Some(old) = files.iter_mut().filter(is_old).max_by_key(|old| old.offset) else { return false };
+    go_on(file, &old.cursor());
+    if begins(file, old).unwrap_or(false)
+        && let Err(error) = old.skip_rest()
+    {
+        old.trouble = Some(unreadable(&old.path, &error));
+    }
+    true
+}
+
+/// Whether the file is a copy of what the cursor's file was, and has all that was read of it.
+fn is_grown_copy(file: &Followed, cursor: &FileCursor) -> bool {
+    let is_provable = cursor.proofs.last().is_some_and(|proof| proof.offset == cursor.offset);
+    is_provable && file.look.size >= cursor.offset && is_copy_of(file, cursor)
+}
+
 /// Whether what was read of the cursor's file is in this one, as far as this one is long enough to tell.
 fn is_proven(file: &Followed, cursor: &FileCursor) -> bool {
     let Some(last) = cursor.proofs.last().filter(|last| last.offset <= file.look.size) else { return true };

@@ -315,9 +315,12 @@ fn a_hole_of_zeros_before_a_record_is_no_part_of_it_whatever_its_size() {
     }
     let file = File::create(bench.path("eve-4.json")).unwrap();
     file.set_len(1 << 43).unwrap();
+    // In the middle of a file, shorter and longer than what is read at once.
+    bench
+        .append("eve-5.json", &(line(1) + &"\0".repeat(4_096) + &line(2) + &"\0".repeat(600_000) + &line(3)));
     bench.poll();
     bench.got.sort_unstable();
-    bench.check([100, 101, 20_000_000, 20_000_001, 1 << 40, (1 << 40) + 1]);
+    bench.check([1, 2, 3, 100, 101, 20_000_000, 20_000_001, 1 << 40, (1 << 40) + 1]);
     assert_eq!(bench.counts, [0; 6]);
 }
 
@@ -540,6 +543,29 @@ fn a_copy_that_is_seen_before_the_truncation_is_not_read_twice() {
     bench.poll_after(2);
     bench.check(0..7);
     assert_eq!(bench.counts, crate::source::RejectCounts::default());
+}
+
+#[test]
+fn replaced_by_a_longer_copy_it_is_read_on_where_it_was() {
+    for unread in [0, 1] {
+        let mut bench = Bench::new("eve*.json");
+        bench.append("eve.json", &lines(0..3));
+        bench.poll();
+        let mut had = 3;
+        for end in [5, 9, 20] {
+            bench.append("eve.json", &lines(had..had + unread));
+            fs::write(bench.path("new"), lines(0..end)).unwrap();
+            fs::rename(bench.path("new"), bench.path("eve.json")).unwrap();
+            bench.poll_after(2);
+            bench.check(0..end);
+            had = end;
+        }
+        bench.poll_after(70);
+        bench.restart();
+        bench.poll();
+        bench.check(0..20);
+        assert_eq!(bench.counts, crate::source::RejectCounts::default(), "{:?}", bench.details);
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(super) struct Unpacked {
     pub(super) offset: u64,
     /// A line that is too long, while its end is looked for.
     long: Option<Line>,
-    /// The last bytes that were read over.
+    /// The last bytes before `offset`, some of them; none behind a line that is too long.
     before: Vec<u8>,
 }
 
@@ -82,6 +82,10 @@ impl Unpacked {
             batch.take(decoding.decode_start(&line, at), &line, backlog, long);
         }
         self.offset += length;
+        self.before.clear();
+        if is_whole {
+            self.before.extend_from_slice(&line[line.len().saturating_sub(PROOF_LEN)..]);
+        }
         Ok(came)
     }
 
@@ -109,7 +113,7 @@ impl Unpacked {
         self.bounded(0).map(|()| length as u64)
     }
 
-    /// The last bytes that were read over.
+    /// The last bytes before `offset`, some of them.
     pub(super) fn before(&self) -> &[u8] {
         &self.before
     }

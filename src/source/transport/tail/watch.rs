@@ -200,6 +200,7 @@ impl Watch {
                 .is_some_and(|handle| handle.metadata().map_or(true, |meta| Look::of(&meta) != file.look))
         };
         elsewhere
+            || self.archive.is_waiting && since >= SCAN_EVERY
             || since >= SCAN_AT_LEAST
             || self.directory_time() != self.directory_changed
             || self.files.iter().any(changed)
@@ -255,7 +256,7 @@ impl Watch {
         self.unread.note(&self.files, &self.settled);
         let any = !(seen.is_empty() && packed.is_empty() && unread.is_empty());
         self.unread.look(unread, any, &self.own, events);
-        let mut troubles = self.archive.look(packed, &self.own, events);
+        let mut troubles = self.archive.look(packed, &self.own, now, events);
         self.troubles.append(&mut troubles);
         let successors: HashMap<PathBuf, Id> = seen
             .iter()
@@ -275,7 +276,7 @@ impl Watch {
             let followed = self.files.iter().map(Followed::cursor);
             let settled = self.settled.values().map(|(cursor, _)| cursor.clone());
             let plain: Vec<_> = followed.chain(settled).chain(self.remembered.iter().cloned()).collect();
-            self.archive.settle(&plain, events);
+            self.archive.settle(&plain, now, events);
         }
         self.unread.settle(events);
         if !self.refused {
@@ -604,6 +605,10 @@ impl Watch {
         while let Some(mut file) = fresh.pop_front() {
             let recycled = taken.remove(&file.id);
             if file.look.size == 0 && recycled.is_none() {
+                continue;
+            }
+            if search::take_over(&mut self.files, &mut file) {
+                self.files.push(file);
                 continue;
             }
             let was_read = self.settled.values().any(|(cursor, _)| is_read_copy(&file, cursor));

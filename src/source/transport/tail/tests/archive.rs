@@ -88,6 +88,8 @@ fn a_packed_generation_that_nobody_saw_is_read_whole() {
     bench.pack("eve.json.1");
     bench.append("eve.json", &line(1_300));
     bench.restart();
+    bench.poll();
+    bench.now += Duration::from_secs(7);
     // A crash after each batch: what was told goes on where it ended.
     while bench.tail.turn(bench.now).batch.map(|batch| bench.keep(batch)).is_some() && bench.got.len() < 1_301
     {
@@ -180,6 +182,7 @@ fn a_damaged_packed_file_gives_what_is_whole_and_is_told_as_lost_with_its_place(
     bench.append("eve.json", &line(20_000));
     bench.restart();
     bench.poll();
+    bench.poll_after(7);
     assert_eq!(bench.lost(), 2, "{:?}", bench.details);
     assert!(bench.details.iter().any(|told| told.contains("eve.json.2.gz cannot be unpacked")));
     let place = bench.details.iter().find(|told| told.contains("cannot be unpacked further")).unwrap();
@@ -222,7 +225,8 @@ fn what_was_removed_packed_or_not_is_told() {
     // A packed one that goes before it was read to its end.
     bench.append("eve.json.1", &lines(10..9_000));
     bench.pack("eve.json.1");
-    bench.now += Duration::from_secs(11);
+    bench.poll_after(11);
+    bench.now += Duration::from_secs(7);
     let batch = bench.tail.turn(bench.now).batch.unwrap();
     bench.keep(batch);
     bench.crash();
@@ -230,6 +234,7 @@ fn what_was_removed_packed_or_not_is_told() {
     bench.pack("eve.json.2");
     fs::remove_file(bench.path("eve.json.1.gz")).unwrap();
     bench.poll();
+    bench.poll_after(7);
     assert_eq!(bench.lost(), 2, "{:?}", bench.details);
     assert!(bench.details[1].contains("unpacked, the rest is lost"), "{:?}", bench.details);
 }
@@ -244,7 +249,8 @@ fn a_bomb_costs_no_memory_and_no_long_turn() {
     packed.extend(gzip(("\n".to_owned() + &line(1)).as_bytes()));
     fs::write(bench.path("eve.json.1.gz"), packed).unwrap();
     bench.append("eve.json", &line(2));
-    bench.now += Duration::from_secs(11);
+    bench.poll_after(11);
+    bench.now += Duration::from_secs(7);
     let mut turns = 0;
     loop {
         let turn = bench.tail.turn(bench.now);
@@ -284,6 +290,7 @@ fn an_inode_that_another_packed_file_has_taken_is_no_reason_to_pass_it_over() {
     fs::write(bench.path("eve.json.1.gz"), gzip(lines(1..9).as_bytes())).unwrap();
     bench.crash();
     bench.poll();
+    bench.poll_after(7);
     bench.check(0..9);
     bench.stays();
 }
@@ -397,4 +404,107 @@ fn packed_with_xz_before_the_source_was_met() {
     bench.poll();
     bench.check(3..5);
     assert_eq!(bench.unread(), ["eve-1.json.xz"], "{:?}", bench.trouble);
+}
+
+/// What was packed before the source was met, and one log.
+fn with_packed(end: &str) -> Bench {
+    let pack = if end == "zst" { zstd } else { gzip };
+    let mut bench = Bench::with("eve*.json", |dir| {
+        fs::write(dir.join("eve.json"), line(0)).unwrap();
+        fs::write(dir.join(format!("eve.json.2.{end}")), pack(lines(50..60).as_bytes())).unwrap();
+    });
+    bench.poll();
+    bench.check([0]);
+    // And one that was read here.
+    bench.append("eve.json.1", &lines(1..9));
+    bench.pack_as("eve.json.1", end);
+    bench.poll();
+    bench.poll_after(7);
+    bench.check(0..9);
+    bench
+}
+
+fn touch(path: &Path) {
+    let later = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+    File::options().append(true).open(path).unwrap().set_modified(later).unwrap();
+}
+
+#[test]
+fn a_packed_file_is_known_by_its_content_whatever_became_of_its_time_inode_or_device() {
+    for end in ["gz", "zst"] {
+        let mut bench = with_packed(end);
+        for generation in [1, 2] {
+            touch(&bench.path(&format!("eve.json.{generation}.{end}")));
+        }
+        bench.stays();
+        // A copy takes its name: another inode.
+        for generation in [1, 2] {
+            let path = bench.path(&format!("eve.json.{generation}.{end}"));
+            fs::copy(&path, bench.path("new")).unwrap();
+            fs::rename(bench.path("new"), path).unwrap();
+        }
+        bench.poll();
+        bench.poll_after(11);
+        bench.stays();
+        // Another device, while nobody looked.
+        for cursor in &mut bench.cursors {
+            cursor.device += 1;
+        }
+        bench.stays();
+        assert!(bench.cursors.len() <= 3, "{:?}", bench.cursors);
+    }
+}
+
+#[test]
+fn one_that_only_begins_as_one_that_is_gone_is_read_whole() {
+    for end in ["gz", "zst"] {
+        let mut bench = with_packed(end);
+        // In this order no inode is used again.
+        bench.append("eve.json.3", &(lines(1..4) + &lines(100..140)));
+        bench.pack_as("eve.json.3", end);
+        fs::remove_file(bench.path(&format!("eve.json.1.{end}"))).unwrap();
+        bench.crash();
+        bench.poll();
+        bench.poll_after(7);
+        assert_eq!(bench.lost(), 0, "{:?}", bench.details);
+        bench.check((0..9).chain(1..4).chain(100..140));
+    }
+}
+
+#[test]
+fn one_that_is_written_in_place_slowly_is_read_when_it_is_whole() {
+    for end in ["gz", "zst"] {
+        let mut bench = with_packed(end);
+        let pack = if end == "zst" { zstd } else { gzip };
+        let packed = pack(lines(10..3_000).as_bytes());
+        let name = format!("eve.json.3.{end}");
+        for part in packed.chunks(packed.len() / 5) {
+            let mut file = OpenOptions::new().append(true).create(true).open(bench.path(&name)).unwrap();
+            file.write_all(part).unwrap();
+            bench.poll_after(4);
+        }
+        bench.poll_after(7);
+        bench.check((0..9).chain(10..3_000));
+        bench.stays();
+    }
+}
+
+#[test]
+fn one_whose_writer_paused_is_read_on_where_it_was_read_up_to() {
+    for end in ["gz", "zst"] {
+        let mut bench = with_packed(end);
+        // Several parts, so that something comes out of each third.
+        let pack = if end == "zst" { zstd } else { gzip };
+        let packed: Vec<u8> =
+            (0..20).flat_map(|part| pack(lines(100 + part * 99..199 + part * 99).as_bytes())).collect();
+        let name = format!("eve.json.3.{end}");
+        for (part, told) in packed.chunks(packed.len() / 3 + 1).zip([1, 2, 2]) {
+            let mut file = OpenOptions::new().append(true).create(true).open(bench.path(&name)).unwrap();
+            file.write_all(part).unwrap();
+            bench.poll();
+            bench.poll_after(11);
+            assert_eq!(bench.lost(), told, "{end}: {:?}", bench.details);
+        }
+        bench.check((0..9).chain(100..100 + 20 * 99));
+    }
 }

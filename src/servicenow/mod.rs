@@ -7,7 +7,6 @@
 //! more with a fresh one, a request that was too large is made smaller, and a create that was refused is followed by a
 //! look at whether the record is there. No body, token or secret gets into an error or a log.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use url::Url;

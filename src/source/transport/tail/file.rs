@@ -368,9 +368,6 @@ impl Followed {
         }
         let mut line = 0;
         for end in memchr::memchr_iter(b'\n', &buffer[..len]) {
-            // A hole of zeros is no part of the record after it.
-            let zeros = buffer[line..end].iter().take_while(|byte| **byte == 0).count();
-            line += zeros;
             let more = take(start + line as u64, Piece::Line(&buffer[line..end]));
             line = end + 1;
             if !more {

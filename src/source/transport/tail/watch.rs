@@ -269,6 +269,11 @@ impl Watch {
         let mut fresh = self.recognise(seen, now, events);
         let mut entries = Entries::default();
         let taken = self.recall(&mut fresh, &ids, &mut entries, now);
+        // Before an older one of a log that was replaced several times is let go of, and taken for the original.
+        for mut file in std::mem::take(&mut fresh) {
+            let is_taken = search::take_over(&mut self.files, &mut file);
+            if is_taken { &mut self.files } else { &mut fresh }.push(file);
+        }
         self.finish(&successors, &mut entries, now, events);
         self.adopt(&mut fresh, &mut entries, now, events);
         self.register(fresh, taken, events);
@@ -605,10 +610,6 @@ impl Watch {
         while let Some(mut file) = fresh.pop_front() {
             let recycled = taken.remove(&file.id);
             if file.look.size == 0 && recycled.is_none() {
-                continue;
-            }
-            if search::take_over(&mut self.files, &mut file) {
-                self.files.push(file);
                 continue;
             }
             let was_read = self.settled.values().any(|(cursor, _)| is_read_copy(&file, cursor));

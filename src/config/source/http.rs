@@ -30,6 +30,8 @@ source! {
         severity_map: Named<SeverityWord>,
         /// Other words than the five, or category texts, to engine.
         engine_map: Named<EngineWord>,
+        /// Zone of times without an offset: an IANA name or `+hh:mm`. Default UTC.
+        time_zone: String,
     }
 }
 
@@ -52,6 +54,7 @@ impl Kind for Http {
         };
         let severity_map = parts::severities(&self.severity_map, c);
         let engine_map = parts::engines(&self.engine_map, c);
+        let time_zone = parts::time_zone(&self.time_zone, c);
         if let Some(listen) = listen {
             self.open_to(listen, common.at, c);
         }
@@ -63,7 +66,7 @@ impl Kind for Http {
                 p.hint("`openssl rand -hex 32` makes one that cannot be guessed")
             });
         }
-        let format = AlertJson::new(common.format(severity_map, engine_map)?);
+        let format = AlertJson::new(common.zoned(severity_map, engine_map, time_zone)?);
         // What is there and wrong has its problem; what is not there is no part of it.
         let (token, tls) = (token.map_or(Some(None), |token| token.map(Some))?, tls.map_or(Some(None), |tls| tls.map(Some))?);
         let input = Input::Http { listen: listen?, token, tls };

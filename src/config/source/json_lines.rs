@@ -18,6 +18,8 @@ source! {
         severity_map: Named<SeverityWord>,
         /// Other words than the five, or category texts, to engine.
         engine_map: Named<EngineWord>,
+        /// Zone of times without an offset: an IANA name or `+hh:mm`. Default UTC.
+        time_zone: String,
     }
 }
 
@@ -29,7 +31,8 @@ impl Kind for JsonLines {
         let pattern = parts::files(&self.path, common.at, c);
         let severity_map = parts::severities(&self.severity_map, c);
         let engine_map = parts::engines(&self.engine_map, c);
-        let format = AlertJson::new(common.format(severity_map, engine_map)?);
+        let time_zone = parts::time_zone(&self.time_zone, c);
+        let format = AlertJson::new(common.zoned(severity_map, engine_map, time_zone)?);
         common.settings(Self::WORD, Input::Files { pattern: pattern? }, format)
     }
 }

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::check::Check;
@@ -61,6 +62,16 @@ impl Common<'_> {
             engine_map: engine_map?,
             ..format::Settings::new(&agent.id, &agent.name, self.name.clone()?)
         })
+    }
+
+    /// The same, with the zone of times without one.
+    fn zoned(
+        &self,
+        severity_map: Option<BTreeMap<String, Severity>>,
+        engine_map: Option<BTreeMap<String, Engine>>,
+        time_zone: Option<TimeZone>,
+    ) -> Option<format::Settings> {
+        Some(format::Settings { time_zone: time_zone?, ..self.format(severity_map, engine_map)? })
     }
 
     /// The source.

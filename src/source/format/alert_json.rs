@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use self::draft::{Draft, Problem};
 use super::json::{self, Value};
-use super::parts::{address, instant, mac, port, raw, word};
+use super::parts::{self, address, mac, port, raw, when, word};
 use super::{Decoded, Decoder, Format, Outcome, Settings, Stream, ocsf};
 use crate::model::{AlertKind, AlertState, Endpoint, Engine, Protocol, Severity, Timestamp};
 use crate::source::RejectReason;
@@ -41,30 +41,38 @@ impl AlertJson {
 
     /// Reads one object.
     pub fn read(&self, record: &[u8], received_at: Timestamp) -> Outcome {
-        let record = record.strip_prefix(b"\xef\xbb\xbf").unwrap_or(record).trim_ascii();
+        let record = json::begun(record).trim_ascii();
         if record.is_empty() {
             return Outcome::Blank;
         }
         let text = String::from_utf8_lossy(record);
-        let object = match json::parse(&text) {
-            Ok(object @ Value::Object(_)) => object,
-            Ok(other) => return malformed(format!("{} where an alert is an object", other.kind())),
-            Err(error) => return malformed(format!("not JSON: {error}")),
-        };
-        let draft = if ocsf::is_one(&object) {
-            if !ocsf::is_detection(&object) {
+        json::read(&text, |value| match value {
+            Ok((object @ Value::Object(_), whole)) => self.object(&object, whole, record, received_at),
+            Ok((other, _)) => malformed(format!("{} where an alert is an object", other.kind())),
+            Err(error) => malformed(error),
+        })
+    }
+
+    /// `whole`: whether all of it was kept.
+    fn object(&self, object: &Value<'_>, whole: bool, record: &[u8], received_at: Timestamp) -> Outcome {
+        let draft = if ocsf::is_one(object) {
+            if !ocsf::is_detection(object) {
                 return Outcome::Ignored("ocsf");
             }
-            ocsf::draft(&object)
-        } else if webhook::is_one(&object) {
-            webhook::draft(&object, &self.0)
+            ocsf::draft(object, &self.0.time_zone)
+        } else if webhook::is_one(object) {
+            webhook::draft(object, &self.0)
         } else {
-            own(&object, &self.0)
+            own(object, &self.0)
         };
         match draft {
             Ok(draft) => {
                 let kept = draft.raw.clone().unwrap_or_else(|| raw(record));
-                Outcome::Alert(Box::new(draft.finding(&self.0, kept, received_at)))
+                let mut finding = draft.finding(&self.0, kept, received_at);
+                if !whole {
+                    parts::note(&mut finding.alert.message, json::CUT);
+                }
+                Outcome::Alert(Box::new(finding))
             }
             Err(Problem(reason, detail)) => Outcome::Reject(reason, detail),
         }
@@ -84,6 +92,10 @@ impl Decoder for Lines {
     fn decode(&mut self, record: &[u8], received_at: Timestamp) -> Decoded {
         self.0.read(record, received_at).into()
     }
+
+    fn torn(&self, record: &[u8]) -> Option<usize> {
+        json::torn(record)
+    }
 }
 
 fn malformed(detail: String) -> Outcome {
@@ -102,7 +114,7 @@ fn own(object: &Value<'_>, settings: &Settings) -> Result<Draft, Problem> {
     let text = |key: &str| object.get(key).scalar().and_then(|text| word(&text));
     Ok(Draft {
         id: text("id"),
-        time: instant(object.get("time")),
+        when: when(&[object.get("time")], &settings.time_zone),
         title: title.into_owned(),
         message: object.get("message").scalar().map(Cow::into_owned),
         severity: severity(object, settings)?,

@@ -9,7 +9,7 @@ mod devices;
 
 mod ends;
 
-mod mend;
+pub(super) mod mend;
 
 mod message;
 

@@ -30,6 +30,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use jiff::tz::TimeZone;
+
 use super::RejectReason;
 use crate::model::{Alert, Device, Engine, Fingerprint, Identity, Severity, SourceName, Timestamp};
 
@@ -51,6 +53,8 @@ pub struct Settings {
     pub severity_map: BTreeMap<String, Severity>,
     /// `engine_map`: what a record says (folded to lower case) to an engine; laid over the format's own table.
     pub engine_map: BTreeMap<String, Engine>,
+    /// `time_zone`, where records are JSON of any sender: the zone of times without one. Default UTC.
+    pub time_zone: TimeZone,
 }
 
 impl Settings {
@@ -64,6 +68,7 @@ impl Settings {
             zone: None,
             severity_map: BTreeMap::new(),
             engine_map: BTreeMap::new(),
+            time_zone: TimeZone::UTC,
         }
     }
 

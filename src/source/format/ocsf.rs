@@ -3,10 +3,12 @@
 //! Taken are identity, texts, severity, state, times, who and whom (of the finding, else of its first evidence), the
 //! device it was seen on, and what it refers to. Other classes of OCSF are records, not findings.
 
+use jiff::tz::TimeZone;
+
 use super::alert_json::draft::{Draft, Problem};
 use super::alert_json::{list, named};
 use super::json::Value;
-use super::parts::{References, instant, mac, port, word};
+use super::parts::{References, mac, port, when, word};
 use crate::model::{AlertState, Endpoint, Engine, Protocol, Severity};
 
 /// Class of a detection finding.
@@ -25,7 +27,7 @@ fn class(object: &Value<'_>) -> Option<i64> {
     object.get("class_uid").whole().or_else(|| object.get("type_uid").whole().map(|kind| kind / 100))
 }
 
-pub(super) fn draft(object: &Value<'_>) -> Result<Draft, Problem> {
+pub(super) fn draft(object: &Value<'_>, zone: &TimeZone) -> Result<Draft, Problem> {
     let text = |path: &[&str]| object.at(path).scalar().and_then(|text| word(&text));
     let first = |paths: &[&[&str]]| paths.iter().find_map(|path| text(path));
     let title = first(&[&["finding_info", "title"], &["finding", "title"], &["message"]]);
@@ -38,7 +40,7 @@ pub(super) fn draft(object: &Value<'_>) -> Result<Draft, Problem> {
     let time = [&["time"][..], &["time_dt"], &["finding_info", "created_time"]];
     Ok(Draft {
         id: first(&[&["finding_info", "uid"], &["finding", "uid"]]),
-        time: time.iter().find_map(|path| instant(object.at(path))),
+        when: when(&time.map(|path| object.at(path)), zone),
         title,
         message: (!message.is_empty()).then(|| message.join("\n")),
         severity: severity(object),

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use jiff::tz::TimeZone;
+
+use super::eve;
 use super::json::Value;
-use crate::model::alert::RAW_MAX;
+use crate::model::alert::{MESSAGE_MAX, RAW_MAX};
 use crate::model::text::{self, clip, one_line};
 use crate::model::{Endpoint, Timestamp};
 
@@ -79,9 +82,43 @@ pub(super) fn epoch(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(micros)))
 }
 
-/// An instant as RFC 3339 text with an offset, or as a number since 1970: seconds, or by its size milli-, micro- or
-/// nanoseconds.
-pub(super) fn instant(value: &Value<'_>) -> Option<Timestamp> {
+/// When something was, as its record has it.
+#[derive(Debug, Default)]
+pub(super) struct When {
+    pub(super) time: Option<Timestamp>,
+    /// What is written there and cannot be read.
+    pub(super) unreadable: Option<String>,
+}
+
+/// The first of several values that is a time; where none is, what the first of them says.
+pub(super) fn when(values: &[&Value<'_>], zone: &TimeZone) -> When {
+    let time = values.iter().find_map(|value| instant(value, zone));
+    let written = || {
+        values.iter().find(|value| !value.is_null()).map(|value| match value.scalar() {
+            Some(text) => short(&text),
+            None => value.kind().to_owned(),
+        })
+    };
+    When { time, unreadable: if time.is_none() { written() } else { None } }
+}
+
+/// Says in a message that its time is another than that of the record; `dated`: which, where it is not that of reading.
+pub(super) fn undated(message: &mut String, dated: Option<&str>, written: &str) {
+    let dated = dated.unwrap_or("reading");
+    note(message, &format!("Time: that of {dated}; the sensor's own, {}, cannot be read", short(written)));
+}
+
+/// Adds a line to a message, which is cut where both are too long.
+pub(super) fn note(message: &mut String, line: &str) {
+    let room = MESSAGE_MAX.saturating_sub(line.len() + 1);
+    message.truncate(message.floor_char_boundary(room));
+    message.push('\n');
+    message.push_str(line);
+}
+
+/// An instant as RFC 3339 text or its like (one without an offset is in `zone`), or as a number since 1970: seconds, or
+/// by its size milli-, micro- or nanoseconds.
+pub(super) fn instant(value: &Value<'_>, zone: &TimeZone) -> Option<Timestamp> {
     match value {
         Value::Text(text) => {
             let text = text.trim();
@@ -89,6 +126,7 @@ pub(super) fn instant(value: &Value<'_>) -> Option<Timestamp> {
                 .ok()
                 .map(|instant: jiff::Timestamp| Timestamp::from_micros(instant.as_microsecond()))
                 .or_else(|| epoch(text))
+                .or_else(|| eve::time::read(text, zone))
         }
         Value::Whole(number) => since_epoch(*number as f64),
         Value::Float(number) => since_epoch(*number),
@@ -140,7 +178,11 @@ mod tests {
     #[test]
     fn instants_in_every_unit() {
         let check = |value: Value<'_>, expected: Option<&str>| {
-            assert_eq!(instant(&value).map(|t| t.to_string()).as_deref(), expected, "{value:?}");
+            assert_eq!(
+                instant(&value, &TimeZone::UTC).map(|t| t.to_string()).as_deref(),
+                expected,
+                "{value:?}"
+            );
         };
         let text = |text: &'static str| Value::Text(Cow::Borrowed(text));
         check(text("2018-03-24T17:15:20.629574Z"), Some("2018-03-24T17:15:20.629574Z"));
@@ -153,6 +195,9 @@ mod tests {
         for bad in ["", "yesterday", "1521911720.6x", "-1", "2018-03-24", "99999999999999999999"] {
             check(text(bad), None);
         }
+        check(text("2018-03-24T17:15:20"), Some("2018-03-24T17:15:20Z"));
+        check(text("2018-03-24 17:15:20 UTC"), Some("2018-03-24T17:15:20Z"));
+        check(text("2018-03-24T17:15:20+0200"), Some("2018-03-24T15:15:20Z"));
         check(Value::Float(1.0e300), None);
         check(Value::Bool(true), None);
     }

@@ -128,7 +128,9 @@ impl Reading<'_> {
             Payload::Auto => self.auto(),
             Payload::Cef => self.marked(cef::MARK, cef::read),
             Payload::Leef => self.marked(leef::MARK, leef::read),
-            Payload::DefenderText => self.event(defender_text::read(self.message.text)),
+            Payload::DefenderText => {
+                self.event(defender_text::read(&defender_text::in_lines(self.message.text)))
+            }
             Payload::Plain => alert::plain(self).into(),
         }
     }
@@ -146,11 +148,18 @@ impl Reading<'_> {
         match (at(cef::MARK), at(leef::MARK)) {
             (Some(cef), leef) if leef.is_none_or(|leef| cef < leef) => self.marked(cef::MARK, cef::read),
             (_, Some(_)) => self.marked(leef::MARK, leef::read),
-            _ if defender_text::is_it(self.message.text) => {
-                self.event(defender_text::read(self.message.text))
-            }
-            _ if self.message.priority.is_some() || self.message.time.is_some() => alert::plain(self).into(),
-            _ => reject("neither CEF, LEEF nor Defender's text, and no syslog header"),
+            _ => self.unmarked(),
+        }
+    }
+
+    fn unmarked(&self) -> Decoded {
+        let text = defender_text::in_lines(self.message.text);
+        if defender_text::is_it(&text) {
+            self.event(defender_text::read(&text))
+        } else if self.message.priority.is_some() || self.message.time.is_some() {
+            alert::plain(self).into()
+        } else {
+            reject("neither CEF, LEEF nor Defender's text, and no syslog header")
         }
     }
 

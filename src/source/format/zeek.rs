@@ -24,8 +24,8 @@ use memchr::memmem;
 use self::devices::Told;
 use self::header::Header;
 use self::row::Row;
-use super::json;
 use super::{Decoded, Decoder, Format, Outcome, Settings, Stream};
+use super::{json, parts};
 use crate::model::Timestamp;
 use crate::source::RejectReason;
 
@@ -91,7 +91,7 @@ impl Default for Rows {
 impl Decoder for Log {
     fn decode(&mut self, record: &[u8], received_at: Timestamp) -> Decoded {
         let line = trim_line_end(record);
-        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        let line = json::begun(line);
         if line.trim_ascii().is_empty() {
             return Outcome::Blank.into();
         }
@@ -102,6 +102,10 @@ impl Decoder for Log {
             _ if line.trim_ascii_start().starts_with(b"{") => self.json(line.trim_ascii(), received_at),
             _ => self.tsv(line, first, received_at),
         }
+    }
+
+    fn torn(&self, record: &[u8]) -> Option<usize> {
+        json::torn(record)
     }
 
     fn state(&self) -> Option<String> {
@@ -165,14 +169,18 @@ impl Log {
             return Outcome::Ignored(self.file_kind).into();
         }
         let text = String::from_utf8_lossy(line);
-        match json::parse(&text) {
-            Ok(object) => {
-                let kind = object.get("_path").text().map_or(self.file_kind, kinds::named);
-                let row = Row::Json(&object);
-                record(&self.settings, &mut self.told, kind, &row, line, received_at)
+        let (settings, told, file_kind) = (&self.settings, &mut self.told, self.file_kind);
+        json::read(&text, |value| match value {
+            Ok((object, whole)) => {
+                let kind = object.get("_path").text().map_or(file_kind, kinds::named);
+                let mut decoded = record(settings, told, kind, &Row::Json(&object), line, received_at);
+                if let (Outcome::Alert(finding), false) = (&mut decoded.outcome, whole) {
+                    parts::note(&mut finding.alert.message, json::CUT);
+                }
+                decoded
             }
-            Err(error) => malformed(format!("not JSON: {error}").into()),
-        }
+            Err(error) => malformed(error.into()),
+        })
     }
 }
 

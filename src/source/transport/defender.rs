@@ -455,7 +455,8 @@ fn seen<'a>(alert: &'a Alert, fingerprint: &Fingerprint, time: Option<Timestamp>
     let id = alert.id.as_deref().unwrap_or_default();
     let (sensor, number) = id.rsplit_once(':').unwrap_or(("", id));
     let number = number.parse().unwrap_or_else(|_| fingerprint.prefix() as u64);
-    Seen { sensor, number, state: alert.state, time: time.map(|time| time.as_micros() / 1_000), backlog }
+    let time = time.map(|time| time.as_micros() / 1_000);
+    Seen { sensor, number, state: alert.state, severity: alert.severity, time, backlog }
 }
 
 fn in_millis(time: Timestamp) -> String {

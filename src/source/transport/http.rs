@@ -282,13 +282,14 @@ impl Inbox {
         batch: &mut Batch,
         told: &mut Told,
     ) {
-        let decoded = decoding.decode(item.bytes, self.clock.now());
-        match &decoded.outcome {
-            Outcome::Reject(_, detail) => told.reject(item.line, detail),
-            Outcome::Ignored(kind) => told.reject(item.line, &format!("a record of {kind} and no alert")),
-            Outcome::Alert(_) | Outcome::Blank => {}
-        }
-        batch.take(decoded, item.bytes, false, || format!("from {}, line {}", head.peer.ip(), item.line));
+        decoding.each(item.bytes, self.clock.now(), |decoded, bytes| {
+            match &decoded.outcome {
+                Outcome::Reject(_, detail) => told.reject(item.line, detail),
+                Outcome::Ignored(kind) => told.reject(item.line, &format!("a record of {kind} and no alert")),
+                Outcome::Alert(_) | Outcome::Blank => {}
+            }
+            batch.take(decoded, bytes, false, || format!("from {}, line {}", head.peer.ip(), item.line));
+        });
     }
 
     /// Waits until a batch is committed; whether it was.

@@ -423,6 +423,9 @@ impl Syslog {
                 if !self.frame(&frame, &mut decoding, peer) {
                     self.gather.has_room().await;
                 }
+                if matches!(frame, Frame::Lost(_)) {
+                    return;
+                }
             }
             if ended {
                 if let Some(frame) = framer.end() {
@@ -440,8 +443,13 @@ impl Syslog {
         };
         // Whole messages were given out as they came. What is begun will not be ended here: the sender knows no better
         // than that it was sent.
-        if let Some(Frame::Message(rest) | Frame::Unfinished(rest) | Frame::TooLong(rest)) = framer.end() {
-            self.refuse(RejectReason::Lost, peer, why, rest);
+        match framer.end() {
+            Some(
+                Frame::Message(rest) | Frame::Unfinished(rest) | Frame::Rest(rest) | Frame::TooLong(rest),
+            ) => {
+                self.refuse(RejectReason::Lost, peer, why, rest);
+            }
+            Some(Frame::Lost(_)) | None => {}
         }
     }
 
@@ -458,6 +466,19 @@ impl Syslog {
             Frame::Unfinished(start) => {
                 let why = "the connection ended in the middle of a counted message";
                 self.refuse(RejectReason::Malformed, peer, why, start)
+            }
+            Frame::Rest(start) => {
+                let why = "behind a counted message: its count was too small, and its alert lacks this end; have the \
+                           sender count bytes, not letters, or send lines";
+                self.refuse(RejectReason::Malformed, peer, why, start)
+            }
+            Frame::Lost(start) => {
+                let why = format!(
+                    "a count was wrong, and neither another count nor the end of a line came within {} KiB; the \
+                     connection was closed, so that the sender begins anew",
+                    MESSAGE_MAX / 1024
+                );
+                self.refuse(RejectReason::Malformed, peer, &why, start)
             }
         }
     }

@@ -102,7 +102,7 @@ impl<'a> Items<'a> {
 
 /// Where the JSON value ends that `text` begins with; `None` when it does not end. Brackets are counted, not matched:
 /// who parses it will see.
-fn value_end(text: &[u8]) -> Option<usize> {
+pub(in crate::source::format) fn value_end(text: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = 0;
     while at < text.len() {

@@ -8,7 +8,8 @@ use crate::model::{
     Alert, AlertKind, AlertState, Endpoint, Engine, Fingerprint, Identity, Protocol, Severity, Timestamp,
 };
 use crate::source::RejectReason;
-use crate::source::format::{Finding, Settings, parts};
+use crate::source::format::parts::{self, When};
+use crate::source::format::{Finding, Settings};
 
 /// Why an object is no alert.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Problem {
 pub(in crate::source::format) struct Draft {
     /// The sender's own stable id.
     pub(in crate::source::format) id: Option<String>,
-    pub(in crate::source::format) time: Option<Timestamp>,
+    pub(in crate::source::format) when: When,
     /// Not blank; not yet cleaned.
     pub(in crate::source::format) title: String,
     pub(in crate::source::format) message: Option<String>,
@@ -60,7 +61,13 @@ impl Draft {
         let title = if title.is_empty() { "(no title)".to_owned() } else { title.into_owned() };
         let fingerprint = self.fingerprint(settings, &title);
         let message = self.message.as_deref().map_or(Cow::Borrowed(title.as_str()), lines);
-        let message = clip(message.trim(), MESSAGE_MAX).into_owned();
+        let mut message = clip(message.trim(), MESSAGE_MAX).into_owned();
+        if message.is_empty() {
+            message.clone_from(&title);
+        }
+        if let Some(written) = &self.when.unreadable {
+            parts::undated(&mut message, None, written);
+        }
         let engine = match self.kind {
             AlertKind::SystemNotification => Engine::Operational,
             AlertKind::Alert => self.engine.unwrap_or(Engine::Anomaly),
@@ -69,8 +76,8 @@ impl Draft {
         let alert = settings.alert(received_at);
         let alert = Alert {
             id: self.id,
-            time: self.time.unwrap_or(received_at),
-            message: if message.is_empty() { title.clone() } else { message },
+            time: self.when.time.unwrap_or(received_at),
+            message,
             title,
             severity: self.severity.unwrap_or(alert.severity),
             engine,

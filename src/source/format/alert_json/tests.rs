@@ -41,6 +41,49 @@ fn the_least_alert() {
 }
 
 #[test]
+fn what_stands_behind_a_long_list_counts() {
+    let list = vec!["1"; 5_000].join(",");
+    let line = format!(
+        r#"{{"title":"t","ids":[{list}],"severity":"critical","source":{{"ip":"10.9.9.1"}},"protocols":["Modbus"]}}"#
+    );
+    let alert = alert(&line);
+    assert_eq!((alert.severity, alert.source.label()), (Severity::Critical, "10.9.9.1".to_owned()));
+    assert_eq!(alert.protocols.len(), 1);
+    assert!(alert.message.starts_with("t\nNote: the record has more values"), "{}", alert.message);
+    let members: Vec<_> = (0..5_000).map(|n| format!("\"k{n}\":0")).collect();
+    let many = format!(r#"{{"title":"t",{},"severity":"critical"}}"#, members.join(","));
+    let refused = format().read(many.as_bytes(), NOW);
+    assert!(matches!(&refused, Outcome::Reject(_, why) if why.starts_with("more than 4096")), "{refused:?}");
+}
+
+#[test]
+fn times_of_every_kind() {
+    let message = |time: &str| {
+        let alert = alert(&format!(r#"{{"title":"t","time":"{time}"}}"#));
+        (alert.time.to_string(), alert.message)
+    };
+    for time in
+        ["2020-01-01T00:00:00", "2020-01-01 00:00:00", "2020-01-01 00:00:00 UTC", "2020-01-01T01:00:00+0100"]
+    {
+        assert_eq!(message(time), ("2020-01-01T00:00:00Z".to_owned(), "t".to_owned()), "{time}");
+    }
+    let said = "t\nTime: that of reading; the sensor's own, yesterday, cannot be read";
+    assert_eq!(message("yesterday"), (NOW.to_string(), said.to_owned()));
+    let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(2));
+    let settings = Settings { time_zone: zone, ..Settings::new("a", "s", SourceName::new("x").unwrap()) };
+    let read = AlertJson::new(settings).read(br#"{"title":"t","time":"2020-01-01T02:00:00"}"#, NOW);
+    assert!(matches!(&read, Outcome::Alert(found) if found.alert.time.to_string() == "2020-01-01T00:00:00Z"));
+}
+
+#[test]
+fn what_is_nearly_json_is_an_alert() {
+    for rest in ["\"s\":NaN", "\"s\":-Infinity", "\"s\":\"a\tb\"", "\"s\":\"\\ud83d\""] {
+        assert_eq!(alert(&format!("{{\"title\":\"t\",{rest}}}")).title, "t");
+    }
+    assert_eq!(alert("\0\0\0{\"title\":\"t\"}").title, "t");
+}
+
+#[test]
 fn every_field() {
     let line = r#"{"id":17,"time":"2026-11-20T10:00:00+01:00","title":" PLC\u0007 stop\n","message":"a\nb",
         "severity":"Critical","engine":"policy_violation","protocols":["s7comm","Modbus"],"category":"c",

@@ -9,7 +9,7 @@ use super::{engine, list, named, severity};
 use crate::model::AlertState;
 use crate::source::format::Settings;
 use crate::source::format::json::Value;
-use crate::source::format::parts::{instant, word};
+use crate::source::format::parts::{when, word};
 
 /// Keys that an alert of otrelay's own does not have.
 const MARKS: [&str; 14] = [
@@ -50,7 +50,7 @@ pub(super) fn draft(object: &Value<'_>, settings: &Settings) -> Result<Draft, Pr
         || text("handled").is_some_and(|word| word.eq_ignore_ascii_case("true"));
     Ok(Draft {
         id: own_id(object),
-        time: instant(object.get_folded("time")),
+        when: when(&[object.get_folded("time")], &settings.time_zone),
         title: title.into_owned(),
         message: Some(message(object)).filter(|text| !text.is_empty()),
         severity: severity(object, settings)?,

@@ -33,6 +33,9 @@ pub enum Broken {
     /// It ends in the middle.
     #[error("the answer ends in the middle")]
     CutShort,
+    /// An object without any list: an apology with a status of success.
+    #[error("the answer has no list in it")]
+    NoList,
     /// There is more after its end.
     #[error("the answer goes on after its end")]
     Trailing,
@@ -66,6 +69,8 @@ pub struct Splitter {
     record: Vec<u8>,
     /// Whether the record has outgrown [`RECORD_MAX`]; `record` then holds its beginning.
     too_long: bool,
+    /// Until there is a list: what the object says is wrong, as written.
+    error: Option<Vec<u8>>,
 }
 
 impl Default for Splitter {
@@ -86,6 +91,7 @@ impl Splitter {
             key: Vec::new(),
             record: Vec::new(),
             too_long: false,
+            error: Some(Vec::new()),
         }
     }
 
@@ -111,18 +117,24 @@ impl Splitter {
     /// Whether the page was complete.
     ///
     /// # Errors
-    /// [`Broken::CutShort`], or [`Broken::NotJson`] for an empty page.
+    /// [`Broken::CutShort`], [`Broken::NoList`], or [`Broken::NotJson`] for an empty page.
     pub fn finish(&self) -> Result<(), Broken> {
         match self.place {
-            Place::End => Ok(()),
+            Place::End if self.error.is_none() => Ok(()),
+            Place::End => Err(Broken::NoList),
             Place::Start => Err(Broken::NotJson),
             _ => Err(Broken::CutShort),
         }
     }
 
+    /// What an object without a list says is wrong; empty where it says nothing.
+    pub fn error(&self) -> String {
+        String::from_utf8_lossy(self.error.as_deref().unwrap_or_default()).trim_matches('"').to_owned()
+    }
+
     fn start(&mut self, byte: u8) -> Result<(), Broken> {
         match byte {
-            b'[' => self.place = Place::List,
+            b'[' => (self.place, self.error) = (Place::List, None),
             b'{' => (self.place, self.after_list) = (Place::Object, Place::Object),
             // A byte order mark.
             0xef | 0xbb | 0xbf => {}
@@ -159,7 +171,7 @@ impl Splitter {
             match byte {
                 b':' => return,
                 b'[' => {
-                    self.place = Place::List;
+                    (self.place, self.error) = (Place::List, None);
                     return;
                 }
                 byte if is_blank(byte) => return,
@@ -167,6 +179,9 @@ impl Splitter {
             }
         }
         if self.ends(byte, b'}') {
+            if let (Some(error), b"error" | b"message") = (&mut self.error, self.key.as_slice()) {
+                *error = self.record.trim_ascii().to_vec();
+            }
             take(Piece::Value(&self.key, self.record.trim_ascii()));
             self.record.clear();
             self.place = if byte == b'}' { Place::End } else { Place::Object };
@@ -276,8 +291,16 @@ mod tests {
             r#"{"u_count": 2, "u_devices": [{"u_id":1},{"u_id":2},], "more": {"x":[1]}}"#,
             &["u_count=2", "{\"u_id\":1}", "{\"u_id\":2}", "more={\"x\":[1]}"],
         );
-        check(r#"{"error":"no, no}"}"#, &[r#"error="no, no}""#]);
-        check("{}", &[]);
+    }
+
+    #[test]
+    fn an_object_without_a_list_is_no_page() {
+        for (page, error) in [("{}", ""), (r#"{"u_count":0,"error":"no, no}"}"#, "no, no}")] {
+            let mut splitter = Splitter::new();
+            splitter.feed(page.as_bytes(), |_| ()).unwrap();
+            assert_eq!((splitter.finish(), splitter.error().as_str()), (Err(Broken::NoList), error));
+        }
+        check(r#"{"error":null,"u_devices":[]}"#, &["error=null"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 /// The text with what JSON does not have put right: a word that is no value becomes `null`, a control character in a
 /// string a blank, a surrogate without its other half `\ufffd`.
-pub(super) fn cleaned(text: &str) -> String {
+pub(in crate::source::format) fn cleaned(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut clean = Vec::with_capacity(bytes.len() + 16);
     let (mut at, mut in_string) = (0, false);

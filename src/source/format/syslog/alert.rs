@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::super::RejectReason;
 use super::super::defender::titles;
 pub(super) use super::super::parts::short as word;
-use super::super::parts::{References, WORD_MAX};
+use super::super::parts::{self, References, WORD_MAX};
 use super::super::{Decoded, Finding, Outcome, eve};
 use super::event::Event;
 use super::pairs::fold;
@@ -21,6 +21,8 @@ use crate::model::{
 
 /// Most addresses, protocols or references that are looked at in one value.
 const LIST_MAX: usize = 32;
+/// Longest id that is taken for a counter, in digits; times in milliseconds are longer.
+const COUNTER_MAX: usize = 9;
 /// Most labelled custom fields in the message.
 const CUSTOM_MAX: usize = 16;
 
@@ -100,13 +102,19 @@ impl Look<'_, '_> {
         let source = self.end(&self.profile.source);
         let destination = self.end(&self.profile.destination);
         let protocols = self.protocols(&source, &destination);
+        let (time, undated) = self.time();
+        let mut message = self.message(&title, &protocols);
+        if let Some(written) = undated {
+            let dated = self.reading.message.time.map(|_| "the header of its message");
+            parts::undated(&mut message, dated, &written);
+        }
         let engine = self.engine(&title, category.as_deref().unwrap_or_default(), known);
         Alert {
             id: self.word(self.profile.id),
-            time: self.time(),
+            time,
             severity: self.severity(known),
             engine,
-            message: self.message(&title, &protocols),
+            message,
             protocols,
             category,
             source,
@@ -123,7 +131,7 @@ impl Look<'_, '_> {
         }
     }
 
-    /// The product's own id, within the product and its sensor. Without one: title, addresses, protocol.
+    /// The product's own id, within the product and its sensor; with a counter, what it is about too. Without one: title, addresses, protocol.
     fn fingerprint(&self, alert: &Alert) -> Fingerprint {
         let product = match self.profile.name {
             "generic" => format!("{}/{}", fold(&self.event.vendor), fold(&self.event.product)),
@@ -131,13 +139,22 @@ impl Look<'_, '_> {
         };
         if let Some(id) = &alert.id {
             let site = self.word(&["CtdDeviceExternalId"]).unwrap_or_default();
-            let own = format!("{product}/{}/{site}/{id}", alert.sensor);
+            let mut own = format!("{product}/{}/{site}/{id}", alert.sensor);
+            // Small numbers are counters: they begin anew, and are given twice.
+            if id.len() <= COUNTER_MAX && id.bytes().all(|byte| byte.is_ascii_digit()) {
+                for part in [&*self.event.class, &alert.title, &end(&alert.source), &end(&alert.destination)]
+                {
+                    own.push('\0');
+                    own.push_str(part);
+                }
+            }
             return self.reading.settings.common.fingerprint(&Identity::Own(&own));
         }
         derived(self.reading, alert)
     }
 
-    fn time(&self) -> Timestamp {
+    /// When it was; and what the product wrote in the place of a time, where nothing of it can be read.
+    fn time(&self) -> (Timestamp, Option<String>) {
         let zone = &self.reading.settings.time_zone;
         let now = self.reading.received_at;
         // Defender's id ends in the time in UTC; its other times have no zone.
@@ -154,10 +171,10 @@ impl Look<'_, '_> {
                 _ => time::any(&text, zone, now),
             }
         };
-        of_id()
-            .or_else(|| self.profile.time.iter().find_map(read))
-            .or(self.reading.message.time)
-            .unwrap_or(now)
+        if let Some(time) = of_id().or_else(|| self.profile.time.iter().find_map(read)) {
+            return (time, None);
+        }
+        (self.reading.message.time.unwrap_or(now), self.word(self.profile.time))
     }
 
     fn severity(&self, known: Option<titles::Known>) -> Severity {
@@ -303,12 +320,14 @@ impl Look<'_, '_> {
     }
 }
 
+/// What of an end takes part in an identity.
+fn end(end: &Endpoint) -> String {
+    let ip = end.ip.map(|ip| ip.to_string());
+    ip.or_else(|| end.mac.clone()).or_else(|| end.name.clone()).unwrap_or_default()
+}
+
 /// Identity of an alert whose source has no id for it. Where no end is known the sensor stands for it.
 pub(super) fn derived(reading: &Reading<'_>, alert: &Alert) -> Fingerprint {
-    let end = |end: &Endpoint| {
-        let ip = end.ip.map(|ip| ip.to_string());
-        ip.or_else(|| end.mac.clone()).or_else(|| end.name.clone()).unwrap_or_default()
-    };
     let (mut source, destination) = (end(&alert.source), end(&alert.destination));
     if source.is_empty() && destination.is_empty() {
         source = format!("sensor {}", alert.sensor);

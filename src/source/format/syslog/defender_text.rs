@@ -38,6 +38,14 @@ pub(super) fn is_it(text: &str) -> bool {
     Piece::all(text).any(|piece| piece.names(TITLE))
 }
 
+/// The text with its lines, where a relay has written the ends of lines as text (`#012`).
+pub(super) fn in_lines(text: &str) -> Cow<'_, str> {
+    if memchr::memchr(b'\n', text.as_bytes()).is_some() || !text.contains("#012") {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace("#015#012", "\n").replace("#012", "\n"))
+}
+
 /// Reads the text.
 pub(super) fn read(text: &str) -> Result<Event<'_>, Refusal> {
     let mut found: [Option<Piece<'_>>; PIECES.len()] = [None; PIECES.len()];
@@ -145,6 +153,19 @@ mod tests {
             assert!(get("msg").starts_with("Scan seen") && get("msg").ends_with("Type: x"), "{}", get("msg"));
             assert_eq!((get("cat"), get("UUID")), ("Scan".into(), "12-1594808260000".into()));
         }
+    }
+
+    #[test]
+    fn lines_that_a_relay_has_written_out() {
+        for end in ["#012", "#015#012"] {
+            let text = TEXT.replace(", ", end);
+            let lines = in_lines(&text);
+            assert!(is_it(&lines), "{text}");
+            let event = read(&lines).unwrap();
+            assert_eq!(event.pairs.get("dst_ip").as_deref(), Some("10.10.10.30"));
+            assert_eq!(event.pairs.get("title").as_deref(), Some("Address Scan Detected"));
+        }
+        assert_eq!(in_lines("a#012b\n"), "a#012b\n");
     }
 
     #[test]

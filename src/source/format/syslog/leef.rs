@@ -34,29 +34,40 @@ pub(super) fn read<'a>(text: &'a str) -> Result<Event<'a>, Refusal> {
     })
 }
 
-/// The delimiter of LEEF 2.0 and the pairs. The field may be empty (a tab) or missing (pairs begin at once).
+/// What rsyslog and its kind make of a tab.
+const WRITTEN_TAB: &str = "#011";
+/// Longest field of a delimiter that is not understood, in bytes; what is longer is text.
+const FIELD_MAX: usize = 8;
+
+/// The delimiter of LEEF 2.0 and the pairs. The field may be empty (a tab) or missing (pairs begin at once); one that is
+/// not understood is as if empty.
 fn delimiter(rest: &str) -> (Option<char>, &str) {
     let Some((field, pairs)) = rest.split_once('|') else { return (None, rest) };
-    let code =
-        field.strip_prefix("0x").or_else(|| field.strip_prefix('x')).filter(|digits| !digits.is_empty());
+    let field = field.trim_matches(' ');
+    let code = ["0x", "0X", "\\x", "\\X", "x", "X"].iter().find_map(|prefix| field.strip_prefix(prefix));
+    let code = code.filter(|digits| (1..=4).contains(&digits.len()));
     let coded = code.and_then(|digits| u32::from_str_radix(digits, 16).ok().and_then(char::from_u32));
     let mut letters = field.chars();
     match (letters.next(), letters.next(), coded) {
         (None, ..) => (None, pairs),
         (_, _, Some(delimiter)) => (Some(delimiter), pairs),
         (Some(delimiter), None, None) if delimiter != '=' => (Some(delimiter), pairs),
-        // The bar itself as the delimiter: `|||`.
+        _ if field.len() <= FIELD_MAX && !field.contains(['=', '\t']) => (None, pairs),
+        // No delimiter is told, and the first pairs have the bar in them.
         _ => (None, rest),
     }
 }
 
-/// Where no delimiter is told it is a tab; real products use `|`, and documents show blanks.
+/// Where no delimiter is told it is a tab; relays write it as text, real products use `|`, and documents show blanks.
 fn pairs(text: &str, delimiter: Option<char>) -> Pairs<'_> {
-    if let Some(delimiter) = delimiter {
+    if let Some(delimiter) = delimiter.filter(|delimiter| *delimiter != '\t') {
         return Pairs::delimited(text, delimiter);
     }
     if text.contains('\t') {
         return Pairs::delimited(text, '\t');
+    }
+    if text.contains(WRITTEN_TAB) {
+        return Pairs::parted(text.split(WRITTEN_TAB));
     }
     let barred = text.split('|').skip(1).filter(|part| begins_pair(part)).take(2).count() == 2;
     if barred { Pairs::delimited(text, '|') } else { Pairs::spaced(text, false) }
@@ -98,6 +109,16 @@ mod tests {
         check("1.0|V|P|9|E|cat=T|src=10.0.0.1|msg=a b", &[("cat", "T"), ("src", "10.0.0.1"), ("msg", "a b")]);
         check("1.0|V|P|9|E|msg=a|b\tsrc=10.0.0.1", &[("msg", "a|b"), ("src", "10.0.0.1")]);
         check("1.0|V|P|9|E|", &[]);
+        check("1.0|V|P|9|E|src=10.0.0.1#011msg=a b", pairs);
+        check("2.0|V|P|9|E||src=10.0.0.1#011msg=a b", pairs);
+        check("2.0|V|P|9|E|0x09|src=10.0.0.1#011msg=a b", pairs);
+        check("1.0|V|P|9|E|src=10.0.0.1\tmsg=a#011b", &[("src", "10.0.0.1"), ("msg", "a#011b")]);
+        for field in ["0X5E", "X5E", "x5e", "\\x5E", "x005E", " 0x5E "] {
+            check(&format!("2.0|V|P|9|E|{field}|src=10.0.0.1^msg=a b"), pairs);
+        }
+        for field in ["<tab>", "\\t", "TAB", "#011", "0xZZ", "#009"] {
+            check(&format!("2.0|V|P|9|E|{field}|src=10.0.0.1\tmsg=a b"), pairs);
+        }
         check(
             "1.0|V|P|9|E|url=http://h.example/?a=b\tpath=C:\\new",
             &[("url", "http://h.example/?a=b"), ("path", "C:\\new")],

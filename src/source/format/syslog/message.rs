@@ -32,6 +32,18 @@ impl<'a> Message<'a> {
     /// Takes `line` apart. Times without a zone are in `zone`, times without a year are near `received_at`.
     pub(super) fn read(line: &'a str, zone: &TimeZone, received_at: Timestamp) -> Self {
         let line = line.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0' || c == '\u{feff}');
+        let outer = Self::header(line, zone, received_at);
+        // A relay has put a header of its own before that of the sender: whose message it is says the inner one.
+        if outer.text.starts_with('<') && outer.priority.is_some() {
+            let inner = Self::header(outer.text, zone, received_at);
+            if inner.priority.is_some() && inner.host.is_some() {
+                return inner;
+            }
+        }
+        outer
+    }
+
+    fn header(line: &'a str, zone: &TimeZone, received_at: Timestamp) -> Self {
         let (priority, rest) = priority(line);
         let message = rfc5424(rest, zone).unwrap_or_else(|| rfc3164(rest, zone, received_at));
         Self { priority, ..message }
@@ -188,6 +200,16 @@ mod tests {
             "CEF:0|r|",
         );
         check("<9>May  5 12:29:23 CEF:0|a|b|", Some(9), "2026-05-05T12:29:23Z", "", "", "CEF:0|a|b|");
+    }
+
+    #[test]
+    fn of_two_headers_the_inner_one_says_who_it_was() {
+        let (time, text) = ("2026-11-21T07:00:01Z", "CEF:0|r|");
+        let inner = "<14>Nov 21 07:00:01 isid-a isid-a[1] CEF:0|r|";
+        check(&format!("<13>Nov 21 07:00:00 relay {inner}"), Some(14), time, "isid-a", "isid-a", text);
+        check(&format!("<13>1 - relay app - - - {inner}"), Some(14), time, "isid-a", "isid-a", text);
+        check("<13>Nov 21 07:00:01 relay <b> x", Some(13), time, "relay", "", "<b> x");
+        check("<13>Nov 21 07:00:01 relay <14>x", Some(13), time, "relay", "", "<14>x");
     }
 
     #[test]

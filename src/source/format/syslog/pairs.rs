@@ -48,8 +48,13 @@ impl<'a> Pairs<'a> {
 
     /// Pairs with a delimiter of their own, as in LEEF. Parts without `=` are no pairs.
     pub(super) fn delimited(text: &'a str, delimiter: char) -> Self {
-        let parts = text.split(delimiter).filter_map(|part| part.split_once('='));
-        let pairs = parts.map(|(key, value)| (key.trim(), value)).filter(|(key, _)| !key.is_empty());
+        Self::parted(text.split(delimiter))
+    }
+
+    /// Pairs that are parted already.
+    pub(super) fn parted(parts: impl Iterator<Item = &'a str>) -> Self {
+        let pairs = parts.filter_map(|part| part.split_once('='));
+        let pairs = pairs.map(|(key, value)| (key.trim(), value)).filter(|(key, _)| !key.is_empty());
         Self { list: pairs.take(PAIRS_MAX).collect(), escaped: false }
     }
 

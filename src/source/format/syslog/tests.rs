@@ -421,9 +421,43 @@ fn identities() {
     let of = |pairs: &str| cef(pairs);
     assert!(same(&of("src=10.0.0.1 dst=10.0.0.2 spt=1"), &of("src=10.0.0.1 dst=10.0.0.2 spt=2 msg=x")));
     assert!(!same(&of("src=10.0.0.1"), &of("src=10.0.0.2")));
-    assert!(same(&of("externalId=1 src=10.0.0.1"), &of("externalId=1 src=10.0.0.2")));
+    let uuid = "externalId=5-1557059334000";
+    assert!(same(&of(&format!("{uuid} src=10.0.0.1")), &of(&format!("{uuid} src=10.0.0.2"))));
+    let counted = of("externalId=1 src=10.0.0.1");
+    assert!(same(&counted, &of("externalId=1 src=10.0.0.1 msg=again")));
+    assert!(!same(&counted, &of("externalId=1 src=10.0.0.2")), "a counter that began anew");
+    assert!(!same(&counted, &counted.replace("Odd write", "PLC stop")), "a counter that began anew");
+    assert!(!same(&counted, &of("externalId=2 src=10.0.0.1")));
+    let behind_relay =
+        |host: &str| counted.replace("<134>", "<13>Nov 21 08:00:00 relay <134>").replace("ids-1", host);
+    assert!(!same(&behind_relay("ids-1"), &behind_relay("ids-2")), "two sensors behind one relay");
+    assert_eq!(alert(&behind_relay("ids-2")).sensor, "ids-2");
     let acme = of("externalId=1");
     assert!(!same(&acme, &acme.replace("|Acme|", "|Other|")), "equal ids of two products are two findings");
+}
+
+#[test]
+fn a_time_that_cannot_be_read_is_said() {
+    let alert = alert(&cef("rt=garbage src=10.0.0.1"));
+    assert_eq!(alert.time.to_string(), "2026-11-21T08:00:00Z");
+    let said = "\nTime: that of the header of its message; the sensor's own, garbage, cannot be read";
+    assert!(alert.message.ends_with(said), "{}", alert.message);
+    assert!(!self::alert(&cef("src=10.0.0.1")).message.contains("cannot be read"));
+    assert!(!self::alert(&cef("rt=1795248000000")).message.contains("cannot be read"));
+}
+
+#[test]
+fn what_relays_make_of_control_characters() {
+    let leef =
+        "<14>Nov 21 08:00:00 gw LEEF:1.0|Acme|OTIDS|1|EV7|src=10.0.0.1\tdst=10.0.0.2\tsev=9\ttitle=PLC stop";
+    let (plain, written) = (alert(leef), alert(&leef.replace('\t', "#011")));
+    assert_eq!((written.title.as_str(), written.severity), ("PLC stop", Severity::Critical));
+    assert_eq!((plain.destination, plain.severity), (written.destination, written.severity));
+    let text = "<9>Nov 21 08:00:00 s1 CyberX platform name: p1#012Microsoft Defender for IoT Alert: Scan#012Type: \
+                Anomaly#012Severity: Minor#012Source IP: 10.0.0.1#012Destination IP: 10.0.0.2#012Message: m#012UUID: 1-2";
+    let alert = alert(text);
+    assert_eq!((alert.title.as_str(), alert.severity), ("Scan", Severity::Minor));
+    assert_eq!(alert.destination.ip, ip("10.0.0.2"));
 }
 
 #[test]

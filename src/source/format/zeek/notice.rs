@@ -106,10 +106,15 @@ fn finding(settings: &Settings, row: &Row<'_>, said: Said, line: &[u8], received
         protocol: protocols.first().map_or("", Protocol::as_str),
     };
     let fingerprint = settings.fingerprint(&identity);
+    let when = row.when();
+    let mut message = said.message;
+    if let Some(written) = &when.unreadable {
+        parts::undated(&mut message, None, written);
+    }
     let alert = Alert {
-        time: row.time().unwrap_or(received_at),
+        time: when.time.unwrap_or(received_at),
         title: title(&said.title),
-        message: said.message,
+        message,
         severity: said.severity,
         engine: said.engine,
         protocols,

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use jiff::tz::TimeZone;
+
 use super::header::Header;
 use crate::model::Timestamp;
 use crate::source::format::json::Value;
-use crate::source::format::parts;
+use crate::source::format::parts::{self, When};
 
 /// Most members that are read of one set or vector.
 const MEMBERS_MAX: usize = 64;
@@ -84,12 +86,17 @@ impl<'a> Row<'a> {
 
     /// The record's time; `None` where it is absent or unreadable.
     pub(super) fn time(&self) -> Option<Timestamp> {
+        self.when().time
+    }
+
+    /// The same, with what is written where it cannot be read.
+    pub(super) fn when(&self) -> When {
         match self {
             Self::Tsv(..) => {
-                let text = self.text("ts")?;
-                parts::epoch(&text).or_else(|| parts::instant(&Value::Text(text)))
+                let text = self.text("ts").map_or(Value::Null, Value::Text);
+                parts::when(&[&text], &TimeZone::UTC)
             }
-            Self::Json(object) => parts::instant(object.get("ts")),
+            Self::Json(object) => parts::when(&[object.get("ts")], &TimeZone::UTC),
         }
     }
 }

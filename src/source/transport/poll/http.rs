@@ -95,7 +95,14 @@ impl Caller {
         if incoming.content_type.as_deref() == Some("text/html") {
             return Err(no_json(path));
         }
-        Ok(Page { incoming, splitter: Splitter::new(), path: path.to_owned(), arrived: Vec::new(), at: 0 })
+        Ok(Page {
+            caller: self,
+            incoming,
+            splitter: Splitter::new(),
+            path: path.to_owned(),
+            arrived: Vec::new(),
+            at: 0,
+        })
     }
 
     /// Sets what stands at a path; the status of the answer.
@@ -155,12 +162,16 @@ impl Caller {
     /// The words of an error's body, if it has any for people.
     fn quoted(&self, body: &[u8]) -> String {
         let error = serde_json::from_slice::<Refusal>(&body[..body.len().min(ERROR_MAX)]);
-        let Some(words) = error.ok().and_then(|refusal| refusal.error) else { return String::new() };
+        error.ok().and_then(|refusal| refusal.error).map_or_else(String::new, |words| self.said(&words))
+    }
+
+    /// What is quoted of the other side's words.
+    fn said(&self, words: &str) -> String {
         // Who quotes us has nothing to say to people.
-        if matches!(self.scrubber.text(&words), Cow::Owned(_)) {
+        if words.trim().is_empty() || matches!(self.scrubber.text(words), Cow::Owned(_)) {
             return String::new();
         }
-        format!(": {}", clip(one_line(&words).trim(), WORDS_MAX))
+        format!(": {}", clip(one_line(words).trim(), WORDS_MAX))
     }
 }
 
@@ -180,6 +191,7 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Trouble> {
 /// An answer that is arriving.
 #[derive(Debug)]
 pub struct Page<'c> {
+    caller: &'c Caller,
     incoming: Incoming<'c>,
     splitter: Splitter,
     path: String,
@@ -217,6 +229,11 @@ impl Page<'_> {
         match broken {
             Broken::NotJson => no_json(&self.path),
             Broken::CutShort => trouble(format!("{}: {broken}", self.path), "", Why::TooMuch),
+            Broken::NoList => {
+                let said = self.caller.said(&self.splitter.error());
+                let remedy = "look whether sensor or console are well and licensed, and whether the token is still valid";
+                trouble(format!("{}: the answer has no list in it{said}", self.path), remedy, Why::Other)
+            }
             Broken::Trailing => trouble(format!("{}: {broken}", self.path), "", Why::Other),
         }
     }

@@ -1,7 +1,7 @@
 //! What a polled source has told already: each alert once, each change of it once, however often the other side answers
 //! with it.
 //!
-//! Bits and a time for each alert, in chunks of consecutive numbers; a chunk that changed becomes a mark of some hundred
+//! Bits, a time and the severity for each alert, in chunks of consecutive numbers; a chunk that changed becomes a mark of some hundred
 //! bytes that is committed in the batch with the alerts it speaks of. So nothing depends on clocks, on the order of answers
 //! or on how far the watermark is: that only saves work. A sensor that was set up again begins to number anew: a number with
 //! another time is another alert, in the next chunk of the same numbers, and both stay known. Memory is bounded: numbers
@@ -17,12 +17,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use crate::model::cursor::{Mark, Remembered};
-use crate::model::{AlertState, Cursor};
+use crate::model::{AlertState, Cursor, Severity};
 
 /// Alerts in a chunk.
 const CHUNK: u64 = 128;
 /// Bytes of one of its bitmaps.
 const BYTES: usize = CHUNK as usize / 8;
+/// Bytes of the severities of one.
+const LEVELS: usize = CHUNK as usize / 4;
 /// Most chunks; some 600 bytes each.
 const CHUNKS_MAX: usize = 16_384;
 /// How often a number may mean another alert. One that does so more often replaces the last.
@@ -71,6 +73,8 @@ pub struct Seen<'a> {
     pub number: u64,
     /// Whether it stands.
     pub state: AlertState,
+    /// How bad it is; where that rises, it is told once more.
+    pub severity: Severity,
     /// Its time in milliseconds; `None` where it says none.
     pub time: Option<i64>,
     /// Whether it is older than the first connection: handled then, it is not told as raised first.
@@ -83,6 +87,9 @@ struct Chunk {
     cleared: [u8; BYTES],
     /// Told since `order`.
     again: [u8; BYTES],
+    /// How bad each was when it was last seen, two bits each; the worst where that is not known, so that nothing is told
+    /// for the sake of it.
+    levels: [u8; LEVELS],
     /// When each began, by [`short`]; 0: not known.
     times: [u32; CHUNK as usize],
     /// Latest time of those whose own is not known, in milliseconds.
@@ -97,28 +104,30 @@ impl Chunk {
         told: [0; BYTES],
         cleared: [0; BYTES],
         again: [0; BYTES],
+        levels: [u8::MAX; LEVELS],
         times: [0; CHUNK as usize],
         newest: i64::MIN,
         order: None,
         changed: false,
     };
 
-    /// At most some 800 bytes.
+    /// At most some 850 bytes. What is at its end older versions do not read.
     fn value(&self) -> String {
-        let packed = |bytes: &[u8]| {
+        let packed = |bytes: &[u8]| -> String {
             let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
             STANDARD_NO_PAD.encode(&bytes[..end])
         };
         let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let times: Vec<u8> = self.times.iter().flat_map(|time| time.to_le_bytes()).collect();
         format!(
-            "2:{}:{}:{}:{}:{}:{}",
+            "2:{}:{}:{}:{}:{}:{}:{}",
             number(self.order),
             number(Some(self.newest).filter(|newest| *newest > i64::MIN)),
             packed(&self.told),
             packed(&self.cleared),
             packed(&self.again),
             packed(&times),
+            packed(&self.levels),
         )
     }
 
@@ -136,7 +145,8 @@ impl Chunk {
         for (time, bytes) in times.iter_mut().zip(bytes.chunks_exact(4)) {
             *time = bytes.iter().rev().fold(0, |time, byte| time << 8 | u32::from(*byte));
         }
-        Some(Self { told, cleared, again, times, newest, order, changed: false })
+        let levels = parts.next().map_or(Some([u8::MAX; LEVELS]), unpacked)?;
+        Some(Self { told, cleared, again, levels, times, newest, order, changed: false })
     }
 
     /// Whether this is the alert of that time that was told.
@@ -155,8 +165,9 @@ impl Chunk {
         let told = self.has(at, seen.time);
         let second = told && order.is_some() && !bit(&self.again, at);
         let cleared = bit(&self.cleared, at) && !second;
+        let level = seen.severity as u8;
         let step = match seen.state {
-            AlertState::Raised if !told || second => Step::Raise,
+            AlertState::Raised if !told || second || (!cleared && self.level(at) < level) => Step::Raise,
             AlertState::Raised => Step::Nothing,
             AlertState::Cleared if told && cleared => Step::Nothing,
             AlertState::Cleared if told || seen.backlog => Step::Clear,
@@ -168,12 +179,22 @@ impl Chunk {
             put(&mut self.again, at, order.is_some());
             self.changed = true;
         }
+        if self.level(at) != level {
+            let (byte, shift) = (&mut self.levels[at / 4], at % 4 * 2);
+            *byte = *byte & !(3 << shift) | level << shift;
+            self.changed = true;
+        }
         // One that was told without its time, or by a version that kept none, has it from now on.
         if let Some(time) = seen.time.map(short).filter(|time| *time != self.times[at]) {
             self.times[at] = time;
             self.changed = true;
         }
         (step, second)
+    }
+
+    /// How bad an alert was when it was last seen: the place of its severity.
+    fn level(&self, at: usize) -> u8 {
+        self.levels[at / 4] >> (at % 4 * 2) & 3
     }
 
     /// Takes over what another says was told.
@@ -401,7 +422,7 @@ mod tests {
     use crate::model::cursor::{Again, MARK_MAX};
 
     fn seen(number: u64, state: AlertState, time: i64) -> Seen<'static> {
-        Seen { sensor: "4", number, state, time: Some(time), backlog: false }
+        Seen { sensor: "4", number, state, severity: Severity::Minor, time: Some(time), backlog: false }
     }
 
     use AlertState::{Cleared, Raised};
@@ -425,6 +446,41 @@ mod tests {
         ] {
             assert_eq!(told.step(&what).step, expected, "{what:?}");
         }
+    }
+
+    #[test]
+    fn an_alert_that_gets_worse_is_told_once_more() {
+        let (mut told, mut stored) = (Told::default(), HashMap::new());
+        for (what, severity, expected) in [
+            (seen(1, Raised, 10), Severity::Minor, Step::Raise),
+            (seen(2, Raised, 10), Severity::Critical, Step::Raise),
+            (seen(1, Raised, 10), Severity::Minor, Step::Nothing),
+            (seen(1, Raised, 10), Severity::Major, Step::Raise),
+            (seen(1, Raised, 10), Severity::Major, Step::Nothing),
+            (seen(1, Raised, 10), Severity::Warning, Step::Nothing),
+            (seen(1, Raised, 10), Severity::Minor, Step::Raise),
+            (seen(2, Raised, 10), Severity::Critical, Step::Nothing),
+            (seen(1, Cleared, 10), Severity::Critical, Step::Clear),
+            // An answer that was late.
+            (seen(1, Raised, 10), Severity::Critical, Step::Nothing),
+        ] {
+            assert_eq!(told.step(&Seen { severity, ..what }).step, expected, "{what:?} {severity:?}");
+            keep(&mut stored, &mut told);
+            told = load(&stored);
+        }
+    }
+
+    #[test]
+    fn how_bad_an_alert_was_an_older_version_did_not_keep() {
+        let (mut told, mut stored) = (Told::default(), HashMap::new());
+        told.step(&seen(1, Raised, 10));
+        keep(&mut stored, &mut told);
+        for mark in stored.values_mut() {
+            mark.value.truncate(mark.value.rfind(':').unwrap());
+        }
+        let mut told = load(&stored);
+        assert_eq!(told.step(&seen(1, Raised, 10)).step, Step::Nothing);
+        assert_eq!(told.step(&Seen { severity: Severity::Major, ..seen(1, Raised, 10) }).step, Step::Raise);
     }
 
     #[test]

@@ -260,7 +260,9 @@ impl<D: Destination> Relay<D> {
         stop: &CancellationToken,
     ) -> Result<(), StoreError> {
         let (settled, changes) = (group.settled, group.changes);
-        self.patiently(stop, || self.store.settle_with(name, settled.clone(), changes.clone())).await?;
+        let lives = &self.settings.sync.lives;
+        let settle = || self.store.settle_with(name, settled.clone(), changes.clone(), Arc::clone(lives));
+        self.patiently(stop, settle).await?;
         self.tell(group.issues.into_values().collect()).await?;
         for subject in group.over {
             self.store.issue_over(admit::HELD, subject).await?;

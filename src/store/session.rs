@@ -47,6 +47,8 @@ pub(super) struct Memory {
     counters: HashMap<(String, Cow<'static, str>), i64>,
     /// Tickets opened lately, where a rule holds storms back.
     pub(super) storms: crate::store::storms::Storms,
+    /// Of tickets that stand for others: a folded row whose finding had not ended at the last look.
+    pub(super) standing: HashMap<i64, i64>,
     /// Whose turn it is in the outbox.
     pub(super) turns: crate::store::turns::Turns,
     /// What devices hold of their share.

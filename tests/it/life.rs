@@ -15,10 +15,10 @@ use crate::support::eve;
 use crate::support::{simulator, simulator_with};
 
 const SOON: Duration = Duration::from_millis(1);
-const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 /// The machine's clock, moved on by hand.
-struct Ahead(Mutex<Duration>);
+pub(crate) struct Ahead(Mutex<Duration>);
 
 impl Clock for Ahead {
     fn now(&self) -> Timestamp {
@@ -27,18 +27,18 @@ impl Clock for Ahead {
 }
 
 /// An agent and an instance whose clock is moved on by hand, the same for both.
-struct Plant {
-    clock: Arc<Ahead>,
-    simulator: Running,
-    agent: Agent,
+pub(crate) struct Plant {
+    pub(crate) clock: Arc<Ahead>,
+    pub(crate) simulator: Running,
+    pub(crate) agent: Agent,
 }
 
 impl Plant {
-    fn new(action: &str) -> Self {
+    pub(crate) fn new(action: &str) -> Self {
         Self::with(action, "")
     }
 
-    fn with(action: &str, rule: &str) -> Self {
+    pub(crate) fn with(action: &str, rule: &str) -> Self {
         let clock = Arc::new(Ahead(Mutex::new(Duration::ZERO)));
         let simulator = simulator_with(Options { clock: clock.clone(), ..Options::default() });
         let rules = format!(
@@ -49,11 +49,11 @@ impl Plant {
         Self { clock, simulator, agent }
     }
 
-    fn once(&self) -> Report {
+    pub(crate) fn once(&self) -> Report {
         self.agent.once_by(self.clock.clone(), SOON)
     }
 
-    fn after(&self, time: Duration) -> &Self {
+    pub(crate) fn after(&self, time: Duration) -> &Self {
         *self.clock.0.lock().unwrap() += time;
         self
     }
@@ -64,7 +64,7 @@ impl Plant {
         self.once()
     }
 
-    fn records(&self) -> Vec<otrelay::simulator::Record> {
+    pub(crate) fn records(&self) -> Vec<otrelay::simulator::Record> {
         self.simulator.records("incident")
     }
 
@@ -72,7 +72,7 @@ impl Plant {
         self.records()[at].get("sys_id").to_owned()
     }
 
-    fn notes(&self, at: usize) -> Vec<String> {
+    pub(crate) fn notes(&self, at: usize) -> Vec<String> {
         self.simulator.journal(&self.sys_id(at))
     }
 
@@ -80,11 +80,11 @@ impl Plant {
         assert!(self.simulator.edit("incident", &self.sys_id(at), fields));
     }
 
-    fn close(&self, at: usize) {
+    pub(crate) fn close(&self, at: usize) {
         self.edit(at, &[("state", "7"), ("close_code", "User error"), ("close_notes", "a test of ours")]);
     }
 
-    fn tickets(&self) -> Vec<Value> {
+    pub(crate) fn tickets(&self) -> Vec<Value> {
         self.agent.json(&["tickets", "-n", "0"]).as_array().unwrap().clone()
     }
 
@@ -95,7 +95,7 @@ impl Plant {
     }
 
     #[track_caller]
-    fn has(&self, expected: &[(&str, u64)]) {
+    pub(crate) fn has(&self, expected: &[(&str, u64)]) {
         let expected: Vec<_> = expected.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect();
         assert_eq!(self.states(), expected);
     }

@@ -108,6 +108,7 @@ mod servicenow;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod simulator;
+mod storms;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
 mod support;

@@ -76,10 +76,23 @@ fn seen(sent: &Sent) -> Seen {
 /// What the parent of a storm stands for, in words.
 pub(super) fn storm(claimed: &Claimed) -> String {
     let folded = &claimed.ticket.folded;
+    let (findings, have) = if folded.findings == 1 {
+        ("finding", "it has no ticket")
+    } else {
+        ("findings", "they have no tickets")
+    };
     let mut text = format!(
-        "This ticket stands for {} findings of the rule `{}` that came at once; they have no tickets of their own.",
-        folded.findings, claimed.rule
+        "This ticket stands for {} {findings} of the rule `{}` beyond its max_tickets_per_hour; {have} of their own. \
+         Worst severity: {}.",
+        folded.findings,
+        claimed.rule,
+        folded.worst.as_str()
     );
+    if folded.ended > 0 && folded.ended_at.is_none() {
+        text.push_str(" Ended: ");
+        text.push_str(&folded.ended.to_string());
+        text.push_str(" of them.");
+    }
     if !folded.talkers.is_empty() {
         text.push_str("\nTop talkers: ");
         text.push_str(&folded.talkers.join(", "));
@@ -87,21 +100,29 @@ pub(super) fn storm(claimed: &Claimed) -> String {
     text
 }
 
+/// How often what a ticket tells of was seen, and when last.
+fn sightings(claimed: &Claimed) -> (u64, String) {
+    let folded = &claimed.ticket.folded;
+    if folded.findings > 0 {
+        return (folded.sightings, folded.last_seen_at.servicenow());
+    }
+    (claimed.occurrences, claimed.last_seen_at.servicenow())
+}
+
 /// What a note says.
 fn text(claimed: &Claimed, mark: &str) -> Result<String, String> {
     let alert = super::alert(claimed)?;
-    let last = claimed.last_seen_at.servicenow();
+    let (times, last) = sightings(claimed);
     let mut lines = Vec::new();
     if claimed.ticket.folded.findings > 0 {
         lines.push(storm(claimed));
     }
     lines.push(match claimed.ticket.cleared_at {
         Some(at) => format!(
-            "The source says since {} UTC that this has ended. Seen {} times, the last at {last} UTC.",
-            at.servicenow(),
-            claimed.occurrences
+            "The source says since {} UTC that this has ended. Seen {times} times, the last at {last} UTC.",
+            at.servicenow()
         ),
-        None => format!("Seen again: {} times by now, the last at {last} UTC.", claimed.occurrences),
+        None => format!("Seen again: {times} times by now, the last at {last} UTC."),
     });
     if let Some(worst) = claimed.ticket.worst.filter(|worst| *worst > alert.severity) {
         lines.push(format!("Severity rose from {} to {}.", alert.severity.as_str(), worst.as_str()));
@@ -155,15 +176,16 @@ impl Work for Resolve {
 
     fn compose(&self, job: &Job<'_>) -> Result<Order, String> {
         let claimed = job.claimed;
+        let (times, last) = sightings(claimed);
         let mut fields = job.composer.closing(&job.facts()?)?;
         fields.entry("close_notes".to_owned()).or_insert_with(|| {
-            let since = claimed.ticket.cleared_at.map_or_else(String::new, |at| {
-                format!(" since {} UTC", at.servicenow())
-            });
+            let since = claimed
+                .ticket
+                .cleared_at
+                .map_or_else(String::new, |at| format!(" since {} UTC", at.servicenow()));
             format!(
-                "The source says{since} that this has ended. Seen {} times, the last at {} UTC. Resolved by otrelay.",
-                claimed.occurrences,
-                claimed.last_seen_at.servicenow()
+                "The source says{since} that this has ended. Seen {times} times, the last at {last} UTC. \
+                 Resolved by otrelay."
             )
         });
         order(job, fields)
@@ -173,9 +195,11 @@ impl Work for Resolve {
         later(sent.created, seen(sent), None)
     }
 
-    fn found(&self, _: &Claimed, found: &Found) -> Option<Outcome> {
-        let seen = as_seen(&found.remote);
-        (seen.state != TicketState::Open).then(|| later(false, seen, None))
+    /// What stands is not resolved, whatever was wanted when this was made; one that we did resolve is judged where this
+    /// is settled.
+    fn found(&self, claimed: &Claimed, found: &Found) -> Option<Outcome> {
+        let (seen, stands) = (as_seen(&found.remote), claimed.ticket.cleared_at.is_none());
+        (seen.state != TicketState::Open || stands).then(|| later(false, seen, None))
     }
 
     fn missing(&self, claimed: &Claimed) -> Option<Outcome> {

@@ -32,7 +32,8 @@ impl Work for Open {
         let folded = &claimed.ticket.folded;
         if folded.findings > 0 {
             let title = claimed.alert.as_ref().map_or("", |alert| &alert.title);
-            let short = format!("[storm] {} findings: {title}", folded.findings);
+            let findings = if folded.findings == 1 { "finding" } else { "findings" };
+            let short = format!("[storm] {} {findings}: {title}", folded.findings);
             fields.insert("short_description".to_owned(), short);
             let text = fields.entry("description".to_owned()).or_default();
             *text = format!("{}\n\nOne of them:\n{text}", super::later::storm(claimed));

@@ -286,6 +286,13 @@ impl Claim {
         let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
+            if let Some(alert) =
+                row.claimed.alert.as_mut().filter(|_| row.claimed.kind == DeliveryKind::OpenTicket)
+            {
+                // The text is of the first sighting; what is opened later is of a worse one.
+                let of = usize::try_from(row.severity).ok().and_then(|n| Severity::ALL.get(n).copied());
+                alert.severity = of.map_or(alert.severity, |of| of.max(alert.severity));
+            }
             if let Some(alert) = row.claimed.alert.as_ref().filter(|_| self.links) {
                 row.claimed.about = about(tx, destination_id, alert)?;
             }
@@ -297,7 +304,12 @@ impl Claim {
         }
         for row in rows {
             if let Subject::Ticket(ticket) = row.subject {
-                row.claimed.ticket.folded = storm::folded(tx, ticket)?;
+                let folded = storm::folded(tx, ticket)?;
+                if folded.findings > 0 {
+                    // It has ended when all of them have.
+                    row.claimed.ticket.cleared_at = folded.ended_at;
+                }
+                row.claimed.ticket.folded = folded;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row::{KEPT, NewDelivery, NewTicket, Subject, insert_delivery, insert_ticket, ticket_crc};
 use super::settle::{Current, Next, current, move_delivery};
-use super::turn;
+use super::{storm, turn};
 use crate::model::life::{Attach, Life, Lives, OnCleared, OnSeenAgain};
 use crate::model::text::clip;
 use crate::model::{
@@ -30,39 +30,61 @@ const CLOSE_NOTES_MAX: usize = 1_000;
 /// Longest display name that is kept, in bytes.
 const NAME_MAX: usize = 100;
 
-/// What is known of the newest ticket of an alert on a route.
+/// What is known of a ticket that may be the newest of an alert on a route.
 pub(super) struct Newest {
     pub(super) id: i64,
     pub(super) generation: u32,
     pub(super) state: Option<TicketState>,
-    sys_id: Option<String>,
+    pub(super) sys_id: Option<String>,
+    /// Of a folded one: the ticket that stands for it.
+    pub(super) parent: Option<i64>,
     noted_at: Option<i64>,
     note_due_at: Option<i64>,
     seen_at: Option<i64>,
     worst: i64,
 }
 
-pub(super) fn newest(tx: &Tx<'_>, alert_id: i64, route_id: i64) -> Result<Option<Newest>, StoreError> {
-    Ok(tx
-        .conn
-        .prepare_cached(
-            "SELECT t.id, t.generation, t.state, t.sys_id, coalesce(t.noted_at, t.opened_at), t.note_due_at, t.seen_at,
-                    coalesce(t.worst, (SELECT severity FROM alert WHERE id = t.alert_id))
-             FROM ticket t WHERE t.alert_id = ?1 AND t.route_id = ?2 ORDER BY t.generation DESC LIMIT 1",
-        )?
-        .query_row(params![alert_id, route_id], |r| {
-            Ok(Newest {
-                id: r.get(0)?,
-                generation: r.get(1)?,
-                state: TicketState::parse(&r.get::<_, String>(2)?),
-                sys_id: r.get(3)?,
-                noted_at: r.get(4)?,
-                note_due_at: r.get(5)?,
-                seen_at: r.get(6)?,
-                worst: r.get(7)?,
-            })
+impl Newest {
+    /// Whether nothing so bad was told of it yet.
+    pub(super) fn is_better_than(&self, severity: i64) -> bool {
+        severity > self.worst
+    }
+}
+
+/// The severity with which a ticket `t` was opened.
+pub(super) const OPENED_AS: &str =
+    "coalesce((SELECT o.severity FROM delivery o WHERE o.ticket_id = t.id AND o.seq = 1),
+     (SELECT o.severity FROM alert o WHERE o.id = t.alert_id))";
+
+fn find(tx: &Tx<'_>, which: &str, with: impl rusqlite::Params) -> Result<Option<Newest>, StoreError> {
+    let sql = format!(
+        "SELECT t.id, t.generation, t.state, t.sys_id, coalesce(t.noted_at, t.opened_at), t.note_due_at, t.seen_at,
+                coalesce(t.worst, {OPENED_AS}), t.parent_id FROM ticket t WHERE {which}"
+    );
+    let read = |r: &rusqlite::Row<'_>| {
+        Ok(Newest {
+            id: r.get(0)?,
+            generation: r.get(1)?,
+            state: TicketState::parse(&r.get::<_, String>(2)?),
+            sys_id: r.get(3)?,
+            noted_at: r.get(4)?,
+            note_due_at: r.get(5)?,
+            seen_at: r.get(6)?,
+            worst: r.get(7)?,
+            parent: r.get(8)?,
         })
-        .optional()?)
+    };
+    Ok(tx.conn.prepare_cached(&sql)?.query_row(with, read).optional()?)
+}
+
+pub(super) fn newest(tx: &Tx<'_>, alert_id: i64, route_id: i64) -> Result<Option<Newest>, StoreError> {
+    let which = "t.alert_id = ?1 AND t.route_id = ?2 ORDER BY t.generation DESC LIMIT 1";
+    find(tx, which, [alert_id, route_id])
+}
+
+/// The ticket of this row.
+pub(super) fn ticket(tx: &Tx<'_>, id: i64) -> Result<Option<Newest>, StoreError> {
+    find(tx, "t.id = ?1", [id])
 }
 
 /// The finding of an open ticket was seen again: the next sync looks whether it is still open, and notes it when it is
@@ -82,12 +104,15 @@ pub(super) fn seen_again(
         return Ok(());
     }
     let due = Timestamp::from_micros(ticket.noted_at.unwrap_or(now)).after(life.update_interval).as_micros();
+    // That it got worse is told at once, unless notes are not wanted at all.
+    let at_once = is_worse && !life.update_interval.is_zero();
     tx.conn
         .prepare_cached(
-            "UPDATE ticket SET seen_at = max(?2, coalesce(seen_at, 0)), note_due_at = coalesce(note_due_at, ?3),
+            "UPDATE ticket SET seen_at = max(?2, coalesce(seen_at, 0)),
+             note_due_at = CASE WHEN ?5 THEN ?2 ELSE coalesce(note_due_at, ?3) END,
              worst = coalesce(?4, worst) WHERE id = ?1",
         )?
-        .execute(params![ticket.id, now, notes.then_some(due), is_worse.then_some(severity)])?;
+        .execute(params![ticket.id, now, notes.then_some(due), is_worse.then_some(severity), at_once])?;
     Ok(())
 }
 
@@ -168,20 +193,30 @@ fn waiting(tx: &Tx<'_>, ticket: i64, kind: DeliveryKind) -> Result<Vec<DeliveryI
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// The source says that a finding has ended: its live tickets are told as their actions want it.
+/// The tickets that tell of a finding: its own, and those that stand for it.
+const TELL: &str = "(SELECT id FROM ticket WHERE alert_id = ?1
+   UNION SELECT parent_id FROM ticket WHERE alert_id = ?1 AND parent_id IS NOT NULL)";
+
+/// The source says that a finding has ended: the live tickets that tell of it are told as their actions want it; one that
+/// stands for others too only when all of them have ended.
 pub(super) fn cleared(tx: &mut Tx<'_>, alert_id: i64, lives: &Lives, now: i64) -> Result<u64, StoreError> {
     let live: Vec<(i64, String, String, String, i64)> = tx
         .conn
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT t.id, t.rule, k.name, r.table_name, a.severity
              FROM ticket t JOIN route r ON r.id = t.route_id JOIN destination k ON k.id = r.destination_id
-             JOIN alert a ON a.id = t.alert_id WHERE t.alert_id = ?1 AND t.state IN ('opening', 'open')",
-        )?
+             JOIN alert a ON a.id = t.alert_id WHERE t.id IN {TELL} AND t.state IN ('opening', 'open')"
+        ))?
         .query_map([alert_id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?
         .collect::<Result<_, _>>()?;
     let mut added = 0;
     for (ticket, rule, destination, table, severity) in live {
-        let kind = match lives.of(&rule, &destination, &table).on_cleared {
+        let life = lives.of(&rule, &destination, &table);
+        if storm::stands(tx, ticket)? {
+            storm::note_later(tx, ticket, life, now)?;
+            continue;
+        }
+        let kind = match life.on_cleared {
             OnCleared::Resolve => DeliveryKind::ResolveTicket,
             OnCleared::Note => DeliveryKind::NoteTicket,
             OnCleared::None => continue,
@@ -194,20 +229,28 @@ pub(super) fn cleared(tx: &mut Tx<'_>, alert_id: i64, lives: &Lives, now: i64) -
     Ok(added)
 }
 
-/// A finding that had ended is there again: what was still to be resolved for it is not.
+/// A finding that had ended is there again: what was still to be resolved for it is not, and nobody needs to look at what
+/// was refused. One that may have been done is looked up all the same, and so is one that is being sent
+/// (`relay/kind/later.rs`); after a power cut it is pending and doubtful, and looked up as well.
 pub(super) fn raised_again(tx: &mut Tx<'_>, alert_id: i64, now: i64) -> Result<(), StoreError> {
     let tickets: Vec<i64> = tx
         .conn
-        .prepare_cached("SELECT id FROM ticket WHERE alert_id = ?1 AND state IN ('opening', 'open')")?
+        .prepare_cached(&format!(
+            "SELECT id FROM ticket WHERE id IN {TELL} AND state IN ('opening', 'open')"
+        ))?
         .query_map([alert_id], |r| r.get(0))?
         .collect::<Result<_, _>>()?;
     for ticket in tickets {
-        for id in waiting(tx, ticket, DeliveryKind::ResolveTicket)? {
+        let resolves: Vec<DeliveryId> = tx
+            .conn
+            .prepare_cached(
+                "SELECT id FROM delivery WHERE ticket_id = ?1 AND kind = ?2
+                   AND (state = 'pending' AND doubtful = 0 OR state = 'dead')",
+            )?
+            .query_map(params![ticket, DeliveryKind::ResolveTicket.as_str()], |r| r.get(0).map(DeliveryId))?
+            .collect::<Result<_, _>>()?;
+        for id in resolves {
             let Some(was) = current(tx, id)? else { continue };
-            // One that may have been done is looked up all the same.
-            if was.attempts > 0 {
-                continue;
-            }
             let next = Next {
                 subject: was.subject,
                 state: DeliveryState::Withdrawn,
@@ -278,6 +321,7 @@ pub(super) fn again(tx: &mut Tx<'_>, ticket: i64, lives: &Lives, now: i64) -> Re
     let Some(newest) = newest(tx, alert_id, route_id)?.filter(|newest| newest.id == ticket) else {
         return Ok(());
     };
+    let severity = severity.max(newest.worst);
     if !reopens(tx, &newest, &rule, lives.of(&rule, &destination, &table), severity, now)? {
         renew(tx, ticket, now)?;
     }
@@ -301,10 +345,24 @@ pub(super) fn renew(tx: &mut Tx<'_>, ticket: i64, now: i64) -> Result<bool, Stor
                  JOIN destination k ON k.id = r.destination_id WHERE t.id = ?1",
         )?
         .query_row([ticket], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)))?;
+    if let Some(goes_on) = storm::goes_on(tx, ticket)? {
+        // It stands for findings that were seen again: the next one does, too.
+        let Some(newest) = newest(tx, goes_on.alert, route_id)? else { return Ok(false) };
+        let generation = Generation(newest.generation).next();
+        let made =
+            insert_ticket(tx, &NewTicket { alert_id: goes_on.alert, route_id, generation, rule: &rule })?;
+        let severity = goes_on.severity;
+        let turn = turn::next(tx, (route_id, severity), &rule, Told::Later(made))?;
+        let new = NewDelivery { destination_id, route_id, severity, turn, ..NewDelivery::opens(made, now) };
+        insert_delivery(tx, &new, &destination)?;
+        storm::follows(tx, ticket, made)?;
+        return Ok(true);
+    }
     let Some(newest) = newest(tx, alert_id, route_id)? else { return Ok(false) };
     if newest.id != ticket {
         return Ok(false);
     }
+    let severity = severity.max(newest.worst);
     let generation = Generation(newest.generation).next();
     let new = NewTicket { alert_id, route_id, generation, rule: &rule };
     let made = insert_ticket(tx, &new)?;
@@ -394,8 +452,8 @@ pub(super) fn later(
     tx: &mut Tx<'_>,
     was: &Current,
     seen: &Seen,
-    noted: Option<u64>,
-    renews: bool,
+    (created, noted, renews): (bool, Option<u64>, bool),
+    lives: &Lives,
     now: i64,
 ) -> Result<(), StoreError> {
     let Subject::Ticket(ticket) = was.subject else { return Ok(()) };
@@ -405,15 +463,16 @@ pub(super) fn later(
             .prepare_cached("UPDATE ticket SET noted_at = ?2, told = ?3 WHERE id = ?1")?
             .execute(params![ticket, now, told as i64])?;
     }
-    // Between our resolving it and the answer it was seen again.
-    let is_back = was.is(DeliveryKind::ResolveTicket)
-        && seen.state != TicketState::Open
-        && tx
-            .conn
-            .prepare_cached("SELECT cleared_at IS NULL FROM alert WHERE id = ?1")?
-            .query_row([was.alert_id], |r| r.get(0))?;
-    if renews || is_back {
+    // We resolved it, or may have, and it was seen again: what a person closed is judged when it is read back.
+    let is_ours = match seen.state {
+        TicketState::Open => false,
+        TicketState::Resolved | TicketState::Closed => created || was.doubtful,
+        _ => true,
+    };
+    if renews {
         renew(tx, ticket, now)?;
+    } else if is_ours && was.is(DeliveryKind::ResolveTicket) && storm::stands(tx, ticket)? {
+        again(tx, ticket, lives, now)?;
     }
     Ok(())
 }
@@ -440,12 +499,17 @@ pub(super) fn adopted(tx: &Tx<'_>, was: &Current, words: &str) -> Result<(), Sto
 }
 
 /// A folded finding: told with its kind's parent.
-pub(super) fn fold(tx: &mut Tx<'_>, new: &NewTicket<'_>, parent: i64) -> Result<(), StoreError> {
+pub(super) fn fold(
+    tx: &mut Tx<'_>,
+    new: &NewTicket<'_>,
+    parent: i64,
+    (severity, now): (i64, i64),
+) -> Result<(), StoreError> {
     let state = TicketState::Folded;
     tx.conn
         .prepare_cached(
-            "INSERT INTO ticket (alert_id, route_id, generation, state, rule, parent_id, crc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO ticket (alert_id, route_id, generation, state, rule, parent_id, crc, worst, seen_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             new.alert_id,
@@ -454,7 +518,9 @@ pub(super) fn fold(tx: &mut Tx<'_>, new: &NewTicket<'_>, parent: i64) -> Result<
             state.as_str(),
             new.rule,
             parent,
-            ticket_crc(new.alert_id, new.route_id, new.generation, state, "")
+            ticket_crc(new.alert_id, new.route_id, new.generation, state, ""),
+            severity,
+            now
         ])?;
     tx.count(KEPT, "tickets", 1);
     tx.count(KEPT, "folded", 1);

@@ -21,7 +21,7 @@ use super::row::{
     insert_record, insert_ticket, source_scope,
 };
 use super::settle;
-use super::storm::{self, Verdict};
+use super::storm::{self, Folds, Verdict};
 use super::turn;
 use crate::model::cursor::Again;
 use crate::model::life::{Life, Lives};
@@ -474,7 +474,17 @@ pub(super) fn deliver(
     if let (Some(life), Some(ticket)) = (life, &newest) {
         if ticket.state == Some(TicketState::Open) {
             life::seen_again(tx, ticket, life, severity, now)?;
+            if life.max_tickets_per_hour.is_some() {
+                storm::mark_leader(tx, alert_id, ticket.id, severity, now)?;
+            }
             return Ok(false);
+        }
+        if ticket.state == Some(TicketState::Folded) {
+            match storm::seen(tx, ticket, (routed.rule.as_str(), life), severity, now)? {
+                Folds::Told(made) => return Ok(made),
+                Folds::GivenUp => return Ok(false),
+                Folds::Over => {}
+            }
         }
         if life::reopens(tx, ticket, routed.rule.as_str(), life, severity, now)? {
             return Ok(true);
@@ -489,9 +499,11 @@ pub(super) fn deliver(
         match storm::judge(tx, &new, kind, life, now)? {
             Verdict::Own => {}
             Verdict::Folds(parent) => {
-                life::fold(tx, &new, parent)?;
+                life::fold(tx, &new, parent, (severity, now))?;
+                storm::rises(tx, parent, life, severity, now)?;
                 return Ok(false);
             }
+            Verdict::Resumes(parent) => return storm::resume(tx, &new, (parent, life), severity, now),
             Verdict::Leads => return storm::lead(tx, &new, (alert, life), destination_id, severity, now),
         }
     }
@@ -574,7 +586,8 @@ fn next_generation(
 ) -> Result<Option<Generation>, StoreError> {
     let Some(&Newest { id: ticket, generation, state, .. }) = newest else { return Ok(Some(Generation(0))) };
     match state {
-        Some(TicketState::Closed | TicketState::Resolved | TicketState::Deleted) => {
+        // A folded one whose parent is over.
+        Some(TicketState::Closed | TicketState::Resolved | TicketState::Deleted | TicketState::Folded) => {
             Ok(was_seen.then(|| Generation(generation).next()))
         }
         Some(TicketState::Withdrawn) => {

@@ -1,5 +1,7 @@
 //! What became of claimed deliveries. Every send has an outcome row; states move along their arrows.
 
+use std::sync::Arc;
+
 use rusqlite::params;
 
 use super::attempt::{self, Attempt};
@@ -10,6 +12,7 @@ use super::life::{self, Seen};
 use super::row::{
     DeliveryCrc, NewTicket, Subject, counter, destination_scope, insert_ticket, record_crc, ticket_crc,
 };
+use crate::model::life::Lives;
 use crate::model::text::clip;
 use crate::model::{
     DeliveryId, DeliveryKind, DeliveryState, DestinationName, Generation, SysId, TicketState, Timestamp,
@@ -112,6 +115,8 @@ struct Settle {
     all: Vec<Settled>,
     /// What came to light about the destination with it.
     change: Option<Change>,
+    /// What their actions want, where a ticket is over and its finding is not.
+    lives: Arc<Lives>,
     now: Timestamp,
 }
 
@@ -125,7 +130,7 @@ impl Store {
             return Ok(());
         }
         let now = self.shared.clock.now();
-        self.call(Settle { all, change: None, now }).await
+        self.call(Settle { all, change: None, lives: Arc::default(), now }).await
     }
 
     /// Settles claimed deliveries together with what changed about their destination.
@@ -137,10 +142,11 @@ impl Store {
         destination: &DestinationName,
         all: Vec<Settled>,
         changes: Vec<DestinationChange>,
+        lives: Arc<Lives>,
     ) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
         let change = Some(Change { destination: destination.clone(), changes, now });
-        self.call(Settle { all, change, now }).await
+        self.call(Settle { all, change, lives, now }).await
     }
 }
 
@@ -158,6 +164,8 @@ pub(super) struct Current {
     pub(super) state: DeliveryState,
     pub(super) severity: i64,
     pub(super) attempts: i64,
+    /// Whether an attempt before may have done it.
+    pub(super) doubtful: bool,
     kind: String,
     seq: i64,
 }
@@ -176,7 +184,7 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
         .prepare_cached(
             "SELECT d.ticket_id, d.device_id, d.record_id, coalesce(t.alert_id, c.alert_id, 0), d.route_id,
                     coalesce(t.generation, 0), coalesce(t.rule, c.rule, ''), coalesce(c.key, ''), d.destination_id, k.name,
-                    d.state, d.severity, d.attempts, d.kind, d.seq
+                    d.state, d.severity, d.attempts, d.kind, d.seq, d.doubtful
              FROM delivery d JOIN destination k ON k.id = d.destination_id
              LEFT JOIN ticket t ON t.id = d.ticket_id LEFT JOIN record c ON c.id = d.record_id
              WHERE d.id = ?1 AND (t.id IS NOT NULL OR c.id IS NOT NULL OR d.device_id IS NOT NULL)",
@@ -197,6 +205,7 @@ pub(super) fn current(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<Current>, St
                 attempts: r.get(12)?,
                 kind: r.get(13)?,
                 seq: r.get(14)?,
+                doubtful: r.get(15)?,
             })
         })
         .optional()?;
@@ -311,13 +320,18 @@ impl Operation for Settle {
         let mut all: Vec<&Settled> = self.all.iter().collect();
         all.sort_by_key(|one| one.id);
         for one in all {
-            settle(tx, one, self.now)?;
+            settle(tx, one, &self.lives, self.now)?;
         }
         self.change.map_or(Ok(()), |change| change.run(tx))
     }
 }
 
-pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn settle(
+    tx: &mut Tx<'_>,
+    one: &Settled,
+    lives: &Lives,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let Some(was) = current(tx, one.id)? else { return Ok(()) };
     if was.state != DeliveryState::Claimed {
         return Err(StoreError::Refused(format!(
@@ -335,7 +349,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, one: &Settled, now: Timestamp) -> Result<(
         reason: None,
         now,
     };
-    outcome(tx, one, &was, &mut next)?;
+    outcome(tx, one, &was, &mut next, lives)?;
     move_delivery(tx, one.id, &was, &next)
 }
 
@@ -345,6 +359,7 @@ fn outcome<'a>(
     one: &'a Settled,
     was: &Current,
     next: &mut Next<'a>,
+    lives: &Lives,
 ) -> Result<(), StoreError> {
     let now = next.now;
     match &one.outcome {
@@ -362,7 +377,7 @@ fn outcome<'a>(
             done(tx, one, was, next, made(*created), "")
         }
         Outcome::Later { created, seen, noted, renews } => {
-            life::later(tx, was, seen, *noted, *renews, now.as_micros())?;
+            life::later(tx, was, seen, (*created, *noted, *renews), lives, now.as_micros())?;
             done(tx, one, was, next, changed(*created), seen.state.as_str())
         }
         Outcome::Added { created } => done(tx, one, was, next, changed(*created), ""),

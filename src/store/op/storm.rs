@@ -6,18 +6,21 @@
 
 use std::collections::HashMap;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 
+use super::life::Newest;
 use super::row::{NewDelivery, NewTicket, insert_delivery, insert_ticket};
 use super::{life, turn};
-use crate::model::life::Life;
-use crate::model::{Alert, DeliveryKind, Timestamp};
+use crate::model::life::{Life, OnSeenAgain};
+use crate::model::{Alert, DeliveryKind, Severity, TicketState, Timestamp};
 use crate::store::StoreError;
 use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
 use crate::store::storms::{HOUR, Kind, Lately, kind_of};
 use crate::store::turns::Told;
 
+/// Parents of which a finding that stands is remembered.
+const STANDING_MAX: usize = 1_024;
 /// Tickets that are read back after a start.
 const READ_BACK: i64 = 2_000;
 
@@ -29,6 +32,8 @@ pub(super) enum Verdict {
     Leads,
     /// This ticket stands for it.
     Folds(i64),
+    /// The same, when it is open again: it was closed within the hour.
+    Resumes(i64),
 }
 
 /// What tells the kinds of one rule apart: the signature id, whatever its revision, or the title.
@@ -63,6 +68,8 @@ pub(super) fn judge(
                 known.at = now;
                 match known.parent {
                     Some(parent) if is_live(tx, parent)? => Verdict::Folds(parent),
+                    // Otherwise one finding that comes and goes would get a parent each time.
+                    Some(parent) if resumable(tx, parent)?.is_some() => Verdict::Resumes(parent),
                     _ => Verdict::Leads,
                 }
             }
@@ -71,17 +78,209 @@ pub(super) fn judge(
     if matches!(verdict, Verdict::Own) {
         lately.opened(kind, now);
     }
-    if let (Verdict::Folds(parent), false) = (&verdict, life.update_interval.is_zero()) {
+    if let Verdict::Folds(parent) = verdict {
         // Its number of findings has grown.
+        note_later(tx, parent, life, now)?;
+    }
+    tx.memory.storms.0 = Some(storms);
+    Ok(verdict)
+}
+
+/// There is something to note on an open ticket, when it is time for that.
+pub(super) fn note_later(tx: &Tx<'_>, ticket: i64, life: Life, now: i64) -> Result<(), StoreError> {
+    if !life.update_interval.is_zero() {
         tx.conn
             .prepare_cached(
                 "UPDATE ticket SET note_due_at = coalesce(noted_at, opened_at, ?2) + ?3
                  WHERE id = ?1 AND state = 'open' AND note_due_at IS NULL",
             )?
-            .execute(params![parent, now, life.update_interval.as_micros() as i64])?;
+            .execute(params![ticket, now, life.update_interval.as_micros() as i64])?;
     }
-    tx.memory.storms.0 = Some(storms);
-    Ok(verdict)
+    Ok(())
+}
+
+/// What a finding's folded ticket means when the finding is seen again.
+pub(super) enum Folds {
+    /// Its parent stands for it, or is to be opened again for it (`true`): nothing else is to be made.
+    Told(bool),
+    /// Its parent is over: it counts as closed.
+    Over,
+    /// A person gave the parent up.
+    GivenUp,
+}
+
+/// A finding that is folded was seen again. The marks that this leaves are on disk with the sighting: after a power cut the
+/// next sync looks at the parent all the same.
+pub(super) fn seen(
+    tx: &mut Tx<'_>,
+    folded: &Newest,
+    (rule, life): (&str, Life),
+    severity: i64,
+    now: i64,
+) -> Result<Folds, StoreError> {
+    let Some(parent) = folded.parent else { return Ok(Folds::Over) };
+    mark(tx, folded.id, severity, now)?;
+    let Some(ticket) = life::ticket(tx, parent)? else { return Ok(Folds::Over) };
+    match ticket.state {
+        Some(TicketState::Opening | TicketState::Open) => {
+            life::seen_again(tx, &ticket, life, severity, now)?;
+            Ok(Folds::Told(false))
+        }
+        Some(TicketState::Withdrawn) => {
+            let dropped: bool = tx
+                .conn
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM delivery WHERE ticket_id = ?1 AND state = 'dropped')",
+                )?
+                .query_row([parent], |r| r.get(0))?;
+            Ok(if dropped { Folds::GivenUp } else { Folds::Over })
+        }
+        _ => match resumable(tx, parent)? {
+            Some(ticket) if life::reopens(tx, &ticket, rule, life, severity, now)? => Ok(Folds::Told(true)),
+            _ => Ok(Folds::Over),
+        },
+    }
+}
+
+/// The finding of this folded row was seen (again) since its parent was last looked at.
+fn mark(tx: &Tx<'_>, folded: i64, severity: i64, now: i64) -> Result<(), StoreError> {
+    let within = life::SEEN_WITHIN.as_micros() as i64;
+    tx.conn
+        .prepare_cached(
+            "UPDATE ticket SET seen_at = ?2, worst = max(coalesce(worst, 0), ?3) WHERE id = ?1
+               AND (seen_at IS NULL OR seen_at NOT BETWEEN ?2 - ?4 AND ?2 OR coalesce(worst, 0) < ?3)",
+        )?
+        .execute([folded, now, severity, within])?;
+    Ok(())
+}
+
+/// The first finding of a storm was seen again: its newest ticket is the parent, and its own row is folded into it.
+pub(super) fn mark_leader(
+    tx: &Tx<'_>,
+    alert: i64,
+    parent: i64,
+    severity: i64,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let folded: Option<i64> = tx
+        .conn
+        .prepare_cached("SELECT id FROM ticket WHERE alert_id = ?1 AND parent_id = ?2")?
+        .query_row([alert, parent], |r| r.get(0))
+        .optional()?;
+    folded.map_or(Ok(()), |folded| mark(tx, folded, severity, now))?;
+    Ok(folded.is_some())
+}
+
+/// A parent that is closed there and may be opened again: what it was made for has no newer ticket.
+fn resumable(tx: &Tx<'_>, parent: i64) -> Result<Option<Newest>, StoreError> {
+    let of: Option<(i64, i64)> = tx
+        .conn
+        .prepare_cached(
+            "SELECT alert_id, route_id FROM ticket WHERE id = ?1 AND state IN ('resolved', 'closed')",
+        )?
+        .query_row([parent], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?;
+    let Some((alert, route)) = of else { return Ok(None) };
+    Ok(life::newest(tx, alert, route)?.filter(|newest| newest.id == parent))
+}
+
+/// Opens the last parent again, and folds this finding into it, unless it is.
+pub(super) fn resume(
+    tx: &mut Tx<'_>,
+    new: &NewTicket<'_>,
+    (parent, life): (i64, Life),
+    severity: i64,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let Some(ticket) = resumable(tx, parent)? else { return Ok(false) };
+    if !mark_leader(tx, new.alert_id, parent, severity, now)? {
+        life::fold(tx, new, parent, (severity, now))?;
+    }
+    let life = Life { on_seen_again: OnSeenAgain::Reopen, ..life };
+    life::reopens(tx, &ticket, new.rule, life, severity, now)
+}
+
+/// A finding that is folded now may be worse than all that its parent stood for: that is noted at once.
+pub(super) fn rises(tx: &Tx<'_>, parent: i64, life: Life, severity: i64, now: i64) -> Result<(), StoreError> {
+    match life::ticket(tx, parent)? {
+        Some(ticket) if ticket.is_better_than(severity) => life::seen_again(tx, &ticket, life, severity, now),
+        _ => Ok(()),
+    }
+}
+
+/// Whether what a ticket tells of has not ended: its finding, or one of those that it stands for.
+pub(super) fn stands(tx: &mut Tx<'_>, ticket: i64) -> Result<bool, StoreError> {
+    // One that stood at the last look mostly still does; otherwise the search goes on from there. So a storm that ends
+    // finding by finding is not read whole for each.
+    let from = tx.memory.standing.get(&ticket).copied().unwrap_or_default();
+    let mut select = tx.conn.prepare_cached(
+        "SELECT f.id FROM ticket f JOIN alert a ON a.id = f.alert_id
+         WHERE f.parent_id = ?1 AND f.id >= ?2 AND f.id < ?3 AND a.cleared_at IS NULL ORDER BY f.id LIMIT 1",
+    )?;
+    for (from, to) in [(from, i64::MAX), (0, from)] {
+        let found: Option<i64> = select.query_row([ticket, from, to], |r| r.get(0)).optional()?;
+        if let Some(found) = found {
+            if tx.memory.standing.len() >= STANDING_MAX {
+                tx.memory.standing.clear();
+            }
+            tx.memory.standing.insert(ticket, found);
+            return Ok(true);
+        }
+    }
+    tx.memory.standing.remove(&ticket);
+    Ok(tx
+        .conn
+        .prepare_cached(
+            "SELECT a.cleared_at IS NULL AND NOT EXISTS (SELECT 1 FROM ticket f WHERE f.parent_id = t.id)
+             FROM ticket t JOIN alert a ON a.id = t.alert_id WHERE t.id = ?1",
+        )?
+        .query_row([ticket], |r| r.get(0))?)
+}
+
+/// What the next parent of a storm is made for.
+pub(super) struct GoesOn {
+    /// The finding that it quotes.
+    pub(super) alert: i64,
+    /// The worst severity of those that it stands for.
+    pub(super) severity: i64,
+}
+
+/// Of a parent that is over: its findings that were seen since, and have no ticket of their own by now.
+const SEEN_SINCE: &str = "f.parent_id = ?1 AND f.seen_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ticket n
+     WHERE n.alert_id = f.alert_id AND n.route_id = f.route_id AND n.generation > f.generation AND n.id NOT IN (?1, ?2))";
+
+/// Whether a parent that is over has to have a successor; `None`: it is no parent, or nothing was seen since.
+pub(super) fn goes_on(tx: &Tx<'_>, parent: i64) -> Result<Option<GoesOn>, StoreError> {
+    Ok(tx
+        .conn
+        .prepare_cached(&format!(
+            "SELECT f.alert_id, (SELECT max(coalesce(f.worst, 0)) FROM ticket f WHERE {SEEN_SINCE})
+             FROM ticket f WHERE {SEEN_SINCE} ORDER BY f.id LIMIT 1"
+        ))?
+        .query_row([parent, parent], |r| Ok(GoesOn { alert: r.get(0)?, severity: r.get(1)? }))
+        .optional()?)
+}
+
+/// What was seen since is folded into the successor of a parent from here on.
+pub(super) fn follows(tx: &mut Tx<'_>, parent: i64, next: i64) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached(&format!("UPDATE ticket AS f SET parent_id = ?2, seen_at = NULL WHERE {SEEN_SINCE}"))?
+        .execute([parent, next])?;
+    let kinds = tx.memory.storms.0.iter_mut().flat_map(|storms| storms.values_mut());
+    for kind in kinds.flat_map(|lately| lately.kinds.values_mut()) {
+        if kind.parent == Some(parent) {
+            kind.parent = Some(next);
+        }
+    }
+    Ok(())
+}
+
+/// A parent was looked at, and is open: so much was seen before that.
+pub(super) fn looked_at(tx: &Tx<'_>, parent: i64, until: i64) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached("UPDATE ticket SET seen_at = NULL WHERE parent_id = ?1 AND seen_at <= ?2")?
+        .execute([parent, until])?;
+    Ok(())
 }
 
 fn is_live(tx: &Tx<'_>, ticket: i64) -> Result<bool, StoreError> {
@@ -103,7 +302,7 @@ pub(super) fn lead(
     now: i64,
 ) -> Result<bool, StoreError> {
     let parent = insert_ticket(tx, &NewTicket { generation: new.generation.next(), ..*new })?;
-    life::fold(tx, new, parent)?;
+    life::fold(tx, new, parent, (severity, now))?;
     let destination: String = tx
         .conn
         .prepare_cached("SELECT name FROM destination WHERE id = ?1")?
@@ -157,12 +356,36 @@ fn read_back(tx: &Tx<'_>, now: i64) -> Result<HashMap<(String, i64), Lately>, St
 }
 
 /// What a ticket stands for: how many findings, and which of their addresses come most often.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folded {
     /// How many findings; 0 for a ticket that is no parent.
     pub findings: u64,
     /// Who talks most: `10.0.0.1 (12)`.
     pub talkers: Vec<String>,
+    /// How many of them have ended.
+    pub ended: u64,
+    /// When the last of them ended; `None`: one stands.
+    pub ended_at: Option<Timestamp>,
+    /// How often they were seen, together.
+    pub sightings: u64,
+    /// When one of them was last seen, by the sensor's clock.
+    pub last_seen_at: Timestamp,
+    /// Their worst severity.
+    pub worst: Severity,
+}
+
+impl Default for Folded {
+    fn default() -> Self {
+        Self {
+            findings: 0,
+            talkers: Vec::new(),
+            ended: 0,
+            ended_at: None,
+            sightings: 0,
+            last_seen_at: Timestamp::from_micros(0),
+            worst: Severity::Warning,
+        }
+    }
 }
 
 /// Findings that are looked at for the talkers.
@@ -172,12 +395,29 @@ const TALKERS: usize = 5;
 
 /// What a ticket stands for.
 pub(super) fn folded(tx: &Tx<'_>, ticket: i64) -> Result<Folded, StoreError> {
-    let findings: i64 = tx
+    let all: Folded = tx
         .conn
-        .prepare_cached("SELECT count(*) FROM ticket WHERE parent_id = ?1")?
-        .query_row([ticket], |r| r.get(0))?;
-    if findings == 0 {
-        return Ok(Folded::default());
+        .prepare_cached(
+            "SELECT count(*), count(a.cleared_at), max(a.cleared_at), sum(a.occurrences), max(a.last_seen_at),
+                    max(max(a.severity, coalesce(f.worst, 0)))
+             FROM ticket f JOIN alert a ON a.id = f.alert_id WHERE f.parent_id = ?1",
+        )?
+        .query_row([ticket], |r| {
+            let (findings, ended): (i64, i64) = (r.get(0)?, r.get(1)?);
+            let at = |n: Option<i64>| Timestamp::from_micros(n.unwrap_or_default());
+            let worst = r.get::<_, Option<i64>>(5)?.and_then(|n| usize::try_from(n).ok());
+            Ok(Folded {
+                findings: findings as u64,
+                talkers: Vec::new(),
+                ended: ended as u64,
+                ended_at: r.get::<_, Option<i64>>(2)?.filter(|_| ended == findings).map(Timestamp::from_micros),
+                sightings: r.get::<_, Option<i64>>(3)?.unwrap_or_default() as u64,
+                last_seen_at: at(r.get(4)?),
+                worst: worst.and_then(|n| Severity::ALL.get(n).copied()).unwrap_or(Severity::Warning),
+            })
+        })?;
+    if all.findings == 0 {
+        return Ok(all);
     }
     let mut select = tx
         .conn
@@ -195,5 +435,5 @@ pub(super) fn folded(tx: &Tx<'_>, ticket: i64) -> Result<Folded, StoreError> {
     let mut times: Vec<(String, u64)> = times.into_iter().collect();
     times.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let talkers = times.into_iter().take(TALKERS).map(|(ip, n)| format!("{ip} ({n})")).collect();
-    Ok(Folded { findings: findings as u64, talkers })
+    Ok(Folded { talkers, ..all })
 }

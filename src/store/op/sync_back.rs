@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use super::health;
 use super::life::{self, Seen, SeenTicket};
 use super::row::{KeptAlert, ticket_crc};
+use super::storm;
 use crate::model::life::Lives;
 use crate::model::{
     DeliveryKind, DestinationName, Fingerprint, Generation, HealthIssue, SysId, TableName, TicketState,
@@ -288,6 +289,9 @@ impl Operation for TakeHome {
                 tx.conn
                     .prepare_cached("UPDATE ticket SET seen_at = NULL WHERE id = ?1 AND seen_at <= ?2")?
                     .execute([one.ticket, until.as_micros()])?;
+                if !one.renews {
+                    storm::looked_at(tx, one.ticket, until.as_micros())?;
+                }
             }
             if one.renews {
                 life::again(tx, one.ticket, &self.1, self.2.as_micros())?;
@@ -347,14 +351,15 @@ impl Operation for DueNotes {
         let now = self.1.as_micros();
         let due: Vec<(i64, bool, i64)> = tx
             .conn
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "SELECT t.id, a.occurrences > coalesce(t.told, 0)
-                          OR EXISTS (SELECT 1 FROM ticket f WHERE f.parent_id = t.id),
+                          OR EXISTS (SELECT 1 FROM ticket f WHERE f.parent_id = t.id) OR t.worst > {},
                         max(a.severity, coalesce(t.worst, 0))
                  FROM ticket t INDEXED BY ticket_noted JOIN alert a ON a.id = t.alert_id
                  WHERE t.note_due_at <= ?2 AND t.route_id IN (SELECT id FROM route WHERE destination_id = ?1)
                    AND t.state = 'open' LIMIT ?3",
-            )?
+                life::OPENED_AS
+            ))?
             .query_map(params![id, now, PAGE], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
             .collect::<Result<_, _>>()?;
         let number = due.len() as u64;

@@ -19,14 +19,16 @@ use super::op::claim::{Claim, Claimed};
 use super::op::dead::Verdict;
 use super::op::destination_state::{DestinationChange, Hold};
 use super::op::health::SyncRun;
+use super::op::life::Seen;
 use super::op::record::{Entry, Filtered, Record, Recorded, Rejected, Routed, Sample};
 use super::op::settle::{Outcome, Settled};
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::cursor::Proof;
+use crate::model::life::{Life, Lives, OnCleared, OnSeenAgain};
 use crate::model::{
-    Alert, Cursor, DeliveryId, DeliveryState, DestinationName, Engine, FileCursor, Fingerprint, Identity,
-    Mark, RuleName, Severity, SourceName, SysId, TableName, Timestamp,
+    Alert, Cursor, DeliveryId, DeliveryKind, DeliveryState, DestinationName, Engine, FileCursor, Fingerprint,
+    Identity, Mark, RuleName, Severity, SourceName, SysId, TableName, Timestamp,
 };
 
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
@@ -132,7 +134,7 @@ pub(super) fn routed(table: &str) -> Routed {
         destination: destination(),
         table: TableName::new(table).unwrap(),
         rule: RuleName::new("r").unwrap(),
-        kind: crate::model::DeliveryKind::of_table(&TableName::new(table).unwrap()),
+        kind: DeliveryKind::of_table(&TableName::new(table).unwrap()),
     }
 }
 
@@ -408,8 +410,6 @@ async fn a_cleared_finding_opens_nothing_and_stands_again_when_it_is_seen() {
 
 #[tokio::test]
 async fn what_comes_later_waits_for_what_comes_first_and_is_not_done_when_it_is_moot() {
-    use crate::model::DeliveryKind;
-    use crate::model::life::{Life, Lives, OnCleared};
     let bench = Bench::new();
     let mut lives = Lives::default();
     let wanted = routed("incident");
@@ -439,6 +439,64 @@ async fn what_comes_later_waits_for_what_comes_first_and_is_not_done_when_it_is_
     assert_eq!(kinds(&second), [DeliveryKind::ResolveTicket]);
     assert_eq!(second[0].ticket.sys_id, Some(SysId::new(&format!("{:032x}", 1)).unwrap()));
     assert!(second[0].ticket.cleared_at.is_some());
+}
+
+/// Resolving that failed, by how it failed, when the finding is back: what is claimed then and after that.
+async fn resolve_fails(outcome: Outcome, wanted: OnSeenAgain) -> Vec<(DeliveryKind, u32)> {
+    let bench = Bench::new();
+    let (mut lives, to) = (Lives::default(), routed("incident"));
+    let life = Life { on_cleared: OnCleared::Resolve, on_seen_again: wanted, ..Life::default() };
+    lives.set(&to.rule, &to.destination, &to.table, life);
+    let lives = Arc::new(lives);
+    let see = async |cleared: bool| {
+        let mut entry = entry(1, Severity::Major);
+        if cleared {
+            (entry.alert.state, entry.routes) = (crate::model::AlertState::Cleared, Vec::new());
+        }
+        let record = Record { lives: Arc::clone(&lives), ..record(vec![entry]) };
+        bench.store.record(vec![record]).await.unwrap()
+    };
+    see(false).await;
+    bench.settle(&bench.claim(9).await[0], there(1)).await;
+    see(true).await;
+    bench.settle(&bench.claim(9).await[0], outcome).await;
+    see(false).await;
+    let seen = Seen {
+        state: crate::model::TicketState::Resolved,
+        remote_state: "6".to_owned(),
+        mod_count: None,
+        assigned_to: None,
+        close_notes: None,
+    };
+    let mut all = Vec::new();
+    for _ in 0..2 {
+        for c in bench.claim(9).await {
+            all.push((c.kind, c.generation.0));
+            let found = Outcome::Later { created: false, seen: seen.clone(), noted: None, renews: false };
+            if c.kind == DeliveryKind::ResolveTicket {
+                assert_eq!(c.ticket.cleared_at, None);
+                let done = vec![settled(&c, found)];
+                bench.store.settle_with(&destination(), done, Vec::new(), Arc::clone(&lives)).await.unwrap();
+            }
+        }
+    }
+    assert_eq!(bench.reader().overview().unwrap().dead, 0);
+    all
+}
+
+#[tokio::test]
+async fn a_resolve_that_failed_is_withdrawn_or_looked_up_when_the_finding_is_back() {
+    let again = |doubtful| Outcome::Retry { due_at: NOW, word: "retry", doubtful, message: "503".to_owned() };
+    let dead = Outcome::Dead { message: "400 no".to_owned() };
+    for outcome in [again(false), dead] {
+        assert_eq!(resolve_fails(outcome, OnSeenAgain::New).await, []);
+    }
+    // The answer was lost, and it is found resolved: it counts as closed.
+    let resolve = (DeliveryKind::ResolveTicket, 0);
+    let new = resolve_fails(again(true), OnSeenAgain::New).await;
+    assert_eq!(new, [resolve, (DeliveryKind::OpenTicket, 1)]);
+    let same = resolve_fails(again(true), OnSeenAgain::Reopen).await;
+    assert_eq!(same, [resolve, (DeliveryKind::ReopenTicket, 0)]);
 }
 
 #[tokio::test]

@@ -406,7 +406,7 @@ impl Operation for SettleDevices {
         for one in &self.settled {
             // One that is refused is told again when something else is known of it, which may have come meanwhile, or when a
             // person says so.
-            settle::settle(tx, one, self.change.now)?;
+            settle::settle(tx, one, &crate::model::life::Lives::default(), self.change.now)?;
             if let Some((device, _)) = merged(tx, "SELECT device_id FROM delivery WHERE id = ?1", one.id.0)? {
                 withdraw(tx, device, self.change.now, SAME)?;
             }

@@ -238,13 +238,15 @@ pub struct SendError {
     pub wait: Option<Duration>,
     /// HTTP status, if there was an answer.
     pub status: Option<u16>,
+    /// Whether more requests of the same kind would fare no better, though only this one is kept back (`hold`).
+    pub is_general: bool,
 }
 
 impl SendError {
     /// Without an answer, and nothing written.
     pub fn new(class: Class, hold: HoldScope, message: String, remedy: &str) -> Self {
         let remedy = remedy.to_owned();
-        Self { class, hold, message, remedy, doubtful: false, wait: None, status: None }
+        Self { class, hold, message, remedy, doubtful: false, wait: None, status: None, is_general: false }
     }
 
     /// The same, after an answer with this status.

@@ -138,6 +138,7 @@ mod tests {
             doubtful: class == Class::Retry,
             wait: None,
             status,
+            is_general: false,
         }
     }
 

@@ -394,6 +394,7 @@ impl ServiceNow {
                 remedy.clone_into(&mut error.remedy);
             }
             if attempt.is_beside() || attempt.what == What::Batch && batch::is_refusal(&error) {
+                error.is_general = error.hold == HoldScope::Destination;
                 error.hold = HoldScope::Table;
             }
             error

@@ -309,8 +309,9 @@ fn policies_scopes_and_hibernation_are_told_apart() {
         agent.feed(eve::alerts(0..5));
         agent.once().ends(75).says("5 waiting");
         agent.run(&["status"]).ends(0).says(words);
-        let calls = simulator.ledger().len();
-        assert!(calls <= 4, "{calls} requests after {fault}");
+        let calls = simulator.ledger();
+        // A token; the build and the tickets, each once more with a fresh one.
+        assert!(calls.len() <= 7, "after {fault}: {calls:#?}");
         simulator.clear_faults();
         agent.run(&["sync"]).ends(0).says("5 created");
     };

@@ -69,6 +69,7 @@ impl Fault {
             doubtful,
             wait: if let Self::Told(secs) = self { Some(Duration::from_secs(secs)) } else { None },
             status,
+            is_general: false,
         })
     }
 }

@@ -54,7 +54,7 @@ pub(super) struct Known {
     /// The build of the instance, and when that was asked; empty: it may not be read.
     build: Mutex<Option<(Timestamp, String)>>,
     /// Why a system table could not be read last.
-    why: Mutex<BTreeMap<&'static str, String>>,
+    why: Mutex<BTreeMap<&'static str, Why>>,
 }
 
 impl Known {
@@ -70,7 +70,7 @@ impl Known {
         self.build.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn why(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+    fn why(&self) -> MutexGuard<'_, BTreeMap<&'static str, Why>> {
         self.why.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,13 +96,21 @@ impl From<SendError> for Stop {
     }
 }
 
+/// Why a system table could not be read.
+#[derive(Debug)]
+struct Why {
+    words: String,
+    /// It was refused, and not only for now.
+    is_refused: bool,
+}
+
 /// One order on its way through.
 struct Reading<'a> {
     order: &'a Order,
     may_ask: MayAsk<'a>,
     now: Timestamp,
-    /// Too many requests were made: what a table takes is asked for no further.
-    is_limited: AtomicBool,
+    /// What was answered holds for all that is read here: what a table takes is asked for no further.
+    is_over: AtomicBool,
 }
 
 impl ServiceNow {
@@ -125,7 +133,7 @@ impl ServiceNow {
         };
         // What cannot go out at all is told when it is sent.
         let Ok(fields) = fields::outgoing(&order.fields) else { return Ok(Admission::Fits(Vec::new())) };
-        let reading = Reading { order, may_ask, now: self.now(), is_limited: AtomicBool::new(false) };
+        let reading = Reading { order, may_ask, now: self.now(), is_over: AtomicBool::new(false) };
         match self.admitted(known, &reading, &fields).await {
             Ok(remarks) => Ok(Admission::Fits(remarks)),
             Err(Stop::Wait) => Ok(Admission::Waits),
@@ -181,7 +189,11 @@ impl ServiceNow {
             return Ok(());
         }
         let query = self.query(reading, |query| query.is("name", BUILD_NAME))?;
-        let Ok(rows) = self.page(reading, "sys_properties", &query, "name,value", 0, 1).await? else {
+        let rows = self.page(reading, "sys_properties", &query, "name,value", 0, 1).await?;
+        if let Err(e) = &rows {
+            reading.is_over.fetch_or(e.is_general, Ordering::Relaxed);
+        }
+        let Ok(rows) = rows else {
             // That says nothing of another build.
             let before = held.map(|(_, before)| before).unwrap_or_default();
             *known.build() = Some((reading.now, before));
@@ -364,15 +376,16 @@ impl ServiceNow {
         fields: &str,
     ) -> Result<Option<Vec<Value>>, Stop> {
         let mut all = Vec::new();
-        if reading.is_limited.load(Ordering::Relaxed) {
+        if reading.is_over.load(Ordering::Relaxed) {
             return Ok(None);
         }
         for page in 0..PAGES {
             let rows = match self.page(reading, table, query, fields, page * PAGE, PAGE).await? {
                 Ok(rows) => rows,
                 Err(e) => {
-                    reading.is_limited.fetch_or(e.class == Class::RetryAt, Ordering::Relaxed);
-                    known.why().insert(table, e.message);
+                    reading.is_over.fetch_or(e.is_general, Ordering::Relaxed);
+                    let is_refused = matches!(e.status, Some(400..=404));
+                    known.why().insert(table, Why { words: e.message, is_refused });
                     return Ok(None);
                 }
             };
@@ -485,7 +498,7 @@ fn trouble(fitted: &Fitted, order: &Order) -> Option<(String, String)> {
 }
 
 /// What a person should know of a table and of what was left out.
-fn remarks(schema: &TableSchema, fitted: &Fitted, why: &BTreeMap<&'static str, String>) -> Vec<Remark> {
+fn remarks(schema: &TableSchema, fitted: &Fitted, why: &BTreeMap<&'static str, Why>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let table = schema.family.first().map_or("", String::as_str);
     for (field, why) in &fitted.left_out {
@@ -509,17 +522,22 @@ fn remarks(schema: &TableSchema, fitted: &Fitted, why: &BTreeMap<&'static str, S
     }
     if !schema.unread.is_empty() {
         let reason = schema.unread.iter().find_map(|table| why.get(table));
-        let reason = reason.map(|why| format!(" ({why})")).unwrap_or_default();
+        let passes = reason.is_some_and(|why| !why.is_refused);
+        let reason = reason.map(|why| format!(" ({})", why.words)).unwrap_or_default();
         let unread: Vec<&str> = schema.unread.iter().copied().collect();
         let unread = unread.join(", ");
+        let remedy = if passes {
+            "they are read again within the hour".to_owned()
+        } else {
+            format!("check that {table} is there and let the integration user read {unread}")
+        };
         remarks.push(Remark {
             code: "schema-unread",
             field: String::new(),
-            text: format!("what {table} takes is known only in part: {unread} shows otrelay nothing of it{reason}"),
-            remedy: format!(
-                "check that {table} is there and let the integration user read {unread}; until then ServiceNow may \
-                 drop fields in silence"
+            text: format!(
+                "what {table} takes is known only in part: {unread} shows otrelay nothing of it{reason}"
             ),
+            remedy: format!("{remedy}; until then ServiceNow may drop fields in silence"),
         });
     }
     remarks

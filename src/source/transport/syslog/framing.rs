@@ -379,8 +379,9 @@ mod tests {
         check(stream.as_bytes(), &[&short[..], &short[..], &shorter[..], &["<2>end"]].concat());
         // The end that is left over is a digit, and looks like part of the next count.
         let stream = format!("15 {0}15 {0}15 {0}", "<1>\u{e4} ip=10.1.0.2");
-        let one = ["<1>\u{e4} ip=10.1.0", "rest: .2"];
-        check(stream.as_bytes(), &[one, one, one].concat());
+        let one = "<1>\u{e4} ip=10.1.0";
+        let last = "<1>\u{e4} ip=10.1.0.2";
+        check(stream.as_bytes(), &[one, "rest: .", "rest: 2", one, "rest: .", last]);
         let stream = format!("16 {0}16 {0}16 {0}", "<1>\u{e4} ip=10.1.0.2");
         let one = "<1>\u{e4} ip=10.1.0.";
         check(stream.as_bytes(), &[one, "rest: 2", one, "rest: 2", one, "rest: 2"]);

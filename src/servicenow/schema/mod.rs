@@ -34,6 +34,8 @@ const UNREAD: Duration = Duration::from_hours(1);
 /// How often the build of the instance is asked for.
 const BUILD: Duration = Duration::from_hours(1);
 const BUILD_NAME: &str = "glide.buildname";
+/// Where it stands.
+const BUILD_TABLE: &str = "sys_properties";
 /// The same of what makes a delivery wait: somebody may have mended it.
 const HELD: Duration = Duration::from_secs(30);
 /// Rows of one request.
@@ -102,6 +104,12 @@ struct Why {
     words: String,
     /// It was refused, and not only for now.
     is_refused: bool,
+}
+
+impl Why {
+    fn of(e: &SendError) -> Self {
+        Self { words: e.message.clone(), is_refused: matches!(e.status, Some(400..=404)) }
+    }
 }
 
 /// One order on its way through.
@@ -189,9 +197,13 @@ impl ServiceNow {
             return Ok(());
         }
         let query = self.query(reading, |query| query.is("name", BUILD_NAME))?;
-        let rows = self.page(reading, "sys_properties", &query, "name,value", 0, 1).await?;
-        if let Err(e) = &rows {
-            reading.is_over.fetch_or(e.is_general, Ordering::Relaxed);
+        let rows = self.page(reading, BUILD_TABLE, &query, "name,value", 0, 1).await?;
+        known.why().remove(BUILD_TABLE);
+        if let Err(e) = &rows
+            && e.is_general
+        {
+            reading.is_over.store(true, Ordering::Relaxed);
+            known.why().insert(BUILD_TABLE, Why::of(e));
         }
         let Ok(rows) = rows else {
             // That says nothing of another build.
@@ -384,8 +396,7 @@ impl ServiceNow {
                 Ok(rows) => rows,
                 Err(e) => {
                     reading.is_over.fetch_or(e.is_general, Ordering::Relaxed);
-                    let is_refused = matches!(e.status, Some(400..=404));
-                    known.why().insert(table, Why { words: e.message, is_refused });
+                    known.why().insert(table, Why::of(&e));
                     return Ok(None);
                 }
             };
@@ -521,7 +532,7 @@ fn remarks(schema: &TableSchema, fitted: &Fitted, why: &BTreeMap<&'static str, W
         remarks.push(Remark { code, field: field.clone(), text, remedy });
     }
     if !schema.unread.is_empty() {
-        let reason = schema.unread.iter().find_map(|table| why.get(table));
+        let reason = schema.unread.iter().find_map(|table| why.get(table)).or_else(|| why.get(BUILD_TABLE));
         let passes = reason.is_some_and(|why| !why.is_refused);
         let reason = reason.map(|why| format!(" ({})", why.words)).unwrap_or_default();
         let unread: Vec<&str> = schema.unread.iter().copied().collect();

@@ -25,6 +25,11 @@ words! {
 }
 
 impl Severity {
+    /// The one of this number, by which the store has it.
+    pub fn numbered(n: i64) -> Option<Self> {
+        Self::ALL.get(usize::try_from(n).ok()?).copied()
+    }
+
     /// Reads the word, whatever its case.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.as_str().eq_ignore_ascii_case(text.trim()))

@@ -623,8 +623,7 @@ fn maybe_at(r: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
 }
 
 fn level(r: &Row<'_>, column: usize) -> rusqlite::Result<Severity> {
-    let n: i64 = r.get(column)?;
-    Ok(Severity::ALL.get(n as usize).copied().unwrap_or(Severity::Warning))
+    Ok(Severity::numbered(r.get(column)?).unwrap_or(Severity::Warning))
 }
 
 fn severity(filter: &ListFilter) -> i64 {

@@ -352,7 +352,7 @@ fn a_library_away_from_home_is_found() {
 fn impure_code_is_found() {
     let check = |path: &str, text: &str, words: &[&str]| says(&purity(&File::new(path, text)), words);
     check("rules/mod.rs", "use tokio::sync::mpsc;", &["rules/mod.rs:1: pure code names `tokio`"]);
-    check("source/format/eve/time.rs", "std::time::SystemTime::now()", &["`SystemTime`"]);
+    check("source/format/time.rs", "std::time::SystemTime::now()", &["`SystemTime`"]);
     check("relay/budget.rs", "//! Pure: a budget.\nuse tokio::time::Instant;", &["`tokio`", "`Instant`"]);
     check("relay/mod.rs", "//! The loop.\nuse tokio::time::Instant;", &[]);
     check("model/mod.rs", "//! No tokio here.\n#[cfg(test)]\nmod tests { use tokio::test; }", &[]);

@@ -9,13 +9,9 @@ mod devices;
 
 mod ends;
 
-pub(super) mod mend;
-
 mod message;
 
 pub(super) mod tables;
-
-pub(super) mod time;
 
 mod wire;
 
@@ -27,7 +23,7 @@ use memchr::memmem;
 use self::ends::Ends;
 pub(super) use self::tables::ot_port;
 use super::parts::{References, raw, short as word};
-use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream};
+use super::{Apart, Decoded, Decoder, Finding, Format, Outcome, Stream, mend, time};
 use crate::model::alert::TITLE_MAX;
 use crate::model::text::{clip, one_line};
 use crate::model::{Alert, Engine, Fingerprint, Identity, Protocol, Severity, Timestamp};

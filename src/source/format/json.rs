@@ -13,7 +13,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::alert_json::body::value_end;
-use super::eve::mend;
+use super::mend;
 
 /// Deepest nesting that is kept.
 const DEPTH_MAX: usize = 12;

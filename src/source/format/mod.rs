@@ -18,11 +18,15 @@ mod json;
 
 mod lenient;
 
+mod mend;
+
 mod ocsf;
 
 mod parts;
 
 pub mod syslog;
+
+mod time;
 
 pub mod zeek;
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use jiff::tz::TimeZone;
 
-use super::eve;
 use super::json::Value;
+use super::time;
 use crate::model::alert::{MESSAGE_MAX, RAW_MAX};
 use crate::model::text::{self, clip, one_line};
 use crate::model::{Endpoint, Timestamp};
@@ -126,7 +126,7 @@ pub(super) fn instant(value: &Value<'_>, zone: &TimeZone) -> Option<Timestamp> {
                 .ok()
                 .map(|instant: jiff::Timestamp| Timestamp::from_micros(instant.as_microsecond()))
                 .or_else(|| epoch(text))
-                .or_else(|| eve::time::read(text, zone))
+                .or_else(|| time::read(text, zone))
         }
         Value::Whole(number) => since_epoch(*number as f64),
         Value::Float(number) => since_epoch(*number),

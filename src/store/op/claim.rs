@@ -290,7 +290,7 @@ impl Claim {
                 row.claimed.alert.as_mut().filter(|_| row.claimed.kind == DeliveryKind::OpenTicket)
             {
                 // The text is of the first sighting; what is opened later is of a worse one.
-                let of = usize::try_from(row.severity).ok().and_then(|n| Severity::ALL.get(n).copied());
+                let of = Severity::numbered(row.severity);
                 alert.severity = of.map_or(alert.severity, |of| of.max(alert.severity));
             }
             if let Some(alert) = row.claimed.alert.as_ref().filter(|_| self.links) {
@@ -412,9 +412,7 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             sys_id: row.get::<_, Option<String>>(14)?.and_then(|text| SysId::new(&text).ok()),
             mod_count: row.get(15)?,
             seq: row.get::<_, i64>(12)?.try_into().unwrap_or(u32::MAX),
-            worst: row
-                .get::<_, Option<i64>>(16)?
-                .and_then(|n| Severity::ALL.get(usize::try_from(n).ok()?).copied()),
+            worst: row.get::<_, Option<i64>>(16)?.and_then(Severity::numbered),
             cleared_at: row.get::<_, Option<i64>>(17)?.map(Timestamp::from_micros),
             folded: Folded::default(),
             table: row.get::<_, Option<String>>(20)?.and_then(|text| TableName::new(&text).ok()),

@@ -450,19 +450,7 @@ pub(super) fn deliver(
     let severity = sighting.severity;
     let (destination_id, route_id) = tx.route_id(routed.destination.as_str(), routed.table.as_str())?;
     if routed.kind != DeliveryKind::OpenTicket {
-        let known: bool = tx
-            .conn
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM record WHERE alert_id = ?1 AND route_id = ?2)")?
-            .query_row([alert_id, route_id], |r| r.get(0))?;
-        if known {
-            return bring_back(tx, alert_id, routed, route_id, now);
-        }
-        let record = put_record(tx, alert_id, routed, route_id)?;
-        let turn = turn::next(tx, (route_id, severity), routed.rule.as_str(), sighting.told(alert_id))?;
-        let puts = NewDelivery::puts(routed.kind, record, now);
-        let new = NewDelivery { destination_id, route_id, severity, turn, ..puts };
-        insert_delivery(tx, &new, routed.destination.as_str())?;
-        return Ok(true);
+        return deliver_record(tx, alert_id, routed, (destination_id, route_id), sighting, now);
     }
     if sighting.planned_on == Some(route_id) {
         return Ok(false);
@@ -514,6 +502,31 @@ pub(super) fn deliver(
     if let (Some((alert, _)), Some(life)) = (sighting.seen, life) {
         life::attach(tx, ticket, alert, life.attach, now)?;
     }
+    Ok(true)
+}
+
+/// The same of what is no ticket.
+fn deliver_record(
+    tx: &mut Tx<'_>,
+    alert_id: i64,
+    routed: &Routed,
+    (destination_id, route_id): (i64, i64),
+    sighting: &Sighting<'_>,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let severity = sighting.severity;
+    let known: bool = tx
+        .conn
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM record WHERE alert_id = ?1 AND route_id = ?2)")?
+        .query_row([alert_id, route_id], |r| r.get(0))?;
+    if known {
+        return bring_back(tx, alert_id, routed, route_id, now);
+    }
+    let record = put_record(tx, alert_id, routed, route_id)?;
+    let turn = turn::next(tx, (route_id, severity), routed.rule.as_str(), sighting.told(alert_id))?;
+    let puts = NewDelivery::puts(routed.kind, record, now);
+    let new = NewDelivery { destination_id, route_id, severity, turn, ..puts };
+    insert_delivery(tx, &new, routed.destination.as_str())?;
     Ok(true)
 }
 

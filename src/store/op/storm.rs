@@ -405,7 +405,7 @@ pub(super) fn folded(tx: &Tx<'_>, ticket: i64) -> Result<Folded, StoreError> {
         .query_row([ticket], |r| {
             let (findings, ended): (i64, i64) = (r.get(0)?, r.get(1)?);
             let at = |n: Option<i64>| Timestamp::from_micros(n.unwrap_or_default());
-            let worst = r.get::<_, Option<i64>>(5)?.and_then(|n| usize::try_from(n).ok());
+            let worst = r.get::<_, Option<i64>>(5)?.and_then(Severity::numbered);
             Ok(Folded {
                 findings: findings as u64,
                 talkers: Vec::new(),
@@ -413,7 +413,7 @@ pub(super) fn folded(tx: &Tx<'_>, ticket: i64) -> Result<Folded, StoreError> {
                 ended_at: r.get::<_, Option<i64>>(2)?.filter(|_| ended == findings).map(Timestamp::from_micros),
                 sightings: r.get::<_, Option<i64>>(3)?.unwrap_or_default() as u64,
                 last_seen_at: at(r.get(4)?),
-                worst: worst.and_then(|n| Severity::ALL.get(n).copied()).unwrap_or(Severity::Warning),
+                worst: worst.unwrap_or(Severity::Warning),
             })
         })?;
     if all.findings == 0 {

@@ -3,7 +3,7 @@
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 
-use super::super::eve;
+use super::super::time;
 use crate::model::Timestamp;
 
 /// How far ahead of this machine's clock a time without a year may be before it is one of last year.
@@ -11,7 +11,7 @@ const AHEAD_MAX_US: i64 = 24 * 3_600 * 1_000_000;
 
 /// A time of RFC 3339 and its relatives. One without an offset is in `zone`.
 pub(super) fn iso(text: &str, zone: &TimeZone) -> Option<Timestamp> {
-    eve::time::read(text, zone)
+    time::read(text, zone)
 }
 
 /// A time at the beginning of a line, and what follows it.

@@ -303,6 +303,13 @@ pub const CODES: &[Code] = &[
          `otrelay sync` pushes at once.",
     ),
     code(
+        "E135",
+        "login-unkept",
+        "A new refresh token is not on disk: the running service has it, its next start does not.",
+        "A full or read-only disk under the state directory, or a file there that belongs to somebody else.",
+        "Make the state directory writable: the next renewal writes it. `otrelay login NAME` if a start is refused.",
+    ),
+    code(
         "E201",
         "config-syntax",
         "A config file is no TOML: nothing behind the place is looked at.",

@@ -207,6 +207,49 @@ async fn a_dead_refresh_token_leads_to_one_new_password_grant() {
     assert_eq!(kinds(&stub), ["password", "call", "refresh_token", "password", "call"]);
 }
 
+/// An instance that takes each refresh token once: one that could not be written is written at the next renewal.
+#[tokio::test]
+async fn a_refresh_token_that_cannot_be_written_is_used_told_and_written_later() {
+    let (mut used, mut given) = (Vec::new(), 0);
+    let stub = Stub::start(move |_, request| {
+        if !is_token_request(request) {
+            return json(200, r#"{"result":[]}"#);
+        }
+        let token = request.split_once("refresh_token=").unwrap().1.to_owned();
+        if used.contains(&token) || given == 3 {
+            return json(401, r#"{"error":"server_error","error_description":"access_denied"}"#);
+        }
+        used.push(token);
+        given += 1;
+        // The access token is over at once, so that each call renews.
+        let body =
+            json!({"access_token": TOKEN, "refresh_token": format!("canary-next-{given}"), "expires_in": 0});
+        json(200, &body.to_string())
+    });
+    let dir = tempfile::tempdir().unwrap();
+    // The directory of the file is a link that leads nowhere yet: nothing can be written there, whoever runs this.
+    let (link, real) = (dir.path().join("link"), dir.path().join("real"));
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let kept = link.join("login-prod.json");
+    let given = Some(Secret::new("test", "canary-first"));
+    let auth = Auth::RefreshToken(super::RefreshToken { client: client(), token: given, kept: kept.clone() });
+    let destination = destination(&stub, auth);
+
+    for _ in 0..2 {
+        find(&destination, 1).await.unwrap();
+        let told = destination.concern().unwrap();
+        assert!(told.text.contains("its next start may be refused"), "{told:?}");
+        assert!(!format!("{told:?}").contains("canary"), "{told:?}");
+    }
+    std::fs::create_dir(&real).unwrap();
+    find(&destination, 1).await.unwrap();
+    assert_eq!(destination.concern(), None);
+    assert!(std::fs::read_to_string(&kept).unwrap().contains("canary-next-3"));
+    // A verdict on it ends its use; nothing of it stays in memory.
+    find(&destination, 1).await.unwrap_err();
+    assert_eq!(destination.concern(), None);
+}
+
 #[tokio::test]
 async fn a_call_that_is_refused_twice_holds_the_destination() {
     let stub = with_token(|_| unauthenticated());

@@ -199,6 +199,20 @@ fn a_severity_that_rises_is_noted_at_once() {
 }
 
 #[test]
+fn what_gets_worse_before_its_first_sync_is_opened_as_what_it_is() {
+    for rule in ["", "max_tickets_per_hour = 9"] {
+        let line = Line::new("", rule);
+        line.tell(0, "minor", "raised");
+        line.tell(0, "critical", "raised");
+        assert_eq!(line.raise(0..0).created, 1);
+        let all = line.0.records();
+        assert_eq!(all.len(), 1);
+        assert!(all[0].get("short_description").contains("[critical]"), "{all:?}");
+        assert_eq!(line.0.after(24 * HOUR).once().updated, 0, "that it is critical is no news");
+    }
+}
+
+#[test]
 fn a_ticket_is_opened_with_the_severity_of_the_sighting_that_it_is_made_for() {
     let line = Line::new("update_interval = \"1s\"", "");
     line.tell(0, "minor", "raised");

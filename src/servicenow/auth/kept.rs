@@ -121,6 +121,20 @@ pub(crate) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     written
 }
 
+/// What a person has to know while a refresh token cannot be written.
+pub(super) fn unkept(path: &Path, name: &DestinationName) -> HealthIssue {
+    let text = format!(
+        "the new refresh token of destination {name} cannot be written to {}: the service goes on with it, and its next start \
+         may be refused",
+        path.display()
+    );
+    let remedy = format!(
+        "make room on that disk, or let the service write there; the log says what failed. If log-ins are refused after a \
+         restart: otrelay login {name}"
+    );
+    HealthIssue::new("login-unkept", text, remedy).about(name.as_str())
+}
+
 /// What a person has to know about the kept token of a destination: it grows old, or cannot be read.
 pub(crate) fn concern(path: &Path, name: &DestinationName, now: Timestamp) -> Option<HealthIssue> {
     let remedy = format!("otrelay login {name}");

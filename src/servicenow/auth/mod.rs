@@ -15,7 +15,7 @@ pub(super) mod kept;
 mod password;
 mod refresh_token;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -176,19 +176,30 @@ pub(super) struct Login {
     tokens: Mutex<Tokens>,
     /// Grants tried so far: who waited while one was tried shares its outcome.
     tries: AtomicU64,
+    /// Whether `Tokens::unkept` holds one, for who must not wait for a grant.
+    is_unkept: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Tokens {
     access: Option<Access>,
-    /// From an answer: of the password grant, or one that could not be kept on disk.
+    /// From an answer of the password grant.
     refresh: Option<SecretString>,
+    /// A refresh token that an answer brought and that is not on disk.
+    unkept: Option<Unkept>,
     /// Number of the grant that gave `access`.
     grant: u64,
     /// What became of the last try, if it was refused, and when.
     refusal: Option<(SendError, Instant)>,
-    /// The refresh token that was tried last.
+    /// The refresh token of the config or the disk when one was tried last.
     refused: Option<SecretString>,
+}
+
+/// A refresh token that could not be written, and what is on disk in its place.
+#[derive(Debug)]
+struct Unkept {
+    next: SecretString,
+    beside: SecretString,
 }
 
 #[derive(Debug)]
@@ -217,7 +228,16 @@ impl Login {
         place: String,
         others: Vec<Secret>,
     ) -> Self {
-        Self { name, auth, token_url, place, others, tokens: Mutex::default(), tries: AtomicU64::new(0) }
+        Self {
+            name,
+            auth,
+            token_url,
+            place,
+            others,
+            tokens: Mutex::default(),
+            tries: AtomicU64::new(0),
+            is_unkept: AtomicBool::new(false),
+        }
     }
 
     /// Whether a fresh token can be had, so that a refused call is worth repeating.
@@ -228,6 +248,9 @@ impl Login {
     /// What a person has to know about this log-in before it fails.
     pub(super) fn concern(&self, now: Timestamp) -> Option<HealthIssue> {
         match &self.auth {
+            Auth::RefreshToken(own) if self.is_unkept.load(Ordering::Acquire) => {
+                Some(kept::unkept(&own.kept, &self.name))
+            }
             Auth::RefreshToken(own) => kept::concern(&own.kept, &self.name, now),
             _ => None,
         }
@@ -278,7 +301,7 @@ impl Login {
     /// Whether somebody has logged in anew since the refresh token was refused.
     fn has_another_token(&self, tokens: &Tokens, now: Timestamp) -> bool {
         let (Auth::RefreshToken(own), Some(refused)) = (&self.auth, &tokens.refused) else { return false };
-        own.current(now).is_ok_and(|token| token.expose_secret() != refused.expose_secret())
+        own.current(now).is_ok_and(|token| !is_same(&token, refused))
     }
 
     /// The token of that grant was refused: the next call asks for another one. A newer token stays.
@@ -345,29 +368,62 @@ impl Login {
         line: &Line<'_>,
     ) -> Result<Access, SendError> {
         let endpoint = Endpoint { place: &self.place, causes: refresh_token::CAUSES };
-        let token = own.current(line.now).map_err(|why| match why {
+        let current = own.current(line.now).map_err(|why| match why {
             NoToken::None => endpoint.hold(
                 None,
                 "there is no refresh token yet",
                 "otrelay login NAME: it asks for user and password once and keeps only the refresh token",
             ),
             NoToken::Unreadable(what) => endpoint.hold(None, &what, "otrelay login NAME makes it anew"),
-        })?;
+        });
+        // One that could not be written is the newest, until somebody logs in anew.
+        let (token, beside) = match (tokens.unkept.take(), current) {
+            (Some(Unkept { next, beside }), Err(_)) => (next, beside),
+            (Some(Unkept { next, beside }), Ok(current)) if is_same(&beside, &current) => (next, beside),
+            (_, current) => current.map(|token| (token.clone(), token))?,
+        };
         let form = refresh_token::form(&own.client, token.expose_secret());
-        tokens.refused = Some(token.clone());
-        let granted = self.grant(form, refresh_token::CAUSES, line).await?;
+        tokens.refused = Some(beside.clone());
+        let granted = match self.grant(form, refresh_token::CAUSES, line).await {
+            Ok(granted) => granted,
+            Err(error) => {
+                // After a verdict what is on disk gets its turn.
+                let is_verdict = error.class == Class::Hold && error.status.is_some();
+                let is_unkept = !is_verdict && !is_same(&token, &beside);
+                self.set_unkept(tokens, is_unkept.then_some(Unkept { next: token, beside }));
+                return Err(error);
+            }
+        };
         tokens.refused = None;
-        if let Some(next) = granted.refresh.filter(|next| next.expose_secret() != token.expose_secret())
-            && let Err(e) = own.keep(&next, line.now)
-        {
-            tracing::warn!(
-                "the new refresh token of {} could not be kept in {}, and is lost with this process: {e}",
-                self.place,
-                own.kept.display()
-            );
-            tokens.refresh = Some(next);
-        }
+        // The answer usually echoes the refresh token; where it does not, the old one stays good.
+        let next = granted.refresh.unwrap_or(token);
+        self.set_unkept(tokens, self.keep(own, next, beside, line.now));
         Ok(granted.access)
+    }
+
+    fn set_unkept(&self, tokens: &mut Tokens, unkept: Option<Unkept>) {
+        self.is_unkept.store(unkept.is_some(), Ordering::Release);
+        tokens.unkept = unkept;
+    }
+
+    /// Writes a refresh token that is not the one on disk; gives it back where that fails, for the next renewal.
+    fn keep(
+        &self,
+        own: &RefreshToken,
+        next: SecretString,
+        beside: SecretString,
+        now: Timestamp,
+    ) -> Option<Unkept> {
+        if is_same(&next, &beside) {
+            return None;
+        }
+        let error = own.keep(&next, now).err()?;
+        tracing::warn!(
+            "the new refresh token of {} could not be kept in {}: {error}; it is tried again at the next renewal",
+            self.place,
+            own.kept.display()
+        );
+        Some(Unkept { next, beside })
     }
 
     fn client(&self) -> Option<&Client> {
@@ -459,6 +515,10 @@ impl Login {
 fn bearer(access: &Access, grant: u64) -> Authorization {
     let header = format!("Bearer {}", access.token.expose_secret());
     Authorization { name: Some("authorization"), header, grant }
+}
+
+fn is_same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
 }
 
 /// What may stand in a header.

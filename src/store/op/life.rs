@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::row::{KEPT, NewDelivery, NewTicket, Subject, insert_delivery, insert_ticket, ticket_crc};
-use super::settle::{Current, Next, current, move_delivery};
+use super::settle::{self, Current, Next, current, move_delivery};
 use super::{storm, turn};
 use crate::model::life::{Attach, Life, Lives, OnCleared, OnSeenAgain};
 use crate::model::text::clip;
@@ -88,15 +88,18 @@ pub(super) fn ticket(tx: &Tx<'_>, id: i64) -> Result<Option<Newest>, StoreError>
 }
 
 /// The finding of an open ticket was seen again: the next sync looks whether it is still open, and notes it when it is
-/// time for that.
+/// time for that. One that is still to be made is made as what it is now; of one that is on its way a note tells.
 pub(super) fn seen_again(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     ticket: &Newest,
     life: Life,
     severity: i64,
     now: i64,
 ) -> Result<(), StoreError> {
-    let is_worse = severity > ticket.worst;
+    let is_worse = ticket.is_better_than(severity);
+    if is_worse && ticket.state == Some(TicketState::Opening) && worsens(tx, ticket.id, severity)? {
+        return Ok(());
+    }
     let stale =
         ticket.seen_at.is_none_or(|at| now.saturating_sub(at) >= SEEN_WITHIN.as_micros() as i64 || at > now);
     let notes = !life.update_interval.is_zero() && ticket.note_due_at.is_none();
@@ -114,6 +117,24 @@ pub(super) fn seen_again(
         )?
         .execute(params![ticket.id, now, notes.then_some(due), is_worse.then_some(severity), at_once])?;
     Ok(())
+}
+
+/// Gives the delivery that will make a ticket a higher severity, and the turn that comes with it. Whether there is one: what
+/// has been sent before, or may be just now, stays what it is.
+fn worsens(tx: &mut Tx<'_>, ticket: i64, severity: i64) -> Result<bool, StoreError> {
+    let first: Option<i64> = tx
+        .conn
+        .prepare_cached(
+            "SELECT id FROM delivery WHERE ticket_id = ?1 AND seq = 1 AND state IN ('pending', 'dead')
+               AND doubtful = 0",
+        )?
+        .query_row([ticket], |r| r.get(0))
+        .optional()?;
+    let Some(id) = first.map(DeliveryId) else { return Ok(false) };
+    let Some(was) = current(tx, id)?.filter(|was| was.is(DeliveryKind::OpenTicket)) else { return Ok(false) };
+    let turn = turn::next(tx, (was.route_id, severity), &was.rule, Told::Later(ticket))?;
+    settle::set_severity(tx, id, &was, (severity, turn))?;
+    Ok(true)
 }
 
 /// Puts one more delivery of a ticket into the outbox, behind what it waits for already.

@@ -353,12 +353,17 @@ impl Record {
                 fresh.add(entry);
                 continue;
             };
-            let (had_ended, planned_on) = add_occurrences(tx, id, entry)?;
+            let (had_ended, mut planned) = add_occurrences(tx, id, entry)?;
+            if planned.is_some_and(|(_, severity)| entry.alert.severity as i64 > severity) {
+                // Its rows are made, and get worse as those of any other.
+                plan::write_of(tx, id)?;
+                planned = None;
+            }
             if had_ended {
                 life::raised_again(tx, id, now)?;
             }
             sums.repeats += entry.occurrences;
-            let sighting = Sighting::of(entry, &self.lives, planned_on);
+            let sighting = Sighting::of(entry, &self.lives, planned.map(|(route, _)| route));
             for routed in &entry.routes {
                 if deliver(tx, id, routed, &sighting, now)? {
                     sums.deliveries += 1;
@@ -400,9 +405,9 @@ pub(super) fn known(tx: &Tx<'_>, id: i64) -> Result<(KeptAlert, bool), StoreErro
     Ok(tx.conn.prepare_cached(&sql)?.query_row([id], |r| Ok((KeptAlert::read(r, 0)?, r.get(9)?)))?)
 }
 
-/// Counts sightings of a known finding, which stands by them. Whether it had ended, and the route that its planned ticket
-/// takes.
-fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(bool, Option<i64>), StoreError> {
+/// Counts sightings of a known finding, which stands by them. Whether it had ended, and of a planned ticket the route that
+/// it takes and its severity.
+fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(bool, Option<(i64, i64)>), StoreError> {
     let (mut known, had_ended) = known(tx, id)?;
     let row = &mut known.row;
     row.last_seen_at = row.last_seen_at.max(entry.last_seen_at.as_micros());
@@ -413,7 +418,8 @@ fn add_occurrences(tx: &Tx<'_>, id: i64, entry: &Entry) -> Result<(bool, Option<
             "UPDATE alert SET last_seen_at = ?2, occurrences = ?3, cleared_at = NULL, crc = ?4 WHERE id = ?1",
         )?
         .execute([id, last_seen_at, occurrences, known.crc()])?;
-    Ok((had_ended, known.row.plan.map(|plan| plan.route)))
+    let severity = known.row.severity;
+    Ok((had_ended, known.row.plan.map(|plan| (plan.route, severity))))
 }
 
 /// Why an alert is to be delivered.
@@ -460,7 +466,8 @@ pub(super) fn deliver(
         .map(|(_, lives)| lives.of(routed.rule.as_str(), routed.destination.as_str(), routed.table.as_str()));
     let newest = life::newest(tx, alert_id, route_id)?;
     if let (Some(life), Some(ticket)) = (life, &newest) {
-        if ticket.state == Some(TicketState::Open) {
+        let is_worse = ticket.state == Some(TicketState::Opening) && ticket.is_better_than(severity);
+        if ticket.state == Some(TicketState::Open) || is_worse {
             life::seen_again(tx, ticket, life, severity, now)?;
             if life.max_tickets_per_hour.is_some() {
                 storm::mark_leader(tx, alert_id, ticket.id, severity, now)?;

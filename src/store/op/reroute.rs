@@ -8,7 +8,7 @@ use super::row::Subject;
 use super::settle::{Next, current, move_delivery};
 use super::{life, plan};
 use crate::model::ticket::BY_HAND;
-use crate::model::{Alert, DeliveryId, DeliveryKind, DeliveryState, Timestamp};
+use crate::model::{Alert, DeliveryId, DeliveryKind, DeliveryState, Severity, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::pack::body::Bodies;
 use crate::store::session::Tx;
@@ -103,7 +103,13 @@ impl Operation for Page {
         let mut page = Vec::new();
         while let Some(row) = rows.next()? {
             let alert_id = row.get(0)?;
-            page.push(Undelivered { alert_id, alert: bodies.get(alert_id)? });
+            let mut alert = bodies.get(alert_id)?;
+            if let Some(alert) = &mut alert {
+                // The text is of the first sighting; the rules judge the worst.
+                let worst = worst(tx, alert_id)?.and_then(Severity::numbered);
+                alert.severity = worst.map_or(alert.severity, |worst| worst.max(alert.severity));
+            }
+            page.push(Undelivered { alert_id, alert });
         }
         Ok(page)
     }
@@ -124,6 +130,19 @@ impl Operation for Reroute {
         }
         Ok(())
     }
+}
+
+/// The worst severity that is known of a finding; `None`: there is no such finding.
+fn worst(tx: &Tx<'_>, alert_id: i64) -> Result<Option<i64>, StoreError> {
+    Ok(tx
+        .conn
+        .prepare_cached(
+            "SELECT max(a.severity, coalesce((SELECT max(max(d.severity, coalesce(t.worst, 0)))
+               FROM ticket t JOIN delivery d ON d.ticket_id = t.id AND d.seq = 1 WHERE t.alert_id = a.id), 0))
+             FROM alert a WHERE a.id = ?1",
+        )?
+        .query_row([alert_id], |row| row.get(0))
+        .optional()?)
 }
 
 /// Withdraws what none of them wants; the rest is by the rule that wants it now.
@@ -178,11 +197,7 @@ fn add(
     planned_on: Option<i64>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let severity: Option<i64> = tx
-        .conn
-        .prepare_cached("SELECT severity FROM alert WHERE id = ?1")?
-        .query_row([alert_id], |row| row.get(0))
-        .optional()?;
+    let severity = worst(tx, alert_id)?;
     for routed in severity.into_iter().flat_map(|s| routes.iter().map(move |r| (s, r))) {
         let sighting = Sighting { severity: routed.0, seen: None, planned_on };
         deliver(tx, alert_id, routed.1, &sighting, now.as_micros())?;

@@ -269,6 +269,31 @@ pub(super) fn move_delivery(
     Ok(())
 }
 
+/// What is still to be sent is worse than it was. The checksum of a row that is not what was written stays wrong.
+pub(super) fn set_severity(
+    tx: &Tx<'_>,
+    id: DeliveryId,
+    from: &Current,
+    (severity, turn): (i64, i64),
+) -> Result<(), StoreError> {
+    let crc = |severity| {
+        DeliveryCrc {
+            kind: &from.kind,
+            subject: from.subject,
+            seq: from.seq,
+            destination: from.destination_id,
+            state: from.state,
+            severity,
+            attempts: from.attempts,
+        }
+        .value()
+    };
+    tx.conn
+        .prepare_cached("UPDATE delivery SET severity = ?2, turn = ?3, crc = ?4 WHERE id = ?1 AND crc = ?5")?
+        .execute([id.0, severity, turn, crc(severity), crc(from.severity)])?;
+    Ok(())
+}
+
 /// A ticket that is there.
 struct There<'a> {
     state: TicketState,

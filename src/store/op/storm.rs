@@ -201,7 +201,13 @@ pub(super) fn resume(
 }
 
 /// A finding that is folded now may be worse than all that its parent stood for: that is noted at once.
-pub(super) fn rises(tx: &Tx<'_>, parent: i64, life: Life, severity: i64, now: i64) -> Result<(), StoreError> {
+pub(super) fn rises(
+    tx: &mut Tx<'_>,
+    parent: i64,
+    life: Life,
+    severity: i64,
+    now: i64,
+) -> Result<(), StoreError> {
     match life::ticket(tx, parent)? {
         Some(ticket) if ticket.is_better_than(severity) => life::seen_again(tx, &ticket, life, severity, now),
         _ => Ok(()),

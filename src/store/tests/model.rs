@@ -36,6 +36,7 @@ struct Modelled {
     occurrences: u64,
     state: DeliveryState,
     due: Timestamp,
+    doubtful: bool,
     generation: u32,
 }
 
@@ -50,10 +51,14 @@ impl Model {
     fn see(&mut self, n: u8, severity: Severity, now: Timestamp) {
         if let Some(known) = self.findings.get_mut(&n) {
             known.occurrences += 1;
+            // What was sent before, or may be just now, stays what it is.
+            if matches!(known.state, DeliveryState::Pending | DeliveryState::Dead) && !known.doubtful {
+                known.severity = known.severity.max(severity);
+            }
             return;
         }
-        let new =
-            Modelled { severity, occurrences: 1, state: DeliveryState::Pending, due: now, generation: 0 };
+        let state = DeliveryState::Pending;
+        let new = Modelled { severity, occurrences: 1, state, due: now, doubtful: false, generation: 0 };
         self.findings.insert(n, new);
         self.order.push(n);
     }
@@ -118,8 +123,12 @@ async fn agree(steps: Vec<Step>) {
         match step {
             Step::See(seen) => {
                 bench.record(seen.iter().map(|(n, s)| entry(u32::from(*n), *s)).collect()).await;
-                for (n, s) in &seen {
-                    model.see(*n, *s, now);
+                // Numbers are given most severe first, by the first sighting of each.
+                let first = |n: u8| seen.iter().find(|(of, _)| *of == n).map(|(_, s)| *s);
+                let mut order = seen.clone();
+                order.sort_by_key(|(n, _)| std::cmp::Reverse(first(*n)));
+                for (n, s) in order {
+                    model.see(n, s, now);
                 }
             }
             Step::Claim(limit) => {
@@ -128,6 +137,9 @@ async fn agree(steps: Vec<Step>) {
                 let titles: Vec<String> = real.iter().map(|c| c.alert.clone().unwrap().title).collect();
                 let expected: Vec<String> = wanted.iter().map(|n| format!("alert {n}")).collect();
                 assert_eq!(titles, expected);
+                for (n, c) in wanted.iter().zip(&real) {
+                    assert_eq!(c.alert.as_ref().unwrap().severity, model.findings[n].severity);
+                }
                 for (n, c) in wanted.into_iter().zip(real) {
                     assert_eq!(c.occurrences, model.findings[&n].occurrences);
                     assert_eq!(c.generation.0, model.findings[&n].generation);
@@ -140,7 +152,8 @@ async fn agree(steps: Vec<Step>) {
                 let dead = bench.reader().deliveries(DeliveryState::Dead, &ListFilter::default()).unwrap();
                 bench.store.judge(dead.iter().map(|d| d.id).collect(), verdict).await.unwrap();
                 for n in model.of(DeliveryState::Dead) {
-                    model.findings.get_mut(&n).unwrap().due = now;
+                    let m = model.findings.get_mut(&n).unwrap();
+                    (m.due, m.doubtful) = (now, true);
                     model.set(
                         n,
                         if verdict == Verdict::Retry {
@@ -157,7 +170,8 @@ async fn agree(steps: Vec<Step>) {
                 bench.clock.set(now);
                 bench.store.recover(now).await.unwrap();
                 for n in model.of(DeliveryState::Claimed) {
-                    model.findings.get_mut(&n).unwrap().due = now;
+                    let m = model.findings.get_mut(&n).unwrap();
+                    (m.due, m.doubtful) = (now, true);
                     model.set(n, DeliveryState::Pending);
                 }
             }
@@ -178,15 +192,15 @@ async fn settle_all(bench: &Bench, model: &mut Model, held: Vec<(u8, Claimed)>, 
                 there(u32::from(n))
             }
             Fate::Retry => {
-                (m.state, m.due) = (DeliveryState::Pending, due);
+                (m.state, m.due, m.doubtful) = (DeliveryState::Pending, due, true);
                 Outcome::Retry { due_at: due, word: "retry", doubtful: true, message: "x".to_owned() }
             }
             Fate::Requeue => {
-                m.state = DeliveryState::Pending;
+                (m.state, m.doubtful) = (DeliveryState::Pending, false);
                 Outcome::Requeue { doubtful: false, message: String::new() }
             }
             Fate::Dead => {
-                m.state = DeliveryState::Dead;
+                (m.state, m.doubtful) = (DeliveryState::Dead, false);
                 Outcome::Dead { message: "no".to_owned() }
             }
             Fate::Closed => {

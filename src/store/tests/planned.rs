@@ -375,3 +375,46 @@ async fn a_plan_that_leads_nowhere_is_damage() {
     let bench = Bench::open(dir, |_| {});
     assert_eq!((healed(&bench).len(), bench.claim(10).await.len()), (1, 2));
 }
+
+/// What gets worse before it is sent is sent as what it is by then, and in its order; rules that change judge it so.
+#[tokio::test]
+async fn what_gets_worse_before_it_is_sent_goes_before_the_better() {
+    for is_written in [false, true] {
+        let bench = Bench::new();
+        bench.record((0..6).map(|n| entry(n, Severity::Minor)).collect()).await;
+        if is_written {
+            written_out(&bench).await;
+        }
+        bench.record(vec![entry(4, Severity::Critical), entry(2, Severity::Warning)]).await;
+        assert_eq!(counts(&bench)["pending"], 6);
+        let bench = bench.reopen().await;
+        let judged = bench.store.undelivered(0, 10).await.unwrap();
+        let judged: Vec<_> = judged.into_iter().map(|u| u.alert.unwrap().severity).collect();
+        assert_eq!(judged.iter().filter(|s| **s == Severity::Critical).count(), 1);
+        let critical = Claim { min_severity: Severity::Critical, ..claim(6, NOW) };
+        let first = bench.store.claim(critical).await.unwrap();
+        let told: Vec<_> = first.iter().map(|c| c.alert.as_ref().map(|a| (&*a.title, a.severity))).collect();
+        assert_eq!(told, [Some(("alert 4", Severity::Critical))]);
+        let rest = bench.claim(10).await;
+        assert_eq!(rest.len(), 5);
+        assert!(rest.iter().all(|c| c.alert.as_ref().is_some_and(|a| a.severity == Severity::Minor)));
+
+        // On its way it stays what it is: the next note tells of it.
+        bench.record(vec![entry(0, Severity::Major)]).await;
+        assert_eq!(
+            count(&bench, "SELECT count(*) FROM ticket WHERE worst = 2 AND note_due_at IS NOT NULL"),
+            1
+        );
+    }
+}
+
+/// A row that is not what was written is none afterwards either.
+#[tokio::test]
+async fn what_gets_worse_makes_no_damage_good() {
+    let bench = Bench::new();
+    bench.record(vec![entry(0, Severity::Minor)]).await;
+    written_out(&bench).await;
+    raw(&bench).execute("UPDATE delivery SET attempts = 3", []).unwrap();
+    bench.record(vec![entry(0, Severity::Critical)]).await;
+    assert_eq!(bench.claim(1).await[0].alert, None);
+}

@@ -204,7 +204,7 @@ async fn settle_all(bench: &Bench, model: &mut Model, held: Vec<(u8, Claimed)>, 
                 Outcome::Dead { message: "no".to_owned() }
             }
             Fate::Closed => {
-                (m.state, m.due) = (DeliveryState::Pending, now);
+                (m.state, m.due, m.doubtful) = (DeliveryState::Pending, now, false);
                 m.generation += 1;
                 Outcome::ClosedThere { sys_id, number, state }
             }

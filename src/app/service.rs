@@ -381,11 +381,15 @@ impl Service {
 
     /// Says what is wrong with the service itself: a refused reload, a log-in that is about to end.
     fn tell_concerns(&self) {
-        let logins = self.components.destinations.iter().filter_map(|destination| destination.concern());
-        let all: Vec<HealthIssue> =
-            self.refusal.clone().into_iter().chain(logins).chain(self.page.borrow().clone()).collect();
+        let logins: Vec<_> = self.components.destinations.iter().filter_map(|d| d.concern()).collect();
+        let others = self.refusal.clone().into_iter().chain(self.page.borrow().clone());
+        let all: Vec<HealthIssue> = others.chain(logins.iter().cloned()).collect();
         self.concerns.send_if_modified(|told| {
             let changed = *told != all;
+            // The others are logged where they come about. One of an age has another text each day.
+            for login in logins.iter().filter(|login| !told.contains(login)) {
+                tracing::warn!("{}; {}", login.told(), login.remedy);
+            }
             *told = all;
             changed
         });

@@ -37,10 +37,12 @@ const AFTER_HELP: &str = "The destination has auth = \"refresh-token\", client_i
 const INSTEAD: &str = "--username and --password-fd";
 
 pub(super) fn run(args: &LoginArgs, terminal: &mut Terminal<'_>) -> Outcome {
-    // What is read from a descriptor of root's may be for root alone.
-    let loaded = load_as_caller(terminal, Purpose::Run)?;
+    // What is read from a descriptor of root's may be for root alone. The old token is not needed, so it may be one that
+    // only systemd can open.
+    let loaded = load_as_caller(terminal, Purpose::Check)?;
     let (settings, kept) = destination(&loaded.config.destinations, args.destination.as_deref())?;
     let (settings, kept) = (settings.clone(), kept.clone());
+    needs_no_systemd(&settings)?;
     let words = |e: io::Error| CliError::Words(e.to_string());
     let username = match &args.username {
         Some(name) => name.clone(),
@@ -84,6 +86,24 @@ pub(super) fn run(args: &LoginArgs, terminal: &mut Terminal<'_>) -> Outcome {
         text::one_line(&username),
     )?;
     Ok(Exit::Fine)
+}
+
+/// Whether all is there that a log-in needs beside user and password.
+fn needs_no_systemd(settings: &Settings) -> Result<(), CliError> {
+    let old = match &settings.auth {
+        Auth::RefreshToken(own) => own.token.as_ref(),
+        _ => None,
+    };
+    let is_old = |secret: &Secret| old.is_some_and(|old| std::ptr::eq(old, secret));
+    let sealed = servicenow::secrets(settings).into_iter().find(|s| s.expose().is_empty() && !is_old(s));
+    sealed.map_or(Ok(()), |secret| {
+        let name = secret.origin.trim_start_matches("credential ");
+        Err(CliError::Words(format!(
+            "a log-in needs the {}, which only systemd can open; run it there: systemd-run --pty \
+             --property=LoadCredentialEncrypted={name} otrelay login {}",
+            secret.origin, settings.name
+        )))
+    })
 }
 
 /// The destination that is meant, and where its token is kept.

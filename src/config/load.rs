@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::check::{Check, DEFAULT_STATE_DIR, check};
 use super::problem::{At, Level, Problem, Problems};
-use super::read::{Field, Reader};
+use super::read::Reader;
 use super::show::Effective;
-use super::values::SecretRef;
 use super::{ConfigError, Environment, Loaded, Purpose, TemplateCheck, file, own, service};
 
 /// The config file when none is named.
@@ -142,8 +141,8 @@ fn finish(
             complete = false;
             continue;
         };
-        if input.mode & 0o004 != 0 {
-            readable_secrets(&one, input, &mut problems);
+        if let Some(at) = reader.secret.filter(|_| input.mode & 0o004 != 0) {
+            readable_secret(&at, input, &mut problems);
         }
         merged.lay_beside(one, &mut problems);
     }
@@ -165,20 +164,9 @@ fn finish(
 }
 
 /// A file that everyone may read should not hold a secret itself.
-fn readable_secrets(one: &file::File, input: &Input<'_>, problems: &mut Problems) {
-    let bare = |field: &Field<SecretRef>| {
-        field.get().filter(|(secret, _)| matches!(secret, SecretRef::Bare(_))).map(|(_, at)| at.clone())
-    };
-    let Some((destinations, _)) = one.servicenow.get() else { return };
-    let first = destinations.0.iter().find_map(|(_, destination, _)| {
-        let proxy = destination.proxy.get().and_then(|(proxy, _)| bare(&proxy.password));
-        bare(&destination.client_secret).or_else(|| bare(&destination.password)).or(proxy)
-    });
-    if let Some(at) = first {
-        let message =
-            format!("everyone may read this secret (the file has mode {:04o})", input.mode & 0o7777);
-        problems.warn(&at, message, |p| p.hint(format!("chmod 0640 {}", input.path.display())));
-    }
+fn readable_secret(at: &At, input: &Input<'_>, problems: &mut Problems) {
+    let message = format!("everyone may read this secret (the file has mode {:04o})", input.mode & 0o7777);
+    problems.warn(at, message, |p| p.hint(format!("chmod 0640 {}", input.path.display())));
 }
 
 fn refuse(message: impl Into<String>) -> Problem {

@@ -23,6 +23,8 @@ pub(super) struct Reader<'a> {
     text: &'a str,
     /// Byte offset at which each line begins.
     lines: Vec<usize>,
+    /// The first secret that stands in the text itself.
+    pub(super) secret: Option<At>,
     pub(super) problems: &'a mut Problems,
 }
 
@@ -30,7 +32,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(path: &Path, order: usize, text: &'a str, problems: &'a mut Problems) -> Self {
         let lines =
             std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|n| n + 1)).collect();
-        Self { file: At::file(path, order), text, lines, problems }
+        Self { file: At::file(path, order), text, lines, secret: None, problems }
     }
 
     pub(super) fn at(&self, span: Range<usize>, key: impl Into<Arc<str>>) -> At {

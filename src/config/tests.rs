@@ -271,6 +271,36 @@ fn what_everyone_may_read_or_change_is_warned_about() {
     assert!(!loaded.effective.to_string().contains("canary"));
 }
 
+/// Wherever a secret may stand, also in a section that is turned off or wrong.
+#[test]
+fn every_kind_of_secret_in_a_file_of_mode_0644_is_warned_about() {
+    let check = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("otrelay.toml");
+        std::fs::write(&path, text).unwrap();
+        set_mode(&path, 0o644);
+        let said = match load(&environment(dir.path()), Purpose::Run, |_, _| Ok(())) {
+            Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            Err(error) => error.to_string(),
+        };
+        assert!(said.contains("everyone may read this secret (the file has mode 0644)"), "{text}: {said}");
+        assert!(!said.contains("canary"), "{said}");
+    };
+    for line in [
+        "client_secret = \"canary\"",
+        "refresh_token = \"canary\"",
+        "private_key = \"canary\"",
+        "api_key = \"canary\"",
+        "headers = { X-Key = \"canary\" }",
+        "proxy = { url = \"http://proxy.example:3128\", username = \"u\", password = \"canary\" }",
+    ] {
+        check(&MINIMAL.replace("[servicenow.prod]\n", &format!("[servicenow.prod]\n{line}\n")));
+    }
+    for kind in ["http", "defender-sensor"] {
+        check(&format!("{MINIMAL}[[source]]\nname = \"x\"\nkind = \"{kind}\"\ntoken = \"canary\"\n"));
+    }
+}
+
 #[test]
 fn a_missing_or_odd_main_file_says_so() {
     let dir = tempfile::tempdir().unwrap();

@@ -331,6 +331,7 @@ const SECRET_EXPECTED: &str = "{ credential = \"NAME\" }, { file = \"/PATH\" } o
 impl Read for SecretRef {
     fn read(node: &Node<'_>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
         if let Some(text) = node.get_ref().as_str() {
+            reader.secret.get_or_insert_with(|| at.clone());
             return Some(Self::Bare(SecretString::from(text)));
         }
         let Some(table) = node.get_ref().as_table() else {

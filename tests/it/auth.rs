@@ -228,6 +228,49 @@ fn a_refresh_token_of_the_config_works_and_may_be_what_login_kept() {
     check_works(&simulator, &second);
 }
 
+/// What `login` recommends: the token as a credential that only systemd opens. At its end a new log-in needs neither that nor
+/// another config, and what it keeps counts more than the older credential.
+#[test]
+fn a_log_in_goes_before_a_credential_that_only_systemd_can_open() {
+    let simulator = instance(None);
+    let login = format!("{}\nrefresh_token = {{ credential = \"refresh-token-prod\" }}", refresh_token());
+    let agent = agent(&simulator, &login);
+    let kept = agent.state().join("login-prod.json");
+    let token = || serde_json::from_str::<serde_json::Value>(&fs::read_to_string(&kept).unwrap()).unwrap();
+    log_in(&agent, "admin").ends(0);
+    // It becomes the credential, and ends.
+    let mut old = token();
+    old["issued_at"] = (old["issued_at"].as_i64().unwrap() - 90 * 86_400).into();
+    let credentials = agent.dir().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    private(&credentials.join("refresh-token-prod"), &old.to_string());
+    fs::remove_file(&kept).unwrap();
+    simulator.revoke_refresh_tokens();
+    let once = || {
+        let output =
+            agent.command(&["run", "--once"]).env("CREDENTIALS_DIRECTORY", &credentials).output().unwrap();
+        output.status.code().unwrap()
+    };
+    agent.feed(eve::alerts(0..5));
+    assert_eq!(once(), 75, "it is over");
+    log_in(&agent, "admin").ends(0);
+    // Each renewal brings the next one, and only that is good: none is passed over.
+    let renewed = || {
+        let before = token()["refresh_token"].clone();
+        assert_eq!(once(), 0);
+        let after = token()["refresh_token"].clone();
+        assert!(before.is_string() && after.is_string() && before != after);
+    };
+    renewed();
+    renewed();
+    assert_one_each(&simulator, (0..5).map(eve::short));
+    // The client's secret is needed; where only systemd has it, it is said how.
+    let sealed = login.replace("{ file = \"DIR/client-secret\" }", "{ credential = \"servicenow\" }");
+    assert_ne!(sealed, login);
+    let agent = agent.login(&sealed);
+    log_in(&agent, "admin").ends(1).says("systemd-run --pty --property=LoadCredentialEncrypted=servicenow");
+}
+
 #[test]
 fn an_old_or_revoked_refresh_token_is_told_before_and_after() {
     let simulator = instance(None);
@@ -242,6 +285,11 @@ fn an_old_or_revoked_refresh_token_is_told_before_and_after() {
     let service = agent.start();
     let told = |status: &serde_json::Value| status["health"].to_string().contains("login-grows-old");
     agent.until_status("the age is told", told);
+    assert!(
+        agent.logged().contains("WARN") && agent.logged().contains("is 90 days old"),
+        "{}",
+        agent.logged()
+    );
     assert_eq!(service.stop(), 0);
 
     simulator.revoke_refresh_tokens();

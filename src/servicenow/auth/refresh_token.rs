@@ -20,25 +20,34 @@ pub struct RefreshToken {
 
 impl RefreshToken {
     /// The token to use now. The first use of the config's token is noted, so that its age can be told.
+    ///
+    /// What is kept counts more than the config's as long as it follows it, is of a later log-in, or is of one that could
+    /// not read the config's: a credential that only systemd can open.
     pub(super) fn current(&self, now: Timestamp) -> Result<SecretString, NoToken> {
         let found = kept::read(&self.kept).map_err(NoToken::Unreadable)?;
         let Some(given) = self.token.as_ref().filter(|token| !token.expose().is_empty()) else {
             return found.and_then(|kept| kept.refresh_token).ok_or(NoToken::None);
         };
         let seed = kept::seed(given.expose());
-        if let Some(kept) = found.filter(|kept| kept.seed.as_deref() == Some(&seed)) {
-            // What an answer brought in the place of the config's token, if any did.
-            return Ok(kept.refresh_token.unwrap_or_else(|| kept::parse(given.expose()).0));
-        }
         let (token, issued_at) = kept::parse(given.expose());
-        let noted = kept::Kept { refresh_token: None, issued_at: issued_at.unwrap_or(now), seed: Some(seed) };
+        let follows = |kept: &kept::Kept| kept.seed.as_deref() == Some(&seed);
+        let is_later = |kept: &kept::Kept| {
+            let is_unseen = kept.seed.as_deref() == Some(&kept::seed(""));
+            kept.refresh_token.is_some() && (is_unseen || issued_at.is_some_and(|at| kept.issued_at > at))
+        };
+        let noted = match found {
+            Some(kept) if follows(&kept) => return Ok(kept.refresh_token.unwrap_or(token)),
+            // From here on it follows this one, and not the next that is put into the config.
+            Some(kept) if is_later(&kept) => kept::Kept { seed: Some(seed), ..kept },
+            _ => kept::Kept { refresh_token: None, issued_at: issued_at.unwrap_or(now), seed: Some(seed) },
+        };
         if let Err(e) = kept::write(&self.kept, &noted) {
             tracing::warn!(
                 "the age of the refresh token cannot be watched: {} cannot be written: {e}",
                 self.kept.display()
             );
         }
-        Ok(token)
+        Ok(noted.refresh_token.unwrap_or(token))
     }
 
     /// Keeps a token that an answer brought in the place of the one that was used.

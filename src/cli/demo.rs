@@ -549,6 +549,7 @@ mod tests {
     fn ticket(n: i64, fingerprint: &str) -> TicketRow {
         let text = |text: &str| text.to_owned();
         TicketRow {
+            folded: 0,
             id: TicketId(n),
             destination: text("simulator"),
             table: text("incident"),

@@ -11,14 +11,14 @@ use serde::Serialize;
 use super::ask::Asker;
 use super::human::{fields_or_error, json};
 use super::input::{self, Input, next_line};
-use super::verdict::{facts, keys};
+use super::verdict::facts;
 use super::{CliError, Exit, Outcome, Terminal, clock, load_to_look};
 use crate::app;
 use crate::config::Config;
 use crate::control::Question;
-use crate::destination::{Compose, Fields};
-use crate::model::ticket::NOT_FOUND;
-use crate::model::{Alert, DeliveryKind, Fingerprint, SourceName, TicketState, Timestamp};
+use crate::destination::{Compose, Fields, TicketFacts};
+use crate::model::ticket::{NOT_FOUND, TicketKeys};
+use crate::model::{Alert, DeliveryKind, Fingerprint, Generation, SourceName, TicketState, Timestamp};
 use crate::rules::Rules;
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
@@ -27,7 +27,8 @@ use crate::store::{OpenError, TicketRow};
 /// Arguments of `otrelay explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// A file as a sensor writes it, also packed with gzip; `-` for standard input; or the number or `sys_id` of a ticket
+    /// A file as a sensor writes it, also packed with gzip; `-` for standard input; or the number, `sys_id` or key
+    /// (`otrelay-…`) of a ticket
     #[arg(value_name = "FILE|TICKET")]
     pub file: PathBuf,
     /// The source whose settings are used; by default the one that fits the file
@@ -140,7 +141,7 @@ pub(super) fn run(args: &ExplainArgs, terminal: &mut Terminal<'_>) -> Outcome {
             format::Outcome::Alert(finding) => {
                 seen += 1;
                 if args.nth.is_none_or(|n| n == seen) {
-                    let explained = explain(number, finding.alert, &finding.fingerprint, &context);
+                    let explained = explain(number, finding.alert, &finding.fingerprint, None, &context);
                     found.push(explained.before_rules(&config, &settings.name, now));
                 }
             }
@@ -179,13 +180,12 @@ fn of_ticket(name: &Path, context: &Context, terminal: &Terminal<'_>) -> Result<
     };
     let Some((ticket, alert)) = found else {
         return Err(CliError::Words(format!(
-            "there is no file {text}, and no ticket of that number or sys_id; `otrelay tickets` lists those that are known"
+            "there is no file {text}, and no ticket of that number, sys_id or key; `otrelay tickets` lists those that are known"
         )));
     };
     let damaged = || CliError::Words(format!("the stored finding of {text} is damaged"));
     let fingerprint = Fingerprint::parse(&ticket.fingerprint).ok_or_else(damaged)?;
-    let explained = explain(0, alert.ok_or_else(damaged)?, &fingerprint, context);
-    Ok(Some(Explained { ticket: Some(ticket), ..explained }))
+    Ok(Some(explain(0, alert.ok_or_else(damaged)?, &fingerprint, Some(ticket), context)))
 }
 
 /// The source by its name, by its kind, or the one that fits what the file looks like; where the config has none, one
@@ -207,7 +207,13 @@ fn source(config: &Config, args: &ExplainArgs, input: &Input) -> Result<Settings
     }
 }
 
-fn explain(line: usize, alert: Alert, fingerprint: &Fingerprint, context: &Context) -> Explained {
+fn explain(
+    line: usize,
+    alert: Alert,
+    fingerprint: &Fingerprint,
+    ticket: Option<TicketRow>,
+    context: &Context,
+) -> Explained {
     let Context { rules, composer, display } = context;
     let decision = rules.decide(&alert);
     let said = rules
@@ -224,8 +230,17 @@ fn explain(line: usize, alert: Alert, fingerprint: &Fingerprint, context: &Conte
         .routes
         .iter()
         .map(|route| {
-            let keys = keys(fingerprint, route);
-            let fields = composer.compose(&facts(&shown, route, &keys)).map(|mut fields| {
+            // Of a ticket its own, which may be a later one of its finding.
+            let is_own = |t: &&TicketRow| {
+                t.destination == route.destination.as_str() && t.table == route.table.as_str()
+            };
+            let own = ticket.as_ref().filter(is_own);
+            let generation = own.map_or_else(Generation::default, |own| Generation(own.generation));
+            let keys = TicketKeys::derive(fingerprint, route.destination, route.table, generation);
+            let occurrences = own.map_or(1, |own| own.occurrences.max(1) as u64);
+            let facts = TicketFacts { generation, occurrences, ..facts(&shown, route, &keys) };
+            let fields = composer.compose(&facts).and_then(|fields| crate::servicenow::as_sent(&fields));
+            let fields = fields.map(|mut fields| {
                 match route.kind {
                     DeliveryKind::PutEvent => {
                         fields.insert("message_key".to_owned(), keys.correlation_id.to_string());
@@ -251,7 +266,7 @@ fn explain(line: usize, alert: Alert, fingerprint: &Fingerprint, context: &Conte
         .collect();
     Explained {
         line,
-        ticket: None,
+        ticket,
         fingerprint: fingerprint.to_string(),
         forwarded: decision.is_forwarded(),
         reason: decision.reason.as_str().to_owned(),
@@ -318,8 +333,13 @@ fn print(e: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
 }
 
 fn print_ticket(ticket: &TicketRow, out: &mut dyn Write) -> std::io::Result<()> {
-    let number = if ticket.number.is_empty() { &ticket.sys_id } else { &ticket.number };
-    writeln!(out, "ticket {number}: {}", ticket.title)?;
+    let names = [&ticket.number, &ticket.sys_id, &ticket.correlation_id];
+    let name = names.into_iter().find(|name| !name.is_empty()).map_or("", String::as_str);
+    writeln!(out, "ticket {name}: {}", ticket.title)?;
+    let stands_for = match ticket.folded {
+        0 => String::new(),
+        n => format!("{n} findings of a storm, beyond its rule's max_tickets_per_hour"),
+    };
     let opened = ticket.opened_at.map_or_else(String::new, |at| format!("{at}"));
     for (name, value) in [
         ("state", ticket.state.clone()),
@@ -328,6 +348,8 @@ fn print_ticket(ticket: &TicketRow, out: &mut dyn Write) -> std::io::Result<()> 
         ("confirmed there", opened),
         ("adopted", ticket.adopted.clone()),
         ("assigned to", ticket.assigned_to.clone()),
+        ("close notes", ticket.close_notes.clone()),
+        ("stands for", stands_for),
         ("seen", format!("{} times", ticket.occurrences)),
         ("rule", ticket.rule.clone()),
     ] {

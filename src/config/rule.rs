@@ -127,7 +127,12 @@ fn one(
         engines: engines?,
         report_alerts: report_alerts?,
         report_system_notifications: report_system?,
-        actions: with_limit(checked.into_iter().collect::<Option<_>>()?, most?),
+        actions: with_limit(
+            checked.into_iter().collect::<Option<_>>()?,
+            most?,
+            &rule.max_tickets_per_hour,
+            c,
+        ),
     })
 }
 
@@ -246,6 +251,9 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
     }
     let kind = if is_row { DeliveryKind::PutRow } else { DeliveryKind::of_table(&table) };
     let (life, closing) = life(action, Some(&table), c)?;
+    if let (false, Some(at)) = (kind == DeliveryKind::OpenTicket, action.attach.at()) {
+        c.problems.warn(at, "nothing can be attached to an event or a row", |p| p.hint("remove this"));
+    }
     Some(ActionSettings { destination: destination?, table, kind, fields, columns, life, closing })
 }
 
@@ -379,7 +387,18 @@ fn most_tickets(field: &Field<i64>, c: &mut Check<'_>) -> Option<Option<u32>> {
     }
 }
 
-fn with_limit(mut actions: Vec<ActionSettings>, most: Option<u32>) -> Vec<ActionSettings> {
+/// The limit is of tickets: what a rule sends of events and rows has none.
+fn with_limit(
+    mut actions: Vec<ActionSettings>,
+    most: Option<u32>,
+    field: &Field<i64>,
+    c: &mut Check<'_>,
+) -> Vec<ActionSettings> {
+    let unlimited = actions.iter().find(|action| action.kind != DeliveryKind::OpenTicket);
+    if let (Some(action), Some(at), Some(_)) = (unlimited, field.at(), most) {
+        let what = format!("it limits tickets; what goes to {} is not limited", action.table);
+        c.problems.warn(at, what, |p| p.hint("events and rows need no limit: give them a rule of their own"));
+    }
     for action in &mut actions {
         action.life.max_tickets_per_hour = most;
     }

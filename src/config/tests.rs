@@ -271,6 +271,23 @@ fn what_everyone_may_read_or_change_is_warned_about() {
     assert!(!loaded.effective.to_string().contains("canary"));
 }
 
+#[test]
+fn what_does_nothing_for_events_and_rows_is_said() {
+    for (table, told) in [("em_event", 1), ("incident", 0)] {
+        let keys = format!("table = \"{table}\"\nattach = [\"raw\"]\n");
+        let text = MINIMAL
+            .replace("[[rule.action]]\n", &format!("max_tickets_per_hour = 2\n[[rule.action]]\n{keys}"));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("otrelay.toml"), text).unwrap();
+        let loaded = load(&environment(dir.path()), Purpose::Check, |_, _| Ok(())).unwrap();
+        for words in ["nothing can be attached to an event or a row", "what goes to em_event is not limited"]
+        {
+            let said = loaded.warnings.iter().filter(|w| w.to_string().contains(words)).count();
+            assert_eq!(said, told, "{table}: {:?}", loaded.warnings);
+        }
+    }
+}
+
 /// Wherever a secret may stand, also in a section that is turned off or wrong.
 #[test]
 fn every_kind_of_secret_in_a_file_of_mode_0644_is_warned_about() {

@@ -23,13 +23,14 @@ const JOURNAL: [&str; 3] = ["work_notes", "comments", "comments_and_work_notes"]
 
 const SHORT_DESCRIPTION: &str = "[{{ severity }}] {{ title }}{% if sensor %} ({{ sensor }}){% endif %}";
 
+/// What outsiders may write at length is cut, so that none of it drives out who it was and how to look it up.
 const DESCRIPTION: &str = "\
-{{ message or title }}
+{{ (message or title) | truncate(2000) }}
 
 Severity: {{ severity }}
 Engine: {{ engine }}
-{% if category %}Category: {{ category }}
-{% endif %}{% if protocols %}Protocols: {{ protocols | join(', ') }}
+{% if category %}Category: {{ category | truncate(200) }}
+{% endif %}{% if protocols %}Protocols: {{ protocols | join(', ') | truncate(200) }}
 {% endif %}\
 {% if source.ip or source.mac or source.name %}\
 Source: {{ source.label }}\
@@ -50,10 +51,10 @@ Sensor: {{ sensor }}
 First seen: {{ first_seen }} UTC
 Last seen: {{ last_seen }} UTC
 Occurrences: {{ occurrences }}
-{% if references %}References: {{ references | join(', ') }}
+{% if references %}References: {{ references | join(', ') | truncate(400) }}
 {% endif %}\
 Forwarded by rule: {{ rule }}
-Look it up on {{ agent }}: otrelay tickets, key {{ correlation_id }}";
+Look it up on {{ agent }}: otrelay explain {{ correlation_id }}";
 
 const IMPACT: &str = "{% if severity == 'critical' or severity == 'major' %}1{% elif severity == 'minor' %}2\
                       {% else %}3{% endif %}";
@@ -112,6 +113,14 @@ pub(super) enum FieldError {
     Name(String),
     #[error("the record has {0} fields; at most {FIELDS_MAX} are allowed")]
     TooMany(usize),
+}
+
+/// The fields as a person is shown what would be sent: as they go out.
+///
+/// # Errors
+/// Why no record can be made of them.
+pub fn as_sent(fields: &Fields) -> Result<Fields, String> {
+    outgoing(fields).map_err(|e| e.to_string())
 }
 
 /// The fields as they go out: clean, bounded, without empty ones (`""` clears nothing and fails on choices).
@@ -333,6 +342,8 @@ mod tests {
         let fields = default_fields(&TableName::new(table).unwrap());
         let mut engine = Environment::new();
         engine.set_undefined_behavior(UndefinedBehavior::Strict);
+        // The rules' own, which may not be reached from here.
+        engine.add_filter("truncate", |text: String, max: usize| clip_chars(&text, max));
         let some = |text: &'static str| if full { text } else { "" };
         let alert = context! {
             severity, severity_number => 1 + ["critical", "major", "minor", "warning"].iter().position(|s| *s == severity).unwrap(),
@@ -375,11 +386,11 @@ mod tests {
              Source: hmi, 10.0.0.1, port 49152, 00:1b:1b:aa:bb:cc\nDestination: 10.0.0.2, port 502\nSensor: line4\n\
              Site: North\nZone: Line 4\nFirst seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\n\
              Occurrences: 3\nReferences: CVE-2020-1\nForwarded by rule: OT\n\
-             Look it up on relay-1: otrelay tickets, key otrelay-1";
+             Look it up on relay-1: otrelay explain otrelay-1";
         assert_eq!(render("incident", "description", "major", true), expected);
         let bare = "Stop command\n\nSeverity: major\nEngine: malware\nSensor: line4\n\
              First seen: 2026-11-21 08:15:00 UTC\nLast seen: 2026-11-21 08:16:00 UTC\nOccurrences: 3\nForwarded by rule: OT\n\
-             Look it up on relay-1: otrelay tickets, key otrelay-1";
+             Look it up on relay-1: otrelay explain otrelay-1";
         assert_eq!(render("x_any", "description", "major", false), bare);
     }
 

@@ -81,7 +81,7 @@ pub mod fuzzing {
 pub use auth::kept::path as kept_login;
 pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Password, RefreshToken};
 pub use call::{ServiceNow, SetupError, address};
-pub use fields::default_fields;
+pub use fields::{as_sent, default_fields};
 pub use row::{ROW_COLUMNS, row_fields};
 pub use states::{can_reopen, can_resolve};
 pub use ticket::display;

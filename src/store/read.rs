@@ -4,6 +4,7 @@
 //! What the lists are made of is in `rows.rs`.
 
 mod devices;
+mod named;
 pub(super) mod pending;
 
 mod sources;
@@ -406,20 +407,6 @@ impl Reader {
         Ok(all)
     }
 
-    /// The newest ticket of this number or `sys_id`, with its finding; none of the two where nothing is known of it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn ticket(&self, name: &str) -> Result<Option<(TicketRow, Option<Alert>)>> {
-        let mut select = self
-            .conn
-            .prepare(&format!("{TICKET} WHERE t.number = ?1 OR t.sys_id = ?1 ORDER BY t.id DESC LIMIT 1"))?;
-        let mut rows = select.query([name])?;
-        let Some(r) = rows.next()? else { return Ok(None) };
-        let alert = Bodies::of(&self.conn).get(r.get(12)?)?;
-        Ok(Some((ticket(r, alert.as_ref())?, alert)))
-    }
-
     /// Deliveries in a state, in the order in which they will be sent (pending) or newest first.
     ///
     /// # Errors
@@ -571,6 +558,7 @@ fn ticket(r: &Row<'_>, alert: Option<&Alert>) -> Result<TicketRow> {
         occurrences: r.get(10)?,
         fingerprint: finding.to_string(),
         parties: alert.map(Alert::parties).unwrap_or_default(),
+        folded: 0,
     })
 }
 

@@ -399,6 +399,9 @@ pub struct TicketRow {
     pub occurrences: i64,
     /// Fingerprint of the alert.
     pub fingerprint: String,
+    /// How many findings of a storm it stands for; only where one ticket is asked for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub folded: u64,
 }
 
 /// A delivery.

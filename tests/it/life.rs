@@ -202,6 +202,14 @@ fn closed_by_hand_and_seen_again_there_is_a_new_ticket() {
     plant.has(&[("closed", 0), ("open", 0), ("open", 1)]);
     assert_eq!(plant.records().len(), 3);
     assert!(plant.simulator.twins().is_empty());
+    // What is explained of a later ticket is that one.
+    for (at, ticket) in plant.tickets().iter().enumerate() {
+        let explained = plant.agent.json(&["explain", ticket["number"].as_str().unwrap()]);
+        let fields = &explained[0]["requests"][0]["fields"];
+        assert_eq!(fields["correlation_id"], ticket["correlation_id"], "{at}");
+        let by_key = plant.agent.json(&["explain", ticket["correlation_id"].as_str().unwrap()]);
+        assert_eq!(by_key[0]["ticket"]["number"], ticket["number"]);
+    }
 }
 
 #[test]

@@ -183,6 +183,8 @@ fn what_is_worse_than_its_parent_is_noted_at_once() {
     line.tell(4, "critical", "raised");
     line.raise(0..0);
     assert_eq!(line.notes_of(&line.parents()[0]).len(), 1);
+    let number = line.parents()[0].get("number").to_owned();
+    line.0.agent.run(&["explain", &number]).ends(0).says("findings of a storm");
 }
 
 #[test]

@@ -177,12 +177,47 @@ fn tickets_of_every_table() {
         assert_eq!(records.len(), 2, "{table}");
         for record in &records {
             assert_eq!(record.get("state"), state, "{table}");
-            let hint = format!("otrelay tickets, key {}", record.get("correlation_id"));
+            let hint = format!("otrelay explain {}", record.get("correlation_id"));
             assert!(record.get("description").ends_with(&hint), "{}", record.get("description"));
+            let command: Vec<&str> = hint.split(' ').skip(1).collect();
+            agent.run(&command).ends(0).says(record.get("number")).says(&format!("table {table}"));
         }
     }
+    agent.run(&["explain", "otrelay-00000000000000000000000000000000"]).ends(1).says("no ticket of that");
     let health = agent.status()["health"].to_string();
     assert!(!health.contains("dropped-field"), "{health}");
+}
+
+/// What outsiders may write at length drives out neither the addresses nor how to look it up, and events say it as well.
+#[test]
+fn a_long_message_leaves_room_for_who_it_was_and_how_to_look_it_up() {
+    let simulator = simulator();
+    let action = |table: &str| format!("[[rule.action]]\nservicenow = \"prod\"\ntable = \"{table}\"\n");
+    let agent = Agent::new(&simulator);
+    let path = agent.log("long.jsonl");
+    std::fs::write(&path, "").unwrap();
+    let source =
+        format!("[[source]]\nname = \"long\"\nkind = \"json-lines\"\npath = \"{}\"\n", path.display());
+    let agent = agent.rules(&format!(
+        "{source}[[rule]]\nname = \"All\"\n{}{}",
+        action("incident"),
+        action("em_event")
+    ));
+    let line = serde_json::json!({
+        "title": "t".repeat(600), "message": "m[code]".repeat(900), "severity": "critical",
+        "category": "c".repeat(900), "references": ["r".repeat(900), "s".repeat(900)],
+        "source": {"ip": "10.0.1.7"}, "destination": {"ip": "10.0.0.9"}, "time": format!("{}Z", SystemClock.now().servicenow().replace(' ', "T")),
+    });
+    agent.feed_to("long.jsonl", format!("{line}\n"));
+    agent.once().ends(0);
+    for table in ["incident", "em_event"] {
+        let all = simulator.records(table);
+        let text = all[0].get("description");
+        assert!(text.contains("Source: 10.0.1.7") && text.contains("Destination: 10.0.0.9"), "{text}");
+        let (_, key) = text.rsplit_once("otrelay explain ").unwrap();
+        let said = agent.run(&["explain", key]).ends(0).says("Destination: 10.0.0.9");
+        assert!(!said.out.contains("[code]"), "it shows what would be sent");
+    }
 }
 
 /// A rule with one action for incidents and these fields.

@@ -326,6 +326,7 @@ mod tests {
 
     fn row() -> TicketRow {
         TicketRow {
+            folded: 0,
             id: TicketId(1),
             destination: "prod".to_owned(),
             table: "incident".to_owned(),

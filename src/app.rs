@@ -153,7 +153,7 @@ pub fn can_be_made(config: &Config, clock: &SharedClock) -> Result<(), AppError>
 /// [`RulesError`].
 pub fn compile(config: &Config) -> Result<Rules, RulesError> {
     Rules::compile_over(&config.rules, |kind, table, columns| match kind {
-        DeliveryKind::PutRow => row_fields(columns),
+        DeliveryKind::PutRow => row_fields(table, columns),
         _ => default_fields(table).into_iter().map(|(f, text)| (f.to_owned(), text.to_owned())).into_map(),
     })
 }

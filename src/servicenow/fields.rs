@@ -21,10 +21,11 @@ const GOT_MAX: usize = 200;
 /// Append-only; they read back empty.
 const JOURNAL: [&str; 3] = ["work_notes", "comments", "comments_and_work_notes"];
 
-const SHORT_DESCRIPTION: &str = "[{{ severity }}] {{ title }}{% if sensor %} ({{ sensor }}){% endif %}";
+pub(super) const SHORT_DESCRIPTION: &str =
+    "[{{ severity }}] {{ title }}{% if sensor %} ({{ sensor }}){% endif %}";
 
 /// What outsiders may write at length is cut, so that none of it drives out who it was and how to look it up.
-const DESCRIPTION: &str = "\
+pub(super) const DESCRIPTION: &str = "\
 {{ (message or title) | truncate(2000) }}
 
 Severity: {{ severity }}
@@ -56,9 +57,9 @@ Occurrences: {{ occurrences }}
 Forwarded by rule: {{ rule }}
 Look it up on {{ agent }}: otrelay explain {{ correlation_id }}";
 
-const IMPACT: &str = "{% if severity == 'critical' or severity == 'major' %}1{% elif severity == 'minor' %}2\
+pub(super) const IMPACT: &str = "{% if severity == 'critical' or severity == 'major' %}1{% elif severity == 'minor' %}2\
                       {% else %}3{% endif %}";
-const URGENCY: &str = "{% if severity == 'critical' %}1{% elif severity == 'major' or severity == 'minor' %}2\
+pub(super) const URGENCY: &str = "{% if severity == 'critical' %}1{% elif severity == 'major' or severity == 'minor' %}2\
                        {% else %}3{% endif %}";
 
 /// Binds to a device: whom it was done to, else by whom, else who saw it.

@@ -16,12 +16,14 @@ use crate::destination::{Detail, Fields, Order, Remote, SendError, Sent};
 use crate::model::gather::Gather as _;
 use crate::model::{SysId, TableName, text};
 
-/// Our names of a row's columns and their templates: what Defender for IoT hands to its own app, and the key.
-pub const ROW_COLUMNS: [(&str, &str); 13] = [
+/// Our names of a row's columns and their templates: what Defender for IoT hands to its own app and our key, then what else
+/// is known.
+pub const ROW_COLUMNS: [(&str, &str); 24] = [
     ("correlation_id", "{{ correlation_id }}"),
     ("created", "{{ time }}"),
     ("title", "{{ title }}"),
-    ("description", "{{ message or title }}"),
+    // The whole text of a ticket: a map may hand on nothing else.
+    ("description", fields::DESCRIPTION),
     ("engine", "{{ engine }}"),
     ("severity", "{{ severity }}"),
     ("protocol", "{{ protocols | join(', ') }}"),
@@ -32,6 +34,28 @@ pub const ROW_COLUMNS: [(&str, &str); 13] = [
     ("destination_ip", "{{ destination.ip }}"),
     // Nobody, unless the operator says who.
     ("assignee", ""),
+    ("source_mac", "{{ source.mac }}"),
+    ("source_port", "{{ source.port }}"),
+    ("destination_mac", "{{ destination.mac }}"),
+    ("destination_port", "{{ destination.port }}"),
+    ("category", "{{ category }}"),
+    ("site", "{{ site }}"),
+    ("zone", "{{ zone }}"),
+    ("occurrences", "{{ occurrences }}"),
+    // Techniques of MITRE ATT&CK for ICS, CVEs, signatures.
+    ("external_references", "{{ references | join(', ') }}"),
+    ("impact", fields::IMPACT),
+    ("urgency", fields::URGENCY),
+];
+
+/// The staging table of Security Incident Response, which is there ready-made with a map: its columns are those of the
+/// record. Its CI is not filled: where that column is a reference, an address that no CI has would hold the row.
+const SECURITY_IMPORT: &str = "sn_si_incident_import";
+const SECURITY_COLUMNS: [(&str, &str, &str); 4] = [
+    ("correlation_id", "correlation_id", "{{ correlation_id }}"),
+    ("title", "short_description", fields::SHORT_DESCRIPTION),
+    ("description", "description", fields::DESCRIPTION),
+    ("severity", "severity", fields::IMPACT),
 ];
 
 /// Longest words of a transform that are quoted, in bytes.
@@ -40,9 +64,13 @@ const WORDS_MAX: usize = 300;
 const NAME_MAX: usize = 100;
 
 /// The templates of a row by the names that the staging table has for our columns.
-pub fn row_fields(columns: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let name = |ours: &str| columns.get(ours).cloned().unwrap_or_else(|| ours.to_owned());
-    ROW_COLUMNS.iter().map(|(ours, template)| (name(ours), (*template).to_owned())).into_map()
+pub fn row_fields(table: &TableName, columns: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let name = |ours: &str, theirs: &str| columns.get(ours).cloned().unwrap_or_else(|| theirs.to_owned());
+    if table.as_str() == SECURITY_IMPORT {
+        let all = SECURITY_COLUMNS.iter();
+        return all.map(|(ours, theirs, template)| (name(ours, theirs), (*template).to_owned())).into_map();
+    }
+    ROW_COLUMNS.iter().map(|(ours, template)| (name(ours, ours), (*template).to_owned())).into_map()
 }
 
 impl ServiceNow {
@@ -180,11 +208,20 @@ mod tests {
     #[test]
     fn columns_have_the_names_of_the_staging_table() {
         let mapped = BTreeMap::from([("title".to_owned(), "u_title".to_owned())]);
-        let fields = row_fields(&mapped);
+        let fields = row_fields(&TableName::new("u_alerts").unwrap(), &mapped);
         assert_eq!(fields.len(), ROW_COLUMNS.len());
         assert_eq!(
             (fields.get("u_title").map(String::as_str), fields.get("title")),
             (Some("{{ title }}"), None)
         );
+    }
+
+    #[test]
+    fn the_staging_table_of_security_incidents_has_its_own_columns() {
+        let table = TableName::new(SECURITY_IMPORT).unwrap();
+        let names: Vec<String> = row_fields(&table, &BTreeMap::new()).into_keys().collect();
+        assert_eq!(names, ["correlation_id", "description", "severity", "short_description"]);
+        let renamed = BTreeMap::from([("title".to_owned(), "u_title".to_owned())]);
+        assert!(row_fields(&table, &renamed).contains_key("u_title"));
     }
 }

@@ -188,6 +188,21 @@ fn tickets_of_every_table() {
     assert!(!health.contains("dropped-field"), "{health}");
 }
 
+/// Security Incident Response by its own staging table.
+#[test]
+fn a_security_incident_by_its_import_table_has_title_severity_and_addresses() {
+    let simulator = simulator();
+    let action = "servicenow = \"prod\"\nreport_type = \"application\"\ntable = \"sn_si_incident_import\"\n";
+    let agent = Agent::new(&simulator).rules(&format!("[[rule]]\nname = \"All\"\n[[rule.action]]\n{action}"));
+    agent.feed(eve::alerts(0..1));
+    agent.once().ends(0);
+    let all = simulator.records("sn_si_incident");
+    assert_eq!(all.len(), 1);
+    assert!(all[0].get("short_description").contains(&eve::title(0)), "{all:?}");
+    assert!(all[0].get("description").contains("Destination: "), "{all:?}");
+    assert!(all[0].get("correlation_id").starts_with("otrelay-"), "{all:?}");
+}
+
 /// What outsiders may write at length drives out neither the addresses nor how to look it up, and events say it as well.
 #[test]
 fn a_long_message_leaves_room_for_who_it_was_and_how_to_look_it_up() {

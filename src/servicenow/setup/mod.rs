@@ -24,8 +24,9 @@ const LENGTH: u16 = 255;
 /// Of columns that hold texts or lists.
 const LENGTH_LONG: u16 = 4000;
 /// Columns of ours that hold texts or lists.
-const LONG: [&str; 8] = [
+const LONG: [&str; 9] = [
     "description",
+    "external_references",
     "protocols",
     "ip_addresses",
     "mac_addresses",
@@ -34,10 +35,15 @@ const LONG: [&str; 8] = [
     "additional_data",
     "operating_system",
 ];
-/// What of an alert's row the map puts into which column of a ticket. Severities have other values there, so they are the
-/// administrator's to map.
-const MAPPED: [(&str, &str); 3] =
-    [("correlation_id", "correlation_id"), ("title", "short_description"), ("description", "description")];
+/// What of an alert's row the map puts into which column of a ticket: those that every task has. `severity` has other
+/// values there, so it is the administrator's to map.
+const MAPPED: [(&str, &str); 5] = [
+    ("correlation_id", "correlation_id"),
+    ("title", "short_description"),
+    ("description", "description"),
+    ("impact", "impact"),
+    ("urgency", "urgency"),
+];
 
 /// One action of a rule that leads to the destination.
 pub struct Action<'a> {

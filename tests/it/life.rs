@@ -14,7 +14,7 @@ use crate::support::agent::Agent;
 use crate::support::eve;
 use crate::support::{simulator, simulator_with};
 
-const SOON: Duration = Duration::from_millis(1);
+pub(crate) const SOON: Duration = Duration::from_millis(1);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 /// The machine's clock, moved on by hand.

@@ -6,7 +6,7 @@ use otrelay::clock::Clock as _;
 use otrelay::relay::Report;
 use otrelay::simulator::Fault;
 
-use crate::life::{HOUR, Plant};
+use crate::life::{HOUR, Plant, SOON};
 
 /// A plant whose findings end, too: a source of JSON lines.
 struct Line(Plant);
@@ -78,8 +78,11 @@ const RESOLVES: &str = "on_cleared = \"resolve\"\nupdate_interval = \"1s\"";
 fn resolving_that_failed_is_not_done_when_the_finding_is_back() {
     let line = Line::new(RESOLVES, "");
     line.raise(0..1);
-    let report = line.fails("status=503").clear(0..1);
+    line.fails("status=503").tell(0, "major", "cleared");
+    let plant = line.0.after(HOUR / 30);
+    let report = plant.agent.once_briefly(&plant.simulator, plant.clock.clone(), SOON);
     assert_eq!(report.updated, 0, "{report:?}");
+    assert!(line.0.simulator.ledger().iter().any(|entry| entry.method == "PATCH"), "it was tried");
     line.0.simulator.clear_faults();
     line.raise(0..1);
     line.0.after(2 * HOUR).once();

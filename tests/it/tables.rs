@@ -91,7 +91,11 @@ fn row(number: u8) -> Order {
 }
 
 fn change(number: u8) -> Order {
-    let table = TableName::new("change_request").unwrap();
+    ticket_in("change_request", number)
+}
+
+fn ticket_in(table: &str, number: u8) -> Order {
+    let table = TableName::new(table).unwrap();
     let of = Fingerprint::from_bytes([number; 32]);
     let keys = TicketKeys::derive(&of, &DestinationName::new("prod").unwrap(), &table, Generation(0));
     Order { table, keys, ..order(number) }
@@ -111,15 +115,20 @@ async fn a_rows_answer_cut_at_any_byte_makes_no_twin() {
     assert_eq!(simulator.records("u_findings").len(), 60);
 }
 
+/// Of every kind of ticket; of an incident at each byte elsewhere.
 #[tokio::test]
-async fn a_changes_answer_cut_at_any_byte_makes_no_twin() {
+async fn a_tickets_answer_cut_at_any_byte_makes_no_twin() {
     let simulator = start(Options::default()).await;
     let destination = destination(&simulator);
-    for (number, cut) in (0..60).zip((0..).step_by(9)) {
-        simulator.add_fault(Fault::new(FaultKind::CommitCut(cut)).on("POST", "/api/sn_chg_rest").times(1));
-        deliver(&destination, &change(number)).await.unwrap();
+    for table in ["change_request", "problem", "sn_si_incident", "sn_ot_incident"] {
+        let path =
+            if table == "change_request" { "/api/sn_chg_rest".to_owned() } else { format!("/{table}") };
+        for (number, cut) in (0..60).zip((0..).step_by(9)) {
+            simulator.add_fault(Fault::new(FaultKind::CommitCut(cut)).on("POST", &path).times(1));
+            deliver(&destination, &ticket_in(table, number)).await.unwrap();
+        }
+        assert_eq!(simulator.records(table).len(), 60, "{table}");
     }
-    assert_eq!(simulator.records("change_request").len(), 60);
     assert!(simulator.twins().is_empty());
 }
 

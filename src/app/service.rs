@@ -457,7 +457,8 @@ impl Service {
                 waiting = count("pending"),
                 dead = count("dead"),
                 "the destination is no longer in the config; what waits for it goes where the rules now say, or is \
-                 withdrawn; its dead letters are kept"
+                 withdrawn; its dead letters are kept. Its open tickets are not followed: if it only has another name \
+                 now, name it as before, or each of its findings that is seen again gets a second ticket"
             );
         }
     }

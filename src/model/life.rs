@@ -73,30 +73,39 @@ impl Life {
     }
 }
 
-/// What each action wants, by rule, destination and table; the defaults for one that is no longer in the config.
+/// What each action wants, by rule, destination and table. A rule that is no longer in the config may only have another name
+/// now: for its tickets counts what all of the others want of tickets there, if they agree, else the defaults.
 #[derive(Clone, Debug, Default)]
-pub struct Lives(HashMap<String, Life>);
+pub struct Lives {
+    actions: HashMap<String, Life>,
+    /// By destination and table; `None` where they differ.
+    places: HashMap<String, Option<Life>>,
+}
 
 impl Lives {
     /// What an action wants. The first that is said of an action stays.
     pub fn set(&mut self, rule: &RuleName, destination: &DestinationName, table: &TableName, life: Life) {
-        self.0.entry(key(rule.as_str(), destination.as_str(), table.as_str())).or_insert(life);
+        let life =
+            *self.actions.entry(key(&[rule.as_str(), destination.as_str(), table.as_str()])).or_insert(life);
+        let place = self.places.entry(key(&[destination.as_str(), table.as_str()])).or_insert(Some(life));
+        *place = place.filter(|other| *other == life);
     }
 
     /// What the action of this rule for this table wants.
     pub fn of(&self, rule: &str, destination: &str, table: &str) -> Life {
-        self.0.get(&key(rule, destination, table)).copied().unwrap_or_default()
+        let of_place = || self.places.get(&key(&[destination, table])).copied().flatten();
+        self.actions.get(&key(&[rule, destination, table])).copied().or_else(of_place).unwrap_or_default()
     }
 
     /// Whether any rule holds storms back, or attaches something: then tickets are made one by one.
     pub fn any_by_itself(&self) -> bool {
-        self.0.values().any(Life::is_by_itself)
+        self.actions.values().any(Life::is_by_itself)
     }
 }
 
 /// No name has a control character.
-fn key(rule: &str, destination: &str, table: &str) -> String {
-    [rule, destination, table].join("\u{1}")
+fn key(names: &[&str]) -> String {
+    names.join("\u{1}")
 }
 
 #[cfg(test)]
@@ -114,5 +123,10 @@ mod tests {
         assert_eq!(lives.of("OT", "prod", "incident"), first);
         assert_eq!(lives.of("OT", "prod", "problem"), Life::default());
         assert!(!lives.any_by_itself());
+        // A rule that was renamed: what the others want of tickets there, as long as that is one thing.
+        assert_eq!(lives.of("OT before", "prod", "incident"), first);
+        lives.set(&RuleName::new("IT").unwrap(), &prod, &incident, Life::default());
+        assert_eq!(lives.of("OT before", "prod", "incident"), Life::default());
+        assert_eq!(lives.of("OT", "prod", "incident"), first);
     }
 }

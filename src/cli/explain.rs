@@ -238,7 +238,7 @@ fn explain(
             let generation = own.map_or_else(Generation::default, |own| Generation(own.generation));
             let keys = TicketKeys::derive(fingerprint, route.destination, route.table, generation);
             let occurrences = own.map_or(1, |own| own.occurrences.max(1) as u64);
-            let facts = TicketFacts { generation, occurrences, ..facts(&shown, route, &keys) };
+            let facts = TicketFacts { occurrences, generation, ..facts(&shown, route, &keys) };
             let fields = composer.compose(&facts).and_then(|fields| crate::servicenow::as_sent(&fields));
             let fields = fields.map(|mut fields| {
                 match route.kind {

@@ -327,6 +327,7 @@ fn print_ticket(ticket: &TicketRow, out: &mut dyn Write) -> std::io::Result<()> 
         ("in", format!("{}, table {}", ticket.destination, ticket.table)),
         ("confirmed there", opened),
         ("adopted", ticket.adopted.clone()),
+        ("not closed", ticket.not_closed.clone()),
         ("assigned to", ticket.assigned_to.clone()),
         ("seen", format!("{} times", ticket.occurrences)),
         ("rule", ticket.rule.clone()),

@@ -88,6 +88,12 @@ impl Lives {
         self.0.get(&key(rule, destination, table)).copied().unwrap_or_default()
     }
 
+    /// Whether any action for this table closes its tickets.
+    pub fn closes(&self, destination: &str, table: &str) -> bool {
+        let behind = key("", destination, table);
+        self.0.iter().any(|(key, life)| life.on_cleared == OnCleared::Resolve && key.ends_with(&behind))
+    }
+
     /// Whether any rule holds storms back, or attaches something: then tickets are made one by one.
     pub fn any_by_itself(&self) -> bool {
         self.0.values().any(Life::is_by_itself)
@@ -114,5 +120,7 @@ mod tests {
         assert_eq!(lives.of("OT", "prod", "incident"), first);
         assert_eq!(lives.of("OT", "prod", "problem"), Life::default());
         assert!(!lives.any_by_itself());
+        assert!(lives.closes("prod", "incident"));
+        assert!(!lives.closes("prod", "problem") && !lives.closes("rod", "incident"));
     }
 }

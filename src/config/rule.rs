@@ -245,7 +245,7 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
         fields = fields.into_iter().map(|(n, text)| (columns.get(&n).cloned().unwrap_or(n), text)).into_map();
     }
     let kind = if is_row { DeliveryKind::PutRow } else { DeliveryKind::of_table(&table) };
-    let (life, closing) = life(action, Some(&table), c)?;
+    let (life, closing) = life(action, (&table, kind), c)?;
     Some(ActionSettings { destination: destination?, table, kind, fields, columns, life, closing })
 }
 
@@ -280,7 +280,7 @@ fn columns(columns: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String
 /// What becomes of its tickets later, and what they are closed with.
 fn life(
     action: &Action,
-    table: Option<&TableName>,
+    (table, kind): (&TableName, DeliveryKind),
     c: &mut Check<'_>,
 ) -> Option<(Life, BTreeMap<String, String>)> {
     let on_cleared = c.value("on_cleared", &action.on_cleared, OnCleared::Note, |word| word.as_str());
@@ -292,7 +292,11 @@ fn life(
     let closes = !matches!(on_cleared, Some(OnCleared::Note | OnCleared::None));
     let closing = closing(action, closes, c);
     let mut wrong = closing.is_none();
-    if let (true, Some(at), Some(table)) = (is_resolved, action.on_cleared.at(), table) {
+    let is_ticket = kind == DeliveryKind::OpenTicket;
+    if !is_ticket {
+        no_ticket(action, kind, c);
+    }
+    if let (true, Some(at)) = (is_resolved && is_ticket, action.on_cleared.at()) {
         let has_state = closing.as_ref().is_some_and(|fields| fields.contains_key("state"));
         if !can_resolve(table) && !has_state {
             wrong = true;
@@ -306,8 +310,8 @@ fn life(
             });
         }
     }
-    if let (Some(OnSeenAgain::Reopen), Some(at), Some(table)) =
-        (on_seen_again, action.on_seen_again.at(), table)
+    if let (Some(OnSeenAgain::Reopen), Some(at)) = (on_seen_again, action.on_seen_again.at())
+        && is_ticket
         && !can_reopen(table)
     {
         c.problems.warn(at, format!("otrelay does not know how a record of {table} is opened again"), |p| {
@@ -329,6 +333,25 @@ fn life(
         attach: attach?,
     };
     closing.filter(|_| !wrong).map(|closing| (life, closing))
+}
+
+/// Says which keys do nothing where no ticket is made.
+fn no_ticket(action: &Action, kind: DeliveryKind, c: &mut Check<'_>) {
+    let is_event = kind.goes_on();
+    let (what, hint) = if is_event {
+        ("an event is raised and closed under its own key: this does nothing", "remove the key")
+    } else {
+        (
+            "a row is told once, when its finding is first seen: this does nothing",
+            "remove the key; where repeats and ends have to be told, add an action that makes a ticket or an event",
+        )
+    };
+    let of_tickets =
+        [action.on_seen_again.at(), action.close_code.at(), action.close_notes.at(), action.resolve.at()];
+    let of_both = [action.on_cleared.at(), action.update_interval.at()];
+    for at in of_tickets.into_iter().chain(of_both.into_iter().filter(|_| !is_event)).flatten() {
+        c.problems.warn(at, what, |p| p.hint(hint));
+    }
 }
 
 /// What a ticket is closed with.

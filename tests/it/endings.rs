@@ -1,5 +1,5 @@
 //! Findings that end where an instance closes nothing that was not worked on: changes, problems, security incidents. The
-//! end is told as a work note, once; nobody has to look after a dead letter.
+//! end is told as a work note, once; nobody has to look after a dead letter. And events, which go on under their key.
 
 use std::time::Duration;
 
@@ -222,4 +222,138 @@ fn the_check_says_it_beforehand() {
         .says("also stands");
     check("resolve = { state = \"6\" }").ends(0).says("nothing is closed without");
     check("on_cleared = \"resolve\"\nresolve = { sys_id = \"b\" }").ends(78).says("cannot be set");
+}
+
+const EVENTS: &str = "table = \"em_event\"\nupdate_interval = \"2h\"";
+
+impl Line {
+    /// The one alert of Event Management: its state, severity, and how many events it is made of.
+    fn alert(&self) -> (String, String, String) {
+        let alert = self.the("em_alert");
+        let [state, severity, count] =
+            ["state", "severity", "event_count"].map(|field| alert.get(field).to_owned());
+        (state, severity, count)
+    }
+
+    #[track_caller]
+    fn is_alert(&self, state: &str, severity: &str, count: &str) {
+        assert_eq!(self.alert(), (state.to_owned(), severity.to_owned(), count.to_owned()));
+    }
+
+    fn sees(&self, severity: &str) -> Report {
+        self.tell(0, severity, "raised");
+        self.0.after(HOUR / 30).once()
+    }
+}
+
+#[test]
+fn an_event_goes_on_as_its_finding_does() {
+    let line = Line::new(EVENTS, "");
+    assert_eq!(line.sees("minor").created, 1);
+    // Within the interval nothing, then one word on all of it.
+    for _ in 0..3 {
+        line.sees("minor");
+    }
+    line.is_alert("Open", "3", "1");
+    line.0.after(2 * HOUR);
+    let report = line.sees("minor");
+    assert_eq!((report.created, report.updated), (0, 1), "{report:?}");
+    line.is_alert("Open", "3", "2");
+    let more: serde_json::Value = serde_json::from_str(line.the("em_alert").get("additional_info")).unwrap();
+    assert_eq!(more["occurrences"], "5");
+    // Worse is told at once, and what is less so afterwards is no less bad.
+    line.sees("critical");
+    line.sees("minor");
+    line.is_alert("Open", "1", "3");
+    // It ends, is back, and ends again: one alert all the time.
+    assert_eq!(line.clear(0..1).updated, 1);
+    line.is_alert("Closed", "1", "4");
+    assert_eq!(line.clear(0..1).updated, 0, "it has ended already");
+    line.sees("minor");
+    line.is_alert("Reopen", "1", "5");
+    line.clear(0..1);
+    line.is_alert("Closed", "1", "6");
+    let events = line.0.simulator.records("em_event");
+    let states: Vec<&str> = events.iter().map(|event| event.get("resolution_state")).collect();
+    assert_eq!(states, ["New", "New", "New", "Closing", "New", "Closing"]);
+    assert!(events[3].get("time_of_event") > events[2].get("time_of_event"), "{events:?}");
+    let status = line.0.agent.status();
+    assert_eq!((&status["dead"], &status["backlog"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn an_end_that_comes_before_the_event_was_told_is_told_after_it() {
+    let line = Line::new(EVENTS, "");
+    line.0.simulator.add_fault("status=503".parse::<Fault>().unwrap());
+    line.tell(0, "major", "raised");
+    line.briefly();
+    line.tell(0, "major", "cleared");
+    line.briefly();
+    line.0.simulator.clear_faults();
+    for _ in 0..3 {
+        line.briefly();
+    }
+    line.is_alert("Closed", "2", "2");
+    // While its end waits it is there again: what is told is that it stands.
+    line.0.simulator.add_fault("status=503".parse::<Fault>().unwrap());
+    line.tell(0, "major", "raised");
+    line.tell(0, "major", "cleared");
+    line.briefly();
+    line.tell(0, "major", "raised");
+    line.briefly();
+    line.0.simulator.clear_faults();
+    for _ in 0..3 {
+        line.briefly();
+    }
+    assert_eq!(line.alert().0, "Reopen");
+}
+
+#[test]
+fn an_event_whose_answers_are_lost_is_the_same_event() {
+    let line = Line::new(EVENTS, "");
+    let lose = || {
+        let drop: Fault = "commit-drop".parse().unwrap();
+        line.0.simulator.add_fault(drop.times(1).on("POST", "/api/global/em"));
+    };
+    let mut report = Report::default();
+    for state in ["raised", "cleared", "raised", "cleared"] {
+        lose();
+        line.tell(0, "major", state);
+        for _ in 0..2 {
+            report.add(line.briefly());
+        }
+    }
+    assert_eq!((report.dead, line.0.simulator.faults_fired()), (0, 4), "{report:?}");
+    line.is_alert("Closed", "2", "8");
+    assert_eq!(line.0.agent.status()["backlog"], 0);
+}
+
+#[test]
+fn what_an_action_does_not_want_of_an_event_is_not_told() {
+    let line = Line::new("table = \"em_event\"\nupdate_interval = \"0s\"\non_cleared = \"none\"", "");
+    line.sees("minor");
+    line.0.after(48 * HOUR);
+    line.sees("critical");
+    line.clear(0..1);
+    line.sees("minor");
+    line.is_alert("Open", "3", "1");
+}
+
+#[test]
+fn the_check_says_which_keys_do_nothing_where_no_ticket_is_made() {
+    let simulator = simulator();
+    let check = |action: &str| {
+        let rules = format!("[[rule]]\nname = \"OT\"\n[[rule.action]]\nservicenow = \"prod\"\n{action}\n");
+        Agent::new(&simulator).rules(&rules).run(&["check"])
+    };
+    let warnings = |said: &crate::support::agent::Said| said.err.matches("this does nothing").count();
+    let row = "report_type = \"application\"\ntable = \"u_rows\"";
+    assert_eq!(warnings(&check(row).ends(0)), 0);
+    let said = check(&format!("{row}\non_cleared = \"resolve\"\nupdate_interval = \"1h\"")).ends(0);
+    assert_eq!(warnings(&said), 2, "{said:?}");
+    said.says("a row is told once, when its finding is first seen");
+    let said = check("table = \"em_event\"\non_cleared = \"resolve\"\nupdate_interval = \"1h\"").ends(0);
+    assert_eq!(warnings(&said), 0, "{said:?}");
+    let said = check("table = \"em_event\"\non_seen_again = \"reopen\"").ends(0);
+    assert_eq!(warnings(&said), 1, "{said:?}");
 }

@@ -289,10 +289,10 @@ impl Claim {
         let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
-            if let Some(alert) =
-                row.claimed.alert.as_mut().filter(|_| row.claimed.kind == DeliveryKind::OpenTicket)
-            {
-                // The text is of the first sighting; what is opened later is of a worse one.
+            let kind = row.claimed.kind;
+            let rises = kind == DeliveryKind::OpenTicket || kind.goes_on();
+            if let Some(alert) = row.claimed.alert.as_mut().filter(|_| rises) {
+                // The text is of the first sighting; what is opened or told later is of a worse one.
                 let of = Severity::numbered(row.severity);
                 alert.severity = of.map_or(alert.severity, |of| of.max(alert.severity));
             }

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row::{KEPT, NewDelivery, NewTicket, Subject, insert_delivery, insert_ticket, ticket_crc};
 use super::settle::{Current, Next, current, move_delivery};
-use super::{storm, turn};
+use super::{storm, told, turn};
 use crate::model::life::{Attach, Life, Lives, OnCleared, OnSeenAgain};
 use crate::model::text::clip;
 use crate::model::{
@@ -228,7 +228,7 @@ pub(super) fn cleared(tx: &mut Tx<'_>, alert_id: i64, lives: &Lives, now: i64) -
             added += 1;
         }
     }
-    Ok(added)
+    Ok(added + told::turned(tx, alert_id, lives, now)?)
 }
 
 /// Why a ticket `t` could not be closed: the words with which its resolve was answered and settled. One that was done has
@@ -255,7 +255,12 @@ pub(super) fn note_instead(tx: &mut Tx<'_>, was: &Current, now: i64) -> Result<(
 /// A finding that had ended is there again: what was still to be resolved for it is not, and nobody needs to look at what
 /// was refused. One that may have been done is looked up all the same, and so is one that is being sent
 /// (`relay/kind/later.rs`); after a power cut it is pending and doubtful, and looked up as well.
-pub(super) fn raised_again(tx: &mut Tx<'_>, alert_id: i64, now: i64) -> Result<(), StoreError> {
+pub(super) fn raised_again(
+    tx: &mut Tx<'_>,
+    alert_id: i64,
+    lives: &Lives,
+    now: i64,
+) -> Result<u64, StoreError> {
     let tickets: Vec<i64> = tx
         .conn
         .prepare_cached(&format!(
@@ -286,7 +291,7 @@ pub(super) fn raised_again(tx: &mut Tx<'_>, alert_id: i64, now: i64) -> Result<(
             move_delivery(tx, id, &was, &next)?;
         }
     }
-    Ok(())
+    told::turned(tx, alert_id, lives, now)
 }
 
 /// Whether a ticket that was closed is opened again instead of a new one being made; if so, that is under way then.

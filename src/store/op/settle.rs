@@ -173,6 +173,11 @@ pub(super) struct Current {
 }
 
 impl Current {
+    /// Whether it is the one that makes its subject; what comes later leaves it as it is.
+    pub(super) fn is_first(&self) -> bool {
+        self.seq == 1
+    }
+
     /// Whether it is of this kind.
     pub(super) fn is(&self, kind: DeliveryKind) -> bool {
         self.kind == kind.as_str()

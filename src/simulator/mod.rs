@@ -8,7 +8,7 @@
 //! **Invariants.** A call is one transaction: what the ledger says was created is there, whatever the client heard.
 //! Everything is bounded: bodies, connections, records, tokens, the ledger. Plain HTTP on loopback only.
 //!
-//! **Not here.** Business rules, roles and field ACLs beyond what faults simulate, time zones other than GMT, XML,
+//! **Not here.** Business rules beyond the state models (`stages`), roles and field ACLs beyond what faults simulate, time zones other than GMT, XML,
 //! relative dates and scripts in queries. A reference given by name is
 //! resolved when some record has that name (see `write`).
 

@@ -216,6 +216,8 @@ pub struct Sent {
     pub dropped: Vec<DroppedField>,
     /// What became of our keys, where the answer shows it.
     pub kept: Option<KeysKept>,
+    /// The record was to be closed, stands as it was, and would be refused again: why, in the other side's words.
+    pub not_closed: Option<String>,
     /// HTTP status of the answer.
     pub status: u16,
 }

@@ -568,6 +568,7 @@ mod tests {
             occurrences: 1_234_567,
             fingerprint: text(fingerprint),
             adopted: String::new(),
+            not_closed: String::new(),
         }
     }
 

@@ -347,6 +347,7 @@ fn print_ticket(ticket: &TicketRow, out: &mut dyn Write) -> std::io::Result<()> 
         ("in", format!("{}, table {}", ticket.destination, ticket.table)),
         ("confirmed there", opened),
         ("adopted", ticket.adopted.clone()),
+        ("not closed", ticket.not_closed.clone()),
         ("assigned to", ticket.assigned_to.clone()),
         ("close notes", ticket.close_notes.clone()),
         ("stands for", stands_for),

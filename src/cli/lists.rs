@@ -424,7 +424,7 @@ pub(super) fn tickets(args: &TicketsArgs, terminal: &mut Terminal<'_>) -> Outcom
             let or_dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
             vec![
                 or_dash(&r.number),
-                r.state.clone(),
+                if r.not_closed.is_empty() { r.state.clone() } else { format!("{}, not closed", r.state) },
                 r.severity.to_string(),
                 r.title.clone(),
                 r.parties.clone(),

@@ -15,6 +15,7 @@ use crate::simulator::{FAULT_HELP, Fault, ImportMap, Options, RateRule, Running,
 /// Run the ServiceNow simulator until it is interrupted
 #[derive(Args, Clone, Debug)]
 #[command(after_help = after_help())]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct SimulateArgs {
     /// Where to listen; port 0 takes a free one; other addresses than loopback need --tls
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8600")]
@@ -67,6 +68,10 @@ pub struct SimulateArgs {
     /// Incidents on hold are resolved by the instance itself after so many seconds, as on newer releases
     #[arg(long, value_name = "SECONDS")]
     pub resolve_on_hold: Option<u64>,
+
+    /// Security incidents may go to any state (process NIST Open), else only to the next one
+    #[arg(long)]
+    pub nist_open: bool,
 
     /// A limit of requests, for example 100/3600
     #[arg(long, value_name = "REQUESTS/SECONDS")]
@@ -166,6 +171,7 @@ fn options(args: SimulateArgs, env: impl Fn(&str) -> Option<String>) -> Options 
         args.client.into_iter().map(|(id, secret)| (id, Secret::new("--client", secret))).collect::<Vec<_>>();
     Options {
         resolve_on_hold: args.resolve_on_hold.map(Duration::from_secs),
+        nist_open: args.nist_open,
         listen: args.listen,
         tls: args.tls,
         tls_names: args.tls_name,

@@ -198,6 +198,9 @@ table! {
         close_code: String,
         /// With `on_cleared = "resolve"`: template of the field `close_notes`.
         close_notes: String,
+        /// With `on_cleared = "resolve"`: field to template, laid over what closes a record of the table: `state`,
+        /// `resolution_code` and the like.
+        resolve: Named<String>,
     }
 
     /// Alerts that nobody wants, before the rules. All keys that are given have to hold.

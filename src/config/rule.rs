@@ -19,7 +19,7 @@ use crate::model::{
     DeliveryKind, DestinationName, Engine, Protocol, RuleName, Severity, TableName, protocol,
 };
 use crate::rules::{ActionSettings, RULES_MAX, RuleSettings};
-use crate::servicenow::{ROW_COLUMNS, can_reopen, can_resolve};
+use crate::servicenow::{ROW_COLUMNS, can_reopen, can_resolve, refuses_to_close};
 
 /// Fields that otrelay has to fill itself, and why.
 const OWN_FIELDS: [(&str, &str); 4] = [
@@ -230,7 +230,7 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
         }
     });
     let fields = match action.fields.get() {
-        Some((fields, _)) => self::fields(fields, c),
+        Some((fields, _)) => self::fields("fields", fields, c),
         None => (!action.fields.is_present()).then(BTreeMap::new),
     };
     let mut columns = BTreeMap::new();
@@ -250,7 +250,7 @@ fn action(action: &Action, at: &At, destinations: &[&str], c: &mut Check<'_>) ->
         fields = fields.into_iter().map(|(n, text)| (columns.get(&n).cloned().unwrap_or(n), text)).into_map();
     }
     let kind = if is_row { DeliveryKind::PutRow } else { DeliveryKind::of_table(&table) };
-    let (life, closing) = life(action, Some(&table), c)?;
+    let (life, closing) = life(action, (&table, kind), c)?;
     if let (false, Some(at)) = (kind == DeliveryKind::OpenTicket, action.attach.at()) {
         c.problems.warn(at, "nothing can be attached to an event or a row", |p| p.hint("remove this"));
     }
@@ -288,7 +288,7 @@ fn columns(columns: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String
 /// What becomes of its tickets later, and what they are closed with.
 fn life(
     action: &Action,
-    table: Option<&TableName>,
+    (table, kind): (&TableName, DeliveryKind),
     c: &mut Check<'_>,
 ) -> Option<(Life, BTreeMap<String, String>)> {
     let on_cleared = c.value("on_cleared", &action.on_cleared, OnCleared::Note, |word| word.as_str());
@@ -296,36 +296,30 @@ fn life(
         c.value("on_seen_again", &action.on_seen_again, OnSeenAgain::New, |word| word.as_str());
     let update_interval = update_interval(&action.update_interval, c);
     let attach = attach(&action.attach, c);
-    let mut closing = BTreeMap::new();
-    let mut wrong = false;
-    for (name, field) in [("close_code", &action.close_code), ("close_notes", &action.close_notes)] {
-        let Some((template, at)) = field.get() else {
-            wrong |= field.is_present();
-            continue;
-        };
-        c.effective.note_field(name, template.clone(), field);
-        if let Err(why) = (c.templates)(name, template) {
+    let is_resolved = matches!(on_cleared, Some(OnCleared::Resolve));
+    let closes = !matches!(on_cleared, Some(OnCleared::Note | OnCleared::None));
+    let closing = closing(action, closes, c);
+    let mut wrong = closing.is_none();
+    let is_ticket = kind == DeliveryKind::OpenTicket;
+    if !is_ticket {
+        no_ticket(action, kind, c);
+    }
+    if let (true, Some(at)) = (is_resolved && is_ticket, action.on_cleared.at()) {
+        let has_state = closing.as_ref().is_some_and(|fields| fields.contains_key("state"));
+        if !can_resolve(table) && !has_state {
             wrong = true;
-            let why = super::problem::quote(&why);
-            c.problems.error(at, format!("the template does not work: {why}"), |p| p);
-        }
-        if matches!(on_cleared, Some(OnCleared::Note | OnCleared::None)) {
-            c.problems.warn(at, "nothing is closed without on_cleared = \"resolve\"", |p| {
-                p.hint("set on_cleared, or remove this")
+            c.problems.error(at, format!("otrelay does not know how a record of {table} is resolved"), |p| {
+                p.found("\"resolve\"")
+                    .expected("\"note\" or \"none\" for this table, or `state` in [rule.action.resolve]")
+            });
+        } else if let Some(why) = refuses_to_close(table) {
+            c.problems.warn(at, format!("tickets of {table} may stay open: {why}"), |p| {
+                p.hint("set on_cleared = \"note\"; where closing is refused, the end is told as a work note anyway")
             });
         }
-        closing.insert(name.to_owned(), template.clone());
     }
-    if let (Some(OnCleared::Resolve), Some(at), Some(table)) = (on_cleared, action.on_cleared.at(), table)
-        && !can_resolve(table)
-    {
-        wrong = true;
-        c.problems.error(at, format!("otrelay does not know how a record of {table} is resolved"), |p| {
-            p.found("\"resolve\"").expected("\"note\" or \"none\" for this table")
-        });
-    }
-    if let (Some(OnSeenAgain::Reopen), Some(at), Some(table)) =
-        (on_seen_again, action.on_seen_again.at(), table)
+    if let (Some(OnSeenAgain::Reopen), Some(at)) = (on_seen_again, action.on_seen_again.at())
+        && is_ticket
         && !can_reopen(table)
     {
         c.problems.warn(at, format!("otrelay does not know how a record of {table} is opened again"), |p| {
@@ -346,7 +340,69 @@ fn life(
         max_tickets_per_hour: None,
         attach: attach?,
     };
-    (!wrong).then_some((life, closing))
+    closing.filter(|_| !wrong).map(|closing| (life, closing))
+}
+
+/// Says which keys do nothing where no ticket is made.
+fn no_ticket(action: &Action, kind: DeliveryKind, c: &mut Check<'_>) {
+    let is_event = kind.goes_on();
+    let (what, hint) = if is_event {
+        ("an event is raised and closed under its own key: this does nothing", "remove the key")
+    } else {
+        (
+            "a row is told once, when its finding is first seen: this does nothing",
+            "remove the key; where repeats and ends have to be told, add an action that makes a ticket or an event",
+        )
+    };
+    let of_tickets =
+        [action.on_seen_again.at(), action.close_code.at(), action.close_notes.at(), action.resolve.at()];
+    let of_both = [action.on_cleared.at(), action.update_interval.at()];
+    for at in of_tickets.into_iter().chain(of_both.into_iter().filter(|_| !is_event)).flatten() {
+        c.problems.warn(at, what, |p| p.hint(hint));
+    }
+}
+
+/// What a ticket is closed with.
+fn closing(action: &Action, closes: bool, c: &mut Check<'_>) -> Option<BTreeMap<String, String>> {
+    let mut closing = match action.resolve.get() {
+        Some((given, at)) => {
+            if !closes {
+                nothing_closes(at, c);
+            }
+            fields("resolve", given, c)?
+        }
+        None if action.resolve.is_present() => return None,
+        None => BTreeMap::new(),
+    };
+    let mut wrong = false;
+    for (name, field) in [("close_code", &action.close_code), ("close_notes", &action.close_notes)] {
+        let Some((template, at)) = field.get() else {
+            wrong |= field.is_present();
+            continue;
+        };
+        c.effective.note_field(name, template.clone(), field);
+        if let Err(why) = (c.templates)(name, template) {
+            wrong = true;
+            let why = super::problem::quote(&why);
+            c.problems.error(at, format!("the template does not work: {why}"), |p| p);
+        }
+        if !closes {
+            nothing_closes(at, c);
+        }
+        if closing.insert(name.to_owned(), template.clone()).is_some() {
+            wrong = true;
+            c.problems.error(at, format!("`{name}` also stands in [rule.action.resolve]"), |p| {
+                p.hint("remove one of the two")
+            });
+        }
+    }
+    (!wrong).then_some(closing)
+}
+
+fn nothing_closes(at: &At, c: &mut Check<'_>) {
+    c.problems.warn(at, "nothing is closed without on_cleared = \"resolve\"", |p| {
+        p.hint("set on_cleared, or remove this")
+    });
 }
 
 /// What goes with a ticket.
@@ -443,11 +499,11 @@ fn destination(
     DestinationName::new(name).ok()
 }
 
-fn fields(fields: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String, String>> {
+fn fields(key: &str, fields: &Named<String>, c: &mut Check<'_>) -> Option<BTreeMap<String, String>> {
     let mut checked = BTreeMap::new();
     let mut wrong = false;
     for (name, template, at) in &fields.0 {
-        c.effective.note(&format!("fields.{name}"), template.clone(), at.into());
+        c.effective.note(&format!("{key}.{name}"), template.clone(), at.into());
         if !is_field(name) {
             wrong = true;
             c.problems.error(at, "this is not the name of a field", |p| {

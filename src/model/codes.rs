@@ -310,6 +310,15 @@ pub const CODES: &[Code] = &[
         "Make the state directory writable: the next renewal writes it. `otrelay login NAME` if a start is refused.",
     ),
     code(
+        "E136",
+        "not-closed",
+        "Tickets whose findings have ended are not closed there; a work note says that it has ended, once for each end.",
+        "`on_cleared = \"resolve\"` for a table whose records an instance moves only from state to state: change_request, \
+         problem, sn_si_incident. One that nobody worked on cannot be closed.",
+        "Close them there by hand and set `on_cleared = \"note\"`; or let the instance close them (sn_si_incident: the \
+         process NIST Open) and give what it wants in `[rule.action.resolve]`.",
+    ),
+    code(
         "E201",
         "config-syntax",
         "A config file is no TOML: nothing behind the place is looked at.",

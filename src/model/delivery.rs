@@ -54,6 +54,11 @@ impl DeliveryKind {
         if table.as_str() == "em_event" { Self::PutEvent } else { Self::OpenTicket }
     }
 
+    /// Whether what it puts there is put again under the same key as its finding goes on; a row is put once.
+    pub fn goes_on(self) -> bool {
+        self == Self::PutEvent
+    }
+
     /// Whether it attaches something to a ticket: nothing else waits for it.
     pub fn attaches(self) -> bool {
         matches!(self, Self::AttachRaw | Self::AttachPcap)

@@ -97,6 +97,12 @@ impl Lives {
         self.actions.get(&key(&[rule, destination, table])).copied().or_else(of_place).unwrap_or_default()
     }
 
+    /// Whether any action for this table closes its tickets.
+    pub fn closes(&self, destination: &str, table: &str) -> bool {
+        let behind = key(&["", destination, table]);
+        self.actions.iter().any(|(key, life)| life.on_cleared == OnCleared::Resolve && key.ends_with(&behind))
+    }
+
     /// Whether any rule holds storms back, or attaches something: then tickets are made one by one.
     pub fn any_by_itself(&self) -> bool {
         self.actions.values().any(Life::is_by_itself)
@@ -128,5 +134,7 @@ mod tests {
         lives.set(&RuleName::new("IT").unwrap(), &prod, &incident, Life::default());
         assert_eq!(lives.of("OT before", "prod", "incident"), Life::default());
         assert_eq!(lives.of("OT", "prod", "incident"), first);
+        assert!(lives.closes("prod", "incident"));
+        assert!(!lives.closes("prod", "problem") && !lives.closes("rod", "incident"));
     }
 }

@@ -42,7 +42,7 @@ impl<D: Destination> Relay<D> {
                         note(group, &format!("{name}:{}", lane.table), remark);
                     }
                     if self.now_fits(&subject) {
-                        group.over.push(subject);
+                        group.over.push((HELD, subject));
                     }
                     ready.push(c);
                 }
@@ -99,7 +99,7 @@ fn note(group: &mut Group, place: &str, remark: Remark) {
 }
 
 fn note_hold(group: &mut Group, subject: &str, rule: &str, e: SendError) {
-    group.over.retain(|over| over != subject);
+    group.over.retain(|(_, over)| over != subject);
     let text = format!("rule `{rule}` waits: {}", e.message);
     group.note(HealthIssue::new(HELD, text, e.remedy).about(subject));
 }

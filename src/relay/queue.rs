@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{Allowance, Budget};
 use super::lane::{Lane, back};
-use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind, same_words};
+use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, hold, kind, same_words};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
 use crate::model::codes::Code;
 use crate::model::gather::Gather as _;
@@ -30,6 +30,8 @@ use crate::sync;
 /// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more
 /// of them cost less flash each; what is claimed when the power goes has to be looked up again.
 const GROUP: usize = 8 * FIND_MAX;
+/// Code of what is said of a table whose records are not closed.
+pub(super) const NOT_CLOSED: &str = "not-closed";
 /// Words of failures that a report repeats.
 const TOLD_MAX: usize = 3;
 
@@ -42,8 +44,8 @@ pub(super) struct Group {
     pub(super) holds: Vec<(Option<TableName>, SendError)>,
     /// Told after the settlement: an issue that cannot be kept must not cost an outcome.
     issues: BTreeMap<String, HealthIssue>,
-    /// Subjects of holds of actions that are over.
-    pub(super) over: Vec<String>,
+    /// Codes and subjects of what is no longer so.
+    pub(super) over: Vec<(&'static str, String)>,
     /// What tables did to our keys.
     keys: BTreeMap<TableName, KeysKept>,
 }
@@ -117,7 +119,30 @@ impl Group {
                           `otrelay tickets --json` shows all of them under `adopted`";
             self.note(HealthIssue::new("adopted", text, remedy).about(subject));
         }
+        self.note_closing(destination, lane, &settled.outcome);
         self.settled.push(settled);
+    }
+
+    /// A table whose records are not closed when they should be is told once, until one is.
+    fn note_closing(&mut self, destination: &DestinationName, lane: &Lane<'_>, outcome: &Outcome) {
+        let Outcome::Later { created, not_closed, .. } = outcome else { return };
+        if lane.kind != DeliveryKind::ResolveTicket {
+            return;
+        }
+        let subject = format!("{destination}:{}", lane.table);
+        if let Some(words) = not_closed {
+            let text = format!(
+                "{destination} does not close records of {}, so their ends are told as work notes: {words}",
+                lane.table
+            );
+            let remedy = "close them there by hand, and set on_cleared = \"note\" in the rule's action; or let the instance \
+                          close them from the state in which they are, and give what it wants for it in \
+                          [rule.action.resolve]";
+            self.over.retain(|(code, over)| *code != NOT_CLOSED || *over != subject);
+            self.note(HealthIssue::new(NOT_CLOSED, text, remedy).about(subject));
+        } else if *created && !self.issues.contains_key(&format!("{NOT_CLOSED}:{subject}")) {
+            self.over.push((NOT_CLOSED, subject));
+        }
     }
 }
 
@@ -264,8 +289,8 @@ impl<D: Destination> Relay<D> {
         let settle = || self.store.settle_with(name, settled.clone(), changes.clone(), Arc::clone(lives));
         self.patiently(stop, settle).await?;
         self.tell(group.issues.into_values().collect()).await?;
-        for subject in group.over {
-            self.store.issue_over(admit::HELD, subject).await?;
+        for (code, subject) in BTreeSet::from_iter(group.over) {
+            self.store.issue_over(code, subject).await?;
         }
         Ok(())
     }

@@ -1,12 +1,14 @@
-//! Remarks about destinations that the config does not name any more: nobody would look again, so they would stay for ever.
+//! Remarks about destinations that the config does not name any more, or that it does not ask any more for what was
+//! refused: nobody would look again, so they would stay for ever.
 
 use super::Relay;
+use super::queue::NOT_CLOSED;
 use crate::destination::Destination;
 use crate::model::HealthIssue;
 use crate::store::StoreError;
 
 /// Codes of what is said of a destination; the subject begins with its name.
-const OF_A_DESTINATION: [&str; 9] = [
+const OF_A_DESTINATION: [&str; 10] = [
     "unknown-column",
     "not-a-choice",
     "schema-unread",
@@ -16,6 +18,7 @@ const OF_A_DESTINATION: [&str; 9] = [
     "adopted",
     "held",
     "ticket-damaged",
+    NOT_CLOSED,
 ];
 /// The same by those who push devices there.
 const OF_DEVICES: [&str; 3] = ["cmdb-class-missing", "cmdb-relation-refused", "cmdb-other-source"];
@@ -40,6 +43,10 @@ impl<D: Destination> Relay<D> {
         let is_there = self.destinations.iter().any(|destination| destination.name().as_str() == place);
         let takes_devices = self.settings.devices.as_ref().is_some_and(|d| d.destination.as_str() == place);
         let of = |codes: &'static [&'static str]| codes.iter().copied().find(|code| *code == issue.code);
-        of(&OF_DEVICES).filter(|_| !takes_devices).or(of(&OF_A_DESTINATION).filter(|_| !is_there))
+        let closes =
+            || self.settings.sync.lives.closes(place, issue.subject.split(':').nth(1).unwrap_or_default());
+        of(&OF_DEVICES)
+            .filter(|_| !takes_devices)
+            .or(of(&OF_A_DESTINATION).filter(|code| !is_there || *code == NOT_CLOSED && !closes()))
     }
 }

@@ -70,7 +70,14 @@ impl ServiceNow {
             Ok((value, answer)) => (value, answer),
             Err(e) if classify::is_no_record(&e) => {
                 let status = e.status.unwrap_or_default();
-                return Ok(Sent { created: false, remote: None, dropped: Vec::new(), kept: None, status });
+                return Ok(Sent {
+                    created: false,
+                    remote: None,
+                    dropped: Vec::new(),
+                    kept: None,
+                    not_closed: None,
+                    status,
+                });
             }
             Err(e) => return Err(e),
         };
@@ -82,7 +89,14 @@ impl ServiceNow {
             return Err(attempt.retry(cause).answered(answer.status));
         };
         let remote = Some(file(sys_id, name));
-        Ok(Sent { created: true, remote, dropped: Vec::new(), kept: None, status: answer.status })
+        Ok(Sent {
+            created: true,
+            remote,
+            dropped: Vec::new(),
+            kept: None,
+            not_closed: None,
+            status: answer.status,
+        })
     }
 }
 

@@ -28,7 +28,14 @@ impl ServiceNow {
             let remedy = "give the integration user the role evt_mgmt_integration";
             return Err(attempt.reject(cause, remedy).answered(answer.status));
         }
-        Ok(Sent { created: true, remote: None, dropped: Vec::new(), kept: None, status: answer.status })
+        Ok(Sent {
+            created: true,
+            remote: None,
+            dropped: Vec::new(),
+            kept: None,
+            not_closed: None,
+            status: answer.status,
+        })
     }
 }
 

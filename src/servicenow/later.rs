@@ -12,7 +12,7 @@ use super::query::{Query, QueryError, url_value};
 use super::ticket::{DETAIL_FIELDS, VALUES, remote};
 use super::{fields, states, wire};
 use crate::destination::{Asked, Fields, Found, LookedUp, Order, Remote, SendError, Sent};
-use crate::model::{SysId, TableName, TicketState};
+use crate::model::{Class, SysId, TableName, TicketState};
 use crate::net::Method;
 
 /// Entries of a journal that are read to find out whether any can be read.
@@ -49,26 +49,49 @@ impl ServiceNow {
         let known_states = states::of(&order.table);
         let Some(fields) = known_states.resolving(&order.fields) else {
             let cause = "otrelay does not know which state of this table is the resolved one";
-            let remedy = "set `on_cleared = \"note\"` in the rule's action, then `otrelay queue drop`";
+            let remedy = "set `on_cleared = \"note\"` in the rule's action, or `state` in its [rule.action.resolve], then `otrelay queue drop`";
             return Err(self.attempt(What::Change, &order.table).reject(cause, remedy));
         };
         let fields = self.clean(order, &fields)?;
         let error = match self.patch(order, &fields).await {
             Err(error) if is_refusal(&error) => error,
-            other => return other,
+            other => return other.map(as_it_stands),
         };
-        match self.what_stands(order).await {
+        let remote = match self.what_stands(order).await {
             Ok(Refused::Gone(status)) => return Ok(moot(None, status)),
             Ok(Refused::Over(remote, status)) => return Ok(moot(Some(*remote), status)),
-            Ok(Refused::Open(_)) => {}
+            Ok(Refused::Open(remote)) => *remote,
             Err(_) => return Err(error),
+        };
+        let error = match self.with_other_code(order, fields, error).await {
+            Err(error) if is_refusal(&error) => error,
+            other => return other.map(as_it_stands),
+        };
+        if !known_states.stepwise || error.class != Class::Reject {
+            return Err(error);
         }
-        // The code of the default may be none of this instance's; one that the rule gives is the operator's.
-        if let Some((name, known)) = known_states.code.filter(|(name, _)| !order.fields.contains_key(*name))
+        // No fault that anybody could mend here: the same is refused for each record that nobody worked on yet.
+        let sent = moot(Some(remote), error.status.unwrap_or_default());
+        Ok(Sent { not_closed: Some(error.message), ..sent })
+    }
+
+    /// The code of the default may be none of this instance's; one that the rule gives is the operator's.
+    async fn with_other_code(
+        &self,
+        order: &Order,
+        mut fields: Fields,
+        error: SendError,
+    ) -> Result<Sent, SendError> {
+        let known_states = states::of(&order.table);
+        // Another code does not change what a rule says about states.
+        let is_by_rule =
+            known_states.stepwise && error.message.to_ascii_lowercase().contains("business rule");
+        if !is_by_rule
+            && let Some((name, known)) =
+                known_states.code.filter(|(name, _)| !order.fields.contains_key(*name))
             && let Ok(Some(code)) = self.choice(&order.table, name, known).await
             && fields.get(name) != Some(&code)
         {
-            let mut fields = fields;
             fields.insert(name.to_owned(), code);
             return self.patch(order, &fields).await;
         }
@@ -132,7 +155,14 @@ impl ServiceNow {
             return Err(attempt.retry(cause).answered(answer.status));
         };
         let dropped = fields::dropped(fields, record);
-        Ok(Sent { created: true, remote: Some(remote), dropped, kept: None, status: answer.status })
+        Ok(Sent {
+            created: true,
+            remote: Some(remote),
+            dropped,
+            kept: None,
+            not_closed: None,
+            status: answer.status,
+        })
     }
 
     /// What the record of a refused write is now.
@@ -255,9 +285,21 @@ fn is_refusal(error: &SendError) -> bool {
     !error.doubtful && matches!(error.status, Some(403 | 404))
 }
 
+/// A change that was taken without its state has not closed anything.
+fn as_it_stands(mut sent: Sent) -> Sent {
+    let is_open = sent.remote.as_ref().is_some_and(|remote| remote.ticket_state() == TicketState::Open);
+    let state = sent.dropped.iter().position(|dropped| dropped.field == "state").filter(|_| is_open);
+    if let Some(at) = state {
+        let got = sent.dropped.remove(at).got;
+        sent.created = false;
+        sent.not_closed = Some(format!("it took the change and left the state at `{got}`"));
+    }
+    sent
+}
+
 /// There was nothing to do.
 fn moot(remote: Option<Remote>, status: u16) -> Sent {
-    Sent { created: false, remote, dropped: Vec::new(), kept: None, status }
+    Sent { created: false, remote, dropped: Vec::new(), kept: None, not_closed: None, status }
 }
 
 /// What people see of a field.

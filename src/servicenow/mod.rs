@@ -83,7 +83,7 @@ pub use auth::{ApiKey, Auth, Basic, Client, ClientCredentials, JwtBearer, Passwo
 pub use call::{ServiceNow, SetupError, address};
 pub use fields::{as_sent, default_fields};
 pub use row::{ROW_COLUMNS, row_fields};
-pub use states::{can_reopen, can_resolve};
+pub use states::{can_reopen, can_resolve, refuses_to_close};
 pub use ticket::display;
 
 /// A destination, checked.

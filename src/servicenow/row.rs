@@ -134,7 +134,7 @@ pub(super) fn transformed(value: &Value, attempt: &Attempt<'_>, status: u16) -> 
             ..Detail::default()
         },
     });
-    Ok(Sent { created, remote, dropped: Vec::new(), kept: None, status })
+    Ok(Sent { created, remote, dropped: Vec::new(), kept: None, not_closed: None, status })
 }
 
 /// A map that cannot work at all holds the table; one that failed on this row condemns the row.

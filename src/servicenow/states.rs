@@ -13,6 +13,8 @@ pub(super) struct States {
     resolve: &'static [(&'static str, &'static str)],
     /// The state in which a ticket is worked on again.
     reopen: Option<&'static str>,
+    /// Whether an instance lets a record go only from one state to the next, so that a new one cannot be closed at once.
+    pub(super) stepwise: bool,
     /// The field whose value is a choice of the instance, and those that are known, best first.
     pub(super) code: Option<(&'static str, &'static [&'static str])>,
 }
@@ -27,19 +29,21 @@ const CLOSE_CODES: &[&str] = &[
 
 /// The states of a table; of one that is not known, nothing is.
 pub(super) fn of(table: &TableName) -> States {
-    let none = States { resolved: &[], closed: &[], resolve: &[], reopen: None, code: None };
+    let none = States { resolved: &[], closed: &[], resolve: &[], reopen: None, stepwise: false, code: None };
     match table.as_str() {
         "incident" | "sn_ot_incident" => States {
             resolved: &["6"],
             closed: &["7", "8"],
             resolve: &[("state", "6"), ("close_code", "Solution provided")],
             reopen: Some("2"),
+            stepwise: false,
             code: Some(("close_code", CLOSE_CODES)),
         },
         "sn_si_incident" => States {
             closed: &["3", "7"],
             resolve: &[("state", "3"), ("close_code", "Threat mitigated")],
             reopen: Some("16"),
+            stepwise: true,
             code: Some(("close_code", &["Threat mitigated"])),
             ..none
         },
@@ -53,15 +57,33 @@ pub(super) fn of(table: &TableName) -> States {
                 ("fix_notes", "The sensor says that the finding has ended."),
             ],
             reopen: Some("103"),
+            stepwise: true,
             code: Some(("resolution_code", &["fix_applied"])),
         },
         "change_request" => States {
             closed: &["3", "4"],
             resolve: &[("state", "3"), ("close_code", "successful")],
+            stepwise: true,
             code: Some(("close_code", &["successful"])),
             ..none
         },
         _ => none,
+    }
+}
+
+/// Why an instance refuses to close a new ticket of this table, as far as that is known before it is tried.
+pub fn refuses_to_close(table: &TableName) -> Option<&'static str> {
+    match table.as_str() {
+        "change_request" => Some(
+            "an instance moves a change only from state to state, and closes none that was not worked on",
+        ),
+        "problem" => Some(
+            "an instance moves a problem only from state to state, and resolves none that was not worked on",
+        ),
+        "sn_si_incident" => Some(
+            "an instance moves a security incident only to its next state, unless its process is NIST Open",
+        ),
+        _ => None,
     }
 }
 
@@ -83,9 +105,9 @@ impl States {
         remote
     }
 
-    /// What resolves a ticket, the given fields over it.
+    /// What resolves a ticket, the given fields over it; a table that is not known is resolved by the state that is given.
     pub(super) fn resolving(&self, given: &Fields) -> Option<Fields> {
-        if self.resolve.is_empty() {
+        if self.resolve.is_empty() && !given.contains_key("state") {
             return None;
         }
         let own = self.resolve.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -142,6 +164,8 @@ mod tests {
         assert_eq!((fields["state"].as_str(), fields["close_code"].as_str()), ("6", "Duplicate"));
         assert_eq!(incident.reopening(&given).unwrap()["state"], "2");
         let own = TableName::new("u_own").unwrap();
+        let by_state = Fields::from([("state".to_owned(), "9".to_owned())]);
+        assert_eq!(of(&own).resolving(&by_state), Some(by_state));
         assert!(!can_resolve(&own) && !can_reopen(&own) && of(&own).resolving(&given).is_none());
     }
 }

@@ -222,6 +222,7 @@ impl ServiceNow {
             remote: Some(remote),
             dropped: if correlation_id { Vec::new() } else { vec![lost] },
             kept: Some(KeysKept { sys_id: true, correlation_id }),
+            not_closed: None,
             status: answer.status,
         })
     }
@@ -436,5 +437,5 @@ pub(super) fn read_back(
     sent.remove("sys_id");
     let mut dropped = fields::dropped(&sent, record);
     dropped.extend(dropped_fields);
-    Ok(Sent { created: true, remote: Some(remote), dropped, kept: Some(kept), status })
+    Ok(Sent { created: true, remote: Some(remote), dropped, kept: Some(kept), not_closed: None, status })
 }

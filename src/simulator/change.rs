@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Answer, Call};
 use super::instance::{Context, Instance};
+use super::stages::following;
 use super::values::Shape;
 
 const TABLE: &str = "change_request";
@@ -26,6 +27,7 @@ impl Instance {
             // A template is anything here.
             (&Method::POST, ["change", "standard", _]) => self.make_change(ctx, call, Some("standard")),
             (&Method::GET, ["change", id]) => self.one_change(ctx, id, &[]),
+            (&Method::GET, ["change", id, "nextstates"]) => self.next_states(ctx, id),
             (&Method::PATCH, ["change", id] | ["change", "normal" | "emergency" | "standard", id]) => {
                 self.alter_change(ctx, call, id)
             }
@@ -53,6 +55,26 @@ impl Instance {
         let ignored = self.ignored(&wanted);
         self.update(ctx, TABLE, id, &wanted, false)?;
         self.one_change(ctx, id, &ignored)
+    }
+
+    /// Where a change may go from where it is.
+    fn next_states(&self, ctx: Context<'_>, id: &str) -> Result<Answer, Answer> {
+        self.table(TABLE, ctx.tweaks)?;
+        let (table, _, row) = self.find(TABLE, id).ok_or_else(Answer::no_record)?;
+        let from = table.value(row, "state").to_owned();
+        let next = following(table, row, false).unwrap_or_default();
+        let labels: Map<String, Value> =
+            self.choices(TABLE, "state").iter().map(|(value, label)| (value.clone(), json!(label))).collect();
+        let transitions: Vec<Value> = next
+            .iter()
+            .map(|to| json!([{"from_state": from, "to_state": to, "transition_available": true}]))
+            .collect();
+        let shown = json!({
+            "available_states": next.iter().copied().chain([from.as_str()]).collect::<Vec<_>>(),
+            "state_transitions": transitions,
+            "state_label": labels,
+        });
+        Ok(Answer::result(200, &shown))
     }
 
     fn ignored(&self, wanted: &Map<String, Value>) -> Vec<String> {
@@ -101,6 +123,9 @@ mod tests {
         let (status, answer) = trial.call("PATCH", &path, &json!({"impact": "1"}));
         assert_eq!((status, &answer["result"]["impact"]["value"]), (200, &json!("1")));
         assert_eq!(trial.call("GET", &path, &Value::Null).1["result"]["impact"]["value"], json!("1"));
+        let (status, answer) = trial.call("GET", &format!("{path}/nextstates"), &Value::Null);
+        assert_eq!((status, &answer["result"]["available_states"]), (200, &json!(["-4", "4", "-5"])));
+        assert_eq!(answer["result"]["state_label"]["-4"], json!("Assess"));
         assert_eq!(trial.call("GET", "/api/sn_chg_rest/change/00", &Value::Null).0, 404);
         assert_eq!(trial.call("POST", "/api/sn_chg_rest/other", &json!({})).0, 400);
     }

@@ -8,7 +8,7 @@
 //! **Invariants.** A call is one transaction: what the ledger says was created is there, whatever the client heard.
 //! Everything is bounded: bodies, connections, records, tokens, the ledger. Plain HTTP on loopback only.
 //!
-//! **Not here.** Business rules, roles and field ACLs beyond what faults simulate, time zones other than GMT, XML,
+//! **Not here.** Business rules beyond the state models (`stages`), roles and field ACLs beyond what faults simulate, time zones other than GMT, XML,
 //! relative dates and scripts in queries. A reference given by name is
 //! resolved when some record has that name (see `write`).
 
@@ -46,6 +46,7 @@ mod query;
 mod router;
 mod schema;
 mod serve;
+mod stages;
 mod table_api;
 mod tls;
 #[cfg(test)]
@@ -98,6 +99,8 @@ pub struct Options {
     pub properties: Vec<(String, String)>,
     /// Tickets on hold are resolved by the instance itself after so long, when they are next read.
     pub resolve_on_hold: Option<Duration>,
+    /// Whether security incidents may go from any state to any other (the process *NIST Open*); else only to the next.
+    pub nist_open: bool,
     /// A limit of requests per window, if there is a rule.
     pub rate_limit: Option<RateRule>,
     /// Requests worked on at a time, if that is limited; others get 429 at once.
@@ -135,6 +138,7 @@ impl Default for Options {
             imports: Vec::new(),
             properties: Vec::new(),
             resolve_on_hold: None,
+            nist_open: false,
             rate_limit: None,
             semaphore: None,
             batch_item_cost: Duration::ZERO,

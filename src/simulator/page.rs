@@ -14,6 +14,7 @@ use super::Record;
 use super::call::{Answer, Call};
 use super::instance::{Context, Tweaks};
 use super::serve::State;
+use super::stages;
 
 const SCRIPT: &str = include_str!("page/page.js");
 const STYLE: &str = include_str!("page/page.css");
@@ -180,15 +181,16 @@ fn table(state: &State, name: &str) -> Answer {
     html(&page)
 }
 
-/// What a person enters to close a ticket.
-fn closing(table: &str) -> Option<&'static [(&'static str, &'static str)]> {
+/// The last state of a closed ticket, and what a person enters to get there.
+fn closing(table: &str) -> Option<(&'static str, &'static [(&'static str, &'static str)])> {
     Some(match table {
-        "incident" | "sn_ot_incident" => {
-            &[("state", "7"), ("close_code", "User error"), ("close_notes", "by hand")]
-        }
-        "sn_si_incident" => &[("state", "3"), ("close_code", "Threat mitigated"), ("close_notes", "by hand")],
-        "problem" => &[("state", "107"), ("resolution_code", "fix_applied"), ("fix_notes", "by hand")],
-        "change_request" => &[("state", "3"), ("close_code", "successful"), ("close_notes", "by hand")],
+        "incident" | "sn_ot_incident" => ("7", &[("close_code", "User error"), ("close_notes", "by hand")]),
+        "sn_si_incident" => ("3", &[("close_code", "Threat mitigated"), ("close_notes", "by hand")]),
+        "problem" => (
+            "107",
+            &[("resolution_code", "fix_applied"), ("cause_notes", "by hand"), ("fix_notes", "by hand")],
+        ),
+        "change_request" => ("3", &[("close_code", "successful"), ("close_notes", "by hand")]),
         _ => return None,
     })
 }
@@ -198,16 +200,20 @@ fn close(state: &mut State, call: &Call, what: &str) -> Answer {
         return Answer::error(403, "Forbidden", Some("only the page itself closes tickets"));
     }
     let Some((table, sys_id)) = what.split_once('/') else { return Answer::no_path() };
-    let Some(fields) = closing(table) else { return Answer::no_path() };
+    let Some((last, fields)) = closing(table) else { return Answer::no_path() };
     let Some(user) = state.instance.user(PERSON) else { return Answer::no_record() };
-    let wanted: Map<String, Value> =
-        fields.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let tweaks = Tweaks::default();
     let ctx = Context { user: &user, tweaks: &tweaks };
-    match state.instance.update(ctx, table, sys_id, &wanted, false) {
-        Ok(_) => Answer::json(200, &json!({"closed": true})),
-        Err(refusal) => refusal,
+    let Some((known, _, row)) = state.instance.find(table, sys_id) else { return Answer::no_record() };
+    // As a person does it: a change, a problem and a security incident go through all states.
+    for step in stages::way(known, row, last) {
+        let all = fields.iter().copied().chain([("state", step)]);
+        let wanted: Map<String, Value> = all.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        if let Err(refusal) = state.instance.update(ctx, table, sys_id, &wanted, false) {
+            return refusal;
+        }
     }
+    Answer::json(200, &json!({"closed": true}))
 }
 
 #[cfg(test)]

@@ -108,11 +108,23 @@ impl Instance {
         let known = self.tables.get("em_alert").and_then(|table| {
             let row = table.row(*table.with_key("message_key", &[&key])?.first()?)?;
             let count: u64 = table.value(row, "event_count").parse().unwrap_or(1);
-            Some((table.value(row, "sys_id").to_owned(), count + 1))
+            let is_closed = table.value(row, "state") == "Closed";
+            Some((table.value(row, "sys_id").to_owned(), count + 1, is_closed))
         });
         let mut wanted = event.clone();
         wanted.remove("sys_id");
-        if let Some((sys_id, count)) = known {
+        let ends = text("resolution_state") == "Closing" || text("severity") == "0";
+        if ends && text("severity") == "0" {
+            // What clears an alert is not how bad it was.
+            wanted.remove("severity");
+        }
+        if ends {
+            wanted.insert("state".to_owned(), json!("Closed"));
+        }
+        if let Some((sys_id, count, was_closed)) = known {
+            if was_closed && !ends {
+                wanted.insert("state".to_owned(), json!("Reopen"));
+            }
             wanted.insert("event_count".to_owned(), json!(count.to_string()));
             self.update(ctx, "em_alert", &sys_id, &wanted, false).map(drop)
         } else {
@@ -220,5 +232,17 @@ mod tests {
             ["2", "2"],
             "what has the same message key, or the same parts of one, is one alert"
         );
+        // It ends, and comes back.
+        let mut state = |event: Value| {
+            trial.call("POST", "/api/global/em/jsonv2", &json!({ "records": [event] }));
+            let alert = trial.instance.records("em_alert").pop().unwrap();
+            (alert.get("state").to_owned(), alert.get("severity").to_owned())
+        };
+        let closing = json!({"message_key": "k", "severity": "1", "resolution_state": "Closing"});
+        assert_eq!(state(closing), ("Closed".to_owned(), "1".to_owned()));
+        let back = json!({"message_key": "k", "severity": "2", "resolution_state": "New"});
+        assert_eq!(state(back), ("Reopen".to_owned(), "2".to_owned()));
+        let clear = json!({"message_key": "k", "severity": "0"});
+        assert_eq!(state(clear), ("Closed".to_owned(), "2".to_owned()));
     }
 }

@@ -171,7 +171,7 @@ const OTHERS: &[(&str, &str)] = &[
     (
         "em_alert",
         "additional_info#65000 cmdb_ci@cmdb_ci description#4000 event_class event_count:int=1 message_key#1024 \
-      metric_name#100 node#100 resource#100 severity:int source#100 state=Open type#100",
+      metric_name#100 node#100 resolution_state resource#100 severity:int source#100 state=Open type#100",
     ),
     ("sys_attachment", "!content_type !download_link !file_name !size_bytes:int !table_name !table_sys_id"),
     (

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::call::{Answer, Made};
 use super::instance::{Context, Instance, Row, Table, stamp};
 use super::schema::{Field, Kind};
+use super::stages::{Stage, is_closed, policy, stage, transition};
 use crate::model::SysId;
 
 /// Fields and values that a call wants, before anything is decided.
@@ -123,6 +124,7 @@ impl Instance {
             target.set(&mut after, field, value);
         }
         settle(target, &mut after, Some(&before), &now.servicenow(), &ctx.user.sys_id);
+        transition(target, &before, &after, sys_id, self.options.nist_open)?;
         policy(target, &after, Some(&before))?;
         if !changes.is_empty() || !taken.notes.is_empty() {
             let count: u64 = target.value(&before, "sys_mod_count").parse().unwrap_or(0);
@@ -288,34 +290,6 @@ fn mirror(set: &mut Vec<(String, String)>, main: &str, twin: &str, table: &Table
     set.push((twin.to_owned(), value));
 }
 
-/// What a state means, table by table.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Open,
-    OnHold,
-    Resolved,
-    Closed,
-    Cancelled,
-}
-
-fn stage(table: &Table, row: &Row) -> Stage {
-    match (table.name.as_str(), table.value(row, "state")) {
-        ("incident" | "sn_ot_incident", "3") => Stage::OnHold,
-        ("incident" | "sn_ot_incident", "6") | ("problem", "106") => Stage::Resolved,
-        ("incident" | "sn_ot_incident", "7")
-        | ("problem", "107")
-        | ("change_request" | "sn_si_incident", "3") => Stage::Closed,
-        ("incident" | "sn_ot_incident", "8") | ("sn_si_incident", "7") | ("change_request", "4") => {
-            Stage::Cancelled
-        }
-        _ => Stage::Open,
-    }
-}
-
-fn is_closed(table: &Table, row: &Row) -> bool {
-    matches!(stage(table, row), Stage::Closed | Stage::Cancelled)
-}
-
 /// Calculates what the instance calculates.
 fn settle(table: &Table, row: &mut Row, before: Option<&Row>, now: &str, user: &str) {
     if table.schema.field("priority").is_some() {
@@ -345,31 +319,6 @@ fn settle(table: &Table, row: &mut Row, before: Option<&Row>, now: &str, user: &
         table.set(row, "resolved_at", "");
         table.set(row, "resolved_by", "");
     }
-}
-
-/// Refuses a state whose fields are missing.
-fn policy(table: &Table, row: &Row, before: Option<&Row>) -> Result<(), Answer> {
-    if !table
-        .schema
-        .position("state")
-        .is_some_and(|_| before.is_none_or(|b| stage(table, b) != stage(table, row)))
-    {
-        return Ok(());
-    }
-    let needed: &[(&str, &str)] = match (table.name.as_str(), stage(table, row)) {
-        ("incident" | "sn_ot_incident", Stage::OnHold) => &[("hold_reason", "On hold reason")],
-        ("problem", Stage::Resolved | Stage::Closed) => &[("resolution_code", "Resolution code")],
-        ("change_request" | "sn_si_incident", Stage::Closed) => {
-            &[("close_code", "Close code"), ("close_notes", "Close notes")]
-        }
-        (_, Stage::Resolved | Stage::Closed) => {
-            &[("close_code", "Resolution code"), ("close_notes", "Resolution notes")]
-        }
-        _ => &[],
-    };
-    let missing: Vec<&str> =
-        needed.iter().filter(|(f, _)| table.value(row, f).is_empty()).map(|(_, label)| *label).collect();
-    Answer::mandatory(&missing)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::model::{
 use crate::store::disk::files::failed;
 use crate::store::disk::owner::may_read;
 use crate::store::op::identity::meta;
+use crate::store::op::life::NOT_CLOSED;
 use crate::store::pack::body::Bodies;
 use crate::store::read::wanted::Titles;
 use crate::store::rows::{
@@ -377,11 +378,12 @@ impl Reader {
     pub fn tickets(&self, filter: &ListFilter) -> Result<Vec<TicketRow>> {
         let _one_moment = self.conn.unchecked_transaction()?;
         let mut select = self.conn.prepare(&format!(
-            "{TICKET} JOIN source s ON s.id = a.source_id
+            "{} JOIN source s ON s.id = a.source_id
              WHERE a.severity >= ?1 AND (?2 IS NULL OR t.state = ?2) AND t.id < ?4
                AND (?5 IS NULL OR s.name = ?5) AND a.last_seen_at >= ?6
                AND (?7 IS NULL OR coalesce(t.number, p.number) = ?7 COLLATE NOCASE)
-             ORDER BY t.id DESC LIMIT ?3"
+             ORDER BY t.id DESC LIMIT ?3",
+            tickets_from()
         ))?;
         let mut planned = self.conn.prepare(&self.planned_tickets()?)?;
         let wanted = params![
@@ -514,12 +516,17 @@ const HISTORY: &str = "SELECT n, started_at, duration_ms, outcome, status, coale
         WHERE d.id = ?1 AND outcome IN ('created', 'found')), '')
      FROM outcome WHERE id BETWEEN ?1 * 32 AND ?1 * 32 + 31 ORDER BY n";
 
-const TICKET: &str =
-    "SELECT t.id, k.name, r.table_name, coalesce(t.number, p.number, ''), coalesce(t.sys_id, ''), t.state,
+/// Tickets with what is told of them.
+fn tickets_from() -> String {
+    format!(
+        "SELECT t.id, k.name, r.table_name, coalesce(t.number, p.number, ''), coalesce(t.sys_id, ''), t.state,
        t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id,
-       coalesce(t.assigned_to, ''), coalesce(t.close_notes, ''), coalesce(t.adopted, '')
+       coalesce(t.assigned_to, ''), coalesce(t.close_notes, ''), coalesce(t.adopted, ''),
+       CASE WHEN t.state IN ('opening', 'open') THEN coalesce({NOT_CLOSED}, '') ELSE '' END
      FROM ticket t LEFT JOIN ticket p ON p.id = t.parent_id JOIN route r ON r.id = t.route_id
-     JOIN destination k ON k.id = r.destination_id JOIN alert a ON a.id = t.alert_id";
+     JOIN destination k ON k.id = r.destination_id JOIN alert a ON a.id = t.alert_id"
+    )
+}
 
 const DELIVERY: &str =
     "SELECT d.id, d.kind, d.state, k.name, r.table_name, d.severity, d.attempts, d.doubtful,
@@ -543,6 +550,7 @@ fn ticket(r: &Row<'_>, alert: Option<&Alert>) -> Result<TicketRow> {
         assigned_to: r.get(13)?,
         close_notes: r.get(14)?,
         adopted: r.get(15)?,
+        not_closed: r.get(16)?,
         correlation_id: key(&finding, &destination, &table, generation),
         id: TicketId(r.get(0)?),
         destination,

@@ -381,6 +381,9 @@ pub struct TicketRow {
     /// What is strange about its record, which was found and not made; empty: nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub adopted: String,
+    /// Why it could not be closed there when its finding ended; empty: it was, or was not to be.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub not_closed: String,
     /// Value of its field `correlation_id`.
     pub correlation_id: String,
     /// How many tickets of the same alert were closed before.

@@ -39,8 +39,12 @@ impl Plant {
     }
 
     pub(crate) fn with(action: &str, rule: &str) -> Self {
+        Self::at(Options::default(), action, rule)
+    }
+
+    pub(crate) fn at(options: Options, action: &str, rule: &str) -> Self {
         let clock = Arc::new(Ahead(Mutex::new(Duration::ZERO)));
-        let simulator = simulator_with(Options { clock: clock.clone(), ..Options::default() });
+        let simulator = simulator_with(Options { clock: clock.clone(), ..options });
         let rules = format!(
             "[[rule]]\nname = \"OT\"\n{rule}\n[[rule.action]]\nservicenow = \"prod\"\n{action}\n\
              [rule.action.fields]\nshort_description = \"{{{{ title }}}}\"\ndescription = \"-\"\n"

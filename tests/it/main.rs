@@ -47,6 +47,9 @@ mod docs;
 mod doctor;
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod endings;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod host;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

@@ -4,30 +4,40 @@ use std::fs;
 
 use otrelay::clock::Clock as _;
 use otrelay::relay::Report;
-use otrelay::simulator::Fault;
+use otrelay::simulator::{Fault, Options};
 
 use crate::life::{HOUR, Plant, SOON};
 
 /// A plant whose findings end, too: a source of JSON lines.
-struct Line(Plant);
+pub(crate) struct Line(pub(crate) Plant);
 
 #[expect(clippy::unwrap_used, reason = "helpers of tests")]
 impl Line {
-    fn new(action: &str, rule: &str) -> Self {
-        let mut plant = Plant::new("");
-        let path = plant.agent.log("line.jsonl");
-        fs::write(&path, "").unwrap();
+    pub(crate) fn new(action: &str, rule: &str) -> Self {
+        Self::at(Options::default(), action, rule)
+    }
+
+    /// One whose instance is as these options say.
+    pub(crate) fn at(options: Options, action: &str, rule: &str) -> Self {
+        let mut line = Self(Plant::at(options, "", ""));
+        fs::write(line.0.agent.log("line.jsonl"), "").unwrap();
+        line.acts(action, rule);
+        line
+    }
+
+    /// Another action from now on.
+    pub(crate) fn acts(&mut self, action: &str, rule: &str) {
+        let path = self.0.agent.log("line.jsonl");
         let rules = format!(
             "[[source]]\nname = \"line\"\nkind = \"json-lines\"\npath = \"{}\"\n\
              [[rule]]\nname = \"Line\"\nmin_severity = \"minor\"\n{rule}\n[[rule.action]]\nservicenow = \"prod\"\n{action}\n",
             path.display()
         );
-        plant.agent.set_rules(&rules);
-        Self(plant)
+        self.0.agent.set_rules(&rules);
     }
 
     /// A source tells of a finding of this number.
-    fn tell(&self, number: u32, severity: &str, state: &str) {
+    pub(crate) fn tell(&self, number: u32, severity: &str, state: &str) {
         let time = self.0.clock.now().servicenow().replace(' ', "T");
         let line = serde_json::json!({
             "title": "scan", "severity": severity, "state": state, "time": format!("{time}Z"),
@@ -36,12 +46,12 @@ impl Line {
         self.0.agent.feed_to("line.jsonl", format!("{line}\n"));
     }
 
-    fn raise(&self, numbers: std::ops::Range<u32>) -> Report {
+    pub(crate) fn raise(&self, numbers: std::ops::Range<u32>) -> Report {
         numbers.for_each(|number| self.tell(number, "major", "raised"));
         self.0.after(HOUR / 30).once()
     }
 
-    fn clear(&self, numbers: std::ops::Range<u32>) -> Report {
+    pub(crate) fn clear(&self, numbers: std::ops::Range<u32>) -> Report {
         numbers.for_each(|number| self.tell(number, "major", "cleared"));
         self.0.after(HOUR / 30).once()
     }
@@ -60,12 +70,12 @@ impl Line {
         all
     }
 
-    fn notes_of(&self, record: &otrelay::simulator::Record) -> Vec<String> {
+    pub(crate) fn notes_of(&self, record: &otrelay::simulator::Record) -> Vec<String> {
         self.0.simulator.journal(record.get("sys_id"))
     }
 
     /// Changes of tickets fail until the faults are cleared.
-    fn fails(&self, fault: &str) -> &Self {
+    pub(crate) fn fails(&self, fault: &str) -> &Self {
         let fault: Fault = fault.parse().unwrap();
         self.0.simulator.add_fault(fault.on("PATCH", "/api/now/table/incident"));
         self

@@ -65,7 +65,7 @@ fn as_seen(remote: &Remote) -> Seen {
 
 /// A ticket that needs no successor.
 fn later(created: bool, seen: Seen, noted: Option<u64>) -> Outcome {
-    Outcome::Later { created, seen, noted, renews: false }
+    Outcome::Later { created, seen, noted, renews: false, not_closed: None }
 }
 
 /// What the answer shows; a record that it does not name is gone.
@@ -124,6 +124,9 @@ fn text(claimed: &Claimed, mark: &str) -> Result<String, String> {
         ),
         None => format!("Seen again: {times} times by now, the last at {last} UTC."),
     });
+    if claimed.ticket.cleared_at.is_some() && claimed.ticket.not_closed {
+        lines.push("It could not be closed from here: close it when it is done.".to_owned());
+    }
     if let Some(worst) = claimed.ticket.worst.filter(|worst| *worst > alert.severity) {
         lines.push(format!("Severity rose from {} to {}.", alert.severity.as_str(), worst.as_str()));
     }
@@ -191,8 +194,11 @@ impl Work for Resolve {
         order(job, fields)
     }
 
+    /// What is refused for good is told as a note instead; the store makes it in the same transaction, so that no restart
+    /// and no lost answer makes two of it or none.
     fn sent(&self, _: &Claimed, sent: &Sent) -> Outcome {
-        later(sent.created, seen(sent), None)
+        let (seen, not_closed) = (seen(sent), sent.not_closed.clone());
+        Outcome::Later { created: sent.created, seen, noted: None, renews: false, not_closed }
     }
 
     /// What stands is not resolved, whatever was wanted when this was made; one that we did resolve is judged where this
@@ -225,7 +231,7 @@ impl Work for Reopen {
         let seen = seen(sent);
         let renews = seen.state != TicketState::Open;
         let noted = (!renews).then_some(claimed.occurrences);
-        Outcome::Later { created: sent.created, seen, noted, renews }
+        Outcome::Later { created: sent.created, seen, noted, renews, not_closed: None }
     }
 
     fn found(&self, claimed: &Claimed, found: &Found) -> Option<Outcome> {
@@ -267,5 +273,5 @@ impl Work for LinkDevice {
 /// The record is no longer there. One that was never known to be there is none of this.
 fn gone(claimed: &Claimed, renews: bool) -> Option<Outcome> {
     claimed.ticket.sys_id.as_ref()?;
-    Some(Outcome::Later { created: false, seen: Seen::deleted(), noted: None, renews })
+    Some(Outcome::Later { created: false, seen: Seen::deleted(), noted: None, renews, not_closed: None })
 }

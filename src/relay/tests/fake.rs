@@ -269,6 +269,7 @@ impl Destination for FakeDestination {
             remote: (!is_event).then_some(remote),
             dropped: if ledger.drops_field { vec![dropped] } else { Vec::new() },
             kept: (!is_event).then_some(kept),
+            not_closed: None,
             status: 201,
         })
     }

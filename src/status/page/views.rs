@@ -336,6 +336,7 @@ mod tests {
             generation: 0,
             rule: String::new(),
             adopted: String::new(),
+            not_closed: String::new(),
             opened_at: None,
             severity: Severity::Major,
             title: String::new(),

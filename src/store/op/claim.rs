@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::attempt::{self, Attempt};
 use super::device::links::{About, about};
+use super::life;
 use super::plan::{self, Planned};
 use super::row::{DeliveryCrc, KeptAlert, Subject};
 use super::storm::{self, Folded};
@@ -93,6 +94,8 @@ pub struct TicketNow {
     pub folded: Folded,
     /// Its table; that of the delivery is where the delivery goes.
     pub table: Option<TableName>,
+    /// Whether the other side did not close it when it was asked to; looked up for notes.
+    pub not_closed: bool,
     /// The record beside which it is made, by hand.
     pub beside: Option<(TableName, SysId)>,
 }
@@ -286,10 +289,10 @@ impl Claim {
         let mut bodies = Bodies::of(tx.conn);
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
-            if let Some(alert) =
-                row.claimed.alert.as_mut().filter(|_| row.claimed.kind == DeliveryKind::OpenTicket)
-            {
-                // The text is of the first sighting; what is opened later is of a worse one.
+            let kind = row.claimed.kind;
+            let rises = kind == DeliveryKind::OpenTicket || kind.goes_on();
+            if let Some(alert) = row.claimed.alert.as_mut().filter(|_| rises) {
+                // The text is of the first sighting; what is opened or told later is of a worse one.
                 let of = Severity::numbered(row.severity);
                 alert.severity = of.map_or(alert.severity, |of| of.max(alert.severity));
             }
@@ -310,6 +313,8 @@ impl Claim {
                     row.claimed.ticket.cleared_at = folded.ended_at;
                 }
                 row.claimed.ticket.folded = folded;
+                let is_note = row.claimed.kind == DeliveryKind::NoteTicket;
+                row.claimed.ticket.not_closed = is_note && life::not_closed(tx, ticket)?;
             }
         }
         Ok(())
@@ -415,6 +420,7 @@ fn claimed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             worst: row.get::<_, Option<i64>>(16)?.and_then(Severity::numbered),
             cleared_at: row.get::<_, Option<i64>>(17)?.map(Timestamp::from_micros),
             folded: Folded::default(),
+            not_closed: false,
             table: row.get::<_, Option<String>>(20)?.and_then(|text| TableName::new(&text).ok()),
             beside: row
                 .get::<_, Option<String>>(21)?

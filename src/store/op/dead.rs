@@ -97,7 +97,9 @@ pub(super) fn withdraw(tx: &Tx<'_>, was: &super::settle::Current) -> Result<(), 
     use super::row::Subject;
     use crate::model::TicketState;
     let state = TicketState::Withdrawn;
-    let Subject::Ticket(ticket) = was.subject else { return super::settle::record_is(tx, was, state) };
+    let Subject::Ticket(ticket) = was.subject else {
+        return if was.is_first() { super::settle::record_is(tx, was, state) } else { Ok(()) };
+    };
     // What would have come later leaves the ticket as it is; one that would have been opened again stays closed.
     if was.is(DeliveryKind::ReopenTicket) {
         let sys_id: Option<String> =

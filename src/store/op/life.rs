@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row::{KEPT, NewDelivery, NewTicket, Subject, insert_delivery, insert_ticket, ticket_crc};
 use super::settle::{self, Current, Next, current, move_delivery};
-use super::{storm, turn};
+use super::{storm, told, turn};
 use crate::model::life::{Attach, Life, Lives, OnCleared, OnSeenAgain};
 use crate::model::text::clip;
 use crate::model::{
@@ -238,6 +238,8 @@ pub(super) fn cleared(tx: &mut Tx<'_>, alert_id: i64, lives: &Lives, now: i64) -
             continue;
         }
         let kind = match life.on_cleared {
+            // Once it was refused, it would be each time.
+            OnCleared::Resolve if not_closed(tx, ticket)? => DeliveryKind::NoteTicket,
             OnCleared::Resolve => DeliveryKind::ResolveTicket,
             OnCleared::Note => DeliveryKind::NoteTicket,
             OnCleared::None => continue,
@@ -247,13 +249,39 @@ pub(super) fn cleared(tx: &mut Tx<'_>, alert_id: i64, lives: &Lives, now: i64) -
             added += 1;
         }
     }
-    Ok(added)
+    Ok(added + told::turned(tx, alert_id, lives, now)?)
+}
+
+/// Why a ticket `t` could not be closed: the words with which its resolve was answered and settled. One that was done has
+/// none.
+pub(in crate::store) const NOT_CLOSED: &str = "(SELECT n.reason FROM delivery n WHERE n.ticket_id = t.id
+       AND n.kind = 'resolve-ticket' AND n.state = 'delivered' AND trim(n.reason) <> '' ORDER BY n.seq DESC LIMIT 1)";
+
+/// Whether the other side did not close this ticket when it was asked to.
+pub(super) fn not_closed(tx: &Tx<'_>, ticket: i64) -> Result<bool, StoreError> {
+    let sql = format!("SELECT {NOT_CLOSED} IS NOT NULL FROM ticket t WHERE t.id = ?1");
+    Ok(tx.conn.prepare_cached(&sql)?.query_row([ticket], |r| r.get(0)).optional()?.unwrap_or_default())
+}
+
+/// A ticket that could not be closed gets a note instead. In the transaction that settles the refusal: a power cut leaves
+/// both or neither, and then the resolve is asked for again.
+pub(super) fn note_instead(tx: &mut Tx<'_>, was: &Current, now: i64) -> Result<(), StoreError> {
+    let Subject::Ticket(ticket) = was.subject else { return Ok(()) };
+    if waiting(tx, ticket, DeliveryKind::NoteTicket)?.is_empty() {
+        add(tx, ticket, DeliveryKind::NoteTicket, was.severity, now)?;
+    }
+    Ok(())
 }
 
 /// A finding that had ended is there again: what was still to be resolved for it is not, and nobody needs to look at what
 /// was refused. One that may have been done is looked up all the same, and so is one that is being sent
 /// (`relay/kind/later.rs`); after a power cut it is pending and doubtful, and looked up as well.
-pub(super) fn raised_again(tx: &mut Tx<'_>, alert_id: i64, now: i64) -> Result<(), StoreError> {
+pub(super) fn raised_again(
+    tx: &mut Tx<'_>,
+    alert_id: i64,
+    lives: &Lives,
+    now: i64,
+) -> Result<u64, StoreError> {
     let tickets: Vec<i64> = tx
         .conn
         .prepare_cached(&format!(
@@ -284,7 +312,7 @@ pub(super) fn raised_again(tx: &mut Tx<'_>, alert_id: i64, now: i64) -> Result<(
             move_delivery(tx, id, &was, &next)?;
         }
     }
-    Ok(())
+    told::turned(tx, alert_id, lives, now)
 }
 
 /// Whether a ticket that was closed is opened again instead of a new one being made; if so, that is under way then.

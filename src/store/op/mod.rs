@@ -26,6 +26,7 @@ mod history;
 pub(super) mod plan;
 mod row;
 mod storm;
+mod told;
 pub(super) mod turn;
 
 pub use storm::Folded;

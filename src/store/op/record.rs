@@ -22,6 +22,7 @@ use super::row::{
 };
 use super::settle;
 use super::storm::{self, Folds, Verdict};
+use super::told;
 use super::turn;
 use crate::model::cursor::Again;
 use crate::model::life::{Life, Lives};
@@ -360,7 +361,7 @@ impl Record {
                 planned = None;
             }
             if had_ended {
-                life::raised_again(tx, id, now)?;
+                sums.deliveries += life::raised_again(tx, id, &self.lives, now)?;
             }
             sums.repeats += entry.occurrences;
             let sighting = Sighting::of(entry, &self.lives, planned.map(|(route, _)| route));
@@ -527,7 +528,12 @@ fn deliver_record(
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM record WHERE alert_id = ?1 AND route_id = ?2)")?
         .query_row([alert_id, route_id], |r| r.get(0))?;
     if known {
-        return bring_back(tx, alert_id, routed, route_id, now);
+        if bring_back(tx, alert_id, routed, route_id, now)? {
+            return Ok(true);
+        }
+        let Some((_, lives)) = sighting.seen.filter(|_| routed.kind.goes_on()) else { return Ok(false) };
+        let life = lives.of(routed.rule.as_str(), routed.destination.as_str(), routed.table.as_str());
+        return told::seen_again(tx, (alert_id, route_id), life, severity, now);
     }
     let record = put_record(tx, alert_id, routed, route_id)?;
     let turn = turn::next(tx, (route_id, severity), routed.rule.as_str(), sighting.told(alert_id))?;

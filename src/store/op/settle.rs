@@ -66,6 +66,8 @@ pub enum Outcome {
         noted: Option<u64>,
         /// The finding gets a new ticket.
         renews: bool,
+        /// It was to be closed, and the other side does not do it: why. The end is told as a note instead.
+        not_closed: Option<String>,
     },
     /// What was to be added to a ticket is there, or has nothing to be added to any more. Nothing is seen of the ticket.
     Added {
@@ -171,6 +173,11 @@ pub(super) struct Current {
 }
 
 impl Current {
+    /// Whether it is the one that makes its subject; what comes later leaves it as it is.
+    pub(super) fn is_first(&self) -> bool {
+        self.seq == 1
+    }
+
     /// Whether it is of this kind.
     pub(super) fn is(&self, kind: DeliveryKind) -> bool {
         self.kind == kind.as_str()
@@ -401,8 +408,14 @@ fn outcome<'a>(
             // Its number stands in the ticket's row.
             done(tx, one, was, next, made(*created), "")
         }
-        Outcome::Later { created, seen, noted, renews } => {
+        Outcome::Later { created, seen, noted, renews, not_closed } => {
             life::later(tx, was, seen, (*created, *noted, *renews), lives, now.as_micros())?;
+            if let Some(words) = not_closed {
+                // The words that stay with the delivery are the mark: see `life::NOT_CLOSED`.
+                next.reason = Some(words);
+                life::note_instead(tx, was, now.as_micros())?;
+                return done(tx, one, was, next, ["moot", "not closed"], words);
+            }
             done(tx, one, was, next, changed(*created), seen.state.as_str())
         }
         Outcome::Added { created } => done(tx, one, was, next, changed(*created), ""),

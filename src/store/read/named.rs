@@ -1,6 +1,6 @@
 //! One ticket, event or row by what people know it by.
 
-use super::{Reader, Result, TICKET, key, text, ticket};
+use super::{Reader, Result, key, text, ticket, tickets_from};
 use crate::model::{Alert, Fingerprint, Generation};
 use crate::store::pack::body::Bodies;
 use crate::store::rows::TicketRow;
@@ -8,7 +8,7 @@ use crate::store::rows::TicketRow;
 /// An event or a row, in the columns of a ticket.
 const RECORD: &str =
     "SELECT c.id, k.name, r.table_name, '', '', c.state, 0, c.rule, NULL, a.severity, a.occurrences, a.fingerprint, a.id,
-       '', '', ''
+       '', '', '', ''
      FROM record c JOIN route r ON r.id = c.route_id JOIN destination k ON k.id = r.destination_id
      JOIN alert a ON a.id = c.alert_id";
 
@@ -25,12 +25,12 @@ impl Reader {
         let _one_moment = self.conn.unchecked_transaction()?;
         let is_key = name.starts_with(KEY_PREFIX);
         let found = if is_key && let Some(id) = self.keyed(name)? {
-            self.one_ticket(&format!("{TICKET} WHERE t.id = ?1"), id)?
+            self.one_ticket(&format!("{} WHERE t.id = ?1", tickets_from()), id)?
         } else if is_key {
             return self.one_ticket(&format!("{RECORD} WHERE c.key = ?1 LIMIT 1"), name);
         } else {
             let named = "WHERE t.number = ?1 OR t.sys_id = ?1 ORDER BY t.id DESC LIMIT 1";
-            self.one_ticket(&format!("{TICKET} {named}"), name)?
+            self.one_ticket(&format!("{} {named}", tickets_from()), name)?
         };
         let Some((mut ticket, alert)) = found else { return Ok(None) };
         ticket.folded = self

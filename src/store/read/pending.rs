@@ -25,10 +25,10 @@ macro_rules! from {
     };
 }
 
-/// Columns of a ticket's row, as in `TICKET`.
+/// Columns of a ticket's row, as in `tickets_from`.
 const TICKET: &str =
     "SELECT a.planned_id, k.name, r.table_name, '', '', 'opening', 0, coalesce(u.name, ''), NULL, a.severity,
-     a.occurrences, a.fingerprint, a.id, '', '', ''";
+     a.occurrences, a.fingerprint, a.id, '', '', '', ''";
 
 macro_rules! deliveries {
     ($index:literal, $which:literal) => {

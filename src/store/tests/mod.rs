@@ -1,5 +1,6 @@
 //! The store on a real disk: what operations do, what a restart finds, and a model that must agree with it.
 
+mod closing;
 mod damage;
 mod devices;
 mod faults;
@@ -472,7 +473,13 @@ async fn resolve_fails(outcome: Outcome, wanted: OnSeenAgain) -> Vec<(DeliveryKi
     for _ in 0..2 {
         for c in bench.claim(9).await {
             all.push((c.kind, c.generation.0));
-            let found = Outcome::Later { created: false, seen: seen.clone(), noted: None, renews: false };
+            let found = Outcome::Later {
+                created: false,
+                seen: seen.clone(),
+                noted: None,
+                renews: false,
+                not_closed: None,
+            };
             if c.kind == DeliveryKind::ResolveTicket {
                 assert_eq!(c.ticket.cleared_at, None);
                 let done = vec![settled(&c, found)];

@@ -6,12 +6,13 @@ use crate::model::HealthIssue;
 use crate::store::StoreError;
 
 /// Codes of what is said of a destination; the subject begins with its name.
-const OF_A_DESTINATION: [&str; 9] = [
+const OF_A_DESTINATION: [&str; 10] = [
     "unknown-column",
     "not-a-choice",
     "schema-unread",
     "dropped-field",
     "read-back",
+    "changes-untold",
     "twins",
     "adopted",
     "held",

@@ -118,6 +118,8 @@ pub(super) struct Ledger {
     pub(super) changes: BTreeMap<SysId, Timestamp>,
     /// The first of the next page is changed once more before the page after it is read.
     pub(super) touches: bool,
+    /// How far its clock is behind ours.
+    pub(super) behind: Duration,
 }
 
 /// Records in a page of what was changed.
@@ -306,6 +308,25 @@ impl Destination for FakeDestination {
         Ok(LookedUp { found: found.collect(), status: Some(200), server_now: None })
     }
 
+    async fn still_there(&self, table: &TableName, ids: &[SysId]) -> Result<Vec<Remote>, SendError> {
+        if let Some(e) = self.called("still there", table, false).await.error() {
+            return Err(SendError { doubtful: false, ..e });
+        }
+        let ledger = self.ledger();
+        let found = ledger.tickets.iter().filter(|(t, k)| t == table && ids.contains(&k.keys.1));
+        let found = found.map(|(_, k)| {
+            let at = ledger.changes.get(&k.keys.1);
+            Remote {
+                sys_id: k.keys.1.clone(),
+                number: "INC1".to_owned(),
+                active: k.active,
+                state: if at.is_some() { "6" } else { "1" }.to_owned(),
+                detail: Detail { resolved: at.is_some(), mod_count: at.map(|_| 1), ..Detail::default() },
+            }
+        });
+        Ok(found.collect())
+    }
+
     async fn changed(&self, table: &TableName, since: &Since) -> Result<Changed, SendError> {
         if self.ledger().changes.is_empty() {
             return Ok(Changed::default());
@@ -336,7 +357,8 @@ impl Destination for FakeDestination {
         Ok(Changed {
             records: all.into_iter().map(resolved).collect(),
             next,
-            server_now: Some(self.clock.now()),
+            server_now: Some(self.clock.now().before(ledger.behind)),
+            strangers: 0,
         })
     }
 

@@ -201,11 +201,50 @@ async fn limits(tables: &'static str, rows: &'static str) -> Option<u32> {
 }
 
 #[tokio::test]
-async fn limits_are_kept_by_api_and_the_lower_one_counts() {
-    assert_eq!(limits("100", "50").await, Some(50));
+async fn limits_are_kept_by_api_and_that_of_the_tables_counts_where_tickets_go_there() {
+    assert_eq!(limits("100", "50").await, Some(100));
     assert_eq!(limits("100", "500").await, Some(100));
-    assert_eq!(limits("", "50").await, Some(50));
+    assert_eq!(limits("", "50").await, None);
     assert_eq!(limits("", "").await, None);
+    let stub = with_token(|_| limited());
+    let rows_alone = destination(&stub, password());
+    rows_alone.send(&Order { kind: DeliveryKind::PutRow, ..order() }).await.unwrap_err();
+    assert_eq!(rows_alone.rate_limit().limit, Some(20));
+}
+
+#[tokio::test]
+async fn the_limit_of_an_api_holds_what_goes_by_it_and_that_of_batches_nothing() {
+    let last = refusals().len() - 1;
+    let of = |kind, name: &str| {
+        let table = TableName::new(name).unwrap();
+        let keys = TicketKeys { sys_id: keys(0).sys_id, ..keys(0) };
+        let mut order = Order { kind, table, keys, ..order() };
+        order.fields.insert("severity".to_owned(), "2".to_owned());
+        order
+    };
+    for (part, order) in [
+        ("/em/jsonv2", of(DeliveryKind::PutEvent, "em_event")),
+        ("/api/now/import", of(DeliveryKind::PutRow, "u_stage")),
+        ("/sn_chg_rest", of(DeliveryKind::OpenTicket, "change_request")),
+    ] {
+        let stub = shut(part, last);
+        let error = destination(&stub, basic()).send(&order).await.unwrap_err();
+        assert_eq!((error.class, error.hold), (Class::RetryAt, HoldScope::Table), "{part}: {error}");
+        assert_eq!(error.wait, Some(Duration::from_secs(3000)), "{part}");
+        // Without a word the instance is busy, whatever was asked.
+        let stub = with_token(|_| reply(429, &[], "Too Many Requests"));
+        let error = destination(&stub, basic()).send(&order).await.unwrap_err();
+        assert_eq!((error.class, error.hold), (Class::RetryAt, HoldScope::Destination), "{part}: {error}");
+    }
+    let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));
+    let stub = shut("/batch", last);
+    let destination = destination_by(stub.url.clone(), basic(), Vec::new(), clock.clone());
+    let items = destination.send_all(&[order(), order()]).await.unwrap();
+    assert!(items.iter().all(|item| matches!(item, Item::NotDone)));
+    assert_eq!(destination.together(&order(), 40), 1);
+    assert_eq!(destination.rate_limit().limit, None);
+    clock.advance(Duration::from_secs(3001));
+    assert!(destination.together(&order(), 40) > 1, "not longer than it said");
 }
 
 #[tokio::test]

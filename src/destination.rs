@@ -240,7 +240,8 @@ pub struct SendError {
     pub wait: Option<Duration>,
     /// HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// Whether more requests of the same kind would fare no better, though only this one is kept back (`hold`).
+    /// Whether it may be said of more than is kept back (`hold`): of all requests of the same kind, or, of a delivery, of the
+    /// whole destination if no other gets through.
     pub is_general: bool,
 }
 

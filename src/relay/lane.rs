@@ -380,7 +380,7 @@ impl<D: Destination> Relay<D> {
         let message = e.message.clone();
         let jitter = fastrand::f64();
         let refused = e.class == Class::Hold && e.hold == HoldScope::Delivery;
-        let is_answer = e.status.is_some_and(|s| s >= 400) && (refused || e.class == Class::Retry);
+        let is_answer = e.status.is_some_and(|s| refused || s >= 400 && e.class == Class::Retry);
         let alone = if own && passed && is_answer { self.fails_alone(c.id) } else { 0 };
         let most = if refused { OWN_REFUSALS } else { OWN_FAILURES };
         match e.class {

@@ -403,7 +403,10 @@ impl ServiceNow {
                 (error.class, error.hold) = (Class::Hold, HoldScope::Destination);
                 remedy.clone_into(&mut error.remedy);
             }
-            if attempt.is_beside() || attempt.what == What::Batch && batch::is_refusal(&error) {
+            if attempt.is_beside() && error.hold == HoldScope::Delivery && error.is_general {
+                // Something in between dislikes this file, or all of them; the tickets are no matter of it.
+                error.is_general = false;
+            } else if attempt.is_beside() || attempt.what == What::Batch && batch::is_refusal(&error) {
                 error.is_general = error.hold == HoldScope::Destination;
                 error.hold = HoldScope::Table;
             }

@@ -41,6 +41,8 @@ pub(super) enum Fault {
     Acl,
     /// 403, a mandatory field is missing.
     Policy,
+    /// 403, the page of a firewall that dislikes this record.
+    Waf,
 }
 
 impl Fault {
@@ -52,7 +54,7 @@ impl Fault {
             Self::LostAfter | Self::LostBefore => (Class::Retry, None, true),
             Self::Told(_) => (Class::RetryAt, Some(429), false),
             Self::Hold => (Class::Hold, Some(401), false),
-            Self::HoldTable | Self::Acl => (Class::Hold, Some(403), false),
+            Self::HoldTable | Self::Acl | Self::Waf => (Class::Hold, Some(403), false),
             Self::Reject => (Class::Reject, Some(400), false),
             Self::Throws => (Class::Retry, Some(500), true),
             Self::Policy => (Class::Reject, Some(403), false),
@@ -61,7 +63,7 @@ impl Fault {
             class,
             hold: match self {
                 Self::HoldTable => HoldScope::Table,
-                Self::Acl => HoldScope::Delivery,
+                Self::Acl | Self::Waf => HoldScope::Delivery,
                 _ => HoldScope::Destination,
             },
             message: format!("{self:?}"),
@@ -69,7 +71,7 @@ impl Fault {
             doubtful,
             wait: if let Self::Told(secs) = self { Some(Duration::from_secs(secs)) } else { None },
             status,
-            is_general: false,
+            is_general: self == Self::Waf,
         })
     }
 }

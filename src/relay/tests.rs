@@ -402,6 +402,19 @@ async fn what_a_firewall_dislikes_keeps_nothing_else_waiting_and_one_that_dislik
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_asked_for_now_makes_one_wait_for_its_next_turn_and_nobody_has_to_act() {
+    let mut site = Site::one();
+    site.destination().ledger().unsure = 1;
+    site.record_many(3).await;
+    site.start();
+    pass(Duration::from_secs(15)).await;
+    assert_eq!((site.destination().titles().len(), site.pending()), (2, 1), "the others go on");
+    pass(MINUTE * 5).await;
+    assert_eq!(site.destination().titles().len(), 3);
+    assert!(site.store.reader().unwrap().overview().unwrap().issues.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_is_never_the_delivery_that_failed() {
     let mut site = Site::one();
     site.destination().ledger().stuck.insert(table("incident"), Fault::Busy);

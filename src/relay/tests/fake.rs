@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::destination::{
-    Asked, Changed, Compose, Destination, Detail, DeviceOrder, DevicePut, DevicesSent, DroppedField, Fields,
-    Found, LookedUp, Order, RateLimit, Remote, SendError, Sent, Since, TicketFacts,
+    Admission, Asked, Changed, Compose, Destination, Detail, DeviceOrder, DevicePut, DevicesSent,
+    DroppedField, Fields, Found, LookedUp, MayAsk, Order, RateLimit, Remote, SendError, Sent, Since,
+    TicketFacts,
 };
 use crate::model::ticket::KeysKept;
 use crate::model::{
@@ -120,6 +121,8 @@ pub(super) struct Ledger {
     pub(super) changes: BTreeMap<SysId, Timestamp>,
     /// The first of the next page is changed once more before the page after it is read.
     pub(super) touches: bool,
+    /// So many orders it cannot say of now whether it would take them.
+    pub(super) unsure: u32,
     /// How far its clock is behind ours.
     pub(super) behind: Duration,
 }
@@ -197,6 +200,15 @@ impl FakeDestination {
 impl Destination for FakeDestination {
     fn name(&self) -> &DestinationName {
         &self.name
+    }
+
+    async fn admit(&self, _: &Order, _: MayAsk<'_>) -> Result<Admission, SendError> {
+        let mut ledger = self.ledger();
+        if ledger.unsure == 0 {
+            return Ok(Admission::Fits(Vec::new()));
+        }
+        ledger.unsure -= 1;
+        Err(SendError::new(Class::Retry, HoldScope::Action, "a name could not be looked up".to_owned(), ""))
     }
 
     async fn look_up(

@@ -265,3 +265,55 @@ async fn a_limit_is_forgotten_when_its_hour_is_over() {
     clock.advance(Duration::from_mins(1));
     assert_eq!(destination.rate_limit().limit, None);
 }
+
+#[tokio::test]
+async fn a_name_that_cannot_be_looked_up_now_waits_and_is_not_sent_as_it_is() {
+    let mut asked = 0;
+    let stub = with_token(move |request| {
+        let line = request.lines().next().unwrap_or_default();
+        if !line.contains("sys_user_group") {
+            return json(200, r#"{"result":[]}"#);
+        }
+        asked += 1;
+        match asked {
+            1 => reply(503, &[], ""),
+            2 => {
+                json(500, r#"{"error":{"message":"Transaction cancelled","detail":null},"status":"failure"}"#)
+            }
+            _ => json(200, &json!({"result": [{"sys_id": "a".repeat(32), "name": "OT SOC"}]}).to_string()),
+        }
+    });
+    let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));
+    let destination = destination_by(stub.url.clone(), basic(), Vec::new(), clock.clone()).checking();
+    let mut order = order();
+    order.fields.insert("assignment_group".to_owned(), "OT SOC".to_owned());
+    let groups = || stub.seen().iter().filter(|request| request.contains("/table/sys_user_group")).count();
+    for turn in 1..3 {
+        // Others of the same turn do not ask again.
+        for _ in 0..2 {
+            let error = destination.admit(&order, &|| true).await.unwrap_err();
+            assert_eq!((error.class, error.hold), (Class::Retry, HoldScope::Action), "{error}");
+            assert!(error.message.contains("`OT SOC` could not be looked up in sys_user_group"), "{error}");
+            assert_eq!(groups(), turn);
+        }
+        clock.advance(Duration::from_mins(1));
+    }
+    assert!(matches!(destination.admit(&order, &|| true).await, Ok(Admission::Fits(_))));
+    destination.send(&order).await.unwrap_err();
+    let sent = stub.seen().pop().unwrap();
+    assert!(sent.contains(&"a".repeat(32)) && !sent.contains("OT SOC"), "{sent}");
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_looked_up_for_an_hour_keeps_no_alert_waiting() {
+    let stub = shut("/table/sys_user_group", 6);
+    let clock = ManualClock::at(Timestamp::from_secs(1_795_248_900));
+    let destination = destination_by(stub.url.clone(), basic(), Vec::new(), clock.clone()).checking();
+    let mut order = order();
+    order.fields.insert("assignment_group".to_owned(), "OT SOC".to_owned());
+    assert!(destination.admit(&order, &|| true).await.is_err());
+    clock.advance(Duration::from_mins(59));
+    assert!(destination.admit(&order, &|| true).await.is_err());
+    clock.advance(Duration::from_mins(1));
+    assert!(matches!(destination.admit(&order, &|| true).await, Ok(Admission::Fits(_))));
+}

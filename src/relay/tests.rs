@@ -415,6 +415,27 @@ async fn what_cannot_be_asked_for_now_makes_one_wait_for_its_next_turn_and_nobod
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_its_last_attempt_made_is_no_dead_letter() {
+    let mut site = Site::new(&["prod"], |s, _| s.interval = MINUTE * 5);
+    let attempts =
+        |site: &Site| site.destination().ledger().calls.iter().filter(|(_, c)| c == "thrown").count();
+    site.destination().ledger().refused.insert("thrown".to_owned(), Fault::Throws);
+    site.record(&[("thrown", Severity::Major, "prod", "incident")]).await;
+    site.start();
+    for n in 0..200 {
+        if attempts(&site) == 11 {
+            // Only the twelfth, after which it is given up, is carried out.
+            site.destination().ledger().refused.insert("thrown".to_owned(), Fault::ThrowsAfter);
+        }
+        site.record(&[(&format!("good {n}"), Severity::Major, "prod", "incident")]).await;
+        pass(MINUTE * 5).await;
+    }
+    assert_eq!(attempts(&site), 12);
+    assert!(site.in_state(DeliveryState::Dead).is_empty());
+    assert_eq!((site.pending(), site.destination().titles().len()), (0, 201));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_is_never_the_delivery_that_failed() {
     let mut site = Site::one();
     site.destination().ledger().stuck.insert(table("incident"), Fault::Busy);

@@ -38,6 +38,8 @@ pub(super) enum Fault {
     Reject,
     /// 500 by a business rule that throws on this record; nothing was done.
     Throws,
+    /// The same, but it was done.
+    ThrowsAfter,
     /// 403, the words of an ACL on this insert.
     Acl,
     /// 403, a mandatory field is missing.
@@ -57,7 +59,7 @@ impl Fault {
             Self::Hold => (Class::Hold, Some(401), false),
             Self::HoldTable | Self::Acl | Self::Waf => (Class::Hold, Some(403), false),
             Self::Reject => (Class::Reject, Some(400), false),
-            Self::Throws => (Class::Retry, Some(500), true),
+            Self::Throws | Self::ThrowsAfter => (Class::Retry, Some(500), true),
             Self::Policy => (Class::Reject, Some(403), false),
         };
         Some(SendError {
@@ -248,7 +250,7 @@ impl Destination for FakeDestination {
         let now = self.clock.now();
         let mut ledger = self.ledger();
         ledger.kinds.push(order.kind);
-        if !matches!(fault, Fault::None | Fault::LostAfter) {
+        if !matches!(fault, Fault::None | Fault::LostAfter | Fault::ThrowsAfter) {
             return Err(fault.error().unwrap());
         }
         let kept = ledger.keeps.unwrap_or(KeysKept { sys_id: true, correlation_id: true });

@@ -194,6 +194,8 @@ pub struct Changed {
     pub next: Option<Since>,
     /// What the server's clock said.
     pub server_now: Option<Timestamp>,
+    /// Records among them that are none of ours: the other side ignored what we asked for. They are not in `records`.
+    pub strangers: u32,
 }
 
 /// A field that the answer does not show as it was sent.
@@ -240,7 +242,8 @@ pub struct SendError {
     pub wait: Option<Duration>,
     /// HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// Whether more requests of the same kind would fare no better, though only this one is kept back (`hold`).
+    /// Whether it may be said of more than is kept back (`hold`): of all requests of the same kind, or, of a delivery, of the
+    /// whole destination if no other gets through.
     pub is_general: bool,
 }
 
@@ -334,6 +337,13 @@ pub trait Destination: Send + Sync + 'static {
         table: &TableName,
         since: &Since,
     ) -> impl Future<Output = Result<Changed, SendError>> + Send;
+
+    /// Which of these records are there, by nothing but their ids. At most [`FIND_MAX`]; one that is hidden from us is not.
+    fn still_there(
+        &self,
+        table: &TableName,
+        ids: &[SysId],
+    ) -> impl Future<Output = Result<Vec<Remote>, SendError>> + Send;
 
     /// How many of so many due orders like this one go into one request; 1: each into its own.
     fn together(&self, order: &Order, due: usize) -> usize {

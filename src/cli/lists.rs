@@ -516,11 +516,12 @@ fn queue_list(asker: &Asker, args: &QueueListArgs, terminal: &mut Terminal<'_>) 
 
 fn deliveries(state: DeliveryState) -> List<DeliveryRow> {
     List {
-        header: &["id", "severity", "title", "destination", "table", "tries", "due (utc)", "reason"],
+        header: &["id", "kind", "severity", "title", "destination", "table", "tries", "due (utc)", "reason"],
         dispensable: &["destination", "table", "tries"],
         cells: |r| {
             vec![
                 r.id.to_string(),
+                r.kind.clone(),
                 r.severity.to_string(),
                 r.title.clone(),
                 r.destination.clone(),

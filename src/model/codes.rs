@@ -319,6 +319,15 @@ pub const CODES: &[Code] = &[
          process NIST Open) and give what it wants in `[rule.action.resolve]`.",
     ),
     code(
+        "E137",
+        "changes-untold",
+        "A table cannot be asked what changed there: each live ticket is asked for by its own id instead.",
+        "The table has no column `correlation_id`, something there clears it, or the integration user may not read it or \
+         `correlation_display`: then ServiceNow ignores the question and answers with the records of others.",
+        "Tickets are still read back, once in each tickets_interval, for more requests. Give the table the column, the user \
+         the right to read it, and let no business rule clear it.",
+    ),
+    code(
         "E201",
         "config-syntax",
         "A config file is no TOML: nothing behind the place is looked at.",

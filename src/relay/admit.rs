@@ -52,6 +52,14 @@ impl<D: Destination> Relay<D> {
                         .extend(std::iter::once(&c).chain(chunk.as_slice()).map(|c| back(c, started_at)));
                     break;
                 }
+                // What it takes could not be asked for now: no fault of the action, and nobody has to act.
+                Err(e) if e.hold == HoldScope::Action && e.class != Class::Hold => {
+                    let due_at = started_at.after(retry::backoff(c.attempts + 1, fastrand::f64()));
+                    let (word, doubtful, message) = (Class::Retry.as_str(), c.doubtful, e.message);
+                    let outcome = Outcome::Retry { due_at, word, doubtful, message };
+                    let (id, status) = (c.id, e.status);
+                    group.settled.push(Settled { id, started_at, duration_ms: 0, status, outcome });
+                }
                 Err(e) if e.hold == HoldScope::Action => {
                     self.memory().fitting.remove(&subject);
                     let due_at = started_at.after(retry::hold(c.attempts + 1, fastrand::f64()));

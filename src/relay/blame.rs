@@ -107,16 +107,19 @@ impl Blame {
     /// Nothing is left to be drawn. `passed` says whether any got through in this run.
     pub(super) fn exhausted(&mut self, passed: bool, last: Option<&SendError>) {
         let Some(e) = last.filter(|_| self.held.is_none() && !passed && self.row > 0) else { return };
-        let alone = e.class == Class::Hold && e.hold == HoldScope::Delivery;
+        // What something in between dislikes may be this one alone: it backs off by itself, and others show what it was.
+        let alone = e.class == Class::Hold && e.hold == HoldScope::Delivery && !e.is_general;
         if alone || self.row >= PATIENCE {
             self.held = Some(on_table(e));
         }
     }
 }
 
-/// What different deliveries failed for is the table's.
+/// What different deliveries failed for is the table's, or the destination's.
 fn on_table(e: &SendError) -> SendError {
-    SendError { hold: HoldScope::Table, ..e.clone() }
+    let hold =
+        if e.is_general && e.hold == HoldScope::Delivery { HoldScope::Destination } else { HoldScope::Table };
+    SendError { hold, ..e.clone() }
 }
 
 /// Words without numbers and ids, which differ from record to record.
@@ -219,6 +222,13 @@ mod tests {
         let mut beside = after(std::slice::from_ref(&acl));
         beside.exhausted(true, Some(&acl));
         assert!(beside.held.is_none());
+        let waf = SendError { is_general: true, ..acl.clone() };
+        let mut blocked = after(std::slice::from_ref(&waf));
+        blocked.exhausted(false, Some(&waf));
+        assert!(blocked.held.is_none(), "the next shows whether it was this one");
+        let mut all = after(&[waf.clone(), waf.clone(), waf.clone()]);
+        all.exhausted(false, Some(&waf));
+        assert_eq!(all.held.map(|e| e.hold), Some(HoldScope::Destination));
         let mut one = after(&[busy()]);
         one.exhausted(false, Some(&busy()));
         assert!(one.held.is_none(), "a single failure backs off by itself");

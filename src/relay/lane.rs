@@ -99,7 +99,7 @@ impl<D: Destination> Relay<D> {
         }
         let now = self.clock.now();
         group.settled.extend(pool.iter().map(|c| back(c, now)));
-        self.conclude(lane, run, group);
+        self.conclude(permit, lane, run, group).await;
     }
 
     pub(super) fn job<'a>(&'a self, claimed: &'a Claimed, destination: &'a DestinationName) -> Job<'a> {
@@ -334,7 +334,7 @@ impl<D: Destination> Relay<D> {
     }
 
     /// Judges what failed, now that it shows what became of the others.
-    fn conclude(&self, lane: &Lane<'_>, run: Run, group: &mut Group) {
+    async fn conclude(&self, permit: &SendPermit<'_, D>, lane: &Lane<'_>, run: Run, group: &mut Group) {
         let Run { blame, failed, passed, looked_up } = run;
         let held = blame.held.is_some();
         // Found or sent: there is nothing that says otherwise.
@@ -347,18 +347,51 @@ impl<D: Destination> Relay<D> {
         for f in &failed {
             let own = f.alone || !held;
             let outcome = self.after_failure(f, own, passed);
-            group.settled.push(Settled {
+            let outcome = self.unless_made(permit, lane, f, outcome).await;
+            let settled = Settled {
                 id: f.claimed.id,
                 started_at: f.started_at,
                 duration_ms: f.duration_ms,
                 status: f.error.status,
                 outcome,
-            });
+            };
+            group.settle(permit.destination.name(), lane, settled);
         }
         if let Some(e) = blame.held {
             let place = (e.hold != HoldScope::Destination).then(|| lane.table.clone());
             group.holds.push((place, e));
         }
+    }
+
+    /// What is to be a dead letter, and may have been made by the very attempt that was its last, is looked for first: what is
+    /// there is its ticket. Where that cannot be asked now, the delivery stays, doubtful, and the next attempt begins with it.
+    async fn unless_made(
+        &self,
+        permit: &SendPermit<'_, D>,
+        lane: &Lane<'_>,
+        f: &Failed,
+        outcome: Outcome,
+    ) -> Outcome {
+        let work = kind::of(lane.kind);
+        let is_dead = matches!(outcome, Outcome::Dead { .. });
+        if !is_dead || !f.error.doubtful || work.repeat() != Repeat::ByKey {
+            return outcome;
+        }
+        let asked = [Asked { doubtful: true, ..asked(work, &f.claimed, permit.destination.name()) }];
+        let looked_up = if permit.begin() {
+            permit.destination.look_up(lane.kind, lane.table, &asked).await.ok()
+        } else {
+            None
+        };
+        self.heartbeat.busy();
+        let Some(looked_up) = looked_up else {
+            let due_at = self.clock.now().after(self.settings.doubt_wait);
+            let (word, message) = (Class::Retry.as_str(), f.error.message.clone());
+            return Outcome::Retry { due_at, word, doubtful: true, message };
+        };
+        let key = &asked[0].keys.correlation_id;
+        let found = looked_up.found.iter().find(|found| found.correlation_id == *key);
+        found.and_then(|found| work.found(&f.claimed, found)).unwrap_or(outcome)
     }
 
     /// Counts how often this one failed while others got through.
@@ -380,7 +413,7 @@ impl<D: Destination> Relay<D> {
         let message = e.message.clone();
         let jitter = fastrand::f64();
         let refused = e.class == Class::Hold && e.hold == HoldScope::Delivery;
-        let is_answer = e.status.is_some_and(|s| s >= 400) && (refused || e.class == Class::Retry);
+        let is_answer = e.status.is_some_and(|s| refused || s >= 400 && e.class == Class::Retry);
         let alone = if own && passed && is_answer { self.fails_alone(c.id) } else { 0 };
         let most = if refused { OWN_REFUSALS } else { OWN_FAILURES };
         match e.class {

@@ -25,7 +25,7 @@ use crate::store::StoreError;
 use crate::store::op::claim::{Claim, Claimed};
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
 use crate::store::op::settle::{Outcome, Settled};
-use crate::sync;
+use crate::sync::{self, Untold};
 
 /// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more
 /// of them cost less flash each; what is claimed when the power goes has to be looked up again.
@@ -157,6 +157,28 @@ fn twins(destination: &DestinationName, table: &TableName, found: &Found) -> Hea
     );
     HealthIssue::new("twins", text, "close the others there; if it recurs, find out who copies records")
         .about(format!("{destination}:{table}:{}", found.correlation_id))
+}
+
+const CHANGES_UNTOLD: &str = "changes-untold";
+
+/// A table whose changes cannot be asked for.
+fn untold(destination: &DestinationName, table: &TableName, why: Untold) -> HealthIssue {
+    let (cause, remedy) = match why {
+        Untold::Unmarked => (
+            "its records do not keep our correlation_id (no such column, or something there clears it)",
+            "give the table the column correlation_id, let the integration user read and write it, and let no business rule \
+             clear it",
+        ),
+        Untold::Strangers => (
+            "it answers with the records of others",
+            "let the integration user read correlation_id and correlation_display in this table",
+        ),
+    };
+    let text = format!(
+        "{destination} cannot be asked what changed in {table}: {cause}. Each live ticket is asked for by its own id instead, \
+         once in each tickets_interval"
+    );
+    HealthIssue::new(CHANGES_UNTOLD, text, remedy).about(format!("{destination}:{table}"))
 }
 
 /// A table that keeps neither of our keys cannot be protected against twins.
@@ -336,7 +358,11 @@ impl<D: Destination> Relay<D> {
             told.unread.push(words);
         }
         let twins = report.twins.iter().map(|(table, found)| twins(name, table, found));
-        self.tell(twins.collect()).await?;
+        let untold = report.untold.iter().map(|(table, why)| untold(destination.name(), table, *why));
+        self.tell(twins.chain(untold).collect()).await?;
+        for table in &report.told {
+            self.store.issue_over(CHANGES_UNTOLD, format!("{name}:{table}")).await?;
+        }
         if let Some((table, e)) = report.failure {
             let text = format!("tickets of {name}, table {table}, could not be read back: {}", e.message);
             let again = "it is tried again at the next sync";

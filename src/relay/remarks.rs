@@ -8,12 +8,13 @@ use crate::model::HealthIssue;
 use crate::store::StoreError;
 
 /// Codes of what is said of a destination; the subject begins with its name.
-const OF_A_DESTINATION: [&str; 10] = [
+const OF_A_DESTINATION: [&str; 11] = [
     "unknown-column",
     "not-a-choice",
     "schema-unread",
     "dropped-field",
     "read-back",
+    "changes-untold",
     "twins",
     "adopted",
     "held",

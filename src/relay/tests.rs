@@ -347,7 +347,7 @@ async fn a_few_that_always_fail_starve_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn half_of_all_may_be_poisoned_in_whatever_order() {
-    for fault in [Fault::Throws, Fault::Acl, Fault::Policy] {
+    for fault in [Fault::Throws, Fault::Acl, Fault::Policy, Fault::Waf] {
         // The most severe half goes first, so fifty fail in a row.
         poisoned(|n| severity(n) >= Severity::Major, fault).await;
         poisoned(|n| n % 2 == 0, fault).await;
@@ -358,9 +358,10 @@ async fn half_of_all_may_be_poisoned_in_whatever_order() {
 #[tokio::test(start_paused = true)]
 async fn what_fails_alone_while_others_get_through_becomes_a_dead_letter_with_the_words() {
     let mut site = Site::new(&["prod"], |s, _| s.interval = MINUTE * 5);
-    let bad = [("thrown".to_owned(), Fault::Throws), ("acl".to_owned(), Fault::Acl)];
-    site.destination().ledger().refused.extend(bad);
+    let bad = [("thrown", Fault::Throws), ("acl", Fault::Acl), ("waf", Fault::Waf)];
+    site.destination().ledger().refused.extend(bad.map(|(title, fault)| (title.to_owned(), fault)));
     site.record(&[("thrown", Severity::Major, "prod", "incident")]).await;
+    site.record(&[("waf", Severity::Major, "prod", "incident")]).await;
     site.record(&[("acl", Severity::Major, "prod", "incident")]).await;
     site.start();
     for n in 0..100 {
@@ -370,9 +371,68 @@ async fn what_fails_alone_while_others_get_through_becomes_a_dead_letter_with_th
     assert_eq!(site.destination().titles().len(), 100);
     let reasons: Vec<String> =
         site.in_state(DeliveryState::Dead).into_iter().filter_map(|d| d.reason).collect();
-    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert_eq!(reasons.len(), 3, "{reasons:?}");
+    assert!(reasons.iter().any(|r| r.starts_with("Waf — do something (failed 5 times")), "{reasons:?}");
     assert!(reasons.iter().any(|r| r.starts_with("Acl — do something (failed 5 times")), "{reasons:?}");
     assert!(reasons.iter().any(|r| r.starts_with("Throws — do something (failed 12 times")), "{reasons:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_firewall_dislikes_keeps_nothing_else_waiting_and_one_that_dislikes_all_holds_the_destination()
+{
+    let mut site = Site::one();
+    site.destination().ledger().refused.insert("waf".to_owned(), Fault::Waf);
+    site.record(&[("waf", Severity::Major, "prod", "incident")]).await;
+    site.start();
+    pass(MINUTE).await;
+    // It was all there was, and what comes next need not wait for it.
+    site.record(&[("next", Severity::Minor, "prod", "incident")]).await;
+    let report = site.sync().await;
+    assert_eq!((report.created, report.waiting.len()), (1, 0), "{report:?}");
+    let all = (0..60).map(|n| (format!("a{n}"), Fault::Waf));
+    site.destination().ledger().refused.extend(all);
+    site.record_many(60).await;
+    site.sync().await;
+    let state = site.store.destination_state(&DestinationName::new("prod").unwrap()).await.unwrap();
+    assert!(state.holds.iter().any(|hold| hold.table.is_none()), "{:?}", state.holds);
+    assert!(site.in_state(DeliveryState::Dead).is_empty());
+    site.destination().ledger().refused.clear();
+    pass(HOUR * 4).await;
+    assert_eq!(site.destination().titles().len(), 62);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_asked_for_now_makes_one_wait_for_its_next_turn_and_nobody_has_to_act() {
+    let mut site = Site::one();
+    site.destination().ledger().unsure = 1;
+    site.record_many(3).await;
+    site.start();
+    pass(Duration::from_secs(15)).await;
+    assert_eq!((site.destination().titles().len(), site.pending()), (2, 1), "the others go on");
+    pass(MINUTE * 5).await;
+    assert_eq!(site.destination().titles().len(), 3);
+    assert!(site.store.reader().unwrap().overview().unwrap().issues.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_last_attempt_made_is_no_dead_letter() {
+    let mut site = Site::new(&["prod"], |s, _| s.interval = MINUTE * 5);
+    let attempts =
+        |site: &Site| site.destination().ledger().calls.iter().filter(|(_, c)| c == "thrown").count();
+    site.destination().ledger().refused.insert("thrown".to_owned(), Fault::Throws);
+    site.record(&[("thrown", Severity::Major, "prod", "incident")]).await;
+    site.start();
+    for n in 0..200 {
+        if attempts(&site) == 11 {
+            // Only the twelfth, after which it is given up, is carried out.
+            site.destination().ledger().refused.insert("thrown".to_owned(), Fault::ThrowsAfter);
+        }
+        site.record(&[(&format!("good {n}"), Severity::Major, "prod", "incident")]).await;
+        pass(MINUTE * 5).await;
+    }
+    assert_eq!(attempts(&site), 12);
+    assert!(site.in_state(DeliveryState::Dead).is_empty());
+    assert_eq!((site.pending(), site.destination().titles().len()), (0, 201));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 //! them gets smaller ones.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::call::{Call, Path, ServiceNow};
 use super::change;
 use super::classify::{self, What};
-use super::learned::Absent;
+use super::learned::{Absent, seconds};
 use super::wire;
 use crate::destination::{Item, Order, SendError, Sent};
 use crate::model::{Class, DeliveryKind, HoldScope, TableName};
@@ -25,19 +26,29 @@ const ITEMS: usize = 20;
 /// Fewer are sent singly: that takes little longer, and each has an answer of its own.
 const FEW: usize = 20;
 
+/// So long no batch is tried at most after a 429: a window of its limits.
+const LIMITED_MAX: Duration = Duration::from_hours(1);
+
 /// What is known of the instance's batches.
 #[derive(Debug)]
 pub(super) struct Batching {
     most: AtomicUsize,
     /// It takes none.
     pub(super) refused: Absent,
+    /// Until when it takes no more, in seconds of the clock.
+    limited: AtomicU64,
     /// The next batch's number.
     next: AtomicU64,
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { most: AtomicUsize::new(ITEMS), refused: Absent::default(), next: AtomicU64::new(1) }
+        Self {
+            most: AtomicUsize::new(ITEMS),
+            refused: Absent::default(),
+            limited: AtomicU64::new(0),
+            next: AtomicU64::new(1),
+        }
     }
 }
 
@@ -63,7 +74,11 @@ impl ServiceNow {
 
     /// How many of so many rows go into one request.
     pub(super) fn rows_together(&self, due: usize) -> usize {
-        if due < FEW || self.batching.refused.is_so(self.now()) {
+        let now = self.now();
+        let until = self.batching.limited.load(Ordering::Relaxed);
+        // An end further off than any wait means that the clock was set back.
+        let is_limited = seconds(now) < until && until <= seconds(now.after(LIMITED_MAX));
+        if due < FEW || self.batching.refused.is_so(now) || is_limited {
             return 1;
         }
         self.batching.most.load(Ordering::Relaxed).clamp(1, ITEMS)
@@ -100,6 +115,13 @@ impl ServiceNow {
                 tracing::info!("{} takes no batches; single requests are made: {e}", self.place);
                 self.batching.refused.learn(self.now());
                 // Nothing was carried out.
+                return Ok(singles.iter().map(|_| Item::NotDone).collect());
+            }
+            // The limit of this API alone. Nothing was carried out.
+            Err(e) if e.class == Class::RetryAt && e.wait.is_some() => {
+                let until = self.now().after(e.wait.unwrap_or_default().min(LIMITED_MAX));
+                tracing::info!("{} takes no more batches for now; single requests are made: {e}", self.place);
+                self.batching.limited.store(seconds(until), Ordering::Relaxed);
                 return Ok(singles.iter().map(|_| Item::NotDone).collect());
             }
             Err(e) => {
@@ -142,7 +164,7 @@ impl ServiceNow {
                     Ok((value, answer)) => {
                         (single.read)(&value, answer.status).inspect(|sent| self.learn_user(sent))
                     }
-                    Err(e) => self.second_look(orders.get(at), e).await,
+                    Err(e) => self.second_look(orders.get(at), single.call.path.narrowed(e)).await,
                 },
                 _ => Err(attempt.retry("the answer to the batch does not say what became of it")),
             };

@@ -151,6 +151,16 @@ pub fn address(kind: DeliveryKind, table: &TableName) -> String {
 }
 
 impl Path<'_> {
+    /// The limit of an API of its own, told with its wait, holds what goes by that API. A 429 without a word is the instance's,
+    /// that has too much to do.
+    pub(super) fn narrowed(self, e: SendError) -> SendError {
+        let is_tables = matches!(self, Self::Records(_) | Self::Record(..));
+        if is_tables || e.class != Class::RetryAt || e.wait.is_none() {
+            return e;
+        }
+        SendError { is_general: true, hold: HoldScope::Table, ..e }
+    }
+
     pub(super) fn text(self) -> String {
         match self {
             Self::Records(table) => format!("/api/now/table/{table}"),
@@ -292,7 +302,7 @@ impl ServiceNow {
     }
 
     pub(super) fn last_rate_limit(&self) -> RateLimit {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner).lowest(self.now())
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).of_now(self.now())
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -341,7 +351,7 @@ impl ServiceNow {
                 if !attempt.is_beside() {
                     self.note_rate_limit(&answer, call.path);
                 }
-                self.judged(answer, &attempt, authorization)
+                self.judged(answer, &attempt, authorization).map_err(|e| call.path.narrowed(e))
             }
             Err(error) => {
                 let mut error = classify::no_answer(&error, &attempt);
@@ -393,7 +403,10 @@ impl ServiceNow {
                 (error.class, error.hold) = (Class::Hold, HoldScope::Destination);
                 remedy.clone_into(&mut error.remedy);
             }
-            if attempt.is_beside() || attempt.what == What::Batch && batch::is_refusal(&error) {
+            if attempt.is_beside() && error.hold == HoldScope::Delivery && error.is_general {
+                // Something in between dislikes this file, or all of them; the tickets are no matter of it.
+                error.is_general = false;
+            } else if attempt.is_beside() || attempt.what == What::Batch && batch::is_refusal(&error) {
                 error.is_general = error.hold == HoldScope::Destination;
                 error.hold = HoldScope::Table;
             }
@@ -416,29 +429,36 @@ impl ServiceNow {
     }
 
     fn note_rate_limit(&self, answer: &Answer, path: Path<'_>) {
-        let Some(seen) = classify::rate_limit(answer) else { return };
         let now = self.now();
+        if matches!(path, Path::Records(_) | Path::Record(..)) {
+            self.limits.lock().unwrap_or_else(PoisonError::into_inner).tables_at = Some(now);
+        }
+        let Some(seen) = classify::rate_limit(answer) else { return };
         // By the instance's clock, as ours need not be right.
         let server_now = classify::server_date(answer).unwrap_or(now);
         let left = seen.reset_at.map(|at| at.since(server_now)).filter(|left| !left.is_zero());
         let told = Told { seen, at: now, for_: left.unwrap_or(LIMIT_HOLDS).min(LIMIT_HOLDS) };
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(path, Path::Records(_) | Path::Record(..)) {
-            limits.tables = Some(told);
-        } else {
-            limits.others = Some(told);
+        match path {
+            Path::Records(_) | Path::Record(..) => limits.tables = Some(told),
+            // What is no longer taken together goes singly.
+            Path::Batch => {}
+            _ => limits.others = Some(told),
         }
     }
 }
 
-/// What the instance said of its hourly limits. Each of its rules is for one API, so what one API is told is not said of
-/// another; we count our requests together, and keep to the lowest. Calls beside the tickets tell nothing here: theirs wait
-/// by themselves.
+/// What the instance said of its hourly limits. Each of its rules is for one API, and what one API is told is not said of
+/// another: where tickets go by the Table API, its limit is what we keep to, and what goes by another waits by itself when
+/// that is at its end. The limits of others are kept to where nothing goes by the Table API. Calls beside the tickets tell
+/// nothing here.
 #[derive(Debug, Default)]
 struct Limits {
     /// The Table API.
     tables: Option<Told>,
-    /// Changes, events, rows, devices, batches.
+    /// When it was last called.
+    tables_at: Option<Timestamp>,
+    /// Changes, events, rows, devices.
     others: Option<Told>,
 }
 
@@ -452,10 +472,11 @@ struct Told {
 }
 
 impl Limits {
-    fn lowest(&self, now: Timestamp) -> RateLimit {
+    fn of_now(&self, now: Timestamp) -> RateLimit {
         let holds = |told: &Told| told.at <= now && now < told.at.after(told.for_);
-        let both = [self.tables, self.others].into_iter().flatten().filter(holds).map(|told| told.seen);
-        both.min_by_key(|seen| seen.limit.unwrap_or(u32::MAX)).unwrap_or_default()
+        let goes_by_tables = self.tables_at.is_some_and(|at| at <= now && now < at.after(LIMIT_HOLDS));
+        let told = if goes_by_tables { self.tables } else { self.others };
+        told.filter(holds).map(|told| told.seen).unwrap_or_default()
     }
 }
 

@@ -3,15 +3,19 @@
 //! A page begins behind the last record of the one before, never at a count of records: what is changed while pages are read
 //! moves to the end, and a count would pass over as many others.
 
+use std::sync::atomic::Ordering;
+
 use super::call::ServiceNow;
-use super::classify::{Attempt, What};
+use super::classify::{self, Attempt, What};
 use super::query::{Query, QueryError};
 use super::ticket::{DETAIL_FIELDS, DISPLAY, remote};
 use super::wire;
-use crate::destination::{Changed, Remote, SendError, Since};
-use crate::model::TableName;
+use crate::destination::{Changed, FIND_MAX, Remote, SendError, Since};
+use crate::model::{SysId, TableName};
 
 const PAGE: usize = 200;
+/// What each `correlation_id` of ours begins with.
+const PREFIX: &str = "otrelay-";
 
 impl ServiceNow {
     /// What the displays of our tickets begin with: our identity with it, where that can be asked for.
@@ -32,23 +36,67 @@ impl ServiceNow {
             .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
         let listed = self.look(&attempt, (table, DETAIL_FIELDS), &query, PAGE, "a look for changes").await?;
         let rows = &listed.rows;
-        // A condition that the instance ignored lets the records of others in: they are none of ours, and the next
-        // page would only hold more of them.
-        let ours = rows.iter().filter(|row| wire::field(row, "correlation_id").starts_with("otrelay-"));
+        // A condition that the instance ignored lets the records of others in. They are none of ours, but the next page
+        // begins behind them: a page that holds only theirs is not the end.
+        let ours = rows.iter().filter(|row| wire::field(row, "correlation_id").starts_with(PREFIX));
         let records: Vec<_> = ours.filter_map(|row| remote(table, row)).collect();
         let is_last = match listed.total {
             Some(total) => total <= PAGE,
             None => rows.is_empty(),
         };
-        let next = if is_last { None } else { next(&records, since, &attempt)? };
-        Ok(Changed { records, next, server_now: listed.server_now })
+        let last = rows.iter().rev().find_map(|row| remote(table, row));
+        let next = if is_last { None } else { next(last.as_ref(), since, &attempt)? };
+        let strangers = u32::try_from(rows.len() - records.len()).unwrap_or(u32::MAX);
+        Ok(Changed { records, next, server_now: listed.server_now, strangers })
+    }
+
+    /// Which of these records are there, with all that is worth knowing of them.
+    pub(super) async fn tickets_by_id(
+        &self,
+        table: &TableName,
+        ids: &[SysId],
+    ) -> Result<Vec<Remote>, SendError> {
+        let attempt = self.attempt(What::LookUp, table);
+        let mut all = Vec::new();
+        let mut left = ids;
+        while !left.is_empty() {
+            let most = self.look_up_max.load(Ordering::Relaxed).clamp(1, FIND_MAX);
+            let (now, later) = left.split_at(left.len().min(most));
+            let query = Query::default()
+                .one_of("sys_id", now.iter().map(SysId::as_str))
+                .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
+            // One more than there can be: what comes beside them says that the question was not understood.
+            let looked =
+                self.look(&attempt, (table, DETAIL_FIELDS), &query, now.len() + 1, "a look at tickets");
+            let rows = match looked.await {
+                Ok(listed) => listed.rows,
+                Err(e) if classify::is_too_large(&e) && now.len() > 1 => {
+                    self.look_up_max.store(now.len() / 2, Ordering::Relaxed);
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let found: Vec<_> = rows.iter().filter_map(|row| remote(table, row)).collect();
+            if found.len() < rows.len() || found.iter().any(|remote| !now.contains(&remote.sys_id)) {
+                return Err(attempt.hold_table(
+                    "the instance answered a look at tickets with records that were not asked for",
+                    "let the integration user read sys_id in this table",
+                ));
+            }
+            all.extend(found);
+            left = later;
+        }
+        Ok(all)
     }
 }
 
 fn query(display: &str, since: &Since) -> Result<Query, QueryError> {
     let at = since.at.servicenow();
-    let mut query =
-        Query::default().starts_with("correlation_display", display)?.at_least("sys_updated_on", &at)?;
+    // Both say which are ours: where the instance ignores one, the other keeps the records of others out.
+    let mut query = Query::default()
+        .starts_with("correlation_display", display)?
+        .starts_with("correlation_id", PREFIX)?
+        .at_least("sys_updated_on", &at)?;
     if let Some(behind) = &since.behind {
         query = query.either_above(("sys_updated_on", &at), ("sys_id", behind.as_str()))?;
     }
@@ -57,8 +105,8 @@ fn query(display: &str, since: &Since) -> Result<Query, QueryError> {
 
 /// Where the next page begins. An instance that does not show the time, or that ignored where this page was to begin, would
 /// answer with the same one for ever.
-fn next(records: &[Remote], since: &Since, attempt: &Attempt<'_>) -> Result<Option<Since>, SendError> {
-    let Some(last) = records.last() else { return Ok(None) };
+fn next(last: Option<&Remote>, since: &Since, attempt: &Attempt<'_>) -> Result<Option<Since>, SendError> {
+    let Some(last) = last else { return Ok(None) };
     let Some(at) = last.detail.updated_at else {
         let cause =
             format!("it has more than {PAGE} changed records and does not show when they were changed");

@@ -2,7 +2,8 @@
 //!
 //! Success is narrow (200 or 201, JSON that parses, a `result`, no `error` beside it); everything else has a class.
 //! When in doubt about a write the answer is `doubtful`, and when in doubt whether a delivery or the destination is at
-//! fault, the destination waits: a dead letter must be the instance's own verdict on that record.
+//! fault, the destination waits: a dead letter must be the instance's own verdict on that record, or that of something in
+//! between which lets others pass.
 
 use std::time::Duration;
 
@@ -106,6 +107,17 @@ impl Attempt<'_> {
         self.error(Class::Hold, scope, cause, remedy)
     }
 
+    /// Whether it tells what a sensor said, and only that: something in between may dislike it, and like the next one.
+    fn tells(&self) -> bool {
+        matches!(self.what, What::Create | What::Change | What::Event | What::Row | What::Attach)
+    }
+
+    /// Refused by something in between. For this record alone, unless no other gets through: then it is the destination that
+    /// cannot be had.
+    fn blocked(&self, cause: &str) -> SendError {
+        SendError { is_general: true, ..self.error(Class::Hold, HoldScope::Delivery, cause, BY_FIREWALL) }
+    }
+
     fn hold_destination(&self, cause: &str, remedy: &str) -> SendError {
         self.error(Class::Hold, HoldScope::Destination, cause, remedy)
     }
@@ -179,6 +191,8 @@ pub(super) enum Body {
     Page {
         title: String,
         hibernating: bool,
+        /// It says that something refused the request for what is in it.
+        blocked: bool,
     },
     Empty,
     /// Neither JSON nor a page.
@@ -210,6 +224,16 @@ pub(super) fn body(answer: &Answer) -> Body {
     }
 }
 
+/// What firewalls that read requests say on their pages, some of which come with 200.
+const BLOCKED: [&str; 6] = [
+    "request rejected",
+    "requested url was rejected",
+    "web application firewall",
+    "incapsula incident",
+    "has been blocked",
+    "request blocked",
+];
+
 /// Only the head of a page is looked at.
 fn page(bytes: &[u8]) -> Body {
     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(64 * 1024)]).to_ascii_lowercase();
@@ -220,7 +244,8 @@ fn page(bytes: &[u8]) -> Body {
         .map(|(title, _)| clean(title.trim(), 80))
         .unwrap_or_default();
     let hibernating = head.contains("hibernating");
-    Body::Page { title, hibernating }
+    let blocked = BLOCKED.iter().any(|words| head.contains(words));
+    Body::Page { title, hibernating, blocked }
 }
 
 pub(super) fn words(parsed: &Body) -> Option<Words> {
@@ -256,9 +281,14 @@ fn success(value: Value, attempt: &Attempt<'_>) -> Result<Value, SendError> {
 fn not_json(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
     let doubtful = attempt.writes();
     match parsed {
-        Body::Page { title, hibernating } => {
+        Body::Page { title, hibernating, blocked } => {
             let (cause, remedy) = page_words(answer.status, title, *hibernating);
-            SendError { doubtful, ..attempt.hold_destination(&cause, remedy) }
+            let error = if *blocked && attempt.tells() {
+                attempt.blocked(&cause)
+            } else {
+                attempt.hold_destination(&cause, remedy)
+            };
+            SendError { doubtful, ..error }
         }
         Body::Empty => attempt.retry(&format!("it answered {} without a body", answer.status)),
         Body::Damaged => {
@@ -407,9 +437,16 @@ const MISSING_RIGHT: &str = "give the integration user the roles to read and cre
 fn foreign_refusal(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
     let status = answer.status;
     match parsed {
-        Body::Page { title, hibernating } => {
+        Body::Page { title, hibernating, .. } => {
             let (cause, remedy) = page_words(status, title, *hibernating);
-            attempt.hold_destination(&cause, remedy)
+            if !*hibernating && reads_records(status) && attempt.tells() {
+                attempt.blocked(&cause)
+            } else {
+                attempt.hold_destination(&cause, remedy)
+            }
+        }
+        _ if reads_records(status) && attempt.tells() => {
+            attempt.blocked(&format!("it answered {status} without the words of a ServiceNow instance"))
         }
         _ if status == 413 => attempt.reject(
             "it answered 413: the request is too large",
@@ -424,6 +461,11 @@ fn foreign_refusal(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> Sen
     }
 }
 
+/// What a firewall that reads requests answers to one that it does not like.
+fn reads_records(status: u16) -> bool {
+    matches!(status, 400 | 403 | 406 | 418 | 422 | 451)
+}
+
 fn server_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendError {
     let cause = match (words(parsed), parsed) {
         (Some(words), _) => format!("it answered {}: {}", answer.status, said(&words)),
@@ -435,6 +477,11 @@ fn server_error(answer: &Answer, parsed: &Body, attempt: &Attempt<'_>) -> SendEr
     let wait = retry_after(answer, attempt.now);
     SendError { wait, remedy: AWAY.to_owned(), ..attempt.retry(&cause) }
 }
+
+const BY_FIREWALL: &str = "not ServiceNow but a web application firewall or proxy in between refused this, perhaps for what the \
+                           record says, as a text about an attack looks like one: let it pass this relay's requests to \
+                           /api/ unexamined, or leave the text out in [rule.action.fields], then `otrelay queue retry`; where \
+                           all are refused, check `instance` and the proxy";
 
 const AWAY: &str = "the instance or something in front of it is down, restarting or overloaded: look at it there if this \
                     lasts; nothing is lost meanwhile";
@@ -692,13 +739,23 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_come_from_the_instance_condemns_no_delivery() {
-        check(400, HTML, "<title>Bad Request</title>", "hold", "titled `bad request`");
-        check(403, HTML, "<html><title>Blocked by policy</title>", "hold", "blocked by policy");
+    fn what_did_not_come_from_the_instance_is_for_the_others_to_judge_by() {
+        check(400, HTML, "<title>Bad Request</title>", "hold/delivery", "titled `bad request`");
+        check(403, HTML, "<html><title>Blocked by policy</title>", "hold/delivery", "blocked by policy");
+        check(403, HTML, "<html>hibernating", "hold", "hibernating");
         check(404, "", "", "hold", "without the words of a ServiceNow instance");
-        check(400, "text/plain", "no", "hold", "proxy or firewall");
+        check(400, "text/plain", "no", "hold/delivery", "proxy in between");
         check(407, "", "", "hold", "proxy.username");
-        check(418, "", "", "hold", "418");
+        check(418, "", "", "hold/delivery", "web application firewall");
+        let page = "<html><title>Request Rejected</title>The requested URL was rejected";
+        check(200, HTML, page, "hold/delivery doubtful", "web application firewall");
+        // A look-up says nothing that a firewall could dislike, and neither does what goes together in base64.
+        for what in [What::LookUp, What::Batch, What::Devices] {
+            for status in [200, 403] {
+                let error = judged(what, &answer(status, HTML, page, &[])).unwrap_err();
+                assert_eq!((error.class, error.hold), (Class::Hold, HoldScope::Destination), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Auth, ServiceNow, Settings};
 use crate::clock::{ManualClock, SharedClock};
-use crate::destination::{Asked, Destination, Fields, Order, SendError, Sent};
+use crate::destination::{Asked, Destination, Fields, Order, SendError, Sent, Since};
 use crate::model::ticket::TicketKeys;
 use crate::model::{
     Class, DeliveryKind, DestinationName, Fingerprint, Generation, HoldScope, Secret, TableName, Timestamp,
@@ -824,4 +824,62 @@ fn kinds(stub: &Stub) -> Vec<String> {
         form.map_or("call", |(_, rest)| rest.split('&').next().unwrap_or_default()).to_owned()
     };
     stub.seen().iter().map(grant).collect()
+}
+
+/// A row of a table, changed in that second.
+fn changed_row(id: usize, second: usize, key: &str) -> serde_json::Value {
+    json!({
+        "sys_id": format!("{id:032x}"), "correlation_id": key, "number": format!("INC{id}"), "active": "true",
+        "state": "1", "sys_updated_on": format!("2026-11-18 10:{:02}:{:02}", second / 60, second % 60),
+    })
+}
+
+#[tokio::test]
+async fn a_page_of_strangers_is_not_the_end_of_what_was_changed() {
+    // The instance ignores whose records are asked for: 250 of others come before ours.
+    let stub = with_token(|request| {
+        let page: Vec<_> = if request.contains("sys_updated_on%3E2026-11-18%2010%3A03%3A20") {
+            (201..250).map(|n| changed_row(n, n, "")).chain([changed_row(250, 250, "otrelay-1")]).collect()
+        } else {
+            (1..201).map(|n| changed_row(n, n, "")).collect()
+        };
+        let total = if page.len() == 200 { "250" } else { "50" };
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("X-Total-Count", total),
+            ("Date", "Wed, 18 Nov 2026 11:00:00 GMT"),
+        ];
+        reply(200, &headers, &json!({ "result": page }).to_string())
+    });
+    let destination = destination(&stub, password());
+    let since = Since { at: Timestamp::from_servicenow("2026-11-18 10:00:00").unwrap(), behind: None };
+    let first = destination.changed(&table(), &since).await.unwrap();
+    assert_eq!((first.records.len(), first.strangers), (0, 200));
+    let next = first.next.expect("there are more behind them");
+    let second = destination.changed(&table(), &next).await.unwrap();
+    assert_eq!((second.records.len(), second.strangers, second.next), (1, 49, None));
+    assert_eq!(second.records[0].number, "INC250");
+    let asked = &stub.seen()[1];
+    for condition in ["correlation_displaySTARTSWITHotrelay", "correlation_idSTARTSWITHotrelay-"] {
+        assert!(asked.contains(condition), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn tickets_are_asked_for_by_their_ids_and_strangers_prove_nothing() {
+    let ids: Vec<_> = (0..2).map(|n| keys(n).sys_id).collect();
+    let answer = |rows: Vec<serde_json::Value>| {
+        with_token(move |_| json(200, &json!({ "result": rows.clone() }).to_string()))
+    };
+    // A table that keeps no correlation_id.
+    let one = json!({ "sys_id": ids[1].as_str(), "number": "INC1", "state": "7", "active": "false" });
+    let stub = answer(vec![one.clone()]);
+    let found = destination(&stub, password()).still_there(&table(), &ids).await.unwrap();
+    assert_eq!(found.iter().map(|r| (&r.sys_id, r.active)).collect::<Vec<_>>(), [(&ids[1], false)]);
+    let asked = format!("sysparm_query=sys_idIN{}%2C{}&", ids[0], ids[1]);
+    assert!(stub.seen()[1].contains(&asked), "{}", stub.seen()[1]);
+    let stranger = json!({ "sys_id": "e".repeat(32), "number": "INC2", "state": "1" });
+    let stub = answer(vec![one, stranger]);
+    let error = destination(&stub, password()).still_there(&table(), &ids).await.unwrap_err();
+    assert!(error.message.contains("not asked for"), "{error}");
 }

@@ -13,9 +13,11 @@ use url::Url;
 
 use crate::destination::{
     Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, Item, Learned, LookedUp, MayAsk, Order,
-    RateLimit, Reviewed, SendError, Sent, Since,
+    RateLimit, Remote, Reviewed, SendError, Sent, Since,
 };
-use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
+use crate::model::{
+    DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, SysId, TableName, Timestamp,
+};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod attachment;
@@ -210,6 +212,10 @@ impl Destination for ServiceNow {
 
     async fn changed(&self, table: &TableName, since: &Since) -> Result<Changed, SendError> {
         self.changed_tickets(table, since).await
+    }
+
+    async fn still_there(&self, table: &TableName, ids: &[SysId]) -> Result<Vec<Remote>, SendError> {
+        self.tickets_by_id(table, ids).await
     }
 
     fn together(&self, order: &Order, due: usize) -> usize {

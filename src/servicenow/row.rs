@@ -112,9 +112,17 @@ pub(super) fn transformed(value: &Value, attempt: &Attempt<'_>, status: u16) -> 
     if let Some(failed) = results.iter().find(|result| word(result) == "error") {
         return Err(refused(failed, attempt));
     }
-    let done =
-        |result: &&Value| matches!(word(result).as_str(), "inserted" | "updated" | "ignored" | "skipped");
+    let has_record = |result: &&Value| SysId::new(&wire::field(result, "sys_id")).is_ok();
+    // What a map skips without naming a record, none was made of.
+    let done = |result: &&Value| match word(result).as_str() {
+        "inserted" | "updated" | "ignored" => true,
+        "skipped" => has_record(result),
+        _ => false,
+    };
     let Some(first) = results.iter().find(done) else {
+        if let Some(skipped) = results.iter().find(|result| word(result) == "skipped") {
+            return Err(skipped_row(skipped, attempt));
+        }
         let remedy = "activate a transform map for this staging table, with correlation_id as coalesce field";
         return Err(if results.is_empty() {
             attempt.hold_table("the row was taken, but no transform map made a record of it", remedy)
@@ -137,14 +145,28 @@ pub(super) fn transformed(value: &Value, attempt: &Attempt<'_>, status: u16) -> 
     Ok(Sent { created, remote, dropped: Vec::new(), kept: None, not_closed: None, status })
 }
 
-/// A map that cannot work at all holds the table; one that failed on this row condemns the row.
-fn refused(result: &Value, attempt: &Attempt<'_>) -> SendError {
+/// The name of a map, and its words.
+fn said(result: &Value) -> (String, String) {
     let words = [wire::field(result, "error_message"), wire::field(result, "status_message")];
     let words =
         words.into_iter().find(|w| !w.trim().is_empty()).unwrap_or_else(|| "it gave no reason".to_owned());
-    let words = text::clip(&text::one_line(&words), WORDS_MAX).into_owned();
-    let map = wire::field(result, "transform_map");
-    let map = text::clip(&text::one_line(&map), NAME_MAX).into_owned();
+    let clean = |text: &str, most| text::clip(&text::one_line(text), most).into_owned();
+    (clean(&wire::field(result, "transform_map"), NAME_MAX), clean(&words, WORDS_MAX))
+}
+
+/// A map decides by what the row says, so the same row would be skipped again.
+fn skipped_row(result: &Value, attempt: &Attempt<'_>) -> SendError {
+    let (map, words) = said(result);
+    attempt.reject(
+        &format!("the transform map `{map}` skipped the row, and there is no record of it: {words}"),
+        "let the conditions and scripts of the transform map take this row, or correct the columns in \
+         [rule.action.columns] and [rule.action.fields], then `otrelay queue retry`",
+    )
+}
+
+/// A map that cannot work at all holds the table; one that failed on this row condemns the row.
+fn refused(result: &Value, attempt: &Attempt<'_>) -> SendError {
+    let (map, words) = said(result);
     let cause = format!("the transform map `{map}` failed: {words}");
     let plain = words.to_ascii_lowercase();
     if plain.contains("invalid table") || plain.contains("invalid staging table") {
@@ -192,6 +214,15 @@ mod tests {
         check(json!([lost]), Err((Class::Reject, "`m` failed: Target record not found")));
         check(json!([ok("inserted"), lost]), Err((Class::Reject, "Target record not found")));
         check(json!([{"status": "error"}]), Err((Class::Reject, "no reason")));
+        let skipped =
+            json!({"transform_map": "m", "status": "skipped", "status_message": "Row is not of this plant"});
+        check(
+            json!([skipped]),
+            Err((Class::Reject, "`m` skipped the row, and there is no record of it: Row is not")),
+        );
+        check(json!([skipped, ok("inserted")]), Ok(true));
+        check(json!([ok("skipped")]), Ok(false));
+        check(json!([skipped, lost]), Err((Class::Reject, "Target record not found")));
         check(
             json!([{"status": "error", "error_message": "Invalid table"}]),
             Err((Class::Hold, "Invalid table")),

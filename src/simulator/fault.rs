@@ -14,7 +14,7 @@ pub const HELP: &str = "\
 KIND[=VALUE][:KEY=VALUE[,KEY=VALUE...]]
 
 Kinds, not carried out:   drop-before  status=CODE  202  hibernate  html-login  rate-limit[=SECONDS]  semaphore
-                          replay  unscoped
+                          replay  unscoped  waf=TEXT   (a request with that text in its body: a firewall's page, 403)
 Kinds, carried out first: commit-drop  commit-cut=BYTES  commit-500  commit-202  truncated-json  delay=MS
 Kinds that change it:     revoke-token  index-lag=MS  drop-field=NAME  hide-field=NAME
                           hide-table=NAME
@@ -48,6 +48,8 @@ pub enum Kind {
     Replay,
     /// 403 as a token of a registry record that is securely scoped gets it; nothing is done.
     Unscoped,
+    /// A firewall's page, with 403, for a request with this text in its body; nothing is done.
+    Waf(String),
     /// Carried out, then the connection is closed without an answer.
     CommitDrop,
     /// Carried out, then the answer is cut after so many bytes.
@@ -193,6 +195,7 @@ fn kind(what: &str) -> Result<Kind, String> {
         "semaphore" => Kind::Semaphore,
         "replay" => Kind::Replay,
         "unscoped" => Kind::Unscoped,
+        "waf" => Kind::Waf(word()?),
         "commit-drop" => Kind::CommitDrop,
         "commit-cut" => Kind::CommitCut(number("BYTES")?),
         "commit-500" => Kind::Commit500,
@@ -223,6 +226,7 @@ impl fmt::Display for Kind {
             Self::Semaphore => f.write_str("semaphore"),
             Self::Replay => f.write_str("replay"),
             Self::Unscoped => f.write_str("unscoped"),
+            Self::Waf(text) => write!(f, "waf={text}"),
             Self::CommitDrop => f.write_str("commit-drop"),
             Self::CommitCut(bytes) => write!(f, "commit-cut={bytes}"),
             Self::Commit500 => f.write_str("commit-500"),
@@ -296,12 +300,14 @@ impl Faults {
         self.rules.push(Rule { fault, seen: 0, fired: 0 });
     }
 
-    pub(super) fn judge(&mut self, method: &str, path: &str) -> Verdict {
+    pub(super) fn judge(&mut self, method: &str, path: &str, body: &[u8]) -> Verdict {
         let mut verdict = Verdict::default();
         for rule in &mut self.rules {
             let fault = &rule.fault;
-            let matches =
-                fault.method.as_deref().is_none_or(|m| m == method) && path.starts_with(&fault.path);
+            let says = |text: &str| String::from_utf8_lossy(body).contains(text);
+            let matches = fault.method.as_deref().is_none_or(|m| m == method)
+                && path.starts_with(&fault.path)
+                && !matches!(&fault.kind, Kind::Waf(text) if !says(text));
             let ends = !matches!(
                 fault.kind,
                 Kind::RevokeToken
@@ -376,6 +382,7 @@ mod tests {
             "hide-table=b",
             "throws=c",
             "refuses=d",
+            "waf=e",
         ] {
             check(kind, kind);
         }
@@ -399,7 +406,7 @@ mod tests {
     }
 
     fn ends(faults: &mut Faults, method: &str, path: &str, times: usize) -> Vec<Option<Kind>> {
-        (0..times).map(|_| faults.judge(method, path).end).collect()
+        (0..times).map(|_| faults.judge(method, path, b"").end).collect()
     }
 
     #[test]
@@ -428,7 +435,7 @@ mod tests {
     fn what_only_changes_a_request_adds_up() {
         let rules =
             ["delay=5", "drop-field=a", "drop-field=b", "hide-table=c", "index-lag=9", "revoke-token", "202"];
-        let verdict = Faults::new(rules.map(|r| r.parse().unwrap()).into(), 1).judge("GET", "/");
+        let verdict = Faults::new(rules.map(|r| r.parse().unwrap()).into(), 1).judge("GET", "/", b"");
         assert_eq!((verdict.delay, verdict.revoke), (Duration::from_millis(5), true));
         assert_eq!(verdict.tweaks.drop_fields, ["a", "b"]);
         assert_eq!(verdict.tweaks.hidden, ["c"]);

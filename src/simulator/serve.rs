@@ -250,7 +250,7 @@ fn carry_out(call: &Call, target: &str, shared: &Shared) -> Outcome {
     let mut guard = shared.lock();
     let state = &mut *guard;
     let now = state.instance.clock.now();
-    let verdict = state.faults.judge(call.method.as_str(), &call.path);
+    let verdict = state.faults.judge(call.method.as_str(), &call.path, &call.body);
     if verdict.revoke {
         state.instance.tokens.revoke_access();
     }
@@ -324,6 +324,7 @@ fn instead(kind: &Kind) -> Option<Result<Answer, Cut>> {
         Kind::Unscoped => {
             Ok(Answer::error(403, "User Not Authorized", Some("Access to unscoped api is not allowed")))
         }
+        Kind::Waf(_) => Ok(Answer::html(403, BLOCKED)),
         Kind::Status(code) => Ok(status(*code)),
         _ => return None,
     })
@@ -354,6 +355,9 @@ fn status(code: u16) -> Answer {
 const HIBERNATING: &str = "<!DOCTYPE html><html><head><title>Instance Hibernating page</title></head>\
     <body class=\"instance-hibernating-page\"><h1>Hibernating Instance</h1><p>Your instance is hibernating.</p>\
     </body></html>";
+
+const BLOCKED: &str = "<!DOCTYPE html><html><head><title>Request rejected</title></head><body>The requested URL was \
+    rejected. Your support ID is: 4711</body></html>";
 
 const LOGIN: &str = "<!DOCTYPE html><html><head><title>ServiceNow</title></head><body><form id=\"login\" \
     action=\"login.do\" method=\"post\"><input name=\"user_name\"><input name=\"user_password\" type=\"password\">\

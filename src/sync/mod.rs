@@ -1,11 +1,13 @@
 //! 7 — what changed there comes home, before a sync pushes: one run over one destination.
 //!
-//! Two questions. What was changed lately is polled by the server's clock, at its own interval or when a person orders
+//! Three questions. What was changed lately is polled by the server's clock, at its own interval or when a person orders
 //! it; the watermark overlaps, and what is not news is known by its count of changes, our own echoes too. A poll that has to
 //! stop before its end goes on at the next sync behind the very record it had come to, without overlap: however many records
 //! one second has, it gets past them. And every ticket whose finding was seen again is looked at, so that one that was closed,
 //! deleted, or lost by a clone there is known within one sync of that sighting; where requests do not suffice for all, the
-//! next sync begins behind the last, so that each gets its turn. Then the notes that are due go into the outbox.
+//! next sync begins behind the last, so that each gets its turn. Behind each poll that came to its end, every live ticket is
+//! asked for by its id (`sweep`): a deletion is no change, and neither does a table tell of changes that keeps no key of ours.
+//! Then the notes that are due go into the outbox.
 //!
 //! On disk: what was read is committed before how far it was read; after a power cut in between it is read again, which is no
 //! news.
@@ -14,12 +16,13 @@
 //! being pushed. `reconcile` decides; this file carries it out.
 
 mod reconcile;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::destination::{Asked, Destination, FIND_MAX, Found, Remote, SendError, Since};
+use crate::destination::{Asked, Destination, FIND_MAX, Found, Remote, SendError};
 use crate::model::codes::Code;
 use crate::model::life::Lives;
 use crate::model::ticket::{NOT_FOUND, TicketKeys};
@@ -30,7 +33,7 @@ use crate::store::{Store, StoreError};
 
 /// How far each poll reaches back behind the last: long transactions are committed late.
 const OVERLAP: Duration = Duration::from_mins(2);
-/// The same for the first, whose beginning is by our own clock.
+/// The same where the beginning was put down by our own clock, and is the server's by what the two are apart now.
 const FIRST_OVERLAP: Duration = Duration::from_hours(1);
 /// Pages of one poll; the next sync goes on from there.
 const PAGES_MAX: usize = 25;
@@ -77,10 +80,23 @@ pub struct Report {
     pub notes: u64,
     /// Keys that more than one record carries, and their tables.
     pub twins: Vec<(TableName, Found)>,
+    /// Tables whose changes cannot be asked for, and why.
+    pub untold: Vec<(TableName, Untold)>,
+    /// Tables that were asked to the end and answered with ours only.
+    pub told: Vec<TableName>,
     /// The first failure, and of which table.
     pub failure: Option<(TableName, SendError)>,
     /// Something was to be read, and there were no requests left for it: the next run goes on with it.
     pub is_short: bool,
+}
+
+/// Why changes of a table are not read as they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// Its records do not keep our `correlation_id`.
+    Unmarked,
+    /// It answers with the records of others.
+    Strangers,
 }
 
 /// One run: reads back, then puts the notes that are due into the outbox.
@@ -116,6 +132,7 @@ pub async fn run<D: Destination>(
         }
     }
     run.look_at_seen().await?;
+    run.sweep().await?;
     loop {
         let notes = store.due_notes(name, allowed.now).await?;
         run.report.notes += notes;
@@ -160,36 +177,55 @@ impl<D: Destination> Run<'_, D> {
 
     /// Takes home what was changed in a table. What was read before a failure counts.
     async fn poll(&mut self, watch: &Watch) -> Result<Result<(), SendError>, StoreError> {
-        let overlap = if watch.read_at.is_some() { OVERLAP } else { FIRST_OVERLAP };
-        let mut since = match &watch.behind {
-            Some(_) => Since { at: watch.until, behind: watch.behind.clone() },
-            None => Since { at: watch.until.before(overlap), behind: None },
-        };
+        if watch.is_unmarked {
+            // None of its records would be known as ours: the sweep that this begins asks for them by their ids.
+            self.report.untold.push((watch.table.clone(), Untold::Unmarked));
+            self.store.read_until(watch.route, watch.until, None).await?;
+            return Ok(Ok(()));
+        }
+        let mut since = reconcile::begin(watch, None, self.allowed.now);
         let mut news: BTreeMap<SysId, Remote> = BTreeMap::new();
-        let (mut read_until, mut page) = (None, 0);
+        let (mut read_until, mut page, mut strangers) = (None, 0, 0);
         let outcome = loop {
             let changed = match self.destination.changed(&watch.table, &since).await {
                 Ok(changed) => changed,
                 Err(e) => break Err(e),
             };
-            news.extend(changed.records.into_iter().map(|remote| (remote.sys_id.clone(), remote)));
             page += 1;
+            strangers += changed.strangers;
+            let told = changed.records.iter().filter_map(|remote| remote.detail.updated_at).max();
+            news.extend(changed.records.into_iter().map(|remote| (remote.sys_id.clone(), remote)));
+            let begin = reconcile::begin(watch, changed.server_now, self.allowed.now);
+            if page == 1 && begin.at < since.at {
+                // By the server's clock it is too late a beginning: our own was ahead of it.
+                since = begin;
+                continue;
+            }
             let Some(next) = changed.next else {
-                let until = changed.server_now.unwrap_or(self.allowed.now);
-                read_until = Some((until.max(watch.until), None));
+                read_until = Some((changed.server_now.or(told).unwrap_or(watch.until), None));
                 break Ok(());
             };
             read_until = Some((next.at, next.behind.clone()));
             since = next;
             let may_go_on = self.may_poll(&watch.table);
-            if page == PAGES_MAX || !may_go_on {
+            if page >= PAGES_MAX || !may_go_on {
                 self.report.is_short |= !may_go_on;
                 break Ok(());
             }
         };
+        if strangers > 0 {
+            self.report.untold.push((watch.table.clone(), Untold::Strangers));
+        } else if read_until.as_ref().is_some_and(|(_, behind)| behind.is_none()) {
+            self.report.told.push(watch.table.clone());
+        }
         self.take_news_home(watch, news).await?;
         if let Some((until, behind)) = read_until {
+            let is_end = behind.is_none();
             self.store.read_until(watch.route, until, behind).await?;
+            if is_end && self.allowed.is_order && watch.swept.is_none() {
+                // Behind the first poll, too.
+                self.store.swept_until(watch.route, Some(0)).await?;
+            }
         }
         Ok(outcome)
     }

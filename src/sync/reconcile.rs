@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Allowed;
-use crate::destination::Remote;
+use super::{Allowed, FIRST_OVERLAP, OVERLAP};
+use crate::destination::{Remote, Since};
 use crate::model::{SysId, TicketState, Timestamp};
 use crate::store::op::life::{Seen, SeenTicket};
 use crate::store::op::sync_back::{Known, LookedAt, Watch};
@@ -19,6 +19,22 @@ pub(super) fn is_due(watch: &Watch, interval: Duration, allowed: &Allowed<'_>) -
     allowed.is_order || allowed.now < read_at || allowed.now >= read_at.after(interval)
 }
 
+/// Where a poll begins. `server` is the server's clock: the beginning is by it, and never later than it. A watermark of the
+/// future is one that our own clock put down while it was ahead; what was changed before it is for the sweep.
+pub(super) fn begin(watch: &Watch, server: Option<Timestamp>, ours: Timestamp) -> Since {
+    if watch.behind.is_some() {
+        return Since { at: watch.until, behind: watch.behind.clone() };
+    }
+    let latest = server.unwrap_or(watch.until);
+    let at = match watch.read_at {
+        // By our clock.
+        None => Ahead::of(server, ours).theirs(watch.until).min(latest).before(FIRST_OVERLAP),
+        Some(_) if watch.until > latest => latest.before(FIRST_OVERLAP),
+        Some(_) => watch.until.before(OVERLAP),
+    };
+    Since { at, behind: None }
+}
+
 /// How far the server's clock is ahead of ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ahead {
@@ -31,6 +47,11 @@ impl Ahead {
     pub(super) fn of(server: Option<Timestamp>, ours: Timestamp) -> Self {
         let server = server.unwrap_or(ours);
         Self { by: server.since(ours), behind: ours.since(server) }
+    }
+
+    /// A time of our clock by the server's.
+    fn theirs(self, at: Timestamp) -> Timestamp {
+        at.after(self.by).before(self.behind)
     }
 
     /// A time of the server by our clock.
@@ -61,6 +82,15 @@ pub(super) fn news(known: &[Known], changed: &BTreeMap<SysId, Remote>) -> Vec<Lo
         .filter(|(k, remote)| is_news(k, remote))
         .map(|(k, remote)| LookedAt { ticket: k.ticket, seen: seen(remote), renews: false, until: None })
         .collect()
+}
+
+/// What is news of live tickets that were asked for by their ids: what has changed, and what is no longer there.
+pub(super) fn swept(asked: &[Known], found: &[Remote]) -> Vec<LookedAt> {
+    let there: BTreeMap<SysId, Remote> =
+        found.iter().map(|remote| (remote.sys_id.clone(), remote.clone())).collect();
+    let gone = |k: &Known| LookedAt { ticket: k.ticket, seen: Seen::deleted(), renews: false, until: None };
+    let missing = asked.iter().filter(|k| !there.contains_key(&k.sys_id)).map(gone);
+    news(asked, &there).into_iter().chain(missing).collect()
 }
 
 /// What becomes of a ticket whose finding was seen again.
@@ -142,10 +172,42 @@ mod tests {
         }
     }
 
+    fn watch(read_at: Option<Timestamp>) -> Watch {
+        Watch {
+            route: 1,
+            table: sighting().table,
+            until: NOON,
+            behind: None,
+            read_at,
+            swept: None,
+            is_unmarked: false,
+        }
+    }
+
+    #[test]
+    fn a_poll_begins_by_the_servers_clock() {
+        let hour = Duration::from_hours(1);
+        let check = |read_at: Option<Timestamp>, server, ours, expected: Timestamp| {
+            assert_eq!(begin(&watch(read_at), server, ours).at, expected, "{read_at:?} {server:?} {ours:?}");
+        };
+        let later = NOON.after(5 * hour);
+        // Our clock put it down, and was right, three hours ahead, three hours behind.
+        check(None, Some(later), later, NOON.before(hour));
+        check(None, Some(later), later.after(3 * hour), NOON.before(4 * hour));
+        check(None, Some(later), later.before(3 * hour), NOON.after(2 * hour));
+        // It was ahead, and was set right since.
+        check(None, Some(NOON.before(5 * hour)), NOON.before(5 * hour), NOON.before(6 * hour));
+        check(None, None, later, NOON.before(hour));
+        // The server put it down; what our clock says is nothing to it.
+        check(Some(NOON), Some(later), later.after(9 * hour), NOON.before(OVERLAP));
+        check(Some(NOON), Some(NOON.before(hour)), later, NOON.before(2 * hour));
+        check(Some(NOON), None, later, NOON.before(OVERLAP));
+    }
+
     #[test]
     fn a_table_is_polled_at_its_interval_or_on_order() {
         let check = |read_at, is_order, expected: bool| {
-            let watch = Watch { route: 1, table: sighting().table, until: NOON, behind: None, read_at };
+            let watch = watch(read_at);
             let allowed = Allowed { is_order, requests: 1, except: &[], now: NOON };
             assert_eq!(
                 is_due(&watch, Duration::from_hours(24), &allowed),

@@ -259,6 +259,37 @@ fn deleted_or_lost_by_a_clone_there_is_a_new_ticket() {
 }
 
 #[test]
+fn deleted_is_known_with_the_next_reading_back_though_the_finding_is_not_seen_again() {
+    let plant = Plant::new("");
+    plant.see(0..3);
+    assert!(plant.simulator.delete("incident", &plant.sys_id(1)));
+    // So new that it might not be shown yet.
+    plant.once();
+    plant.has(&[("open", 0), ("open", 0), ("open", 0)]);
+    plant.after(HOUR).once();
+    plant.has(&[("open", 0), ("deleted", 0), ("open", 0)]);
+    // Its finding gets the next ticket when it is seen again.
+    assert_eq!(plant.after(HOUR).see(0..3).created, 1);
+    plant.has(&[("open", 0), ("deleted", 0), ("open", 0), ("open", 1)]);
+}
+
+#[test]
+fn a_clock_that_is_hours_ahead_of_the_instance_keeps_nothing_from_coming_home() {
+    let plant = Plant::new("");
+    // So little between them that nobody asks for the tickets by their ids.
+    let ahead = |minutes| Arc::new(Ahead(Mutex::new(5 * HOUR + minutes * HOUR / 60)));
+    let closed = || plant.states().iter().filter(|(state, _)| state == "closed").count();
+    plant.agent.feed(eve::alerts(0..2));
+    plant.agent.once_by(ahead(0), SOON);
+    plant.close(0);
+    plant.agent.once_by(ahead(1), SOON);
+    assert_eq!(closed(), 1);
+    plant.close(1);
+    plant.agent.once_by(ahead(2), SOON);
+    assert_eq!(closed(), 2);
+}
+
+#[test]
 fn a_ticket_is_opened_again_where_that_is_wanted() {
     let plant = Plant::new("on_seen_again = \"reopen\"");
     plant.see(0..1);

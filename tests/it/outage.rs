@@ -295,3 +295,31 @@ fn half_of_a_hundred_may_be_poisoned() {
     poisoned(FaultKind::Throws, &first, false);
     poisoned(FaultKind::Refuses, &first, true);
 }
+
+#[test]
+fn a_record_that_a_firewall_dislikes_is_set_aside_and_the_others_go_on() {
+    let simulator = simulator();
+    simulator.add_fault("waf=union select:path=/api".parse().unwrap());
+    let agent = Agent::new(&simulator);
+    let bad = alert(0).signature("ET SQL union select in a request", 9_000_001).line();
+    agent.feed(format!("{bad}{}", eve::alerts(1..4)));
+    let service = agent.start();
+    agent.until_status("the others are there", |status| status["backlog"] == 1);
+    for number in 4..9 {
+        agent.feed(eve::alerts(number..number + 1));
+        until("the next is there, and nothing waits for it", || {
+            agent.run(&["sync"]);
+            (simulator.records("incident").len() == number as usize).then_some(())
+        });
+    }
+    agent.until_status("it is set aside", |status| status["dead"] == 1);
+    let said = agent.run(&["queue", "list", "--dead"]).says("web application firewall");
+    said.says("while others got through").says("request rejected");
+    // Mended there, a person has it sent.
+    simulator.clear_faults();
+    let dead = agent.json(&["queue", "list", "--dead"]);
+    agent.run(&["queue", "retry", &dead[0]["id"].to_string()]).ends(0);
+    agent.until_status("it is sent", |status| status["backlog"] == 0 && status["dead"] == 0);
+    assert_eq!(simulator.records("incident").len(), 9);
+    assert_eq!(service.stop(), 0);
+}

@@ -81,6 +81,33 @@ fn one_rule_may_have_several_actions() {
     }
 }
 
+#[test]
+fn the_limit_of_one_api_keeps_nothing_waiting_that_goes_by_another() {
+    let also = "[[rule.action]]\nservicenow = \"prod\"\n\
+                [[rule.action]]\nservicenow = \"prod\"\ntable = \"em_event\"\n\
+                [[rule.action]]\nservicenow = \"prod\"\ntable = \"change_request\"\n";
+    let tables = ["u_findings", "incident", "em_alert", "change_request"];
+    for (api, waits, count) in [
+        ("/api/global/em", "em_alert", 5),
+        ("/api/now/import", "u_findings", 5),
+        ("/api/sn_chg_rest", "change_request", 5),
+        // More than go singly where batches are taken.
+        ("/api/now/v1/batch", "", 40),
+    ] {
+        let simulator = simulator_with(staging(true));
+        simulator.add_fault(format!("rate-limit=3000:path={api}").parse().unwrap());
+        let agent = Agent::new(&simulator).rules(&format!("{APPLICATION}{also}"));
+        agent.feed(eve::alerts(0..count));
+        agent.once();
+        for table in tables {
+            let expected = if table == waits { 0 } else { count as usize };
+            assert_eq!(simulator.records(table).len(), expected, "{api}: {table}");
+        }
+        let refused = simulator.ledger().iter().filter(|entry| entry.status == Some(429)).count();
+        assert!(refused <= 4, "{api}: {refused} refusals");
+    }
+}
+
 fn row(number: u8) -> Order {
     let table = TableName::new("u_stage").unwrap();
     let of = Fingerprint::from_bytes([number; 32]);

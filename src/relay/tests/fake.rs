@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::destination::{
-    Asked, Changed, Compose, Destination, Detail, DeviceOrder, DevicePut, DevicesSent, DroppedField, Fields,
-    Found, LookedUp, Order, RateLimit, Remote, SendError, Sent, Since, TicketFacts,
+    Admission, Asked, Changed, Compose, Destination, Detail, DeviceOrder, DevicePut, DevicesSent,
+    DroppedField, Fields, Found, LookedUp, MayAsk, Order, RateLimit, Remote, SendError, Sent, Since,
+    TicketFacts,
 };
 use crate::model::ticket::KeysKept;
 use crate::model::{
@@ -37,10 +38,14 @@ pub(super) enum Fault {
     Reject,
     /// 500 by a business rule that throws on this record; nothing was done.
     Throws,
+    /// The same, but it was done.
+    ThrowsAfter,
     /// 403, the words of an ACL on this insert.
     Acl,
     /// 403, a mandatory field is missing.
     Policy,
+    /// 403, the page of a firewall that dislikes this record.
+    Waf,
 }
 
 impl Fault {
@@ -52,16 +57,16 @@ impl Fault {
             Self::LostAfter | Self::LostBefore => (Class::Retry, None, true),
             Self::Told(_) => (Class::RetryAt, Some(429), false),
             Self::Hold => (Class::Hold, Some(401), false),
-            Self::HoldTable | Self::Acl => (Class::Hold, Some(403), false),
+            Self::HoldTable | Self::Acl | Self::Waf => (Class::Hold, Some(403), false),
             Self::Reject => (Class::Reject, Some(400), false),
-            Self::Throws => (Class::Retry, Some(500), true),
+            Self::Throws | Self::ThrowsAfter => (Class::Retry, Some(500), true),
             Self::Policy => (Class::Reject, Some(403), false),
         };
         Some(SendError {
             class,
             hold: match self {
                 Self::HoldTable => HoldScope::Table,
-                Self::Acl => HoldScope::Delivery,
+                Self::Acl | Self::Waf => HoldScope::Delivery,
                 _ => HoldScope::Destination,
             },
             message: format!("{self:?}"),
@@ -69,7 +74,7 @@ impl Fault {
             doubtful,
             wait: if let Self::Told(secs) = self { Some(Duration::from_secs(secs)) } else { None },
             status,
-            is_general: false,
+            is_general: self == Self::Waf,
         })
     }
 }
@@ -118,6 +123,10 @@ pub(super) struct Ledger {
     pub(super) changes: BTreeMap<SysId, Timestamp>,
     /// The first of the next page is changed once more before the page after it is read.
     pub(super) touches: bool,
+    /// So many orders it cannot say of now whether it would take them.
+    pub(super) unsure: u32,
+    /// How far its clock is behind ours.
+    pub(super) behind: Duration,
 }
 
 /// Records in a page of what was changed.
@@ -195,6 +204,15 @@ impl Destination for FakeDestination {
         &self.name
     }
 
+    async fn admit(&self, _: &Order, _: MayAsk<'_>) -> Result<Admission, SendError> {
+        let mut ledger = self.ledger();
+        if ledger.unsure == 0 {
+            return Ok(Admission::Fits(Vec::new()));
+        }
+        ledger.unsure -= 1;
+        Err(SendError::new(Class::Retry, HoldScope::Action, "a name could not be looked up".to_owned(), ""))
+    }
+
     async fn look_up(
         &self,
         kind: DeliveryKind,
@@ -232,7 +250,7 @@ impl Destination for FakeDestination {
         let now = self.clock.now();
         let mut ledger = self.ledger();
         ledger.kinds.push(order.kind);
-        if !matches!(fault, Fault::None | Fault::LostAfter) {
+        if !matches!(fault, Fault::None | Fault::LostAfter | Fault::ThrowsAfter) {
             return Err(fault.error().unwrap());
         }
         let kept = ledger.keeps.unwrap_or(KeysKept { sys_id: true, correlation_id: true });
@@ -307,6 +325,25 @@ impl Destination for FakeDestination {
         Ok(LookedUp { found: found.collect(), status: Some(200), server_now: None })
     }
 
+    async fn still_there(&self, table: &TableName, ids: &[SysId]) -> Result<Vec<Remote>, SendError> {
+        if let Some(e) = self.called("still there", table, false).await.error() {
+            return Err(SendError { doubtful: false, ..e });
+        }
+        let ledger = self.ledger();
+        let found = ledger.tickets.iter().filter(|(t, k)| t == table && ids.contains(&k.keys.1));
+        let found = found.map(|(_, k)| {
+            let at = ledger.changes.get(&k.keys.1);
+            Remote {
+                sys_id: k.keys.1.clone(),
+                number: "INC1".to_owned(),
+                active: k.active,
+                state: if at.is_some() { "6" } else { "1" }.to_owned(),
+                detail: Detail { resolved: at.is_some(), mod_count: at.map(|_| 1), ..Detail::default() },
+            }
+        });
+        Ok(found.collect())
+    }
+
     async fn changed(&self, table: &TableName, since: &Since) -> Result<Changed, SendError> {
         if self.ledger().changes.is_empty() {
             return Ok(Changed::default());
@@ -337,7 +374,8 @@ impl Destination for FakeDestination {
         Ok(Changed {
             records: all.into_iter().map(resolved).collect(),
             next,
-            server_now: Some(self.clock.now()),
+            server_now: Some(self.clock.now().before(ledger.behind)),
+            strangers: 0,
         })
     }
 

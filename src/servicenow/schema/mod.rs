@@ -329,19 +329,29 @@ impl ServiceNow {
             let most = match resolved {
                 Resolved::To(_) => BELIEVED,
                 Resolved::Unread => UNREAD,
-                Resolved::Nothing | Resolved::Several(_) => HELD,
+                Resolved::Nothing | Resolved::Several(_) | Resolved::Failing { .. } => HELD,
             };
             if at <= reading.now && reading.now < at.after(most) {
-                return Ok(());
+                return resolved.failing().map_or(Ok(()), Err);
             }
         }
-        let resolved = self.ask_name(reading, named).await?;
+        let mut resolved = self.ask_name(reading, named).await?;
+        if let Resolved::Failing { since, .. } = &mut resolved {
+            if let Some((_, Resolved::Failing { since: before, .. })) = known.name(named) {
+                *since = before.min(*since);
+            }
+            if reading.now >= since.after(UNREAD) {
+                // It does not pass: an alert must not wait for ever for the name of a group.
+                resolved = Resolved::Unread;
+            }
+        }
+        let failing = resolved.failing();
         let mut memory = known.names();
         if memory.len() >= NAMES {
             memory.clear();
         }
         memory.insert((named.target.clone(), named.name.clone()), (reading.now, resolved));
-        Ok(())
+        failing.map_or(Ok(()), Err)
     }
 
     async fn ask_name(&self, reading: &Reading<'_>, named: &Named) -> Result<Resolved, Stop> {
@@ -350,8 +360,14 @@ impl ServiceNow {
             // A name that cannot be put into a query safely is none.
             let Ok(query) = Query::default().is(column, &named.name) else { return Ok(Resolved::Nothing) };
             let fields = format!("sys_id,{column}");
-            let Ok(rows) = self.page(reading, &named.target, &query, &fields, 0, SAME_NAME).await? else {
-                return Ok(Resolved::Unread);
+            let rows = match self.page(reading, &named.target, &query, &fields, 0, SAME_NAME).await? {
+                Ok(rows) => rows,
+                Err(e) if matches!(e.class, Class::Retry | Class::RetryAt) => {
+                    let name = text::clip(&text::one_line(&named.name), 80).into_owned();
+                    let words = format!("`{name}` could not be looked up in {}: {}", named.target, e.message);
+                    return Ok(Resolved::Failing { since: reading.now, words });
+                }
+                Err(_) => return Ok(Resolved::Unread),
             };
             // A condition that is dropped there brings strangers.
             let is_it = |row: &&Value| wire::field(row, column).eq_ignore_ascii_case(&named.name);
@@ -447,6 +463,14 @@ impl ServiceNow {
             // It is there or not, readable or not: the write will say what is wrong with everything.
             Err(e) => Ok(Err(e)),
         }
+    }
+}
+
+impl Resolved {
+    /// A record waits for its next turn: a name in it could not be looked up now, and will be.
+    fn failing(&self) -> Option<Stop> {
+        let Self::Failing { words, .. } = self else { return None };
+        Some(SendError::new(Class::Retry, HoldScope::Action, words.clone(), "").into())
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::destination::Fields;
-use crate::model::{SysId, text};
+use crate::model::{SysId, Timestamp, text};
 use crate::servicenow::{fields, wire};
 
 /// Choices of one column that are named in a message.
@@ -62,6 +62,11 @@ pub(super) enum Resolved {
     Several(usize),
     /// That table could not be read: the instance may know the name.
     Unread,
+    /// Asking failed in a way that passes, since then; how it failed last.
+    Failing {
+        since: Timestamp,
+        words: String,
+    },
 }
 
 /// Why a field is left out.
@@ -172,7 +177,7 @@ impl TableSchema {
         for named in self.named(&fitted.fields) {
             match resolve(&named) {
                 Some(Resolved::To(id)) => drop(fitted.fields.insert(named.column, id.to_string())),
-                Some(Resolved::Unread) | None => {}
+                Some(Resolved::Unread | Resolved::Failing { .. }) | None => {}
                 Some(lost) => fitted.lost.push((named, lost)),
             }
         }

@@ -122,6 +122,7 @@ CREATE TABLE route (
     read_until     INTEGER,                     -- how far its tickets were read back, by the server's clock
     read_behind    TEXT,                        -- of that very time, up to this record; NULL: there was no more
     read_at        INTEGER,                     -- when there was no more, by this machine's
+    swept          INTEGER,                     -- up to which ticket it was looked whether they are still there; NULL: all
     UNIQUE (destination_id, table_name)
 ) STRICT;
 

@@ -34,6 +34,10 @@ pub struct Watch {
     pub behind: Option<SysId>,
     /// When there was no more to read, by this machine's.
     pub read_at: Option<Timestamp>,
+    /// Up to which ticket it was looked whether they are still there; `None`: all of them were.
+    pub swept: Option<i64>,
+    /// Its records do not keep our `correlation_id`.
+    pub is_unmarked: bool,
 }
 
 /// A ticket that is there as far as we know.
@@ -65,6 +69,8 @@ struct SeenAgain(DestinationName, i64, Timestamp);
 struct Page(i64, i64);
 struct TakeHome(Vec<LookedAt>, Arc<Lives>, Timestamp);
 struct ReadUntil(i64, Timestamp, Option<SysId>, Timestamp);
+struct Unswept(i64, i64, Timestamp, usize);
+struct SweptUntil(i64, Option<i64>);
 struct LookedUntil(DestinationName);
 struct LookUntil(DestinationName, i64);
 struct DueNotes(DestinationName, Timestamp);
@@ -125,6 +131,29 @@ impl Store {
         self.call(ReadUntil(route, until, behind, now)).await
     }
 
+    /// Live tickets of a table by row, after `after`, opened before then, so many at most. Those that were seen again get a
+    /// look of their own.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unswept(
+        &self,
+        route: i64,
+        after: i64,
+        before: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Known>, StoreError> {
+        self.call(Unswept(route, after, before, most)).await
+    }
+
+    /// Remembers up to which ticket it was looked whether they are still there; `None`: all of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn swept_until(&self, route: i64, ticket: Option<i64>) -> Result<(), StoreError> {
+        self.call(SweptUntil(route, ticket)).await
+    }
+
     /// Up to which ticket those that were seen again have been looked at; 0: all of them.
     ///
     /// # Errors
@@ -157,7 +186,8 @@ impl Operation for Watches {
         let id = tx.destination_id(self.0.as_str())?;
         let mut select = tx.conn.prepare_cached(
             "SELECT r.id, r.table_name, coalesce(r.read_until,
-                    (SELECT min(opened_at) FROM ticket t WHERE t.route_id = r.id AND t.opened_at > 0)), r.read_at, r.read_behind
+                    (SELECT min(opened_at) FROM ticket t WHERE t.route_id = r.id AND t.opened_at > 0)), r.read_at, r.read_behind,
+                    r.swept, coalesce(r.keeps_correlation_id, 1) = 0
              FROM route r WHERE r.destination_id = ?1",
         )?;
         let mut rows = select.query([id])?;
@@ -177,6 +207,8 @@ impl Operation for Watches {
                 until: Timestamp::from_micros(until),
                 behind,
                 read_at,
+                swept: r.get(5)?,
+                is_unmarked: r.get(6)?,
             });
         }
         Ok(all)
@@ -267,6 +299,37 @@ impl Operation for Page {
     }
 }
 
+impl Operation for Unswept {
+    type Output = Vec<Known>;
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<Vec<Known>, StoreError> {
+        let mut select = tx.conn.prepare_cached(
+            "SELECT id, sys_id, mod_count, alert_id, generation, state, crc FROM ticket
+             WHERE id > ?2 AND route_id = ?1 AND state IN ('open', 'resolved') AND seen_at IS NULL AND opened_at < ?3
+             ORDER BY id",
+        )?;
+        let mut rows = select.query(params![self.0, self.1, self.2.as_micros()])?;
+        let mut all = Vec::new();
+        while all.len() < self.3
+            && let Some(r) = rows.next()?
+        {
+            all.extend(known(self.0, r));
+        }
+        Ok(all)
+    }
+}
+
+impl Operation for SweptUntil {
+    type Output = ();
+
+    fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        tx.conn
+            .prepare_cached("UPDATE route SET swept = ?2 WHERE id = ?1")?
+            .execute(params![self.0, self.1])?;
+        Ok(())
+    }
+}
+
 /// The row as it was written; one that is not is told of when its finding is seen again.
 fn known(route: i64, r: &Row<'_>) -> Option<Known> {
     let sys_id: String = r.get(1).ok()?;
@@ -284,6 +347,10 @@ impl Operation for TakeHome {
 
     fn run(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         for one in &self.0 {
+            if one.until.is_none() && one.seen.state == TicketState::Deleted && is_seen(tx, one.ticket)? {
+                // Seen again while the answer was under way: the look at that sighting gives its finding the next ticket.
+                continue;
+            }
             life::take_home(tx, one.ticket, &one.seen)?;
             if let Some(until) = one.until {
                 tx.conn
@@ -301,6 +368,11 @@ impl Operation for TakeHome {
     }
 }
 
+fn is_seen(tx: &Tx<'_>, ticket: i64) -> Result<bool, StoreError> {
+    let mut select = tx.conn.prepare_cached("SELECT seen_at IS NOT NULL FROM ticket WHERE id = ?1")?;
+    Ok(select.query_row([ticket], |r| r.get(0)).optional()?.unwrap_or_default())
+}
+
 impl Operation for ReadUntil {
     type Output = ();
 
@@ -309,7 +381,8 @@ impl Operation for ReadUntil {
         tx.conn
             .prepare_cached(
                 "UPDATE route SET read_until = ?2, read_behind = ?3,
-                 read_at = CASE WHEN ?3 IS NULL THEN ?4 ELSE read_at END WHERE id = ?1",
+                 read_at = CASE WHEN ?3 IS NULL THEN ?4 ELSE read_at END,
+                 swept = CASE WHEN ?3 IS NULL AND read_at IS NOT NULL THEN coalesce(swept, 0) ELSE swept END WHERE id = ?1",
             )?
             .execute(params![
                 route,

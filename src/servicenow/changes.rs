@@ -11,11 +11,14 @@ use super::query::{Query, QueryError};
 use super::ticket::{DETAIL_FIELDS, DISPLAY, remote};
 use super::wire;
 use crate::destination::{Changed, FIND_MAX, Remote, SendError, Since};
-use crate::model::{SysId, TableName};
+use crate::model::{SysId, TableName, Timestamp};
 
 const PAGE: usize = 200;
 /// What each `correlation_id` of ours begins with.
 const PREFIX: &str = "otrelay-";
+
+/// From so many records on that are all gone at once it is asked whether the table shows us any.
+pub(super) const MANY: usize = 3;
 
 impl ServiceNow {
     /// What the displays of our tickets begin with: our identity with it, where that can be asked for.
@@ -48,6 +51,20 @@ impl ServiceNow {
         let next = if is_last { None } else { next(last.as_ref(), since, &attempt)? };
         let strangers = u32::try_from(rows.len() - records.len()).unwrap_or(u32::MAX);
         Ok(Changed { records, next, server_now: listed.server_now, strangers })
+    }
+
+    /// Whether a table shows us anything at all; where it does not, that none of our records is found means nothing.
+    pub(super) async fn sees_any(&self, table: &TableName) -> Result<(), SendError> {
+        let attempt = self.attempt(What::LookUp, table);
+        let all = Query::default()
+            .at_least("sys_created_on", &Timestamp::EPOCH.servicenow())
+            .map_err(|e| attempt.hold_table(&e.to_string(), "this is a fault of otrelay; report it"))?;
+        let shown = self.look(&attempt, (table, "sys_id"), &all, 1, "a look at the table").await?;
+        if shown.rows.is_empty() {
+            let cause = "the table shows no record at all, so that our tickets are not found there says nothing of them";
+            return Err(attempt.hold_table(cause, "let the integration user read the records of this table"));
+        }
+        Ok(())
     }
 
     /// Which of these records are there, with all that is worth knowing of them.

@@ -215,7 +215,11 @@ impl Destination for ServiceNow {
     }
 
     async fn still_there(&self, table: &TableName, ids: &[SysId]) -> Result<Vec<Remote>, SendError> {
-        self.tickets_by_id(table, ids).await
+        let found = self.tickets_by_id(table, ids).await?;
+        if found.is_empty() && ids.len() >= changes::MANY {
+            self.sees_any(table).await?;
+        }
+        Ok(found)
     }
 
     fn together(&self, order: &Order, due: usize) -> usize {

@@ -317,3 +317,28 @@ async fn a_name_that_cannot_be_looked_up_for_an_hour_keeps_no_alert_waiting() {
     clock.advance(Duration::from_mins(1));
     assert!(matches!(destination.admit(&order, &|| true).await, Ok(Admission::Fits(_))));
 }
+
+/// A right that was taken away hides all tickets at once: they are not deleted.
+#[tokio::test]
+async fn tickets_that_are_all_gone_from_a_table_that_shows_nothing_are_not_deleted() {
+    let ids: Vec<_> = (0..4).map(|n| keys(n).sys_id).collect();
+    for shows in [true, false] {
+        let stub = with_token(move |request| {
+            let any = request.contains("sysparm_query=sys_created_on") && shows;
+            let id = keys(9).sys_id;
+            json(
+                200,
+                &if any { json!({"result": [{"sys_id": id.as_str()}]}) } else { json!({"result": []}) }
+                    .to_string(),
+            )
+        });
+        let destination = destination(&stub, basic());
+        let found = destination.still_there(&table(), &ids).await;
+        match found {
+            Ok(found) => assert!(shows && found.is_empty()),
+            Err(e) => assert!(!shows && e.message.contains("shows no record at all"), "{e}"),
+        }
+        // Of one or two nothing is asked: they may well have been all there was.
+        assert_eq!(destination.still_there(&table(), &ids[..2]).await.unwrap(), vec![]);
+    }
+}

@@ -37,7 +37,7 @@ use crate::destination::{Compose, Destination, Fields, Learned};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::{DeliveryId, DestinationName, Timestamp};
 use crate::store::op::health::SyncRun;
-use crate::store::{Store, StoreError, SyncRow};
+use crate::store::{Spent, Store, StoreError, SyncRow};
 
 /// What the relay needs to know, checked.
 #[derive(Clone, Debug)]
@@ -124,6 +124,9 @@ pub struct Report {
     /// Those of them that pass by themselves, as far as is known: no health issue tells of them.
     #[serde(skip)]
     pub passing: Vec<String>,
+    /// By destination, what of its budget makes something wait; in words it is in `waiting` too.
+    #[serde(skip)]
+    pub spent: BTreeMap<DestinationName, Spent>,
     /// Where a person ordered a sync and not all tickets could be read back, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
@@ -160,12 +163,19 @@ impl Report {
         self.failures.extend(other.failures);
         self.passing.extend(other.passing);
         self.unread.extend(other.unread);
+        self.spent.extend(other.spent);
     }
 
     fn wait_for(&mut self, what: String) {
         if !self.waiting.contains(&what) {
             self.waiting.push(what);
         }
+    }
+
+    /// Something waits for the next hour of this destination's budget.
+    fn wait_for_budget(&mut self, name: &DestinationName, spent: Spent) {
+        self.wait_for(format!("{name}: {}", spent.reason));
+        self.spent.insert(name.clone(), spent);
     }
 
     fn wake(&mut self, at: Option<Timestamp>) {
@@ -579,6 +589,7 @@ impl<D: Destination> Relay<D> {
         self.progress.send_modify(|p| p.syncing = false);
         report.add(devices?);
         self.keep_learned().await?;
+        self.end_spent(&report).await?;
         self.note_failures(&report);
         if report.cut {
             report
@@ -608,6 +619,9 @@ impl<D: Destination> Relay<D> {
                 report.again,
                 report.dead
             );
+            for (name, spent) in &report.spent {
+                tracing::info!(destination = %name, until = %spent.until_at, "{name}: some wait for the budget: {}", spent.reason);
+            }
         }
         Ok(report)
     }

@@ -21,10 +21,10 @@ use crate::model::ticket::KeysKept;
 use crate::model::{
     Class, DeliveryKind, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp,
 };
-use crate::store::StoreError;
 use crate::store::op::claim::{Claim, Claimed};
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
 use crate::store::op::settle::{Outcome, Settled};
+use crate::store::{Spent, StoreError};
 use crate::sync;
 
 /// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more
@@ -203,7 +203,11 @@ impl<D: Destination> Relay<D> {
         if !only_tried {
             self.read_back(destination, cause, &mut state, &mut budget, &mut report).await?;
         }
+        if state.spent.as_ref().is_some_and(|spent| spent.until_at <= self.clock.now()) {
+            self.store.change_destination(name, vec![DestinationChange::Spent(None)]).await?;
+        }
         let mut unfinished = true;
+        let mut made: u64 = 0;
         let mut looked_at = self.clock.now();
         report.cut = true;
         while !stop.is_cancelled() {
@@ -221,7 +225,7 @@ impl<D: Destination> Relay<D> {
             let claimed = self.claim(claim.clone()).await?;
             if claimed.is_empty() {
                 if self.leaves_less_urgent(claim).await? {
-                    report.wait_for(format!("{name}: {}", budget.words(limits.requests_per_hour)));
+                    report.wait_for_budget(name, budget.spent(limits.requests_per_hour));
                 }
                 report.cut = false;
                 unfinished = report.next_at.is_some();
@@ -238,6 +242,7 @@ impl<D: Destination> Relay<D> {
             };
             let mut group = self.send(&permit, &state, claimed).await;
             budget.spend(permit.made());
+            made += u64::from(permit.made());
             self.learn_at_once(name, limits.max_in_flight, &group);
             group.changes.push(budget.change());
             self.account(destination, &state, &mut group, &mut report);
@@ -247,9 +252,41 @@ impl<D: Destination> Relay<D> {
         if unfinished != state.unfinished && !only_tried {
             self.store.change_destination(name, vec![DestinationChange::Unfinished(unfinished)]).await?;
         }
+        let carries = budget.carries(report.delivered(), made);
+        self.note_spent(name, &report, carries).await?;
         // What was due at the last look and is still there is blocked by something that the report has a time for.
         report.wake(self.store.next_due(name, looked_at).await?);
         Ok(report)
+    }
+
+    /// Keeps that the budget makes something wait, and how much of it an hour carries: with the rest of what is known of
+    /// the destination, so that it is shown after a restart too, until a sync of the new hour.
+    pub(super) async fn note_spent(
+        &self,
+        name: &DestinationName,
+        report: &Report,
+        per_hour: u32,
+    ) -> Result<(), StoreError> {
+        let Some(spent) = report.spent.get(name) else { return Ok(()) };
+        let was = self.store.destination_state(name).await?.spent;
+        // One that could send nothing knows no better than the one before it.
+        let per_hour = if per_hour > 0 { per_hour } else { was.as_ref().map_or(0, |was| was.per_hour) };
+        let spent = Some(Spent { per_hour, ..spent.clone() });
+        if was != spent {
+            self.store.change_destination(name, vec![DestinationChange::Spent(spent)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the budget makes nothing wait any longer, this is no longer said.
+    pub(super) async fn end_spent(&self, report: &Report) -> Result<(), StoreError> {
+        for name in self.destinations.iter().map(|destination| destination.name()) {
+            let is_over = !report.spent.contains_key(name);
+            if is_over && self.store.destination_state(name).await?.spent.is_some() {
+                self.store.change_destination(name, vec![DestinationChange::Spent(None)]).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Commits what came of a group, then tells what needs a person.
@@ -525,7 +562,7 @@ impl<D: Destination> Relay<D> {
             Allowance::Requests(n, severity) => (n, severity),
             Allowance::NotBefore(at) => {
                 report.wake(Some(at));
-                report.wait_for(format!("{name}: {}", budget.words(self.limits_of(name).requests_per_hour)));
+                report.wait_for_budget(name, budget.spent(self.limits_of(name).requests_per_hour));
                 return None;
             }
         };

@@ -74,6 +74,10 @@ struct Run {
     failed: Vec<Failed>,
     passed: bool,
     looked_up: bool,
+    /// Requests that were on their way at once, at most, in the last round.
+    at_once: usize,
+    /// It ended under a suspicion that more of them have to settle.
+    undecided: bool,
 }
 
 impl<D: Destination> Relay<D> {
@@ -87,8 +91,19 @@ impl<D: Destination> Relay<D> {
     ) {
         let work = kind::of(lane.kind);
         let blame = Blame::new(lane.trial.clone());
-        let mut run = Run { blame, failed: Vec::new(), passed: false, looked_up: false };
-        while !pool.is_empty() && run.blame.held.is_none() && !group.halts(lane.table) && permit.may_begin() {
+        let mut run =
+            Run { blame, failed: Vec::new(), passed: false, looked_up: false, at_once: 0, undecided: false };
+        while !pool.is_empty()
+            && run.blame.held.is_none()
+            && !group.halts(lane.table)
+            && permit.may_begin()
+            && (run.blame.is_suspicious() || !permit.is_over())
+        {
+            // Whose trouble it is shows only among many: a few that follow each other may all be poisoned.
+            if run.blame.is_suspicious() && lane.trial.is_none() && permit.is_small {
+                run.undecided = true;
+                break;
+            }
             let chunk = draw(&mut pool, &run.blame);
             let Some(ready) = self.look_up(permit, lane, work, chunk, &mut run, group).await else { break };
             let left = self.send_each(permit, lane, work, ready, &mut run, group).await;
@@ -211,6 +226,7 @@ impl<D: Destination> Relay<D> {
         let at_once = if was_suspicious { 1 } else { permit.in_flight };
         let (mut left, mut dead) = (Vec::new(), Vec::new());
         let parts = self.parts(permit.destination, work, ready, was_suspicious, &mut dead);
+        run.at_once = at_once.min(parts.len());
         let sends = parts.into_iter().map(|part| {
             let halted = &halted;
             async move {
@@ -335,8 +351,9 @@ impl<D: Destination> Relay<D> {
 
     /// Judges what failed, now that it shows what became of the others.
     fn conclude(&self, lane: &Lane<'_>, run: Run, group: &mut Group) {
-        let Run { blame, failed, passed, looked_up } = run;
-        let held = blame.held.is_some();
+        let Run { blame, failed, passed, looked_up, at_once, undecided } = run;
+        group.undecided |= undecided;
+        let held = blame.held.is_some() || undecided;
         // Found or sent: there is nothing that says otherwise.
         if blame.works || passed || looked_up && failed.is_empty() && !held {
             group.changes.push(DestinationChange::Works { table: lane.table.clone() });
@@ -346,7 +363,12 @@ impl<D: Destination> Relay<D> {
         let passed = passed || !held && lane.trial.is_none() && lane.ok_at.is_some_and(since);
         for f in &failed {
             let own = f.alone || !held;
-            let outcome = self.after_failure(f, own, passed);
+            let outcome = if is_crowded(&f.error, at_once) {
+                let doubtful = f.claimed.doubtful || f.error.doubtful;
+                Outcome::Requeue { doubtful, message: f.error.message.clone() }
+            } else {
+                self.after_failure(f, own, passed)
+            };
             group.settled.push(Settled {
                 id: f.claimed.id,
                 started_at: f.started_at,
@@ -355,7 +377,10 @@ impl<D: Destination> Relay<D> {
                 outcome,
             });
         }
-        if let Some(e) = blame.held {
+        if let Some(e) = blame.held.as_ref().filter(|e| is_crowded(e, at_once)) {
+            tracing::debug!(at_once, "too many at once: {}", e.message);
+            group.crowded = Some(at_once);
+        } else if let Some(e) = blame.held {
             let place = (e.hold != HoldScope::Destination).then(|| lane.table.clone());
             group.holds.push((place, e));
         }
@@ -408,6 +433,12 @@ impl<D: Destination> Relay<D> {
             }
         }
     }
+}
+
+/// Whether so many at once were too many: a refusal for being busy, without a word on how long. With one at a time it is
+/// another's load, and the destination waits.
+fn is_crowded(e: &SendError, at_once: usize) -> bool {
+    e.class == Class::RetryAt && e.wait.is_none() && at_once > 1
 }
 
 /// A ticket that stands for others is news: the others get none.

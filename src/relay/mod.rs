@@ -17,6 +17,7 @@ mod hold;
 mod kind;
 mod lane;
 mod learned;
+mod pace;
 mod queue;
 mod remarks;
 mod retry;
@@ -300,8 +301,8 @@ struct Memory {
     looked_for: HashMap<DeliveryId, Instant>,
     /// How often one failed while others got through.
     alone: HashMap<DeliveryId, u32>,
-    /// How many requests at once a destination was found to bear.
-    at_once: HashMap<DestinationName, usize>,
+    /// How many requests at once a destination was found to bear, and how fast they go.
+    pace: HashMap<DestinationName, pace::Pace>,
     /// Whether a sync of this process is in the store: the next start knows from it when the last one was, about.
     synced: bool,
     /// What destinations have learned, as the store has it.

@@ -80,6 +80,14 @@ struct Run {
     undecided: bool,
 }
 
+impl Run {
+    /// Whether more have to settle a suspicion than were claimed: a few that follow each other may all be poisoned, and
+    /// whose trouble it is shows only among many. A table on trial is judged by one.
+    fn is_undecided(&self, lane: &Lane<'_>, is_small: bool) -> bool {
+        is_small && lane.trial.is_none() && self.blame.held.is_none() && self.blame.is_suspicious()
+    }
+}
+
 impl<D: Destination> Relay<D> {
     /// Sends what is claimed of one lane; what was not begun is given back.
     pub(super) async fn send_lane(
@@ -99,9 +107,7 @@ impl<D: Destination> Relay<D> {
             && permit.may_begin()
             && (run.blame.is_suspicious() || !permit.is_over())
         {
-            // Whose trouble it is shows only among many: a few that follow each other may all be poisoned.
-            if run.blame.is_suspicious() && lane.trial.is_none() && permit.is_small {
-                run.undecided = true;
+            if run.is_undecided(lane, permit.is_small) {
                 break;
             }
             let chunk = draw(&mut pool, &run.blame);
@@ -109,7 +115,9 @@ impl<D: Destination> Relay<D> {
             let left = self.send_each(permit, lane, work, ready, &mut run, group).await;
             pool.splice(0..0, left);
         }
-        if pool.is_empty() {
+        // In a batch all of them may have failed at once.
+        run.undecided = run.is_undecided(lane, permit.is_small);
+        if pool.is_empty() && !run.undecided {
             run.blame.exhausted(run.passed, run.failed.last().map(|f| &f.error));
         }
         let now = self.clock.now();

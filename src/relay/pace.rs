@@ -1,4 +1,4 @@
-//! Pure: how many requests at once a destination bears, and how many deliveries are claimed together.
+//! How many requests at once a destination bears, and how many deliveries are claimed together.
 //!
 //! Both are learned from what went before and live in memory: a restart begins with as many at once as the operator
 //! allows, and with a small group.

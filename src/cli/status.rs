@@ -99,6 +99,9 @@ fn print(s: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let oldest = o.oldest_pending_at.filter(|_| o.backlog > 0);
     let oldest = oldest.map_or(String::new(), |at| format!(", the first for {}", span(now.since(at))));
     writeln!(out, "backlog      {} waiting{oldest}, {} dead", o.backlog, o.dead)?;
+    for words in &s.waiting {
+        writeln!(out, "             {}", one_line(words))?;
+    }
     if o.folded > 0 {
         let (findings, have) = if o.folded == 1 { ("finding", "has") } else { ("findings", "have") };
         writeln!(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::model::{Severity, Timestamp};
+use crate::store::Spent;
 use crate::store::op::destination_state::{DestinationChange, DestinationState};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -127,6 +128,25 @@ impl Budget {
         format!("{limit}: {} were made in this hour{kept}; the rest goes on at {until} UTC", self.used)
     }
 
+    /// The same, to be kept and shown.
+    pub(super) fn spent(&self, own: u32) -> Spent {
+        Spent {
+            reason: self.words(own),
+            until_at: self.ends_at(),
+            critical_go_on: matches!(self.allowance(), Allowance::Requests(_, Severity::Critical)),
+            per_hour: 0,
+        }
+    }
+
+    /// Deliveries that a whole hour carries, where so many requests carried so many; 0 when that says nothing.
+    pub(super) fn carries(&self, delivered: u64, requests: u64) -> u32 {
+        // What is kept for critical alerts counts where they had it.
+        let usual = u64::from(self.limit.saturating_sub(self.reserve()));
+        let hour = requests.min(u64::from(self.limit)).max(usual);
+        let carries = hour.saturating_mul(delivered).checked_div(requests).unwrap_or(0);
+        u32::try_from(carries).unwrap_or(u32::MAX)
+    }
+
     /// When the hour is over.
     pub(super) fn ends_at(&self) -> Timestamp {
         self.started_at.after(HOUR)
@@ -202,6 +222,13 @@ mod tests {
                     alerts; the rest goes on at 1970-01-01 01:16:40 UTC";
         assert_eq!(budget(1_000, 900).words(1_000), kept);
         assert!(budget(95, 95).words(1_000).starts_with("the instance allows 95 requests an hour: 95 were"));
+    }
+
+    #[test]
+    fn tells_how_many_deliveries_an_hour_carries() {
+        let b = budget(60, 54);
+        assert_eq!((b.carries(43, 54), b.carries(43, 60), b.carries(10, 20)), (43, 43, 27));
+        assert_eq!((b.carries(0, 54), b.carries(0, 0), b.carries(u64::MAX, 1)), (0, 0, u32::MAX));
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl<D: Destination> Relay<D> {
             _ => due.unwrap_or(now),
         };
         report.wake_devices(next);
+        self.note_spent(destination.name(), &report, 0).await?;
         report.wake(self.store.next_due(&settings.destination, now).await?);
         Ok(report)
     }
@@ -171,7 +172,7 @@ impl<D: Destination> Relay<D> {
             let beyond = group.beyond;
             self.settle_group(name, group, stop).await?;
             if beyond {
-                report.wait_for(format!("{name}: {}", budget.words(self.limits_of(name).requests_per_hour)));
+                report.wait_for_budget(name, budget.spent(self.limits_of(name).requests_per_hour));
                 return Ok(End::Owed(budget.ends_at()));
             }
         }
@@ -234,7 +235,7 @@ impl<D: Destination> Relay<D> {
         if !spent {
             return End::Done;
         }
-        report.wait_for(format!("{name}: {}", budget.words(self.limits_of(name).requests_per_hour)));
+        report.wait_for_budget(name, budget.spent(self.limits_of(name).requests_per_hour));
         End::Owed(budget.ends_at())
     }
 

@@ -74,6 +74,18 @@ struct Run {
     failed: Vec<Failed>,
     passed: bool,
     looked_up: bool,
+    /// Requests that were on their way at once, at most, in the last round.
+    at_once: usize,
+    /// It ended under a suspicion that more of them have to settle.
+    undecided: bool,
+}
+
+impl Run {
+    /// Whether more have to settle a suspicion than were claimed: a few that follow each other may all be poisoned, and
+    /// whose trouble it is shows only among many. A table on trial is judged by one.
+    fn is_undecided(&self, lane: &Lane<'_>, is_small: bool) -> bool {
+        is_small && lane.trial.is_none() && self.blame.held.is_none() && self.blame.is_suspicious()
+    }
 }
 
 impl<D: Destination> Relay<D> {
@@ -87,14 +99,25 @@ impl<D: Destination> Relay<D> {
     ) {
         let work = kind::of(lane.kind);
         let blame = Blame::new(lane.trial.clone());
-        let mut run = Run { blame, failed: Vec::new(), passed: false, looked_up: false };
-        while !pool.is_empty() && run.blame.held.is_none() && !group.halts(lane.table) && permit.may_begin() {
+        let mut run =
+            Run { blame, failed: Vec::new(), passed: false, looked_up: false, at_once: 0, undecided: false };
+        while !pool.is_empty()
+            && run.blame.held.is_none()
+            && !group.halts(lane.table)
+            && permit.may_begin()
+            && (run.blame.is_suspicious() || !permit.is_over())
+        {
+            if run.is_undecided(lane, permit.is_small) {
+                break;
+            }
             let chunk = draw(&mut pool, &run.blame);
             let Some(ready) = self.look_up(permit, lane, work, chunk, &mut run, group).await else { break };
             let left = self.send_each(permit, lane, work, ready, &mut run, group).await;
             pool.splice(0..0, left);
         }
-        if pool.is_empty() {
+        // In a batch all of them may have failed at once.
+        run.undecided = run.is_undecided(lane, permit.is_small);
+        if pool.is_empty() && !run.undecided {
             run.blame.exhausted(run.passed, run.failed.last().map(|f| &f.error));
         }
         let now = self.clock.now();
@@ -211,6 +234,7 @@ impl<D: Destination> Relay<D> {
         let at_once = if was_suspicious { 1 } else { permit.in_flight };
         let (mut left, mut dead) = (Vec::new(), Vec::new());
         let parts = self.parts(permit.destination, work, ready, was_suspicious, &mut dead);
+        run.at_once = at_once.min(parts.len());
         let sends = parts.into_iter().map(|part| {
             let halted = &halted;
             async move {
@@ -335,8 +359,9 @@ impl<D: Destination> Relay<D> {
 
     /// Judges what failed, now that it shows what became of the others.
     async fn conclude(&self, permit: &SendPermit<'_, D>, lane: &Lane<'_>, run: Run, group: &mut Group) {
-        let Run { blame, failed, passed, looked_up } = run;
-        let held = blame.held.is_some();
+        let Run { blame, failed, passed, looked_up, at_once, undecided } = run;
+        group.undecided |= undecided;
+        let held = blame.held.is_some() || undecided;
         // Found or sent: there is nothing that says otherwise.
         if blame.works || passed || looked_up && failed.is_empty() && !held {
             group.changes.push(DestinationChange::Works { table: lane.table.clone() });
@@ -346,7 +371,12 @@ impl<D: Destination> Relay<D> {
         let passed = passed || !held && lane.trial.is_none() && lane.ok_at.is_some_and(since);
         for f in &failed {
             let own = f.alone || !held;
-            let outcome = self.after_failure(f, own, passed);
+            let outcome = if is_crowded(&f.error, at_once) {
+                let doubtful = f.claimed.doubtful || f.error.doubtful;
+                Outcome::Requeue { doubtful, message: f.error.message.clone() }
+            } else {
+                self.after_failure(f, own, passed)
+            };
             let outcome = self.unless_made(permit, lane, f, outcome).await;
             let settled = Settled {
                 id: f.claimed.id,
@@ -357,7 +387,10 @@ impl<D: Destination> Relay<D> {
             };
             group.settle(permit.destination.name(), lane, settled);
         }
-        if let Some(e) = blame.held {
+        if let Some(e) = blame.held.as_ref().filter(|e| is_crowded(e, at_once)) {
+            tracing::debug!(at_once, "too many at once: {}", e.message);
+            group.crowded = Some(at_once);
+        } else if let Some(e) = blame.held {
             let place = (e.hold != HoldScope::Destination).then(|| lane.table.clone());
             group.holds.push((place, e));
         }
@@ -441,6 +474,12 @@ impl<D: Destination> Relay<D> {
             }
         }
     }
+}
+
+/// Whether so many at once were too many: a refusal for being busy, without a word on how long. With one at a time it is
+/// another's load, and the destination waits.
+fn is_crowded(e: &SendError, at_once: usize) -> bool {
+    e.class == Class::RetryAt && e.wait.is_none() && at_once > 1
 }
 
 /// A ticket that stands for others is news: the others get none.

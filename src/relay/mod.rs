@@ -17,6 +17,7 @@ mod hold;
 mod kind;
 mod lane;
 mod learned;
+mod pace;
 mod queue;
 mod remarks;
 mod retry;
@@ -37,7 +38,7 @@ use crate::destination::{Compose, Destination, Fields, Learned};
 use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::model::{DeliveryId, DestinationName, Timestamp};
 use crate::store::op::health::SyncRun;
-use crate::store::{Store, StoreError, SyncRow};
+use crate::store::{Spent, Store, StoreError, SyncRow};
 
 /// What the relay needs to know, checked.
 #[derive(Clone, Debug)]
@@ -124,6 +125,9 @@ pub struct Report {
     /// Those of them that pass by themselves, as far as is known: no health issue tells of them.
     #[serde(skip)]
     pub passing: Vec<String>,
+    /// By destination, what of its budget makes something wait; in words it is in `waiting` too.
+    #[serde(skip)]
+    pub spent: BTreeMap<DestinationName, Spent>,
     /// Where a person ordered a sync and not all tickets could be read back, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
@@ -160,12 +164,19 @@ impl Report {
         self.failures.extend(other.failures);
         self.passing.extend(other.passing);
         self.unread.extend(other.unread);
+        self.spent.extend(other.spent);
     }
 
     fn wait_for(&mut self, what: String) {
         if !self.waiting.contains(&what) {
             self.waiting.push(what);
         }
+    }
+
+    /// Something waits for the next hour of this destination's budget.
+    fn wait_for_budget(&mut self, name: &DestinationName, spent: Spent) {
+        self.wait_for(format!("{name}: {}", spent.reason));
+        self.spent.insert(name.clone(), spent);
     }
 
     fn wake(&mut self, at: Option<Timestamp>) {
@@ -290,8 +301,8 @@ struct Memory {
     looked_for: HashMap<DeliveryId, Instant>,
     /// How often one failed while others got through.
     alone: HashMap<DeliveryId, u32>,
-    /// How many requests at once a destination was found to bear.
-    at_once: HashMap<DestinationName, usize>,
+    /// How many requests at once a destination was found to bear, and how fast they go.
+    pace: HashMap<DestinationName, pace::Pace>,
     /// Whether a sync of this process is in the store: the next start knows from it when the last one was, about.
     synced: bool,
     /// What destinations have learned, as the store has it.
@@ -579,6 +590,7 @@ impl<D: Destination> Relay<D> {
         self.progress.send_modify(|p| p.syncing = false);
         report.add(devices?);
         self.keep_learned().await?;
+        self.end_spent(&report).await?;
         self.note_failures(&report);
         if report.cut {
             report
@@ -608,6 +620,9 @@ impl<D: Destination> Relay<D> {
                 report.again,
                 report.dead
             );
+            for (name, spent) in &report.spent {
+                tracing::info!(destination = %name, until = %spent.until_at, "{name}: some wait for the budget: {}", spent.reason);
+            }
         }
         Ok(report)
     }

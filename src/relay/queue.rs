@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Allowance, Budget};
 use super::lane::{Lane, back};
+use super::pace::{GROUP_MAX, GROUP_TIME_MAX, Pace};
 use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, hold, kind, same_words};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
 use crate::model::codes::Code;
@@ -21,15 +23,12 @@ use crate::model::ticket::KeysKept;
 use crate::model::{
     Class, DeliveryKind, DestinationName, HealthIssue, HoldScope, Severity, TableName, Timestamp,
 };
-use crate::store::StoreError;
 use crate::store::op::claim::{Claim, Claimed};
 use crate::store::op::destination_state::{DestinationChange, DestinationState, Hold};
 use crate::store::op::settle::{Outcome, Settled};
+use crate::store::{Spent, StoreError};
 use crate::sync::{self, Untold};
 
-/// Deliveries that are claimed and settled together. Each of the two is a transaction with a few pages of its own, so more
-/// of them cost less flash each; what is claimed when the power goes has to be looked up again.
-const GROUP: usize = 8 * FIND_MAX;
 /// Code of what is said of a table whose records are not closed.
 pub(super) const NOT_CLOSED: &str = "not-closed";
 /// Words of failures that a report repeats.
@@ -42,6 +41,10 @@ pub(super) struct Group {
     pub(super) changes: Vec<DestinationChange>,
     /// The destination (`None`), or tables of it, have to wait.
     pub(super) holds: Vec<(Option<TableName>, SendError)>,
+    /// So many requests at once were refused for being too many: fewer go on at once.
+    pub(super) crowded: Option<usize>,
+    /// A suspicion was raised that a larger group has to settle.
+    pub(super) undecided: bool,
     /// Told after the settlement: an issue that cannot be kept must not cost an outcome.
     issues: BTreeMap<String, HealthIssue>,
     /// Codes and subjects of what is no longer so.
@@ -53,7 +56,8 @@ pub(super) struct Group {
 impl Group {
     /// Whether the destination, or this table of it, has to wait.
     pub(super) fn halts(&self, place: &TableName) -> bool {
-        self.holds.iter().any(|(table, _)| table.as_ref().is_none_or(|table| table == place))
+        let waits = self.holds.iter().any(|(table, _)| table.as_ref().is_none_or(|table| table == place));
+        waits || self.crowded.is_some()
     }
 
     /// What the answer to a send shows beside that it was done.
@@ -192,6 +196,14 @@ fn unprotected(table: &TableName) -> SendError {
     SendError::new(Class::Hold, HoldScope::Table, message, remedy)
 }
 
+/// How a group went.
+struct Went {
+    began: Instant,
+    claimed: usize,
+    /// One decided whether the destination still has to wait.
+    on_trial: bool,
+}
+
 /// What a group may do to a destination.
 pub(super) struct SendPermit<'a, D> {
     pub(super) destination: &'a D,
@@ -203,6 +215,10 @@ pub(super) struct SendPermit<'a, D> {
     /// Requests of the hour before the group.
     used: u32,
     begun: AtomicU32,
+    /// More wait than were claimed.
+    pub(super) is_small: bool,
+    /// When a group has taken so long that others have to have their turn.
+    over_at: Instant,
 }
 
 impl<D: Destination> SendPermit<'_, D> {
@@ -210,6 +226,11 @@ impl<D: Destination> SendPermit<'_, D> {
     fn made(&self) -> u32 {
         let counted = self.destination.requests().saturating_sub(self.before);
         u32::try_from(counted).unwrap_or(u32::MAX).max(self.begun.load(Ordering::Relaxed))
+    }
+
+    /// Whether what is left of the group is given back.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.over_at
     }
 
     /// Whether one more request may begin.
@@ -250,7 +271,11 @@ impl<D: Destination> Relay<D> {
         if !only_tried {
             self.read_back(destination, cause, &mut state, &mut budget, &mut report).await?;
         }
+        if state.spent.as_ref().is_some_and(|spent| spent.until_at <= self.clock.now()) {
+            self.store.change_destination(name, vec![DestinationChange::Spent(None)]).await?;
+        }
         let mut unfinished = true;
+        let mut made: u64 = 0;
         let mut looked_at = self.clock.now();
         report.cut = true;
         while !stop.is_cancelled() {
@@ -268,12 +293,14 @@ impl<D: Destination> Relay<D> {
             let claimed = self.claim(claim.clone()).await?;
             if claimed.is_empty() {
                 if self.leaves_less_urgent(claim).await? {
-                    report.wait_for(format!("{name}: {}", budget.words(limits.requests_per_hour)));
+                    report.wait_for_budget(name, budget.spent(limits.requests_per_hour));
                 }
                 report.cut = false;
                 unfinished = report.next_at.is_some();
                 break;
             }
+            let went =
+                Went { began: Instant::now(), claimed: claimed.len(), on_trial: hold::is_probing(&state) };
             let permit = SendPermit {
                 destination: destination.as_ref(),
                 in_flight: self.at_once(name, limits.max_in_flight),
@@ -282,10 +309,13 @@ impl<D: Destination> Relay<D> {
                 most,
                 used: budget.used,
                 begun: AtomicU32::new(0),
+                is_small: went.claimed < GROUP_MAX && went.claimed == self.group_of(name),
+                over_at: went.began + GROUP_TIME_MAX,
             };
             let mut group = self.send(&permit, &state, claimed).await;
             budget.spend(permit.made());
-            self.learn_at_once(name, limits.max_in_flight, &group);
+            made += u64::from(permit.made());
+            self.learn_pace(name, limits.max_in_flight, &group, &went);
             group.changes.push(budget.change());
             self.account(destination, &state, &mut group, &mut report);
             self.keep(name, group, stop).await?;
@@ -294,9 +324,41 @@ impl<D: Destination> Relay<D> {
         if unfinished != state.unfinished && !only_tried {
             self.store.change_destination(name, vec![DestinationChange::Unfinished(unfinished)]).await?;
         }
+        let carries = budget.carries(report.delivered(), made);
+        self.note_spent(name, &report, carries).await?;
         // What was due at the last look and is still there is blocked by something that the report has a time for.
         report.wake(self.store.next_due(name, looked_at).await?);
         Ok(report)
+    }
+
+    /// Keeps that the budget makes something wait, and how much of it an hour carries: with the rest of what is known of
+    /// the destination, so that it is shown after a restart too, until a sync of the new hour.
+    pub(super) async fn note_spent(
+        &self,
+        name: &DestinationName,
+        report: &Report,
+        per_hour: u32,
+    ) -> Result<(), StoreError> {
+        let Some(spent) = report.spent.get(name) else { return Ok(()) };
+        let was = self.store.destination_state(name).await?.spent;
+        // One that could send nothing knows no better than the one before it.
+        let per_hour = if per_hour > 0 { per_hour } else { was.as_ref().map_or(0, |was| was.per_hour) };
+        let spent = Some(Spent { per_hour, ..spent.clone() });
+        if was != spent {
+            self.store.change_destination(name, vec![DestinationChange::Spent(spent)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the budget makes nothing wait any longer, this is no longer said.
+    pub(super) async fn end_spent(&self, report: &Report) -> Result<(), StoreError> {
+        for name in self.destinations.iter().map(|destination| destination.name()) {
+            let is_over = !report.spent.contains_key(name);
+            if is_over && self.store.destination_state(name).await?.spent.is_some() {
+                self.store.change_destination(name, vec![DestinationChange::Spent(None)]).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Commits what came of a group, then tells what needs a person.
@@ -389,24 +451,41 @@ impl<D: Destination> Relay<D> {
         self.settings.destinations.get(destination).copied().unwrap_or_default()
     }
 
-    /// How many requests go out at once: as many as may, fewer after the other side was too busy for them.
+    /// How many requests go out at once. The lock is given back here: it is taken once more beside this.
     fn at_once(&self, name: &DestinationName, most: usize) -> usize {
-        let most = most.max(1);
-        self.memory().at_once.get(name).map_or(most, |found| (*found).clamp(1, most))
+        self.memory().pace.entry(name.clone()).or_default().at_once(most)
     }
 
-    /// A refusal for being busy, without a word on how long, is about how many come at once.
-    fn learn_at_once(&self, name: &DestinationName, most: usize, group: &Group) {
-        let now = self.at_once(name, most);
-        let is_busy = group.holds.iter().any(|(_, e)| e.class == Class::RetryAt && e.wait.is_none());
-        let next = if is_busy {
-            now / 2
-        } else if group.holds.is_empty() && !group.settled.is_empty() {
-            now + 1
-        } else {
-            now
-        };
-        self.memory().at_once.insert(name.clone(), next.clamp(1, most.max(1)));
+    /// How many are claimed together.
+    fn group_of(&self, name: &DestinationName) -> usize {
+        self.memory().pace.get(name).map_or_else(|| Pace::default().group(), Pace::group)
+    }
+
+    /// What a group shows of how many at once are borne, and of how fast they go. What was tried alone after a failure
+    /// shows neither.
+    fn learn_pace(&self, name: &DestinationName, most: usize, group: &Group, went: &Went) {
+        let now = Instant::now();
+        let mut memory = self.memory();
+        let pace = memory.pace.entry(name.clone()).or_default();
+        if let Some(at_once) = group.crowded {
+            let (next, wait) = pace.crowded(at_once, now);
+            let hours = wait.as_secs() / 3_600;
+            tracing::info!(
+                destination = %name,
+                "{name} refuses {at_once} requests at once: it gets {next} from now on, and {at_once} again in {hours} h at \
+                 the earliest"
+            );
+            return;
+        }
+        let is_sent = |s: &&Settled| !matches!(s.outcome, Outcome::Requeue { .. } | Outcome::Retry { .. });
+        let sent = group.settled.iter().filter(is_sent).count();
+        let any_failed = group.settled.iter().any(|s| s.outcome.is_failure());
+        pace.failed(group.undecided, any_failed);
+        pace.took(sent, now.duration_since(went.began));
+        let is_whole = went.claimed >= FIND_MAX && sent == group.settled.len();
+        if is_whole && group.holds.is_empty() && !went.on_trial {
+            pace.went_well(most, now);
+        }
     }
 
     /// Sends claimed deliveries, lane by lane.
@@ -422,7 +501,7 @@ impl<D: Destination> Relay<D> {
         }
         let mut group = Group::default();
         for ((table, kind), claimed) in lanes {
-            if group.halts(&table) || !permit.may_begin() {
+            if group.halts(&table) || !permit.may_begin() || permit.is_over() {
                 let now = self.clock.now();
                 group.settled.extend(claimed.iter().map(|c| back(c, now)));
                 continue;
@@ -576,7 +655,7 @@ impl<D: Destination> Relay<D> {
             Allowance::Requests(n, severity) => (n, severity),
             Allowance::NotBefore(at) => {
                 report.wake(Some(at));
-                report.wait_for(format!("{name}: {}", budget.words(self.limits_of(name).requests_per_hour)));
+                report.wait_for_budget(name, budget.spent(self.limits_of(name).requests_per_hour));
                 return None;
             }
         };
@@ -586,13 +665,14 @@ impl<D: Destination> Relay<D> {
         // One request of each look-up's worth is the look-up. After a failure one delivery probes for all.
         let affordable = requests as usize * FIND_MAX / (FIND_MAX + 1);
         let probing = hold::is_probing(state);
+        let group = self.group_of(name);
         let claim = Claim {
             except: except.into_iter().collect(),
             fresh_first: probing,
             min_severity,
             peek: false,
             links: self.links(name),
-            ..peek(name, if probing { 1 } else { GROUP.min(affordable.max(1)) }, now)
+            ..peek(name, if probing { 1 } else { group.min(affordable.max(1)) }, now)
         };
         Some((claim, requests))
     }

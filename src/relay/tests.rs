@@ -3,6 +3,7 @@
 mod back;
 mod fake;
 mod histories;
+mod pace;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

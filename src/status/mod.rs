@@ -61,6 +61,9 @@ pub struct Status {
     /// Why what failed last is tried again; what needs a person is in `health`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<String>,
+    /// What waits for the next hour of a budget and needs nobody, and how long that will take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
     /// `enabled = false` in `[sync]`: nothing is pushed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sync_off: bool,
@@ -128,6 +131,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             agent: agent.to_owned(),
             failing,
+            waiting: overview.destinations.iter().filter_map(|row| waits(row, now)).collect(),
             sync_off: live.sync_off,
             running,
             syncing: live.syncing,
@@ -166,6 +170,21 @@ impl Status {
         parts.push(format!("backlog {}", self.overview.backlog));
         parts.join("; ")
     }
+}
+
+/// How many wait for the next hour of a destination's budget, why, and for how many hours about.
+fn waits(row: &DestinationRow, now: Timestamp) -> Option<String> {
+    let spent = row.spent.as_ref().filter(|spent| spent.until_at > now)?;
+    let of = |state: &str| row.counts.get(state).copied().unwrap_or(0);
+    let waiting = u64::try_from(of("pending") + of("claimed")).ok().filter(|waiting| *waiting > 0)?;
+    let verb = if waiting == 1 { "waits" } else { "wait" };
+    let hours = waiting.div_ceil(u64::from(spent.per_hour).max(1));
+    let long = if spent.per_hour > 0 && hours > 1 {
+        format!("; at about {} an hour all of them take about {hours} hours", spent.per_hour)
+    } else {
+        String::new()
+    };
+    Some(format!("{}: {waiting} {verb} for the budget: {}{long}", row.name, spent.reason))
 }
 
 /// That sync is off is somebody's wish; that something waits for it is to be seen all the same.
@@ -291,6 +310,7 @@ fn by_severity(counts: &BTreeMap<String, i64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Spent;
 
     #[test]
     fn an_identity_that_is_a_name_is_said() {
@@ -358,6 +378,42 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_a_budget_is_said_until_its_hour_ends_and_needs_nobody() {
+        let says = |pending: i64, per_hour: u32, now: i64| {
+            let spent = Spent {
+                reason: "R".to_owned(),
+                until_at: Timestamp::from_secs(3_600),
+                critical_go_on: true,
+                per_hour,
+            };
+            let mut row = destination();
+            (row.spent, row.counts) = (Some(spent), [("pending".to_owned(), pending)].into());
+            let overview = Overview { destinations: vec![row], ..Overview::default() };
+            let status = Status::new("a", Timestamp::from_secs(now), overview, None);
+            assert!(status.health.is_empty());
+            status.waiting.join("|")
+        };
+        let all = "prod: 257 wait for the budget: R; at about 52 an hour all of them take about 5 hours";
+        assert_eq!(says(257, 52, 3_599), all);
+        assert_eq!(says(52, 52, 0), "prod: 52 wait for the budget: R");
+        assert_eq!(says(1, 0, 0), "prod: 1 waits for the budget: R");
+        assert_eq!((says(257, 52, 3_600), says(0, 52, 0)), (String::new(), String::new()));
+    }
+
+    fn destination() -> DestinationRow {
+        DestinationRow {
+            name: "prod".to_owned(),
+            counts: BTreeMap::new(),
+            last_ok_at: None,
+            last_error_at: None,
+            last_error: None,
+            holds: Vec::new(),
+            requests_this_hour: 0,
+            spent: None,
+        }
+    }
+
+    #[test]
     fn says_what_needs_a_person() {
         let hold = crate::store::HoldRow {
             table: String::new(),
@@ -366,15 +422,7 @@ mod tests {
             reason: "the instance refused the token".to_owned(),
             remedy: "check the client".to_owned(),
         };
-        let destination = DestinationRow {
-            name: "prod".to_owned(),
-            counts: BTreeMap::new(),
-            last_ok_at: None,
-            last_error_at: None,
-            last_error: None,
-            holds: vec![hold],
-            requests_this_hour: 0,
-        };
+        let destination = DestinationRow { holds: vec![hold], ..destination() };
         let overview = Overview { destinations: vec![destination], dead: 1, ..Overview::default() };
         let status = Status::new("a", Timestamp::EPOCH, overview, None);
         let words: Vec<&str> = status.health.iter().map(|a| a.text.as_str()).collect();

@@ -41,7 +41,7 @@ pub use read::Reader;
 pub use rows::{
     AlertRow, AttemptRow, COUNTED, Counts, DeliveryRow, DestinationRow, DeviceCounts, DeviceFilter,
     DeviceRow, DeviceWord, FilteredRow, HistoryPoint, HoldRow, IssueRow, Last, ListFilter, Overview,
-    ReadFile, ReadingRow, RejectRow, RepairCount, RepairCounts, RepairRow, Ring, SourceRow, SyncRow,
+    ReadFile, ReadingRow, RejectRow, RepairCount, RepairCounts, RepairRow, Ring, SourceRow, Spent, SyncRow,
     TicketRow, WaitingRow,
 };
 pub use writer::Writer;

@@ -27,6 +27,7 @@ use crate::model::{
 };
 use crate::store::disk::files::failed;
 use crate::store::disk::owner::may_read;
+use crate::store::op::destination_state;
 use crate::store::op::identity::meta;
 use crate::store::op::life::NOT_CLOSED;
 use crate::store::pack::body::Bodies;
@@ -168,6 +169,7 @@ impl Reader {
             let name: String = r.get(1)?;
             let mut counts = of(&format!("destination:{name}"));
             self.tell_claimed_apart(r.get(0)?, &mut counts)?;
+            let spent = destination_state::spent(&self.conn, &name)?;
             destinations.push(DestinationRow {
                 counts,
                 name,
@@ -176,6 +178,7 @@ impl Reader {
                 last_error: r.get(4)?,
                 holds: self.holds(r.get(0)?)?,
                 requests_this_hour: r.get(5)?,
+                spent,
             });
         }
         Ok(destinations)
@@ -414,6 +417,14 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn deliveries(&self, state: DeliveryState, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
+        let mut all = self.in_state(state, filter)?;
+        if state == DeliveryState::Pending {
+            self.wait_for_budgets(&mut all)?;
+        }
+        Ok(all)
+    }
+
+    fn in_state(&self, state: DeliveryState, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {
         let is_pending = state == DeliveryState::Pending;
         let (source, since) = (&filter.source, since(filter));
         if is_pending && !filter.looks_inside() && source.is_none() && filter.since.is_none() {

@@ -254,6 +254,22 @@ pub struct DestinationRow {
     pub holds: Vec<HoldRow>,
     /// Requests in the present hour of the budget.
     pub requests_this_hour: i64,
+    /// What of the budget made something wait when it was last asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
+}
+
+/// The requests of an hour are used up, or those that are not kept for critical alerts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Whose limit, how many were made, and when it goes on.
+    pub reason: String,
+    /// When the hour ends.
+    pub until_at: Timestamp,
+    /// Critical alerts go on: some are kept for them.
+    pub critical_go_on: bool,
+    /// Deliveries that such an hour carries, as the last ones went; 0: not known.
+    pub per_hour: u32,
 }
 
 /// A destination, or one table of it, that waits.

@@ -225,3 +225,28 @@ fn in_a_storm_and_where_grant_import_or_proxy_refuse() {
     all.push(through("a proxy where nobody listens", closed()));
     insta::assert_snapshot!("said_in_a_storm_and_of_grant_import_proxy", all.join("\n"));
 }
+
+/// What waits for the next hour of a budget needs nobody, and is said all the same: a person who sees the backlog stand
+/// still would take it for a fault.
+#[test]
+fn where_the_budget_of_requests_makes_things_wait() {
+    let simulator = simulator_with(Options { batch_api: false, ..Options::default() });
+    let any = "[[rule]]\nname = \"All\"\n[[rule.action]]\nservicenow = \"prod\"\n";
+    let agent = Agent::new(&simulator).requests_per_hour(12).rules(any);
+    agent.feed(
+        (0..40).map(|n| eve::alert(n).signature(&format!("Finding {n}"), n).line()).collect::<String>(),
+    );
+    let status = read_fed("a budget of 12 requests an hour", &agent, simulator.url(), 40);
+    let log: Vec<String> = agent
+        .logged()
+        .lines()
+        .filter(|line| line.contains("the budget"))
+        .filter_map(|line| line.find(" INFO ").map(|at| line[at..].trim().to_owned()))
+        .collect();
+    let list = agent.run(&["queue", "list", "-n", "2"]).out;
+    let text = format!("{status}--- told\n{}\n--- queue list -n 2\n{list}", log[0]);
+    insta::assert_snapshot!("said_where_the_budget_makes_things_wait", redact::times(&text));
+    let json: serde_json::Value = serde_json::from_str(&agent.run(&["status", "--json"]).out).unwrap();
+    assert!(json["waiting"][0].as_str().unwrap().contains("wait for the budget"), "{json}");
+    assert_eq!(json["health"], serde_json::json!([]));
+}

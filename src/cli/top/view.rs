@@ -69,6 +69,7 @@ fn head(known: &Known, now: Timestamp) -> Vec<Row> {
     let oldest = oldest.map_or(String::new(), |at| format!(", the first for {}", span(now.since(at))));
     let waiting = format!("backlog {} waiting{oldest}, {} dead", o.backlog, o.dead);
     rows.push((waiting, if o.dead > 0 { PLAIN.fg(Color::Red) } else { PLAIN }));
+    rows.extend(status.waiting.iter().map(|words| (words.clone(), PLAIN)));
     rows
 }
 
@@ -241,6 +242,7 @@ mod tests {
             last_error: None,
             holds: Vec::new(),
             requests_this_hour: 12,
+            spent: None,
         };
         let overview = Overview {
             sources: vec![source("eve", None), source("a-very-long-name-of-a-source", Some("gone"))],
@@ -316,6 +318,14 @@ mod tests {
         let rows = screen(&known, 80, 24);
         assert_eq!(rows[2], "tried again by itself: it answered [2J500");
         assert!(rows[3].starts_with("backlog 7 waiting"), "{rows:?}");
+    }
+
+    #[test]
+    fn what_waits_for_a_budget_is_said_below_the_backlog() {
+        let mut known = known(0);
+        known.glance.status.waiting = vec!["prod: 7 wait for the budget: \u{1b}[2J60 were made".to_owned()];
+        let rows = screen(&known, 80, 24);
+        assert_eq!(rows[3], "prod: 7 wait for the budget: [2J60 were made", "{rows:?}");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) enum Fault {
     LostBefore,
     /// 429 with this `Retry-After` in seconds.
     Told(u64),
+    /// 429 without a word on how long: too many at once.
+    Crowded,
     /// 401.
     Hold,
     /// 403 on the table.
@@ -55,7 +57,7 @@ impl Fault {
             Self::Busy => (Class::Retry, Some(503), false),
             Self::Accepted => (Class::Retry, Some(202), true),
             Self::LostAfter | Self::LostBefore => (Class::Retry, None, true),
-            Self::Told(_) => (Class::RetryAt, Some(429), false),
+            Self::Told(_) | Self::Crowded => (Class::RetryAt, Some(429), false),
             Self::Hold => (Class::Hold, Some(401), false),
             Self::HoldTable | Self::Acl | Self::Waf => (Class::Hold, Some(403), false),
             Self::Reject => (Class::Reject, Some(400), false),
@@ -110,6 +112,9 @@ pub(super) struct Ledger {
     pub(super) in_flight: usize,
     pub(super) most_in_flight: usize,
     pub(super) drops_field: bool,
+    /// So many at once are served; who comes beside them gets 429.
+    pub(super) semaphore: Option<usize>,
+    pub(super) crowded: u32,
     /// A rule of so many requests an hour; what is beyond it gets 429 until the hour ends.
     pub(super) hourly: Option<u32>,
     /// The hour of that rule and the requests that were let through in it, and when others were refused.
@@ -191,7 +196,9 @@ impl FakeDestination {
             let refused = l.refused.get(what).copied().filter(|_| create);
             let now = self.clock.now();
             let limited = l.limited(now);
-            limited.or(refused).or(stuck).or(next).unwrap_or(Fault::None)
+            let crowded = l.semaphore.filter(|most| l.in_flight > *most).map(|_| Fault::Crowded);
+            l.crowded += u32::from(crowded.is_some());
+            limited.or(crowded).or(refused).or(stuck).or(next).unwrap_or(Fault::None)
         };
         tokio::time::sleep(self.takes).await;
         self.ledger().in_flight -= 1;

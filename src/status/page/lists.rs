@@ -263,7 +263,11 @@ pub(super) fn health(status: &Status, facts: &Facts) -> Vec<Table> {
         vec![
             cell(&row.name),
             wide(
-                if holds.is_empty() { "well".to_owned() } else { format!("waits: {}", holds.join("; ")) },
+                match (&row.spent, holds.as_slice()) {
+                    (Some(spent), []) if spent.until_at > now => format!("waits: {}", spent.reason),
+                    (_, []) => "well".to_owned(),
+                    _ => format!("waits: {}", holds.join("; ")),
+                },
                 "",
             ),
             cell(row.last_ok_at.map_or_else(String::new, |at| clock(at, now))),

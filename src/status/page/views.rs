@@ -75,7 +75,7 @@ impl Today<'_> {
 pub(super) fn now(look: &Look, facts: &Facts, day: Value) -> Value {
     let tickets: Vec<Value> = look.tickets.iter().map(|row| ticket(row, facts)).collect();
     context! {
-        verdict => verdict(&look.status.health, &look.status.failing),
+        verdict => verdict(&look.status),
         facts => figures(look, facts),
         flow => flow(look, facts),
         day,
@@ -84,11 +84,17 @@ pub(super) fn now(look: &Look, facts: &Facts, day: Value) -> Value {
     }
 }
 
-fn verdict(health: &[HealthIssue], failing: &[String]) -> Value {
+fn verdict(status: &Status) -> Value {
+    let health = &status.health;
     if health.is_empty() {
-        let words = match failing {
-            [] => "What came in was decided, and what is to be reported is there or on its way.".to_owned(),
-            some => format!("Tried again by itself: {}", clean(&some.join("; "))),
+        let mut told = status.waiting.clone();
+        if !status.failing.is_empty() {
+            told.insert(0, format!("Tried again by itself: {}", status.failing.join("; ")));
+        }
+        let words = if told.is_empty() {
+            "What came in was decided, and what is to be reported is there or on its way.".to_owned()
+        } else {
+            clean(&told.join(" · "))
         };
         return context! { class => "good", title => "All is well: nothing needs a person", words };
     }
@@ -210,7 +216,9 @@ fn flow(look: &Look, facts: &Facts) -> Value {
         ),
     ];
     if overview.backlog > 0 {
-        outcomes.push(part("wait", overview.backlog, "wait", vec!["for the next sync".to_owned()]));
+        let for_budget = !look.status.waiting.is_empty();
+        let what_for = if for_budget { "for the budget of requests" } else { "for the next sync" };
+        outcomes.push(part("wait", overview.backlog, "wait", vec![what_for.to_owned()]));
     }
     if overview.dead > 0 {
         outcomes.push(part("person", overview.dead, "need a person", vec!["see Queue".to_owned()]));
@@ -369,15 +377,20 @@ mod tests {
 
     #[test]
     fn what_is_tried_again_by_itself_is_no_trouble_and_is_said() {
-        let told = |health: &[HealthIssue], failing: &[&str]| {
+        let told = |health: &[HealthIssue], failing: &[&str], waiting: &[&str]| {
             let failing: Vec<String> = failing.iter().map(|words| (*words).to_owned()).collect();
-            let verdict = verdict(health, &failing);
+            let mut status = Status::new("a", Timestamp::EPOCH, crate::store::Overview::default(), None);
+            (status.health, status.failing) = (health.to_vec(), failing);
+            status.waiting = waiting.iter().map(|words| (*words).to_owned()).collect();
+            let verdict = verdict(&status);
             ["class", "words"].map(|name| verdict.get_attr(name).unwrap().to_string())
         };
-        assert_eq!(told(&[], &[])[0], "good");
-        let again = told(&[], &["it answered 500", "it answered\u{200b}\n502"]);
+        assert_eq!(told(&[], &[], &[])[0], "good");
+        let again = told(&[], &["it answered 500", "it answered\u{200b}\n502"], &[]);
         assert_eq!(again, ["good", "Tried again by itself: it answered 500; it answered 502"]);
-        assert_eq!(told(&[HealthIssue::new("source", "t", "r")], &["it answered 500"])[0], "warn");
+        assert_eq!(told(&[HealthIssue::new("source", "t", "r")], &["it answered 500"], &[])[0], "warn");
+        let waits = told(&[], &["it answered 500"], &["prod: 7 wait for the budget"]);
+        assert_eq!(waits, ["good", "Tried again by itself: it answered 500 · prod: 7 wait for the budget"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::model::text::clip;
 use crate::model::ticket::KeysKept;
 use crate::model::{DestinationName, TableName, Timestamp};
 use crate::store::handle::Operation;
+use crate::store::rows::Spent;
 use crate::store::session::Tx;
 use crate::store::{Store, StoreError};
 
@@ -44,6 +45,8 @@ pub struct DestinationState {
     pub failures: u32,
     /// Whether the last sync had to leave some that were due.
     pub unfinished: bool,
+    /// What of the budget makes something wait; absent: nothing.
+    pub spent: Option<Spent>,
     /// When it last did what it was asked.
     pub last_ok_at: Option<Timestamp>,
     /// What its tables do to our keys, as far as their answers showed.
@@ -76,6 +79,8 @@ pub enum DestinationChange {
     },
     /// A sync had to leave some that were due, or left none.
     Unfinished(bool),
+    /// The budget makes something wait, or no longer.
+    Spent(Option<Spent>),
     /// What a table does to our keys.
     Keeps {
         /// The table.
@@ -163,6 +168,7 @@ impl Operation for Ask {
                         window_used: r.get(1)?,
                         failures: r.get(2)?,
                         unfinished: r.get(3)?,
+                        spent: None,
                         last_ok_at: r.get::<_, Option<i64>>(4)?.map(Timestamp::from_micros),
                         keys: BTreeMap::new(),
                     })
@@ -186,8 +192,27 @@ impl Operation for Ask {
         })?;
         state.holds = rows.collect::<Result<_, _>>()?;
         state.keys = keys(tx, id)?;
+        state.spent = spent(tx.conn, self.0.as_str())?;
         Ok(state)
     }
+}
+
+/// Where it is kept in `meta` that the budget makes something wait.
+fn spent_key(name: &str) -> String {
+    format!("spent:{name}")
+}
+
+/// What of the budget makes something wait. A damaged one says nothing: the next sync says it anew.
+pub(in crate::store) fn spent(conn: &Connection, name: &str) -> Result<Option<Spent>, StoreError> {
+    Ok(meta(conn, &spent_key(name))?.and_then(|kept| serde_json::from_str(&kept).ok()))
+}
+
+fn set_spent(conn: &Connection, name: &str, spent: Option<&Spent>) -> rusqlite::Result<usize> {
+    let Some(spent) = spent else {
+        return conn.execute("DELETE FROM meta WHERE key = ?1", [spent_key(name)]);
+    };
+    let values = [spent_key(name), serde_json::json!(spent).to_string()];
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", values)
 }
 
 /// Where it is kept in `meta`.
@@ -297,6 +322,9 @@ impl Operation for Change {
                 DestinationChange::Unfinished(left) => {
                     tx.conn
                         .execute("UPDATE destination SET unfinished = ?2 WHERE id = ?1", params![id, left])?;
+                }
+                DestinationChange::Spent(spent) => {
+                    set_spent(tx.conn, self.destination.as_str(), spent.as_ref())?;
                 }
                 DestinationChange::Keeps { table, kept } => {
                     tx.conn.execute(

@@ -113,6 +113,17 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether something was sent and came to nothing.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Retry { .. } | Self::Dead { .. } => true,
+            Self::Requeue { message, .. } => !message.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 struct Settle {
     all: Vec<Settled>,
     /// What came to light about the destination with it.

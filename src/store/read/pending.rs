@@ -2,13 +2,16 @@
 //! that it will be.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
 
 use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator;
 use rusqlite::{Row, Rows, params};
 
 use super::{DELIVERY, Reader, Result, behind, delivery, limit, severity};
+use crate::model::Severity;
+use crate::store::op::destination_state;
 use crate::store::pack::body::Bodies;
-use crate::store::rows::{DeliveryRow, ListFilter};
+use crate::store::rows::{DeliveryRow, ListFilter, Spent};
 
 /// With fewer of them all are sorted, otherwise the alerts are gone through from the newest: among many alerts a few
 /// planned ones would be looked for long, and many take memory.
@@ -86,6 +89,24 @@ pub(in crate::store) const OLDEST_PLANNED: &str = "SELECT min(created_at) FROM (
      FROM route k, (VALUES (0), (1), (2), (3)) s)";
 
 impl Reader {
+    /// What would be due and waits for the next hour of its destination's budget says so.
+    pub(super) fn wait_for_budgets(&self, rows: &mut [DeliveryRow]) -> Result<()> {
+        let mut known: BTreeMap<String, Option<Spent>> = BTreeMap::new();
+        for row in rows {
+            if !known.contains_key(&row.destination) {
+                let spent = destination_state::spent(&self.conn, &row.destination)?;
+                known.insert(row.destination.clone(), spent);
+            }
+            let Some(Some(spent)) = known.get(&row.destination) else { continue };
+            let goes_on = spent.critical_go_on && row.severity == Severity::Critical;
+            if row.due_at < spent.until_at && !goes_on {
+                row.due_at = spent.until_at;
+                row.reason.get_or_insert_with(|| spent.reason.clone());
+            }
+        }
+        Ok(())
+    }
+
     /// The first that wait, merged from those of each table: the index of the outbox has them in order there, and to sort
     /// all that waits takes as long as all that waits.
     pub(super) fn next_pending(&self, filter: &ListFilter) -> Result<Vec<DeliveryRow>> {

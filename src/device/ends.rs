@@ -32,6 +32,20 @@ pub fn affected(alert: &Alert) -> Vec<Endpoint> {
     }
 }
 
+/// Of these ends what the alert still says after what may not leave this machine was taken out of it. None at all where
+/// nothing is left of one: then another end would seem to be the likeliest.
+pub fn still_said(ends: Vec<Endpoint>, alert: &Alert) -> Vec<Endpoint> {
+    let both = [&alert.source, &alert.destination];
+    let left = |end: Endpoint| {
+        let ip = end.ip.filter(|_| both.iter().any(|one| one.ip == end.ip));
+        let mac = end.mac.filter(|mac| both.iter().any(|one| one.mac.as_ref() == Some(mac)));
+        let name = end.name.filter(|name| both.iter().any(|one| one.name.as_ref() == Some(name)));
+        let is_left = ip.is_some() || mac.is_some() || name.is_some();
+        is_left.then_some(Endpoint { ip, mac, name, device_id: None, port: None })
+    };
+    ends.into_iter().map(left).collect::<Option<_>>().unwrap_or_default()
+}
+
 /// What one device is known by.
 fn known(end: &Endpoint) -> Option<Endpoint> {
     let device_id = end.device_id.clone().filter(|id| !id.trim().is_empty());

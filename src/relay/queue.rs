@@ -15,6 +15,7 @@ use super::budget::{Allowance, Budget};
 use super::lane::{Lane, back};
 use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, admit, hold, kind, same_words};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
+use crate::device::ends;
 use crate::model::codes::Code;
 use crate::model::gather::Gather as _;
 use crate::model::ticket::KeysKept;
@@ -458,9 +459,13 @@ impl<D: Destination> Relay<D> {
 
     /// Claims from the buffer. From here on nothing is left of an alert that may not leave this machine.
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {
+        let links = claim.links;
         let mut claimed = self.store.claim(claim).await?;
         for c in &mut claimed {
+            let is_asked = !links && c.kind == DeliveryKind::OpenTicket;
+            let ends = c.alert.as_ref().filter(|_| is_asked).map(ends::affected).unwrap_or_default();
             c.alert = c.alert.take().map(|alert| self.composer.redact(alert));
+            c.about.sought = c.alert.as_ref().map(|alert| ends::still_said(ends, alert)).unwrap_or_default();
             for talker in &mut c.ticket.folded.talkers {
                 *talker = self.composer.redact_sources(talker);
             }

@@ -15,7 +15,9 @@ use crate::destination::{
     Admission, Asked, Changed, Destination, DeviceOrder, DevicesSent, Item, Learned, LookedUp, MayAsk, Order,
     RateLimit, Reviewed, SendError, Sent, Since,
 };
-use crate::model::{DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, TableName, Timestamp};
+use crate::model::{
+    DeliveryKind, DestinationName, Endpoint, HealthIssue, Secret, SecretString, TableName, Timestamp,
+};
 use crate::net::{ProxySettings, TlsSettings};
 
 mod attachment;
@@ -29,6 +31,8 @@ mod call;
 mod change;
 
 mod changes;
+
+mod cis;
 
 mod classify;
 
@@ -139,6 +143,10 @@ impl Destination for ServiceNow {
 
     async fn admit(&self, order: &Order, may_ask: MayAsk<'_>) -> Result<Admission, SendError> {
         self.admit_order(order, may_ask).await
+    }
+
+    async fn know_devices(&self, table: &TableName, ends: &[Endpoint], may_ask: MayAsk<'_>) {
+        self.know_cis(table, ends, may_ask).await;
     }
 
     async fn look_up(

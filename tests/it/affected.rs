@@ -1,7 +1,7 @@
 //! Whose CI a ticket names: that of the device the alert went to, by its MAC, its address of DHCP or its name, as Zeek's
 //! logs know it; never that of the attacker in its place.
 
-use otrelay::simulator::Running;
+use otrelay::simulator::{Fault, Running};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, CRITICAL};
@@ -90,4 +90,76 @@ fn a_ticket_waits_for_its_target_and_is_not_linked_to_its_sender() {
         simulator.records("incident").iter().map(|row| row.get("cmdb_ci").to_owned()).collect();
     all.sort();
     assert_eq!(all, [String::new(), a.clone(), a]);
+}
+
+/// Looks at the CIs there.
+fn asked(simulator: &Running) -> Vec<String> {
+    let ledger = simulator.ledger();
+    let looks = ledger.iter().filter(|entry| entry.method == "GET" && entry.path == "/api/now/table/cmdb_ci");
+    looks.map(|entry| entry.query.clone()).collect()
+}
+
+/// A PLC in the CMDB that somebody else maintains.
+fn plant(simulator: &Running, name: &str, ip: &str, mac: &str) -> String {
+    let fields = [("name", name), ("ip_address", ip), ("mac_address", mac)];
+    simulator.plant("cmdb_ci_ot_plc", &fields).unwrap()
+}
+
+#[test]
+fn where_no_devices_are_told_the_ci_is_looked_up_by_address_mac_or_name_many_at_a_time() {
+    let simulator = simulator();
+    let agent = agent(&simulator, "");
+    let a = plant(&simulator, "Mixer", "10.9.9.9", "00-1B-1B-44-55-66");
+    let b = plant(&simulator, "Attacker", "10.9.9.1", "");
+    plant(&simulator, "Twin", "10.9.9.4", "");
+    plant(&simulator, "Twin", "10.9.9.4", "");
+    simulator
+        .plant("cmdb_ci_network_adapter", &[("name", A), ("mac_address", A), ("ip_address", "10.9.9.9")]);
+    let source = json!({"ip": "10.9.9.1"});
+    let targets = [
+        (json!({"ip": "10.9.9.9"}), &a),
+        (json!({"mac": A}), &a),
+        (json!({"name": "mixer"}), &a),
+        (json!({"ip": "10.9.9.4"}), &String::new()),
+        (json!({"ip": "10.9.9.200", "name": "nobody"}), &String::new()),
+        (json!({}), &b),
+    ];
+    for (n, (target, _)) in targets.iter().enumerate() {
+        let title = format!("finding {n}");
+        let alert = json!({"title": title, "severity": "critical", "source": source, "destination": target});
+        agent.feed_to("alerts.jsonl", format!("{alert}\n"));
+    }
+    agent.once().ends(0).says("6 tickets created");
+    let all = simulator.records("incident");
+    for (n, (target, expected)) in targets.iter().enumerate() {
+        let title = format!("finding {n}");
+        let ticket = all.iter().find(|row| row.get("short_description").contains(&title)).unwrap();
+        assert_eq!(ticket.get("cmdb_ci"), expected.as_str(), "{target}");
+    }
+    let looks = asked(&simulator);
+    assert_eq!(looks.len(), 1, "{looks:?}");
+    // The operator's own word stands.
+    let own = "[rule.action.fields]\ncmdb_ci = \"cccccccccccccccccccccccccccccccc\"\n";
+    let agent = self::agent(&simulator, own);
+    assert_eq!(ci(&agent, &simulator, 77, &source, &json!({"ip": "10.9.9.9"})), "c".repeat(32));
+}
+
+#[test]
+fn a_cmdb_that_may_not_be_read_holds_no_ticket_and_what_is_redacted_is_not_asked_for() {
+    let simulator = simulator();
+    let agent = agent(&simulator, "");
+    let a = plant(&simulator, "Mixer", "10.9.9.9", A);
+    let (source, target) = (json!({"ip": "10.9.9.1"}), json!({"ip": "10.9.9.9"}));
+    for fault in ["status=403", "status=500", "truncated-json"] {
+        simulator.add_fault(fault.parse::<Fault>().unwrap().on("GET", "/api/now/table/cmdb_ci"));
+        let number = asked(&simulator).len() as u32;
+        assert_eq!(ci(&agent, &simulator, number, &source, &target), "", "{fault}");
+        simulator.clear_faults();
+    }
+    assert_eq!(ci(&agent, &simulator, 90, &source, &target), a);
+    let before = asked(&simulator).len();
+    let redacted = "[[redact]]\nfields = [\"destination.ip\"]\nas = \"remove\"\n";
+    let agent = self::agent(&simulator, redacted);
+    assert_eq!(ci(&agent, &simulator, 91, &source, &target), "");
+    assert_eq!(asked(&simulator).len(), before, "neither the target nor, in its place, the sender");
 }

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::affected::find;
 use crate::device::ends;
-use crate::model::{Alert, DeliveryKind, DestinationName, TicketState, Timestamp};
+use crate::model::{Alert, DeliveryKind, DestinationName, Endpoint, TicketState, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::op::life;
 use crate::store::pack::body::Bodies;
@@ -27,6 +27,8 @@ pub struct About {
     pub ci: Option<String>,
     /// Without one: by what to look for it later.
     pub keys: Vec<String>,
+    /// Where no devices are told: the ends of the alert that the other side is asked about.
+    pub sought: Vec<Endpoint>,
 }
 
 struct Link {
@@ -69,9 +71,9 @@ pub(in crate::store::op) fn about(
     for end in &ends {
         let Some(found) = find(tx, source_id.unwrap_or_default(), end, alert.received_at)? else { continue };
         let Some(sys_id) = found.sys_id.filter(|_| found.told_to == Some(destination_id)) else { break };
-        return Ok(About { ci: Some(sys_id), keys: Vec::new() });
+        return Ok(About { ci: Some(sys_id), ..About::default() });
     }
-    Ok(About { ci: None, keys: ends.iter().flat_map(ends::waits_for).collect() })
+    Ok(About { keys: ends.iter().flat_map(ends::waits_for).collect(), ..About::default() })
 }
 
 /// A ticket was opened without a CI.

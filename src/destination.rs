@@ -285,7 +285,7 @@ pub trait Destination: Send + Sync + 'static {
     }
 
     /// Finds out which devices there these ends of alerts are, as far as may be asked; an order for the table that has one of
-    /// them says so from then on. What cannot be found out keeps no order back.
+    /// them names it from then on. What cannot be found out keeps no order back.
     fn know_devices(
         &self,
         table: &TableName,

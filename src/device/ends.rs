@@ -147,30 +147,30 @@ mod tests {
         affected(&alert).iter().flat_map(waits_for).collect()
     }
 
-    fn check(destination: Endpoint, expected: &[&str]) {
+    fn check(destination: &Endpoint, expected: &[&str]) {
         assert_eq!(keys(end("10.9.9.1", "", ""), destination.clone()), expected, "{destination:?}");
     }
 
     #[test]
     fn the_end_it_went_to_counts_and_the_other_only_where_that_is_nobody() {
         let (a, from) = ("00:1b:1b:44:55:66", ["ip:10.9.9.1", "lease:10.9.9.1"]);
-        check(end("10.9.9.9", "", ""), &["ip:10.9.9.9", "lease:10.9.9.9"]);
-        check(end("10.9.9.9", a, "PLC-1 "), &["ip:10.9.9.9", "lease:10.9.9.9", "name:plc-1"]);
-        check(end("", a, ""), &["mac:00:1b:1b:44:55:66"]);
-        check(end("169.254.3.4", a, ""), &["mac:00:1b:1b:44:55:66"]);
-        check(end("", "", "PLC-1"), &["name:plc-1"]);
+        check(&end("10.9.9.9", "", ""), &["ip:10.9.9.9", "lease:10.9.9.9"]);
+        check(&end("10.9.9.9", a, "PLC-1 "), &["ip:10.9.9.9", "lease:10.9.9.9", "name:plc-1"]);
+        check(&end("", a, ""), &["mac:00:1b:1b:44:55:66"]);
+        check(&end("169.254.3.4", a, ""), &["mac:00:1b:1b:44:55:66"]);
+        check(&end("", "", "PLC-1"), &["name:plc-1"]);
         // Nobody: none, a broadcast, a group, what routers share, words for nothing.
-        check(end("", "", ""), &from);
-        check(end("10.9.9.255", "ff:ff:ff:ff:ff:ff", "everyone"), &from);
-        check(end("224.0.0.1", "01:00:5e:00:00:01", ""), &from);
-        check(end("", "00:00:5e:00:01:07", "unknown"), &from);
-        check(end("", "", "10.9.9.1"), &from);
+        check(&end("", "", ""), &from);
+        check(&end("10.9.9.255", "ff:ff:ff:ff:ff:ff", "everyone"), &from);
+        check(&end("224.0.0.1", "01:00:5e:00:00:01", ""), &from);
+        check(&end("", "00:00:5e:00:01:07", "unknown"), &from);
+        check(&end("", "", "10.9.9.1"), &from);
         // Out on the Internet: the one inside, if no device has that address after all. The MAC is the router's.
         let out = ["ip:8.8.8.8", "lease:8.8.8.8", from[0], from[1]];
-        check(end("8.8.8.8", a, ""), &out);
-        check(end("203.0.113.9", "", ""), &["ip:203.0.113.9", "lease:203.0.113.9"]);
+        check(&end("8.8.8.8", a, ""), &out);
+        check(&end("203.0.113.9", "", ""), &["ip:203.0.113.9", "lease:203.0.113.9"]);
         assert_eq!(keys(end("1.1.1.1", "", ""), end("8.8.8.8", "", "")), out[..2]);
-        check(end("fd00::1", "", ""), &["ip:fd00::1", "lease:fd00::1"]);
+        check(&end("fd00::1", "", ""), &["ip:fd00::1", "lease:fd00::1"]);
         assert!(keys(Endpoint::default(), Endpoint::default()).is_empty());
     }
 

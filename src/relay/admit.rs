@@ -6,7 +6,7 @@ use super::lane::{Lane, back, not_looked_up};
 use super::queue::{Group, SendPermit};
 use super::{Relay, retry};
 use crate::destination::{Admission, Destination, Remark, SendError};
-use crate::model::{Class, Endpoint, HealthIssue, HoldScope};
+use crate::model::{Class, HealthIssue, HoldScope};
 use crate::store::op::claim::Claimed;
 use crate::store::op::settle::{Outcome, Settled};
 
@@ -26,10 +26,6 @@ impl<D: Destination> Relay<D> {
         group: &mut Group,
     ) -> Option<Vec<Claimed>> {
         let name = permit.destination.name();
-        let sought: Vec<Endpoint> = chunk.iter().flat_map(|c| c.about.sought.iter().cloned()).collect();
-        if !sought.is_empty() {
-            permit.destination.know_devices(&lane.table, &sought, &|| permit.begin()).await;
-        }
         let mut ready = Vec::with_capacity(chunk.len());
         let mut chunk = chunk.into_iter();
         while let Some(c) = chunk.next() {

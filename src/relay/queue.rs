@@ -172,7 +172,13 @@ impl<D: Destination> SendPermit<'_, D> {
         self.made() < most && !self.stop.is_cancelled()
     }
 
-    /// The same; if so, it counts as begun.
+    /// Whether at least half of what may be made would be left after so many: then something may be asked beside them.
+    pub(super) fn has_spare(&self, sends: usize) -> bool {
+        let most = self.most.min(Budget::told(self.destination.rate_limit().limit, self.used));
+        self.made().saturating_add(u32::try_from(sends).unwrap_or(u32::MAX)) <= most / 2
+    }
+
+    /// Whether one more may begin; if so, it counts as begun.
     pub(super) fn begin(&self) -> bool {
         let may = self.may_begin();
         if may {

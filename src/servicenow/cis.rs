@@ -45,9 +45,13 @@ const FAILED: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Cis(Mutex<Known>);
 
+/// The one CI that an end is; none where there is none, or several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found(Option<SysId>);
+
 #[derive(Debug, Default)]
 struct Known {
-    ends: HashMap<String, (Timestamp, Option<SysId>)>,
+    ends: HashMap<String, (Timestamp, Found)>,
     /// From when to when nothing is asked.
     rests: Option<(Timestamp, Timestamp)>,
 }
@@ -59,14 +63,14 @@ impl Cis {
 }
 
 impl Known {
-    /// What was found, or not; `None`: nobody asked lately.
-    fn of(&self, end: &Endpoint, now: Timestamp) -> Option<Option<&SysId>> {
+    /// What was found, or not, where somebody asked lately.
+    fn of(&self, end: &Endpoint, now: Timestamp) -> Option<&Found> {
         let (at, found) = self.ends.get(&key(end))?;
-        let most = if found.is_some() { FOUND } else { MISSING };
-        (*at <= now && now < at.after(most)).then_some(found.as_ref())
+        let most = if found.0.is_some() { FOUND } else { MISSING };
+        (*at <= now && now < at.after(most)).then_some(found)
     }
 
-    fn learn(&mut self, end: &Endpoint, found: Option<SysId>, now: Timestamp) {
+    fn learn(&mut self, end: &Endpoint, found: Found, now: Timestamp) {
         if self.ends.len() >= REMEMBERED {
             self.ends.clear();
         }
@@ -104,7 +108,7 @@ impl ServiceNow {
                     let mut known = self.cis.known();
                     for end in some {
                         let found = one(end, &cis).filter(|_| rows.len() < ROWS);
-                        known.learn(end, found.map(|ci| ci.sys_id.clone()), now);
+                        known.learn(end, Found(found.map(|ci| ci.sys_id.clone())), now);
                     }
                 }
                 Err(e) => {
@@ -123,12 +127,11 @@ impl ServiceNow {
     /// The CI of what a record is about, as far as it is known.
     pub(super) fn known_ci(&self, order: &Order) -> Option<String> {
         let (known, now) = (self.cis.known(), self.now());
-        order.affected.iter().find_map(|end| known.of(end, now)?.map(ToString::to_string))
+        order.affected.iter().find_map(|end| known.of(end, now)?.0.as_ref().map(ToString::to_string))
     }
 
     async fn ask_cis(&self, ends: &[&Endpoint]) -> Result<Vec<Value>, SendError> {
-        let attempt_table = TableName::new(CI);
-        let Ok(table) = attempt_table else { return Ok(Vec::new()) };
+        let Ok(table) = TableName::new(CI) else { return Ok(Vec::new()) };
         let Some(query) = query(ends) else { return Ok(Vec::new()) };
         let call = Call::get(
             What::Schema,
@@ -141,13 +144,11 @@ impl ServiceNow {
             ),
         );
         let (mut value, answer) = self.call(&call).await?;
-        match value.get_mut("result").map(Value::take) {
-            Some(Value::Array(rows)) => Ok(rows),
-            _ => {
-                let attempt = self.attempt(What::Schema, &table);
-                Err(attempt.retry("the answer has no list of records").answered(answer.status))
-            }
+        if let Some(Value::Array(rows)) = value.get_mut("result").map(Value::take) {
+            return Ok(rows);
         }
+        let attempt = self.attempt(What::Schema, &table);
+        Err(attempt.retry("the answer has no list of records").answered(answer.status))
     }
 }
 
@@ -322,15 +323,16 @@ mod tests {
         let now = Timestamp::from_secs(1_795_248_900);
         let (mut known, there, absent) = (Known::default(), end("10.9.9.9", "", ""), end("10.9.9.8", "", ""));
         let ci = SysId::new(&"a".repeat(32)).unwrap();
-        known.learn(&there, Some(ci.clone()), now);
-        known.learn(&absent, None, now);
+        let (one, none) = (Found(Some(ci)), Found(None));
+        known.learn(&there, one.clone(), now);
+        known.learn(&absent, none.clone(), now);
         let after = |hours: u64| now.after(Duration::from_hours(hours));
-        assert_eq!((known.of(&there, now), known.of(&absent, now)), (Some(Some(&ci)), Some(None)));
-        assert_eq!((known.of(&there, after(2)), known.of(&absent, after(2))), (Some(Some(&ci)), None));
+        assert_eq!((known.of(&there, now), known.of(&absent, now)), (Some(&one), Some(&none)));
+        assert_eq!((known.of(&there, after(2)), known.of(&absent, after(2))), (Some(&one), None));
         assert_eq!(known.of(&there, after(24)), None);
         assert_eq!(known.of(&there, now.before(FAILED)), None, "the clock was set back");
         for n in 0..=REMEMBERED {
-            known.learn(&end("", "", &format!("n{n}")), None, now);
+            known.learn(&end("", "", &format!("n{n}")), Found(None), now);
         }
         assert!(known.ends.len() <= REMEMBERED);
     }

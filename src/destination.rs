@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::model::device::Peer;
 use crate::model::ticket::{KeysKept, TicketKeys};
 use crate::model::{
-    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Device, Generation, HoldScope, SysId,
-    TableName, TicketState, Timestamp,
+    Alert, Class, CorrelationId, DeliveryKind, DestinationName, Device, Endpoint, Generation, HoldScope,
+    SysId, TableName, TicketState, Timestamp,
 };
 
 /// Field name to value, as it goes into the record. Ordered, so that requests and logs are stable.
@@ -31,6 +31,9 @@ pub struct Order {
     pub fields: Fields,
     /// What is attached, if that is what is to be done.
     pub attachment: Option<Attachment>,
+    /// The ends of the alert that it may be about, the likeliest first, where the destination knows which devices they are
+    /// ([`Destination::know_devices`]).
+    pub affected: Vec<Endpoint>,
 }
 
 /// A file for a record.
@@ -284,6 +287,18 @@ pub trait Destination: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Admission, SendError>> + Send {
         let _ = (order, may_ask);
         async { Ok(Admission::Fits(Vec::new())) }
+    }
+
+    /// Finds out which devices there these ends of alerts are, as far as may be asked; an order for the table that has one of
+    /// them names it from then on. What cannot be found out keeps no order back.
+    fn know_devices(
+        &self,
+        table: &TableName,
+        ends: &[Endpoint],
+        may_ask: MayAsk<'_>,
+    ) -> impl Future<Output = ()> + Send {
+        let _ = (table, ends, may_ask);
+        async {}
     }
 
     /// Which of these are there, by their keys. At most [`FIND_MAX`].

@@ -51,6 +51,7 @@ pub(super) fn check(file: &File, root: &At, c: &mut Check<'_>) -> Option<Config>
         destinations.0.iter().map(|(name, ..)| name.as_str()).collect()
     });
     let rules = super::rule::check(&file.rule, &names, c);
+    super::rule::captures(&file.rule, &sources, c);
     let status = status(&file.status.get_or_default(), c);
     let exclusions = super::exclude::check(&file.exclude, c);
     let redaction = super::redact::check(&file.redact, &file.rule, c);

@@ -405,6 +405,41 @@ fn nothing_closes(at: &At, c: &mut Check<'_>) {
     });
 }
 
+/// Kinds of sources whose alerts never have a packet with them: what they hand over, or what otrelay reads of it, is none.
+const NO_CAPTURE: [&str; 4] = ["defender-sensor", "defender-console", "zeek", "syslog"];
+/// Names of sources that are shown.
+const SHOWN: usize = 5;
+
+/// Says of which sources nothing is attached where packets are wanted: rules take the alerts of all of them.
+pub(super) fn captures(rules: &Field<List<Rule>>, sources: &[crate::source::Settings], c: &mut Check<'_>) {
+    let without: Vec<String> = sources
+        .iter()
+        .filter(|source| NO_CAPTURE.contains(&source.kind))
+        .map(|source| format!("`{}` ({})", source.name, source.kind))
+        .collect();
+    let rules = rules.get().map_or(&[] as &[_], |(rules, _)| rules.items.as_slice());
+    let actions = rules
+        .iter()
+        .filter(|(rule, _)| rule.enabled.get().is_none_or(|(enabled, _)| *enabled))
+        .filter_map(|(rule, _)| rule.action.get())
+        .flat_map(|(actions, _)| &actions.items);
+    for (action, _) in actions {
+        let Some((words, at)) = action.attach.get() else { continue };
+        if without.is_empty() || !words.items.iter().any(|(word, _)| *word == AttachWord::Pcap) {
+            continue;
+        }
+        let more = if without.len() > SHOWN { ", and others" } else { "" };
+        let names = without.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        c.problems.warn(at, format!("no `pcap` is attached for alerts of {names}{more}"), |p| {
+            p.hint(if without.len() == sources.len() {
+                "only EVE alerts have their packet with them; \"raw\" attaches the record of any source"
+            } else {
+                "their alerts have no packet with them; \"raw\" attaches the record of any source"
+            })
+        });
+    }
+}
+
 /// What goes with a ticket.
 fn attach(field: &Field<List<AttachWord>>, c: &mut Check<'_>) -> Option<Attach> {
     let Some((words, _)) = field.get() else {

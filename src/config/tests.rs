@@ -319,6 +319,25 @@ fn every_kind_of_secret_in_a_file_of_mode_0644_is_warned_about() {
 }
 
 #[test]
+fn captures_that_no_source_has_are_warned_about() {
+    let check = |more: &str, action: &str, expected: &[&str]| {
+        let files = [("otrelay.toml", format!("{MINIMAL}{action}\n{more}"))];
+        let loaded = load_files(&files.each_ref().map(|(name, text)| (*name, text.as_str()))).unwrap();
+        let said: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        let said: Vec<_> = said.iter().filter(|text| text.contains("attach")).collect();
+        assert_eq!(said.len(), usize::from(!expected.is_empty()), "{said:?}");
+        assert!(expected.iter().all(|part| said[0].contains(part)), "{said:?}");
+    };
+    let zeek = "[[source]]\nname = \"z\"\nkind = \"zeek\"\npath = \"/zeek/*.log\"";
+    let named = ["rule[1].action[1].attach: no `pcap` is attached for alerts of `z` (zeek)"];
+    check(zeek, "attach = [\"raw\", \"pcap\"]", &named);
+    check(zeek, "attach = [\"raw\"]", &[]);
+    check("", "attach = [\"pcap\"]", &[]);
+    let json = "[[source]]\nname = \"j\"\nkind = \"json-lines\"\npath = \"/json/*.log\"";
+    check(json, "attach = [\"pcap\"]", &[]);
+}
+
+#[test]
 fn a_missing_or_odd_main_file_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let error = load(&environment(dir.path()), Purpose::Run, |_, _| Ok(())).unwrap_err();

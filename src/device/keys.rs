@@ -106,7 +106,7 @@ pub fn called(device: &Device) -> String {
 }
 
 /// No group address, none of nobody, and none that routers share (VRRP, HSRP).
-fn is_own(mac: &str) -> bool {
+pub fn is_own(mac: &str) -> bool {
     let Some(first) = mac.get(..2).and_then(|octet| u8::from_str_radix(octet, 16).ok()) else { return false };
     let shared = ["00:00:5e:00:01:", "00:00:5e:00:02:", "00:00:0c:07:ac:", "00:00:0c:9f:f"];
     mac.len() == 17

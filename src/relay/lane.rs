@@ -16,7 +16,9 @@ use super::queue::{Group, SendPermit};
 use super::{OnUnprotected, Relay, retry};
 use crate::destination::{Asked, Destination, FIND_MAX, Item, Order, SendError, Sent};
 use crate::model::ticket::KeysKept;
-use crate::model::{Class, DeliveryId, DeliveryKind, DestinationName, HoldScope, TableName, Timestamp};
+use crate::model::{
+    Class, DeliveryId, DeliveryKind, DestinationName, Endpoint, HoldScope, TableName, Timestamp,
+};
 use crate::store::op::claim::Claimed;
 use crate::store::op::destination_state::DestinationChange;
 use crate::store::op::settle::{Outcome, Settled};
@@ -68,6 +70,14 @@ enum Done {
     Dead(Claimed, String),
 }
 
+/// Has the destination find out which of its CIs these tickets are about; a ticket counts for more than its CI.
+async fn know_devices<D: Destination>(permit: &SendPermit<'_, D>, lane: &Lane<'_>, ready: &[Claimed]) {
+    let sought: Vec<Endpoint> = ready.iter().flat_map(|c| c.about.sought.iter().cloned()).collect();
+    if !sought.is_empty() && permit.has_spare(ready.len()) {
+        permit.destination.know_devices(lane.table, &sought, &|| permit.begin()).await;
+    }
+}
+
 /// What is known of a lane while it goes on.
 struct Run {
     blame: Blame,
@@ -112,6 +122,7 @@ impl<D: Destination> Relay<D> {
             }
             let chunk = draw(&mut pool, &run.blame);
             let Some(ready) = self.look_up(permit, lane, work, chunk, &mut run, group).await else { break };
+            know_devices(permit, lane, &ready).await;
             let left = self.send_each(permit, lane, work, ready, &mut run, group).await;
             pool.splice(0..0, left);
         }

@@ -17,6 +17,7 @@ use super::lane::{Lane, back};
 use super::pace::{GROUP_MAX, GROUP_TIME_MAX, Pace};
 use super::{Cause, Limits, OnUnprotected, Planned, Relay, Report, hold, kind, same_words};
 use crate::destination::{Destination, FIND_MAX, Found, SendError, Sent};
+use crate::device::ends;
 use crate::model::codes::Code;
 use crate::model::gather::Gather as _;
 use crate::model::ticket::KeysKept;
@@ -239,7 +240,13 @@ impl<D: Destination> SendPermit<'_, D> {
         self.made() < most && !self.stop.is_cancelled()
     }
 
-    /// The same; if so, it counts as begun.
+    /// Whether at least half of what may be made would be left after so many: then something may be asked beside them.
+    pub(super) fn has_spare(&self, sends: usize) -> bool {
+        let most = self.most.min(Budget::told(self.destination.rate_limit().limit, self.used));
+        self.made().saturating_add(u32::try_from(sends).unwrap_or(u32::MAX)) <= most / 2
+    }
+
+    /// Whether one more may begin; if so, it counts as begun.
     pub(super) fn begin(&self) -> bool {
         let may = self.may_begin();
         if may {
@@ -588,9 +595,13 @@ impl<D: Destination> Relay<D> {
 
     /// Claims from the buffer. From here on nothing is left of an alert that may not leave this machine.
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {
+        let links = claim.links;
         let mut claimed = self.store.claim(claim).await?;
         for c in &mut claimed {
+            let is_asked = !links && c.kind == DeliveryKind::OpenTicket;
+            let ends = c.alert.as_ref().filter(|_| is_asked).map(ends::affected).unwrap_or_default();
             c.alert = c.alert.take().map(|alert| self.composer.redact(alert));
+            c.about.sought = c.alert.as_ref().map(|alert| ends::still_said(ends, alert)).unwrap_or_default();
             for talker in &mut c.ticket.folded.talkers {
                 *talker = self.composer.redact_sources(talker);
             }

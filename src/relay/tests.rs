@@ -799,6 +799,7 @@ async fn what_was_in_flight_at_a_kill_waits_and_is_looked_up() {
         ),
         fields: Fields::from([("short_description".to_owned(), "a0".to_owned())]),
         attachment: None,
+        affected: Vec::new(),
     };
     site.destination().send(&order).await.unwrap();
     let before = site.destination().calls();

@@ -13,6 +13,7 @@ use url::Url;
 use super::Settings;
 use super::auth::{Authorization, Line, Login};
 use super::batch::{self, Batching};
+use super::cis::Cis;
 use super::classify::{self, Attempt, What};
 use super::cmdb::KnownOthers;
 use super::learned::Absent;
@@ -87,6 +88,8 @@ pub struct ServiceNow {
     pub(super) batching: Batching,
     /// What is known of its tables; `None`: nobody asks.
     pub(super) schema: Option<Known>,
+    /// Which of its CIs alerts are about.
+    pub(super) cis: Cis,
     /// Who we are there.
     pub(super) user: User,
     /// Which agent we are: `correlation_display` of what we make.
@@ -267,6 +270,7 @@ impl ServiceNow {
             devices,
             sets: super::cmdb::Sets::default(),
             plain_identify: Absent::default(),
+            cis: Cis::default(),
             others: KnownOthers::default(),
         })
     }

@@ -90,7 +90,14 @@ fn order() -> Order {
         ("short_description".to_owned(), "Stop command".to_owned()),
         ("impact".to_owned(), "1".to_owned()),
     ]);
-    Order { kind: DeliveryKind::OpenTicket, table: table(), keys: keys(0), fields, attachment: None }
+    Order {
+        kind: DeliveryKind::OpenTicket,
+        table: table(),
+        keys: keys(0),
+        fields,
+        attachment: None,
+        affected: Vec::new(),
+    }
 }
 
 fn token() -> Reply {

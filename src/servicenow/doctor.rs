@@ -91,7 +91,8 @@ impl ServiceNow {
         let title = "otrelay doctor: this record is taken away at once; delete it if it is still here";
         let fields = Fields::from([("short_description".to_owned(), title.to_owned())]);
         let kind = DeliveryKind::OpenTicket;
-        let order = Order { kind, table: table.clone(), keys, fields, attachment: None };
+        let order =
+            Order { kind, table: table.clone(), keys, fields, attachment: None, affected: Vec::new() };
         let sent = self.send(&order).await?;
         let kept = sent.kept.unwrap_or(KeysKept { sys_id: false, correlation_id: false });
         let Some(remote) = sent.remote else {

@@ -76,7 +76,7 @@ mod tests {
             Generation(0),
         );
         let fields = fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Order { kind: DeliveryKind::PutEvent, table, keys, fields, attachment: None }
+        Order { kind: DeliveryKind::PutEvent, table, keys, fields, attachment: None, affected: Vec::new() }
     }
 
     #[test]

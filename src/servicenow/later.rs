@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::call::{Call, Path, ServiceNow};
+use super::cis::CI;
 use super::classify::{self, Attempt, What};
 use super::query::{Query, QueryError, url_value};
 use super::ticket::{DETAIL_FIELDS, VALUES, remote};
@@ -17,8 +18,6 @@ use crate::net::Method;
 
 /// Entries of a journal that are read to find out whether any can be read.
 const ENTRIES: usize = 200;
-/// The column of a ticket that names its CI.
-const CI: &str = "cmdb_ci";
 /// Choices of a field that are read.
 const CHOICES: usize = 200;
 

@@ -16,7 +16,7 @@ use crate::destination::{
     RateLimit, Remote, Reviewed, SendError, Sent, Since,
 };
 use crate::model::{
-    DeliveryKind, DestinationName, HealthIssue, Secret, SecretString, SysId, TableName, Timestamp,
+    DeliveryKind, DestinationName, Endpoint, HealthIssue, Secret, SecretString, SysId, TableName, Timestamp,
 };
 use crate::net::{ProxySettings, TlsSettings};
 
@@ -31,6 +31,8 @@ mod call;
 mod change;
 
 mod changes;
+
+mod cis;
 
 mod classify;
 
@@ -141,6 +143,10 @@ impl Destination for ServiceNow {
 
     async fn admit(&self, order: &Order, may_ask: MayAsk<'_>) -> Result<Admission, SendError> {
         self.admit_order(order, may_ask).await
+    }
+
+    async fn know_devices(&self, table: &TableName, ends: &[Endpoint], may_ask: MayAsk<'_>) {
+        self.know_cis(table, ends, may_ask).await;
     }
 
     async fn look_up(

@@ -52,6 +52,16 @@ impl Query {
         Ok(self)
     }
 
+    /// Or `field` is one of `values`: stands beside the conditions before it as one with them.
+    pub(super) fn or_one_of<'a>(
+        self,
+        field: &str,
+        values: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, QueryError> {
+        let more = Self::default().one_of(field, values)?.text;
+        Ok(Self { text: if self.text.is_empty() { more } else { format!("{}^OR{more}", self.text) } })
+    }
+
     /// `field` is this value.
     pub(super) fn is(mut self, field: &str, value: &str) -> Result<Self, QueryError> {
         if value.is_empty() {

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::batch::Single;
 use super::call::{Call, Path, ServiceNow};
+use super::cis::CI;
 use super::classify::{self, Attempt, What};
 use super::query::{Query, url_value};
 use super::{change, fields, states, wire};
@@ -174,9 +175,13 @@ impl ServiceNow {
     }
 
     fn outgoing(&self, attempt: &Attempt<'_>, order: &Order) -> Result<Fields, SendError> {
-        let fields = fields::outgoing(&order.fields).map_err(|e| {
+        let mut fields = fields::outgoing(&order.fields).map_err(|e| {
             attempt.reject(&e.to_string(), "correct [rule.action.fields], then `otrelay queue retry`")
         })?;
+        // The operator's own word for it stands.
+        if let Some(ci) = self.known_ci(order) {
+            fields.entry(CI.to_owned()).or_insert(ci);
+        }
         Ok(self.fitting(&order.table, fields))
     }
 

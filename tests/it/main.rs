@@ -4,6 +4,9 @@
 
 #[cfg(feature = "simulator")]
 #[cfg(test)]
+mod affected;
+#[cfg(feature = "simulator")]
+#[cfg(test)]
 mod alert_to_incident;
 #[cfg(feature = "simulator")]
 #[cfg(test)]

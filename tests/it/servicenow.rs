@@ -86,6 +86,7 @@ pub(crate) fn order(number: u8) -> Order {
         ),
         fields: fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect::<Fields>(),
         attachment: None,
+        affected: Vec::new(),
     }
 }
 

@@ -114,7 +114,7 @@ fn row(number: u8) -> Order {
     let keys = TicketKeys::derive(&of, &DestinationName::new("prod").unwrap(), &table, Generation(0));
     let fields = [("u_key", keys.correlation_id.as_str()), ("u_title", "Stop command")];
     let fields = fields.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect();
-    Order { kind: DeliveryKind::PutRow, table, keys, fields, attachment: None }
+    Order { kind: DeliveryKind::PutRow, table, keys, fields, attachment: None, affected: Vec::new() }
 }
 
 fn change(number: u8) -> Order {

@@ -181,7 +181,14 @@ impl Patient<'_> {
             rule: rule.name.as_str(),
             correlation_id: keys.correlation_id.clone(),
         })?;
-        Ok(Order { kind: action.kind, table: table.clone(), keys, fields, attachment: None })
+        Ok(Order {
+            kind: action.kind,
+            table: table.clone(),
+            keys,
+            fields,
+            attachment: None,
+            affected: Vec::new(),
+        })
     }
 
     /// The data source of devices has to be known there.

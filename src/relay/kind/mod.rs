@@ -70,7 +70,14 @@ impl Job<'_> {
 
     /// An order for the record of these keys.
     fn order(&self, keys: TicketKeys, fields: Fields) -> Order {
-        Order { kind: self.claimed.kind, table: self.claimed.table.clone(), keys, fields, attachment: None }
+        Order {
+            kind: self.claimed.kind,
+            table: self.claimed.table.clone(),
+            keys,
+            fields,
+            attachment: None,
+            affected: Vec::new(),
+        }
     }
 }
 

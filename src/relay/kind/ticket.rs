@@ -38,7 +38,8 @@ impl Work for Open {
             let text = fields.entry("description".to_owned()).or_default();
             *text = format!("{}\n\nOne of them:\n{text}", super::later::storm(claimed));
         }
-        Ok(job.order(self.keys(claimed, job.destination), fields))
+        let affected = claimed.about.sought.clone();
+        Ok(Order { affected, ..job.order(self.keys(claimed, job.destination), fields) })
     }
 
     fn sent(&self, claimed: &Claimed, sent: &Sent) -> Outcome {

@@ -149,6 +149,16 @@ impl ServiceNow {
         }
     }
 
+    /// Whether a table has a column, as far as is known: of one that nobody has read yet, whether such tables have it.
+    pub(super) fn has_column(&self, table: &TableName, column: &str) -> bool {
+        let Some(known) = &self.schema else { return false };
+        let schema = known.tables().get(table).map(|(_, schema)| Arc::clone(schema));
+        match schema {
+            Some(schema) if !schema.columns.is_empty() => schema.columns.contains_key(column),
+            _ => is_task(table.as_str()),
+        }
+    }
+
     /// The fields as this table takes them; as they are where nothing is known of it.
     pub(super) fn fitting(&self, table: &TableName, fields: Fields) -> Fields {
         let Some(known) = &self.schema else { return fields };

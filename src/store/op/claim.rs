@@ -297,7 +297,7 @@ impl Claim {
                 alert.severity = of.map_or(alert.severity, |of| of.max(alert.severity));
             }
             if let Some(alert) = row.claimed.alert.as_ref().filter(|_| self.links) {
-                row.claimed.about = about(tx, destination_id, alert)?;
+                row.claimed.about = about(tx, destination_id, row.alert, alert)?;
             }
         }
         for Row { claimed, .. } in rows.iter_mut() {

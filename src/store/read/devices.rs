@@ -51,7 +51,7 @@ impl Reader {
     /// [`StoreError`].
     pub fn device(&self, id: &str) -> Result<Option<DeviceRow>, StoreError> {
         let (lower, id) = (id.to_ascii_lowercase(), id.trim());
-        let by_key = "SELECT device_id FROM device_key WHERE value IN ('ip:' || ?1, 'mac:' || ?1) ORDER BY id DESC LIMIT 1";
+        let by_key = "SELECT device_id FROM device_key WHERE value IN ('ip:' || ?1, 'mac:' || ?1, 'lease:' || ?1) ORDER BY id DESC LIMIT 1";
         let known: Option<i64> = self.conn.query_row(by_key, [&lower], |r| r.get(0)).optional()?;
         let sql = format!("{DEVICE} WHERE merged_into IS NULL AND (key = ?1 OR id = ?2)");
         let mut select = self.conn.prepare(&sql)?;

@@ -1,5 +1,6 @@
 //! The store on a real disk: what operations do, what a restart finds, and a model that must agree with it.
 
+mod affected;
 mod closing;
 mod damage;
 mod devices;

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 
 use rusqlite::{OptionalExtension, params};
 
-use crate::device::keys;
-use crate::model::{Alert, DeliveryKind, DestinationName, TicketState, Timestamp};
+use super::affected::find;
+use crate::device::ends;
+use crate::model::{Alert, DeliveryKind, DestinationName, Endpoint, TicketState, Timestamp};
 use crate::store::handle::Operation;
 use crate::store::op::life;
 use crate::store::pack::body::Bodies;
@@ -26,6 +27,8 @@ pub struct About {
     pub ci: Option<String>,
     /// Without one: by what to look for it later.
     pub keys: Vec<String>,
+    /// Where no devices are told: the ends of the alert that the other side is asked about.
+    pub sought: Vec<Endpoint>,
 }
 
 struct Link {
@@ -51,31 +54,26 @@ impl Store {
     }
 }
 
-/// The CI of the device that an alert is about: of the end it went to, else of the one that began it. Only where one device
-/// alone has the address. One that is still to be told is waited for.
+/// The CI of the device that an alert is about, or by what to wait for it. An end that is a known device decides, also where
+/// that has no CI yet, or none of this destination: nobody else's is taken for it.
 pub(in crate::store::op) fn about(
     tx: &Tx<'_>,
     destination_id: i64,
+    alert_id: i64,
     alert: &Alert,
 ) -> Result<About, StoreError> {
-    let ips = [alert.destination.ip, alert.source.ip].into_iter().flatten();
-    let keys: Vec<String> = ips.filter(|ip| keys::is_key(*ip)).map(|ip| format!("ip:{ip}")).collect();
-    for key in &keys {
-        let mut select = tx.conn.prepare_cached(
-            "SELECT v.sys_id, v.told_to, v.told IS NULL FROM device_key k JOIN device v ON v.id = k.device_id
-             WHERE k.value = ?1 AND v.merged_into IS NULL LIMIT 2",
-        )?;
-        let rows = select.query_map([key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-        let found: Vec<(Option<String>, Option<i64>, bool)> = rows.collect::<Result<_, _>>()?;
-        match found.as_slice() {
-            [(Some(sys_id), Some(told_to), _)] if *told_to == destination_id => {
-                return Ok(About { ci: Some(sys_id.clone()), keys: Vec::new() });
-            }
-            [(_, _, true)] => break,
-            _ => {}
-        }
+    let source_id: Option<i64> = tx
+        .conn
+        .prepare_cached("SELECT source_id FROM alert WHERE id = ?1")?
+        .query_row([alert_id], |r| r.get(0))
+        .optional()?;
+    let ends = ends::affected(alert);
+    for end in &ends {
+        let Some(found) = find(tx, source_id.unwrap_or_default(), end, alert.received_at)? else { continue };
+        let Some(sys_id) = found.sys_id.filter(|_| found.told_to == Some(destination_id)) else { break };
+        return Ok(About { ci: Some(sys_id), ..About::default() });
     }
-    Ok(About { ci: None, keys })
+    Ok(About { keys: ends.iter().flat_map(ends::waits_for).collect(), ..About::default() })
 }
 
 /// A ticket was opened without a CI.
@@ -131,7 +129,7 @@ fn link(tx: &mut Tx<'_>, ticket: i64, destination_id: i64, now: Timestamp) -> Re
     let is_open = state == Some(TicketState::Open);
     if is_open {
         let Some(alert) = Bodies::of(tx.conn).get(alert_id)? else { return Ok(false) };
-        if about(tx, destination_id, &alert)?.ci.is_none() {
+        if about(tx, destination_id, alert_id, &alert)?.ci.is_none() {
             return Ok(false);
         }
         life::add(tx, ticket, DeliveryKind::LinkDevice, severity, now.as_micros())?;

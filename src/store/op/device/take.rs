@@ -15,7 +15,7 @@ use super::super::row::{KEPT, Subject};
 use super::super::settle::{self, Next};
 use super::share;
 use crate::device::merge::{Said, View, bounded, is_same_peer, merge, overlay};
-use crate::device::{diff, keys};
+use crate::device::{diff, ends, keys};
 use crate::model::device::{Connection, PARTS_MAX};
 use crate::model::{DeliveryId, DeliveryState, Device, HealthIssue, Timestamp};
 use crate::store::StoreError;
@@ -437,6 +437,8 @@ fn refresh(tx: &mut Tx<'_>, id: i64, now: Timestamp) -> Result<(), StoreError> {
     }
     let mut view = merge(&said);
     tx.memory.vendors.fill(&mut view, now);
+    let names = said.iter().filter_map(|one| one.device.name.as_deref());
+    write_looked_up(tx, id, &ends::looked_up(&view.device, names))?;
     let (hash, view) = (diff::digests(&view.device), json(&view)?);
     let (key, before, told, length): (String, Vec<u8>, Option<Vec<u8>>, i64) = tx
         .conn
@@ -458,6 +460,27 @@ fn refresh(tx: &mut Tx<'_>, id: i64, now: Timestamp) -> Result<(), StoreError> {
             now.as_micros(),
             device_crc(&key, &view, &hash)
         ])?;
+    Ok(())
+}
+
+/// By what else it is looked for now, in place of what it was: in one transaction with the view that says so.
+fn write_looked_up(tx: &Tx<'_>, id: i64, wanted: &[String]) -> Result<(), StoreError> {
+    let held: Vec<(i64, String)> = tx
+        .conn
+        .prepare_cached(
+            "SELECT id, value FROM device_key WHERE device_id = ?1 AND (substr(value, 1, 5) = 'name:'
+             OR substr(value, 1, 6) = 'lease:')",
+        )?
+        .query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (row, _) in held.iter().filter(|(_, value)| !wanted.contains(value)) {
+        tx.conn.prepare_cached("DELETE FROM device_key WHERE id = ?1")?.execute([row])?;
+    }
+    for value in wanted.iter().filter(|value| !held.iter().any(|(_, held)| held == *value)) {
+        tx.conn
+            .prepare_cached("INSERT OR IGNORE INTO device_key (value, device_id) VALUES (?1, ?2)")?
+            .execute(params![value, id])?;
+    }
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Before anything is looked up: does what an action makes of an alert fit the table it goes to? What does not waits, with
 //! the reason in words, and no other action waits with it.
 
+use super::group::Group;
 use super::kind::Work;
 use super::lane::{Lane, back, not_looked_up};
-use super::queue::{Group, SendPermit};
+use super::queue::SendPermit;
 use super::{Relay, retry};
 use crate::destination::{Admission, Destination, Remark, SendError};
 use crate::model::{Class, HealthIssue, HoldScope};

@@ -11,8 +11,9 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::blame::Blame;
+use super::group::Group;
 use super::kind::{self, Job, Repeat, Work};
-use super::queue::{Group, SendPermit};
+use super::queue::SendPermit;
 use super::{OnUnprotected, Relay, retry};
 use crate::destination::{Asked, Destination, FIND_MAX, Item, Order, SendError, Sent};
 use crate::model::ticket::KeysKept;

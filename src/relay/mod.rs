@@ -13,6 +13,7 @@ mod admit;
 mod blame;
 mod budget;
 mod device;
+mod group;
 mod hold;
 mod kind;
 mod lane;

@@ -2,7 +2,7 @@
 //! refused: nobody would look again, so they would stay for ever.
 
 use super::Relay;
-use super::queue::NOT_CLOSED;
+use super::group::NOT_CLOSED;
 use crate::destination::Destination;
 use crate::model::HealthIssue;
 use crate::store::StoreError;

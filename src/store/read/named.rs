@@ -20,7 +20,7 @@ impl Reader {
     /// two where nothing is known of it.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`crate::store::StoreError`].
     pub fn ticket(&self, name: &str) -> Result<Option<(TicketRow, Option<Alert>)>> {
         let _one_moment = self.conn.unchecked_transaction()?;
         let is_key = name.starts_with(KEY_PREFIX);

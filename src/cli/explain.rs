@@ -225,7 +225,11 @@ fn explain(
             because: v.failure.as_ref().map(ToString::to_string),
         })
         .collect();
-    let shown = composer.redact(alert.clone());
+    let mut shown = composer.redact(alert.clone());
+    if let Some(ticket) = &ticket {
+        // The text is of the first sighting, the ticket of the worst before it was made.
+        shown.severity = ticket.severity;
+    }
     let requests = decision
         .routes
         .iter()
@@ -237,7 +241,7 @@ fn explain(
             let own = ticket.as_ref().filter(is_own);
             let generation = own.map_or_else(Generation::default, |own| Generation(own.generation));
             let keys = TicketKeys::derive(fingerprint, route.destination, route.table, generation);
-            let occurrences = own.map_or(1, |own| own.occurrences.max(1) as u64);
+            let occurrences = ticket.as_ref().map_or(1, |ticket| ticket.occurrences.max(1) as u64);
             let facts = TicketFacts { occurrences, generation, ..facts(&shown, route, &keys) };
             let fields = composer.compose(&facts).and_then(|fields| crate::servicenow::as_sent(&fields));
             let fields = fields.map(|mut fields| {

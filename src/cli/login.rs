@@ -39,7 +39,7 @@ const INSTEAD: &str = "--username and --password-fd";
 pub(super) fn run(args: &LoginArgs, terminal: &mut Terminal<'_>) -> Outcome {
     // What is read from a descriptor of root's may be for root alone. The old token is not needed, so it may be one that
     // only systemd can open.
-    let loaded = load_as_caller(terminal, Purpose::Check)?;
+    let loaded = load_as_caller(terminal, Purpose::LogIn)?;
     let (settings, kept) = destination(&loaded.config.destinations, args.destination.as_deref())?;
     let (settings, kept) = (settings.clone(), kept.clone());
     needs_no_systemd(&settings)?;
@@ -95,15 +95,20 @@ fn needs_no_systemd(settings: &Settings) -> Result<(), CliError> {
         _ => None,
     };
     let is_old = |secret: &Secret| old.is_some_and(|old| std::ptr::eq(old, secret));
-    let sealed = servicenow::secrets(settings).into_iter().find(|s| s.expose().is_empty() && !is_old(s));
-    sealed.map_or(Ok(()), |secret| {
-        let name = secret.origin.trim_start_matches("credential ");
-        Err(CliError::Words(format!(
-            "a log-in needs the {}, which only systemd can open; run it there: systemd-run --pty \
-             --property=LoadCredentialEncrypted={name} otrelay login {}",
-            secret.origin, settings.name
-        )))
-    })
+    let sealed = servicenow::secrets(settings).into_iter().filter(|s| s.expose().is_empty() && !is_old(s));
+    let sealed: Vec<&str> = sealed.map(|secret| secret.origin.trim_start_matches("credential ")).collect();
+    if sealed.is_empty() {
+        return Ok(());
+    }
+    let properties: Vec<String> =
+        sealed.iter().map(|name| format!("--property=LoadCredentialEncrypted={name}")).collect();
+    Err(CliError::Words(format!(
+        "a log-in needs {}, which only systemd can open; run it there, with the --config that you use: systemd-run --pty \
+         {} otrelay login {}",
+        sealed.join(", "),
+        properties.join(" "),
+        settings.name
+    )))
 }
 
 /// The destination that is meant, and where its token is kept.

@@ -129,6 +129,8 @@ pub enum Purpose {
     Run,
     /// To check it: as `Run`, but credentials that only systemd can hand over are a warning outside of a unit.
     Check,
+    /// To log in: as `Check`, and inside of a unit as well, as one made for that has only what a log-in needs.
+    LogIn,
     /// To show it: no secret and no other file is read; the secrets of such a [`Config`] are empty.
     Show,
 }

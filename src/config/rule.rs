@@ -312,7 +312,7 @@ fn life(
                 p.found("\"resolve\"")
                     .expected("\"note\" or \"none\" for this table, or `state` in [rule.action.resolve]")
             });
-        } else if let Some(why) = refuses_to_close(table) {
+        } else if let Some(why) = refuses_to_close(table).filter(|_| !has_state) {
             c.problems.warn(at, format!("tickets of {table} may stay open: {why}"), |p| {
                 p.hint("set on_cleared = \"note\"; where closing is refused, the end is told as a work note anyway")
             });

@@ -122,9 +122,12 @@ fn credential(name: &str, environment: &Environment, purpose: Purpose) -> Result
         return Err(refuse("this is not the name of a credential").expected("A-Z a-z 0-9 _ - ."));
     }
     if let Some(dir) = &environment.credentials_dir {
-        return Ok(Found::At(dir.join(name)));
+        let path = dir.join(name);
+        let is_given = purpose != Purpose::LogIn || path.exists();
+        return Ok(if is_given { Found::At(path) } else { Found::Given });
     }
-    let level = if purpose == Purpose::Check { Level::Warning } else { Level::Error };
+    let may_lack = matches!(purpose, Purpose::Check | Purpose::LogIn);
+    let level = if may_lack { Level::Warning } else { Level::Error };
     let Some(service) = environment.judged() else {
         let message = format!("credential {name} cannot be looked up: CREDENTIALS_DIRECTORY is not set");
         return Err(Problem::new(level, "", message)
@@ -132,9 +135,9 @@ fn credential(name: &str, environment: &Environment, purpose: Purpose) -> Result
     };
     match service.credential(name)? {
         // Its file is 0600 root: whoever may not look leaves it to systemd.
-        Given::File(path) if purpose == Purpose::Check && is_barred(&path) => Ok(Found::Given),
+        Given::File(path) if may_lack && is_barred(&path) => Ok(Found::Given),
         Given::File(path) => Ok(Found::At(path)),
-        Given::Systemd if purpose == Purpose::Check => Ok(Found::Given),
+        Given::Systemd if may_lack => Ok(Found::Given),
         Given::Systemd => Err(refuse(format!("only systemd can open credential {name} of the unit"))
             .hint("start the service (systemctl start otrelay): commands then ask it")),
     }

@@ -114,7 +114,7 @@ impl ServiceNow {
                 Err(e) => {
                     let rest = if matches!(e.status, Some(400..=404)) { REFUSED } else { FAILED };
                     self.cis.known().rests = Some((now, now.after(rest)));
-                    tracing::info!(
+                    tracing::warn!(
                         "{}: tickets name no CI for now, as {CI} cannot be asked: {e}",
                         self.place
                     );

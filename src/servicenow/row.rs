@@ -48,6 +48,9 @@ pub const ROW_COLUMNS: [(&str, &str); 24] = [
     ("urgency", fields::URGENCY),
 ];
 
+/// How many of them Defender's app has.
+const OF_DEFENDER: usize = 13;
+
 /// The staging table of Security Incident Response, which is there ready-made with a map: its columns are those of the
 /// record. Its CI is not filled: where that column is a reference, an address that no CI has would hold the row.
 const SECURITY_IMPORT: &str = "sn_si_incident_import";
@@ -63,14 +66,35 @@ const WORDS_MAX: usize = 300;
 /// Longest name of a record that is kept, in bytes.
 const NAME_MAX: usize = 100;
 
+/// The columns of a row in a staging table: our name, the name there, the template.
+pub(super) fn columns_of(
+    table: &TableName,
+    columns: &BTreeMap<String, String>,
+) -> Vec<(&'static str, String, &'static str)> {
+    let named = |ours: &str| columns.get(ours).cloned();
+    if table.as_str() != SECURITY_IMPORT {
+        let all = ROW_COLUMNS.iter();
+        return all
+            .map(|(ours, template)| (*ours, named(ours).unwrap_or_else(|| (*ours).to_owned()), *template))
+            .collect();
+    }
+    let own = SECURITY_COLUMNS.iter().map(|(ours, theirs, template)| {
+        (*ours, named(ours).unwrap_or_else(|| (*theirs).to_owned()), *template)
+    });
+    // What else the operator has a column for.
+    let is_own = |ours: &str| SECURITY_COLUMNS.iter().any(|(own, ..)| *own == ours);
+    let others = ROW_COLUMNS.iter().filter(|(ours, _)| !is_own(ours));
+    own.chain(others.filter_map(|(ours, template)| Some((*ours, named(ours)?, *template)))).collect()
+}
+
 /// The templates of a row by the names that the staging table has for our columns.
 pub fn row_fields(table: &TableName, columns: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let name = |ours: &str, theirs: &str| columns.get(ours).cloned().unwrap_or_else(|| theirs.to_owned());
-    if table.as_str() == SECURITY_IMPORT {
-        let all = SECURITY_COLUMNS.iter();
-        return all.map(|(ours, theirs, template)| (name(ours, theirs), (*template).to_owned())).into_map();
-    }
-    ROW_COLUMNS.iter().map(|(ours, template)| (name(ours, ours), (*template).to_owned())).into_map()
+    columns_of(table, columns).into_iter().map(|(_, name, template)| (name, template.to_owned())).into_map()
+}
+
+/// Whether a staging table may well lack this column: those of Defender's own app have the first ones alone.
+pub(super) fn is_optional(column: &str) -> bool {
+    ROW_COLUMNS.iter().skip(OF_DEFENDER).any(|(name, _)| *name == column)
 }
 
 impl ServiceNow {
@@ -254,5 +278,9 @@ mod tests {
         assert_eq!(names, ["correlation_id", "description", "severity", "short_description"]);
         let renamed = BTreeMap::from([("title".to_owned(), "u_title".to_owned())]);
         assert!(row_fields(&table, &renamed).contains_key("u_title"));
+        let more = BTreeMap::from([("source_ip".to_owned(), "u_source".to_owned())]);
+        let fields = row_fields(&table, &more);
+        assert_eq!((fields.len(), fields.get("u_source").map(String::as_str)), (5, Some("{{ source.ip }}")));
+        assert!(is_optional("site") && !is_optional("assignee") && !is_optional("title"));
     }
 }

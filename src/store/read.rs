@@ -29,7 +29,7 @@ use crate::store::disk::files::failed;
 use crate::store::disk::owner::may_read;
 use crate::store::op::destination_state;
 use crate::store::op::identity::meta;
-use crate::store::op::life::NOT_CLOSED;
+use crate::store::op::life::{NOT_CLOSED, OPENED_AS};
 use crate::store::pack::body::Bodies;
 use crate::store::read::wanted::Titles;
 use crate::store::rows::{
@@ -531,9 +531,9 @@ const HISTORY: &str = "SELECT n, started_at, duration_ms, outcome, status, coale
 fn tickets_from() -> String {
     format!(
         "SELECT t.id, k.name, r.table_name, coalesce(t.number, p.number, ''), coalesce(t.sys_id, ''), t.state,
-       t.generation, t.rule, t.opened_at, a.severity, a.occurrences, a.fingerprint, a.id,
+       t.generation, t.rule, t.opened_at, max(a.severity, {OPENED_AS}), a.occurrences, a.fingerprint, a.id,
        coalesce(t.assigned_to, ''), coalesce(t.close_notes, ''), coalesce(t.adopted, ''),
-       CASE WHEN t.state IN ('opening', 'open') THEN coalesce({NOT_CLOSED}, '') ELSE '' END
+       CASE WHEN t.state IN ('opening', 'open') AND a.cleared_at IS NOT NULL THEN coalesce({NOT_CLOSED}, '') ELSE '' END
      FROM ticket t LEFT JOIN ticket p ON p.id = t.parent_id JOIN route r ON r.id = t.route_id
      JOIN destination k ON k.id = r.destination_id JOIN alert a ON a.id = t.alert_id"
     )

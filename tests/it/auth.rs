@@ -268,7 +268,22 @@ fn a_log_in_goes_before_a_credential_that_only_systemd_can_open() {
     let sealed = login.replace("{ file = \"DIR/client-secret\" }", "{ credential = \"servicenow\" }");
     assert_ne!(sealed, login);
     let agent = agent.login(&sealed);
-    log_in(&agent, "admin").ends(1).says("systemd-run --pty --property=LoadCredentialEncrypted=servicenow");
+    log_in(&agent, "admin")
+        .ends(1)
+        .says("systemd-run --pty --property=LoadCredentialEncrypted=servicenow otrelay");
+    // There it has that, and not the old token.
+    let given = agent.dir().join("given");
+    fs::create_dir(&given).unwrap();
+    fs::copy(agent.dir().join("client-secret"), given.join("servicenow")).unwrap();
+    let mut command = agent.command(&["login", "prod", "--username", "admin", "--password-fd", "0"]);
+    let mut child = command
+        .env("CREDENTIALS_DIRECTORY", &given)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "admin").unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

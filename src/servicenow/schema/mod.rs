@@ -23,6 +23,7 @@ use self::table::{Fitted, LeftOut, Named, Resolved, TableSchema};
 use super::call::{Call, Path, ServiceNow};
 use super::classify::What;
 use super::query::{Query, QueryError, url_value};
+use super::row::is_optional;
 use super::{fields, wire};
 use crate::destination::{Admission, Fields, MayAsk, Order, Remark, SendError};
 use crate::model::{Class, DeliveryKind, HoldScope, SysId, TableName, Timestamp, text};
@@ -183,7 +184,8 @@ impl ServiceNow {
             }
             let fitted = known.fit(&schema, fields);
             let Some((cause, remedy)) = trouble(&fitted, reading.order) else {
-                return Ok(remarks(&schema, &fitted, &known.why()));
+                let is_row = reading.order.kind == DeliveryKind::PutRow;
+                return Ok(remarks(&schema, &fitted, &known.why(), is_row));
             };
             let read_at = known.tables().get(&reading.order.table).map(|(at, _)| *at);
             let is_fresh = read_at.is_some_and(|at| reading.now < at.after(HELD));
@@ -543,10 +545,18 @@ fn trouble(fitted: &Fitted, order: &Order) -> Option<(String, String)> {
 }
 
 /// What a person should know of a table and of what was left out.
-fn remarks(schema: &TableSchema, fitted: &Fitted, why: &BTreeMap<&'static str, Why>) -> Vec<Remark> {
+fn remarks(
+    schema: &TableSchema,
+    fitted: &Fitted,
+    why: &BTreeMap<&'static str, Why>,
+    is_row: bool,
+) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let table = schema.family.first().map_or("", String::as_str);
-    for (field, why) in &fitted.left_out {
+    // That a staging table is of the older kind needs nobody.
+    let needs_nobody =
+        |field: &str, why: &LeftOut| is_row && matches!(why, LeftOut::NoColumn) && is_optional(field);
+    for (field, why) in fitted.left_out.iter().filter(|(field, why)| !needs_nobody(field, why)) {
         let (code, text, remedy) = match why {
             LeftOut::NoColumn => (
                 "unknown-column",

@@ -10,7 +10,8 @@ mod update_set;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Auth, ROW_COLUMNS, Settings, cmdb};
+use super::row::columns_of;
+use super::{Auth, Settings, cmdb};
 use crate::model::{DeliveryKind, TableName};
 
 pub use steps::steps;
@@ -162,10 +163,9 @@ pub fn plan<'a>(settings: &'a Settings, actions: &[Action<'a>], target: &'a Tabl
 fn alerts(staging: &mut Staging, action: &Action<'_>) {
     "OT alerts from otrelay".clone_into(&mut staging.label);
     staging.is_alerts = true;
-    for (ours, _) in ROW_COLUMNS {
-        let name = action.columns.get(ours).map_or(ours, String::as_str);
+    for (ours, name, _) in columns_of(action.table, action.columns) {
         let column = Column { label: label(ours), length: length(ours), ours: Some(ours) };
-        staging.columns.insert(name.to_owned(), column);
+        staging.columns.insert(name, column);
     }
     for name in action.fields.keys() {
         let column = || Column { label: label(name), length: LENGTH_LONG, ours: None };

@@ -113,6 +113,12 @@ fn rest(setup: &Setup<'_>, all: &mut Vec<String>) {
             "itil or asset, since Zurich also sn_cmdb_editor, and cmdb_ot_editor (for devices)".to_owned(),
         );
     }
+    if setup.devices().is_none() && setup.tickets.iter().any(|table| *table != "em_event") {
+        all.push(format!(
+            "Let {ROLE} read cmdb_ci (an access rule, or the role itil): a ticket names the CI of the device it is about. \
+             Without it tickets have none."
+        ));
+    }
     if !roles.is_empty() {
         all.push(format!("Role {ROLE} > Contains Roles > Edit, add: {}.", roles.join("; ")));
     }

@@ -67,7 +67,11 @@ fn a_set_has_tables_columns_access_and_a_map_and_is_the_same_each_time() {
     let text = update_set(&plan(&settings, &actions, &target));
     assert_eq!(text, update_set(&plan(&settings, &actions, &target)));
     let count = |words: &str| text.matches(words).count();
-    assert_eq!(count("<name>sys_dictionary_u_alerts_"), ROW_COLUMNS.len() + 1, "and u_plant");
+    assert_eq!(
+        count("<name>sys_dictionary_u_alerts_"),
+        crate::servicenow::ROW_COLUMNS.len() + 1,
+        "and u_plant"
+    );
     assert_eq!((count("<name>sys_security_acl_role_"), count("<type>Access Control</type>")), (3, 3));
     assert_eq!((count("<name>sys_transform_map_"), count("<name>sys_transform_entry_")), (1, MAPPED.len()));
     assert!(text.contains("&lt;source_field&gt;u_title&lt;/source_field&gt;"), "by the name there");

@@ -52,7 +52,7 @@ impl Newest {
 }
 
 /// The severity with which a ticket `t` was opened.
-pub(super) const OPENED_AS: &str =
+pub(in crate::store) const OPENED_AS: &str =
     "coalesce((SELECT o.severity FROM delivery o WHERE o.ticket_id = t.id AND o.seq = 1),
      (SELECT o.severity FROM alert o WHERE o.id = t.alert_id))";
 

@@ -87,13 +87,10 @@ pub(super) fn seen_again(
     severity: i64,
     now: i64,
 ) -> Result<bool, StoreError> {
-    if life.update_interval.is_zero() {
-        return Ok(false);
-    }
     let Some(event) = events(tx, alert_id, Some(route_id))?.pop() else { return Ok(false) };
     let due = Timestamp::from_micros(event.at).after(life.update_interval).as_micros();
     // A clock that was ahead when it was told must not silence it.
-    let is_due = now >= due || now < event.at;
+    let is_due = !life.update_interval.is_zero() && (now >= due || now < event.at);
     Ok((severity > event.severity || is_due) && tell(tx, &event, severity, now)?)
 }
 

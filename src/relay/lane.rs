@@ -380,14 +380,14 @@ impl<D: Destination> Relay<D> {
         }
         // What backed off by itself is tried alone, so others may have got through in other runs.
         let since = |at: Timestamp| self.clock.now() < at.after(OTHERS);
-        let passed = passed || !held && lane.trial.is_none() && lane.ok_at.is_some_and(since);
+        let lately = passed || !held && lane.trial.is_none() && lane.ok_at.is_some_and(since);
         for f in &failed {
             let own = f.alone || !held;
             let outcome = if is_crowded(&f.error, at_once) {
                 let doubtful = f.claimed.doubtful || f.error.doubtful;
                 Outcome::Requeue { doubtful, message: f.error.message.clone() }
             } else {
-                self.after_failure(f, own, passed)
+                self.after_failure(f, own, (lately, passed))
             };
             let outcome = self.unless_made(permit, lane, f, outcome).await;
             let settled = Settled {
@@ -451,7 +451,7 @@ impl<D: Destination> Relay<D> {
     }
 
     /// `own`: it is this delivery's trouble and not that of its table; `passed`: others got through meanwhile.
-    fn after_failure(&self, f: &Failed, own: bool, passed: bool) -> Outcome {
+    fn after_failure(&self, f: &Failed, own: bool, (passed, passed_now): (bool, bool)) -> Outcome {
         let (c, e, now) = (&f.claimed, &f.error, self.clock.now());
         let attempts = c.attempts + 1;
         let doubtful = c.doubtful || e.doubtful;
@@ -459,6 +459,8 @@ impl<D: Destination> Relay<D> {
         let jitter = fastrand::f64();
         let refused = e.class == Class::Hold && e.hold == HoldScope::Delivery;
         let is_answer = e.status.is_some_and(|s| refused || s >= 400 && e.class == Class::Retry);
+        // What a firewall in between refuses says nothing of others that got through before it did: only those of this run.
+        let passed = if refused { passed_now } else { passed };
         let alone = if own && passed && is_answer { self.fails_alone(c.id) } else { 0 };
         let most = if refused { OWN_REFUSALS } else { OWN_FAILURES };
         match e.class {

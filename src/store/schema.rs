@@ -307,7 +307,18 @@ pub(super) fn open_writer(path: &Path, max_size: u64) -> Result<Connection, Open
     }
     settings(&conn, max_size)?;
     migrations().to_latest(&mut conn).map_err(|e| OpenError::Migration(Box::new(e)))?;
+    add_swept(&conn)?;
     Ok(conn)
+}
+
+/// A column that came into schema 1 before that was released. One statement: it is there or not.
+fn add_swept(conn: &Connection) -> Result<(), OpenError> {
+    let has = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('route') WHERE name = 'swept')
+               OR NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'route')";
+    if !conn.query_row(has, [], |r| r.get::<_, bool>(0))? {
+        conn.execute_batch("ALTER TABLE route ADD COLUMN swept INTEGER")?;
+    }
+    Ok(())
 }
 
 /// Opens for reading beside a running writer, or without one.

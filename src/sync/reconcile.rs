@@ -7,7 +7,7 @@ use super::{Allowed, FIRST_OVERLAP, OVERLAP};
 use crate::destination::{Remote, Since};
 use crate::model::{SysId, TicketState, Timestamp};
 use crate::store::op::life::{Seen, SeenTicket};
-use crate::store::op::sync_back::{Known, LookedAt, Watch};
+use crate::store::op::sync_back::{Known, LookedAt, MISSED, Watch};
 
 /// How exactly the time of a sighting is kept: in doubt it came after the closing.
 const SEEN_WITHIN: Duration = Duration::from_mins(1);
@@ -84,11 +84,16 @@ pub(super) fn news(known: &[Known], changed: &BTreeMap<SysId, Remote>) -> Vec<Lo
         .collect()
 }
 
-/// What is news of live tickets that were asked for by their ids: what has changed, and what is no longer there.
+/// What is news of live tickets that were asked for by their ids: what has changed, and what is no longer there. One that is
+/// missing for the first time may only be hidden for a while: it is marked, and the next look decides.
 pub(super) fn swept(asked: &[Known], found: &[Remote]) -> Vec<LookedAt> {
     let there: BTreeMap<SysId, Remote> =
         found.iter().map(|remote| (remote.sys_id.clone(), remote.clone())).collect();
-    let gone = |k: &Known| LookedAt { ticket: k.ticket, seen: Seen::deleted(), renews: false, until: None };
+    let gone = |k: &Known| {
+        let missed = Seen { state: k.state, mod_count: Some(MISSED), ..Seen::deleted() };
+        let seen = if k.mod_count == Some(MISSED) { Seen::deleted() } else { missed };
+        LookedAt { ticket: k.ticket, seen, renews: false, until: None }
+    };
     let missing = asked.iter().filter(|k| !there.contains_key(&k.sys_id)).map(gone);
     news(asked, &there).into_iter().chain(missing).collect()
 }
@@ -163,7 +168,8 @@ mod tests {
     #[test]
     fn what_has_no_more_changes_is_no_news() {
         let changed = BTreeMap::from([(sighting().sys_id, remote(TicketState::Resolved, None))]);
-        let known = |mod_count| [Known { ticket: 7, sys_id: sighting().sys_id, mod_count }];
+        let known =
+            |mod_count| [Known { ticket: 7, sys_id: sighting().sys_id, mod_count, state: TicketState::Open }];
         assert!(news(&known(Some(3)), &changed).is_empty());
         for before in [None, Some(2)] {
             let news = news(&known(before), &changed);

@@ -267,6 +267,9 @@ fn deleted_is_known_with_the_next_reading_back_though_the_finding_is_not_seen_ag
     plant.once();
     plant.has(&[("open", 0), ("open", 0), ("open", 0)]);
     plant.after(HOUR).once();
+    // Not found once: it may only be hidden for a while.
+    plant.has(&[("open", 0), ("open", 0), ("open", 0)]);
+    plant.after(HOUR).once();
     plant.has(&[("open", 0), ("deleted", 0), ("open", 0)]);
     // Its finding gets the next ticket when it is seen again.
     assert_eq!(plant.after(HOUR).see(0..3).created, 1);

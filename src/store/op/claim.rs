@@ -290,7 +290,7 @@ impl Claim {
         for row in rows.iter_mut().filter(|row| row.sound) {
             row.claimed.alert = bodies.get(row.alert)?;
             let kind = row.claimed.kind;
-            let rises = kind == DeliveryKind::OpenTicket || kind.goes_on();
+            let rises = matches!(kind, DeliveryKind::OpenTicket | DeliveryKind::PutRow) || kind.goes_on();
             if let Some(alert) = row.claimed.alert.as_mut().filter(|_| rises) {
                 // The text is of the first sighting; what is opened or told later is of a worse one.
                 let of = Severity::numbered(row.severity);

@@ -122,17 +122,32 @@ pub(super) fn seen_again(
 /// Gives the delivery that will make a ticket a higher severity, and the turn that comes with it. Whether there is one: what
 /// has been sent before, or may be just now, stays what it is.
 fn worsens(tx: &mut Tx<'_>, ticket: i64, severity: i64) -> Result<bool, StoreError> {
-    let first: Option<i64> = tx
+    let waits = "SELECT id FROM delivery WHERE ticket_id = ?1 AND seq = 1 AND state IN ('pending', 'dead')
+                   AND doubtful = 0 AND kind = 'open-ticket'";
+    let first: Option<i64> = tx.conn.prepare_cached(waits)?.query_row([ticket], |r| r.get(0)).optional()?;
+    first.map_or(Ok(false), |id| rise(tx, DeliveryId(id), ticket, severity))
+}
+
+/// The same of an event or a row of an alert on a route, if what it will say is better than this.
+pub(super) fn record_worsens(
+    tx: &mut Tx<'_>,
+    (alert_id, route_id): (i64, i64),
+    severity: i64,
+) -> Result<bool, StoreError> {
+    let waits = "SELECT d.id, c.id FROM record c JOIN delivery d ON d.record_id = c.id
+                 WHERE c.alert_id = ?1 AND c.route_id = ?2 AND d.seq = 1 AND d.state IN ('pending', 'dead')
+                   AND d.doubtful = 0 AND d.severity < ?3";
+    let first: Option<(i64, i64)> = tx
         .conn
-        .prepare_cached(
-            "SELECT id FROM delivery WHERE ticket_id = ?1 AND seq = 1 AND state IN ('pending', 'dead')
-               AND doubtful = 0",
-        )?
-        .query_row([ticket], |r| r.get(0))
+        .prepare_cached(waits)?
+        .query_row([alert_id, route_id, severity], |r| Ok((r.get(0)?, r.get(1)?)))
         .optional()?;
-    let Some(id) = first.map(DeliveryId) else { return Ok(false) };
-    let Some(was) = current(tx, id)?.filter(|was| was.is(DeliveryKind::OpenTicket)) else { return Ok(false) };
-    let turn = turn::next(tx, (was.route_id, severity), &was.rule, Told::Later(ticket))?;
+    first.map_or(Ok(false), |(id, record)| rise(tx, DeliveryId(id), record, severity))
+}
+
+fn rise(tx: &mut Tx<'_>, id: DeliveryId, of: i64, severity: i64) -> Result<bool, StoreError> {
+    let Some(was) = current(tx, id)? else { return Ok(false) };
+    let turn = turn::next(tx, (was.route_id, severity), &was.rule, Told::Later(of))?;
     settle::set_severity(tx, id, &was, (severity, turn))?;
     Ok(true)
 }

@@ -531,6 +531,9 @@ fn deliver_record(
         if bring_back(tx, alert_id, routed, route_id, now)? {
             return Ok(true);
         }
+        if sighting.seen.is_some() && life::record_worsens(tx, (alert_id, route_id), severity)? {
+            return Ok(false);
+        }
         let Some((_, lives)) = sighting.seen.filter(|_| routed.kind.goes_on()) else { return Ok(false) };
         let life = lives.of(routed.rule.as_str(), routed.destination.as_str(), routed.table.as_str());
         return told::seen_again(tx, (alert_id, route_id), life, severity, now);
@@ -576,7 +579,8 @@ fn bring_back(
         .conn
         .prepare_cached(
             "SELECT d.id FROM record c JOIN delivery d ON d.record_id = c.id
-             WHERE c.alert_id = ?1 AND c.route_id = ?2 AND d.state = 'withdrawn' ORDER BY d.seq LIMIT 1",
+             WHERE c.alert_id = ?1 AND c.route_id = ?2 AND d.state = 'withdrawn' AND c.state = 'withdrawn'
+             ORDER BY d.seq LIMIT 1",
         )?
         .query_row([alert_id, route_id], |r| r.get(0))
         .optional()?;

@@ -47,9 +47,15 @@ pub struct Known {
     pub ticket: i64,
     /// The record.
     pub sys_id: SysId,
-    /// `sys_mod_count` after our last look.
+    /// `sys_mod_count` after our last look; [`MISSED`]: that did not find it.
     pub mod_count: Option<i64>,
+    /// What it is to us.
+    pub state: TicketState,
 }
+
+/// In the place of a ticket's `sys_mod_count`: it was not found by its id once. A record that is only hidden for a while is
+/// not deleted, so the next look decides; whatever that finds has another count.
+pub const MISSED: i64 = -1;
 
 /// What a look at one ticket came to.
 #[derive(Clone, Debug)]
@@ -339,6 +345,7 @@ fn known(route: i64, r: &Row<'_>) -> Option<Known> {
         ticket: r.get(0).ok()?,
         sys_id: SysId::new(&sys_id).ok()?,
         mod_count: r.get(2).ok()?,
+        state,
     })
 }
 

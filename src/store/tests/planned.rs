@@ -418,3 +418,21 @@ async fn what_gets_worse_makes_no_damage_good() {
     bench.record(vec![entry(0, Severity::Critical)]).await;
     assert_eq!(bench.claim(1).await[0].alert, None);
 }
+
+/// The same of an event and of a row, which is put once.
+#[tokio::test]
+async fn an_event_or_a_row_that_gets_worse_before_it_is_sent_is_sent_as_what_it_is() {
+    for kind in [DeliveryKind::PutEvent, DeliveryKind::PutRow] {
+        let bench = Bench::new();
+        let put =
+            |n, severity| Entry { routes: vec![Routed { kind, ..routed("u_put") }], ..entry(n, severity) };
+        bench.record((0..3).map(|n| put(n, Severity::Warning)).collect()).await;
+        bench.record(vec![put(2, Severity::Critical)]).await;
+        assert_eq!(counts(&bench)["pending"], 3, "{kind:?}");
+        let critical = Claim { min_severity: Severity::Critical, ..claim(6, NOW) };
+        let told = bench.store.claim(critical).await.unwrap();
+        assert_eq!(told.len(), 1, "{kind:?}");
+        let alert = told[0].alert.as_ref().unwrap();
+        assert_eq!((&*alert.title, alert.severity), ("alert 2", Severity::Critical));
+    }
+}

@@ -140,6 +140,10 @@ impl Budget {
 
     /// Deliveries that a whole hour carries, where so many requests carried so many; 0 when that says nothing.
     pub(super) fn carries(&self, delivered: u64, requests: u64) -> u32 {
+        // A few requests, as for one critical alert, say little of a backlog.
+        if requests < u64::from(self.limit / 2).min(20) {
+            return 0;
+        }
         // What is kept for critical alerts counts where they had it.
         let usual = u64::from(self.limit.saturating_sub(self.reserve()));
         let hour = requests.min(u64::from(self.limit)).max(usual);
@@ -228,7 +232,8 @@ mod tests {
     fn tells_how_many_deliveries_an_hour_carries() {
         let b = budget(60, 54);
         assert_eq!((b.carries(43, 54), b.carries(43, 60), b.carries(10, 20)), (43, 43, 27));
-        assert_eq!((b.carries(0, 54), b.carries(0, 0), b.carries(u64::MAX, 1)), (0, 0, u32::MAX));
+        assert_eq!((b.carries(0, 54), b.carries(0, 0), b.carries(u64::MAX, 30)), (0, 0, u32::MAX));
+        assert_eq!(b.carries(1, 3), 0, "one critical alert says little of a backlog");
     }
 
     #[test]

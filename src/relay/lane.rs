@@ -460,7 +460,7 @@ impl<D: Destination> Relay<D> {
         let refused = e.class == Class::Hold && e.hold == HoldScope::Delivery;
         let is_answer = e.status.is_some_and(|s| refused || s >= 400 && e.class == Class::Retry);
         // What a firewall in between refuses says nothing of others that got through before it did: only those of this run.
-        let passed = if refused { passed_now } else { passed };
+        let passed = if refused && e.is_general { passed_now } else { passed };
         let alone = if own && passed && is_answer { self.fails_alone(c.id) } else { 0 };
         let most = if refused { OWN_REFUSALS } else { OWN_FAILURES };
         match e.class {

@@ -47,7 +47,7 @@ words! {
 pub type RejectCounts = [u64; RejectReason::ALL.len()];
 
 /// Most sightings in a batch. With the batches that wait and those in a commit it decides the peak of memory.
-pub const SIGHTINGS_MAX: usize = 448;
+pub const SIGHTINGS_MAX: usize = 384;
 /// Most text of sightings and devices in a batch, in bytes, give or take one record.
 const KEPT_MAX: usize = 1024 * 1024;
 /// What a device counts for in it: most have a few dozen short texts.

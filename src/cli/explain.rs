@@ -19,7 +19,7 @@ use crate::control::Question;
 use crate::destination::{Compose, Fields, TicketFacts};
 use crate::model::ticket::{NOT_FOUND, TicketKeys};
 use crate::model::{Alert, DeliveryKind, Fingerprint, Generation, SourceName, TicketState, Timestamp};
-use crate::rules::Rules;
+use crate::rules::{Route, Rules};
 use crate::source::Settings;
 use crate::source::format::{self, Stream};
 use crate::store::{OpenError, TicketRow};
@@ -214,7 +214,7 @@ fn explain(
     ticket: Option<TicketRow>,
     context: &Context,
 ) -> Explained {
-    let Context { rules, composer, display } = context;
+    let Context { rules, composer, .. } = context;
     let decision = rules.decide(&alert);
     let said = rules
         .explain(&alert)
@@ -230,44 +230,8 @@ fn explain(
         // The text is of the first sighting, the ticket of the worst before it was made.
         shown.severity = ticket.severity;
     }
-    let requests = decision
-        .routes
-        .iter()
-        .map(|route| {
-            // Of a ticket its own, which may be a later one of its finding.
-            let is_own = |t: &&TicketRow| {
-                t.destination == route.destination.as_str() && t.table == route.table.as_str()
-            };
-            let own = ticket.as_ref().filter(is_own);
-            let generation = own.map_or_else(Generation::default, |own| Generation(own.generation));
-            let keys = TicketKeys::derive(fingerprint, route.destination, route.table, generation);
-            let occurrences = ticket.as_ref().map_or(1, |ticket| ticket.occurrences.max(1) as u64);
-            let facts = TicketFacts { occurrences, generation, ..facts(&shown, route, &keys) };
-            let fields = composer.compose(&facts).and_then(|fields| crate::servicenow::as_sent(&fields));
-            let fields = fields.map(|mut fields| {
-                match route.kind {
-                    DeliveryKind::PutEvent => {
-                        fields.insert("message_key".to_owned(), keys.correlation_id.to_string());
-                        return fields;
-                    }
-                    DeliveryKind::PutRow => return fields,
-                    _ => {}
-                }
-                fields.insert("correlation_id".to_owned(), keys.correlation_id.to_string());
-                fields.insert("correlation_display".to_owned(), display.clone());
-                fields.insert("sys_id".to_owned(), keys.sys_id.to_string());
-                fields
-            });
-            Asked {
-                destination: route.destination.to_string(),
-                table: route.table.to_string(),
-                rule: route.rule_name.to_string(),
-                method: "POST",
-                path: crate::servicenow::address(route.kind, route.table),
-                fields,
-            }
-        })
-        .collect();
+    let request = |route| request(route, fingerprint, &shown, ticket.as_ref(), context);
+    let requests = decision.routes.iter().map(request).collect();
     Explained {
         line,
         ticket,
@@ -284,6 +248,47 @@ fn explain(
             .collect(),
         requests,
         alert,
+    }
+}
+
+/// The request that opens a ticket on this route: of the ticket that is explained its own, which may be a later one of its
+/// finding.
+fn request(
+    route: &Route<'_>,
+    fingerprint: &Fingerprint,
+    shown: &Alert,
+    ticket: Option<&TicketRow>,
+    context: &Context,
+) -> Asked {
+    let is_own =
+        |t: &&TicketRow| t.destination == route.destination.as_str() && t.table == route.table.as_str();
+    let own = ticket.filter(is_own);
+    let generation = own.map_or_else(Generation::default, |own| Generation(own.generation));
+    let keys = TicketKeys::derive(fingerprint, route.destination, route.table, generation);
+    let occurrences = ticket.map_or(1, |ticket| ticket.occurrences.max(1) as u64);
+    let facts = TicketFacts { occurrences, generation, ..facts(shown, route, &keys) };
+    let fields = context.composer.compose(&facts).and_then(|fields| crate::servicenow::as_sent(&fields));
+    let fields = fields.map(|mut fields| {
+        match route.kind {
+            DeliveryKind::PutEvent => {
+                fields.insert("message_key".to_owned(), keys.correlation_id.to_string());
+                return fields;
+            }
+            DeliveryKind::PutRow => return fields,
+            _ => {}
+        }
+        fields.insert("correlation_id".to_owned(), keys.correlation_id.to_string());
+        fields.insert("correlation_display".to_owned(), context.display.clone());
+        fields.insert("sys_id".to_owned(), keys.sys_id.to_string());
+        fields
+    });
+    Asked {
+        destination: route.destination.to_string(),
+        table: route.table.to_string(),
+        rule: route.rule_name.to_string(),
+        method: "POST",
+        path: crate::servicenow::address(route.kind, route.table),
+        fields,
     }
 }
 
